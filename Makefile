@@ -1,0 +1,33 @@
+# `make demo` and `make test` do everything on a fresh machine that has Python 3.10+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+# constraints.txt pins what CI ran with; its versions exist for Python 3.11 and later.
+PINS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' if sys.version_info >= (3, 11) else '')")
+
+.PHONY: demo test lint format clean
+demo: .venv/runs
+	$(BIN)/onemask demo --out demo --overwrite
+
+test: .venv/develops
+	$(BIN)/pytest
+
+lint: .venv/develops
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/develops
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo build src/*.egg-info
+
+.venv/runs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable .
+	touch $@
+
+.venv/develops: .venv/runs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable ".[dev,lite]"
+	touch $@

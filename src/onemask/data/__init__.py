@@ -1,0 +1,1 @@
+"""Folders on disk: datasets in the layouts that the field uses."""

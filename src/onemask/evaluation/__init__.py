@@ -1,0 +1,1 @@
+"""Measures (numpy and OpenCV only), scores of folders, protocols of the benchmarks."""
