@@ -1,0 +1,237 @@
+"""Two-layer linear models fitted in flight: Gauss-Newton and conjugate gradient, without automatic differentiation.
+
+The model of a row maps features to scores on a coarse grid, s = w2 * (w1 x): w1 is 1x1, w2 is 3x3 with one output.
+Its loss compares the scores, enlarged bilinearly by U, with labels at full resolution (FRTM, equation 2):
+
+    loss = sum_k weight_k |v_k^(1/2) (y_k - U s_k)|^2 + reg_1 |w1|^2 + reg_2 |w2|^2
+
+Nothing here ever works at the labels' resolution. With labels y in {0, 1} the data term is a quadratic form in s,
+s^T Q s - 2 b^T s + c, where Q = U^T diag(v) U couples a cell with its eight neighbours only (bilinear hats overlap no
+further) and b = U^T diag(v) y, c = sum(b). `label_terms` computes Q and b once a sample, *exactly*; from then on a
+residual costs nine multiplications a cell instead of a pass over stride^2 pixels.
+
+Shapes: N rows, K samples, C features, c hidden channels, (h, w) the grid, (H, W) the labels' size. A neighbourhood's
+nine places are the last-but-two axis, in the order of a 3x3 kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass
+class Samples:
+    """What a model is fitted to."""
+
+    features: Tensor  # (N, K, C, h, w); for the last layer alone: projected by w1, (N, K, c, h, w)
+    quadratic: Tensor  # (N, K, 9, h, w): Q
+    linear: Tensor  # (N, K, h, w): b
+    weights: Tensor  # (N, K), not negative; 0 where there is no sample
+
+
+# Labels on the grid of scores -----------------------------------------------------------------------------------------
+
+
+def label_terms(labels: Tensor, grid: tuple[int, int], minimum_influence: float = 0.1) -> tuple[Tensor, Tensor]:
+    """The data term of labels as a quadratic form of scores on a grid.
+
+    labels (N, H, W) in {0, 1} -> Q (N, 9, h, w) and b (N, h, w).
+    Pixels are weighted by FRTM's equation 4, so that the target has at least `minimum_influence` of all: v is
+    k / k' on the target and (1 - k) / (1 - k') elsewhere, with k' its share of the pixels and k = max(k', minimum).
+    """
+    along_y, along_x, every_pixel = _hat_products(labels.shape[-2:], grid, labels.dtype, labels.device)
+    (h, w), rows = grid, len(labels)
+    target = (along_y @ labels @ along_x.T).view(rows, 3, h, 3, w).transpose(2, 3).reshape(rows, 9, h, w)
+    share = labels.mean((1, 2)).view(rows, 1, 1, 1)
+    influence = share.clamp(min=minimum_influence)
+    on_target = influence / share.clamp(min=1 / labels[0].numel())
+    elsewhere = (1 - influence) / (1 - share).clamp(min=1 / labels[0].numel())
+    quadratic = elsewhere * every_pixel + (on_target - elsewhere) * target
+    return quadratic, on_target[:, 0] * target.sum(1)  # hats sum to 1 in every pixel, hence b from Q of the target
+
+
+@lru_cache(maxsize=16)
+def _hat_products(
+    labels: tuple[int, int], grid: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Products of neighbouring bilinear hats along y (3h, H) and x (3w, W), and Q (9, h, w) of labels that are all 1."""
+    with torch.inference_mode(False):  # they outlive the call, and training may want them next
+        along_y, along_x = (
+            _hat_products_1d(fine, coarse).to(device, dtype) for fine, coarse in zip(labels, grid, strict=True)
+        )
+        sums_y, sums_x = along_y.sum(1).view(3, 1, -1, 1), along_x.sum(1).view(1, 3, 1, -1)
+        return along_y, along_x, (sums_y * sums_x).flatten(0, 1)
+
+
+def _hat_products_1d(fine: int, coarse: int) -> Tensor:
+    """u_i(n) u_(i+d)(n) for d = -1, 0, 1, cell i and pixel n: (3 coarse, fine). Border cells have no such neighbour."""
+    identity = torch.eye(coarse, dtype=torch.float64)[None]
+    hats = F.interpolate(identity, fine, mode="linear", align_corners=False)[0]
+    shifted = F.pad(hats, (0, 0, 1, 1)).unfold(0, coarse, 1)  # (3, fine, coarse): hats of i - 1, i, i + 1
+    return (shifted * hats.T).transpose(1, 2).reshape(3 * coarse, fine)
+
+
+# 3x3 neighbourhoods ---------------------------------------------------------------------------------------------------
+
+
+def neighbours(maps: Tensor) -> Tensor:
+    """(..., h, w) -> (..., 9, h, w): each cell's 3x3 neighbourhood, zero beyond the border."""
+    h, w = maps.shape[-2:]
+    windows = F.pad(maps, (1, 1, 1, 1)).unfold(-2, h, 1).unfold(-2, w, 1)  # (..., 3, 3, h, w), a view
+    return windows.flatten(-4, -3)
+
+
+def gather(maps: Tensor) -> Tensor:
+    """(..., 9, h, w) -> (..., h, w): from each cell's neighbour at place a, its map a; the adjoint of spreading.
+
+    With maps[a] = w2[a] . x this is the 3x3 convolution of x by w2, zero padded.
+    """
+    h, w = maps.shape[-2:]
+    padded = F.pad(maps, (1, 1, 1, 1))
+    total = padded[..., 0, 0:h, 0:w]
+    for a in range(1, 9):
+        y, x = divmod(a, 3)
+        total = total + padded[..., a, y : y + h, x : x + w]
+    return total
+
+
+def scores(features: Tensor, last: Tensor) -> Tensor:
+    """Scores (N, K, h, w) of projected features (N, K, c, h, w) under w2 (N, c, 9)."""
+    maps = last.transpose(1, 2).contiguous()[:, None] @ features.flatten(3)
+    return gather(maps.unflatten(-1, features.shape[-2:]))
+
+
+def _last_gradient(features: Tensor, pull: Tensor) -> Tensor:
+    """The adjoint of `scores` in w2: projected features and a pull (N, K, h, w) on their scores -> (N, c, 9)."""
+    spread = neighbours(pull).flip(-3).flatten(3)  # flipped: a cell's pull reaches neighbour -a
+    return (features.flatten(3) @ spread.transpose(2, 3)).sum(1)
+
+
+def _pull(samples: Samples, score: Tensor) -> Tensor:
+    """Q applied to scores and weighted: (N, K, h, w)."""
+    return (samples.quadratic * neighbours(score)).sum(-3) * samples.weights[:, :, None, None]
+
+
+# Solving --------------------------------------------------------------------------------------------------------------
+
+Regularisation = tuple[float, float]  # of the first and of the last layer
+
+
+def data_loss(samples: Samples, score: Tensor) -> Tensor:
+    """The data term of the loss, (N,), for scores (N, K, h, w)."""
+    linear = samples.linear * samples.weights[:, :, None, None]
+    return ((_pull(samples, score) - 2 * linear) * score + linear).sum((1, 2, 3))
+
+
+def two_layer_loss(samples: Samples, first: Tensor, last: Tensor, regularisation: Regularisation) -> Tensor:
+    """Equation 2, (N,), for w1 (N, c, C) and w2 (N, c, 9)."""
+    score = scores(_project(samples.features, first), last)
+    penalty = regularisation[0] * first.square().sum((1, 2)) + regularisation[1] * last.square().sum((1, 2))
+    return data_loss(samples, score) + penalty
+
+
+def fit_two_layers(
+    samples: Samples, first: Tensor, last: Tensor, regularisation: Regularisation, iterations: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Gauss-Newton on both layers: len(iterations) steps, each with that many of conjugate gradient.
+
+    A row whose loss would rise takes half the step, a quarter, ..., or none: the loss never rises.
+    """
+    loss = two_layer_loss(samples, first, last, regularisation)
+    for count in iterations:
+        step = _gauss_newton_step(samples, first, last, regularisation, count)
+        for _ in range(4):
+            tried = first + step[0], last + step[1]
+            tried_loss = two_layer_loss(samples, *tried, regularisation)
+            fell = tried_loss <= loss
+            loss = torch.where(fell, tried_loss, loss)
+            first, last = (
+                torch.where(fell.view(-1, 1, 1), new, old) for new, old in zip(tried, (first, last), strict=True)
+            )
+            if bool(fell.all()):
+                break
+            shrink = torch.where(fell, 0.0, 0.5).view(-1, 1, 1)
+            step = step[0] * shrink, step[1] * shrink
+    return first, last
+
+
+def _gauss_newton_step(
+    samples: Samples, first: Tensor, last: Tensor, regularisation: Regularisation, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """The step (of w1, of w2) that minimises equation 3, the loss with the scores linearised around (w1, w2)."""
+    x = samples.features
+    projected = _project(x, first)
+    split = first[0].numel()
+    penalty = torch.cat(
+        [w.new_full((w[0].numel(),), reg) for w, reg in zip((first, last), regularisation, strict=True)]
+    )
+
+    def unpack(vector: Tensor) -> tuple[Tensor, Tensor]:
+        return vector[:, :split].view_as(first), vector[:, split:].view_as(last)
+
+    def pack(on_first: Tensor, on_last: Tensor) -> Tensor:
+        return torch.cat([on_first.flatten(1), on_last.flatten(1)], 1)
+
+    def gradient(pull: Tensor) -> Tensor:  # the Jacobian's adjoint
+        spread = neighbours(pull).flip(-3).flatten(3)
+        on_first = ((last[:, None] @ spread) @ x.flatten(3).transpose(2, 3)).sum(1)
+        return pack(on_first, _last_gradient(projected, pull))
+
+    def curvature(vector: Tensor) -> Tensor:
+        d_first, d_last = unpack(vector)
+        d_score = scores(_project(x, d_first), last) + scores(projected, d_last)
+        return gradient(_pull(samples, d_score)) + penalty * vector
+
+    residual = samples.linear * samples.weights[:, :, None, None] - _pull(samples, scores(projected, last))
+    descent = gradient(residual) - penalty * pack(first, last)
+    return unpack(conjugate_gradient(curvature, descent, penalty, iterations))
+
+
+def fit_last_layer(samples: Samples, last: Tensor, regularisation: float, iterations: int) -> Tensor:
+    """Conjugate gradient on w2 (N, c, 9) alone, from where it stands; samples hold *projected* features."""
+
+    def curvature(vector: Tensor) -> Tensor:
+        step = vector.view_as(last)
+        gradient = _last_gradient(samples.features, _pull(samples, scores(samples.features, step)))
+        return (gradient + regularisation * step).flatten(1)
+
+    residual = samples.linear * samples.weights[:, :, None, None] - _pull(samples, scores(samples.features, last))
+    descent = (_last_gradient(samples.features, residual) - regularisation * last).flatten(1)
+    penalty = last.new_full((last[0].numel(),), regularisation)
+    return last + conjugate_gradient(curvature, descent, penalty, iterations).view_as(last)
+
+
+def conjugate_gradient(
+    curvature: Callable[[Tensor], Tensor], target: Tensor, preconditioner: Tensor, iterations: int
+) -> Tensor:
+    """Solve curvature(v) = target for every row on its own, from v = 0, by preconditioned conjugate gradient.
+
+    target (N, D); preconditioner (D,): the diagonal that residuals are divided by. Directions are mixed by the
+    Polak-Ribiere rule, not below 0, which restarts where rounding has spoilt conjugacy.
+    """
+    solution = torch.zeros_like(target)
+    residual = target
+    towards = residual / preconditioner
+    direction, slope = towards, (residual * towards).sum(1, keepdim=True)
+    for _ in range(iterations):
+        bent = curvature(direction)
+        bend = (direction * bent).sum(1, keepdim=True)
+        length = torch.where(bend > 0, (direction * residual).sum(1, keepdim=True) / bend, 0.0)
+        solution = solution + length * direction
+        previous, residual = residual, residual - length * bent
+        towards = residual / preconditioner
+        mix = ((residual - previous) * towards).sum(1, keepdim=True) / slope.clamp(min=torch.finfo(slope.dtype).tiny)
+        slope = (residual * towards).sum(1, keepdim=True)
+        direction = towards + mix.clamp(min=0) * direction
+    return solution
+
+
+def _project(features: Tensor, first: Tensor) -> Tensor:
+    """w1 (N, c, C) on features (N, K, C, h, w) -> (N, K, c, h, w)."""
+    return (first[:, None] @ features.flatten(3)).unflatten(-1, features.shape[-2:])
