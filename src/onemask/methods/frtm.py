@@ -1,0 +1,288 @@
+"""FRTM: a target model that is learned in flight, and a network that makes its coarse scores a fine mask.
+
+Robinson, Lawin, Danelljan, Khan, Felsberg: Learning Fast and Robust Target Models for Video Object Segmentation,
+CVPR 2020. Each object has a linear model of two layers that turns backbone features into coarse scores. It is fitted
+to the annotated frame (and warped copies of it) in a fraction of a second, and to the network's own masks in every
+eighth frame from then on. The segmentation network knows no object: it refines any scores, and is trained offline.
+
+    paper            here
+    F, x             FRTM.backbone, FRTMFeatures.target
+    D(x; w1, w2), s  the model of a row: FRTMMemory.first, .last; FRTMPrediction.scores
+    S, TSE           networks.decoder.SegmentationNetwork, .prepare (its share that all objects have in common)
+    M, gamma         FRTMMemory.projected, .weights
+    v, kappa_min     networks.gauss_newton.label_terms, FRTMConfig.minimum_influence
+    N_GN, N_CG       FRTMConfig.first_iterations, .update_iterations
+    t_s, K_max, eta  FRTMConfig.update_every, .memory, .learning_rate
+
+What the paper leaves open, and what was decided:
+- Labels of later frames are the masks after aggregation, cut at one half.
+- Weights of pixels stand under the square root of the residual, so they enter the loss once.
+- The published code lets the direction of conjugate gradient outlive an update with a factor of 0.9**750; that is
+  nothing, so here every solve starts afresh.
+- A Gauss-Newton step that would raise the loss is halved; with the paper's settings that hardly ever happens.
+- The first layer is fixed after the first frame, so samples are kept *projected* by it; the loss at full resolution
+  is kept as its exact quadratic form on the scores' grid (networks.gauss_newton).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..labels import resize
+from ..networks.backbone import Backbone
+from ..networks.decoder import SegmentationNetwork
+from ..networks.first_frame import first_frame_samples
+from ..networks.gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
+from .method import Features, Memory, Method, Prediction
+
+ENCODED_AT_ONCE = 4  # warped first frames in one batch: bounds memory, whatever the number of objects
+
+
+@dataclass(frozen=True)
+class FRTMConfig:
+    """The paper's values, but for the backbone."""
+
+    backbone: str = "tf_efficientnet_lite0"  # any timm model with features by stage
+    strides: tuple[int, ...] = (4, 8, 16, 32)  # of the features that the segmentation network sees
+    target_stride: int = 16  # of the features that the target model sees
+    channels: int = 96  # between the target model's layers
+    width: int = 64  # channels of the segmentation network
+    target_only: bool = False  # no segmentation network: the scores, enlarged, are the mask (D-only in table 1)
+    update_every: int = 8  # frames between updates of the target model; 0: never (table 1, "no update")
+    first_iterations: tuple[int, ...] = (5, 10, 10, 10, 10)  # conjugate gradient, a number for each Gauss-Newton step
+    first_last_iterations: int = 10  # on the last layer alone, after those
+    update_iterations: int = 10  # on the last layer, in an update
+    regularisation: tuple[float, float] = (1e-4, 1e-2)  # of the first and the last layer
+    memory: int = 80  # samples an object
+    learning_rate: float = 0.1  # share of the newest sample among the weights
+    first_share: float = 0.0  # share of the weights that the annotated frame never falls below; the paper has none
+    first_samples: int = 5  # of the annotated frame: itself, twice as heavy, and warped copies
+    minimum_influence: float = 0.1  # share of the loss that target pixels have at least
+    minimum_pixels: int = 10  # a frame with fewer target pixels is not learned from
+    seed: int = 0  # of the models' initial values and the warps; the same for every object
+
+    def __post_init__(self):
+        """Refuse what cannot work."""
+        if not 1 <= self.first_samples <= self.memory:
+            raise ValueError(f"first_samples must be 1..memory ({self.memory}), got {self.first_samples}")
+        if not 0 < self.learning_rate < 1 or not 0 <= self.first_share < 1:
+            raise ValueError("learning_rate must be in (0, 1) and first_share in [0, 1)")
+        if self.update_every < 0:
+            raise ValueError(f"update_every must be 0 (never) or more, got {self.update_every}")
+
+
+@dataclass
+class FRTMFeatures(Features):
+    """Of each frame: what the target model sees, and what the segmentation network prepared for all objects."""
+
+    target: Tensor = field(kw_only=True)  # (B, C, h, w), h = H / target_stride
+    shared: dict[str, Tensor] = field(kw_only=True)  # see SegmentationNetwork.prepare; empty without one
+
+
+@dataclass
+class FRTMMemory(Memory):
+    """Of each object: its model, and the samples that the model is fitted to."""
+
+    first: Tensor  # (N, c, C): w1
+    last: Tensor  # (N, c, 9): w2
+    projected: Tensor  # (N, K, c, h, w): samples under w1
+    quadratic: Tensor  # (N, K, 9, h, w) and
+    linear: Tensor  # (N, K, h, w): their labels, see networks.gauss_newton
+    weights: Tensor  # (N, K): gamma, sum 1; 0 where no sample is yet
+    next_weight: Tensor  # (N,): of the next sample, before all are normalised
+    age: Tensor  # (N,) int64: frames since the object was annotated
+
+
+@dataclass
+class FRTMPrediction(Prediction):
+    """Logits, with the target model's own scores and what they were computed from."""
+
+    scores: Tensor  # (N, 1, h, w): about 1 on the target, 0 elsewhere
+    projected: Tensor  # (N, c, h, w)
+
+
+class FRTM(Method):
+    """The whole method; all of it that is trained offline is `network`."""
+
+    memory_type = FRTMMemory
+
+    def __init__(self, config: FRTMConfig | None = None, *, pretrained: bool = True):
+        super().__init__()
+        self.config = config = config or FRTMConfig()
+        strides = () if config.target_only else config.strides
+        self.backbone = Backbone(
+            config.backbone, sorted({*strides, config.target_stride}), pretrained=pretrained
+        )
+        self.backbone.requires_grad_(False)
+        self.stride = max(self.backbone.strides)
+        channels = {stride: self.backbone.channels[stride] for stride in strides}
+        self.network = None if config.target_only else SegmentationNetwork(channels, config.width)
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor) -> FRTMFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> features."""
+        pyramid = self.backbone(frames)
+        shared = {} if self.network is None else self.network.prepare(pyramid)
+        return FRTMFeatures(frames, target=pyramid[self.config.target_stride], shared=shared)
+
+    @torch.no_grad()
+    def memorize(self, features: Features, masks: Tensor) -> FRTMMemory:
+        """Fit a model to each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
+        config = self.config
+        with _full_precision(masks):
+            samples = self._first_samples(features, masks)
+            first, last = self._initial_model(samples.features)
+            first, last = fit_two_layers(samples, first, last, config.regularisation, config.first_iterations)
+            memory = self._fill_memory(samples, first, last)
+            memory.last = self._fit_last(memory, config.first_last_iterations)
+        return memory
+
+    def segment(self, features: Features, memory: Memory) -> FRTMPrediction:
+        """Scores of the target model (line 5), refined (line 6)."""
+        assert isinstance(features, FRTMFeatures)
+        assert isinstance(memory, FRTMMemory)
+        rows, grid = len(memory), features.target.shape[-2:]
+        with _full_precision(features.target):
+            target = features.by_row(features.target.float(), rows).flatten(2)
+            projected = (memory.first @ target).unflatten(-1, grid)
+            coarse = scores(projected[:, None], memory.last)
+        if self.network is None:
+            logits = _logits_of_scores(coarse)
+        else:
+            shared = {name: features.by_row(tensor, rows) for name, tensor in features.shared.items()}
+            logits = self.network(shared, coarse)
+        return FRTMPrediction(resize(logits.float(), features.size), coarse, projected)
+
+    @torch.no_grad()
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> FRTMMemory:
+        """Remember the frame (line 7) and, where an object's turn has come, fit its last layer again (line 9)."""
+        assert isinstance(memory, FRTMMemory)
+        assert isinstance(prediction, FRTMPrediction)
+        if self.config.update_every == 0:
+            return memory
+        with _full_precision(masks):
+            self._remember(memory, prediction, masks[:, 0] > 0.5)
+            memory.age = memory.age + 1
+            due = torch.nonzero(memory.age % self.config.update_every == 0)[:, 0]
+            if len(due) == len(memory):
+                memory.last = self._fit_last(memory, self.config.update_iterations)
+            elif len(due):
+                fitted = self._fit_last(memory.select(due.tolist()), self.config.update_iterations)
+                memory.last = memory.last.index_copy(0, due, fitted)
+        return memory
+
+    # The annotated frame ---------------------------------------------------------------------------------------------
+
+    def _first_samples(self, features: Features, masks: Tensor) -> Samples:
+        """The annotated frame itself, first, and warped copies of it."""
+        assert isinstance(features, FRTMFeatures)
+        rows, copies = len(masks), self.config.first_samples - 1
+        frames = features.by_row(features.frames, rows)
+        warped = [self._warped(frame, mask[0] > 0.5) for frame, mask in zip(frames, masks, strict=True)]
+        images = torch.cat([images for images, _ in warped])
+        encoded = [self.backbone(part)[self.config.target_stride].float() for part in images.split(ENCODED_AT_ONCE)]
+        original = features.by_row(features.target.float(), rows)[:, None]
+        copied = torch.cat(encoded).unflatten(0, (rows, copies)) if encoded and copies else original[:, :0]
+        labels = torch.stack([torch.cat([mask > 0.5, m]) for mask, (_, m) in zip(masks, warped, strict=True)])
+        quadratic, linear = self._label_terms(labels.flatten(0, 1), original.shape[-2:])
+        weights = masks.new_ones(rows, copies + 1) / (copies + 2)
+        weights[:, 0] *= 2
+        return Samples(
+            torch.cat([original, copied], 1),
+            quadratic.unflatten(0, (rows, copies + 1)),
+            linear.unflatten(0, (rows, copies + 1)),
+            weights,
+        )
+
+    def _warped(self, frame: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """A frame (3, H, W) and its mask (H, W) -> warped copies: (k, 3, H, W) in [0, 1] and (k, H, W) bool."""
+        image = (frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        images, masks = first_frame_samples(
+            np.ascontiguousarray(image), mask.cpu().numpy(), self.config.first_samples - 1, self.config.seed
+        )
+        frames = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2)
+        return frames.to(frame.dtype) / 255, torch.from_numpy(masks).to(mask.device)
+
+    def _initial_model(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """PyTorch's own initial values of convolutions; the same for every row of features (N, K, C, h, w)."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        shapes = (self.config.channels, features.shape[2]), (self.config.channels, 9)
+        inputs = features.shape[2], self.config.channels * 9
+        first, last = (
+            ((torch.rand(shape, generator=generator) * 2 - 1) / fan_in**0.5).to(features.device)
+            for shape, fan_in in zip(shapes, inputs, strict=True)
+        )
+        return first.expand(len(features), -1, -1), last.expand(len(features), -1, -1)
+
+    def _fill_memory(self, samples: Samples, first: Tensor, last: Tensor) -> FRTMMemory:
+        """A memory whose first places hold the first frame's samples."""
+        rows, used = samples.weights.shape
+        empty = self.config.memory - used
+        projected = (first[:, None] @ samples.features.flatten(3)).unflatten(-1, samples.features.shape[-2:])
+
+        def with_space(tensor: Tensor) -> Tensor:
+            return torch.cat([tensor, tensor.new_zeros(rows, empty, *tensor.shape[2:])], 1)
+
+        return FRTMMemory(
+            first=first,
+            last=last,
+            projected=with_space(projected),
+            quadratic=with_space(samples.quadratic),
+            linear=with_space(samples.linear),
+            weights=with_space(samples.weights),
+            next_weight=samples.weights.new_full((rows,), self.config.learning_rate),
+            age=torch.zeros(rows, dtype=torch.long, device=first.device),
+        )
+
+    # Later frames ----------------------------------------------------------------------------------------------------
+
+    def _remember(self, memory: FRTMMemory, prediction: FRTMPrediction, labels: Tensor) -> None:
+        """Put the frame in place of each row's lightest sample; rows with too few target pixels stay as they are.
+
+        Weights (section 3.4): the new sample weighs 1 / (1 - eta) times the one before, then all are normalised.
+        """
+        learned = labels.sum((1, 2)) >= self.config.minimum_pixels
+        quadratic, linear = self._label_terms(labels, prediction.projected.shape[-2:])
+        kept_places = self.config.first_samples if self.config.first_share else 0
+        place = kept_places + memory.weights[:, kept_places:].argmin(1)
+        rows = torch.nonzero(learned)[:, 0]
+        place, row_weights = place[rows], memory.weights[rows]
+        memory.projected[rows, place] = prediction.projected[rows]
+        memory.quadratic[rows, place] = quadratic[rows]
+        memory.linear[rows, place] = linear[rows]
+        row_weights.scatter_(1, place[:, None], memory.next_weight[rows, None])
+        total = row_weights.sum(1)
+        memory.weights[rows] = row_weights / total[:, None]
+        memory.next_weight[rows] = memory.next_weight[rows] / total / (1 - self.config.learning_rate)
+
+    def _fit_last(self, memory: FRTMMemory, iterations: int) -> Tensor:
+        samples = Samples(memory.projected, memory.quadratic, memory.linear, self._solving_weights(memory.weights))
+        return fit_last_layer(samples, memory.last, self.config.regularisation[1], iterations)
+
+    def _solving_weights(self, weights: Tensor) -> Tensor:
+        """The samples' weights with the annotated frame raised to `first_share`, where it has fallen below."""
+        first, later = weights.split([self.config.first_samples, weights.shape[1] - self.config.first_samples], 1)
+        sum_first = first.sum(1, keepdim=True)
+        share = sum_first.clamp(min=self.config.first_share)
+        tiny = torch.finfo(weights.dtype).tiny
+        return torch.cat(
+            [first * share / sum_first.clamp(min=tiny), later * (1 - share) / (1 - sum_first).clamp(min=tiny)], 1
+        )
+
+    def _label_terms(self, labels: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:
+        return label_terms(labels.float(), (grid[0], grid[1]), self.config.minimum_influence)
+
+
+def _logits_of_scores(coarse: Tensor) -> Tensor:
+    """Scores are regressed to 0 and 1: one half is the border, and probabilities saturate a little beyond both."""
+    return 10 * (coarse - 0.5)
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    """The target model is solved for in float32, whatever the networks run in."""
+    return torch.autocast(tensor.device.type, enabled=False)
