@@ -1,0 +1,208 @@
+"""Video files as videos, decoded with FFmpeg."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from ..errors import InputError
+from .frames import DecodeError, Frame, Video, VideoInfo, require_first, require_same_size
+from .pixels import RgbConverter, refuse_hdr
+from .timeline import read_timeline
+
+log = logging.getLogger(__name__)
+
+Numbered = Iterator[tuple[int, av.VideoFrame]]
+
+
+class VideoFile(Video):
+    """The first video stream of a file.
+
+    Opening reads the packets once without decoding them, which tells the exact number of frames and where
+    each one is. Reading from the middle seeks to the key frame before, and agrees with reading from the
+    beginning, also when the frame rate varies or frames are stored out of order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.source = str(path)
+        with opened(path) as (container, stream):
+            refuse_hdr(int(stream.codec_context.color_trc), self.source)
+            self._time_base = stream.time_base or Fraction(1, av.time_base)
+            self._timeline = read_timeline(container, stream)
+            rate = stream.average_rate or stream.guessed_rate or None
+            has_audio = bool(container.streams.audio)
+        height, width = self._first_image().shape[:2]
+        self._info = VideoInfo(width, height, self._timeline.promised, rate, has_audio)
+
+    @property
+    def info(self) -> VideoInfo:
+        """Size as displayed, number of frames including those that a truncated file lacks, average rate."""
+        return self._info
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """Decode frames start, ..., stop - 1; see `Video.frames`."""
+        require_first(start)
+        if stop is not None and stop <= start:
+            return
+        convert = RgbConverter()
+        for index, picture in self._pictures(start):
+            image = convert(picture)
+            require_same_size(image, self._info, f"{self.source}: frame {index}")
+            time = None if picture.pts is None else self._time_base * picture.pts
+            yield Frame(index, f"{index:05d}", image, time)
+            if index + 1 == stop:
+                return
+
+    def _first_image(self) -> np.ndarray:
+        for _, picture in self._pictures(0):
+            return RgbConverter()(picture)
+        raise InputError(f"{self.source} holds no frame that can be decoded; is the file complete?")
+
+    def _pictures(self, start: int) -> Numbered:
+        """Yield the decoded pictures from number `start` on, each with its number."""
+        with opened(self.path) as (container, stream):
+            numbered = self._from_key_frame(container, stream, start) if self._seekable(start) else None
+            if numbered is not None:
+                yield from _starting_at(start, numbered)
+                return
+        with opened(self.path) as (container, stream):
+            decoder = _Decoder(container, stream)
+            yield from _starting_at(start, self._numbered(decoder, decoder, first=0))
+
+    def _seekable(self, start: int) -> bool:
+        return self._timeline.exact and 0 < start < len(self._timeline.pts)
+
+    def _from_key_frame(self, container: InputContainer, stream: VideoStream, start: int) -> Numbered | None:
+        """Seek to the key frame from which `start` can be decoded; None if the file does not lead there."""
+        key = self._timeline.key_at_or_before(self._timeline.pts[start])
+        try:
+            container.seek(key, stream=stream, backward=True)
+        except av.FFmpegError:
+            return None
+        decoder = _Decoder(container, stream)
+        pictures = iter(decoder)
+        for picture in pictures:
+            if picture.pts is None or picture.pts < key:
+                continue  # the seek led further back, or the group refers to the one before
+            if picture.pts > key and not decoder.damage:
+                log.debug(
+                    "%s: seeking to %d led to %d; decoding from the beginning", self.source, key, picture.pts
+                )
+                return None
+            first = bisect_left(self._timeline.pts, key)
+            return self._numbered(decoder, chain([picture], pictures), first)
+        return None
+
+    def _numbered(self, decoder: _Decoder, pictures: Iterable[av.VideoFrame], first: int) -> Numbered:
+        """Number pictures from `first`; raise DecodeError where one is missing.
+
+        A decoder that fails does not say at which frame, and with several threads tells it late; the frame is
+        found by its absence, as the first of the timeline that does not come out.
+        """
+        pts = self._timeline.pts
+        agree = self._timeline.exact
+        index = first
+        for picture in pictures:
+            in_place = agree and index < len(pts) and picture.pts == pts[index]
+            if decoder.damage and not in_place:
+                raise self._failure(index, decoder.damage)
+            agree = in_place
+            if picture.is_corrupt:
+                log.warning("%s: frame %d is damaged; what was lost of it is guessed", self.source, index)
+            yield index, picture
+            index += 1
+        if self._timeline.missing:
+            promised = f" of {self._timeline.promised}" if self._timeline.promised else ""
+            raise self._failure(index, f"the file ends after {index}{promised} frames")
+        if decoder.damage and not (agree and index == len(pts)):
+            raise self._failure(index, decoder.damage)
+        if agree and index < len(pts):
+            raise self._failure(index, f"decoding ends after {index} of {len(pts)} frames")
+
+    def _failure(self, index: int, reason: str) -> DecodeError:
+        return DecodeError(
+            index,
+            f"{self.source}: frame {index} could not be decoded ({reason}); use a whole copy of the file, "
+            "or only the frames before",
+        )
+
+    def _chunk_start(self, stop: int) -> int:
+        """Begin at a key frame where one is near enough, so that nothing is decoded twice."""
+        start = super()._chunk_start(stop)
+        if not self._seekable(stop - 1):
+            return start
+        key = self._timeline.first_key_index(start, stop)
+        return start if key is None else key
+
+
+class _Decoder:
+    """Iterates over a stream's pictures in order of presentation, and goes on where decoding fails."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._container = container
+        self._stream = stream
+        self.damage = ""  # what FFmpeg said when it last failed
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        for packet in self._packets():
+            try:
+                pictures = self._stream.decode(packet)
+            except av.FFmpegError as error:
+                self.damage = error.strerror or str(error)
+                continue
+            yield from pictures
+
+    def _packets(self) -> Iterator[av.Packet[VideoStream] | None]:
+        try:
+            yield from self._container.demux(self._stream)
+        except av.FFmpegError as error:
+            self.damage = error.strerror or str(error)
+            yield None  # fetches the pictures that the decoder still holds
+
+
+def _starting_at(start: int, numbered: Numbered) -> Numbered:
+    return ((index, picture) for index, picture in numbered if index >= start)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video file; give its container and its first video stream, set to decode in several threads.
+
+    Raises InputError if the file is missing, is no media file, or has no video stream.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; expected a video file, a folder of images or a pattern")
+    try:
+        # "file:" because FFmpeg would take what stands before a colon in a name for a protocol.
+        container = av.open(f"file:{path}", metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(
+            f"{path} could not be opened as a video ({error.strerror}); "
+            "is it complete, and a video or a folder of images?"
+        ) from error
+    with container:
+        yield container, _video_stream(container, path)
+
+
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:  # the cover of a record is no video
+            continue
+        if stream.codec_context is None:
+            raise InputError(f"{path} is coded in a way that is not known here; convert it to H.264")
+        stream.thread_type = "AUTO"
+        return stream
+    kinds = ", ".join(stream.type for stream in container.streams) or "none"
+    raise InputError(f"{path} has no video stream (its streams: {kinds}); expected a video")

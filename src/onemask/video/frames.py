@@ -1,0 +1,113 @@
+"""What every source of frames offers, whether it is a video file, a folder of images or an array."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from ..errors import InputError
+
+# Pictures that reversed_frames may hold at a time: some 40 frames at 1080p, 220 at 480p.
+REVERSE_BUDGET = 256 * 2**20
+
+
+class DecodeError(InputError):
+    """A frame in mid-video could not be decoded; the frames before it were given and are good."""
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index  # number of the first frame that could not be decoded
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a video before its frames are read."""
+
+    width: int  # pixels, as displayed: after the rotation that the file asks for
+    height: int
+    frames: int | None  # None: only decoding would tell
+    rate: Fraction | None  # average number of frames a second; None for images and arrays
+    has_audio: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a video."""
+
+    index: int
+    name: str  # what a file about this frame is called: the image's stem, or the index in five digits
+    image: np.ndarray  # (H, W, 3) uint8, RGB
+    time: Fraction | None  # presentation time in seconds on the file's own clock; None for images and arrays
+
+
+class Video(ABC):
+    """Frames 0, 1, 2, ... that can be read from any place, forward and backward, any number of times.
+
+    Every call of `frames` reads for itself, so that several iterators, also in different threads, do not
+    disturb each other.
+    """
+
+    source: str  # for messages: a path, or what kind of object the frames came from
+
+    @property
+    @abstractmethod
+    def info(self) -> VideoInfo:
+        """Size, number of frames, rate."""
+
+    @abstractmethod
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """Yield frames start, start + 1, ... up to but without `stop`; None: to the end.
+
+        The end of the video ends the iterator, as with slices. Raises DecodeError at a frame that is damaged
+        or missing, InputError at a frame of another size than the first.
+        """
+
+    def frame(self, index: int) -> Frame:
+        """Give one frame. Raises InputError if the video has no such frame."""
+        for frame in self.frames(index, index + 1):
+            return frame
+        raise InputError(f"{self.source}: there is no frame {index}; {self._extent()}")
+
+    def reversed_frames(self, start: int) -> Iterator[Frame]:
+        """Yield frames start - 1, start - 2, ..., 0, holding at most 256 MiB of them at a time."""
+        stop = start
+        while stop > 0:
+            first = self._chunk_start(stop)
+            chunk = list(self.frames(first, stop))
+            if len(chunk) < stop - first:
+                raise InputError(f"{self.source}: there is no frame {stop - 1}; {self._extent()}")
+            while chunk:
+                yield chunk.pop()
+            stop = first
+
+    def _chunk_start(self, stop: int) -> int:
+        """First frame of the stretch before `stop` that reading backward decodes in one go."""
+        return max(0, stop - self._frames_in_budget())
+
+    def _frames_in_budget(self) -> int:
+        return max(1, REVERSE_BUDGET // (3 * self.info.width * self.info.height))
+
+    def _extent(self) -> str:
+        if self.info.frames is None:
+            return "the video ends before it"
+        return f"the video has {self.info.frames} frames, 0 to {self.info.frames - 1}"
+
+
+def require_first(start: int) -> None:
+    """Raise InputError if `start` is not the number of a frame."""
+    if start < 0:
+        raise InputError(f"frames are numbered from 0, but frame {start} was asked for")
+
+
+def require_same_size(image: np.ndarray, info: VideoInfo, where: str) -> None:
+    """Raise InputError if a frame's size differs from the first frame's."""
+    height, width = image.shape[:2]
+    if (width, height) != (info.width, info.height):
+        raise InputError(
+            f"{where} is {width}x{height} but the frames before it are {info.width}x{info.height}; "
+            "all frames of a video must have one size: split it there, or resize"
+        )

@@ -1,0 +1,160 @@
+"""Images on disk and arrays in memory as videos."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import InputError
+from .frames import Frame, Video, VideoInfo, require_first, require_same_size
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+class ImageSequence(Video):
+    """Image files, one a frame, in the order given."""
+
+    def __init__(self, paths: Sequence[Path], source: str) -> None:
+        self.source = source
+        self._paths = list(paths)
+        self._require_distinct_names()
+        height, width = read_image(self._paths[0]).shape[:2]
+        self._info = VideoInfo(width, height, len(self._paths), rate=None, has_audio=False)
+
+    @property
+    def info(self) -> VideoInfo:
+        """Size of the first image and number of images."""
+        return self._info
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """Read the images start, ..., stop - 1."""
+        require_first(start)
+        for index, path in enumerate(self._paths[start:stop], start):
+            image = read_image(path)
+            require_same_size(image, self._info, f"{path} (frame {index})")
+            yield Frame(index, path.stem, image, time=None)
+
+    def _chunk_start(self, stop: int) -> int:
+        return stop - 1  # any image can be read alone
+
+    def _require_distinct_names(self) -> None:
+        name, count = Counter(path.stem for path in self._paths).most_common(1)[0]
+        if count > 1:
+            raise InputError(
+                f"{self.source}: {count} images are called {name}, so their masks would share one file; "
+                "give images with different names (a pattern such as '*.png' chooses one kind)"
+            )
+
+
+class ArraySequence(Video):
+    """Pictures in memory: an (N, H, W, 3) array or a sequence of (H, W, 3) arrays, uint8, RGB."""
+
+    def __init__(self, images: Sequence[np.ndarray] | np.ndarray) -> None:
+        if len(images) == 0:
+            raise InputError("a sequence of arrays without a frame was given; at least one is needed")
+        self.source = f"{len(images)} arrays"
+        self._images = images
+        height, width = self._image(0).shape[:2]
+        self._info = VideoInfo(width, height, len(images), rate=None, has_audio=False)
+
+    @property
+    def info(self) -> VideoInfo:
+        """Size of the first array and number of arrays."""
+        return self._info
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """Give the arrays start, ..., stop - 1 as they are, without copying them."""
+        require_first(start)
+        for index in range(*slice(start, stop).indices(len(self._images))):
+            image = self._image(index)
+            require_same_size(image, self._info, f"frame {index}")
+            yield Frame(index, f"{index:05d}", image, time=None)
+
+    def _chunk_start(self, stop: int) -> int:
+        return stop - 1
+
+    def _image(self, index: int) -> np.ndarray:
+        image = np.asarray(self._images[index])
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(
+                f"frame {index} is an array of shape {image.shape} and type {image.dtype}; "
+                "frames must be (H, W, 3) uint8, RGB"
+            )
+        return image
+
+
+def images_in(folder: Path) -> list[Path]:
+    """List a folder's image files in natural order. Raises InputError if it holds none."""
+    paths = [path for path in folder.iterdir() if is_image(path) and not path.name.startswith(".")]
+    if not paths:
+        raise InputError(
+            f"{folder} holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    return sorted(paths, key=natural_key)
+
+
+def is_image(path: Path) -> bool:
+    """Tell by its suffix whether a file is an image that `read_image` reads."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sorting key in which img2 stands before img10."""
+    parts = re.split(r"(\d+)", path.as_posix())
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image file as (H, W, 3) uint8 RGB, upright.
+
+    16-bit values are scaled to 8 bits, grey becomes RGB, transparent pixels are laid on black, and the EXIF
+    orientation is applied. Raises InputError if the file is no image, or ends early.
+    """
+    try:
+        with Image.open(path) as image:
+            return _as_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; expected an image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow does not know 16-bit RGB TIFF, which compositing programs write.
+        deep = _read_deep_tiff(path)
+        if deep is None:
+            raise InputError(
+                f"{path} could not be read as an image ({error}); is it damaged or another kind of file?"
+            ) from error
+        return deep
+
+
+def _as_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):
+        grey = _eight_bits(np.asarray(image))
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError(
+            "its pixels are floating-point numbers, which have no agreed range: save it with 8 bits"
+        )
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    return np.array(image.convert("RGB"))
+
+
+def _eight_bits(deep: np.ndarray) -> np.ndarray:
+    """Scale 0..65535 to 0..255, so that v * 257 comes back as v."""
+    return ((deep.astype(np.int64) + 128) // 257).clip(0, 255).astype(np.uint8)
+
+
+def _read_deep_tiff(path: Path) -> np.ndarray | None:
+    if path.suffix.lower() not in {".tif", ".tiff"}:
+        return None
+    encoded = np.fromfile(path, np.uint8)
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if len(encoded) else None
+    if image is None or image.dtype != np.uint16:
+        return None
+    return _eight_bits(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))

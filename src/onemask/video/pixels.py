@@ -1,0 +1,97 @@
+"""From a decoded picture to the upright 8-bit RGB image that a player would show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from av import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from ..errors import InputError
+
+# Codes of ISO/IEC 23091-2 (H.273), which FFmpeg's AVCOL_* constants and the streams themselves use.
+_RGB, _BT709, _UNSPECIFIED, _FCC, _BT470BG, _SMPTE170M, _SMPTE240M, _BT2020 = 0, 1, 2, 4, 5, 6, 7, 9
+_LIMITED, _FULL = 1, 2
+_PQ, _HLG = 16, 18
+
+# H.273 code of the matrix -> swscale's code of its coefficients (SWS_CS_*)
+_SWSCALE_MATRIX = {_BT709: 1, _FCC: 4, _BT470BG: 5, _SMPTE170M: 5, _SMPTE240M: 7, _BT2020: 9}
+_BT709_FROM_HEIGHT = 720  # what players assume of streams that do not say
+
+# BILINEAR | FULL_CHR_H_INT | ACCURATE_RND: chroma interpolated, sums rounded; cut sums darken by 1 or 2
+_PRECISE = 0x2 | 0x2000 | 0x40000
+
+
+class RgbConverter:
+    """Converts the frames of one stream; keeps swscale's tables from frame to frame."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        """Give the (H, W, 3) uint8 RGB image, turned and mirrored as the frame's display matrix asks."""
+        matrix = matrix_of(frame)
+        rgb = self._reformatter.reformat(
+            frame,
+            format="rgb24",
+            src_colorspace=matrix,
+            dst_colorspace=matrix,  # RGB has none, but PyAV takes this one's coefficients before version 17
+            src_color_range=range_of(frame),
+            dst_color_range=_FULL,
+            interpolation=_PRECISE,
+        )
+        return np.ascontiguousarray(upright(rgb.to_ndarray(), display_matrix(frame)))
+
+
+def matrix_of(frame: VideoFrame) -> int:
+    """swscale's code of the frame's YCbCr matrix; what players assume where the stream does not say."""
+    code = int(frame.colorspace)
+    if code in _SWSCALE_MATRIX:
+        return _SWSCALE_MATRIX[code]
+    if code in (_RGB, _UNSPECIFIED):
+        return _SWSCALE_MATRIX[_BT709 if frame.height >= _BT709_FROM_HEIGHT else _BT470BG]
+    raise InputError(
+        f"the video's colours are coded with matrix {code} of H.273, which is not supported; "
+        "convert it to BT.709: ffmpeg -i INPUT -vf zscale=m=bt709 OUTPUT.mp4"
+    )
+
+
+def range_of(frame: VideoFrame) -> int:
+    """Code of the frame's range: limited (16..235) unless the stream, or the nature of RGB, says full."""
+    if frame.color_range in (_LIMITED, _FULL):
+        return int(frame.color_range)
+    full = frame.format.is_rgb or frame.format.name.startswith(("yuvj", "gray", "pal"))
+    return _FULL if full else _LIMITED
+
+
+def refuse_hdr(transfer: int, source: str) -> None:
+    """Raise InputError for PQ and HLG, whose values mean light that 8-bit RGB cannot hold."""
+    if transfer not in (_PQ, _HLG):
+        return
+    name = {_PQ: "PQ (SMPTE ST 2084)", _HLG: "HLG (ARIB STD-B67)"}[transfer]
+    raise InputError(
+        f"{source} is HDR video with {name} transfer; expected standard dynamic range. Convert it first: "
+        "ffmpeg -i INPUT -vf zscale=t=linear:npl=100,tonemap=hable,"
+        "zscale=p=bt709:t=bt709:m=bt709:r=tv,format=yuv420p OUTPUT.mp4"
+    )
+
+
+def display_matrix(frame: VideoFrame) -> np.ndarray | None:
+    """The 3x3 matrix that the file wants applied on display, in 16.16 fixed point; None if it wants none."""
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    return None if data is None else np.frombuffer(data, np.int32).reshape(3, 3)
+
+
+def upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """Turn by a multiple of 90 degrees and mirror, as the display matrix says (a view, not a copy).
+
+    The matrix maps (x, y) to (ax + cy, bx + dy), with rows (a, b, .) and (c, d, .); other angles than
+    multiples of 90 degrees, which no camera writes, are taken as the nearest.
+    """
+    if matrix is None:
+        return image
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    if abs(b) > abs(a):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

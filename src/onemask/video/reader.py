@@ -1,0 +1,52 @@
+"""The one door through which frames come in: `open_video`."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from ..errors import InputError
+from .decoding import VideoFile
+from .frames import DecodeError, Frame, Video, VideoInfo
+from .images import ArraySequence, ImageSequence, images_in, is_image, natural_key
+from .prefetch import prefetch
+
+__all__ = ["DecodeError", "Frame", "Source", "Video", "VideoInfo", "open_video", "prefetch"]
+
+Source: TypeAlias = str | os.PathLike[str] | Sequence[np.ndarray] | np.ndarray | Video
+
+
+def open_video(source: Source) -> Video:
+    """Open a video.
+
+    `source` is a video file, a folder of images, a pattern such as "shots/*.png" (both in natural order: img2
+    before img10), one image, a sequence of (H, W, 3) uint8 RGB arrays or one (N, H, W, 3) array. A Video is
+    given back as it is. Raises InputError, with what to do, if nothing can be read there.
+    """
+    if isinstance(source, Video):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        return ArraySequence(source)
+    path = Path(source)
+    if path.is_dir():
+        return ImageSequence(images_in(path), str(path))
+    if not path.exists() and glob.has_magic(str(path)):
+        return ImageSequence(_matches(str(path)), str(path))
+    if is_image(path):
+        return ImageSequence([path], str(path))
+    return VideoFile(path)
+
+
+def _matches(pattern: str) -> list[Path]:
+    paths = sorted((Path(match) for match in glob.glob(pattern, recursive=True)), key=natural_key)
+    if not paths:
+        raise InputError(f"no file matches {pattern}; expected a pattern of images, such as 'shots/*.png'")
+    for path in paths:
+        if not is_image(path):
+            raise InputError(f"{pattern} matches {path}, which is not an image; make the pattern narrower")
+    return paths
