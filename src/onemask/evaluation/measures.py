@@ -38,17 +38,14 @@ class Statistics:
 
     mean: float
     recall: float  # fraction of the frames whose value is above 0.5
-    decay: (
-        float  # mean of the first quarter of the frames minus mean of the last; negative where it gets better
-    )
+    decay: float  # mean of the first quarter of the frames minus mean of the last; below 0 where it improves
 
 
 def region_similarity(prediction: ArrayLike, annotation: ArrayLike) -> float:
     """Measure J: the intersection of two masks over their union, in [0, 1].
 
     `prediction` and `annotation` are (H, W), boolean, or numbers of which all but 0 are the object. Two
-    empty masks are equal: J is 1. Raises InputError when the shapes differ. Perazzi et al. 2016, section
-    5.1.
+    empty masks are equal: J is 1. Raises InputError when the shapes differ. Perazzi et al. 2016, 5.1.
     """
     predicted, annotated = _masks(prediction, annotation)
     union = np.count_nonzero(predicted | annotated)
@@ -62,14 +59,12 @@ def contour_accuracy(prediction: ArrayLike, annotation: ArrayLike, bound: float 
     Boundary pixels match within a disk whose radius is `bound` times the frame's diagonal, rounded up, or
     `bound` itself, rounded up, in pixels, where it is 1 or more. A mask that is empty or fills the frame
     has no boundary; F is 1 where neither mask has one, 0 where only one has. Raises InputError when the
-    shapes differ. Perazzi et al. 2016, section 5.1.
+    shapes differ. Perazzi et al. 2016, 5.1.
     """
     return region_and_contour(prediction, annotation, bound)[1]
 
 
-def region_and_contour(
-    prediction: ArrayLike, annotation: ArrayLike, bound: float = BOUND
-) -> tuple[float, float]:
+def region_and_contour(prediction: ArrayLike, annotation: ArrayLike, bound: float = BOUND) -> tuple[float, float]:
     """Measure J and F of the same masks at once, sharing the work of the two."""
     predicted, annotated = _masks(prediction, annotation)
     radius = _radius(annotated.shape, bound)
