@@ -65,19 +65,16 @@ class Objects:
         return np.array((0, *self.ids), dtype)[rows]
 
 
-def ids_in(label_map: np.ndarray, void: int | None = None) -> tuple[int, ...]:
-    """The object ids that a label map holds, in rising order, without background and void."""
-    return tuple(int(i) for i in np.unique(label_map) if i != 0 and i != void)
-
-
 def object_masks(label_map: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """A label map (H, W) -> masks (N, H, W) float32 in {0, 1}, one of each id."""
-    return np.stack([label_map == i for i in ids]).astype(np.float32) if ids else np.zeros((0, *label_map.shape), np.float32)
+    return (
+        np.stack([label_map == i for i in ids]).astype(np.float32)
+        if ids
+        else np.zeros((0, *label_map.shape), np.float32)
+    )
 
 
-def aggregate(
-    probabilities: Tensor, frame_of_row: Tensor | None = None, frames: int = 1
-) -> tuple[Tensor, Tensor]:
+def aggregate(probabilities: Tensor, frame_of_row: Tensor | None = None, frames: int = 1) -> tuple[Tensor, Tensor]:
     """Soft aggregation: set the objects of a frame against each other and against background.
 
     probabilities (N, 1, H, W) in [0, 1]: each object's own, as if it were alone. frame_of_row (N,) tells which of the

@@ -86,9 +86,7 @@ class Memory(Record):
 
     def join(self: M, other: M) -> M:
         """These rows, then the other's."""
-        return type(self)(
-            **{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)}
-        )
+        return type(self)(**{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)})
 
     def clone(self: M) -> M:
         """A copy that shares nothing."""

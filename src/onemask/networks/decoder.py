@@ -46,7 +46,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.enter = nn.Conv2d(width, width, 1)
         self.correct = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False)
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-INPAINTED_SIDE = 160  # short side at which the hole is filled: it is mostly covered again, and Telea is slow on big holes
+INPAINTED_SIDE = (
+    160  # short side at which the hole is filled: it is mostly covered again, and Telea is slow on big holes
+)
 
 
-def first_frame_samples(
-    image: np.ndarray, mask: np.ndarray, number: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def first_frame_samples(image: np.ndarray, mask: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Warped copies of an annotated frame.
 
     image (H, W, 3) uint8, mask (H, W) bool -> images (number, H, W, 3) uint8 and masks (number, H, W) bool. An empty

@@ -1,0 +1,207 @@
+"""A whole video through a session: annotated frames anywhere in it, label maps of all frames in order.
+
+    for label_map in propagate("clip.mp4", {0: first_label_map}):
+        ...
+
+Objects are followed forward from where they are annotated, and backward from where they are annotated first. Backward
+comes first, and its label maps wait, compressed, in a temporary file; so memory does not grow with the video.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .methods import DEFAULT, load
+from .methods.method import Method
+from .session import Session
+from .video.frames import Frame, Video
+from .video.masks import object_ids
+from .video.prefetch import prefetch
+from .video.reader import Source, open_video
+
+DIRECTIONS = ("both", "forward")
+ENCODED_AT_ONCE = {"cuda": 4}  # frames in one batch, by kind of device; elsewhere one by one is as fast
+
+
+def propagate(
+    video: Source | Video,
+    annotations: Mapping[int, np.ndarray],
+    *,
+    method: str | Method = DEFAULT,
+    direction: str = "both",
+    void: int | None = None,
+    size: int | None = 480,
+    device: str = "auto",
+    precision: str = "auto",
+    **options: Any,
+) -> Iterator[np.ndarray]:
+    """Yield the label map of every frame of a video, in order.
+
+    video: a video file, a folder of images, a glob, a sequence of frames (H, W, 3) uint8 RGB, or an opened `Video`.
+    annotations: index of a frame -> its label map (H, W), with ids of the caller's choice; `void` marks unknown pixels.
+    method: a name, with `options` of its configuration, or a method as `load` gives it.
+    direction: "both", or "forward": then nothing is said of frames before an object's first annotation.
+    size, device, precision: see `Session`.
+    Raises InputError for annotations that do not fit the video.
+    """
+    chosen = load(method, **options) if isinstance(method, str) else method
+    opened = video if isinstance(video, Video) else open_video(video)
+    session = Session(chosen, size=size, device=device, precision=precision)
+    return iter(Propagation(session, opened, annotations, direction=direction, void=void))
+
+
+class Propagation:
+    """The work of `propagate`, as an iterable whose session can be saved between two label maps, and gone on with.
+
+    session: a new one, or, to go on from frame `start`, one that has seen all frames before it.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        video: Video,
+        annotations: Mapping[int, np.ndarray],
+        *,
+        direction: str = "both",
+        void: int | None = None,
+        start: int = 0,
+    ):
+        if direction not in DIRECTIONS:
+            raise InputError(f"direction is {' or '.join(DIRECTIONS)}, got {direction!r}")
+        self.session, self.video, self.start, self.void = session, video, start, void
+        self.annotations = dict(sorted(annotations.items()))
+        self._check_annotations()
+        self.backward = direction == "both" and self._first_seen_last() > start
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Label maps of frames `start`, `start` + 1, ..."""
+        if not self.backward:
+            yield from self._forward()
+            return
+        with LabelMapFile() as earlier:
+            for label_map in self._backward():
+                earlier.push(label_map)
+            for label_map in self._forward():
+                yield _merged(label_map, earlier.pop()) if len(earlier) else label_map
+
+    def _forward(self) -> Iterator[np.ndarray]:
+        seen = set(self.session.objects)
+        waiting = [index for index in self.annotations if index >= self.start]
+        for batch in _batches(prefetch(self.video.frames(self.start)), self._batch_size()):
+            encoded = self.session.encode([frame.image for frame in batch])
+            for frame, features in zip(batch, encoded, strict=True):
+                if frame.index in self.annotations:
+                    seen.update(object_ids(self.annotations[frame.index], self.void))
+                    waiting.remove(frame.index)
+                    yield self.session.annotate(features, self.annotations[frame.index], void=self.void)
+                else:
+                    yield self.session.step(features)
+        if waiting:
+            raise InputError(f"{self.video.source}: frame {waiting[0]} is annotated, but the video ends before it")
+
+    def _backward(self) -> Iterator[np.ndarray]:
+        """Of frames ..., start + 1, start: objects that are annotated only later, each from where it is first."""
+        session = Session(self.session.method, size=self.session.size, device=None, precision=self.session.precision)
+        first_seen = self._first_seen()
+        for frame in prefetch(self.video.reversed_frames(self._first_seen_last() + 1)):
+            if frame.index < self.start:
+                return
+            new = [i for i, index in first_seen.items() if index == frame.index]
+            if new:
+                label_map = session.annotate(frame.image, self.annotations[frame.index], objects=new, void=self.void)
+            else:
+                label_map = session.step(frame.image)
+            yield label_map
+
+    def _first_seen(self) -> dict[int, int]:
+        """Object -> the first frame in which it is annotated."""
+        first: dict[int, int] = {}
+        for index, label_map in self.annotations.items():
+            for object_id in object_ids(label_map, self.void):
+                first.setdefault(object_id, index)
+        return first
+
+    def _first_seen_last(self) -> int:
+        return max(self._first_seen().values())
+
+    def _batch_size(self) -> int:
+        return ENCODED_AT_ONCE.get(self.session.device.type, 1)
+
+    def _check_annotations(self) -> None:
+        info = self.video.info
+        if not self.annotations:
+            raise InputError("no frame is annotated; expected {index of a frame: its label map}")
+        for index, label_map in self.annotations.items():
+            if index < 0 or (info.frames is not None and index >= info.frames):
+                raise InputError(f"frame {index} is annotated, but the video's frames are 0..{(info.frames or 0) - 1}")
+            if label_map.shape != (info.height, info.width):
+                raise InputError(
+                    f"the label map of frame {index} is {'x'.join(map(str, label_map.shape))} but the video's frames "
+                    f"are {info.height}x{info.width} (height x width); give it the frames' size"
+                )
+            if not object_ids(label_map, self.void):
+                raise InputError(f"the label map of frame {index} is empty; expected a pixel other than 0 and void")
+
+
+class LabelMapFile:
+    """A stack of label maps on disk: last in, first out."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._entries: list[tuple[int, tuple[int, ...], np.dtype]] = []
+
+    def __enter__(self) -> LabelMapFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def push(self, label_map: np.ndarray) -> None:
+        """Put one on top."""
+        self._entries.append((self._file.tell(), label_map.shape, label_map.dtype))
+        self._file.write(zlib.compress(label_map.tobytes(), 1))
+
+    def pop(self) -> np.ndarray:
+        """Take the top one."""
+        position, shape, dtype = self._entries.pop()
+        self._file.seek(position)
+        data = zlib.decompress(self._file.read())
+        self._file.truncate(position)
+        self._file.seek(position)
+        return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _merged(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    """Backward's objects where forward leaves room: an object that was annotated earlier is known better."""
+    return np.where(forward > 0, forward, backward).astype(np.promote_types(forward.dtype, backward.dtype))
+
+
+def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    """Frames in lists of `size`; what stood before a frame that fails is still given."""
+    batch: list[Frame] = []
+    failure: Exception | None = None
+    iterator = iter(frames)
+    while failure is None:
+        try:
+            batch.append(next(iterator))
+        except StopIteration:
+            break
+        except Exception as error:
+            failure = error
+            break
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+    if failure is not None:
+        raise failure

@@ -1,0 +1,304 @@
+"""The causal engine: a frame comes in, its label map goes out.
+
+    session = Session(onemask.load("frtm-lite"))
+    session.annotate(first_frame, label_map)
+    for frame in later_frames:
+        label_map = session.step(frame)
+
+A session owns what no other room touches: device, precision, the working size and the way back to the frame's own
+size, and padding to the method's stride.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import InputError
+from .files import written_whole
+from .labels import Objects, aggregate, object_masks, resize, winners
+from .methods.method import Features, Memory, Method
+from .video.masks import object_ids
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Between a frame's own size, the working size, and the working size padded to the stride. All (height, width)."""
+
+    own: tuple[int, int]
+    working: tuple[int, int]
+    padded: tuple[int, int]
+
+    @classmethod
+    def of(cls, own: tuple[int, int], short_side: int | None, stride: int) -> Geometry:
+        """Shrink (never enlarge) to a short side, then pad to multiples of the stride."""
+        scale = 1.0 if short_side is None else min(1.0, short_side / min(own))
+        height, width = (max(1, round(side * scale)) for side in own)
+        return cls(own, (height, width), (-(-height // stride) * stride, -(-width // stride) * stride))
+
+    def shrink(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W, ...) at the frame's own size -> at the working size, by area."""
+        if self.working == self.own:
+            return picture
+        height, width = self.working
+        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+    def pad(self, maps: Tensor) -> Tensor:
+        """(B, C, h, w) at the working size -> padded; the last row and column are repeated, of frames and masks alike."""
+        (height, width), (to_height, to_width) = self.working, self.padded
+        return F.pad(maps, (0, to_width - width, 0, to_height - height), mode="replicate")
+
+    def crop(self, maps: Tensor) -> Tensor:
+        """The inverse of `pad`."""
+        return maps[..., : self.working[0], : self.working[1]]
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """A frame that `Session.encode` has taken in, ready for `step`."""
+
+    features: Features
+    geometry: Geometry
+
+
+class Session:
+    """Follows any number of objects through one video, frame by frame.
+
+    method: as `onemask.load` gives it; it is moved to `device` and set to evaluation.
+    size: short side of the working size in pixels; larger frames are shrunk to it, smaller ones are left. None: never
+    shrink.
+    device: where to compute, as torch names it; "auto" is the best there is, None leaves the method where it is.
+    precision: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, else bfloat16 where the device has it.
+
+    All frames of a session have one size. Frames and label maps are numpy arrays: frames (H, W, 3) uint8 RGB, label
+    maps (H, W) integer with the caller's ids, 1..254 or 1..65534.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        *,
+        size: int | None = 480,
+        device: str | torch.device | None = "auto",
+        precision: str = "auto",
+    ):
+        if size is not None and size < 16:
+            raise InputError(f"size is the short side in pixels, at least 16, got {size}")
+        if precision not in ("auto", *PRECISIONS):
+            raise InputError(f"precision is auto, {', '.join(PRECISIONS)}; got {precision!r}")
+        self.method = method.eval() if device is None else method.to(best_device(device)).eval()
+        self.size = size
+        self.device = next(method.parameters()).device
+        self.precision = _best_precision(self.device) if precision == "auto" else precision
+        self._objects = Objects()
+        self._memory: Memory | None = None
+        self._geometry: Geometry | None = None
+        self._last: tuple[Tensor, Tensor] | None = None  # probabilities of objects and background, padded
+
+    # What a caller does ----------------------------------------------------------------------------------------------
+
+    @property
+    def objects(self) -> tuple[int, ...]:
+        """The ids of the objects that are followed."""
+        return self._objects.ids
+
+    def annotate(
+        self,
+        frame: np.ndarray | EncodedFrame,
+        label_map: np.ndarray,
+        *,
+        objects: Iterable[int] | None = None,
+        void: int | None = None,
+    ) -> np.ndarray:
+        """Take in a frame with a label map that is known; returns the frame's label map.
+
+        Objects that are new are followed from here. Objects that were known already are corrected: what was remembered
+        of them gives way to this frame. All others are segmented as `step` would, where the label map leaves room.
+        objects: the ids that the label map speaks of, None: those that it holds. With it an object can be said to be
+        out of sight here. void: a value that stands for "not known"; it is taken for background.
+        """
+        encoded = self._encoded(frame)
+        ids = object_ids(label_map, void) if objects is None else tuple(objects)
+        if not ids:
+            raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
+        if label_map.shape != encoded.geometry.own:
+            raise InputError(
+                f"label map is {_size(label_map.shape)} but the frame is {_size(encoded.geometry.own)} "
+                "(height x width); give it the frame's size"
+            )
+        known = Objects(ids)
+        with self._computing():
+            masks = self._masks(label_map, known, encoded.geometry)
+            others = self._objects.rows_without(ids)
+            memory = self.method.memorize(encoded.features, masks)
+            probabilities, kept, prediction = masks, None, None
+            if others:
+                assert self._memory is not None
+                kept = self._memory.select(others)
+                prediction = self.method.segment(encoded.features, kept)
+                probabilities = torch.cat([prediction.logits.float().sigmoid(), masks])
+            self._last = aggregate(probabilities)
+            if kept is not None and prediction is not None:
+                kept = self.method.update(kept, encoded.features, prediction, self._last[0][: len(others)])
+                memory = kept.join(memory)
+            self._memory, self._objects = memory, self._objects.select(others).join(ids)
+            labels = self._label_map()
+        annotated = np.isin(label_map, ids)
+        labels[np.isin(labels, ids)] = 0  # of these the annotation knows better
+        labels[annotated] = label_map[annotated]
+        return labels
+
+    def step(self, frame: np.ndarray | EncodedFrame) -> np.ndarray:
+        """The label map (H, W) of the next frame, uint8, or uint16 where an id is above 254."""
+        encoded = self._encoded(frame)
+        if self._memory is None:
+            return np.zeros(encoded.geometry.own, np.uint8)
+        with self._computing():
+            prediction = self.method.segment(encoded.features, self._memory)
+            self._last = aggregate(prediction.logits.float().sigmoid())
+            self._memory = self.method.update(self._memory, encoded.features, prediction, self._last[0])
+            return self._label_map()
+
+    def encode(self, frames: Sequence[np.ndarray]) -> list[EncodedFrame]:
+        """Take in several coming frames as one batch, which a GPU does faster than one by one."""
+        geometries = {self._geometry_of(frame) for frame in frames}
+        if len(geometries) != 1:
+            raise InputError(f"frames of one size expected, got {sorted(_size(g.own) for g in geometries)}")
+        (geometry,) = geometries
+        shrunk = np.stack([geometry.shrink(frame) for frame in frames])
+        with self._computing():
+            pixels = torch.from_numpy(shrunk).to(self.device).permute(0, 3, 1, 2).float() / 255
+            features = self.method.encode(geometry.pad(pixels))
+            return [EncodedFrame(features.frame(index), geometry) for index in range(len(frames))]
+
+    def forget(self, object_id: int) -> None:
+        """Stop following an object; InputError if it is not known."""
+        row = self._objects.row(object_id)
+        rows = [other for other in range(len(self._objects)) if other != row]
+        self._objects = self._objects.select(rows)
+        if self._memory is not None:
+            self._memory = self._memory.select(rows) if rows else None
+        self._last = None
+
+    @property
+    def probabilities(self) -> dict[int, np.ndarray]:
+        """Of the last frame: id -> (H, W) float32 in [0, 1] at the frame's own size, 0 for background; they sum to 1.
+
+        Empty before the first frame, and after `forget` until the next.
+        """
+        if self._last is None or self._geometry is None:
+            return {}
+        objects, background = (resize(self._geometry.crop(p), self._geometry.own)[:, 0] for p in self._last)
+        rows = torch.cat([background, objects]).cpu().numpy()
+        return dict(zip((0, *self._objects.ids), rows, strict=True))
+
+    # Copies ----------------------------------------------------------------------------------------------------------
+
+    def copy(self) -> Session:
+        """A session that goes on from here by itself; the method is shared, all state is not."""
+        other = Session(self.method, size=self.size, device=None, precision=self.precision)
+        other._objects, other._geometry, other._last = self._objects, self._geometry, self._last
+        other._memory = None if self._memory is None else self._memory.clone()
+        return other
+
+    def save(self, path: str | Path) -> None:
+        """Write the state (not the method) as safetensors; `restore` goes on exactly from there."""
+        from safetensors.torch import save_file
+
+        memory = self._memory
+        tensors = {} if memory is None else {f.name: getattr(memory, f.name).contiguous() for f in fields(memory)}
+        own = None if self._geometry is None else self._geometry.own
+        state = {"objects": self._objects.ids, "own": own, "size": self.size, "precision": self.precision}
+        with written_whole(path) as temporary:
+            save_file(tensors, temporary, {"session": json.dumps(state)})
+
+    @classmethod
+    def restore(cls, path: str | Path, method: Method, *, device: str | torch.device | None = "auto") -> Session:
+        """The session that `save` wrote, with the same method."""
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            state = json.loads(file.metadata()["session"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no dict
+        session = cls(method, size=state["size"], device=device, precision=state["precision"])
+        session._objects = Objects(tuple(state["objects"]))
+        if state["own"] is not None:
+            session._geometry = Geometry.of(tuple(state["own"]), session.size, method.stride)
+        if tensors:
+            try:
+                session._memory = method.memory_type(**tensors).to(session.device)
+            except TypeError as error:
+                raise InputError(f"{path} was written with another method than {type(method).__name__}") from error
+        return session
+
+    # Inside ----------------------------------------------------------------------------------------------------------
+
+    def _encoded(self, frame: np.ndarray | EncodedFrame) -> EncodedFrame:
+        return frame if isinstance(frame, EncodedFrame) else self.encode([frame])[0]
+
+    def _geometry_of(self, frame: np.ndarray) -> Geometry:
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise InputError(f"a frame is (height, width, 3) uint8 RGB, got {frame.shape} {frame.dtype}")
+        own = frame.shape[0], frame.shape[1]
+        if self._geometry is None:
+            self._geometry = Geometry.of(own, self.size, self.method.stride)
+        if own != self._geometry.own:
+            raise InputError(
+                f"frame is {_size(own)} but the session's frames are {_size(self._geometry.own)} (height x width); "
+                "start a new session for another video"
+            )
+        return self._geometry
+
+    def _masks(self, label_map: np.ndarray, objects: Objects, geometry: Geometry) -> Tensor:
+        """(N, 1, h, w) in [0, 1], padded."""
+        masks = np.stack([geometry.shrink(mask) for mask in object_masks(label_map, objects.ids)])
+        return geometry.pad(torch.from_numpy(masks)[:, None].to(self.device))
+
+    def _label_map(self) -> np.ndarray:
+        assert self._last is not None
+        assert self._geometry is not None
+        objects, background = (self._geometry.crop(p) for p in self._last)
+        return self._objects.label_map(winners(objects, background, self._geometry.own).cpu().numpy())
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """No gradients, and the networks in the session's precision."""
+        dtype = PRECISIONS[self.precision]
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            yield
+
+
+def best_device(name: str | torch.device = "auto") -> torch.device:
+    """The device that `name` stands for; "auto": CUDA, else Apple's GPU, else the CPU. InputError if it is not here."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            name = "cuda"
+        else:
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} cannot be used here; expected auto, cpu, cuda, cuda:N or mps") from error
+    return device
+
+
+def _best_precision(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[0]}x{shape[1]}"
