@@ -160,6 +160,13 @@ def test_grey_values_are_ids_whatever_the_mode(tmp_path, values, mode):
     assert mask.void is None
 
 
+@pytest.mark.parametrize("image", [indexed(blocks(1)), grey(blocks(1)), grey(blocks(255)), Image.fromarray(disc())])
+def test_labels_can_be_written_to(tmp_path, image):
+    labels = read_mask(saved(tmp_path, image)).labels
+    labels[labels == 1] = 2
+    assert object_ids(labels) == (2,)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "I;16"])
 def test_black_and_white_is_one_object(tmp_path, mode):
     labels = disc() * 255
@@ -286,9 +293,7 @@ def test_colours_of_the_palette_are_its_ids(tmp_path):
 def test_too_many_colours_are_refused(tmp_path):
     labels = np.kron(np.arange(400).reshape(20, 20), np.ones((8, 8), dtype=int))
     picture = np.stack([labels % 20 * 12, labels // 20 * 12, labels * 0 + 7], axis=-1).astype(np.uint8)
-    assert "at most 254 objects apart, but there are 400" in refused(
-        saved(tmp_path, Image.fromarray(picture))
-    )
+    assert "at most 254 objects apart, but there are 400" in refused(saved(tmp_path, Image.fromarray(picture)))
 
 
 def test_cut_out_in_one_colour_is_its_alpha(tmp_path):
@@ -345,9 +350,7 @@ def soft_masks() -> dict[str, Image.Image]:
         "resized": hard.resize((90, 90), Image.Resampling.BILINEAR),
         "colours": coloured(blocks(1, 2), {1: RED, 2: BLUE}).resize((60, 40), Image.Resampling.BILINEAR),
         "photograph": photograph((64, 64)),
-        "16 bit": grey(
-            np.asarray(hard.filter(ImageFilter.GaussianBlur(1))).astype(np.uint16) * 257, np.uint16
-        ),
+        "16 bit": grey(np.asarray(hard.filter(ImageFilter.GaussianBlur(1))).astype(np.uint16) * 257, np.uint16),
         "alpha": with_alpha(photograph((64, 64)), np.asarray(hard.filter(ImageFilter.GaussianBlur(1)))),
     }
 

@@ -40,9 +40,7 @@ from ..files import written_whole
 Void = int | None | Literal["auto"]
 Colours = dict[int, tuple[int, int, int]]
 
-SOFT_SHARE = (
-    0.05  # of the pixels along edges; hard maps stay below 0.01, the mildest anti-aliasing is above 0.2
-)
+SOFT_SHARE = 0.05  # of the pixels along edges; hard maps have none, the mildest anti-aliasing 0.1
 MIN_BESIDE_VOID = 0.02  # ids that cover less than this share of what 255 covers leave open what 255 means
 
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -133,9 +131,7 @@ def _image_of(labels: np.ndarray) -> Image.Image:
         raise InputError(f"a label map is an array (height, width) of whole numbers, but this one is {came}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > 65535:
-        raise InputError(
-            f"ids in a mask file are 0..65535, but the label map has {low}..{high}; renumber them"
-        )
+        raise InputError(f"ids in a mask file are 0..65535, but the label map has {low}..{high}; renumber them")
     if high > 255:
         return Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
     image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
@@ -152,9 +148,7 @@ def _check_options(void: Void, threshold: int | None) -> None:
     if isinstance(void, int) and not 1 <= void <= 65535:
         raise InputError(f"void is a value in 1..65535, but it is {void}; 0 is always background")
     if threshold is not None and not 1 <= threshold <= 65535:
-        raise InputError(
-            f"threshold is a value in 1..65535, but it is {threshold}; 128 is half of an 8-bit picture"
-        )
+        raise InputError(f"threshold is a value in 1..65535, but it is {threshold}; 128 is half of an 8-bit picture")
     if threshold is not None and isinstance(void, int):
         raise InputError("a picture cut at a threshold has no void; give either a threshold or a void value")
 
@@ -177,23 +171,15 @@ def _load(path: Path) -> Image.Image:
             "a picture was expected, but this is not one that can be read; save the mask as PNG"
         ) from error
     except Image.DecompressionBombError as error:
-        raise InputError(
-            "the picture is too large for a mask; give it in the size of the video's frames"
-        ) from error
+        raise InputError("the picture is too large for a mask; give it in the size of the video's frames") from error
     except _DAMAGED as error:
         raise InputError(f"the picture is damaged ({error}); save or copy it again") from error
     if pictures > 1:
-        raise InputError(
-            f"one picture was expected, but the file holds {pictures}; save the one wanted as PNG"
-        )
+        raise InputError(f"one picture was expected, but the file holds {pictures}; save the one wanted as PNG")
     if image.mode == "F":
-        raise InputError(
-            "whole numbers were expected, but the values are floating point; save it as 8 or 16 bit PNG"
-        )
+        raise InputError("whole numbers were expected, but the values are floating point; save it as 8 or 16 bit PNG")
     if image.mode not in (*_GREY_MODES, *_ALPHA_MODES, "P", "RGB"):
-        raise InputError(
-            f"a palette, grey or RGB picture was expected, but it is {image.mode}; save the mask as PNG"
-        )
+        raise InputError(f"a palette, grey or RGB picture was expected, but it is {image.mode}; save the mask as PNG")
     return image
 
 
@@ -206,9 +192,7 @@ def _grey_values(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise InputError(
-            f"values in 0..65535 were expected, but they are {low}..{high}; save it as 16 bit PNG"
-        )
+        raise InputError(f"values in 0..65535 were expected, but they are {low}..{high}; save it as 16 bit PNG")
     return values.astype(np.uint8 if high <= 255 else np.uint16)
 
 
@@ -228,7 +212,7 @@ def _decode(image: Image.Image, void: Void) -> MaskFile:
 
 
 def _from_palette(image: Image.Image, void: Void) -> MaskFile:
-    indices = np.asarray(image)
+    indices = np.array(image)  # a copy: what Pillow lends cannot be written to
     table = _palette_of(image)
     used = np.array(_distinct(indices))
     if _has_alpha(image):
@@ -271,11 +255,9 @@ def _from_colours(picture: np.ndarray, void: Void) -> MaskFile:
     _refuse_soft(codes, picture)
     known = {_triple(colour): i for i, colour in enumerate(palette())}
     if all(colour in known for colour in colours):
-        ids = np.array([known[colour] for colour in colours])
-        return _label_map(
-            ids[codes].astype(np.uint8), void, "colour", "colours of the DAVIS palette, each with its own id",
-            {known[colour]: colour for colour in colours if any(colour)},
-        )  # fmt: skip
+        ids = np.array([known[colour] for colour in colours], dtype=np.uint8)
+        colour_of = {known[colour]: colour for colour in colours if any(colour)}
+        return _label_map(ids[codes], void, "colour", "colours of the DAVIS palette, index = id", colour_of)
     first = 0 if colours[0] == (0, 0, 0) else 1  # colours are sorted: black, if there, is the first
     if len(colours) - 1 + first > 254:
         raise InputError(
@@ -352,9 +334,7 @@ def _luminance(image: Image.Image) -> np.ndarray:
 
 def _refuse_soft(codes: np.ndarray, picture: np.ndarray) -> None:
     if _is_soft(codes, picture):
-        _raise_soft(
-            f"most of its {len(np.unique(codes))} different values are only along edges", picture.dtype
-        )
+        _raise_soft(f"most of its {len(np.unique(codes))} different values are only along edges", picture.dtype)
 
 
 def _raise_soft(why: str, dtype: np.dtype | type) -> NoReturn:
@@ -418,9 +398,7 @@ def _colour_codes(picture: np.ndarray) -> tuple[list[tuple[int, int, int]], np.n
     """Return the distinct colours in order of (R, G, B), and each pixel's place among them, (H, W)."""
     red, green, blue = np.moveaxis(picture.astype(np.int32), -1, 0)
     packed = (red << 16) | (green << 8) | blue
-    place = np.zeros(
-        1 << 24, dtype=np.int32
-    )  # a table over all colours, ten times quicker than sorting pixels
+    place = np.zeros(1 << 24, dtype=np.int32)  # a table over all colours, ten times quicker than sorting pixels
     place[packed.ravel()] = 1
     present = np.flatnonzero(place)
     place[present] = np.arange(len(present))

@@ -1,0 +1,154 @@
+"""Datasets in the layout of the DAVIS releases.
+
+    ImageSets/YEAR/SPLIT.txt                    the sequences of a split, one a line
+    JPEGImages/RESOLUTION/SEQUENCE/00000.jpg    frames
+    Annotations/RESOLUTION/SEQUENCE/00000.png   label maps: of every frame, of some, or of the first alone
+
+DAVIS 2016 asks for one object a sequence (everything annotated), DAVIS 2017 for each object by its id.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..video.masks import read_mask
+
+YEARS = (2016, 2017)
+_FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_NAMED_PROBLEMS = 10
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One video of a dataset as files: its frames in order, and the annotation of each where there is one."""
+
+    name: str
+    frames: tuple[Path, ...]
+    annotations: tuple[Path | None, ...]  # as many as frames
+    one_object: bool = False  # everything annotated is object 1, as DAVIS 2016 has it
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def first_annotated(self) -> int:
+        """Index of the first frame that has an annotation."""
+        return next(i for i, annotation in enumerate(self.annotations) if annotation is not None)
+
+    def annotation(self, index: int) -> np.ndarray | None:
+        """Return the label map (H, W) of frame `index`, with void as background; None where there is none."""
+        path = self.annotations[index]
+        if path is None:
+            return None
+        mask = read_mask(path)
+        if mask.void is not None:
+            mask.labels[mask.labels == mask.void] = 0
+        return (mask.labels > 0).astype(np.uint8) if self.one_object else mask.labels
+
+
+class DavisDataset:
+    """The sequences of one split; that their files are there is checked when it is opened, once for all."""
+
+    def __init__(self, root: str | Path, year: int, split: str, resolution: str = "480p") -> None:
+        """Read the list of the split and look up the files of its sequences.
+
+        resolution: the folder's name below JPEGImages and Annotations, "480p" or "Full-Resolution".
+        Raises InputError that names every sequence without frames or without an annotated first frame.
+        """
+        if year not in YEARS:
+            raise InputError(f"year of a DAVIS dataset is 2016 or 2017, but it is {year}")
+        self.root = Path(root)
+        self.year = year
+        self.split = split
+        self.resolution = resolution
+        names = _listed_names(self.root, year, split)
+        self.sequences: tuple[Sequence, ...] = tuple(self._find(name) for name in names)
+        self._check_files()
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return iter(self.sequences)
+
+    def select(self, names: Iterable[str]) -> DavisDataset:
+        """Return the dataset of the sequences `names` alone, in the order of the split's list."""
+        wanted = set(names)
+        known = [sequence.name for sequence in self.sequences]
+        unknown = sorted(wanted.difference(known))
+        if unknown:
+            raise InputError(
+                f"{self.split} of DAVIS {self.year} has no sequence {', '.join(unknown)}; it has {', '.join(known)}"
+            )
+        subset = copy.copy(self)
+        subset.sequences = tuple(sequence for sequence in self.sequences if sequence.name in wanted)
+        return subset
+
+    def _find(self, name: str) -> Sequence:
+        frames = _frames_in(self.root / "JPEGImages" / self.resolution / name)
+        folder = self.root / "Annotations" / self.resolution / name
+        annotated = {path.stem: path for path in folder.glob("*.png")}
+        annotations = tuple(annotated.get(frame.stem) for frame in frames)
+        return Sequence(name, frames, annotations, one_object=self.year == 2016)
+
+    def _check_files(self) -> None:
+        problems = [problem for sequence in self.sequences if (problem := self._problem(sequence))]
+        if not problems:
+            return
+        named = "; ".join(problems[:_NAMED_PROBLEMS])
+        rest = len(problems) - _NAMED_PROBLEMS
+        raise InputError(
+            f"{self.root}: {len(problems)} of {len(self.sequences)} sequences of {self.split} are incomplete: "
+            f"{named}{f'; and {rest} more' if rest > 0 else ''}. Unpack the dataset again, or list fewer sequences"
+        )
+
+    def _problem(self, sequence: Sequence) -> str | None:
+        if not sequence.frames:
+            return f"{sequence.name} has no frames in JPEGImages/{self.resolution}/{sequence.name}"
+        if sequence.annotations[0] is None:
+            missing = f"Annotations/{self.resolution}/{sequence.name}/{sequence.frames[0].stem}.png"
+            return f"{sequence.name} has no annotation of its first frame, {missing}"
+        return None
+
+
+def _listed_names(root: Path, year: int, split: str) -> tuple[str, ...]:
+    """Return the sequences that a split lists, in its order, each once."""
+    path = root / "ImageSets" / str(year) / f"{split}.txt"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, so there is no split {split}; {_lists_there_are(root)}")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    names = tuple(dict.fromkeys(_name_in(line) for line in lines if line.strip()))
+    if not names:
+        raise InputError(f"{path} is empty; it should list one sequence a line")
+    return names
+
+
+def _name_in(line: str) -> str:
+    """Return the sequence that a line names: alone, or as a frame's path, `/JPEGImages/480p/bear/00000.jpg ...`.
+
+    The lists of DAVIS 2016 hold a pair of paths for every frame, those of DAVIS 2017 the name of each sequence.
+    """
+    first = line.split()[0]
+    return Path(first).parent.name if "/" in first else first
+
+
+def _lists_there_are(root: Path) -> str:
+    if not root.is_dir():
+        return f"{root} is no folder; give the one that holds ImageSets, JPEGImages and Annotations"
+    lists = sorted(root.glob("ImageSets/*/*.txt"))
+    if not lists:
+        return f"{root} holds no ImageSets/YEAR/SPLIT.txt at all; give the dataset's own folder"
+    return f"there are {', '.join(f'{path.parent.name}/{path.stem}' for path in lists)}"
+
+
+def _frames_in(folder: Path) -> tuple[Path, ...]:
+    if not folder.is_dir():
+        return ()
+    pictures = (path for path in folder.iterdir() if path.suffix.lower() in _FRAME_SUFFIXES)
+    return tuple(sorted(path for path in pictures if not path.name.startswith(".")))
