@@ -64,9 +64,7 @@ def contact_sheet(
     step_x = width + _GAP
     step_y = height + (_CAPTION_HEIGHT if captions is not None else 0) + _GAP
     rows = -(-len(images) // columns)
-    sheet = np.full(
-        (rows * step_y - _GAP + 2 * _MARGIN, columns * step_x - _GAP + 2 * _MARGIN, 3), _SHEET, np.uint8
-    )
+    sheet = np.full((rows * step_y - _GAP + 2 * _MARGIN, columns * step_x - _GAP + 2 * _MARGIN, 3), _SHEET, np.uint8)
     for index, image in enumerate(images):
         top, left = _MARGIN + index // columns * step_y, _MARGIN + index % columns * step_x
         _place(sheet[top : top + height, left : left + width], image)
@@ -91,7 +89,7 @@ def _coloured(rows: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def _lifted(colours: np.ndarray) -> np.ndarray:
-    """Brighten the half-lit colours of the standard palette, which look dull on a picture; keeps 0 and 255."""
+    """Brighten the half-lit colours of the standard palette, dull on a picture; keeps 0 and 255."""
     return np.rint(255 * (colours / 255) ** 0.35).astype(np.uint8)
 
 
@@ -108,9 +106,7 @@ def _place(cell: np.ndarray, image: np.ndarray) -> None:
     scale = min(cell.shape[0] / image.shape[0], cell.shape[1] / image.shape[1])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     height, width = min(height, cell.shape[0]), min(width, cell.shape[1])
-    fitted = cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    )
+    fitted = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     top, left = (cell.shape[0] - height) // 2, (cell.shape[1] - width) // 2
     cell[top : top + height, left : left + width] = fitted
 
