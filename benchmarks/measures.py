@@ -83,9 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time and exactness of the measures J and F.")
     parser.add_argument("davis", type=Path, nargs="?", default=DAVIS, help="root of DAVIS (%(default)s)")
     parser.add_argument("--split", default="dev", help="list of sequences in ImageSets/2016 (%(default)s)")
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="runs, of which the fastest counts (%(default)s)"
-    )
+    parser.add_argument("--repeats", type=int, default=3, help="runs, of which the fastest counts (%(default)s)")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
 
@@ -109,9 +107,7 @@ def main() -> None:
     print(row("all", sum(frames), sum(plain_seconds), sum(our_seconds), np.sum(sums, 0), max(differences)))
 
 
-def row(
-    name: str, frames: int, plain: float, ours: float, sums: NDArray[np.float64], difference: float
-) -> str:
+def row(name: str, frames: int, plain: float, ours: float, sums: NDArray[np.float64], difference: float) -> str:
     """A line of the table."""
     region, contour = sums / frames
     return (

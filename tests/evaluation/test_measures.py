@@ -95,9 +95,7 @@ def test_one_pixel_in_each_corner(corner):
     pixel = square(*corner, 1)
     assert region_and_contour(pixel, pixel) == (1.0, 1.0)
     for other in (NOTHING, square(20, 30, 1), square(max(corner[0] - 1, 0), max(corner[1] - 1, 0), 2)):
-        assert contour_accuracy(pixel, other) == pytest.approx(
-            contour_on_whole_frames(pixel, other), abs=1e-12
-        )
+        assert contour_accuracy(pixel, other) == pytest.approx(contour_on_whole_frames(pixel, other), abs=1e-12)
 
 
 def blobs(generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -130,13 +128,9 @@ def test_numbers_and_views_are_masks_too():
 
 
 def test_shapes_that_differ_are_refused():
-    with pytest.raises(
-        InputError, match=r"annotation's shape \(40, 60\), but its shape is \(40, 61\); resize"
-    ):
+    with pytest.raises(InputError, match=r"annotation's shape \(40, 60\), but its shape is \(40, 61\); resize"):
         contour_accuracy(np.zeros((40, 61)), NOTHING)
-    with pytest.raises(
-        InputError, match=r"one mask \(height, width\), but its shape is \(2, 4, 4\); pass one object"
-    ):
+    with pytest.raises(InputError, match=r"one mask \(height, width\), but its shape is \(2, 4, 4\); pass one object"):
         region_similarity(np.zeros((2, 4, 4)), np.zeros((2, 4, 4)))
 
 
@@ -149,9 +143,7 @@ def test_statistics_of_eight_frames():
     # The quarters meet at frames 0, 2, 4 (3.5 rounded), 5 and 7 and share them: the first is 0 to 2, the
     # last 5 to 7.
     values = [1.0, 0.9, 0.8, 0.5, 0.5, 0.4, 0.3, 0.2]
-    assert statistics(values) == Statistics(
-        mean=pytest.approx(4.6 / 8), recall=3 / 8, decay=pytest.approx(0.9 - 0.3)
-    )
+    assert statistics(values) == Statistics(mean=pytest.approx(4.6 / 8), recall=3 / 8, decay=pytest.approx(0.9 - 0.3))
 
 
 def test_decay_beyond_256_frames():
