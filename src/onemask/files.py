@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{path} could not be written: {error.strerror or error}; free space or rights?") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or never made: the error above tells more
+            temporary.unlink()
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,21 @@ def propagate(
     chosen = load(method, **options) if isinstance(method, str) else method
     opened = video if isinstance(video, Video) else open_video(video)
     session = Session(chosen, size=size, device=device, precision=precision)
-    return iter(Propagation(session, opened, annotations, direction=direction, void=void))
+    propagation = Propagation(session, opened, annotations, direction=direction, void=void)
+    return (labelled.label_map for labelled in propagation)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFrame:
+    """A frame's place in the video, and what was found in it."""
+
+    index: int
+    name: str  # see `Frame.name`
+    label_map: np.ndarray  # (H, W) uint8 or uint16
 
 
 class Propagation:
-    """The work of `propagate`, as an iterable whose session can be saved between two label maps, and gone on with.
+    """The work of `propagate`, as an iterable whose session can be saved between two frames, and gone on with.
 
     session: a new one, or, to go on from frame `start`, one that has seen all frames before it.
     """
@@ -79,29 +90,30 @@ class Propagation:
         self._check_annotations()
         self.backward = direction == "both" and self._first_seen_last() > start
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Label maps of frames `start`, `start` + 1, ..."""
+    def __iter__(self) -> Iterator[LabelledFrame]:
+        """Frames `start`, `start` + 1, ..., each with its label map."""
         if not self.backward:
             yield from self._forward()
             return
         with LabelMapFile() as earlier:
             for label_map in self._backward():
                 earlier.push(label_map)
-            for label_map in self._forward():
-                yield _merged(label_map, earlier.pop()) if len(earlier) else label_map
+            for labelled in self._forward():
+                if len(earlier):
+                    labelled = replace(labelled, label_map=_merged(labelled.label_map, earlier.pop()))
+                yield labelled
 
-    def _forward(self) -> Iterator[np.ndarray]:
-        seen = set(self.session.objects)
+    def _forward(self) -> Iterator[LabelledFrame]:
         waiting = [index for index in self.annotations if index >= self.start]
         for batch in _batches(prefetch(self.video.frames(self.start)), self._batch_size()):
             encoded = self.session.encode([frame.image for frame in batch])
             for frame, features in zip(batch, encoded, strict=True):
                 if frame.index in self.annotations:
-                    seen.update(object_ids(self.annotations[frame.index], self.void))
                     waiting.remove(frame.index)
-                    yield self.session.annotate(features, self.annotations[frame.index], void=self.void)
+                    label_map = self.session.annotate(features, self.annotations[frame.index], void=self.void)
                 else:
-                    yield self.session.step(features)
+                    label_map = self.session.step(features)
+                yield LabelledFrame(frame.index, frame.name, label_map)
         if waiting:
             raise InputError(f"{self.video.source}: frame {waiting[0]} is annotated, but the video ends before it")
 

@@ -72,6 +72,10 @@ class Video(ABC):
             return frame
         raise InputError(f"{self.source}: there is no frame {index}; {self._extent()}")
 
+    def name(self, index: int) -> str:
+        """What a file about frame `index` is called, without a suffix; see `Frame.name`."""
+        return f"{index:05d}"
+
     def reversed_frames(self, start: int) -> Iterator[Frame]:
         """Yield frames start - 1, start - 2, ..., 0, holding at most 256 MiB of them at a time."""
         stop = start

@@ -40,6 +40,10 @@ class ImageSequence(Video):
             require_same_size(image, self._info, f"{path} (frame {index})")
             yield Frame(index, path.stem, image, time=None)
 
+    def name(self, index: int) -> str:
+        """The image's name without its suffix."""
+        return self._paths[index].stem
+
     def _chunk_start(self, stop: int) -> int:
         return stop - 1  # any image can be read alone
 
@@ -74,7 +78,7 @@ class ArraySequence(Video):
         for index in range(*slice(start, stop).indices(len(self._images))):
             image = self._image(index)
             require_same_size(image, self._info, f"frame {index}")
-            yield Frame(index, f"{index:05d}", image, time=None)
+            yield Frame(index, self.name(index), image, time=None)
 
     def _chunk_start(self, stop: int) -> int:
         return stop - 1
