@@ -18,58 +18,28 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-import cv2
 import numpy as np
 
-from . import __version__
 from .errors import InputError, OnemaskError, OutputError
-from .files import refuse_existing, write_json, written_whole
-from .methods import DEFAULT, load
+from .files import refuse_existing, write_json
 from .propagate import Propagation
 from .session import Session
-from .video.drawing import contact_sheet, overlay
+from .settings import Progress, Settings, silent
 from .video.frames import Video
 from .video.masks import palette, read_mask, write_mask
+from .video.sheet import write_contact_sheet
 from .video.writer import write_overlay
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 SAVED = ("masks", "overlay", "contact-sheet")
 CHECKPOINT_SECONDS = 30.0
-SHEET_FRAMES = 16
-
-
-class Progress(Protocol):
-    """Wraps an iterable to show how far it is, as tqdm does."""
-
-    def __call__(self, items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
-        """Yield the same items."""
-
-
-def silent(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
-    """Progress that shows nothing."""
-    return items
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to run; with the same input and the same settings, a run can be resumed."""
-
-    method: str = DEFAULT
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the method's configuration
-    weights: str | None = None  # a file of the method's weights; None: those that ship
-    size: int | None = 480  # short side of the working size
-    device: str = "auto"
-    precision: str = "auto"
-    direction: str = "both"  # or "forward"
-    void: int | None = None  # the value of unknown pixels in the given label maps
 
 
 @dataclass(frozen=True)
@@ -97,6 +67,8 @@ def run(
     out: str | Path,
     settings: Settings | None = None,
     *,
+    direction: str = "both",
+    void: int | None = None,
     save: Sequence[str] = SAVED,
     overwrite: bool = False,
     resume: bool = False,
@@ -104,7 +76,8 @@ def run(
 ) -> RunReport:
     """Segment a video and write what `save` names into the folder `out`.
 
-    annotations: index of a frame -> its label map (H, W). save: of "masks", "overlay" and "contact-sheet".
+    annotations: index of a frame -> its label map (H, W), in which `void` marks unknown pixels. direction: see
+    `propagate`. save: of "masks", "overlay" and "contact-sheet".
     Raises InputError for what does not fit, OutputError where something cannot be written or would be overwritten,
     Interrupted after Ctrl-C. Label maps that were finished before an error are kept in `out/masks.partial`.
     """
@@ -112,11 +85,9 @@ def run(
         raise InputError(f"what to save is of {', '.join(SAVED)}; got {unknown[0]!r}")
     folder = RunFolder(Path(out))
     settings = settings or Settings()
-    asked = {"onemask": __version__, **asdict(settings), "input": _fingerprint(video, annotations)}
+    asked = settings.described() | {"direction": direction, "void": void, "input": _fingerprint(video, annotations)}
     session, start = folder.open(asked, settings, overwrite=overwrite, resume=resume)
-    propagation = Propagation(
-        session, video, annotations, direction=settings.direction, void=settings.void, start=start
-    )
+    propagation = Propagation(session, video, annotations, direction=direction, void=void, start=start)
     seconds, frames = _segment(folder, propagation, progress)
     folder.finish_masks(replace=overwrite)
     files = _save_views(folder, video, frames, save, progress)
@@ -148,10 +119,9 @@ class RunFolder:
                 raise OutputError(f"{self.out} holds an interrupted run; pass --resume to go on, or --overwrite")
             refuse_existing(self.out, overwrite)
             checkpoint = None
-        method = load(settings.method, weights=settings.weights, **settings.options)
         if checkpoint is not None:
-            return Session.restore(checkpoint, method, device=settings.device), int(checkpoint.stem)
-        session = Session(method, size=settings.size, device=settings.device, precision=settings.precision)
+            return settings.restore(checkpoint), int(checkpoint.stem)
+        session = settings.session()
         for left_over in (self.partial, self.unfinished):
             shutil.rmtree(left_over, ignore_errors=True)
         write_json(self._asked, asked)
@@ -259,7 +229,7 @@ def _save_views(
         write_overlay(video, label_maps, folder.overlay, palette())
         files["overlay"] = str(folder.overlay)
     if "contact-sheet" in save:
-        _write_sheet(folder.sheet, video, paths)
+        write_contact_sheet(folder.sheet, video, paths)
         files["contact-sheet"] = str(folder.sheet)
     if "masks" in save:
         files["masks"] = str(folder.masks)
@@ -271,14 +241,6 @@ def _save_views(
 def _mask_paths(folder: RunFolder, video: Video, frames: int) -> list[Path]:
     """The label maps in the order of the frames."""
     return [folder.masks / f"{video.name(index)}.png" for index in range(frames)]
-
-
-def _write_sheet(path: Path, video: Video, masks: Sequence[Path]) -> None:
-    indices = np.unique(np.linspace(0, len(masks) - 1, min(SHEET_FRAMES, len(masks))).round().astype(int))
-    views = [overlay(video.frame(int(i)).image, read_mask(masks[i], void=None).labels, palette()) for i in indices]
-    sheet = contact_sheet(views, [f"frame {masks[i].stem}" for i in indices])
-    with written_whole(path) as temporary:
-        cv2.imwrite(str(temporary), sheet[..., ::-1])
 
 
 def _fingerprint(video: Video, annotations: Mapping[int, np.ndarray]) -> dict[str, Any]:

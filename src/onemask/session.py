@@ -55,7 +55,7 @@ class Geometry:
         return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
     def pad(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) at the working size -> padded; the last row and column are repeated, of frames and masks alike."""
+        """(B, C, h, w) at the working size -> padded: the last row and column of frames and masks go on."""
         (height, width), (to_height, to_width) = self.working, self.padded
         return F.pad(maps, (0, to_width - width, 0, to_height - height), mode="replicate")
 
@@ -282,10 +282,8 @@ class Session:
 def best_device(name: str | torch.device = "auto") -> torch.device:
     """The device that `name` stands for; "auto": CUDA, else Apple's GPU, else the CPU. InputError if it is not here."""
     if name == "auto":
-        if torch.cuda.is_available():
-            name = "cuda"
-        else:
-            name = "mps" if torch.backends.mps.is_available() else "cpu"
+        here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        name = next((kind for kind, available in here.items() if available), "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

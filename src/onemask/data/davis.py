@@ -46,7 +46,7 @@ class Sequence:
         path = self.annotations[index]
         if path is None:
             return None
-        mask = read_mask(path)
+        mask = read_mask(path, void="auto" if self.one_object else 255)
         if mask.void is not None:
             mask.labels[mask.labels == mask.void] = 0
         return (mask.labels > 0).astype(np.uint8) if self.one_object else mask.labels

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import timm
@@ -49,17 +50,17 @@ class Backbone(nn.Module):
         super().__init__()
         if name not in timm.list_models():
             raise InputError(f"backbone {name!r} is not known to timm {timm.__version__}; see timm.list_models()")
-        dilation = {} if output_stride is None else {"output_stride": output_stride}
-        stages = timm.create_model(name, features_only=True, **dilation).feature_info.reduction()
+        options: dict[str, Any] = {"features_only": True}
+        if output_stride is not None:
+            options["output_stride"] = output_stride
+        stages = cast(Any, timm.create_model(name, **options)).feature_info.reduction()
         last_of_stride = {stride: index for index, stride in enumerate(stages)}
         if missing := [stride for stride in strides if stride not in last_of_stride]:
             raise InputError(f"backbone {name} has strides {sorted(last_of_stride)}, not {missing}")
         self.name, self.strides = name, tuple(strides)
-        self.network = timm.create_model(
-            name, features_only=True, out_indices=[last_of_stride[s] for s in strides], **dilation
-        )
+        self.network: Any = timm.create_model(name, out_indices=[last_of_stride[s] for s in strides], **options)
         self.channels: dict[int, int] = dict(zip(strides, self.network.feature_info.channels(), strict=True))
-        normalisation = timm.get_pretrained_cfg(name)
+        normalisation: Any = timm.get_pretrained_cfg(name)
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(normalisation.std).view(3, 1, 1), persistent=False)
         if pretrained:
@@ -121,7 +122,8 @@ def _hub_file(name: str, placed: Path) -> Path:
     import huggingface_hub
     from huggingface_hub.constants import ENDPOINT
 
-    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    pretrained: Any = timm.get_pretrained_cfg(name)
+    repository: str | None = pretrained.hf_hub_id
     if repository is None:
         raise InputError(f"timm has no pretrained weights for backbone {name}; put a state dict at {placed}")
     cached = huggingface_hub.try_to_load_from_cache(repository, "model.safetensors")

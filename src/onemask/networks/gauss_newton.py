@@ -60,7 +60,7 @@ def label_terms(labels: Tensor, grid: tuple[int, int], minimum_influence: float 
 def _hat_products(
     labels: tuple[int, int], grid: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Products of neighbouring bilinear hats along y (3h, H) and x (3w, W), and Q (9, h, w) of labels that are all 1."""
+    """Products of neighbouring bilinear hats along y (3h, H) and x (3w, W), and Q (9, h, w) of labels all 1."""
     with torch.inference_mode(False):  # they outlive the call, and training may want them next
         along_y, along_x = (
             _hat_products_1d(fine, coarse).to(device, dtype) for fine, coarse in zip(labels, grid, strict=True)

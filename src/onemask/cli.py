@@ -1,0 +1,321 @@
+"""The commands: read the arguments, call one function, print what came of it. Exit code 2 for anything refused."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import __version__
+from .errors import InputError, OnemaskError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .settings import Settings
+    from .video.frames import Video
+
+T = TypeVar("T")
+
+OK, FAILED, INTERRUPTED = 0, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `onemask ARGUMENTS`; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        return options.command(options) or OK
+    except OnemaskError as error:
+        print(f"onemask: {error}", file=sys.stderr)
+        return INTERRUPTED if type(error).__name__ == "Interrupted" else FAILED
+    except KeyboardInterrupt:
+        print("onemask: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+# The commands; what they need is imported inside, so that --help never waits for torch -------------------------------
+
+
+def _run(options: argparse.Namespace) -> None:
+    from .run import run
+    from .video.reader import open_video
+
+    video = open_video(options.input)
+    settings = _settings(options)
+    annotations, void = _read_masks(options, video)
+    report = run(
+        video,
+        annotations,
+        options.out,
+        settings,
+        direction=options.direction,
+        void=void,
+        save=options.save,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        progress=show,
+    )
+    print(f"{report.frames} frames, {report.frames_per_second:.2f} a second")
+    _print_files(report.files)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    import numpy as np
+
+    from .evaluation.measures import region_and_contour
+    from .run import run
+    from .video.clip import sample_clip
+    from .video.masks import read_mask
+    from .video.reader import open_video
+
+    clip = sample_clip()
+    print(f"segmenting {clip.path.name} ({len(clip.annotations)} frames) with {options.method}, from its first mask")
+    report = run(
+        open_video(clip.path),
+        {0: clip.annotations[0]},
+        options.out,
+        _settings(options),
+        overwrite=options.overwrite,
+        progress=show,
+    )
+    masks = sorted(Path(report.files["masks"]).glob("*.png"))
+    pairs = list(zip(masks, clip.annotations, strict=True))[1:-1]
+    scores = [region_and_contour(read_mask(path).labels > 0, truth > 0) for path, truth in pairs]
+    region, contour = 100 * np.mean(scores, axis=0)
+    print(f"J&F {(region + contour) / 2:.1f} (J {region:.1f}, F {contour:.1f}) against the clip's annotation")
+    print(f"{report.frames_per_second:.2f} frames a second")
+    _print_files(report.files)
+
+
+def _score(options: argparse.Namespace) -> None:
+    from .evaluation.score import score_folders
+    from .files import refuse_existing, write_json
+
+    if options.json:
+        refuse_existing(options.json, options.overwrite)
+    scores = score_folders(
+        options.predictions,
+        options.annotations,
+        missing=options.missing,
+        sequences=options.sequences,
+        single_object=options.single_object,
+    )
+    print(scores.table())
+    if options.json:
+        write_json(options.json, scores.to_json())
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from .evaluation.evaluate import evaluate
+
+    evaluation = evaluate(
+        options.root,
+        options.out,
+        _settings(options),
+        protocol=options.protocol,
+        split=options.split,
+        sequences=options.sequences,
+        overwrite=options.overwrite,
+        progress=show,
+    )
+    print(evaluation.table())
+    print(f"predictions, scores and contact sheets are in {options.out}")
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from .methods import configuration, names
+
+    if options.method:
+        chosen: Any = configuration(options.method)
+        for name, value in asdict(chosen).items():
+            print(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
+        return
+    for name, summary in sorted(names().items()):
+        print(f"{name:12} {summary}")
+
+
+# Reading arguments ----------------------------------------------------------------------------------------------------
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from .methods.options import parse_assignments
+    from .settings import Settings
+
+    return Settings(
+        method=options.method,
+        options=parse_assignments(options.set),
+        weights=options.weights,
+        size=options.size or None,
+        device=options.device,
+        precision=options.precision,
+    )
+
+
+def _read_masks(options: argparse.Namespace, video: Video) -> tuple[dict[int, np.ndarray], int | None]:
+    """The label maps of --mask, by frame, and the value of unknown pixels in them; says what was understood."""
+    from .video.masks import check_mask, read_mask
+
+    annotations: dict[int, np.ndarray] = {}
+    voids: set[int] = set()
+    for given in options.mask:
+        before, colon, after = given.partition(":")
+        index, path = (int(before), after) if colon and before.isdigit() else (0, given)
+        if index in annotations:
+            raise InputError(f"frame {index} has two masks; give each frame one (--mask FRAME:FILE)")
+        mask = read_mask(path, void=options.void, threshold=options.threshold)
+        check_mask(mask, video.info.height, video.info.width)
+        print(f"{path}: {mask.description}")
+        annotations[index] = mask.labels
+        if mask.void is not None:
+            voids.add(mask.void)
+    if len(voids) > 1:
+        raise InputError(f"the masks have different void values, {sorted(voids)}; say which holds with --void")
+    return annotations, voids.pop() if voids else None
+
+
+def _void(text: str) -> int | str | None:
+    if text in ("auto", "none"):
+        return "auto" if text == "auto" else None
+    return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="onemask", description="One mask of an object in, its mask in every frame of the video out."
+    )
+    parser.add_argument("--version", action="version", version=f"onemask {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more of what is being done")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="segment a video", description="Segment a video from the mask of a frame.")
+    run.add_argument("input", metavar="INPUT", help="a video file, a folder of images, or a glob in quotes")
+    run.add_argument(
+        "--mask",
+        action="append",
+        required=True,
+        metavar="[FRAME:]FILE",
+        help="mask of a frame (0 is the first): palette, grey, binary, 16-bit, colour or alpha PNG; may be repeated",
+    )
+    run.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    run.add_argument(
+        "--save",
+        type=_names,
+        default=["masks", "overlay", "contact-sheet"],
+        metavar="KINDS",
+        help="of masks,overlay,contact-sheet (default: all)",
+    )
+    run.add_argument(
+        "--direction",
+        choices=["both", "forward"],
+        default="both",
+        help="follow objects back to the start as well, or only onward from their mask (default: both)",
+    )
+    run.add_argument(
+        "--void", type=_void, default="auto", help="mask value for unknown pixels: a number, none, or auto (default)"
+    )
+    run.add_argument("--threshold", type=int, metavar="N", help="read a soft mask: values from N on are the object")
+    run.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
+    _add_method(run)
+    _add_overwrite(run)
+    run.set_defaults(command=_run)
+
+    demo = commands.add_parser("demo", help="segment the clip that comes with onemask, and score it")
+    demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: demo)")
+    _add_method(demo)
+    _add_overwrite(demo)
+    demo.set_defaults(command=_demo)
+
+    score = commands.add_parser(
+        "score",
+        help="score predictions against annotations",
+        description="J and F as DAVIS defines them, for two folders of SEQUENCE/FRAME.png.",
+    )
+    score.add_argument("predictions", metavar="PREDICTIONS")
+    score.add_argument("annotations", metavar="ANNOTATIONS")
+    score.add_argument("--json", metavar="FILE", help="write everything, frame by frame, to FILE")
+    score.add_argument(
+        "--missing", choices=["error", "empty"], default="error", help="a missing frame is an error, or an empty mask"
+    )
+    score.add_argument("--single-object", action="store_true", help="take all objects as one, as DAVIS 2016 does")
+    _add_sequences(score)
+    _add_overwrite(score)
+    score.set_defaults(command=_score)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="run a method over a dataset and score it",
+        description="Run a method over a dataset in DAVIS layout and score it. An interrupted call is resumed by "
+        "giving it again.",
+    )
+    evaluate.add_argument("root", metavar="ROOT", help="folder with ImageSets, JPEGImages and Annotations")
+    evaluate.add_argument("--protocol", choices=["davis2016", "davis2017"], default="davis2016")
+    evaluate.add_argument("--split", default="val", help="ImageSets/YEAR/SPLIT.txt (default: val)")
+    evaluate.add_argument("--out", required=True, metavar="DIR", help="folder for predictions and scores")
+    _add_sequences(evaluate)
+    _add_method(evaluate)
+    _add_overwrite(evaluate)
+    evaluate.set_defaults(command=_evaluate)
+
+    methods = commands.add_parser("methods", help="list the methods, or the options of one")
+    methods.add_argument("method", nargs="?", metavar="METHOD", help="list its options and their values")
+    methods.set_defaults(command=_methods)
+    return parser
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("method")
+    group.add_argument("--method", default="frtm-lite", help="see `onemask methods` (default: frtm-lite)")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set an option of the method, see `onemask methods METHOD`; may be repeated",
+    )
+    group.add_argument("--weights", metavar="FILE", help="safetensors file with the method's weights")
+    group.add_argument(
+        "--size", type=int, default=480, metavar="N", help="short side to work at, 0: the frames' own (default: 480)"
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    group.add_argument(
+        "--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="of the networks"
+    )
+
+
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+
+
+def _add_sequences(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sequences", type=_names, metavar="A,B", help="only these sequences")
+
+
+# Printing -------------------------------------------------------------------------------------------------------------
+
+
+def show(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
+    """Show progress on a terminal, and nothing elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(items, desc=what, total=total, unit="frame", disable=not sys.stderr.isatty()) as bar:
+        yield from bar
+
+
+def _print_files(files: dict[str, str]) -> None:
+    for kind, path in files.items():
+        print(f"{kind:14} {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What a run or an evaluation was asked for, as plain values that can be written down and compared."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from . import __version__
+from .methods import DEFAULT, configuration, load
+from .session import Session
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A method by name, and how a session runs it."""
+
+    method: str = DEFAULT
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the method's configuration
+    weights: str | None = None  # a file of the method's weights; None: those that ship
+    size: int | None = 480  # short side of the working size in pixels
+    device: str = "auto"
+    precision: str = "auto"
+
+    def session(self) -> Session:
+        """A new session of a newly loaded method."""
+        method = load(self.method, weights=self.weights, **self.options)
+        return Session(method, size=self.size, device=self.device, precision=self.precision)
+
+    def restore(self, checkpoint: Path) -> Session:
+        """The session that was saved at `checkpoint`, with the method loaded anew."""
+        method = load(self.method, weights=self.weights, **self.options)
+        return Session.restore(checkpoint, method, device=self.device)
+
+    def described(self) -> dict[str, Any]:
+        """The settings with every option of the method, and onemask's version: what decides the result."""
+        described = asdict(self) | {"options": asdict(configuration(self.method, self.options))}  # type: ignore[call-overload]
+        return {"onemask": __version__} | described
+
+
+def environment() -> dict[str, str]:
+    """The versions of what computes, and the machine's kind, for reports."""
+    packages = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "av")
+    return {"python": platform.python_version(), "machine": platform.machine()} | {
+        package: version(package) for package in packages
+    }
+
+
+class Progress(Protocol):
+    """Wraps an iterable to show how far it is, as tqdm does."""
+
+    def __call__(self, items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
+        """Yield the same items."""
+
+
+def silent(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
+    """Progress that shows nothing."""
+    return items

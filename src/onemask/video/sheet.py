@@ -1,0 +1,30 @@
+"""A video's label maps at a glance: frames at even distances, with their objects drawn in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..files import written_whole
+from .drawing import contact_sheet, overlay
+from .frames import Video
+from .masks import palette, read_mask
+
+SHEET_FRAMES = 16
+
+
+def write_contact_sheet(
+    path: str | Path, video: Video, masks: Sequence[Path], captions: Sequence[str] | None = None
+) -> None:
+    """Write a PNG of up to 16 frames with their label maps.
+
+    masks: a PNG for every frame of the video, in order. captions: one for every frame; None: the frames' names.
+    """
+    indices = np.unique(np.linspace(0, len(masks) - 1, min(SHEET_FRAMES, len(masks))).round().astype(int)).tolist()
+    views = [overlay(video.frame(i).image, read_mask(masks[i], void=None).labels, palette()) for i in indices]
+    named = [masks[i].stem if captions is None else captions[i] for i in indices]
+    with written_whole(path) as temporary:
+        cv2.imwrite(str(temporary), contact_sheet(views, named)[..., ::-1])
