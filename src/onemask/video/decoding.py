@@ -39,9 +39,11 @@ class VideoFile(Video):
         self.source = str(path)
         with opened(path) as (container, stream):
             refuse_hdr(int(stream.codec_context.color_trc), self.source)
-            self._time_base = stream.time_base or Fraction(1, av.time_base)
+            self.time_base = stream.time_base or Fraction(1, av.time_base)  # unit of time stamps, in seconds
+            self.start = Fraction(max(0, container.start_time or 0), av.time_base)  # of picture or sound, seconds
+            self.pixel_aspect = stream.sample_aspect_ratio or None  # width of a pixel over its height
             self._timeline = read_timeline(container, stream)
-            rate = stream.average_rate or stream.guessed_rate or None
+            rate = self._timeline.average_rate(stream)
             has_audio = bool(container.streams.audio)
         height, width = self._first_image().shape[:2]
         self._info = VideoInfo(width, height, self._timeline.promised, rate, has_audio)
@@ -60,7 +62,7 @@ class VideoFile(Video):
         for index, picture in self._pictures(start):
             image = convert(picture)
             require_same_size(image, self._info, f"{self.source}: frame {index}")
-            time = None if picture.pts is None else self._time_base * picture.pts
+            time = None if picture.pts is None else self.time_base * picture.pts
             yield Frame(index, f"{index:05d}", image, time)
             if index + 1 == stop:
                 return
@@ -97,9 +99,7 @@ class VideoFile(Video):
             if picture.pts is None or picture.pts < key:
                 continue  # the seek led further back, or the group refers to the one before
             if picture.pts > key and not decoder.damage:
-                log.debug(
-                    "%s: seeking to %d led to %d; decoding from the beginning", self.source, key, picture.pts
-                )
+                log.debug("%s: seeking to %d led to %d; decoding from the beginning", self.source, key, picture.pts)
                 return None
             first = bisect_left(self._timeline.pts, key)
             return self._numbered(decoder, chain([picture], pictures), first)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
 from typing import TypeVar
 
 T = TypeVar("T")
 
-_JOIN_SECONDS = (
-    2.0  # one frame's decoding ends long before; a source that blocks must not hold up the consumer
-)
+_JOIN_SECONDS = 2.0  # one frame's decoding ends long before; a source that blocks must not hold up the consumer
 
 
 class _End:
@@ -21,7 +19,7 @@ class _End:
         self.error = error
 
 
-def prefetch(iterable: Iterable[T], depth: int = 8) -> Iterator[T]:
+def prefetch(iterable: Iterable[T], depth: int = 8) -> Generator[T, None, None]:
     """Yield the items of `iterable`, which a daemon thread reads up to `depth` items ahead.
 
     An exception of the iterable is raised here after the items before it. When this generator is closed, the

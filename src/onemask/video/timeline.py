@@ -13,6 +13,9 @@ from av.video.stream import VideoStream
 # A Matroska header's duration is rounded by some writers; a file that lacks less than this is taken as whole.
 _SLACK_SECONDS = Fraction(1, 2)
 
+# Relative; time stamps in whole milliseconds, as in Matroska, miss the rate by less.
+_RATE_TOLERANCE = 0.02
+
 # Codecs with packets that are decoded but never shown, so that packets are not frames.
 _HIDDEN_FRAMES = frozenset({"vp8"})
 
@@ -30,6 +33,16 @@ class Timeline:
     exact: bool
     missing: bool  # the file ends before what its header promises
     promised: int | None  # number of frames with the missing ones; None where it is not known
+
+    def average_rate(self, stream: VideoStream) -> Fraction | None:
+        """Frames a second: what the header says, unless the time stamps tell otherwise (variable rates)."""
+        stated = stream.average_rate or stream.guessed_rate or None
+        if not self.exact or len(self.pts) < 2 or not stream.time_base:
+            return stated
+        measured = (len(self.pts) - 1) / ((self.pts[-1] - self.pts[0]) * stream.time_base)
+        if stated is not None and abs(measured / stated - 1) < _RATE_TOLERANCE:
+            return stated
+        return measured.limit_denominator(1001)
 
     def key_at_or_before(self, pts: int) -> int:
         """Time stamp of the last frame at or before `pts` from which `pts` can be decoded."""

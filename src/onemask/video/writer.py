@@ -1,0 +1,230 @@
+"""Video and picture files out: H.264, with the timing and the sound of the video that the pictures came from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.video.reformatter import VideoReformatter
+from PIL import Image
+
+from ..errors import InputError, OutputError
+from ..files import written_whole
+from .audio import AudioTracks
+from .decoding import VideoFile
+from .drawing import overlay
+from .frames import Video
+from .prefetch import prefetch
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int | None], None]  # frames done, frames in all (None: not known)
+
+DEFAULT_RATE = Fraction(25)  # frames a second, where the source is a folder of images
+_QUALITY = {"crf": "18", "preset": "medium"}  # CRF 18: hard to tell from the original
+_BT709, _LIMITED = 1, 1  # codes of H.273
+_PRECISE = 0x2 | 0x40000  # BILINEAR | ACCURATE_RND
+
+
+class VideoWriter(AbstractContextManager["VideoWriter"]):
+    """Writes pictures as H.264 (yuv420p, BT.709, CRF 18); the suffix of `path` chooses the container.
+
+    with VideoWriter("out.mp4", 854, 480, rate=24) as writer:
+        writer.write(image)
+
+    The file stands under its name only when the block ends well. H.264 in this form has even sides: the last
+    column or row of an odd picture is repeated, so that nothing is lost.
+
+    `like` is the video that the pictures belong to, frame by frame: its sound is copied, its pixel aspect and
+    the resolution of its time stamps are kept.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        width: int,
+        height: int,
+        rate: Fraction | float,
+        *,
+        like: Video | None = None,
+    ) -> None:
+        if rate <= 0:
+            raise InputError(f"the rate is {rate} frames a second; it must be above 0")
+        self.path = Path(path)
+        self._size = width, height
+        self._rate = Fraction(rate).limit_denominator(100_000)
+        self._like = like if isinstance(like, VideoFile) else None
+        self._shift = self._like.start if self._like else Fraction(0)
+        self._time_base = self._like.time_base if self._like else 1 / self._rate
+        self._written = 0
+        self._last = -1
+        self._audio: AudioTracks | None = None
+        self._reformatter = VideoReformatter()
+
+    def __enter__(self) -> VideoWriter:
+        self._block = self._writing()
+        return self._block.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return self._block.__exit__(kind, error, trace)
+
+    def write(self, image: np.ndarray, time: Fraction | None = None) -> None:
+        """Append a picture, (H, W, 3) uint8 RGB, to be shown from `time` on (seconds on the clock of `like`).
+
+        Without times, pictures follow each other at the rate given. Times must increase.
+        """
+        self._check(image)
+        stamp = self._stamp(time)
+        with self._refusals():
+            if self._audio is not None:
+                self._audio.write_until(stamp * self._time_base + self._shift)
+            self._container.mux(self._stream.encode(self._encodable(image, stamp)))
+        self._written += 1
+        self._last = stamp
+
+    @contextmanager
+    def _writing(self) -> Iterator[VideoWriter]:
+        with written_whole(self.path) as temporary:
+            self._container = self._opened(temporary)
+            try:
+                self._stream = self._video_stream(self._container)
+                if self._like is not None and self._like.info.has_audio:
+                    self._audio = AudioTracks(self._like.path, self._container, self._shift)
+                yield self
+                self._finish()
+            finally:
+                if self._audio is not None:
+                    self._audio.close()
+                self._container.close()
+
+    def _opened(self, temporary: Path) -> OutputContainer:
+        faststart = {"movflags": "+faststart"} if self.path.suffix.lower() in {".mp4", ".mov", ".m4v"} else {}
+        try:
+            return av.open(f"file:{temporary}", "w", options=faststart)
+        except ValueError as error:
+            raise self._wrong_container() from error
+
+    def _video_stream(self, container: OutputContainer) -> av.VideoStream:
+        try:
+            stream = container.add_stream("libx264", rate=self._rate, options=_QUALITY)
+        except ValueError as error:
+            raise self._wrong_container() from error
+        width, height = self._size
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = self._time_base
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED
+        if self._like is not None and self._like.pixel_aspect is not None:
+            context.sample_aspect_ratio = self._like.pixel_aspect
+        return stream
+
+    def _encodable(self, image: np.ndarray, stamp: int) -> av.VideoFrame:
+        height, width = image.shape[:2]
+        even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(even, format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=_BT709,
+            dst_color_range=_LIMITED,
+            interpolation=_PRECISE,
+        )
+        frame.pts, frame.time_base = stamp, self._time_base
+        frame.duration = max(1, round(1 / self._rate / self._time_base))
+        return frame
+
+    def _stamp(self, time: Fraction | None) -> int:
+        seconds = self._written / self._rate if time is None else time - self._shift
+        stamp = round(seconds / self._time_base)
+        if self._written and stamp <= self._last:
+            raise InputError(f"frame {self._written} is shown at {float(seconds):.4f} s, not after the one before")
+        return stamp
+
+    def _finish(self) -> None:
+        if not self._written:
+            raise InputError(f"{self.path}: no frame was given to write")
+        with self._refusals():
+            self._container.mux(self._stream.encode(None))
+            if self._audio is not None:
+                self._audio.write_rest()
+
+    def _check(self, image: np.ndarray) -> None:
+        width, height = self._size
+        if image.shape != (height, width, 3) or image.dtype != np.uint8:
+            raise InputError(
+                f"frame {self._written} is an array of shape {image.shape} and type {image.dtype}; "
+                f"expected {(height, width, 3)} and uint8"
+            )
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Turn what FFmpeg could not do into the error that says which file it was."""
+        try:
+            yield
+        except av.FFmpegError as error:
+            raise OutputError(f"{self.path} could not be written: {error.strerror}; free space?") from error
+
+    def _wrong_container(self) -> OutputError:
+        return OutputError(f"{self.path}: no H.264 video can be written to this kind of file; use .mp4, .mkv, .mov")
+
+
+def write_overlay(
+    video: Video,
+    label_maps: Iterable[np.ndarray],
+    path: str | Path,
+    colours: np.ndarray,
+    *,
+    alpha: float = 0.5,
+    rate: Fraction | float | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Write `video` with its label maps drawn over the frames, its timing and its sound; give the frames written.
+
+    label_maps  (H, W) for frame 0, 1, ...; where they end, the overlay ends
+    colours     (n, 3) uint8, RGB, by label
+    rate        frames a second instead of the video's own timing, then without its sound; 25 for images
+    progress    called after each frame with the frames done and in all
+
+    Raises InputError for more label maps than frames, or of another size.
+    """
+    info = video.info
+    fixed = rate if rate is not None else info.rate or DEFAULT_RATE
+    done = 0
+    with (
+        closing(prefetch(video.frames())) as frames,
+        VideoWriter(path, info.width, info.height, fixed, like=video if rate is None else None) as writer,
+    ):
+        for labels in label_maps:
+            frame = next(frames, None)
+            if frame is None:
+                raise InputError(f"there are more label maps than the {done} frames of {video.source}")
+            drawn = overlay(frame.image, labels, colours, alpha)
+            writer.write(drawn, frame.time if rate is None else None)
+            done += 1
+            if progress is not None:
+                progress(done, info.frames)
+    if info.frames is not None and done < info.frames:
+        log.info("the overlay ends with the label maps, after %d of %d frames", done, info.frames)
+    return done
+
+
+def write_picture(path: str | Path, image: np.ndarray) -> None:
+    """Write an (H, W, 3) uint8 RGB image; the suffix chooses the format."""
+    with written_whole(path) as temporary:
+        try:
+            Image.fromarray(image).save(temporary)
+        except ValueError as error:
+            raise OutputError(f"{path}: no picture can be written to this kind of file; use .png or .jpg") from error
