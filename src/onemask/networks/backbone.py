@@ -58,8 +58,9 @@ class Backbone(nn.Module):
         if missing := [stride for stride in strides if stride not in last_of_stride]:
             raise InputError(f"backbone {name} has strides {sorted(last_of_stride)}, not {missing}")
         self.name, self.strides = name, tuple(strides)
-        self.network: Any = timm.create_model(name, out_indices=[last_of_stride[s] for s in strides], **options)
-        self.channels: dict[int, int] = dict(zip(strides, self.network.feature_info.channels(), strict=True))
+        network: Any = timm.create_model(name, out_indices=[last_of_stride[s] for s in strides], **options)
+        self.network = network
+        self.channels: dict[int, int] = dict(zip(strides, network.feature_info.channels(), strict=True))
         normalisation: Any = timm.get_pretrained_cfg(name)
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(normalisation.std).view(3, 1, 1), persistent=False)

@@ -36,8 +36,8 @@ def _without_object(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     scale = min(1.0, INPAINTED_SIDE / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    hole = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
-    hole = cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8))  # its border pixels are mixed colours
+    touched = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    hole = cv2.dilate(touched.astype(np.uint8), np.ones((3, 3), np.uint8))  # its border pixels are mixed colours
     filled = cv2.resize(cv2.inpaint(small, hole, 3, cv2.INPAINT_TELEA), (width, height))
     return _blend(filled, image, _soft_edge(cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8))))
 
