@@ -1,0 +1,381 @@
+"""What comes in through `open_video`: the right frames, in the right colours, or one clear error."""
+
+from __future__ import annotations
+
+import threading
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from small_videos import (
+    BT601,
+    BT709,
+    BT2020,
+    FULL,
+    LIMITED,
+    PATCHES,
+    noise,
+    number_of,
+    numbered,
+    patch_colours,
+    patches,
+    write_sound,
+    write_video,
+)
+
+from onemask.errors import InputError
+from onemask.video import frames as frames_module
+from onemask.video.pixels import matrix_of, upright
+from onemask.video.reader import DecodeError, open_video, prefetch
+
+B_FRAMES = {"bf": "3", "g": "12", "crf": "8", "b-adapt": "0"}
+VARIABLE = [sum((20, 35, 50)[k % 3] for k in range(n)) for n in range(40)]
+
+
+def _numbers(frames) -> list[int]:
+    return [number_of(frame.image) for frame in frames]
+
+
+@pytest.fixture(scope="module")
+def variable(tmp_path_factory) -> Path:
+    """40 frames at a varying rate, stored out of order, with four key frames."""
+    path = tmp_path_factory.mktemp("videos") / "variable.mp4"
+    return write_video(path, numbered(40), stamps=VARIABLE, time_base=Fraction(1, 600), options=B_FRAMES)
+
+
+class TestVideoFile:
+    def test_info_and_frames(self, variable):
+        video = open_video(variable)
+        assert (video.info.width, video.info.height, video.info.frames) == (96, 64, 40)
+        assert not video.info.has_audio
+        assert abs(video.info.rate - 600 * 40 / Fraction(sum((20, 35, 50)) * 40, 3)) < 1
+        frames = list(video.frames())
+        assert [frame.index for frame in frames] == list(range(40))
+        assert [frame.name for frame in frames[:2]] == ["00000", "00001"]
+        assert _numbers(frames) == list(range(40))
+        assert [frame.time for frame in frames] == [Fraction(stamp, 600) for stamp in VARIABLE]
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".mov"])
+    @pytest.mark.parametrize("varying", [False, True])
+    def test_reading_from_the_middle_agrees_with_reading_from_the_beginning(self, tmp_path, suffix, varying):
+        path = tmp_path / f"video{suffix}"
+        stamps = VARIABLE if varying else None
+        base = Fraction(1, 600) if varying else Fraction(1, 24)
+        write_video(path, numbered(40), stamps=stamps, time_base=base, options=B_FRAMES)
+        video = open_video(path)
+        times = [frame.time for frame in video.frames()]
+        for start in range(0, 40, 3):
+            frames = list(video.frames(start, start + 2))
+            assert [frame.index for frame in frames] == [n for n in (start, start + 1) if n < 40]
+            assert _numbers(frames) == [frame.index for frame in frames]
+            assert [frame.time for frame in frames] == times[start : start + 2]
+
+    @pytest.mark.parametrize(("suffix", "codec"), [(".avi", "mpeg4"), (".webm", "libvpx")])
+    def test_containers_without_a_time_stamp_for_each_frame(self, tmp_path, suffix, codec):
+        options = {"b": "400k", "auto-alt-ref": "1", "lag-in-frames": "10"} if codec == "libvpx" else {"qscale": "2"}
+        path = write_video(tmp_path / f"video{suffix}", numbered(40), codec=codec, options=options)
+        video = open_video(path)
+        assert _numbers(video.frames()) == list(range(40))
+        assert _numbers(video.frames(17, 20)) == [17, 18, 19]
+
+    def test_slices_end_with_the_video(self, variable):
+        video = open_video(variable)
+        assert [frame.index for frame in video.frames(38, 99)] == [38, 39]
+        assert list(video.frames(40)) == []
+        assert list(video.frames(5, 5)) == []
+        with pytest.raises(InputError, match="frame -1"):
+            next(video.frames(-1))
+        with pytest.raises(InputError, match=r"no frame 40; the video has 40 frames, 0 to 39"):
+            video.frame(40)
+
+    def test_reversed(self, variable, monkeypatch):
+        video = open_video(variable)
+        monkeypatch.setattr(frames_module, "REVERSE_BUDGET", 5 * 96 * 64 * 3)
+        taken = []
+        read = video.frames
+        monkeypatch.setattr(video, "frames", lambda *span: taken.append(span) or read(*span))
+        frames = list(video.reversed_frames(29))
+        assert [frame.index for frame in frames] == list(range(28, -1, -1))
+        assert _numbers(frames) == list(range(28, -1, -1))
+        assert max(stop - start for start, stop in taken) <= 5
+        with pytest.raises(InputError, match="no frame 49"):
+            list(video.reversed_frames(50))
+
+    def test_iterators_do_not_disturb_each_other(self, variable):
+        video = open_video(variable)
+        one, other = video.frames(3), video.frames(20)
+        assert [number_of(next(source).image) for source in (one, other, one, other)] == [3, 20, 4, 21]
+
+    def test_names_with_a_colon(self, tmp_path):
+        assert open_video(write_video(tmp_path / "a.mp4", numbered(3)).rename(tmp_path / "b:c.mp4")).info.frames == 3
+
+
+class TestColours:
+    @pytest.mark.parametrize("levels", [LIMITED, FULL])
+    @pytest.mark.parametrize("matrix", [BT601, BT709, BT2020])
+    @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "yuv444p"])
+    def test_patches_keep_their_colours(self, tmp_path, pixels, matrix, levels):
+        path = write_video(tmp_path / "v.mp4", [patches()], pixels=pixels, matrix=matrix, levels=levels)
+        read = patch_colours(open_video(path).frame(0).image)
+        assert np.abs(read.astype(int) - PATCHES).max() <= 4
+
+    @pytest.mark.parametrize(("size", "assumed"), [((96, 64), BT601), ((1280, 720), BT709)])
+    def test_an_untagged_stream_is_601_when_small_and_709_when_large(self, tmp_path, size, assumed):
+        # The pictures are converted with the matrix to be assumed, but the stream does not say so.
+        path = tmp_path / "v.mp4"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=24, options={"crf": "6", "preset": "ultrafast"})
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuv420p"
+            frame = av.VideoFrame.from_ndarray(patches(*size)).reformat(
+                format="yuv420p", dst_colorspace=assumed, dst_color_range=LIMITED
+            )
+            frame.colorspace = 2  # unspecified
+            frame.pts = 0
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        with av.open(str(path)) as container:
+            assert next(container.decode(video=0)).colorspace == 2
+        read = patch_colours(open_video(path).frame(0).image)
+        assert np.abs(read.astype(int) - PATCHES).max() <= 4
+
+    @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+    def test_hdr_is_refused_with_the_way_out(self, tmp_path, transfer, name):
+        path = write_video(tmp_path / "v.mp4", [patches()], pixels="yuv420p10le", matrix=BT2020, transfer=transfer)
+        with pytest.raises(InputError, match=rf"HDR video with {name}.*\n?.*ffmpeg -i INPUT .*tonemap"):
+            open_video(path)
+
+    def test_unsupported_matrices_are_refused(self):
+        frame = av.VideoFrame(16, 16, "yuv444p")
+        frame.colorspace = 8  # YCgCo
+        with pytest.raises(InputError, match=r"matrix 8 .*bt709"):
+            matrix_of(frame)
+
+
+class TestOrientation:
+    # (degrees counterclockwise, mirrored left-right, upside down) -> the four patches as seen
+    CASES = (
+        ((90, False, False), [1, 3, 0, 2]),
+        ((180, False, False), [3, 2, 1, 0]),
+        ((-90, False, False), [2, 0, 3, 1]),
+        ((0, True, False), [1, 0, 3, 2]),
+        ((0, False, True), [2, 3, 0, 1]),
+    )
+
+    @pytest.mark.parametrize(("rotation", "order"), CASES)
+    def test_display_matrix(self, tmp_path, rotation, order):
+        path = write_video(tmp_path / "v.mp4", [patches()], matrix=BT709, levels=LIMITED, rotation=rotation)
+        video = open_video(path)
+        turned = rotation[0] in (90, -90)
+        assert (video.info.width, video.info.height) == ((64, 96) if turned else (96, 64))
+        image = video.frame(0).image
+        assert image.shape == ((96, 64, 3) if turned else (64, 96, 3))
+        assert np.abs(patch_colours(image).astype(int) - PATCHES[order]).max() <= 4
+
+    def test_all_eight_orientations_are_different_and_none_loses_a_pixel(self):
+        image = np.arange(6).reshape(2, 3)
+        seen = set()
+        for a, b, c, d in [(s, 0, 0, t) for s in (1, -1) for t in (1, -1)] + [
+            (0, s, t, 0) for s in (1, -1) for t in (1, -1)
+        ]:
+            out = upright(image, np.array([[a, b, 0], [c, d, 0], [0, 0, 1]]) * 65536)
+            assert sorted(out.ravel()) == list(range(6))
+            seen.add((out.shape, tuple(out.ravel())))
+        assert len(seen) == 8
+
+
+class TestDamage:
+    def test_a_truncated_mp4_gives_its_frames_and_then_says_so(self, tmp_path):
+        path = write_video(tmp_path / "v.mp4", noise(30), container_options={"movflags": "faststart"})
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+        video = open_video(path)
+        assert video.info.frames == 30
+        got = []
+        with pytest.raises(DecodeError, match=r"the file ends after \d+ of 30 frames") as caught:
+            got.extend(frame.index for frame in video.frames())
+        assert 5 < len(got) < 20
+        assert got == list(range(caught.value.index))
+
+    def test_a_truncated_mkv_too(self, tmp_path):
+        path = write_video(tmp_path / "v.mkv", noise(30))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(DecodeError, match="could not be decoded"):
+            list(open_video(path).frames())
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".ts"])
+    def test_whole_files_give_no_alarm(self, tmp_path, suffix):
+        path = write_video(tmp_path / f"v{suffix}", numbered(20), options=B_FRAMES, sound="aac")
+        assert len(list(open_video(path).frames())) == open_video(path).info.frames == 20
+
+    def test_an_unreadable_frame_is_named(self, tmp_path):
+        images = noise(30)
+        path = write_video(tmp_path / "v.mp4", images, options={"bf": "0", "g": "30", "crf": "20"})
+        with av.open(str(path)) as container:
+            entry = container.streams.video[0].index_entries[17]
+        data = bytearray(path.read_bytes())
+        data[entry.pos : entry.pos + entry.size] = b"\xff" * entry.size
+        path.write_bytes(data)
+        got = []
+        with pytest.raises(DecodeError, match="frame 17 could not be decoded") as caught:
+            got.extend(frame.index for frame in open_video(path).frames())
+        assert caught.value.index == 17
+        assert got == list(range(17))
+
+    def test_the_frame_size_changes(self, tmp_path):
+        parts = [
+            write_video(tmp_path / "a.ts", numbered(5)),
+            write_video(tmp_path / "b.ts", numbered(5, 128, 96)),
+        ]
+        path = tmp_path / "v.ts"
+        path.write_bytes(b"".join(part.read_bytes() for part in parts))
+        with pytest.raises(InputError, match=r"frame 5 is 128x96 but the frames before it are 96x64"):
+            list(open_video(path).frames())
+
+
+class TestRefusals:
+    def test_what_is_not_a_video(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "text.mp4").write_text("no video")
+        (tmp_path / "nothing.mp4").touch()
+        headless = write_video(tmp_path / "v.mp4", numbered(3))
+        headless.write_bytes(headless.read_bytes()[:200])
+        for source, message in [
+            (tmp_path / "missing.mp4", "does not exist"),
+            (tmp_path / "missing.png", "does not exist"),
+            (tmp_path / "empty", "holds no image; expected files ending in"),
+            (tmp_path / "*.png", "no file matches"),
+            (tmp_path / "*.mp4", "which is not an image"),
+            (tmp_path / "text.mp4", "could not be opened as a video"),
+            (tmp_path / "nothing.mp4", "could not be opened as a video"),
+            (headless, "could not be opened as a video"),
+            (write_sound(tmp_path / "sound.m4a"), r"has no video stream \(its streams: audio\)"),
+            ([], "without a frame"),
+            ([np.zeros((4, 4), np.uint8)], r"frame 0 is an array of shape \(4, 4\)"),
+            (np.zeros((2, 4, 4, 3)), "float64"),
+        ]:
+            with pytest.raises(InputError, match=message):
+                open_video(source)
+
+
+class TestImages:
+    def test_folder_in_natural_order(self, tmp_path):
+        for number in (10, 2, 1):
+            Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"img{number}.png")
+        (tmp_path / ".hidden.png").touch()
+        (tmp_path / "notes.txt").touch()
+        video = open_video(str(tmp_path))
+        assert (video.info.frames, video.info.rate, video.info.has_audio) == (3, None, False)
+        assert [frame.name for frame in video.frames()] == ["img1", "img2", "img10"]
+        assert [frame.image[0, 0, 0] for frame in video.frames(1)] == [2, 10]
+        assert [frame.name for frame in video.reversed_frames(2)] == ["img2", "img1"]
+        assert [frame.name for frame in open_video(tmp_path / "img1*.png").frames()] == ["img1", "img10"]
+        assert [frame.name for frame in open_video(tmp_path / "img2.png").frames()] == ["img2"]
+
+    def test_depths_and_modes(self, tmp_path):
+        ramp = (np.arange(256, dtype=np.uint16) * 257)[None]
+        Image.fromarray(ramp).save(tmp_path / "deep.png")
+        Image.fromarray(ramp).save(tmp_path / "deep.tif")
+        Image.fromarray((ramp // 257).astype(np.uint8)).save(tmp_path / "grey.png")
+        for name in ("deep.png", "deep.tif", "grey.png"):
+            image = open_video(tmp_path / name).frame(0).image
+            assert image.shape == (1, 256, 3)
+            assert (image == np.arange(256, dtype=np.uint8)[None, :, None]).all()
+
+    def test_16_bit_colour(self, tmp_path):
+        cv2 = pytest.importorskip("cv2")
+        colours = np.array([[[0, 128, 255], [10, 20, 30]]], np.uint8)
+        for name in ("a.png", "a.tif"):
+            cv2.imwrite(str(tmp_path / name), colours[..., ::-1].astype(np.uint16) * 257)
+            assert (open_video(tmp_path / name).frame(0).image == colours).all()
+
+    def test_transparent_pixels_are_laid_on_black(self, tmp_path):
+        rgba = np.array([[[200, 100, 50, 255], [200, 100, 50, 0]]], np.uint8)
+        Image.fromarray(rgba).save(tmp_path / "a.png")
+        assert open_video(tmp_path / "a.png").frame(0).image.tolist() == [[[200, 100, 50], [0, 0, 0]]]
+
+    def test_exif_orientation(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turned by 90 degrees clockwise on display
+        Image.fromarray(patches()).save(tmp_path / "a.png", exif=exif)
+        video = open_video(tmp_path / "a.png")
+        assert (video.info.width, video.info.height) == (64, 96)
+        assert (patch_colours(video.frame(0).image) == PATCHES[[2, 0, 3, 1]]).all()
+
+    def test_sizes_that_differ(self, tmp_path):
+        for name, size in [("a", (8, 6)), ("b", (6, 8))]:
+            Image.new("RGB", size).save(tmp_path / f"{name}.png")
+        with pytest.raises(InputError, match=r"b.png \(frame 1\) is 6x8 but the frames before it are 8x6"):
+            list(open_video(tmp_path).frames())
+
+    def test_names_that_would_collide(self, tmp_path):
+        Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+        Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
+        with pytest.raises(InputError, match="2 images are called a"):
+            open_video(tmp_path)
+
+    def test_truncated_image(self, tmp_path):
+        path = tmp_path / "a.jpg"
+        Image.fromarray(noise(1)[0]).save(path)
+        path.write_bytes(path.read_bytes()[:-2000])
+        with pytest.raises(InputError, match=r"a.jpg could not be read as an image .*truncated"):
+            open_video(path)
+
+    def test_arrays(self):
+        video = open_video(np.stack(numbered(5)))
+        assert _numbers(video.frames(2)) == [2, 3, 4]
+        assert video.frame(3).name == "00003"
+        assert open_video(video) is video
+        assert _numbers(open_video(numbered(4)).reversed_frames(3)) == [2, 1, 0]
+
+
+class TestPrefetch:
+    def test_order_and_errors(self):
+        def three_then_error():
+            yield from range(3)
+            raise KeyError("four")
+
+        assert list(prefetch(range(100), depth=3)) == list(range(100))
+        got = []
+        with pytest.raises(KeyError, match="four"):
+            got.extend(prefetch(three_then_error()))
+        assert got == [0, 1, 2]
+
+    def test_reads_no_further_ahead_than_asked(self):
+        taken = []
+        ahead = threading.Event()
+
+        def count():
+            for number in range(1000):
+                taken.append(number)
+                if number == 3:
+                    ahead.set()
+                yield number
+
+        items = prefetch(count(), depth=4)
+        assert next(items) == 0
+        assert ahead.wait(5)
+        items.close()
+        assert len(taken) <= 6
+
+    def test_closing_stops_the_thread_and_closes_the_source(self):
+        closed = threading.Event()
+
+        def endless():
+            try:
+                while True:
+                    yield threading.current_thread()
+            finally:
+                closed.set()
+
+        items = prefetch(endless(), depth=2)
+        (thread,) = set(islice(items, 5))
+        assert thread is not threading.current_thread()
+        assert thread.daemon
+        items.close()
+        thread.join(5)
+        assert not thread.is_alive()
+        assert closed.is_set()
