@@ -75,9 +75,9 @@ class TestVideoWriter:
     def test_a_failure_leaves_nothing_and_keeps_what_was_there(self, tmp_path):
         path = tmp_path / "v.mp4"
         path.write_bytes(b"before")
-        with pytest.raises(InputError, match="shape"), VideoWriter(path, 96, 64, rate=24) as writer:
-            for image in (patches(), patches(10, 10)):
-                writer.write(image)
+        labels = [np.zeros((64, 96), np.uint8), np.zeros((10, 10), np.uint8)]
+        with pytest.raises(InputError, match="labels are 10x10"):
+            write_overlay(open_video(numbered(2)), labels, path, COLOURS)
         assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("v.mp4", b"before")]
 
     def test_refusals(self, tmp_path):

@@ -31,12 +31,10 @@ class RgbConverter:
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         """Give the (H, W, 3) uint8 RGB image, turned and mirrored as the frame's display matrix asks."""
-        matrix = matrix_of(frame)
         rgb = self._reformatter.reformat(
             frame,
             format="rgb24",
-            src_colorspace=matrix,
-            dst_colorspace=matrix,  # RGB has none, but PyAV takes this one's coefficients before version 17
+            src_colorspace=matrix_of(frame),
             src_color_range=range_of(frame),
             dst_color_range=_FULL,
             interpolation=_PRECISE,
