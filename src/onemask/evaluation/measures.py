@@ -9,9 +9,9 @@ the first quarter of the sequence to the last).
 Sources: Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation, CVPR
 2016, section 5; Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, 2017.
 
-Why it is fast: nothing happens outside the rectangle around both masks, and inside it a boundary is one
-long integer, a bit a pixel, row after row. To move a boundary is to shift the integer, to join two is `|`,
-to count pixels is `bit_count`. All of it is exact; nothing is approximated.
+Why it is fast: beyond finding the rectangle around both masks, nothing happens outside it, and inside a
+boundary is one long integer, a bit a pixel, row after row. To move a boundary is to shift the integer, to
+join two is `|`, to count pixels is `bit_count`. All of it is exact; nothing is approximated.
 """
 
 from __future__ import annotations
@@ -126,25 +126,26 @@ def _radius(shape: tuple[int, ...], bound: float) -> int:
     return math.ceil(bound if bound >= 1 else bound * float(np.linalg.norm(shape)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # its integers are too long to print
 class _Grid:
     """A rectangle of the frame whose pixels are the bits of an integer: pixel (y, x) is bit `y * stride + x`.
 
-    `stride` exceeds `width` by the radius of the disk at least: what grows over the end of a row falls into
-    that gap and reaches no pixel of the next row.
+    `stride` exceeds the rectangle's width by the radius of the disk at least: what grows over the end of a
+    row falls into that gap and reaches no pixel of the next row.
     """
 
-    height: int
-    width: int
     stride: int
+    has_east: int  # all pixels but those of the last column
+    has_south: int  # all bits but those of the last row
 
 
 def _packed(predicted: Mask, annotated: Mask, radius: int) -> tuple[_Grid, int, int]:
     """Both masks as integers, cut to the rectangle around both.
 
-    The rectangle has, where the frame goes on, at least a pixel of background on each side, to hold the
+    Where the frame goes on, the rectangle has a pixel of background or more on each side, to hold the
     boundary on the left and above, and to be what makes the boundary on the right and below; so the
-    boundaries in the rectangle are those in the frame. In x it is cut at whole bytes.
+    boundaries in it are those in the frame. It is looked for after packing, in an eighth of the bytes, so
+    its columns are cut at whole bytes.
     """
     rows = [np.packbits(mask, axis=1, bitorder="little") for mask in (predicted, annotated)]
     left, top, width, height = cv2.boundingRect(rows[0] | rows[1])
@@ -152,21 +153,21 @@ def _packed(predicted: Mask, annotated: Mask, radius: int) -> tuple[_Grid, int, 
     cuts = [packed[top:bottom, left:right] for packed in rows]
     height, width = cuts[0].shape
     padded = np.zeros((2, height, width + math.ceil(radius / 8)), dtype=np.uint8)
-    padded[:, :, :width] = cuts
+    padded[0, :, :width], padded[1, :, :width] = cuts
     found, sought = (int.from_bytes(bits.tobytes(), "little") for bits in padded)
+
+    row = padded.shape[2]
     columns = min(8 * width, annotated.shape[1] - 8 * left)
-    return _Grid(height, columns, 8 * padded.shape[2]), found, sought
+    has_east = int.from_bytes(((1 << columns - 1) - 1).to_bytes(row, "little") * height, "little")
+    return _Grid(8 * row, has_east, (1 << (height - 1) * 8 * row) - 1), found, sought
 
 
 def _boundary(mask: int, grid: _Grid) -> int:
     """The pixels that differ from their neighbour to the east, south or south-east, where there is one."""
-    has_south = (1 << (grid.height - 1) * grid.stride) - 1
-    row_with_east = ((1 << grid.width - 1) - 1).to_bytes(grid.stride // 8, "little")
-    has_east = int.from_bytes(row_with_east * grid.height, "little")
     east = mask ^ mask >> 1
-    south = (mask ^ mask >> grid.stride) & has_south
-    south_east = (mask ^ mask >> grid.stride + 1) & has_south
-    return (east | south_east) & has_east | south
+    south = (mask ^ mask >> grid.stride) & grid.has_south
+    south_east = (mask ^ mask >> grid.stride + 1) & grid.has_south
+    return (east | south_east) & grid.has_east | south
 
 
 def _dilated(pixels: int, radius: int, stride: int) -> int:
