@@ -6,10 +6,11 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import __version__
-from .errors import InputError, OnemaskError
+from .errors import InputError, Interrupted, OnemaskError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
     try:
         return options.command(options) or OK
-    except OnemaskError as error:
+    except Interrupted as error:
         print(f"onemask: {error}", file=sys.stderr)
-        return INTERRUPTED if type(error).__name__ == "Interrupted" else FAILED
+        return INTERRUPTED
+    except (OnemaskError, OSError) as error:  # OSError names the file: no rights, a name too long
+        print(f"onemask: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("onemask: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -63,8 +67,6 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from pathlib import Path
-
     import numpy as np
 
     from .evaluation.measures import region_and_contour
@@ -165,12 +167,14 @@ def _read_masks(options: argparse.Namespace, video: Video) -> tuple[dict[int, np
     annotations: dict[int, np.ndarray] = {}
     voids: set[int] = set()
     for given in options.mask:
-        before, colon, after = given.partition(":")
-        index, path = (int(before), after) if colon and before.isdigit() else (0, given)
+        index, path = _frame_and_file(given)
         if index in annotations:
             raise InputError(f"frame {index} has two masks; give each frame one (--mask FRAME:FILE)")
         mask = read_mask(path, void=options.void, threshold=options.threshold)
-        check_mask(mask, video.info.height, video.info.width)
+        try:
+            check_mask(mask, video.info.height, video.info.width)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         print(f"{path}: {mask.description}")
         annotations[index] = mask.labels
         if mask.void is not None:
@@ -180,10 +184,26 @@ def _read_masks(options: argparse.Namespace, video: Video) -> tuple[dict[int, np
     return annotations, voids.pop() if voids else None
 
 
+def _frame_and_file(given: str) -> tuple[int, str]:
+    """FILE or FRAME:FILE; what stands before a colon is part of the name where such a file is there."""
+    before, colon, after = given.partition(":")
+    if not colon or Path(given).exists():
+        return 0, given
+    if not before.isdecimal() or not after:
+        raise InputError(
+            f"--mask {given}: expected a file that is there, or FRAME:FILE with the number of a frame, such as "
+            "12:mask.png (0 is the first frame)"
+        )
+    return int(before), after
+
+
 def _void(text: str) -> int | str | None:
     if text in ("auto", "none"):
         return "auto" if text == "auto" else None
-    return int(text)
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, none or auto, got {text!r}") from None
 
 
 def _names(text: str) -> list[str]:

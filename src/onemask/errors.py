@@ -9,5 +9,9 @@ class InputError(OnemaskError, ValueError):
     """Something that was given (a file, a mask, an option) is not what was expected."""
 
 
+class Interrupted(OnemaskError):
+    """The work was stopped by the user between two frames; it can be resumed."""
+
+
 class OutputError(OnemaskError):
     """Something could not be written (it exists already, the disk is full); what was written before is kept."""

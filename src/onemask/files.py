@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -26,10 +27,20 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f"{path} could not be written: {error.strerror or error}; free space or rights?") from error
+        raise OutputError(f"{path} could not be written: {_reason(path, error)}") from error
     finally:
         with suppress(OSError):  # gone already, or never made: the error above tells more
             temporary.unlink()
+
+
+def _reason(path: Path, error: OSError) -> str:
+    """What the system refused, and what to do about it."""
+    not_folder = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
+    if not_folder is not None:
+        return f"{not_folder} is a file; a folder of that name is needed"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}; free space, or choose another disk"
+    return f"{error.strerror or error}; check the place and its rights"
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -12,15 +12,17 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, OutputError
+from .labels import Objects
 from .methods import DEFAULT, load
 from .methods.method import Method
-from .session import Session
+from .session import Session, checked_label_map
 from .video.frames import Frame, Video
 from .video.masks import object_ids
 from .video.prefetch import prefetch
@@ -45,12 +47,17 @@ def propagate(
     """Yield the label map of every frame of a video, in order.
 
     video: a video file, a folder of images, a glob, a sequence of frames (H, W, 3) uint8 RGB, or an opened `Video`.
-    annotations: index of a frame -> its label map (H, W), with ids of the caller's choice; `void` marks unknown pixels.
+    annotations: index of a frame -> its label map (H, W), with ids of the caller's choice, or a boolean mask of one
+    object, which gets the id 1; `void` marks unknown pixels.
     method: a name, with `options` of its configuration, or a method as `load` gives it.
     direction: "both", or "forward": then nothing is said of frames before an object's first annotation.
     size, device, precision: see `Session`.
     Raises InputError for annotations that do not fit the video.
     """
+    if options and not isinstance(method, str):
+        raise InputError(
+            f"options go with a method's name, but it is loaded already; give {', '.join(options)} to load"
+        )
     chosen = load(method, **options) if isinstance(method, str) else method
     opened = video if isinstance(video, Video) else open_video(video)
     session = Session(chosen, size=size, device=device, precision=precision)
@@ -85,8 +92,13 @@ class Propagation:
     ):
         if direction not in DIRECTIONS:
             raise InputError(f"direction is {' or '.join(DIRECTIONS)}, got {direction!r}")
+        if not isinstance(annotations, Mapping):
+            raise InputError(
+                f"annotations are {{index of a frame: its label map}}, got {type(annotations).__name__}; "
+                "for a mask of the first frame give {0: mask}"
+            )
         self.session, self.video, self.start, self.void = session, video, start, void
-        self.annotations = dict(sorted(annotations.items()))
+        self.annotations = {index: checked_label_map(labels) for index, labels in sorted(annotations.items())}
         self._check_annotations()
         self.backward = direction == "both" and self._first_seen_last() > start
 
@@ -146,19 +158,22 @@ class Propagation:
         return ENCODED_AT_ONCE.get(self.session.device.type, 1)
 
     def _check_annotations(self) -> None:
-        info = self.video.info
+        info, source = self.video.info, self.video.source
         if not self.annotations:
-            raise InputError("no frame is annotated; expected {index of a frame: its label map}")
+            raise InputError(f"{source}: no frame is annotated; expected {{index of a frame: its label map}}")
         for index, label_map in self.annotations.items():
             if index < 0 or (info.frames is not None and index >= info.frames):
-                raise InputError(f"frame {index} is annotated, but the video's frames are 0..{(info.frames or 0) - 1}")
+                last = "" if info.frames is None else info.frames - 1
+                raise InputError(f"{source}: frame {index} is annotated, but the video's frames are 0..{last}")
             if label_map.shape != (info.height, info.width):
                 raise InputError(
-                    f"the label map of frame {index} is {'x'.join(map(str, label_map.shape))} but the video's frames "
-                    f"are {info.height}x{info.width} (height x width); give it the frames' size"
+                    f"{source}: the label map of frame {index} is {'x'.join(map(str, label_map.shape))} but the "
+                    f"video's frames are {info.height}x{info.width} (height x width); give it the frames' size"
                 )
-            if not object_ids(label_map, self.void):
-                raise InputError(f"the label map of frame {index} is empty; expected a pixel other than 0 and void")
+            if not Objects(object_ids(label_map, self.void)):
+                raise InputError(
+                    f"{source}: the label map of frame {index} is empty; expected a pixel other than 0 and void"
+                )
 
 
 class LabelMapFile:
@@ -172,15 +187,23 @@ class LabelMapFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # a full disk was reported by push
+            self._file.close()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def push(self, label_map: np.ndarray) -> None:
-        """Put one on top."""
+        """Put one on top. OutputError where the disk is full."""
         self._entries.append((self._file.tell(), label_map.shape, label_map.dtype))
-        self._file.write(zlib.compress(label_map.tobytes(), 1))
+        try:
+            self._file.write(zlib.compress(label_map.tobytes(), 1))
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(
+                f"label maps could not be kept in {tempfile.gettempdir()}: {error.strerror}; free space there, or set "
+                "TMPDIR to another folder"
+            ) from error
 
     def pop(self) -> np.ndarray:
         """Take the top one."""

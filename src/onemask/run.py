@@ -5,8 +5,9 @@
     OUT/contact-sheet.png  the whole result at a glance
     OUT/run.json           what was asked for, and what it took
 
-Until all label maps are there they stand in `OUT/masks.partial`, beside `OUT/.unfinished`, which holds what was asked
-for and the session as it was after the newest checkpoint. From there `resume` goes on, to the very same result.
+Until all label maps are there they stand in `OUT/masks.partial`. Until everything is there it stands beside
+`OUT/.unfinished`, which holds what was asked for, the session as it was after the newest checkpoint and, once all
+frames are segmented, what that took. From there `resume` goes on, to the very same result.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError, OnemaskError, OutputError
+from .errors import InputError, Interrupted, OnemaskError, OutputError
 from .files import refuse_existing, write_json
 from .propagate import Propagation
 from .session import Session
-from .settings import Progress, Settings, silent
+from .settings import Progress, Settings, differences, silent
 from .video.frames import Video
 from .video.masks import palette, read_mask, write_mask
 from .video.sheet import write_contact_sheet
@@ -57,10 +58,6 @@ class RunReport:
         return self.frames_done_now / self.seconds if self.seconds else 0.0
 
 
-class Interrupted(OnemaskError):
-    """The run was stopped by the user, between two frames; it can be resumed."""
-
-
 def run(
     video: Video,
     annotations: Mapping[int, np.ndarray],
@@ -79,22 +76,42 @@ def run(
     annotations: index of a frame -> its label map (H, W), in which `void` marks unknown pixels. direction: see
     `propagate`. save: of "masks", "overlay" and "contact-sheet".
     Raises InputError for what does not fit, OutputError where something cannot be written or would be overwritten,
-    Interrupted after Ctrl-C. Label maps that were finished before an error are kept in `out/masks.partial`.
+    Interrupted after Ctrl-C. Label maps that were finished before an error are kept in `out/masks.partial`. What
+    `overwrite` replaces stays until the new label maps are complete.
     """
     if unknown := [kind for kind in save if kind not in SAVED]:
         raise InputError(f"what to save is of {', '.join(SAVED)}; got {unknown[0]!r}")
+    if not save:
+        raise InputError(f"nothing is to be saved; name one or more of {', '.join(SAVED)}")
+    if resume and overwrite:
+        raise InputError("to resume is to keep what is there, to overwrite is to begin anew; ask for one of them")
     folder = RunFolder(Path(out))
     settings = settings or Settings()
     asked = settings.described() | {"direction": direction, "void": void, "input": _fingerprint(video, annotations)}
-    session, start = folder.open(asked, settings, overwrite=overwrite, resume=resume)
-    propagation = Propagation(session, video, annotations, direction=direction, void=void, start=start)
-    seconds, frames = _segment(folder, propagation, progress)
-    folder.finish_masks(replace=overwrite)
-    files = _save_views(folder, video, frames, save, progress)
-    report = RunReport(frames, seconds, frames - start, files)
+    resumed = folder.check(asked, overwrite=overwrite, resume=resume)
+    taken = folder.segmented() if resumed else None
+    if taken is None:
+        session, start = folder.session(settings) if resumed else (settings.session(), 0)
+        propagation = Propagation(session, video, annotations, direction=direction, void=void, start=start)
+        if not resumed:  # everything that can be refused has been: only now is anything written
+            folder.begin(asked)
+        taken = _segment(folder, propagation, progress)
+        folder.mark_segmented(taken)
+    folder.finish_masks()
+    files = _save_views(folder, video, taken.frames, save, progress)
+    report = RunReport(taken.frames, taken.seconds, taken.frames_done_now, files)
     write_json(folder.record, {"asked": asked, **asdict(report), "frames_per_second": report.frames_per_second})
-    folder.clear_unfinished()
+    folder.finish(keep_masks="masks" in save)
     return report
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What it took to segment the frames."""
+
+    frames: int
+    seconds: float
+    frames_done_now: int
 
 
 class RunFolder:
@@ -105,27 +122,34 @@ class RunFolder:
         self.masks, self.partial = out / "masks", out / "masks.partial"
         self.overlay, self.sheet, self.record = out / "overlay.mp4", out / "contact-sheet.png", out / "run.json"
         self.unfinished = out / ".unfinished"
-        self._asked = self.unfinished / "asked.json"
+        self._asked, self._segmented = self.unfinished / "asked.json", self.unfinished / "segmented.json"
 
-    def open(
-        self, asked: Mapping[str, Any], settings: Settings, *, overwrite: bool, resume: bool
-    ) -> tuple[Session, int]:
-        """A session and the frame to start with: where an interrupted run stopped, or the beginning."""
+    def check(self, asked: Mapping[str, Any], *, overwrite: bool, resume: bool) -> bool:
+        """Whether there is an interrupted run to go on with; OutputError where something is in the way."""
         if resume and self._asked.exists():
             self._refuse_other(asked)
-            checkpoint = self._newest_checkpoint()
-        else:
-            if self.unfinished.exists() and not overwrite:
-                raise OutputError(f"{self.out} holds an interrupted run; pass --resume to go on, or --overwrite")
-            refuse_existing(self.out, overwrite)
-            checkpoint = None
-        if checkpoint is not None:
-            return settings.restore(checkpoint), int(checkpoint.stem)
-        session = settings.session()
+            return True
+        if self._asked.exists() and not overwrite:
+            raise OutputError(f"{self.out} holds an interrupted run; pass --resume to go on, or --overwrite")
+        if resume and self.record.exists():
+            raise OutputError(f"{self.out} holds a finished run, so there is nothing to resume; see {self.record}")
+        refuse_existing(self.out, overwrite)
+        return False
+
+    def begin(self, asked: Mapping[str, Any]) -> None:
+        """Start anew: write down what was asked for."""
         for left_over in (self.partial, self.unfinished):
             shutil.rmtree(left_over, ignore_errors=True)
         write_json(self._asked, asked)
-        return session, 0
+
+    def session(self, settings: Settings) -> tuple[Session, int]:
+        """The session of an interrupted run and the frame that comes next; without a checkpoint the first."""
+        for half_written in self.partial.glob(".*"):
+            half_written.unlink()
+        checkpoint = max(self._checkpoints(), key=lambda path: int(path.stem), default=None)
+        if checkpoint is None:
+            return settings.session(), 0
+        return settings.restore(checkpoint), int(checkpoint.stem)
 
     def checkpoint(self, session: Session, next_frame: int) -> None:
         """Write the session as it is before `next_frame`."""
@@ -135,36 +159,49 @@ class RunFolder:
             if path.stem != str(next_frame):
                 path.unlink()
 
-    def finish_masks(self, *, replace: bool) -> None:
-        """Give the complete label maps their final name."""
-        if replace:
-            shutil.rmtree(self.masks, ignore_errors=True)
-        self.partial.rename(self.masks)
+    def segmented(self) -> Segmented | None:
+        """What it took to segment all frames; None where some are left."""
+        return Segmented(**json.loads(self._segmented.read_text())) if self._segmented.exists() else None
 
-    def clear_unfinished(self) -> None:
+    def mark_segmented(self, taken: Segmented) -> None:
+        """Write down that all label maps are there."""
+        write_json(self._segmented, asdict(taken))
+
+    def finish_masks(self) -> None:
+        """Give the complete label maps their final name, in place of an earlier run's results."""
+        if not self.partial.exists():
+            return  # done before an interruption
+        shutil.rmtree(self.masks, ignore_errors=True)
+        try:
+            for earlier in (self.overlay, self.sheet, self.record):
+                earlier.unlink(missing_ok=True)
+            self.partial.rename(self.masks)
+        except OSError as error:
+            raise OutputError(f"{self.masks} could not be put in place ({error}); see {self.partial}") from error
+
+    def finish(self, *, keep_masks: bool) -> None:
         """Nothing is left to resume."""
         shutil.rmtree(self.unfinished, ignore_errors=True)
+        if not keep_masks:
+            shutil.rmtree(self.masks, ignore_errors=True)
 
     def _checkpoints(self) -> list[Path]:
         return [path for path in self.unfinished.glob("*.safetensors") if path.stem.isdigit()]
 
-    def _newest_checkpoint(self) -> Path | None:
-        return max(self._checkpoints(), key=lambda path: int(path.stem), default=None)
-
     def _refuse_other(self, asked: Mapping[str, Any]) -> None:
-        before = json.loads(self._asked.read_text())
-        now = json.loads(json.dumps(asked))
-        if different := [key for key in now if now[key] != before.get(key)]:
+        if different := differences(json.loads(self._asked.read_text()), asked):
             raise InputError(
-                f"{self.out} holds an interrupted run with another {' and '.join(different)}; resume it with what it "
-                "was started with, or pass --overwrite"
+                f"{self.out} holds an interrupted run that was started with {', '.join(different)}; resume it with "
+                "that, or pass --overwrite to begin anew"
             )
 
 
-def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) -> tuple[float, int]:
-    """Write the label maps that are left; (seconds, number of frames of the whole video).
+def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) -> Segmented:
+    """Write the label maps that are left.
 
-    The session is saved every half minute and, unless the disk refused, when anything ends the run early.
+    The session is saved every half minute and when a frame cannot be read or the user ends the run early. It is not
+    when the disk refused or something unforeseen happened: the session may be ahead of what was written then, so that
+    the last checkpoint holds.
     """
     session, total = propagation.session, propagation.video.info.frames
     left = None if total is None else total - propagation.start
@@ -183,14 +220,13 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
                 if time.monotonic() > checkpoint_due:
                     folder.checkpoint(session, done)
                     checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
-    except OutputError:
-        raise  # the session is ahead of what was written: the last checkpoint holds
-    except Exception:
-        if done > propagation.start:
+    except OnemaskError as error:
+        if done > propagation.start and not isinstance(error, OutputError):
             folder.checkpoint(session, done)
+        if done and not isinstance(error, Interrupted):
             log.warning("the label maps of %d frames are kept in %s", done, folder.partial)
         raise
-    return time.perf_counter() - began, done
+    return Segmented(done, time.perf_counter() - began, done - propagation.start)
 
 
 @contextmanager
@@ -209,6 +245,7 @@ def _stop_asked() -> Iterator[list[int]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        log.warning("stopping after this frame; once more to stop at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -233,8 +270,6 @@ def _save_views(
         files["contact-sheet"] = str(folder.sheet)
     if "masks" in save:
         files["masks"] = str(folder.masks)
-    else:
-        shutil.rmtree(folder.masks)
     return files
 
 
@@ -245,14 +280,14 @@ def _mask_paths(folder: RunFolder, video: Video, frames: int) -> list[Path]:
 
 def _fingerprint(video: Video, annotations: Mapping[int, np.ndarray]) -> dict[str, Any]:
     """What tells whether a run that is resumed has the input that it was started with."""
-    hashes = {
-        str(index): hashlib.sha256(np.ascontiguousarray(label_map).tobytes()).hexdigest()[:16]
+    hashes = [
+        f"{index}:{hashlib.sha256(np.ascontiguousarray(label_map).tobytes()).hexdigest()[:16]}"
         for index, label_map in sorted(annotations.items())
-    }
-    info = video.info
+    ]
+    info, path = video.info, Path(video.source)
     return {
-        "source": video.source,
-        "size": [info.height, info.width],
+        "source": str(path.resolve()) if path.exists() else video.source,
+        "frame size": f"{info.height}x{info.width}",
         "frames": info.frames,
-        "annotations": hashes,
+        "masks": " ".join(hashes),
     }

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
-from .files import written_whole
+from .files import write_bytes
 from .labels import Objects, aggregate, object_masks, resize, winners
 from .methods.method import Features, Memory, Method
 from .video.masks import object_ids
@@ -127,11 +127,13 @@ class Session:
         of them gives way to this frame. All others are segmented as `step` would, where the label map leaves room.
         objects: the ids that the label map speaks of, None: those that it holds. With it an object can be said to be
         out of sight here. void: a value that stands for "not known"; it is taken for background.
+        A refused annotation leaves the session as it was.
         """
-        encoded = self._encoded(frame)
-        ids = object_ids(label_map, void) if objects is None else tuple(objects)
+        label_map = checked_label_map(label_map)
+        ids = object_ids(label_map, void) if objects is None else tuple(int(i) for i in objects)
         if not ids:
             raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
+        encoded = self._encoded(frame)
         if label_map.shape != encoded.geometry.own:
             raise InputError(
                 f"label map is {_size(label_map.shape)} but the frame is {_size(encoded.geometry.own)} "
@@ -195,7 +197,7 @@ class Session:
     def probabilities(self) -> dict[int, np.ndarray]:
         """Of the last frame: id -> (H, W) float32 in [0, 1] at the frame's own size, 0 for background; they sum to 1.
 
-        Empty before the first frame, and after `forget` until the next.
+        Empty before the first frame, and after `forget` and `restore` until the next.
         """
         if self._last is None or self._geometry is None:
             return {}
@@ -214,23 +216,25 @@ class Session:
 
     def save(self, path: str | Path) -> None:
         """Write the state (not the method) as safetensors; `restore` goes on exactly from there."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         memory = self._memory
         tensors = {} if memory is None else {f.name: getattr(memory, f.name).contiguous() for f in fields(memory)}
         own = None if self._geometry is None else self._geometry.own
         state = {"objects": self._objects.ids, "own": own, "size": self.size, "precision": self.precision}
-        with written_whole(path) as temporary:
-            save_file(tensors, temporary, {"session": json.dumps(state)})
+        write_bytes(path, save(tensors, {"session": json.dumps(state)}))
 
     @classmethod
     def restore(cls, path: str | Path, method: Method, *, device: str | torch.device | None = "auto") -> Session:
-        """The session that `save` wrote, with the same method."""
-        from safetensors import safe_open
+        """The session that `save` wrote, with the same method. InputError for a file that `save` did not write."""
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(path, "pt") as file:
-            state = json.loads(file.metadata()["session"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no dict
+        try:
+            with safe_open(path, "pt") as file:
+                state = json.loads((file.metadata() or {})["session"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no dict
+        except (OSError, SafetensorError, KeyError) as error:
+            raise InputError(f"{path} is no saved session ({error}); expected a file of Session.save") from error
         session = cls(method, size=state["size"], device=device, precision=state["precision"])
         session._objects = Objects(tuple(state["objects"]))
         if state["own"] is not None:
@@ -279,6 +283,17 @@ class Session:
             yield
 
 
+def checked_label_map(label_map: np.ndarray) -> np.ndarray:
+    """A label map (H, W) of integers; a boolean mask becomes object 1. InputError for anything else."""
+    label_map = np.asarray(label_map)
+    if label_map.ndim != 2 or label_map.dtype.kind not in "bui":
+        raise InputError(
+            f"a label map is (height, width) of integers or bool, got {label_map.shape} {label_map.dtype}; "
+            "read pictures with onemask.video.masks.read_mask"
+        )
+    return label_map.astype(np.uint8) if label_map.dtype == bool else label_map
+
+
 def best_device(name: str | torch.device = "auto") -> torch.device:
     """The device that `name` stands for; "auto": CUDA, else Apple's GPU, else the CPU. InputError if it is not here."""
     if name == "auto":
@@ -286,7 +301,7 @@ def best_device(name: str | torch.device = "auto") -> torch.device:
         name = next((kind for kind, available in here.items() if available), "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).cpu()  # "meta" has no values
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {name!r} cannot be used here; expected auto, cpu, cuda, cuda:N or mps") from error
     return device

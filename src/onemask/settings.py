@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ class Settings:
 
     method: str = DEFAULT
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method's configuration
-    weights: str | None = None  # a file of the method's weights; None: those that ship
+    weights: str | Path | None = None  # a file of the method's weights; None: those that ship
     size: int | None = 480  # short side of the working size in pixels
     device: str = "auto"
     precision: str = "auto"
@@ -40,7 +41,20 @@ class Settings:
     def described(self) -> dict[str, Any]:
         """The settings with every option of the method, and onemask's version: what decides the result."""
         described = asdict(self) | {"options": asdict(configuration(self.method, self.options))}  # type: ignore[call-overload]
+        described["weights"] = None if self.weights is None else str(self.weights)
         return {"onemask": __version__} | described
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What was asked for before and is not now, as "name value (now other value)"; nested values by their own names."""
+    found = []
+    for name in dict.fromkeys((*before, *now)):
+        old, new = (json.loads(json.dumps(asked.get(name))) for asked in (before, now))
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new)
+        elif old != new:
+            found.append(f"{name} {old} (now {new})")
+    return found
 
 
 def environment() -> dict[str, str]:

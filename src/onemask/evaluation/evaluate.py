@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..files import refuse_existing, write_json
 from ..propagate import Propagation
 from ..session import Session
-from ..settings import Progress, Settings, environment, silent
+from ..settings import Progress, Settings, differences, environment, silent
 from ..video.images import ImageSequence
 from ..video.masks import write_mask
 from ..video.sheet import write_contact_sheet
@@ -71,9 +71,12 @@ def evaluate(
     dataset = DavisDataset(root, PROTOCOLS[protocol], split)
     if sequences is not None:
         dataset = dataset.select(sequences)
-    asked = {"protocol": protocol, "split": split} | settings.described()
-    _open(out, asked, overwrite)
+    if not dataset.sequences:
+        raise InputError("no sequence is named; name one or more of the split, or leave them out for all")
+    asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split} | settings.described()
+    _refuse_other(out, asked, overwrite)
     session = settings.session()
+    _open(out, asked, overwrite)
     times = {s.name: _predict(s, session, out, progress) for s in dataset.sequences}
     scores = score_folders(
         out / "predictions",
@@ -90,21 +93,27 @@ def evaluate(
     return Evaluation(scores, later)
 
 
+def _refuse_other(out: Path, asked: Mapping[str, Any], overwrite: bool) -> None:
+    """Refuse a folder that holds anything but an evaluation with the same settings."""
+    record = out / "asked.json"
+    if overwrite or not record.exists():
+        refuse_existing(out, overwrite)
+    elif different := differences(json.loads(record.read_text()), asked):
+        raise InputError(
+            f"{out} holds an evaluation that was started with {', '.join(different)}; choose another folder, or pass "
+            "--overwrite to begin anew"
+        )
+
+
 def _open(out: Path, asked: Mapping[str, Any], overwrite: bool) -> None:
     """Start in an empty folder, or go on in one that was started with the same settings."""
-    record = out / "asked.json"
-    if record.exists() and not overwrite:
-        before, now = json.loads(record.read_text()), json.loads(json.dumps(asked))
-        if different := [key for key in now if now[key] != before.get(key)]:
-            raise InputError(
-                f"{out} holds an evaluation with another {' and '.join(different)}; choose another folder, or pass "
-                "--overwrite"
-            )
+    if (out / "asked.json").exists() and not overwrite:
         return
-    refuse_existing(out, overwrite)
     for stale in ("predictions", "times", "sheets"):
         shutil.rmtree(out / stale, ignore_errors=True)
-    write_json(record, asked)
+    for stale in ("scores.json", "scores.csv"):
+        (out / stale).unlink(missing_ok=True)
+    write_json(out / "asked.json", asked)
 
 
 def _predict(sequence: VideoSequence, session: Session, out: Path, progress: Progress) -> dict[str, float]:
