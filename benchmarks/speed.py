@@ -1,0 +1,128 @@
+"""Speed and memory of methods: the overhead ratio, how it grows with objects, and that memory does not grow with time.
+
+The overhead ratio is the time of a frame in steady state, updates included, over the time of the method's own backbone
+alone on the same frame, measured in turns in the same process: it means the same on every machine.
+
+    python benchmarks/speed.py                                    # frtm-lite, with and without its network
+    python benchmarks/speed.py --method frtm-lite --set target_only=true --objects 1,10
+    python benchmarks/speed.py --memory                           # peak memory after 200 and after 1,000 frames
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import time
+from functools import partial
+
+import numpy as np
+import torch
+
+from onemask.methods import configuration
+from onemask.methods.options import parse_assignments
+from onemask.session import Session, best_device
+from onemask.video.clip import sample_clip
+from onemask.video.reader import open_video
+
+
+def objects_over(frame: np.ndarray, number: int) -> np.ndarray:
+    """A label map with `number` blocks in a grid."""
+    height, width = frame.shape[:2]
+    label_map = np.zeros((height, width), np.uint8)
+    for i in range(number):
+        top, left = (i // 5) * height // 2, (i % 5) * width // 5
+        label_map[top + height // 12 : top + height // 3, left + width // 30 : left + width // 7] = i + 1
+    return label_map
+
+
+def elapsed(call, device: torch.device) -> float:
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def backbone_call(session: Session, frame: np.ndarray):
+    """The backbone alone on the session's working picture of a frame."""
+    geometry = session._geometry_of(frame)
+    pixels = torch.from_numpy(geometry.shrink(frame)).to(session.device).permute(2, 0, 1)[None].float() / 255
+    padded = geometry.pad(pixels)
+
+    def call() -> None:
+        with session._computing():
+            session.method.backbone(padded)
+
+    return call
+
+
+def measure(name: str, options: dict[str, str], counts: list[int], frames: list[np.ndarray], device: str) -> None:
+    """Print a row for each number of objects. Whole cycles of frames, so that every row holds its share of updates."""
+    chosen = configuration(name, options)
+    one = None
+    for count in counts:
+        session = Session(chosen.build(), device=device)
+        session.annotate(frames[0], objects_over(frames[0], count))
+        alone = backbone_call(session, frames[0])
+        for frame in frames[1:9]:  # warm up, and one update
+            session.step(frame)
+            alone()
+        method, backbone = [], []
+        for start in range(1, 33, 8):
+            cycle = frames[start : start + 8]
+            method.append(statistics.mean(elapsed(partial(session.step, frame), session.device) for frame in cycle))
+            backbone.append(statistics.mean(elapsed(alone, session.device) for _ in cycle))
+        frame_time, backbone_time = statistics.median(method), statistics.median(backbone)
+        one = frame_time if one is None else one
+        print(
+            f"{name:10} {' '.join(f'{k}={v}' for k, v in options.items()) or 'default':22} {count:7d} "
+            f"{1000 * backbone_time:9.0f} {1000 * frame_time:9.0f} {frame_time / backbone_time:8.2f} "
+            f"{frame_time / one:11.2f} {1 / frame_time:8.1f}",
+            flush=True,
+        )
+
+
+def memory(name: str, options: dict[str, str], frames: list[np.ndarray], device: str) -> None:
+    """Print the peak of the process's memory (or the GPU's) after 200 and after 1,000 frames."""
+    session = Session(configuration(name, options).build(), device=device)
+    session.annotate(frames[0], objects_over(frames[0], 1))
+    peaks = {}
+    for index in range(1, 1001):
+        session.step(frames[index % len(frames)])
+        if index in (200, 1000):
+            on_gpu = session.device.type == "cuda"
+            peak = (
+                torch.cuda.max_memory_allocated()
+                if on_gpu
+                else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            )
+            peaks[index] = peak / 2**20
+            print(f"{name:10} peak after {index:5d} frames: {peaks[index]:8.1f} MiB", flush=True)
+    print(f"{'':10} growth: {100 * (peaks[1000] / peaks[200] - 1):.2f} %")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", default="frtm-lite")
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE")
+    parser.add_argument("--objects", default="1,10")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--memory", action="store_true", help="measure memory over 1,000 frames instead of speed")
+    arguments = parser.parse_args()
+    frames = [frame.image for frame in open_video(sample_clip().path).frames(0, 41)]
+    device = str(best_device(arguments.device))
+    if arguments.memory:
+        memory(arguments.method, parse_assignments(arguments.set or []), frames, device)
+        return
+    print(
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {device}, {frames[0].shape[1]}x{frames[0].shape[0]}"
+    )
+    print(f"{'method':10} {'options':22} objects  backbone     frame overhead of 1 object  frames/s   (ms a frame)")
+    counts = [int(count) for count in arguments.objects.split(",")]
+    for options in [arguments.set] if arguments.set else [["target_only=true"], ["target_only=false"]]:
+        measure(arguments.method, parse_assignments(options), counts, frames, device)
+
+
+if __name__ == "__main__":
+    main()
