@@ -118,7 +118,7 @@ def main() -> None:
     print(
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, {device}, {frames[0].shape[1]}x{frames[0].shape[0]}"
     )
-    print(f"{'method':10} {'options':22} objects  backbone     frame overhead of 1 object  frames/s   (ms a frame)")
+    print(f"{'method':10} {'options':22} objects  backbone     frame overhead of one obj. frames/s  (ms a frame)")
     counts = [int(count) for count in arguments.objects.split(",")]
     for options in [arguments.set] if arguments.set else [["target_only=true"], ["target_only=false"]]:
         measure(arguments.method, parse_assignments(options), counts, frames, device)

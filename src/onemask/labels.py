@@ -84,8 +84,13 @@ def aggregate(probabilities: Tensor, frame_of_row: Tensor | None = None, frames:
     Source: Wug Oh et al., Fast Video Object Segmentation by Reference-Guided Mask Propagation, CVPR 2018, eq. 4.
     """
     p = probabilities.float().clamp(EPSILON, 1 - EPSILON)
-    background = _sum_by_frame(torch.log1p(-p), frame_of_row, frames).exp().clamp(EPSILON, 1 - EPSILON)
-    odds, background_odds = p / (1 - p), background / (1 - background)
+    without = 1 - p
+    if frame_of_row is None:
+        background = without.prod(0, keepdim=True)
+    else:
+        background = _sum_by_frame(without.log(), frame_of_row, frames).exp()
+    background = background.clamp(EPSILON, 1 - EPSILON)
+    odds, background_odds = p / without, background / (1 - background)
     total = _sum_by_frame(odds, frame_of_row, frames) + background_odds
     total_of_row = total if frame_of_row is None else total[frame_of_row]
     return odds / total_of_row, background_odds / total
