@@ -1,0 +1,373 @@
+import numpy as np
+import pytest
+import torch
+from videos import QUICK, Scene, Still, overlap
+
+import onemask
+from onemask import InputError, Session
+from onemask.session import Geometry, best_device
+
+IDS = (3, 300)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return Scene.of(frames=6, height=192, width=256, ids=IDS)
+
+
+@pytest.fixture(scope="module")
+def lite():
+    return onemask.load("frtm-lite", **QUICK)
+
+
+@pytest.fixture
+def still() -> Session:
+    return Session(Still(), size=None, device="cpu")
+
+
+def one_object(object_id: int, height: int = 96, width: int = 128) -> np.ndarray:
+    label_map = np.zeros((height, width), np.uint8)
+    label_map[20:60, 30:70] = object_id
+    return label_map
+
+
+# Geometry ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("own", "short_side", "working", "padded"),
+    [
+        ((1080, 1920), 480, (480, 853), (480, 864)),
+        ((1920, 1080), 480, (853, 480), (864, 480)),  # portrait
+        ((96, 128), 480, (96, 128), (96, 128)),  # never enlarged
+        ((97, 131), None, (97, 131), (112, 144)),
+        ((5, 7), 480, (5, 7), (16, 16)),
+        ((1, 1), 480, (1, 1), (16, 16)),
+        ((20, 4000), 16, (16, 3200), (16, 3200)),
+    ],
+)
+def test_frames_are_shrunk_and_padded_but_never_enlarged(own, short_side, working, padded):
+    assert Geometry.of(own, short_side, stride=16) == Geometry(own, working, padded)
+
+
+def test_padding_repeats_the_border_and_is_cut_off_again():
+    geometry = Geometry.of((5, 7), None, stride=4)
+    maps = torch.rand(2, 3, 5, 7)
+    padded = geometry.pad(maps)
+    assert padded.shape == (2, 3, 8, 8)
+    assert torch.equal(padded[..., 7, :7], maps[..., 4, :])
+    assert torch.equal(geometry.crop(padded), maps)
+
+
+@pytest.mark.parametrize("size", [(96, 128), (97, 131), (131, 97), (18, 23), (1, 1)])
+@pytest.mark.parametrize("short_side", [None, 64])
+def test_the_method_sees_whole_strides_and_the_caller_his_own_size(size, short_side):
+    method = Still()
+    session = Session(method, size=short_side, device="cpu")
+    frame, label_map = np.full((*size, 3), 90, np.uint8), np.ones(size, np.uint8)
+    label_map[:, size[1] // 2 + 1 :] = 0
+    first, later = session.annotate(frame, label_map), session.step(frame)
+    assert all(side % method.stride == 0 for shape in method.encoded for side in shape[-2:])
+    assert max(min(shape[-2:]) for shape in method.encoded) <= 64 + method.stride or short_side is None
+    assert np.array_equal(first, label_map)
+    assert later.shape == size
+    assert overlap(later > 0, label_map > 0) > 0.95
+
+
+# Objects and ids -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [(3, 77, 254, 300), (300, 7), (254, 1)])
+def test_ids_are_the_callers_and_stay_his(still, ids):
+    scene = Scene.of(frames=2, ids=ids)
+    first, later = still.annotate(scene.images[0], scene.labels[0]), still.step(scene.images[1])
+    assert still.objects == tuple(sorted(ids))
+    assert np.array_equal(first, scene.labels[0])
+    assert np.array_equal(later, scene.labels[0])
+
+
+def test_every_object_is_followed(lite, scene):
+    session = Session(lite, size=192, device="cpu")
+    first = session.annotate(scene.images[0], scene.labels[0])
+    assert first.dtype == np.uint16
+    assert np.array_equal(first, scene.labels[0])
+    assert session.objects == IDS
+    for image, truth in zip(scene.images[1:], scene.labels[1:], strict=True):
+        label_map = session.step(image)
+        assert label_map.dtype == np.uint16
+        assert set(np.unique(label_map)) == {0, *IDS}
+        assert all(overlap(label_map == i, truth == i) > 0.25 for i in IDS)
+
+
+@pytest.mark.parametrize(("object_id", "dtype"), [(1, np.uint8), (254, np.uint8), (255, np.uint16), (65534, np.uint16)])
+def test_label_maps_are_16_bit_only_where_ids_need_it(still, object_id, dtype):
+    label_map = one_object(1).astype(np.int64) * object_id
+    frame = np.zeros((96, 128, 3), np.uint8)
+    for given in (still.annotate(frame, label_map), still.step(frame)):
+        assert given.dtype == dtype
+        assert np.array_equal(given, label_map)
+
+
+def test_a_boolean_mask_is_object_1(still):
+    mask = one_object(1).astype(bool)
+    assert np.array_equal(still.annotate(np.zeros((96, 128, 3), np.uint8), mask), mask.astype(np.uint8))
+    assert still.objects == (1,)
+
+
+def test_an_object_is_added_in_mid_video(lite, scene):
+    session = Session(lite, size=192, device="cpu")
+    session.annotate(scene.images[0], np.where(scene.labels[0] == 3, 3, 0))
+    assert session.step(scene.images[1]).dtype == np.uint8
+    new = np.where(scene.labels[2] == 300, 300, 0)
+    label_map = session.annotate(scene.images[2], new)
+    assert session.objects == IDS
+    assert np.array_equal(label_map == 300, new == 300)
+    assert overlap(label_map == 3, scene.labels[2] == 3) > 0.4  # goes on being followed in the same frame
+    assert set(np.unique(session.step(scene.images[3]))) == {0, *IDS}
+
+
+def test_a_known_object_is_corrected(still):
+    frame = np.zeros((96, 128, 3), np.uint8)
+    still.annotate(frame, one_object(5))
+    elsewhere = np.roll(one_object(5), 40, axis=1)
+    assert np.array_equal(still.annotate(frame, elsewhere), elsewhere)
+    assert still.objects == (5,)
+    assert np.array_equal(still.step(frame), elsewhere)
+
+
+def test_others_keep_what_a_correction_leaves_free(still):
+    frame = np.zeros((96, 128, 3), np.uint8)
+    both = one_object(1)
+    both[20:60, 70:110] = 2
+    still.annotate(frame, both)
+    correction = np.zeros_like(both)
+    correction[20:60, 60:80] = 2  # takes ten columns from object 1
+    label_map = still.annotate(frame, correction)
+    assert np.array_equal(label_map == 2, correction == 2)
+    assert np.array_equal(label_map == 1, (both == 1) & (correction == 0))
+
+
+def test_a_forgotten_object_is_gone_and_the_others_are_as_before(still):
+    frame = np.zeros((96, 128, 3), np.uint8)
+    both = one_object(4)
+    both[20:60, 70:110] = 9
+    still.annotate(frame, both)
+    still.forget(4)
+    assert still.objects == (9,)
+    assert still.probabilities == {}
+    assert np.array_equal(still.step(frame), np.where(both == 9, 9, 0))
+    still.forget(9)
+    assert still.objects == ()
+    assert not still.step(frame).any()
+    still.annotate(frame, both)  # and a session without objects takes new ones
+    assert still.objects == (4, 9)
+
+
+def test_an_object_can_be_said_to_be_out_of_sight(still):
+    frame = np.zeros((96, 128, 3), np.uint8)
+    still.annotate(frame, one_object(1))
+    label_map = still.annotate(frame, one_object(2), objects=[1, 2])
+    assert set(np.unique(label_map)) == {0, 2}
+    assert still.objects == (1, 2)
+    assert set(np.unique(still.step(frame))) == {0, 2}
+
+
+def test_ids_that_the_caller_does_not_speak_of_are_not_followed(still):
+    both = one_object(1)
+    both[:10] = 8
+    label_map = still.annotate(np.zeros((96, 128, 3), np.uint8), both, objects=[1])
+    assert still.objects == (1,)
+    assert np.array_equal(label_map, one_object(1))
+
+
+def test_void_is_no_object(still):
+    with_void = one_object(1)
+    with_void[:10] = 255
+    label_map = still.annotate(np.zeros((96, 128, 3), np.uint8), with_void, void=255)
+    assert still.objects == (1,)
+    assert np.array_equal(label_map, one_object(1))
+
+
+def test_before_any_annotation_there_is_nothing(still):
+    frame = np.zeros((96, 128, 3), np.uint8)
+    assert not still.step(frame).any()
+    assert still.probabilities == {}
+    assert still.objects == ()
+
+
+# Probabilities -------------------------------------------------------------------------------------------------------
+
+
+def test_probabilities_sum_to_one_and_explain_the_label_map(lite, scene):
+    session = Session(lite, size=64, device="cpu")
+    session.annotate(scene.images[0], scene.labels[0])
+    for label_map in (None, session.step(scene.images[1])):
+        probabilities = session.probabilities
+        assert set(probabilities) == {0, *IDS}
+        stacked = np.stack(list(probabilities.values()))
+        assert stacked.shape == (3, 192, 256)
+        assert stacked.min() >= 0
+        np.testing.assert_allclose(stacked.sum(0), 1, atol=1e-4)
+        if label_map is not None:
+            assert (np.array(list(probabilities))[stacked.argmax(0)] == label_map).mean() > 0.999
+
+
+def test_probabilities_belong_to_their_ids_after_a_correction(still):
+    frame = np.zeros((96, 128, 3), np.uint8)
+    both = one_object(1)
+    both[20:60, 70:110] = 2
+    still.annotate(frame, both)
+    still.annotate(frame, np.where(both == 1, 1, 0))  # object 1 is now the last row
+    assert still.objects == (2, 1)
+    for object_id in (1, 2):
+        assert np.array_equal(still.probabilities[object_id] > 0.5, both == object_id)
+
+
+# Copies --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_goes_on_by_itself_to_the_same_end(lite, scene):
+    session = Session(lite, size=64, device="cpu")
+    session.annotate(scene.images[0], scene.labels[0])
+    session.step(scene.images[1])
+    other = session.copy()
+    assert set(other.probabilities) == {0, *IDS}
+    expected = [session.step(image) for image in scene.images[2:]]
+    session.forget(3)
+    assert other.objects == IDS
+    for image, label_map in zip(scene.images[2:], expected, strict=True):
+        assert np.array_equal(other.step(image), label_map)
+
+
+def test_a_saved_session_goes_on_exactly(lite, scene, tmp_path):
+    session = Session(lite, size=64, device="cpu")
+    session.annotate(scene.images[0], scene.labels[0])
+    session.step(scene.images[1])
+    session.save(tmp_path / "state.safetensors")
+    restored = Session.restore(tmp_path / "state.safetensors", lite, device="cpu")
+    assert (restored.objects, restored.size, restored.precision) == (IDS, 64, "float32")
+    assert restored.probabilities == {}
+    for image in np.concatenate([scene.images[2:], scene.images, scene.images]):  # past two updates of the model
+        assert np.array_equal(restored.step(image), session.step(image))
+        assert all(np.array_equal(restored.probabilities[i], p) for i, p in session.probabilities.items())
+
+
+def test_a_session_without_objects_can_be_saved(tmp_path):
+    method = Still()
+    session = Session(method, size=None, device="cpu")
+    session.step(np.zeros((96, 128, 3), np.uint8))
+    session.save(tmp_path / "state.safetensors")
+    restored = Session.restore(tmp_path / "state.safetensors", method, device="cpu")
+    assert (restored.objects, restored.size) == ((), None)
+    with pytest.raises(InputError, match="session's frames are 96x128"):
+        restored.step(np.zeros((64, 64, 3), np.uint8))
+
+
+def test_a_session_of_another_method_is_refused(lite, still, tmp_path):
+    still.annotate(np.zeros((96, 128, 3), np.uint8), one_object(1))
+    still.save(tmp_path / "state.safetensors")
+    with pytest.raises(InputError, match="another method than FRTM"):
+        Session.restore(tmp_path / "state.safetensors", lite, device="cpu")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no tensors at all" * 10])
+def test_a_file_that_is_no_session_is_refused(content, tmp_path):
+    path = tmp_path / "state.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"state\.safetensors is no saved session"):
+        Session.restore(path, Still(), device="cpu")
+
+
+# Encoding ahead ------------------------------------------------------------------------------------------------------
+
+
+def test_frames_encoded_together_give_what_they_give_alone(lite, scene):
+    together, alone = (Session(lite, size=64, device="cpu") for _ in range(2))
+    encoded = together.encode(list(scene.images[:3]))
+    together.annotate(encoded[0], scene.labels[0])
+    alone.annotate(scene.images[0], scene.labels[0])
+    for frame, image in zip(encoded[1:], scene.images[1:3], strict=True):
+        assert (together.step(frame) == alone.step(image)).mean() > 0.98  # sums are rounded in another order
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
+
+FRAME = np.zeros((96, 128, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (FRAME.astype(np.float32), r"uint8 RGB, got \(96, 128, 3\) float32"),
+        (FRAME[..., 0], r"uint8 RGB, got \(96, 128\) uint8"),
+        (np.zeros((96, 128, 4), np.uint8), r"uint8 RGB, got \(96, 128, 4\) uint8"),
+        (np.zeros((128, 96, 3), np.uint8), "frame is 128x96 but the session's frames are 96x128.*start a new session"),
+    ],
+)
+def test_frames_of_another_kind_are_refused(still, frame, message):
+    still.annotate(FRAME, one_object(1))
+    with pytest.raises(InputError, match=message):
+        still.step(frame)
+    assert np.array_equal(still.step(FRAME), one_object(1))
+
+
+@pytest.mark.parametrize(
+    ("label_map", "message"),
+    [
+        (np.zeros((96, 128), np.uint8), "no object; expected a pixel other than 0"),
+        (one_object(1, 90, 128), "label map is 90x128 but the frame is 96x128"),
+        (one_object(1)[..., None].repeat(3, -1), r"integers or bool, got \(96, 128, 3\) uint8"),
+        (one_object(1).astype(np.float32), r"integers or bool, got \(96, 128\) float32"),
+        (-one_object(1).astype(np.int16), r"object ids are 1\.\.65534, got \[-1\]"),
+        (one_object(1).astype(np.int32) * 65535, r"object ids are 1\.\.65534, got \[65535\]"),
+    ],
+)
+def test_a_refused_label_map_changes_nothing(still, label_map, message):
+    still.annotate(FRAME, one_object(6))
+    with pytest.raises(InputError, match=message):
+        still.annotate(FRAME, label_map)
+    assert still.objects == (6,)
+    assert np.array_equal(still.step(FRAME), one_object(6))
+
+
+def test_an_object_is_named_once(still):
+    with pytest.raises(InputError, match=r"one id of its own, got \[1, 1\]"):
+        still.annotate(FRAME, one_object(1), objects=[1, 1])
+
+
+def test_an_unknown_object_cannot_be_forgotten(still):
+    with pytest.raises(InputError, match="object 1 is not known; known: none"):
+        still.forget(1)
+    still.annotate(FRAME, one_object(7))
+    with pytest.raises(InputError, match=r"object 1 is not known; known: \[7\]"):
+        still.forget(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 15}, "at least 16, got 15"),
+        ({"size": -1}, "at least 16, got -1"),
+        ({"precision": "double"}, "float32, bfloat16, float16; got 'double'"),
+        ({"device": "gpu"}, "device 'gpu' cannot be used here; expected auto, cpu, cuda"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
+        ({"device": "meta"}, "device 'meta' cannot be used here"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        Session(Still(), **options)
+
+
+def test_the_best_device_is_one_that_computes():
+    assert torch.ones(2, device=best_device()).sum().item() == 2
+
+
+def test_lower_precision_gives_nearly_the_same(lite, scene):
+    maps = []
+    for precision in ("float32", "bfloat16"):
+        session = Session(lite, size=64, device="cpu", precision=precision)
+        session.annotate(scene.images[0], scene.labels[0])
+        maps.append(session.step(scene.images[1]))
+    assert (maps[0] == maps[1]).mean() > 0.95
