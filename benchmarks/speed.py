@@ -115,9 +115,8 @@ def main() -> None:
     if arguments.memory:
         memory(arguments.method, parse_assignments(arguments.set or []), frames, device)
         return
-    print(
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {device}, {frames[0].shape[1]}x{frames[0].shape[0]}"
-    )
+    height, width = frames[0].shape[:2]
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {device}, {width}x{height}")
     print(f"{'method':10} {'options':22} objects  backbone     frame overhead of one obj. frames/s  (ms a frame)")
     counts = [int(count) for count in arguments.objects.split(",")]
     for options in [arguments.set] if arguments.set else [["target_only=true"], ["target_only=false"]]:
