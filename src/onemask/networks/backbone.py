@@ -59,6 +59,7 @@ class Backbone(nn.Module):
             raise InputError(f"backbone {name} has strides {sorted(last_of_stride)}, not {missing}")
         self.name, self.strides = name, tuple(strides)
         network: Any = timm.create_model(name, out_indices=[last_of_stride[s] for s in strides], **options)
+        _drop_unused_blocks(network)
         self.network = network
         self.channels: dict[int, int] = dict(zip(strides, network.feature_info.channels(), strict=True))
         normalisation: Any = timm.get_pretrained_cfg(name)
@@ -81,6 +82,13 @@ class Backbone(nn.Module):
         """Frames (B, 3, H, W), RGB in [0, 1] -> {stride: (B, C, H/stride, W/stride)}."""
         frames = ((frames - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return dict(zip(self.strides, self.network(frames), strict=True))
+
+
+def _drop_unused_blocks(network: Any) -> None:
+    """Timm's EfficientNets and MobileNets keep, and compute, the blocks behind the last features asked for."""
+    module, _, index = network.feature_info.module_name()[-1].partition(".")
+    if module == "blocks" and isinstance(network.blocks, nn.Sequential):
+        network.blocks = network.blocks[: int(index.split(".")[0]) + 1]
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
