@@ -26,20 +26,27 @@ def test_a_file_stands_under_its_name_only_when_the_block_has_ended(tmp_path):
 @pytest.mark.parametrize("failure", [ValueError("bad"), KeyboardInterrupt()])
 def test_after_a_failure_the_old_file_is_there_and_nothing_else(tmp_path, failure):
     (tmp_path / "result.txt").write_text("old")
-    with pytest.raises(type(failure)), written_whole(tmp_path / "result.txt") as temporary:
-        temporary.write_text("new")
-        raise failure
+
+    def write() -> None:
+        with written_whole(tmp_path / "result.txt") as temporary:
+            temporary.write_text("new")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        write()
     assert names(tmp_path) == ["result.txt"]
     assert (tmp_path / "result.txt").read_text() == "old"
 
 
 def test_a_full_disk_is_named_with_what_to_do(tmp_path):
-    with (
-        pytest.raises(OutputError, match=r"result\.txt could not be written: No space left.*free space"),
-        written_whole(tmp_path / "result.txt") as temporary,
-    ):
-        temporary.write_text("new")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write() -> None:
+        with written_whole(tmp_path / "result.txt") as temporary:
+            temporary.write_text("new")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OutputError, match=r"result\.txt could not be written: No space left.*free space"):
+        write()
     assert names(tmp_path) == []
 
 

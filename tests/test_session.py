@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from videos import QUICK, Scene, Still, overlap
 
 import onemask
 from onemask import InputError, Session
 from onemask.session import Geometry, best_device
+from videos import QUICK, Scene, Still, overlap
 
 IDS = (3, 300)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import InputError, OnemaskError, OutputError
     from .methods import load
-    from .propagate import propagate
+    from .propagation import propagate
     from .session import Session
 
 __version__ = "0.1.0"
@@ -20,7 +20,7 @@ _HOME = {
     "OutputError": "errors",
     "Session": "session",
     "load": "methods",
-    "propagate": "propagate",
+    "propagate": "propagation",
 }
 
 

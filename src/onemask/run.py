@@ -29,7 +29,7 @@ import numpy as np
 
 from .errors import InputError, Interrupted, OnemaskError, OutputError
 from .files import refuse_existing, write_json
-from .propagate import Propagation
+from .propagation import Propagation
 from .session import Session
 from .settings import Progress, Settings, differences, silent
 from .video.frames import Video

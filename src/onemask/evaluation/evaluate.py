@@ -22,7 +22,7 @@ from ..data.davis import DavisDataset
 from ..data.davis import Sequence as VideoSequence
 from ..errors import InputError
 from ..files import refuse_existing, write_json
-from ..propagate import Propagation
+from ..propagation import Propagation
 from ..session import Session
 from ..settings import Progress, Settings, differences, environment, silent
 from ..video.images import ImageSequence

@@ -1,0 +1,237 @@
+import errno
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import onemask
+from onemask import InputError, OutputError, Session
+from onemask.propagation import LabelMapFile, Propagation, _batches
+from onemask.video.frames import DecodeError
+from videos import QUICK, BrokenVideo, Scene, Still, overlap, write_images, write_video
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return Scene.of(frames=8, height=192, width=256)
+
+
+@pytest.fixture(scope="module")
+def two() -> Scene:
+    return Scene.of(frames=8, ids=(5, 300))
+
+
+def still(video, annotations, **options) -> list[np.ndarray]:
+    return list(onemask.propagate(video, annotations, method=Still(), size=None, device="cpu", **options))
+
+
+def present(label_maps) -> list[set[int]]:
+    return [set(np.unique(label_map).tolist()) - {0} for label_map in label_maps]
+
+
+# As the README has it ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "array", "list"])
+def test_every_frame_of_a_video_gets_its_label_map(kind, scene, tmp_path):
+    source = {
+        "file": lambda: str(write_video(tmp_path / "clip.mp4", scene.images)),
+        "folder": lambda: write_images(tmp_path / "clip", scene.images),
+        "array": lambda: scene.images,
+        "list": lambda: list(scene.images),
+    }[kind]()
+    found = []
+    for label_map in onemask.propagate(source, {0: scene.labels[0]}, size=192, **QUICK):
+        found.append(label_map)
+    assert len(found) == len(scene.labels)
+    assert np.array_equal(found[0], scene.labels[0])
+    assert all(label_map.dtype == np.uint8 for label_map in found)
+    assert np.mean([overlap(a > 0, b > 0) for a, b in zip(found, scene.labels, strict=True)]) > 0.6
+
+
+def test_a_boolean_mask_is_taken_as_it_is(two):
+    mask = two.labels[0] == 5
+    assert np.array_equal(still(two.images, {0: mask})[3], mask.astype(np.uint8))
+
+
+# Where annotations stand ---------------------------------------------------------------------------------------------
+
+
+def test_an_annotation_in_mid_video_goes_both_ways(scene):
+    found = list(onemask.propagate(scene.images, {4: scene.labels[4]}, size=192, **QUICK))
+    assert np.array_equal(found[4], scene.labels[4])
+    assert min(overlap(a > 0, b > 0) for a, b in zip(found, scene.labels, strict=True)) > 0.4
+
+
+def test_an_annotation_of_the_last_frame_goes_back_to_the_first(two):
+    assert present(still(two.images, {7: two.labels[7]})) == [{5, 300}] * 8
+
+
+def test_forward_says_nothing_of_the_frames_before(two):
+    assert present(still(two.images, {3: two.labels[3]}, direction="forward")) == [set()] * 3 + [{5, 300}] * 5
+
+
+@pytest.mark.parametrize(("direction", "before"), [("forward", {5}), ("both", {5, 300})])
+def test_an_object_that_is_annotated_late(two, direction, before):
+    first, late = two.labels[0] * (two.labels[0] == 5), two.labels[3] * (two.labels[3] == 300)
+    found = still(two.images, {3: late, 0: first}, direction=direction)  # in whatever order they are given
+    assert present(found) == [before] * 3 + [{5, 300}] * 5
+    for label_map in found:
+        assert np.array_equal(label_map == 5, first == 5)
+        assert np.array_equal(label_map == 300, late == 300) or direction == "forward"
+
+
+def test_a_later_annotation_corrects_from_there_on(two):
+    found = still(two.images, {0: two.labels[0], 4: two.labels[4]})
+    for index, label_map in enumerate(found):
+        assert np.array_equal(label_map, two.labels[0 if index < 4 else 4])
+
+
+def test_where_both_ways_meet_the_object_that_was_annotated_earlier_is_known_better():
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    early, late = np.zeros((2, 32, 32), np.uint8)
+    early[:, :20], late[:, 12:] = 1, 2
+    found = still(images, {0: early, 2: late})
+    assert np.array_equal(found[0], np.maximum(early, np.where(early, 0, late)))
+
+
+def test_void_is_no_object(two):
+    with_void = two.labels[0].copy()
+    with_void[:5] = 255
+    assert present(still(two.images, {0: with_void}, void=255)) == [{5, 300}] * 8
+
+
+def test_label_maps_come_one_by_one(two):
+    video = BrokenVideo(two.images, bad=3)
+    label_maps = onemask.propagate(video, {0: two.labels[0]}, method=Still(), size=None, device="cpu")
+    assert present([next(label_maps) for _ in range(3)]) == [{5, 300}] * 3
+    with pytest.raises(DecodeError, match="frame 3 could not be decoded"):
+        next(label_maps)
+
+
+def test_one_frame_is_a_video(two):
+    assert np.array_equal(still(two.images[:1], {0: two.labels[0]})[0], two.labels[0])
+
+
+def test_it_goes_on_from_a_frame_in_the_middle(two):
+    late = two.labels[6] * (two.labels[6] == 300)
+    annotations = {0: two.labels[0] * (two.labels[0] == 5), 6: late}
+    whole = Propagation(Session(Still(), size=None, device="cpu"), BrokenVideo(two.images), annotations)
+    expected = []
+    for labelled in whole:
+        expected.append(labelled)
+        if labelled.index == 3:
+            state = whole.session.copy()
+    rest = list(Propagation(state, whole.video, annotations, start=4))
+    assert [(labelled.index, labelled.name) for labelled in rest] == [(i, f"{i:05d}") for i in range(4, 8)]
+    for labelled, before in zip(rest, expected[4:], strict=True):
+        assert np.array_equal(labelled.label_map, before.label_map)
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [
+        ({}, "no frame is annotated; expected {index of a frame: its label map}"),
+        (np.ones((96, 128), np.uint8), "got ndarray; for a mask of the first frame give {0: mask}"),
+        ({8: np.ones((96, 128), np.uint8)}, r"frame 8 is annotated, but the video's frames are 0\.\.7"),
+        ({-1: np.ones((96, 128), np.uint8)}, r"frame -1 is annotated, but the video's frames are 0\.\.7"),
+        ({0: np.ones((128, 96), np.uint8)}, "frame 0 is 128x96 but the video's frames are 96x128"),
+        ({2: np.zeros((96, 128), np.uint8)}, "label map of frame 2 is empty"),
+        ({2: np.full((96, 128), 255, np.uint8)}, "label map of frame 2 is empty"),
+        ({0: np.ones((96, 128), np.float32)}, "integers or bool, got .* float32"),
+        ({0: np.full((96, 128), 70000)}, r"object ids are 1\.\.65534, got \[70000\]"),
+    ],
+)
+def test_annotations_that_do_not_fit_are_refused_at_once(two, annotations, message):
+    with pytest.raises(InputError, match=message):
+        onemask.propagate(two.images, annotations, method=Still(), size=None, device="cpu", void=255)
+
+
+@pytest.mark.parametrize("direction", ["both", "forward"])
+def test_an_annotation_beyond_an_end_that_was_not_known(two, direction):
+    video = BrokenVideo(two.images, known_length=False)
+    message = {"both": "there is no frame 30; the video ends", "forward": "frame 30 is annotated, but the video ends"}
+    with pytest.raises(InputError, match=message[direction]):
+        still(video, {0: two.labels[0], 30: two.labels[0] * 0 + 9}, direction=direction)
+
+
+def test_an_unknown_end_does_not_hide_a_negative_frame(two):
+    with pytest.raises(InputError, match=r"frame -1 is annotated, but the video's frames are 0\.\.$"):
+        still(BrokenVideo(two.images, known_length=False), {-1: two.labels[0]})
+
+
+def test_other_words_and_options_are_refused(two):
+    with pytest.raises(InputError, match="direction is both or forward, got 'backward'"):
+        still(two.images, {0: two.labels[0]}, direction="backward")
+    with pytest.raises(InputError, match="loaded already; give memory to load"):
+        still(two.images, {0: two.labels[0]}, memory=8)
+    with pytest.raises(InputError, match="option 'memroy' is not known; there are: backbone"):
+        onemask.propagate(two.images, {0: two.labels[0]}, memroy=8)
+
+
+# Its parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_label_maps_wait_on_disk_last_in_first_out():
+    maps = [np.full((3, 4), 7, np.uint8), np.arange(12).reshape(4, 3).astype(np.uint16) * 5000, np.zeros((2, 2), bool)]
+    with LabelMapFile() as stack:
+        stack.push(maps[0])
+        stack.push(maps[1])
+        assert np.array_equal(stack.pop(), maps[1])
+        stack.push(maps[2])
+        assert len(stack) == 2
+        for expected in (maps[2], maps[0]):
+            popped = stack.pop()
+            assert popped.dtype == expected.dtype
+            assert np.array_equal(popped, expected)
+        assert len(stack) == 0
+
+
+def test_a_full_disk_is_named(monkeypatch):
+    class Full:
+        def tell(self):
+            return 0
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def close(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", Full)
+    with pytest.raises(OutputError, match=r"No space left.*set TMPDIR"), LabelMapFile() as stack:
+        stack.push(np.zeros((2, 2), np.uint8))
+
+
+def test_what_stands_before_a_failure_is_given_first():
+    def items():
+        yield from range(5)
+        raise DecodeError(5, "frame 5 could not be decoded")
+
+    batches = _batches(items(), 3)
+    assert [next(batches), next(batches)] == [[0, 1, 2], [3, 4]]
+    with pytest.raises(DecodeError):
+        next(batches)
+    assert list(_batches(range(4), 2)) == [[0, 1], [2, 3]]
+    assert list(_batches([], 2)) == []
+
+
+def test_frames_in_batches_are_segmented_as_one_by_one(two, monkeypatch):
+    one_by_one = still(two.images, {0: two.labels[0], 5: two.labels[5]})
+    monkeypatch.setattr("onemask.propagation.ENCODED_AT_ONCE", {"cpu": 3})
+    method = Still()
+    annotations = {0: two.labels[0], 5: two.labels[5]}
+    found = list(onemask.propagate(two.images, annotations, method=method, size=None, device="cpu"))
+    assert [shape[0] for shape in method.encoded] == [3, 3, 2]
+    for a, b in zip(found, one_by_one, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_the_function_is_what_its_name_gives_whatever_was_imported_before():
+    code = "import onemask.run, onemask.evaluation.evaluate, onemask; print(callable(onemask.propagate))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
