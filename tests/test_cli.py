@@ -1,0 +1,410 @@
+"""The command line as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from onemask.cli import main
+from onemask.video.clip import SampleClip
+from onemask.video.masks import read_mask, write_mask
+from onemask.video.reader import open_video
+from videos import Scene, write_images, write_sound, write_video
+
+QUICKLY = ["--size", "64", "--device", "cpu", "--set", "memory=8", "--set", "first_samples=2"]
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return Scene.of(frames=6, ids=(1, 7))
+
+
+@pytest.fixture(scope="module")
+def place(scene, tmp_path_factory) -> Path:
+    """A folder with a video and masks, good and bad, that no test changes."""
+    folder = tmp_path_factory.mktemp("place")
+    write_video(folder / "clip.mp4", scene.images)
+    write_mask(folder / "mask.png", scene.labels[0])
+    write_mask(folder / "mask5.png", scene.labels[5])
+    write_mask(folder / "small.png", scene.labels[0][::2, ::2])
+    write_mask(folder / "turned.png", scene.labels[0].T)
+    write_mask(folder / "empty.png", scene.labels[0] * 0)
+    soft = Image.fromarray((scene.labels[0] > 0).astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(2))
+    soft.save(folder / "soft.png")
+    many = np.zeros((96, 128, 3), np.uint8)
+    many[: 5 * 16, : 5 * 16] = (
+        np.random.default_rng(0)
+        .permutation(2**24)[:256]
+        .reshape(16, 16, 1)
+        .repeat(5, 0)
+        .repeat(5, 1)
+        .view(np.uint8)
+        .reshape(80, 80, 8)[..., :3]
+    )
+    Image.fromarray(many).save(folder / "many.png")
+    (folder / "text.png").write_text("no picture")
+    (folder / "text.mp4").write_text("no video")
+    (folder / "cut.mp4").write_bytes((folder / "clip.mp4").read_bytes()[:700])
+    write_sound(folder / "sound.mkv")
+    (folder / "nothing").mkdir()
+    (folder / "taken").mkdir()
+    (folder / "taken" / "notes.txt").write_text("mine")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(place, monkeypatch):
+    """Users type relative paths."""
+    monkeypatch.chdir(place)
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that is refused; the line that it prints."""
+
+    def run(*arguments: str) -> str:
+        assert main(arguments) == 2
+        message = capsys.readouterr().err
+        assert message.startswith("onemask: ")
+        assert message.count("\n") == 1
+        return message
+
+    return run
+
+
+def misused(capsys, *arguments: str) -> str:
+    """What argparse says of arguments that it does not take."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+# run -----------------------------------------------------------------------------------------------------------------
+
+
+def test_run(capsys, scene, tmp_path):
+    out = tmp_path / "out"
+    assert main(["run", "clip.mp4", "--mask", "mask.png", "--out", str(out), *QUICKLY]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    first, speed, *files = printed.out.splitlines()
+    assert first == "mask.png: palette picture, index = id: objects 1, 7"
+    assert speed.startswith("6 frames, ")
+    assert {line.split()[0]: line.split()[1] for line in files} == {
+        "masks": str(out / "masks"),
+        "overlay": str(out / "overlay.mp4"),
+        "contact-sheet": str(out / "contact-sheet.png"),
+    }
+    assert np.array_equal(read_mask(out / "masks" / "00000.png").labels, scene.labels[0])
+
+
+def test_run_with_masks_of_several_frames_and_little_saved(scene, tmp_path):
+    out = tmp_path / "out"
+    masks = ["--mask", "0:mask.png", "--mask", "5:mask5.png"]
+    assert main(["run", "clip.mp4", *masks, "--out", str(out), "--save", "masks, contact-sheet", *QUICKLY]) == 0
+    assert {path.name for path in out.iterdir()} == {"masks", "contact-sheet.png", "run.json"}
+    assert np.array_equal(read_mask(out / "masks" / "00005.png").labels, scene.labels[5])
+    asked = json.loads((out / "run.json").read_text())["asked"]
+    assert (asked["size"], asked["options"]["memory"], asked["options"]["first_samples"]) == (64, 8, 2)
+
+
+def test_run_at_the_frames_own_size_and_forward_only(tmp_path):
+    options = ["--size", "0", "--direction", "forward", "--save", "masks", *QUICKLY[2:]]
+    assert main(["run", "clip.mp4", "--mask", "4:mask.png", "--out", str(tmp_path / "out"), *options]) == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["asked"]["size"] is None
+    assert not read_mask(tmp_path / "out" / "masks" / "00003.png").labels.any()
+    assert read_mask(tmp_path / "out" / "masks" / "00004.png").labels.any()
+
+
+def test_a_soft_mask_is_read_with_a_threshold(refused, tmp_path):
+    out = ["--out", str(tmp_path / "out"), "--save", "masks"]
+    message = refused("run", "clip.mp4", "--mask", "soft.png", *out)
+    assert "soft.png: a mask with hard edges was expected" in message
+    assert "--threshold 128" in message
+    assert main(["run", "clip.mp4", "--mask", "soft.png", "--threshold", "128", *out, *QUICKLY]) == 0
+    assert set(np.unique(read_mask(tmp_path / "out" / "masks" / "00000.png").labels)) == {0, 1}
+
+
+def test_a_name_with_a_colon_is_a_name(tmp_path, scene):
+    write_mask(tmp_path / "a:b.png", scene.labels[0])
+    arguments = ["run", "clip.mp4", "--mask", str(tmp_path / "a:b.png"), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--save", "masks", *QUICKLY]) == 0
+    assert np.array_equal(read_mask(tmp_path / "out" / "masks" / "00000.png").labels, scene.labels[0])
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        ("none.mp4", "none.mp4 does not exist; expected a video file, a folder of images or a pattern"),
+        ("text.mp4", "text.mp4 could not be opened as a video"),
+        ("cut.mp4", "cut.mp4"),
+        ("sound.mkv", "sound.mkv has no video stream (its streams: audio)"),
+        ("nothing", "nothing holds no image; expected files ending in .bmp"),
+        ("no*.jpg", "no file matches no*.jpg"),
+        ("text.png", "text.png could not be read as an image"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_videos_that_cannot_be_read(refused, tmp_path, video, message):
+    assert message in refused("run", video, "--mask", "mask.png", "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ("none.png", "none.png: there is no such file"),
+        ("taken", "taken: a mask file was expected, but this is a folder"),
+        ("text.png", "text.png: a picture was expected"),
+        ("small.png", "small.png: mask is 48x64 but the video's frames are 96x128 (height x width); scale it"),
+        ("turned.png", "turned.png: mask is 128x96 but the video's frames are 96x128 (height x width); turn it by 90"),
+        ("empty.png", "empty.png: mask is empty: every pixel is background (0); mark at least one object"),
+        ("many.png", "many.png: colours tell at most 254 objects apart, but there are 256; save a map of more"),
+        ("5:none.png", "none.png: there is no such file"),
+        ("6:mask.png", "clip.mp4: frame 6 is annotated, but the video's frames are 0..5"),
+        ("-1:mask.png", "--mask -1:mask.png: expected a file that is there, or FRAME:FILE"),
+        ("last:mask.png", "--mask last:mask.png: expected a file that is there, or FRAME:FILE"),
+        ("²:mask.png", "--mask ²:mask.png: expected a file that is there, or FRAME:FILE"),
+        ("5:", "--mask 5:: expected a file that is there, or FRAME:FILE"),
+        (":mask.png", "--mask :mask.png: expected a file that is there, or FRAME:FILE"),
+    ],
+)
+def test_masks_that_do_not_fit(refused, tmp_path, mask, message):
+    assert message in refused("run", "clip.mp4", f"--mask={mask}", "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_masks_of_one_frame(refused, tmp_path):
+    message = refused("run", "clip.mp4", "--mask", "mask.png", "--mask", "0:mask5.png", "--out", str(tmp_path))
+    assert "frame 0 has two masks; give each frame one (--mask FRAME:FILE)" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "frtn"], "method 'frtn' is not known; there are: frtm, frtm-fast, frtm-lite"),
+        (["--set", "memroy=8"], "option 'memroy' is not known; there are: backbone"),
+        (["--set", "memory=many"], "option memory is a whole number, got 'many'"),
+        (["--set", "memory"], "an option is given as name=value, got 'memory'"),
+        (["--set", "memory=0"], "first_samples must be 1..memory (0)"),
+        (["--set", "backbone=resnet9000"], "resnet9000"),
+        (["--size", "8"], "size is the short side in pixels, at least 16, got 8"),
+        (["--size", "-64"], "size is the short side in pixels, at least 16, got -64"),
+        (["--device", "gpu"], "device 'gpu' cannot be used here; expected auto, cpu, cuda, cuda:N or mps"),
+        (["--weights", "none.safetensors"], "there is no file of weights none.safetensors"),
+        (["--weights", "mask.png"], "mask.png is not a safetensors file"),
+        (["--save", "mask"], "what to save is of masks, overlay, contact-sheet; got 'mask'"),
+        (["--save", ","], "nothing is to be saved; name one or more of masks, overlay, contact-sheet"),
+        (["--void", "0"], "void is a value in 1..65535, but it is 0"),
+        (["--threshold", "0"], "threshold is a value in 1..65535, but it is 0"),
+        (["--resume", "--overwrite"], "to resume is to keep what is there, to overwrite is to begin anew"),
+    ],
+)
+def test_options_that_cannot_be(refused, tmp_path, options, message):
+    assert message in refused("run", "clip.mp4", "--mask", "mask.png", "--out", str(tmp_path / "out"), *options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["walk"], "invalid choice: 'walk'"),
+        (["run", "clip.mp4", "--out", "x"], "the following arguments are required: --mask"),
+        (["run", "clip.mp4", "--mask", "mask.png"], "the following arguments are required: --out"),
+        (
+            ["run", "clip.mp4", "--mask", "m", "--out", "x", "--size", "big"],
+            "argument --size: invalid int value: 'big'",
+        ),
+        (["run", "clip.mp4", "--mask", "m", "--out", "x", "--void", "white"], "expected a number, none or auto, got"),
+        (["run", "clip.mp4", "--mask", "m", "--out", "x", "--precision", "half"], "invalid choice: 'half'"),
+        (["score", "predictions"], "the following arguments are required: ANNOTATIONS"),
+    ],
+)
+def test_arguments_that_argparse_refuses(capsys, arguments, message):
+    assert message in misused(capsys, *arguments)
+
+
+def test_results_are_not_overwritten(refused, capsys):
+    message = refused("run", "clip.mp4", "--mask", "mask.png", "--out", "taken", *QUICKLY)
+    assert "taken exists already; choose another place, or pass --overwrite" in message
+    assert [path.name for path in Path("taken").iterdir()] == ["notes.txt"]
+
+
+def test_overwrite(tmp_path):
+    arguments = ["run", "clip.mp4", "--out", str(tmp_path / "out"), "--save", "masks", *QUICKLY]
+    assert main([*arguments, "--mask", "mask.png"]) == 0
+    assert main([*arguments, "--mask", "mask.png"]) == 2
+    assert main([*arguments, "--mask", "5:mask5.png", "--overwrite"]) == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["asked"]["input"]["masks"].startswith("5:")
+
+
+def test_a_video_that_is_damaged_in_the_middle(capsys, scene, tmp_path):
+    """What comes before the damage is kept, one line says where it is, and another where the masks are."""
+    path = write_video(tmp_path / "clip.mkv", scene.images, codec="ffv1")
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    position, size = packets[3]
+    data[position : position + size] = bytes(size)
+    path.write_bytes(data)
+    out = tmp_path / "out"
+    assert main(["run", str(path), "--mask", "mask.png", "--out", str(out), "--save", "masks", *QUICKLY]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"onemask: {path}: frame 3 could not be decoded")
+    assert error.count("\n") == 1
+    assert [path.name for path in sorted((out / "masks.partial").iterdir())] == ["00000.png", "00001.png", "00002.png"]
+
+
+# help, methods -------------------------------------------------------------------------------------------------------
+
+
+def test_help_does_not_wait_for_torch():
+    code = (
+        "import sys, onemask.cli\n"
+        "try: onemask.cli.main(['--help'])\n"
+        "finally: print(sorted({'torch', 'numpy', 'cv2', 'av'} & set(sys.modules)), file=sys.stderr)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 0
+    assert all(command in answer.stdout for command in ("run", "demo", "score", "evaluate", "methods"))
+    assert answer.stderr == "[]\n"
+
+
+def test_every_command_explains_itself(capsys):
+    for command in ("run", "demo", "score", "evaluate", "methods"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        assert f"usage: onemask {command}" in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys):
+    from importlib.metadata import version
+
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"onemask {version('onemask')}\n"
+
+
+def test_methods(capsys, refused):
+    assert main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines][:3] == ["frtm", "frtm-fast", "frtm-lite"]
+    assert main(["methods", "frtm-lite"]) == 0
+    options = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    assert (options["backbone"], options["memory"], options["strides"]) == ("tf_efficientnet_lite0", "32", "4,8,16,32")
+    assert "method 'nope' is not known" in refused("methods", "nope")
+
+
+def test_what_methods_prints_can_be_set(tmp_path, capsys):
+    from onemask.methods import configuration
+    from onemask.methods.options import parse_assignments
+
+    assert main(["methods", "frtm-lite"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert configuration("frtm-lite", parse_assignments(printed)) == configuration("frtm-lite")
+
+
+# demo ----------------------------------------------------------------------------------------------------------------
+
+
+def test_demo(capsys, tmp_path, monkeypatch, refused):
+    scene = Scene.of(frames=6, height=192, width=256)
+    clip = SampleClip(write_video(tmp_path / "disc.mp4", scene.images), list(scene.labels))
+    monkeypatch.setattr("onemask.video.clip.sample_clip", lambda: clip)
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), *QUICKLY[2:]]) == 0
+    first, score, speed, *files = capsys.readouterr().out.splitlines()
+    assert first == "segmenting disc.mp4 (6 frames) with frtm-lite, from its first mask"
+    assert score.startswith("J&F ")
+    assert score.endswith("against the clip's annotation")
+    assert float(score.split()[1]) > 50
+    assert speed.endswith(" frames a second")
+    assert [line.split()[1] for line in files] == [
+        str(out / name) for name in ("overlay.mp4", "contact-sheet.png", "masks")
+    ]
+    assert open_video(out / "overlay.mp4").info.frames == 6
+    assert "exists already" in refused("demo", "--out", str(out))
+
+
+# score ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scored(scene, tmp_path) -> tuple[str, str]:
+    """Folders of predictions, of which one is perfect and the other shifted, and of annotations."""
+    for index, labels in enumerate(scene.labels):
+        for sequence, shift in (("disc", 0), ("shifted", 6)):
+            write_mask(tmp_path / "annotations" / sequence / f"{index:05d}.png", labels)
+            write_mask(tmp_path / "predictions" / sequence / f"{index:05d}.png", np.roll(labels, shift, axis=1))
+    return str(tmp_path / "predictions"), str(tmp_path / "annotations")
+
+
+def test_score(scored, capsys, tmp_path, refused):
+    result = tmp_path / "scores.json"
+    assert main(["score", *scored, "--json", str(result)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in table[1:5]] == [
+        ["disc", "1"],
+        ["disc", "7"],
+        ["shifted", "1"],
+        ["shifted", "7"],
+    ]
+    assert table[1].split()[2] == "100.0"
+    scores = json.loads(result.read_text())
+    assert scores["rows"][0]["J-Mean"] == 1
+    assert 0.5 < scores["rows"][2]["J-Mean"] < 1
+    assert scores["frames"]["disc"]["7"]["names"] == ["00001", "00002", "00003", "00004"]
+    assert "scores.json exists already" in refused("score", *scored, "--json", str(result))
+    assert main(["score", *scored, "--json", str(result), "--overwrite", "--sequences", "disc"]) == 0
+    assert json.loads(result.read_text())["global"]["J&F-Mean"] == 1
+
+
+def test_score_with_missing_frames(scored, capsys, refused):
+    (Path(scored[0]) / "disc" / "00002.png").unlink()
+    assert "00002.png should be the prediction" in refused("score", *scored)
+    assert main(["score", *scored, "--missing", "empty", "--sequences", "disc"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[2] == "75.0"
+
+
+def test_score_of_all_objects_as_one(scored, capsys):
+    assert main(["score", *scored, "--single-object"]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:3]] == [["disc", "1"], ["shifted", "1"]]
+
+
+def test_score_of_what_does_not_fit(scored, refused, tmp_path):
+    assert "is none; check the path" in refused("score", "no/such", scored[1])
+    assert "should hold the label maps of a sequence" in refused("score", *scored, "--sequences", "bear")
+    write_images(tmp_path / "colour" / "disc", np.zeros((6, 96, 128, 3), np.uint8))
+    message = refused("score", str(tmp_path / "colour"), scored[1], "--sequences", "disc")
+    assert "should be an indexed or grey PNG" in message
+
+
+# evaluate ------------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate(scene, capsys, tmp_path, refused):
+    root, out = tmp_path / "davis", tmp_path / "out"
+    write_images(root / "JPEGImages" / "480p" / "disc", scene.images)
+    for index, labels in enumerate(scene.labels):
+        write_mask(root / "Annotations" / "480p" / "disc" / f"{index:05d}.png", labels)
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    (root / "ImageSets" / "2017" / "val.txt").write_text("disc\n")
+    arguments = ["evaluate", str(root), "--protocol", "davis2017", "--out", str(out), *QUICKLY]
+    assert main(arguments) == 0
+    *table, speed, where = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table] == ["sequence", "disc", "disc", "global"]
+    assert "frames a second" in speed
+    assert where == f"predictions, scores and contact sheets are in {out}"
+    assert main(arguments) == 0
+    assert "memory 8 (now 9)" in refused(*arguments, "--set", "memory=9")
+    assert "no sequence bear; it has disc" in refused(*arguments, "--sequences", "bear")
+    assert "so there is no split test" in refused(*arguments, "--split", "test")
+    assert "is no folder; give the one that holds ImageSets" in refused("evaluate", "no/such", "--out", str(out))

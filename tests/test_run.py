@@ -1,0 +1,379 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from onemask.errors import InputError, Interrupted, OutputError
+from onemask.run import run
+from onemask.settings import Settings
+from onemask.video.frames import DecodeError
+from onemask.video.masks import read_mask
+from onemask.video.reader import open_video
+from videos import QUICK, BrokenVideo, Scene, write_images, write_video
+
+QUICKLY = Settings(options=QUICK, size=64, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return Scene.of(ids=(1, 7))
+
+
+@pytest.fixture(scope="module")
+def clip(scene, tmp_path_factory) -> Path:
+    return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", scene.images)
+
+
+@pytest.fixture(scope="module")
+def whole(scene, clip, tmp_path_factory) -> dict[str, bytes]:
+    """The masks of a run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    run(open_video(clip), late(scene), out, QUICKLY, save=["masks"])
+    return masks(out)
+
+
+def late(scene: Scene) -> dict[int, np.ndarray]:
+    """Annotations of one object in the first frame, and of another in the middle."""
+    return {0: scene.labels[0] * (scene.labels[0] == 1), 5: scene.labels[5] * (scene.labels[5] == 7)}
+
+
+def masks(out: Path, folder: str = "masks") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((out / folder).iterdir())}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def stopping_after(frames: int, what: str = "segmenting", number: int = signal.SIGINT):
+    """Progress in which the user presses Ctrl-C."""
+
+    def progress(items, total, stage):
+        for index, item in enumerate(items, 1):
+            if stage == what and index == frames:
+                os.kill(os.getpid(), number)
+            yield item
+
+    return progress
+
+
+def refusing_from(frame: int, monkeypatch) -> None:
+    """The disk is full when the mask of `frame` is to be written."""
+    from onemask import run as module_of_run  # noqa: F401 - for its import
+
+    module = sys.modules["onemask.run"]
+    original = module.write_mask
+
+    def write(path, labels):
+        if int(path.stem) >= frame:
+            raise OutputError(f"{path} could not be written: {os.strerror(errno.ENOSPC)}")
+        original(path, labels)
+
+    monkeypatch.setattr(module, "write_mask", write)
+
+
+# What a run leaves ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_masks_an_overlay_a_contact_sheet_and_its_record(scene, clip, tmp_path):
+    report = run(open_video(clip), {0: scene.labels[0]}, tmp_path / "out", QUICKLY)
+    out = tmp_path / "out"
+    assert names(out) == {"masks", "overlay.mp4", "contact-sheet.png", "run.json"}
+    assert list(masks(out)) == [f"{index:05d}.png" for index in range(12)]
+    assert np.array_equal(read_mask(out / "masks" / "00000.png").labels, scene.labels[0])
+    with av.open(str(out / "overlay.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 12
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (128, 96)
+    assert Image.open(out / "contact-sheet.png").width > 128
+    assert report.files == {
+        "masks": str(out / "masks"),
+        "overlay": str(out / "overlay.mp4"),
+        "contact-sheet": str(out / "contact-sheet.png"),
+    }
+
+
+def test_the_record_says_what_was_asked_for_and_what_it_took(scene, clip, tmp_path):
+    report = run(open_video(clip), {3: scene.labels[3]}, tmp_path / "out", QUICKLY, void=255, save=["masks"])
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (record["frames"], record["frames_done_now"]) == (report.frames, report.frames_done_now) == (12, 12)
+    assert record["seconds"] == report.seconds > 0
+    assert record["frames_per_second"] == report.frames_per_second == 12 / report.seconds
+    asked = record["asked"]
+    assert (asked["method"], asked["size"], asked["direction"], asked["void"]) == ("frtm-lite", 64, "both", 255)
+    assert asked["options"]["memory"] == 8
+    assert asked["options"]["update_every"] == 8  # what was not said is written down, too
+    assert asked["input"]["source"] == str(clip)
+    assert asked["input"]["masks"].startswith("3:")
+
+
+def test_masks_are_called_as_the_images_and_in_their_natural_order(scene, tmp_path):
+    given = ["img1", "img2", "img10", "img11"]
+    folder = write_images(tmp_path / "in", scene.images[:4], given)
+    annotations = {2: scene.labels[2] * 0 + (scene.labels[2] == 1)}
+    run(
+        open_video(folder), annotations, tmp_path / "out", QUICKLY, direction="forward", save=["masks", "contact-sheet"]
+    )
+    assert names(tmp_path / "out" / "masks") == {f"{name}.png" for name in given}
+    empty = {name: not read_mask(tmp_path / "out/masks" / f"{name}.png").labels.any() for name in given}
+    assert (empty["img1"], empty["img2"], empty["img10"]) == (True, True, False)  # img10 is the third
+
+
+def test_ids_above_254_give_16_bit_masks(tmp_path):
+    scene = Scene.of(frames=3, ids=(3, 300))
+    run(open_video(scene.images), {0: scene.labels[0]}, tmp_path / "out", QUICKLY)
+    with Image.open(tmp_path / "out" / "masks" / "00000.png") as image:
+        assert image.mode == "I;16"
+        assert np.array_equal(np.asarray(image), scene.labels[0])
+    assert (tmp_path / "out" / "overlay.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("save", "left"),
+    [
+        (["masks"], {"masks"}),
+        (["overlay"], {"overlay.mp4"}),
+        (["contact-sheet", "masks"], {"masks", "contact-sheet.png"}),
+    ],
+)
+def test_only_what_is_to_be_saved_is_left(scene, clip, tmp_path, save, left):
+    report = run(open_video(clip), {0: scene.labels[0]}, tmp_path / "out", QUICKLY, save=save)
+    assert names(tmp_path / "out") == left | {"run.json"}
+    assert set(report.files) == set(save)
+
+
+# What is there already -----------------------------------------------------------------------------------------------
+
+
+def test_results_are_not_replaced_by_accident(scene, clip, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="exists already; choose another place, or pass --overwrite"):
+        run(open_video(clip), {0: scene.labels[0]}, tmp_path, QUICKLY)
+    assert names(tmp_path) == {"notes.txt"}
+
+
+def test_overwriting_replaces_all_results_and_nothing_else(scene, clip, tmp_path):
+    video = open_video(clip)
+    run(video, {0: scene.labels[0]}, tmp_path, QUICKLY)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "masks" / "00099.png").write_text("of a longer video")
+    other = {0: scene.labels[0] * (scene.labels[0] == 7)}
+    run(video, other, tmp_path, QUICKLY, save=["masks"], overwrite=True)
+    assert names(tmp_path) == {"masks", "run.json", "notes.txt"}  # the overlay showed other masks
+    assert len(masks(tmp_path)) == 12
+    assert set(np.unique(read_mask(tmp_path / "masks" / "00000.png").labels)) == {0, 7}
+
+
+def test_what_is_refused_leaves_no_trace(scene, clip, tmp_path):
+    video, labels, out = open_video(clip), scene.labels[0], tmp_path / "out"
+    refused = [
+        ({"annotations": {40: labels}}, "frame 40 is annotated"),
+        ({"annotations": {0: labels[:50]}}, "is 50x128 but the video's frames are 96x128"),
+        ({"direction": "backward"}, "direction is"),
+        ({"save": ["mask"]}, "what to save is of masks, overlay, contact-sheet; got 'mask'"),
+        ({"save": []}, "nothing is to be saved"),
+        ({"resume": True, "overwrite": True}, "ask for one of them"),
+        ({"settings": Settings(method="nope")}, "method 'nope' is not known"),
+        ({"settings": Settings(options={"memory": 0})}, "first_samples must be"),
+        ({"settings": Settings(device="gpu")}, "device 'gpu'"),
+        ({"settings": Settings(weights="no/such.safetensors")}, "no file of weights"),
+    ]
+    for changed, message in refused:
+        with pytest.raises(InputError, match=message):
+            run(**({"video": video, "annotations": {0: labels}, "out": out, "settings": QUICKLY} | changed))
+        assert not out.exists()
+
+
+def test_a_refused_overwrite_leaves_the_old_results(scene, clip, tmp_path):
+    run(open_video(clip), {0: scene.labels[0]}, tmp_path, QUICKLY, save=["masks"])
+    before = masks(tmp_path)
+    with pytest.raises(InputError, match="frame 40 is annotated"):
+        run(open_video(clip), {40: scene.labels[0]}, tmp_path, QUICKLY, overwrite=True)
+    assert masks(tmp_path) == before
+    assert names(tmp_path) == {"masks", "run.json"}
+
+
+# Interruptions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_to_the_very_same_masks(scene, clip, whole, tmp_path, number):
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=r"stopped after frame 6; .*masks\.partial; --resume goes on"):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], progress=stopping_after(7, number=number))
+    assert signal.getsignal(number) == before
+    assert list(masks(tmp_path, "masks.partial")) == [f"{index:05d}.png" for index in range(7)]
+    report = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
+    assert (report.frames, report.frames_done_now) == (12, 5)
+    assert masks(tmp_path) == whole
+    assert names(tmp_path) == {"masks", "run.json"}
+
+
+@pytest.mark.parametrize("stops", [(1, 1, 1), (5, 1), (12,)])
+def test_interrupted_again_and_again(scene, clip, whole, tmp_path, stops):
+    for index, frames in enumerate(stops):
+        with pytest.raises(Interrupted):
+            run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=index > 0, progress=stopping_after(frames))
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=True)
+    assert masks(tmp_path) == whole
+
+
+def test_an_interrupted_run_is_neither_begun_anew_nor_mixed_with_another(scene, clip, tmp_path):
+    video = open_video(clip)
+    with pytest.raises(Interrupted):
+        run(video, late(scene), tmp_path, QUICKLY, progress=stopping_after(3))
+    with pytest.raises(OutputError, match="holds an interrupted run; pass --resume to go on, or --overwrite"):
+        run(video, late(scene), tmp_path, QUICKLY)
+    others = [
+        ({"settings": Settings(options=QUICK, size=80, device="cpu")}, r"size 64 \(now 80\); resume it with that"),
+        ({"settings": Settings(options={}, size=64, device="cpu")}, r"memory 8 \(now 32\), first_samples 2 \(now 5\)"),
+        ({"direction": "forward"}, r"direction both \(now forward\)"),
+        ({"annotations": {0: scene.labels[0]}}, r"masks 0:\w+ 5:\w+ \(now 0:\w+\)"),
+        ({"video": open_video(scene.images)}, r"source .*clip\.mp4 \(now 12 arrays\)"),
+        ({"void": 255}, r"void None \(now 255\)"),
+    ]
+    for changed, message in others:
+        arguments = {"video": video, "annotations": late(scene), "out": tmp_path, "settings": QUICKLY, "resume": True}
+        with pytest.raises(InputError, match=message):
+            run(**(arguments | changed))
+    assert len(masks(tmp_path, "masks.partial")) == 3
+    run(video, late(scene), tmp_path, QUICKLY, save=["masks"], overwrite=True)
+    assert names(tmp_path) == {"masks", "run.json"}
+
+
+def test_resuming_what_never_began_begins_it(scene, clip, whole, tmp_path):
+    run(open_video(clip), late(scene), tmp_path / "out", QUICKLY, save=["masks"], resume=True)
+    assert masks(tmp_path / "out") == whole
+
+
+def test_resuming_what_is_finished_is_refused(scene, clip, tmp_path):
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"])
+    with pytest.raises(OutputError, match="holds a finished run, so there is nothing to resume"):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=True)
+
+
+def test_results_that_were_to_be_replaced_are_there_until_a_resumed_run_has_its_own(scene, clip, whole, tmp_path):
+    video = open_video(clip)
+    run(video, {0: scene.labels[0]}, tmp_path, QUICKLY)
+    before = masks(tmp_path)
+    with pytest.raises(Interrupted):
+        run(video, late(scene), tmp_path, QUICKLY, save=["masks"], overwrite=True, progress=stopping_after(4))
+    assert masks(tmp_path) == before
+    run(video, late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
+    assert masks(tmp_path) == whole
+    assert names(tmp_path) == {"masks", "run.json"}
+
+
+@pytest.mark.parametrize("save", [["masks", "overlay"], ["overlay"]])
+def test_interrupted_while_the_overlay_is_written(scene, clip, whole, tmp_path, save):
+    with pytest.raises(KeyboardInterrupt):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, save=save, progress=stopping_after(4, "overlay"))
+    assert not (tmp_path / "overlay.mp4").exists()
+    report = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=save, resume=True)
+    assert report.frames == report.frames_done_now == 12  # the masks were there
+    assert names(tmp_path) == {"overlay.mp4", "run.json", *(["masks"] if "masks" in save else [])}
+    if "masks" in save:
+        assert masks(tmp_path) == whole
+
+
+def command(clip: Path, scene: Scene, folder: Path) -> list[str]:
+    Image.fromarray(scene.labels[0]).save(folder / "mask.png")
+    options = ["--size", "64", "--device", "cpu", "--save", "masks", "--set", "memory=8", "--set", "first_samples=2"]
+    return ["run", str(clip), "--mask", str(folder / "mask.png"), "--out", str(folder / "out"), *options]
+
+
+SLOWLY = """
+import sys, time
+import onemask.run as module
+from onemask.cli import main
+write = module.write_mask
+def slowly(path, labels):
+    write(path, labels)
+    time.sleep(0.2)
+module.write_mask, module.CHECKPOINT_SECONDS = slowly, 0.0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_process_that_is_stopped_can_be_resumed(scene, clip, tmp_path, number, code):
+    run(open_video(clip), {0: scene.labels[0]}, tmp_path / "whole", QUICKLY, save=["masks"])
+    arguments = command(clip, scene, tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, *arguments], stderr=subprocess.PIPE, text=True)
+    third, deadline = tmp_path / "out" / "masks.partial" / "00002.png", time.monotonic() + 60
+    while not third.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in messages
+    if number == signal.SIGINT:
+        assert "--resume goes on from there" in messages
+    assert any((tmp_path / "out" / ".unfinished").glob("*.safetensors"))
+    resumed = subprocess.run([sys.executable, "-m", "onemask.cli", *arguments, "--resume"], capture_output=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["frames_done_now"] < 12
+    assert masks(tmp_path / "out") == masks(tmp_path / "whole")
+
+
+# Failures ------------------------------------------------------------------------------------------------------------
+
+
+def test_masks_before_a_frame_that_cannot_be_decoded_are_kept(scene, tmp_path, caplog):
+    with pytest.raises(DecodeError, match="frame 5 could not be decoded"):
+        run(BrokenVideo(scene.images, bad=5), {0: scene.labels[0]}, tmp_path, QUICKLY, save=["masks"])
+    assert len(masks(tmp_path, "masks.partial")) == 5
+    assert f"the label maps of 5 frames are kept in {tmp_path / 'masks.partial'}" in caplog.text
+    assert not (tmp_path / "masks").exists()
+    repaired = BrokenVideo(scene.images)
+    report = run(repaired, {0: scene.labels[0]}, tmp_path, QUICKLY, save=["masks"], resume=True)
+    assert report.frames_done_now == 7
+    assert len(masks(tmp_path)) == 12
+
+
+def test_masks_before_the_disk_was_full_are_kept(scene, clip, whole, tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patched:
+        refusing_from(4, patched)
+        with pytest.raises(OutputError, match=r"00004\.png could not be written: No space left"):
+            run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"])
+    assert len(masks(tmp_path, "masks.partial")) == 4
+    assert "the label maps of 4 frames are kept" in caplog.text
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
+    assert masks(tmp_path) == whole
+
+
+def test_after_a_full_disk_the_last_checkpoint_holds(scene, clip, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("onemask.run.CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patched:
+        refusing_from(8, patched)
+        with pytest.raises(OutputError):
+            run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"])
+    assert len(list((tmp_path / ".unfinished").glob("*.safetensors"))) == 1  # older ones are removed
+    (tmp_path / "masks.partial" / ".00008.1.partial.png").write_text("left by a process that was killed")
+    report = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
+    assert report.frames_done_now == 4
+    assert masks(tmp_path) == whole
+
+
+def test_a_damaged_checkpoint_is_refused(scene, clip, tmp_path):
+    with pytest.raises(Interrupted):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, progress=stopping_after(3))
+    (tmp_path / ".unfinished" / "3.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"3\.safetensors is no saved session"):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=True)
+
+
+def test_an_output_that_is_a_file_is_refused(scene, clip, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="exists already"):
+        run(open_video(clip), {0: scene.labels[0]}, tmp_path / "out", QUICKLY)
+    with pytest.raises(OutputError, match="out is a file; a folder of that name is needed"):
+        run(open_video(clip), {0: scene.labels[0]}, tmp_path / "out", QUICKLY, overwrite=True)
