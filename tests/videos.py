@@ -18,8 +18,6 @@ from onemask.video.frames import DecodeError, Frame, Video, VideoInfo
 HEIGHT, WIDTH, FRAMES = 96, 128, 12
 QUICK = {"memory": 8, "first_samples": 2}  # options of the default method
 
-torch.set_num_threads(1)  # on pictures this small, threads only wait for each other
-
 
 def label_maps(frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH, ids: Sequence[int] = (1,)) -> np.ndarray:
     """(T, H, W) uint16: a disc that moves to the right for each id, one above the other."""
@@ -58,7 +56,7 @@ class Scene:
 
 
 def write_video(path: Path, images: np.ndarray, *, codec: str = "libx264", sound: bool = False) -> Path:
-    """Every frame a key frame, so that damage stays where it was done."""
+    """H.264 unless said otherwise; every frame a key frame, so that damage stays where it was done."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=24, options={"crf": "12", "g": "1"})
         stream.height, stream.width = images.shape[1:3]
@@ -151,14 +149,3 @@ class Still(Method):
     def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> StillMemory:
         assert isinstance(memory, StillMemory)
         return StillMemory(memory.logits, memory.age + 1)
-
-
-@dataclass(frozen=True)
-class StillConfig:
-    """Lets `onemask.load` and the command line build `Still` by name."""
-
-    strength: int = 8
-    needs_weights: bool = False
-
-    def build(self, *, pretrained: bool = True) -> Still:
-        return Still()

@@ -1,0 +1,216 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onemask.data.davis import Sequence
+from onemask.errors import InputError, OutputError
+from onemask.evaluation.evaluate import evaluate, first_annotations
+from onemask.settings import Settings
+from onemask.video.masks import read_mask, write_mask
+from videos import QUICK, Scene, write_images
+
+QUICKLY = Settings(options=QUICK, size=64, device="cpu")
+FRAMES = 5
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A dataset in DAVIS layout with three sequences; in the last an object appears in the third frame."""
+    root = tmp_path_factory.mktemp("davis")
+    for name, ids in (("one", (1,)), ("two", (1, 2)), ("late", (1, 3))):
+        scene = Scene.of(frames=FRAMES, ids=ids)
+        labels = scene.labels.copy()
+        if name == "late":
+            labels[:2][labels[:2] == 3] = 0
+        write_images(root / "JPEGImages" / "480p" / name, scene.images)
+        for index, label_map in enumerate(labels):
+            write_mask(root / "Annotations" / "480p" / name / f"{index:05d}.png", label_map)
+    write_list(root, 2017, "val", ["one", "two", "late"])
+    write_list(root, 2016, "val", ["one", "two"])
+    return root
+
+
+def write_list(root: Path, year: int, split: str, names: list[str]) -> None:
+    (root / "ImageSets" / str(year)).mkdir(parents=True, exist_ok=True)
+    (root / "ImageSets" / str(year) / f"{split}.txt").write_text("\n".join(names))
+
+
+def written(out: Path) -> dict[str, int]:
+    """When each prediction was written."""
+    return {str(p.relative_to(out)): p.stat().st_mtime_ns for p in sorted((out / "predictions").rglob("*.png"))}
+
+
+def rows(out: Path) -> list[tuple[str, int]]:
+    return [(row["sequence"], row["object"]) for row in json.loads((out / "scores.json").read_text())["rows"]]
+
+
+# What it leaves ------------------------------------------------------------------------------------------------------
+
+
+def test_davis_2017_scores_each_object(root, tmp_path):
+    evaluation = evaluate(root, tmp_path, QUICKLY, protocol="davis2017")
+    *lines, speed = evaluation.table().splitlines()
+    assert [tuple(line.split()[:2]) for line in lines[1:-1]] == [
+        ("one", "1"),
+        ("two", "1"),
+        ("two", "2"),
+        ("late", "1"),
+        ("late", "3"),
+    ]
+    assert lines[-1].startswith("global")
+    assert f"({1000 * evaluation.seconds_per_frame:.0f} ms a frame)" in speed
+    assert 0.1 < evaluation.scores.J_and_F < 1
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "asked.json",
+        "predictions",
+        "times",
+        "sheets",
+        "scores.json",
+        "scores.csv",
+    }
+    assert len(written(tmp_path)) == 3 * FRAMES
+    assert Image.open(tmp_path / "sheets" / "two.png").width > 128
+
+
+def test_davis_2016_takes_all_objects_as_one(root, tmp_path):
+    evaluate(root, tmp_path, QUICKLY, protocol="davis2016")
+    assert rows(tmp_path) == [("one", 1), ("two", 1)]
+    first = read_mask(tmp_path / "predictions" / "two" / "00000.png").labels
+    truth = read_mask(root / "Annotations" / "480p" / "two" / "00000.png").labels
+    assert np.array_equal(first, (truth > 0).astype(np.uint8))
+
+
+def test_the_report_says_what_ran_where_and_how_long_it_took(root, tmp_path):
+    evaluation = evaluate(root, tmp_path, QUICKLY, protocol="davis2017", sequences=["one"])
+    report = json.loads((tmp_path / "scores.json").read_text())
+    asked, ran_on, times = report["asked"], report["ran_on"], report["times"]["one"]
+    assert (asked["protocol"], asked["split"], asked["method"], asked["size"]) == ("davis2017", "val", "frtm-lite", 64)
+    assert (asked["options"]["memory"], asked["options"]["update_every"]) == (8, 8)
+    assert (ran_on["device"], ran_on["precision"]) == ("cpu", "float32")
+    assert {"python", "torch", "timm", "numpy", "av"} <= set(ran_on)
+    assert times["later_frames"] == FRAMES - 1
+    assert report["seconds_per_frame"] == evaluation.seconds_per_frame == times["later"] / (FRAMES - 1) > 0
+    assert report["global"] == evaluation.scores.figures
+    with (tmp_path / "scores.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["sequence"], row["object"], float(row["J-Mean"])) == ("one", "1", report["rows"][0]["J-Mean"])
+
+
+def test_a_late_object_is_followed_from_its_first_annotation(root, tmp_path):
+    evaluate(root, tmp_path, QUICKLY, protocol="davis2017", sequences=["late"])
+    found = [set(np.unique(read_mask(tmp_path / f"predictions/late/{i:05d}.png").labels)) for i in range(FRAMES)]
+    assert [3 in ids for ids in found[:3]] == [False, False, True]
+    frames = json.loads((tmp_path / "scores.json").read_text())["frames"]["late"]
+    assert frames["1"]["names"] == ["00001", "00002", "00003"]
+    assert frames["3"]["names"] == ["00003"]  # its first annotation is given, the last frame is never scored
+
+
+def test_each_object_is_given_once(tmp_path):
+    maps = np.zeros((4, 2, 4), np.uint8)
+    maps[0, 0, 0], maps[1, 0, 0] = 5, 5
+    maps[1, 0, 1], maps[3] = 9, 9
+    paths = [tmp_path / f"{index}.png" for index in range(4)]
+    for path, label_map in zip(paths, maps, strict=True):
+        write_mask(path, label_map)
+    sequence = Sequence("s", tuple(paths), (*paths[:2], None, paths[3]))
+    given = first_annotations(sequence)
+    assert list(given) == [0, 1]
+    assert np.array_equal(given[0], maps[0])
+    assert np.array_equal(given[1], np.where(maps[1] == 9, 9, 0))
+
+
+# Going on ------------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_missing_is_computed(root, tmp_path):
+    evaluate(root, tmp_path, QUICKLY, protocol="davis2017", sequences=["one", "two"])
+    before, times = written(tmp_path), (tmp_path / "times" / "one.json").read_text()
+    scores = (tmp_path / "scores.csv").read_text()
+    evaluate(root, tmp_path, QUICKLY, protocol="davis2017", sequences=["one", "two"])
+    assert written(tmp_path) == before
+    assert (tmp_path / "scores.csv").read_text() == scores
+    shutil.rmtree(tmp_path / "predictions" / "two")
+    evaluate(root, tmp_path, QUICKLY, protocol="davis2017")
+    after = written(tmp_path)
+    assert len(after) == 3 * FRAMES
+    assert {name for name in before if after[name] == before[name]} == {name for name in before if "/one/" in name}
+    assert (tmp_path / "times" / "one.json").read_text() == times
+    assert rows(tmp_path)[:3] == [("one", 1), ("two", 1), ("two", 2)]
+
+
+def test_a_sequence_that_was_interrupted_is_begun_anew(root, tmp_path):
+    def stop(items, total, what):
+        for index, item in enumerate(items):
+            if (what, index) == ("two", 2):
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(root, tmp_path, QUICKLY, protocol="davis2017", progress=stop)
+    assert {name.split("/")[1] for name in written(tmp_path)} == {"one", ".two.partial"}
+    evaluate(root, tmp_path, QUICKLY, protocol="davis2017")
+    assert {name.split("/")[1] for name in written(tmp_path)} == {"one", "two", "late"}
+
+
+def test_other_settings_are_refused_until_they_may_overwrite(root, tmp_path):
+    out = tmp_path / "out"
+    evaluate(root, out, QUICKLY, sequences=["one"])
+    before = written(out)
+    other = Settings(options=QUICK | {"memory": 9}, size=80, device="cpu")
+    with pytest.raises(InputError, match=r"started with memory 8 \(now 9\), size 64 \(now 80\); choose another"):
+        evaluate(root, out, other, sequences=["one"])
+    with pytest.raises(InputError, match=r"protocol davis2016 \(now davis2017\)"):
+        evaluate(root, out, QUICKLY, protocol="davis2017")
+    copied = tmp_path / "copied"
+    shutil.copytree(root, copied)
+    with pytest.raises(InputError, match=r"dataset .* \(now .*copied\)"):
+        evaluate(copied, out, QUICKLY, sequences=["one"])
+    assert written(out) == before
+    evaluate(root, out, other, sequences=["one"], overwrite=True)
+    assert all(written(out)[name] > time for name, time in before.items())
+
+
+def test_a_folder_of_something_else_is_left_alone(root, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        evaluate(root, tmp_path, QUICKLY)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protocol": "davis2018"}, "protocol is davis2016 or davis2017, got 'davis2018'"),
+        ({"split": "train"}, "so there is no split train; there are 2016/val, 2017/val"),
+        ({"sequences": ["three"]}, "has no sequence three; it has one, two"),
+        ({"sequences": []}, "no sequence is named"),
+        ({"settings": Settings(method="nope")}, "method 'nope' is not known"),
+        ({"settings": Settings(weights="none.safetensors")}, "there is no file of weights"),
+        ({"settings": Settings(device="gpu")}, "device 'gpu' cannot be used"),
+    ],
+)
+def test_what_is_refused_leaves_no_trace(root, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(root, tmp_path / "out", **({"settings": QUICKLY} | options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_annotations_that_do_not_fit_are_named_with_their_sequence(tmp_path):
+    scene = Scene.of(frames=3)
+    for name, labels in (("small", scene.labels[:, ::2]), ("empty", scene.labels * 0)):
+        write_images(tmp_path / "JPEGImages" / "480p" / name, scene.images)
+        for index, label_map in enumerate(labels):
+            write_mask(tmp_path / "Annotations" / "480p" / name / f"{index:05d}.png", label_map)
+    write_list(tmp_path, 2017, "val", ["small", "empty"])
+    with pytest.raises(InputError, match="small: the label map of frame 0 is 48x128 but the video's frames are 96x128"):
+        evaluate(tmp_path, tmp_path / "out", QUICKLY, protocol="davis2017")
+    with pytest.raises(InputError, match="empty: no frame is annotated"):
+        evaluate(tmp_path, tmp_path / "out", QUICKLY, protocol="davis2017", sequences=["empty"])
