@@ -22,6 +22,8 @@ What the paper leaves open, and what was decided:
 - A Gauss-Newton step that would raise the loss is halved; with the paper's settings that hardly ever happens.
 - The first layer is fixed after the first frame, so samples are kept *projected* by it; the loss at full resolution
   is kept as its exact quadratic form on the scores' grid (networks.gauss_newton).
+
+Table 1 also has two rows with scores of other origin; `FRTMConfig.target` chooses them (methods.frtm_ablations).
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from ..networks.first_frame import first_frame_samples
 from ..networks.gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
 from .method import Features, Memory, Method, Prediction
 
+TARGETS = ("learned", "encoded", "finetuned")
 ENCODED_AT_ONCE = 4  # warped first frames in one batch: bounds memory, whatever the number of objects
 
 
@@ -50,10 +53,11 @@ class FRTMConfig:
     backbone: str = "resnet101"  # any timm model with features by stage
     strides: tuple[int, ...] = (4, 8, 16, 32)  # of the features that the segmentation network sees
     target_stride: int = 16  # of the features that the target model sees
-    channels: int = 96  # between the target model's layers
+    target: str = "learned"  # how scores come about: learned in flight, "encoded" (Base net) or "finetuned" (F.-T.)
+    channels: int = 96  # between the target model's layers, or the target encoder's
     width: int = 64  # channels of the segmentation network
     target_only: bool = False  # no segmentation network: the scores, enlarged, are the mask (D-only in table 1)
-    update_every: int = 8  # frames between updates of the target model; 0: never (table 1, "no update")
+    update_every: int = 8  # frames between updates of a learned target model; 0: never (table 1, "no update")
     first_iterations: tuple[int, ...] = (
         5,
         10,
@@ -70,6 +74,10 @@ class FRTMConfig:
     first_samples: int = 5  # of the annotated frame: itself, twice as heavy, and warped copies
     minimum_influence: float = 0.1  # share of the loss that target pixels have at least
     minimum_pixels: int = 10  # a frame with fewer target pixels is not learned from
+    finetune_samples: int = 20  # of the annotated frame, as first_samples, for a target that is finetuned
+    finetune_iterations: int = 100  # of Adam
+    finetune_batch: int = 4  # samples in each
+    finetune_rate: float = 1e-3  # of Adam; the paper names none, this is its rate of offline training
     seed: int = 0  # of the models' initial values and the warps; the same for every object
 
     def __post_init__(self):
@@ -80,10 +88,27 @@ class FRTMConfig:
             raise InputError("learning_rate must be in (0, 1) and first_share in [0, 1)")
         if self.update_every < 0:
             raise InputError(f"update_every must be 0 (never) or more, got {self.update_every}")
+        if self.target not in TARGETS:
+            raise InputError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
+        if self.target_only and self.target != "learned":
+            raise InputError(f"target={self.target} needs the segmentation network; set target_only=false")
+        if self.finetune_samples < 1 or self.finetune_batch < 1:
+            raise InputError(
+                "finetune_samples and finetune_batch must be 1 or more, "
+                f"got {self.finetune_samples} and {self.finetune_batch}"
+            )
+        if self.finetune_iterations < 0 or self.finetune_rate <= 0:
+            raise InputError(
+                "finetune_iterations must be 0 or more and finetune_rate above 0, "
+                f"got {self.finetune_iterations} and {self.finetune_rate}"
+            )
 
     def build(self, *, pretrained: bool = True) -> FRTM:
-        """The method; its backbone with ImageNet weights, its segmentation network untrained."""
-        return FRTM(self, pretrained=pretrained)
+        """The method; its backbone with ImageNet weights, all else that is trained offline untrained."""
+        from .frtm_ablations import EncodedTarget, FineTuned
+
+        methods = {"learned": FRTM, "encoded": EncodedTarget, "finetuned": FineTuned}
+        return methods[self.target](self, pretrained=pretrained)
 
     @property
     def needs_weights(self) -> bool:
@@ -132,7 +157,7 @@ class FRTMPrediction(Prediction):
 class FRTM(Method):
     """The whole method; all of it that is trained offline is `network`."""
 
-    memory_type = FRTMMemory
+    memory_type: type[Memory] = FRTMMemory
 
     def __init__(self, config: FRTMConfig | None = None, *, pretrained: bool = True):
         super().__init__()
@@ -153,10 +178,10 @@ class FRTM(Method):
         return FRTMFeatures(frames, target=pyramid[self.config.target_stride], shared=shared)
 
     @torch.no_grad()
-    def memorize(self, features: Features, masks: Tensor) -> FRTMMemory:
+    def memorize(self, features: Features, masks: Tensor) -> Memory:
         """Fit a model to each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
         config = self.config
-        with _full_precision(masks):
+        with full_precision(masks):
             samples = self._first_samples(features, masks)
             first, last = self._initial_model(samples.features)
             first, last = fit_two_layers(samples, first, last, config.regularisation, config.first_iterations)
@@ -164,30 +189,22 @@ class FRTM(Method):
             memory.last = self._fit_last(memory, config.first_last_iterations)
         return memory
 
-    def segment(self, features: Features, memory: Memory) -> FRTMPrediction:
+    def segment(self, features: Features, memory: Memory) -> Prediction:
         """Scores of the target model (line 5), refined (line 6)."""
         assert isinstance(features, FRTMFeatures)
         assert isinstance(memory, FRTMMemory)
-        rows, grid = len(memory), features.target.shape[-2:]
-        with _full_precision(features.target):
-            target = features.by_row(features.target.float(), rows).flatten(2)
-            projected = (memory.first @ target).unflatten(-1, grid)
-            coarse = scores(projected[:, None], memory.last)
-        if self.network is None:
-            logits = _logits_of_scores(coarse)
-        else:
-            shared = {name: features.by_row(tensor, rows) for name, tensor in features.shared.items()}
-            logits = self.network(shared, coarse)
-        return FRTMPrediction(resize(logits.float(), features.size), coarse, projected)
+        target = features.by_row(features.target.float(), len(memory))
+        coarse, projected = target_model(target, memory.first, memory.last)
+        return FRTMPrediction(self._refined(features, coarse), coarse, projected)
 
     @torch.no_grad()
-    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> FRTMMemory:
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
         """Remember the frame (line 7) and, where an object's turn has come, fit its last layer again (line 9)."""
         assert isinstance(memory, FRTMMemory)
         assert isinstance(prediction, FRTMPrediction)
         if self.config.update_every == 0:
             return memory
-        with _full_precision(masks):
+        with full_precision(masks):
             self._remember(memory, prediction, masks[:, 0] > 0.5)
             memory.age = memory.age + 1
             due = torch.nonzero(memory.age % self.config.update_every == 0)[:, 0]
@@ -198,6 +215,15 @@ class FRTM(Method):
                 memory.last = memory.last.index_copy(0, due, fitted)
         return memory
 
+    def _refined(self, features: FRTMFeatures, coarse: Tensor) -> Tensor:
+        """Scores (N, 1, h, w) -> logits (N, 1, H, W)."""
+        if self.network is None:
+            logits = _logits_of_scores(coarse)
+        else:
+            shared = {name: features.by_row(tensor, len(coarse)) for name, tensor in features.shared.items()}
+            logits = self.network(shared, coarse)
+        return resize(logits.float(), features.size)
+
     # The annotated frame ---------------------------------------------------------------------------------------------
 
     def _first_samples(self, features: Features, masks: Tensor) -> Samples:
@@ -205,7 +231,7 @@ class FRTM(Method):
         assert isinstance(features, FRTMFeatures)
         rows, copies = len(masks), self.config.first_samples - 1
         frames = features.by_row(features.frames, rows)
-        warped = [self._warped(frame, mask[0] > 0.5) for frame, mask in zip(frames, masks, strict=True)]
+        warped = [self._warped(frame, mask[0] > 0.5, copies) for frame, mask in zip(frames, masks, strict=True)]
         images = torch.cat([images for images, _ in warped])
         encoded = [self.backbone(part)[self.config.target_stride].float() for part in images.split(ENCODED_AT_ONCE)]
         original = features.by_row(features.target.float(), rows)[:, None]
@@ -221,12 +247,10 @@ class FRTM(Method):
             weights,
         )
 
-    def _warped(self, frame: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _warped(self, frame: Tensor, mask: Tensor, copies: int) -> tuple[Tensor, Tensor]:
         """A frame (3, H, W) and its mask (H, W) -> warped copies: (k, 3, H, W) in [0, 1] and (k, H, W) bool."""
         image = (frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-        images, masks = first_frame_samples(
-            np.ascontiguousarray(image), mask.cpu().numpy(), self.config.first_samples - 1, self.config.seed
-        )
+        images, masks = first_frame_samples(np.ascontiguousarray(image), mask.cpu().numpy(), copies, self.config.seed)
         frames = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2)
         return frames.to(frame.dtype) / 255, torch.from_numpy(masks).to(mask.device)
 
@@ -304,11 +328,18 @@ class FRTM(Method):
         return label_terms(labels.float(), (grid[0], grid[1]), self.config.minimum_influence)
 
 
+def target_model(x: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """D (equation 1): x (N, C, h, w) float32 under w1 (N, c, C) and w2 (N, c, 9) -> s (N, 1, h, w), w1 * x."""
+    with full_precision(x):
+        projected = (first @ x.flatten(2)).unflatten(-1, x.shape[-2:])
+        return scores(projected[:, None], last), projected
+
+
 def _logits_of_scores(coarse: Tensor) -> Tensor:
     """Scores are regressed to 0 and 1: one half is the border, and probabilities saturate a little beyond both."""
     return 10 * (coarse - 0.5)
 
 
-def _full_precision(tensor: Tensor) -> torch.autocast:
+def full_precision(tensor: Tensor) -> torch.autocast:
     """The target model is solved for in float32, whatever the networks run in."""
     return torch.autocast(tensor.device.type, enabled=False)
