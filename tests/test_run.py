@@ -17,7 +17,7 @@ from onemask.errors import InputError, Interrupted, OutputError
 from onemask.run import run
 from onemask.settings import Settings
 from onemask.video.frames import DecodeError
-from onemask.video.masks import read_mask
+from onemask.video.masks import read_label_map, read_mask
 from onemask.video.reader import open_video
 from videos import QUICK, BrokenVideo, Scene, write_images, write_video
 
@@ -132,6 +132,14 @@ def test_ids_above_254_give_16_bit_masks(tmp_path):
         assert image.mode == "I;16"
         assert np.array_equal(np.asarray(image), scene.labels[0])
     assert (tmp_path / "out" / "overlay.mp4").exists()
+
+
+def test_an_object_between_two_others_is_not_taken_for_their_soft_edge(scene, clip, tmp_path):
+    labels = np.zeros((96, 128), np.uint16)
+    labels[20:60, 20:50], labels[20:60, 50], labels[20:60, 51:80] = 3, 77, 300
+    report = run(open_video(clip), {0: labels}, tmp_path / "out", QUICKLY)
+    assert set(report.files) == {"masks", "overlay", "contact-sheet"}
+    assert np.array_equal(read_label_map(tmp_path / "out" / "masks" / "00000.png"), labels)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def _demo(options: argparse.Namespace) -> None:
     from .evaluation.measures import region_and_contour
     from .run import run
     from .video.clip import sample_clip
-    from .video.masks import read_mask
+    from .video.masks import read_label_map
     from .video.reader import open_video
 
     clip = sample_clip()
@@ -87,7 +87,7 @@ def _demo(options: argparse.Namespace) -> None:
     )
     masks = sorted(Path(report.files["masks"]).glob("*.png"))
     pairs = list(zip(masks, clip.annotations, strict=True))[1:-1]
-    scores = [region_and_contour(read_mask(path).labels > 0, truth > 0) for path, truth in pairs]
+    scores = [region_and_contour(read_label_map(path) > 0, truth > 0) for path, truth in pairs]
     region, contour = 100 * np.mean(scores, axis=0)
     print(f"J&F {(region + contour) / 2:.1f} (J {region:.1f}, F {contour:.1f}) against the clip's annotation")
     print(f"{report.frames_per_second:.2f} frames a second")

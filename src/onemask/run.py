@@ -33,7 +33,7 @@ from .propagation import Propagation
 from .session import Session
 from .settings import Progress, Settings, differences, silent
 from .video.frames import Video
-from .video.masks import palette, read_mask, write_mask
+from .video.masks import palette, read_label_map, write_mask
 from .video.sheet import write_contact_sheet
 from .video.writer import write_overlay
 
@@ -262,7 +262,7 @@ def _save_views(
     files = {}
     paths = _mask_paths(folder, video, frames)
     if "overlay" in save:
-        label_maps = (read_mask(path, void=None).labels for path in progress(paths, frames, "overlay"))
+        label_maps = (read_label_map(path) for path in progress(paths, frames, "overlay"))
         write_overlay(video, label_maps, folder.overlay, palette())
         files["overlay"] = str(folder.overlay)
     if "contact-sheet" in save:

@@ -125,6 +125,16 @@ def write_mask(path: str | Path, labels: np.ndarray) -> None:
         image.save(temporary, format="PNG", compress_level=6, compress_type=zlib.Z_RLE)
 
 
+def read_label_map(path: str | Path) -> np.ndarray:
+    """Read what `write_mask` wrote, value by value: (H, W) uint8 or uint16."""
+    path = Path(path)
+    try:
+        image = _load(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error.__cause__
+    return np.array(image) if image.mode == "P" else _grey_values(image)
+
+
 def _image_of(labels: np.ndarray) -> Image.Image:
     if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "bui":
         came = f"{labels.dtype} of shape {labels.shape}"

@@ -11,7 +11,7 @@ import numpy as np
 from ..files import written_whole
 from .drawing import contact_sheet, overlay
 from .frames import Video
-from .masks import palette, read_mask
+from .masks import palette, read_label_map
 
 SHEET_FRAMES = 16
 
@@ -24,7 +24,7 @@ def write_contact_sheet(
     masks: a PNG for every frame of the video, in order. captions: one for every frame; None: the frames' names.
     """
     indices = np.unique(np.linspace(0, len(masks) - 1, min(SHEET_FRAMES, len(masks))).round().astype(int)).tolist()
-    views = [overlay(video.frame(i).image, read_mask(masks[i], void=None).labels, palette()) for i in indices]
+    views = [overlay(video.frame(i).image, read_label_map(masks[i]), palette()) for i in indices]
     named = [masks[i].stem if captions is None else captions[i] for i in indices]
     with written_whole(path) as temporary:
         cv2.imwrite(str(temporary), contact_sheet(views, named)[..., ::-1])
