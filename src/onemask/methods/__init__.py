@@ -79,8 +79,8 @@ def load(name: str = DEFAULT, *, weights: str | Path | None = None, **options: A
         return _with_weights(chosen.build(pretrained=False), Path(weights))
     if chosen.needs_weights:
         raise InputError(
-            f"no trained weights ship for {name} with these options; give a file of weights, or, for the target "
-            "model alone, which needs none, set target_only=true"
+            f"no trained weights ship for {name} with these options; give a file of weights, or choose options that "
+            f"need none (`onemask methods {name}` lists them; target_only=true is FRTM's)"
         )
     return chosen.build()
 
