@@ -58,8 +58,8 @@ def moving_shapes(
             row, column = divmod(index, columns)
             angle = 0.15 * t + index
             middle = np.array([(row + 0.5) * cell_height, (column + 0.5) * cell_width])
-            y, x = middle + 0.18 * side * np.array([np.sin(angle), np.cos(angle)])
-            mask = _shape(size, y, x, 0.29 * side, square=index % 2 == 1)
+            y, x = middle + 0.14 * side * np.array([np.sin(angle), np.cos(angle)])
+            mask = _shape(size, y, x, 0.34 * side, square=index % 2 == 1)
             colour = 255 * np.array(colorsys.hsv_to_rgb(index / objects, 0.9, 0.9))
             frame[mask] = (0.85 * colour + 0.15 * grain[mask]).astype(np.uint8)
             label_map[mask] = index + 1
@@ -69,7 +69,7 @@ def moving_shapes(
 
 
 def _texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    coarse, fine = rng.uniform(60, 160, (7, 9)), rng.uniform(-20, 20, size)
+    coarse, fine = rng.uniform(60, 160, (7, 9)), rng.uniform(-8, 8, size)
     grey = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC) + fine
     return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
 

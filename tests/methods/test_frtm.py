@@ -1,0 +1,263 @@
+"""FRTM's memory of samples and its updates, against section 3.4 of the paper worked by hand."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import Tensor
+
+from onemask.errors import InputError
+from onemask.methods.frtm import FAST, FRTM, LITE, PAPER, FRTMConfig, FRTMFeatures, FRTMMemory
+from onemask.networks.gauss_newton import Samples, fit_last_layer
+
+SIZE = (64, 96)
+ETA = 0.1
+
+
+@pytest.fixture(scope="module")
+def clip(make_clip):
+    return make_clip(30, 2, SIZE)
+
+
+@pytest.fixture(scope="module")
+def encode(clip):
+    """A method and a frame's number -> features."""
+
+    def encoded(method: FRTM, number: int) -> FRTMFeatures:
+        with torch.no_grad():
+            return method.encode(torch.from_numpy(clip.frames[number]).permute(2, 0, 1)[None].float() / 255)
+
+    return encoded
+
+
+@pytest.fixture(scope="module")
+def masks(clip):
+    """A frame's number and some ids -> masks (N, 1, H, W)."""
+
+    def of(number: int, *ids: int) -> Tensor:
+        return torch.stack([torch.from_numpy(clip.label_maps[number] == i)[None] for i in ids]).float()
+
+    return of
+
+
+@pytest.fixture
+def build(make_frtm):
+    def built(**options: object) -> FRTM:
+        return make_frtm(target_only=True, **options).eval()
+
+    return built
+
+
+@pytest.fixture
+def learn(encode, masks):
+    """One more frame: segment it, and update with the true masks, or with those given."""
+
+    def learned(method: FRTM, memory: FRTMMemory, number: int, *ids: int, seen: Tensor | None = None) -> FRTMMemory:
+        features = encode(method, number)
+        prediction = method.segment(features, memory)
+        return method.update(memory, features, prediction, masks(number, *ids) if seen is None else seen)
+
+    return learned
+
+
+def pixels_on(count: int) -> Tensor:
+    """A mask (1, 1, H, W) of so many pixels."""
+    mask = torch.zeros(SIZE)
+    mask.view(-1)[2000 : 2000 + count] = 1
+    return mask[None, None]
+
+
+class TestAnnotatedFrame:
+    def test_the_frame_itself_is_twice_as_heavy_as_a_warped_copy(self, build, encode, masks):
+        method = build(first_samples=4)
+        memory = method.memorize(encode(method, 0), masks(0, 1, 2))
+        wanted = torch.tensor([2, 1, 1, 1, 0, 0, 0, 0]) / 5
+        assert torch.allclose(memory.weights, wanted.expand(2, 8))
+        assert memory.age.tolist() == [0, 0]
+
+    def test_the_first_sample_is_the_frame_under_the_first_layer(self, build, encode, masks):
+        method = build()
+        features = encode(method, 0)
+        memory = method.memorize(features, masks(0, 1))
+        wanted = torch.einsum("cf,fhw->chw", memory.first[0], features.target[0])
+        assert torch.allclose(memory.projected[0, 0], wanted, atol=1e-4)
+
+    def test_the_seed_decides(self, build, encode, masks):
+        def memorized(seed: int) -> FRTMMemory:
+            method = build(seed=seed)
+            return method.memorize(encode(method, 0), masks(0, 1))
+
+        one, again, other = memorized(3), memorized(3), memorized(4)
+        assert all(torch.equal(getattr(one, f.name), getattr(again, f.name)) for f in fields(one))
+        assert not torch.equal(one.first, other.first)
+
+    def test_scores_are_high_on_the_target_and_low_elsewhere(self, build, encode, masks):
+        method = build(first_samples=1)
+        features, mask = encode(method, 0), masks(0, 1)
+        logits = method.segment(features, method.memorize(features, mask)).logits
+        assert logits[mask > 0].mean() > 0 > logits[mask == 0].mean()
+
+
+class TestWeights:
+    def test_follow_section_3_4(self, build, encode, masks, learn):
+        """Relative to the annotated frame's 1, new samples weigh eta, eta / (1 - eta), eta / (1 - eta)^2, ..."""
+        method = build()
+        memory = method.memorize(encode(method, 0), masks(0, 1))
+        relative = [2 / 3, 1 / 3]
+        for number in range(1, 6):
+            memory = learn(method, memory, number, 1)
+            relative.append(ETA / (1 - ETA) ** (number - 1))
+            wanted = [w / sum(relative) for w in relative] + [0.0] * (6 - number)
+            assert memory.weights[0].tolist() == pytest.approx(wanted, rel=1e-5)
+
+    def test_the_first_new_samples_worked_by_hand(self, build, encode, masks, learn):
+        method = build()
+        memory = learn(method, method.memorize(encode(method, 0), masks(0, 1)), 1, 1)
+        assert memory.weights[0, :3].tolist() == pytest.approx([20 / 33, 10 / 33, 1 / 11], rel=1e-5)
+        memory = learn(method, memory, 2, 1)
+        # 1/11 / 0.9 = 10/99 joins a sum of 1: all are divided by 109/99.
+        assert memory.weights[0, :4].tolist() == pytest.approx([60 / 109, 30 / 109, 9 / 109, 10 / 109], rel=1e-5)
+
+    def test_a_full_memory_gives_up_its_lightest_sample(self, build, encode, masks, learn):
+        method = build(memory=4)
+        memory = method.memorize(encode(method, 0), masks(0, 1))
+        relative = [2 / 3, 1 / 3, 0.0, 0.0]
+        replaced = []
+        for number in range(1, 25):
+            before = memory.clone()
+            memory = learn(method, memory, number, 1)
+            lightest = min(range(4), key=relative.__getitem__)
+            relative[lightest] = ETA / (1 - ETA) ** (number - 1)
+            changed = (memory.projected != before.projected).flatten(2).any(2)[0]
+            assert changed.nonzero().flatten().tolist() == [lightest]
+            assert memory.weights[0].tolist() == pytest.approx([w / sum(relative) for w in relative], rel=1e-4)
+            replaced.append(lightest)
+        assert replaced[:4] == [2, 3, 2, 3]
+        assert set(replaced) == {0, 1, 2, 3}  # in the end even the annotated frame goes
+
+    def test_with_a_first_share_the_annotated_frame_stays(self, build, encode, masks, learn):
+        method = build(memory=4, first_share=0.5)
+        memory = method.memorize(encode(method, 0), masks(0, 1))
+        before = memory.clone()
+        for number in range(1, 25):
+            memory = learn(method, memory, number, 1)
+        assert torch.equal(memory.projected[:, :2], before.projected[:, :2])
+        assert memory.weights[0, :2].sum() < 0.5  # by section 3.4 alone; only updates raise it
+
+    @pytest.mark.parametrize("first_share", [0.0, 0.25, 0.75])
+    def test_an_update_solves_with_at_least_the_first_share(self, build, encode, masks, learn, first_share):
+        method = build(memory=6, first_share=first_share, update_every=16)
+        memory = method.memorize(encode(method, 0), masks(0, 1))
+        for number in range(1, 16):
+            memory = learn(method, memory, number, 1)
+        before = memory.last.clone()
+        memory = learn(method, memory, 16, 1)
+
+        first, later = memory.weights[:, :2], memory.weights[:, 2:]
+        assert 0.25 < first.sum() < 0.75
+        raised = torch.cat([first / first.sum() * first_share, later / later.sum() * (1 - first_share)], 1)
+        weights = raised if first_share > first.sum() else memory.weights
+        samples = Samples(memory.projected, memory.quadratic, memory.linear, weights)
+        wanted = fit_last_layer(samples, before, method.config.regularisation[1], method.config.update_iterations)
+        assert not torch.allclose(memory.last, before, rtol=1e-3)
+        assert torch.allclose(memory.last, wanted, rtol=1e-3, atol=1e-4)
+
+
+class TestUpdates:
+    def test_come_with_every_eighth_frame_of_a_row(self, build, encode, masks, learn):
+        method = build()
+        memory = method.memorize(encode(method, 0), masks(0, 1))
+        fitted: dict[int, list[int]] = {0: [], 1: []}
+        for number in range(1, 25):
+            if number == 4:  # the second object is annotated here, and counts from here
+                memory = memory.join(method.memorize(encode(method, 3), masks(3, 2)))
+            before = memory.last.clone()
+            memory = learn(method, memory, number, *((1, 2) if number >= 4 else (1,)))
+            for row in (memory.last != before).flatten(1).any(1).nonzero().flatten().tolist():
+                fitted[row].append(number)
+        assert fitted == {0: [8, 16, 24], 1: [11, 19]}
+        assert memory.age.tolist() == [24, 21]
+
+    def test_leave_the_first_layer_as_it_is(self, build, encode, masks, learn):
+        method = build(update_every=1)
+        memory = method.memorize(encode(method, 0), masks(0, 1))
+        first, last = memory.first.clone(), memory.last.clone()
+        memory = learn(method, memory, 1, 1)
+        assert torch.equal(memory.first, first)
+        assert not torch.equal(memory.last, last)
+
+    def test_never_where_update_every_is_0(self, build, encode, masks, learn):
+        method = build(update_every=0)
+        memory = method.memorize(encode(method, 0), masks(0, 1))
+        before = memory.clone()
+        for number in range(1, 10):
+            memory = learn(method, memory, number, 1)
+        assert all(torch.equal(getattr(memory, f.name), getattr(before, f.name)) for f in fields(memory))
+
+    @pytest.mark.parametrize(("count", "learned"), [(0, False), (9, False), (10, True)])
+    def test_a_frame_with_few_target_pixels_is_not_learned_from(self, build, encode, masks, learn, count, learned):
+        method = build()
+        memory = method.memorize(encode(method, 0), masks(0, 1))
+        before = memory.clone()
+        memory = learn(method, memory, 1, seen=0.51 * pixels_on(count))
+        for name in ("projected", "quadratic", "linear", "weights", "next_weight"):
+            assert torch.equal(getattr(memory, name), getattr(before, name)) != learned
+        assert memory.age.tolist() == [1]
+
+    def test_probabilities_of_one_half_and_less_are_no_target(self, build, encode, masks, learn):
+        method = build()
+        memory = method.memorize(encode(method, 0), masks(0, 1))
+        before = memory.clone()
+        memory = learn(method, memory, 1, seen=0.5 * pixels_on(1000))
+        assert torch.equal(memory.weights, before.weights)
+
+    def test_only_the_row_that_sees_its_target_learns(self, build, encode, masks, learn):
+        method = build()
+        memory = method.memorize(encode(method, 0), masks(0, 1, 2))
+        before = memory.clone()
+        memory = learn(method, memory, 1, seen=torch.cat([pixels_on(3), pixels_on(300)]))
+        assert torch.equal(memory.weights[0], before.weights[0])
+        assert memory.weights[1, 2] == pytest.approx(1 / 11, rel=1e-5)
+
+
+class TestConfigurations:
+    def test_of_the_paper(self):
+        """Sections 3.4 and 3.5, and supplement 6."""
+        assert PAPER.backbone == "resnet101"
+        assert (PAPER.strides, PAPER.target_stride) == ((4, 8, 16, 32), 16)
+        assert (PAPER.channels, PAPER.width) == (96, 64)
+        assert PAPER.first_iterations == (5, 10, 10, 10, 10)
+        assert (PAPER.update_iterations, PAPER.update_every) == (10, 8)
+        assert (PAPER.learning_rate, PAPER.memory, PAPER.minimum_influence) == (0.1, 80, 0.1)
+        assert (PAPER.first_samples, PAPER.regularisation, PAPER.minimum_pixels) == (5, (1e-4, 1e-2), 10)
+        assert not PAPER.target_only
+        assert PAPER.first_share == 0
+
+    def test_fast_differs_in_the_backbone_and_the_iterations_alone(self):
+        differing = {f.name for f in fields(FRTMConfig) if getattr(FAST, f.name) != getattr(PAPER, f.name)}
+        assert differing == {"backbone", "first_iterations", "first_last_iterations", "update_iterations"}
+        assert FAST.backbone == "resnet18"
+        assert FAST.first_iterations == (5, 10, 10, 10)
+        assert (FAST.first_last_iterations, FAST.update_iterations) == (5, 5)
+
+    def test_lite_needs_neither_a_download_nor_trained_weights(self):
+        assert LITE.backbone == "tf_efficientnet_lite0"
+        assert not LITE.needs_weights
+        assert PAPER.needs_weights
+        assert FAST.needs_weights
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"first_samples": 0}, r"first_samples must be 1\.\.memory \(80\), got 0"),
+            ({"memory": 4}, r"first_samples must be 1\.\.memory \(4\), got 5"),
+            ({"learning_rate": 1.0}, r"learning_rate must be in \(0, 1\)"),
+            ({"first_share": 1.0}, r"first_share in \[0, 1\)"),
+            ({"update_every": -1}, r"update_every must be 0 \(never\) or more, got -1"),
+        ],
+    )
+    def test_what_cannot_work_is_refused(self, options, message):
+        with pytest.raises(InputError, match=message):
+            FRTMConfig(**options)
