@@ -161,8 +161,7 @@ class TestWeights:
         weights = raised if first_share > first.sum() else memory.weights
         samples = Samples(memory.projected, memory.quadratic, memory.linear, weights)
         wanted = fit_last_layer(samples, before, method.config.regularisation[1], method.config.update_iterations)
-        assert not torch.allclose(memory.last, before, rtol=1e-3)
-        assert torch.allclose(memory.last, wanted, rtol=1e-3, atol=1e-4)
+        assert (memory.last - wanted).norm() < 0.01 * (wanted - before).norm()  # float32, ten iterations
 
 
 class TestUpdates:
