@@ -181,16 +181,29 @@ class TestNeighbourhoods:
 
 
 class TestLastLayer:
+    @pytest.mark.parametrize("whiten", [False, True])
     @pytest.mark.parametrize("seed", range(3))
-    def test_equals_the_dense_solution_at_full_resolution(self, seed):
+    def test_equals_the_dense_solution_at_full_resolution(self, seed, whiten):
         problem = random_problem(seed)
         first, last = starts(problem)
-        found = fit_last_layer(projected(samples_of(problem), first), last, REGULARISATION[1], 300)
+        found = fit_last_layer(projected(samples_of(problem), first), last, REGULARISATION[1], 300, whiten=whiten)
 
         at_zero = torch.zeros_like(problem.last)  # the residuals are linear in the last layer
         jacobian = torch.func.jacfwd(lambda w: problem.residuals(problem.first, w))(at_zero).flatten(1)
         wanted = torch.linalg.lstsq(jacobian, -problem.residuals(problem.first, at_zero)[:, None]).solution
         assert relative(found.flatten(), wanted.flatten()) < 1e-5
+
+    def test_whitening_gets_further_where_channels_are_unequal_and_alike(self):
+        problem = random_problem(7)
+        problem.features *= torch.logspace(-2, 1, problem.features.shape[1])[:, None, None]
+        problem.features[:, 1] += 10 * problem.features[:, 0]
+        first, last = starts(problem)
+        samples = projected(samples_of(problem), first)
+        plain, whitened = (
+            problem.loss(first[0], fit_last_layer(samples, last, REGULARISATION[1], 10, whiten=whiten)[0])
+            for whiten in (False, True)
+        )
+        assert whitened < plain
 
     def test_ten_iterations_from_the_solution_stay_there(self):
         problem = random_problem(5)
@@ -270,6 +283,14 @@ class TestRows:
         for row, problem in enumerate(problems):
             of_row = projected(samples_of(problem), first[row : row + 1])
             alone = fit_last_layer(of_row, last[row : row + 1], REGULARISATION[1], 10)
+            assert relative(together[row], alone[0]) < 1e-7
+
+    def test_a_whitened_last_layer_together_equals_alone(self, problems):
+        first, last = starts(*problems)
+        together = fit_last_layer(projected(samples_of(*problems), first), last, REGULARISATION[1], 10, whiten=True)
+        for row, problem in enumerate(problems):
+            of_row = projected(samples_of(problem), first[row : row + 1])
+            alone = fit_last_layer(of_row, last[row : row + 1], REGULARISATION[1], 10, whiten=True)
             assert relative(together[row], alone[0]) < 1e-7
 
     def test_samples_of_no_weight_have_no_influence(self, problems):

@@ -61,6 +61,7 @@ class FRTMConfig:
     first_iterations: tuple[int, ...] = (5, 10, 10, 10, 10)  # conjugate gradient's, of each Gauss-Newton step
     first_last_iterations: int = 10  # on the last layer alone, after those
     update_iterations: int = 10  # on the last layer, in an update
+    whiten: bool = False  # precondition updates by the features' moments: better converged; the paper does not
     regularisation: tuple[float, float] = (1e-4, 1e-2)  # of the first and the last layer
     memory: int = 80  # samples an object
     learning_rate: float = 0.1  # share of the newest sample among the weights
@@ -303,7 +304,8 @@ class FRTM(Method):
 
     def _fit_last(self, memory: FRTMMemory, iterations: int) -> Tensor:
         samples = Samples(memory.projected, memory.quadratic, memory.linear, self._solving_weights(memory.weights))
-        return fit_last_layer(samples, memory.last, self.config.regularisation[1], iterations)
+        config = self.config
+        return fit_last_layer(samples, memory.last, config.regularisation[1], iterations, whiten=config.whiten)
 
     def _solving_weights(self, weights: Tensor) -> Tensor:
         """The samples' weights with the annotated frame raised to `first_share`, where it has fallen below."""

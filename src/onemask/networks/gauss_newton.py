@@ -121,6 +121,7 @@ def _pull(samples: Samples, score: Tensor) -> Tensor:
 # Solving --------------------------------------------------------------------------------------------------------------
 
 Regularisation = tuple[float, float]  # of the first and of the last layer
+Precondition = Callable[[Tensor], Tensor]  # residuals (N, D) -> directions (N, D)
 
 
 def data_loss(samples: Samples, score: Tensor) -> Tensor:
@@ -190,11 +191,17 @@ def _gauss_newton_step(
 
     residual = samples.linear * samples.weights[:, :, None, None] - _pull(samples, scores(projected, last))
     descent = gradient(residual) - penalty * pack(first, last)
-    return unpack(conjugate_gradient(curvature, descent, penalty, iterations))
+    return unpack(conjugate_gradient(curvature, descent, _divided_by(penalty), iterations))
 
 
-def fit_last_layer(samples: Samples, last: Tensor, regularisation: float, iterations: int) -> Tensor:
-    """Conjugate gradient on w2 (N, c, 9) alone, from where it stands; samples hold *projected* features."""
+def fit_last_layer(
+    samples: Samples, last: Tensor, regularisation: float, iterations: int, *, whiten: bool = False
+) -> Tensor:
+    """Conjugate gradient on w2 (N, c, 9) alone, from where it stands; samples hold *projected* features.
+
+    whiten: precondition by the second moments of the features instead of the regularisation alone. Channels are far
+    from independent and of equal size, so this gets as far in ten iterations as the other does in many times more.
+    """
 
     def curvature(vector: Tensor) -> Tensor:
         step = vector.view_as(last)
@@ -203,21 +210,36 @@ def fit_last_layer(samples: Samples, last: Tensor, regularisation: float, iterat
 
     residual = samples.linear * samples.weights[:, :, None, None] - _pull(samples, scores(samples.features, last))
     descent = (_last_gradient(samples.features, residual) - regularisation * last).flatten(1)
-    penalty = last.new_full((last[0].numel(),), regularisation)
-    return last + conjugate_gradient(curvature, descent, penalty, iterations).view_as(last)
+    precondition = _whitening(samples, regularisation) if whiten else _divided_by(regularisation)
+    return last + conjugate_gradient(curvature, descent, precondition, iterations).view_as(last)
+
+
+def _divided_by(diagonal: Tensor | float) -> Precondition:
+    return lambda residual: residual / diagonal
+
+
+def _whitening(samples: Samples, regularisation: float) -> Precondition:
+    """The inverse of each row's second moments of projected features, the same for all nine places of w2."""
+    mass = (samples.quadratic.sum(2) * samples.weights[:, :, None, None]).clamp(min=0)
+    flat, channels = samples.features.flatten(3), samples.features.shape[2]
+    moments = ((flat * mass.flatten(2)[:, :, None]) @ flat.transpose(2, 3)).sum(1)
+    diagonal = moments.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
+    ridge = (regularisation + 1e-4 * diagonal) * torch.eye(channels, dtype=flat.dtype, device=flat.device)
+    factor = torch.linalg.cholesky(moments + ridge)
+    return lambda residual: torch.cholesky_solve(residual.unflatten(1, (channels, 9)), factor).flatten(1)
 
 
 def conjugate_gradient(
-    curvature: Callable[[Tensor], Tensor], target: Tensor, preconditioner: Tensor, iterations: int
+    curvature: Callable[[Tensor], Tensor], target: Tensor, precondition: Precondition, iterations: int
 ) -> Tensor:
     """Solve curvature(v) = target for every row on its own, from v = 0, by preconditioned conjugate gradient.
 
-    target (N, D); preconditioner (D,): the diagonal that residuals are divided by. Directions are mixed by the
+    target (N, D); precondition: an easy approximation of the inverse of curvature. Directions are mixed by the
     Polak-Ribiere rule, not below 0, which restarts where rounding has spoilt conjugacy.
     """
     solution = torch.zeros_like(target)
     residual = target
-    towards = residual / preconditioner
+    towards = precondition(residual)
     direction, slope = towards, (residual * towards).sum(1, keepdim=True)
     for _ in range(iterations):
         bent = curvature(direction)
@@ -225,7 +247,7 @@ def conjugate_gradient(
         length = torch.where(bend > 0, (direction * residual).sum(1, keepdim=True) / bend, 0.0)
         solution = solution + length * direction
         previous, residual = residual, residual - length * bent
-        towards = residual / preconditioner
+        towards = precondition(residual)
         mix = ((residual - previous) * towards).sum(1, keepdim=True) / slope.clamp(min=torch.finfo(slope.dtype).tiny)
         slope = (residual * towards).sum(1, keepdim=True)
         direction = towards + mix.clamp(min=0) * direction

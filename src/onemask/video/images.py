@@ -97,9 +97,7 @@ def images_in(folder: Path) -> list[Path]:
     """List a folder's image files in natural order. Raises InputError if it holds none."""
     paths = [path for path in folder.iterdir() if is_image(path) and not path.name.startswith(".")]
     if not paths:
-        raise InputError(
-            f"{folder} holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
+        raise InputError(f"{folder} holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return sorted(paths, key=natural_key)
 
 
@@ -140,9 +138,7 @@ def _as_rgb(image: Image.Image) -> np.ndarray:
         grey = _eight_bits(np.asarray(image))
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode == "F":
-        raise ValueError(
-            "its pixels are floating-point numbers, which have no agreed range: save it with 8 bits"
-        )
+        raise ValueError("its pixels are floating-point numbers, which have no agreed range: save it with 8 bits")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
