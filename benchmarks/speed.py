@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import statistics
 import time
 from functools import partial
 
@@ -58,27 +57,33 @@ def backbone_call(session: Session, frame: np.ndarray):
 
 
 def measure(name: str, options: dict[str, str], counts: list[int], frames: list[np.ndarray], device: str) -> None:
-    """Print a row for each number of objects. Whole cycles of frames, so that every row holds its share of updates."""
-    chosen = configuration(name, options)
-    one = None
-    for count in counts:
-        session = Session(chosen.build(), device=device)
+    """Print a row for each number of objects.
+
+    All are measured in turns, eight frames at a time (so that each turn holds its share of updates), each frame beside
+    the backbone alone: what else the machine does falls on all alike. Medians over the turns.
+    """
+    method = configuration(name, options).build()
+    sessions = {count: Session(method, device=device) for count in counts}
+    for count, session in sessions.items():
         session.annotate(frames[0], objects_over(frames[0], count))
-        alone = backbone_call(session, frames[0])
-        for frame in frames[1:9]:  # warm up, and one update
-            session.step(frame)
-            alone()
-        method, backbone = [], []
-        for start in range(1, 33, 8):
-            cycle = frames[start : start + 8]
-            method.append(statistics.mean(elapsed(partial(session.step, frame), session.device) for frame in cycle))
-            backbone.append(statistics.mean(elapsed(alone, session.device) for _ in cycle))
-        frame_time, backbone_time = statistics.median(method), statistics.median(backbone)
-        one = frame_time if one is None else one
+    alone = backbone_call(sessions[counts[0]], frames[0])
+    times = {count: [] for count in counts}
+    for start in [1, *range(1, 33, 8), *range(1, 33, 8)]:
+        for count, session in sessions.items():
+            turn = [
+                (elapsed(partial(session.step, frame), session.device), elapsed(alone, session.device))
+                for frame in frames[start : start + 8]
+            ]
+            times[count].append(np.mean(turn, axis=0))
+    medians = {count: np.median(turns[1:], axis=0) for count, turns in times.items()}  # the first warms up
+    for count, (frame_time, backbone_time) in medians.items():
+        ratio = np.median([frame / backbone for frame, backbone in times[count][1:]])
+        over_first = np.median(
+            [turn[0] / first[0] for turn, first in zip(times[count], times[counts[0]], strict=True)][1:]
+        )
         print(
             f"{name:10} {' '.join(f'{k}={v}' for k, v in options.items()) or 'default':22} {count:7d} "
-            f"{1000 * backbone_time:9.0f} {1000 * frame_time:9.0f} {frame_time / backbone_time:8.2f} "
-            f"{frame_time / one:11.2f} {1 / frame_time:8.1f}",
+            f"{1000 * backbone_time:9.0f} {1000 * frame_time:9.0f} {ratio:8.2f} {over_first:11.2f} {1 / frame_time:8.1f}",
             flush=True,
         )
 

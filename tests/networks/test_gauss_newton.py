@@ -279,11 +279,12 @@ class TestRows:
     def test_last_layers_together_equal_last_layers_alone(self, problems):
         first, last = starts(*problems)
         samples = projected(samples_of(*problems), first)
-        together = fit_last_layer(samples, last, REGULARISATION[1], 10)
+        # Five iterations: each makes the rounding of sums, whose order a batch may change, some thirty times larger.
+        together = fit_last_layer(samples, last, REGULARISATION[1], 5)
         for row, problem in enumerate(problems):
             of_row = projected(samples_of(problem), first[row : row + 1])
-            alone = fit_last_layer(of_row, last[row : row + 1], REGULARISATION[1], 10)
-            assert relative(together[row], alone[0]) < 1e-7
+            alone = fit_last_layer(of_row, last[row : row + 1], REGULARISATION[1], 5)
+            assert relative(together[row], alone[0]) < 1e-11
 
     def test_a_whitened_last_layer_together_equals_alone(self, problems):
         first, last = starts(*problems)

@@ -110,7 +110,7 @@ def scores(features: Tensor, last: Tensor) -> Tensor:
 def _last_gradient(features: Tensor, pull: Tensor) -> Tensor:
     """The adjoint of `scores` in w2: projected features and a pull (N, K, h, w) on their scores -> (N, c, 9)."""
     spread = neighbours(pull).flip(-3).flatten(3)  # flipped: a cell's pull reaches neighbour -a
-    return (features.flatten(3) @ spread.transpose(2, 3)).sum(1)
+    return (spread @ features.flatten(3).transpose(2, 3)).sum(1).transpose(1, 2)
 
 
 def _pull(samples: Samples, score: Tensor) -> Tensor:
