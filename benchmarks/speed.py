@@ -78,12 +78,12 @@ def measure(name: str, options: dict[str, str], counts: list[int], frames: list[
     medians = {count: np.median(turns[1:], axis=0) for count, turns in times.items()}  # the first warms up
     for count, (frame_time, backbone_time) in medians.items():
         ratio = np.median([frame / backbone for frame, backbone in times[count][1:]])
-        over_first = np.median(
-            [turn[0] / first[0] for turn, first in zip(times[count], times[counts[0]], strict=True)][1:]
-        )
+        pairs = zip(times[count][1:], times[counts[0]][1:], strict=True)
+        over_first = np.median([own[0] / first[0] for own, first in pairs])
         print(
             f"{name:10} {' '.join(f'{k}={v}' for k, v in options.items()) or 'default':22} {count:7d} "
-            f"{1000 * backbone_time:9.0f} {1000 * frame_time:9.0f} {ratio:8.2f} {over_first:11.2f} {1 / frame_time:8.1f}",
+            f"{1000 * backbone_time:9.0f} {1000 * frame_time:9.0f} {ratio:8.2f} {over_first:11.2f} "
+            f"{1 / frame_time:8.1f}",
             flush=True,
         )
 

@@ -371,3 +371,15 @@ def test_lower_precision_gives_nearly_the_same(lite, scene):
         session.annotate(scene.images[0], scene.labels[0])
         maps.append(session.step(scene.images[1]))
     assert (maps[0] == maps[1]).mean() > 0.95
+
+
+def test_a_device_without_room_is_one_clear_error(still, monkeypatch):
+    frame = np.zeros((96, 128, 3), np.uint8)
+    still.annotate(frame, one_object(1))
+
+    def no_room(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(still.method, "segment", no_room)
+    with pytest.raises(onemask.OnemaskError, match="not enough memory for 1 objects .* give a smaller size"):
+        still.step(frame)

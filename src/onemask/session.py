@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, OnemaskError
 from .files import write_bytes
 from .labels import Objects, aggregate, object_masks, resize, winners
 from .methods.method import Features, Memory, Method
@@ -280,8 +280,14 @@ class Session:
     def _computing(self) -> Iterator[None]:
         """No gradients, and the networks in the session's precision."""
         dtype = PRECISIONS[self.precision]
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            yield
+        try:
+            with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                yield
+        except torch.OutOfMemoryError as error:
+            raise OnemaskError(
+                f"{self.device} has not enough memory for {len(self._objects)} objects at a short side of {self.size}; "
+                "give a smaller size, or follow fewer objects in one session"
+            ) from error
 
 
 def checked_label_map(label_map: np.ndarray) -> np.ndarray:

@@ -503,14 +503,15 @@ def test_noise_in_the_standard_palette_goes_round(tmp_path, highest):
 
 
 def test_written_files_are_indexed_or_16_bit(tmp_path):
-    write_mask(tmp_path / "small.png", blocks(1, 255))
+    write_mask(tmp_path / "small.png", blocks(1, 255).astype(np.uint8))
     with Image.open(tmp_path / "small.png") as image:
         assert image.mode == "P"
         assert image.getpalette() == palette().ravel().tolist()
         assert (np.asarray(image) == blocks(1, 255)).all()
-    write_mask(tmp_path / "large.png", blocks(1, 256))
-    with Image.open(tmp_path / "large.png") as image:
-        assert image.mode == "I;16"
+    for number, labels in enumerate([blocks(1, 256), blocks(1, 255).astype(np.uint16)]):  # there 255 is an id
+        write_mask(tmp_path / f"large{number}.png", labels)
+        with Image.open(tmp_path / f"large{number}.png") as image:
+            assert image.mode == "I;16"
     write_mask(tmp_path / "bool.png", disc())
     assert (read_mask(tmp_path / "bool.png").labels == disc()).all()
     write_mask(tmp_path / "turned.png", blocks(1, 2).T)

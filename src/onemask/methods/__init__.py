@@ -91,8 +91,8 @@ def _with_weights(method: Method, path: Path) -> Method:
 
     try:
         method.load_state_dict(load_file(path))
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file of weights {path}") from error
+    except OSError as error:  # a folder is one of them
+        raise InputError(f"there is no file of weights {path}; expected a safetensors file") from error
     except SafetensorError as error:
         raise InputError(f"{path} is not a safetensors file: {error}") from error
     except RuntimeError as error:

@@ -112,7 +112,7 @@ def check_mask(mask: MaskFile | np.ndarray, height: int, width: int) -> None:
 
 
 def write_mask(path: str | Path, labels: np.ndarray) -> None:
-    """Write a label map (H, W) losslessly as PNG: indexed in `palette()` up to 255, 16-bit grey above.
+    """Write a label map (H, W) losslessly as PNG: indexed in `palette()`, or 16-bit grey for ids above 254.
 
     Raises InputError for anything but whole numbers in 0..65535, OutputError where writing fails.
     """
@@ -142,7 +142,7 @@ def _image_of(labels: np.ndarray) -> Image.Image:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > 65535:
         raise InputError(f"ids in a mask file are 0..65535, but the label map has {low}..{high}; renumber them")
-    if high > 255:
+    if high > (255 if labels.dtype.itemsize == 1 else 254):  # 255 is void in 8 bits, an id like any other in 16
         return Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
     image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
     image.putpalette(palette().tobytes())
