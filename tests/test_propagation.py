@@ -73,6 +73,12 @@ def test_forward_says_nothing_of_the_frames_before(two):
     assert present(still(two.images, {3: two.labels[3]}, direction="forward")) == [set()] * 3 + [{5, 300}] * 5
 
 
+def test_frames_before_any_object_is_followed_are_not_encoded(two):
+    method = Still()
+    list(onemask.propagate(two.images, {5: two.labels[5]}, method=method, size=None, device="cpu", direction="forward"))
+    assert len(method.encoded) == 3  # frames 5, 6 and 7
+
+
 @pytest.mark.parametrize(("direction", "before"), [("forward", {5}), ("both", {5, 300})])
 def test_an_object_that_is_annotated_late(two, direction, before):
     first, late = two.labels[0] * (two.labels[0] == 5), two.labels[3] * (two.labels[3] == 300)

@@ -1,10 +1,12 @@
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 
 import onemask
 from onemask import InputError, Session
-from onemask.session import Geometry, best_device
+from onemask.session import Geometry, _best_precision, best_device
 from videos import QUICK, Scene, Still, overlap
 
 IDS = (3, 300)
@@ -329,6 +331,31 @@ def test_a_refused_label_map_changes_nothing(still, label_map, message):
         still.annotate(FRAME, label_map)
     assert still.objects == (6,)
     assert np.array_equal(still.step(FRAME), one_object(6))
+
+
+def test_a_refused_first_label_map_does_not_settle_the_frame_size(still):
+    with pytest.raises(InputError, match="label map is 90x128 but the frame is 96x128"):
+        still.annotate(FRAME, one_object(1, 90, 128))
+    assert np.array_equal(still.annotate(FRAME[:90], one_object(1, 90, 128)), one_object(1, 90, 128))
+
+
+def test_a_frame_that_another_session_encoded_can_be_used_if_the_size_agrees(still):
+    (encoded,) = Session(Still(), size=None, device="cpu").encode([FRAME])
+    assert np.array_equal(still.annotate(encoded, one_object(4)), one_object(4))
+    (smaller,) = Session(Still(), size=32, device="cpu").encode([FRAME])
+    with pytest.raises(InputError, match=r"encoded at 32x\d+ but this session works at 96x128"):
+        still.step(smaller)
+
+
+def test_without_an_object_no_frame_is_encoded(still):
+    assert not still.step(FRAME).any()
+    assert not still.method.encoded
+
+
+def test_bfloat16_is_not_chosen_where_it_is_only_emulated(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert _best_precision(torch.device("cuda", 1)) == "float16"
 
 
 def test_an_object_is_named_once(still):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +22,7 @@ from .errors import InputError, OutputError
 from .labels import Objects
 from .methods import DEFAULT, load
 from .methods.method import Method
-from .session import Session, checked_label_map
+from .session import EncodedFrame, Session, checked_label_map
 from .video.frames import Frame, Video
 from .video.masks import object_ids
 from .video.prefetch import prefetch
@@ -118,8 +118,10 @@ class Propagation:
     def _forward(self) -> Iterator[LabelledFrame]:
         waiting = [index for index in self.annotations if index >= self.start]
         for batch in _batches(prefetch(self.video.frames(self.start)), self._batch_size()):
-            encoded = self.session.encode([frame.image for frame in batch])
-            for frame, features in zip(batch, encoded, strict=True):
+            taken: Sequence[np.ndarray | EncodedFrame] = [frame.image for frame in batch]
+            if self.session.objects or any(frame.index in self.annotations for frame in batch):
+                taken = self.session.encode([frame.image for frame in batch])
+            for frame, features in zip(batch, taken, strict=True):
                 if frame.index in self.annotations:
                     waiting.remove(frame.index)
                     label_map = self.session.annotate(features, self.annotations[frame.index], void=self.void)

@@ -133,13 +133,13 @@ class Session:
         ids = object_ids(label_map, void) if objects is None else tuple(int(i) for i in objects)
         if not ids:
             raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
-        encoded = self._encoded(frame)
-        if label_map.shape != encoded.geometry.own:
+        known, own = Objects(ids), self._geometry_of(frame).own
+        if label_map.shape != own:
             raise InputError(
-                f"label map is {_size(label_map.shape)} but the frame is {_size(encoded.geometry.own)} "
+                f"label map is {_size(label_map.shape)} but the frame is {_size(own)} "
                 "(height x width); give it the frame's size"
             )
-        known = Objects(ids)
+        encoded = self._encoded(frame)
         with self._computing():
             masks = self._masks(label_map, known, encoded.geometry)
             others = self._objects.rows_without(ids)
@@ -163,9 +163,10 @@ class Session:
 
     def step(self, frame: np.ndarray | EncodedFrame) -> np.ndarray:
         """The label map (H, W) of the next frame, uint8, or uint16 where an id is above 254."""
-        encoded = self._encoded(frame)
         if self._memory is None:
-            return np.zeros(encoded.geometry.own, np.uint8)
+            self._geometry = self._geometry_of(frame)
+            return np.zeros(self._geometry.own, np.uint8)
+        encoded = self._encoded(frame)
         with self._computing():
             prediction = self.method.segment(encoded.features, self._memory)
             self._last = aggregate(prediction.logits.float().sigmoid())
@@ -178,6 +179,7 @@ class Session:
         if len(geometries) != 1:
             raise InputError(f"frames of one size expected, got {sorted(_size(g.own) for g in geometries)}")
         (geometry,) = geometries
+        self._geometry = geometry
         shrunk = np.stack([geometry.shrink(frame) for frame in frames])
         with self._computing():
             pixels = torch.from_numpy(shrunk).to(self.device).permute(0, 3, 1, 2).float() / 255
@@ -250,20 +252,31 @@ class Session:
     # Inside ----------------------------------------------------------------------------------------------------------
 
     def _encoded(self, frame: np.ndarray | EncodedFrame) -> EncodedFrame:
-        return frame if isinstance(frame, EncodedFrame) else self.encode([frame])[0]
+        if not isinstance(frame, EncodedFrame):
+            return self.encode([frame])[0]
+        self._geometry = self._geometry_of(frame)
+        return frame
 
-    def _geometry_of(self, frame: np.ndarray) -> Geometry:
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+    def _geometry_of(self, frame: np.ndarray | EncodedFrame) -> Geometry:
+        """InputError for what is no frame, or not one of this session's video; changes nothing."""
+        if isinstance(frame, EncodedFrame):
+            own = frame.geometry.own
+        elif frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise InputError(f"a frame is (height, width, 3) uint8 RGB, got {frame.shape} {frame.dtype}")
-        own = frame.shape[0], frame.shape[1]
-        if self._geometry is None:
-            self._geometry = Geometry.of(own, self.size, self.method.stride)
-        if own != self._geometry.own:
+        else:
+            own = frame.shape[0], frame.shape[1]
+        geometry = Geometry.of(own, self.size, self.method.stride)
+        if self._geometry is not None and self._geometry != geometry:
             raise InputError(
                 f"frame is {_size(own)} but the session's frames are {_size(self._geometry.own)} (height x width); "
                 "start a new session for another video"
             )
-        return self._geometry
+        if isinstance(frame, EncodedFrame) and frame.geometry != geometry:
+            raise InputError(
+                f"the frame was encoded at {_size(frame.geometry.padded)} but this session works at "
+                f"{_size(geometry.padded)} (height x width); encode it with this session, or one of the same size"
+            )
+        return geometry
 
     def _masks(self, label_map: np.ndarray, objects: Objects, geometry: Geometry) -> Tensor:
         """(N, 1, h, w) in [0, 1], padded."""
@@ -317,7 +330,9 @@ def best_device(name: str | torch.device = "auto") -> torch.device:
 def _best_precision(device: torch.device) -> str:
     if device.type != "cuda":
         return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    with torch.cuda.device(device):
+        # Not emulated: before Ampere bfloat16 can be stored, but is far slower than float16.
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
 def _size(shape: Sequence[int]) -> str:
