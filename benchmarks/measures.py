@@ -5,7 +5,7 @@ its shifted copies, `cv2.dilate` of the whole frame with a disk, sums of the pro
 from the annotations of other frames, moved and eroded, so that they are as wrong as those of a mediocre
 method.
 
-    python benchmarks/measures.py [DAVIS] [--split dev] [--repeats 3]
+    python benchmarks/measures.py DAVIS [--split dev] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from onemask.evaluation.measures import region_and_contour
 Mask = NDArray[np.bool_]
 Measure = Callable[[Mask, Mask], tuple[float, float]]
 
-DAVIS = Path(__file__).resolve().parents[2] / "shared" / "data" / "davis-2016"
 FRAMES_APART = 5
 
 
@@ -81,7 +80,7 @@ def run(measure: Measure, masks: list[tuple[Mask, Mask]]) -> tuple[float, NDArra
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time and exactness of the measures J and F.")
-    parser.add_argument("davis", type=Path, nargs="?", default=DAVIS, help="root of DAVIS (%(default)s)")
+    parser.add_argument("davis", type=Path, help="root of DAVIS: the folder of ImageSets and Annotations")
     parser.add_argument("--split", default="dev", help="list of sequences in ImageSets/2016 (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs, of which the fastest counts (%(default)s)")
     arguments = parser.parse_args()

@@ -5,7 +5,7 @@ truth       the target model, with the annotation of every frame as its labels i
 as it is    the default: updated by its own masks
 no update   fitted to the first frame only (table 1 of the paper, "D-only - no update")
 
-python benchmarks/target_model.py ../shared/data/davis-2016 --split dev
+    python benchmarks/target_model.py DAVIS --split dev
 """
 
 from __future__ import annotations

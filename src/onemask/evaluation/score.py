@@ -136,8 +136,7 @@ def score_folders(
     missing: whether a scored frame without prediction is an error or an empty prediction. sequences: which
     to score; without, all that are annotated. workers: frames that are scored at a time; without, one for
     each CPU. single_object: score all ids of a frame as one object, as DAVIS-2016 does. In grey maps that
-    hold nothing but 0
-        and 255, 255 is the object.
+    hold nothing but 0 and 255, 255 is the object.
 
     Raises InputError on anything that does not fit together: a sequence or frame that is missing, a map
     that cannot be read or has another size, an id in a prediction that no annotation of its sequence has.

@@ -9,9 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-INPAINTED_SIDE = (
-    160  # short side at which the hole is filled: it is mostly covered again, and Telea is slow on big holes
-)
+INPAINTED_SIDE = 160  # short side at which the hole is filled: it is mostly covered again, and Telea is slow
 
 
 def first_frame_samples(image: np.ndarray, mask: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
