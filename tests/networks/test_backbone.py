@@ -180,6 +180,17 @@ class TestOtherWeights:
         wanted = classifier.forward_features((frame - backbone.mean) / backbone.std)
         assert torch.allclose(backbone(frame)[32], wanted, atol=1e-4)
 
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_a_wrong_file_at_that_place_is_one_clear_error(self, bare_machine, whole):
+        bare_machine.mkdir(parents=True)
+        placed = bare_machine / "resnet18.safetensors"
+        save_file({"x": torch.zeros(1)}, placed)
+        if not whole:
+            placed.write_bytes(placed.read_bytes()[:20])
+        message = r"of another network, they have no conv1\.weight" if whole else "is not a whole safetensors file"
+        with pytest.raises(InputError, match=message):
+            Backbone("resnet18", (32,))
+
     def test_the_place_is_in_the_home_of_the_user_by_default(self, monkeypatch):
         monkeypatch.delenv("ONEMASK_HOME", raising=False)
         assert weights_folder() == Path.home() / ".cache" / "onemask" / "backbones"

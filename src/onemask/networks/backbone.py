@@ -67,6 +67,11 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(normalisation.std).view(3, 1, 1), persistent=False)
         if pretrained:
             weights = imagenet_weights(name)
+            if missing_keys := [key for key in self.network.state_dict() if key not in weights]:
+                raise InputError(
+                    f"the weights found for backbone {name} are of another network, they have no {missing_keys[0]}; "
+                    f"if they are in {weights_folder()}, put the right ones there"
+                )
             self.network.load_state_dict({key: weights[key] for key in self.network.state_dict()})
         self.to(memory_format=torch.channels_last)  # twice as fast on a CPU, and what tensor cores want
 
@@ -98,12 +103,17 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     cache of Hugging Face's hub, a download from the hub (logged).
     Raises InputError, naming the file and where it may be put, when none of them has it.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if name in EMBEDDED and (packaged := _packaged_weights(name)) is not None:
         return packaged
     placed = weights_folder() / f"{name}.safetensors"
-    return load_file(placed if placed.exists() else _hub_file(name, placed))
+    file = placed if placed.exists() else _hub_file(name, placed)
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise InputError(f"{file} is not a whole safetensors file ({error}); get it again") from error
 
 
 def weights_folder() -> Path:
