@@ -146,6 +146,16 @@ class TestWeights:
         assert torch.equal(memory.projected[:, :2], before.projected[:, :2])
         assert memory.weights[0, :2].sum() < 0.5  # by section 3.4 alone; only updates raise it
 
+    def test_the_first_share_outlives_the_first_weights(self, build, encode, masks, learn):
+        method = build(memory=4, first_share=0.5, update_every=2000)
+        memory = method.memorize(encode(method, 0), masks(0, 1))
+        for number in range(1, 1101):  # by then 0.9**n is beyond float32
+            memory = learn(method, memory, number % 25, 1)
+        assert memory.weights[0, :2].sum() < 1e-40
+        weights = method._solving_weights(memory.weights)
+        assert weights.sum() == pytest.approx(1)
+        assert weights[0, :2].tolist() == pytest.approx([1 / 3, 1 / 6])
+
     @pytest.mark.parametrize("first_share", [0.0, 0.25, 0.75])
     def test_an_update_solves_with_at_least_the_first_share(self, build, encode, masks, learn, first_share):
         method = build(memory=6, first_share=first_share, update_every=16)
@@ -252,7 +262,10 @@ class TestConfigurations:
         [
             ({"first_samples": 0}, r"first_samples must be 1\.\.memory \(80\), got 0"),
             ({"memory": 4}, r"first_samples must be 1\.\.memory \(4\), got 5"),
-            ({"learning_rate": 1.0}, r"learning_rate must be in \(0, 1\)"),
+            ({"memory": 5, "first_share": 0.2}, r"with first_share, memory must exceed first_samples"),
+            ({"learning_rate": 1.0}, r"learning_rate and minimum_influence must be in \(0, 1\)"),
+            ({"seed": -1}, r"seed 0 or more"),
+            ({"channels": 0}, r"channels must be 1 or more"),
             ({"first_share": 1.0}, r"first_share in \[0, 1\)"),
             ({"update_every": -1}, r"update_every must be 0 \(never\) or more, got -1"),
         ],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from onemask.errors import InputError
-from onemask.methods.options import described, parse_assignments, with_options
+from onemask.methods.options import parse_assignments, with_options
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,6 @@ class TestValues:
         original = Example()
         with_options(original, {"channels": "5"})
         assert original == Example()
-
-    def test_described_is_what_with_options_takes(self):
-        changed = with_options(Example(), {"channels": "5", "strides": "2"})
-        assert described(changed) == {
-            "name": "resnet18",
-            "channels": 5,
-            "share": 0.1,
-            "only": False,
-            "strides": (2,),
-            "penalties": (1e-4, 1e-2),
-        }
-        assert with_options(Example(), described(changed)) == changed
 
 
 class TestRefusals:

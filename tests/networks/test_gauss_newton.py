@@ -29,7 +29,9 @@ MINIMUM_INFLUENCE = 0.1
 
 
 def pixel_weights(labels: Tensor, minimum: float = MINIMUM_INFLUENCE) -> Tensor:
-    """Equation 4 for labels (H, W)."""
+    """Equation 4 for labels (H, W); all 1 with fewer than ten pixels of target."""
+    if labels.sum() < 10:
+        return torch.ones_like(labels)
     share = labels.mean()
     influence = share.clamp(min=minimum)
     return torch.where(labels > 0, influence / share, (1 - influence) / (1 - share))

@@ -16,6 +16,7 @@ eighth frame from then on. The segmentation network knows no object: it refines 
 
 What the paper leaves open, and what was decided:
 - Labels of later frames are the masks after aggregation, cut at one half.
+- A mask of fewer than ten pixels has no influence to be raised from: its pixels weigh 1, as all others.
 - Weights of pixels stand under the square root of the residual, so they enter the loss once.
 - The published code lets the direction of conjugate gradient outlive an update with a factor of 0.9**750; that is
   nothing, so here every solve starts afresh.
@@ -80,8 +81,12 @@ class FRTMConfig:
         """Refuse what cannot work."""
         if not 1 <= self.first_samples <= self.memory:
             raise InputError(f"first_samples must be 1..memory ({self.memory}), got {self.first_samples}")
-        if not 0 < self.learning_rate < 1 or not 0 <= self.first_share < 1:
-            raise InputError("learning_rate must be in (0, 1) and first_share in [0, 1)")
+        if self.first_share and self.first_samples == self.memory:
+            raise InputError(f"with first_share, memory must exceed first_samples, got {self.memory} for both")
+        if not 0 < self.learning_rate < 1 or not 0 <= self.first_share < 1 or not 0 < self.minimum_influence < 1:
+            raise InputError("learning_rate and minimum_influence must be in (0, 1) and first_share in [0, 1)")
+        if self.channels < 1 or self.width < 2 or self.seed < 0 or min(self.regularisation) <= 0:
+            raise InputError("channels must be 1 or more, width 2 or more, seed 0 or more, regularisation above 0")
         if self.update_every < 0:
             raise InputError(f"update_every must be 0 (never) or more, got {self.update_every}")
         if self.target not in TARGETS:
@@ -177,9 +182,8 @@ class FRTM(Method):
     @torch.no_grad()
     def memorize(self, features: Features, masks: Tensor) -> Memory:
         """Fit a model to each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
-        config = self.config
+        config, samples = self.config, self._first_samples(features, masks)
         with full_precision(masks):
-            samples = self._first_samples(features, masks)
             first, last = self._initial_model(samples.features)
             first, last = fit_two_layers(samples, first, last, config.regularisation, config.first_iterations)
             memory = self._fill_memory(samples, first, last)
@@ -232,13 +236,11 @@ class FRTM(Method):
         copied = torch.cat(encoded).unflatten(0, (rows, copies)) if encoded and copies else original[:, :0]
         labels = torch.stack([torch.cat([mask > 0.5, m]) for mask, (_, m) in zip(masks, warped, strict=True)])
         quadratic, linear = self._label_terms(labels.flatten(0, 1), original.shape[-2:])
-        weights = masks.new_ones(rows, copies + 1) / (copies + 2)
-        weights[:, 0] *= 2
         return Samples(
             torch.cat([original, copied], 1),
             quadratic.unflatten(0, (rows, copies + 1)),
             linear.unflatten(0, (rows, copies + 1)),
-            weights,
+            first_sample_weights(copies + 1, masks).expand(rows, -1),
         )
 
     def _warped(self, frame: Tensor, mask: Tensor, copies: int) -> tuple[Tensor, Tensor]:
@@ -286,22 +288,29 @@ class FRTM(Method):
 
         Weights (section 3.4): the new sample weighs 1 / (1 - eta) times the one before, then all are normalised.
         """
+        rows = torch.arange(len(labels), device=labels.device)
         learned = labels.sum((1, 2)) >= self.config.minimum_pixels
-        quadratic, linear = self._label_terms(labels, prediction.projected.shape[-2:])
         kept_places = self.config.first_samples if self.config.first_share else 0
         place = kept_places + memory.weights[:, kept_places:].argmin(1)
-        rows = torch.nonzero(learned)[:, 0]
-        place, row_weights = place[rows], memory.weights[rows]
-        memory.projected[rows, place] = prediction.projected[rows]
-        memory.quadratic[rows, place] = quadratic[rows]
-        memory.linear[rows, place] = linear[rows]
-        row_weights.scatter_(1, place[:, None], memory.next_weight[rows, None])
-        total = row_weights.sum(1)
-        memory.weights[rows] = row_weights / total[:, None]
-        memory.next_weight[rows] = memory.next_weight[rows] / total / (1 - self.config.learning_rate)
+
+        def put(store: Tensor, new: Tensor) -> None:
+            choose = learned.view(-1, *[1] * (new.ndim - 1))
+            store[rows, place] = torch.where(choose, new, store[rows, place])
+
+        quadratic, linear = self._label_terms(labels, prediction.projected.shape[-2:])
+        put(memory.projected, prediction.projected)
+        put(memory.quadratic, quadratic)
+        put(memory.linear, linear)
+        put(memory.weights, memory.next_weight)
+        total = memory.weights.sum(1)
+        memory.weights = memory.weights / total[:, None]
+        following = memory.next_weight / total / (1 - self.config.learning_rate)
+        memory.next_weight = torch.where(learned, following, memory.next_weight)
 
     def _fit_last(self, memory: FRTMMemory, rows: Sequence[int], iterations: int) -> None:
         """Fit the last layer of those rows to their samples, in place."""
+        if not rows:
+            return
         config, weights = self.config, self._solving_weights(memory.weights)
         for part in _batches(rows, memory.last):
             samples = Samples(memory.projected[part], memory.quadratic[part], memory.linear[part], weights[part])
@@ -310,21 +319,31 @@ class FRTM(Method):
             )
 
     def _solving_weights(self, weights: Tensor) -> Tensor:
-        """The samples' weights with the annotated frame raised to `first_share`, where it has fallen below."""
-        first, later = weights.split([self.config.first_samples, weights.shape[1] - self.config.first_samples], 1)
-        sum_first = first.sum(1, keepdim=True)
-        share = sum_first.clamp(min=self.config.first_share)
-        tiny = torch.finfo(weights.dtype).tiny
-        return torch.cat(
-            [
-                first * share / sum_first.clamp(min=tiny),
-                later * (1 - share) / (1 - sum_first).clamp(min=tiny),
-            ],
-            1,
-        )
+        """The samples' weights (N, K), with those of the annotated frame raised to `first_share` where they fell below.
+
+        That frame's own weights fade to nothing in the end, so its samples' shares are given anew.
+        """
+        count, least = self.config.first_samples, self.config.first_share
+        if not least:
+            return weights
+        first, later = weights.split([count, weights.shape[1] - count], 1)
+        share = first.sum(1, keepdim=True).clamp(min=least)
+        rest = (1 - share) / later.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        return torch.cat([share * first_sample_weights(count, weights), later * rest], 1)
 
     def _label_terms(self, labels: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:
-        return label_terms(labels.float(), (grid[0], grid[1]), self.config.minimum_influence)
+        config = self.config
+        with full_precision(labels):
+            return label_terms(
+                labels.float(), (grid[0], grid[1]), config.minimum_influence, minimum_pixels=config.minimum_pixels
+            )
+
+
+def first_sample_weights(count: int, like: Tensor) -> Tensor:
+    """Weights (count,) of the annotated frame's samples: the frame itself, first, is twice as heavy; they sum to 1."""
+    weights = like.new_full((count,), 1 / (count + 1), dtype=torch.float32)
+    weights[0] *= 2
+    return weights
 
 
 def target_model(x: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
@@ -341,7 +360,7 @@ def _batches(rows: Sequence[int], like: Tensor) -> list[slice | list[int]]:
     """
     if like.device.type == "cpu":
         return [slice(row, row + 1) for row in rows]
-    return [list(rows)] if len(rows) else []
+    return [slice(None) if len(rows) == len(like) else list(rows)]
 
 
 def _logits_of_scores(coarse: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
@@ -34,11 +34,6 @@ def with_options(configuration: C, options: Mapping[str, Any]) -> C:
         for name, value in options.items()
     }
     return replace(configuration, **values)  # type: ignore[type-var]
-
-
-def described(configuration: Any) -> dict[str, Any]:
-    """The options of a configuration as plain values, for reports."""
-    return asdict(configuration)
 
 
 def _read(name: str, text: str, kind: Any) -> Any:

@@ -38,19 +38,23 @@ class Samples:
 # Labels on the grid of scores -----------------------------------------------------------------------------------------
 
 
-def label_terms(labels: Tensor, grid: tuple[int, int], minimum_influence: float = 0.1) -> tuple[Tensor, Tensor]:
+def label_terms(
+    labels: Tensor, grid: tuple[int, int], minimum_influence: float = 0.1, *, minimum_pixels: int = 10
+) -> tuple[Tensor, Tensor]:
     """The data term of labels as a quadratic form of scores on a grid.
 
     labels (N, H, W) in {0, 1} -> Q (N, 9, h, w) and b (N, h, w).
     Pixels are weighted by FRTM's equation 4, so that the target has at least `minimum_influence` of all: v is
     k / k' on the target and (1 - k) / (1 - k') elsewhere, with k' its share of the pixels and k = max(k', minimum).
+    With fewer target pixels than `minimum_pixels`, k' is taken for the minimum: every pixel weighs 1.
     """
     along_y, along_x, every_pixel = _hat_products(labels.shape[-2:], grid, labels.dtype, labels.device)
     (h, w), rows = grid, len(labels)
     target = (along_y @ labels @ along_x.T).view(rows, 3, h, 3, w).transpose(2, 3).reshape(rows, 9, h, w)
     share = labels.mean((1, 2)).view(rows, 1, 1, 1)
+    share = torch.where(share * labels[0].numel() < minimum_pixels - 0.5, minimum_influence, share)
     influence = share.clamp(min=minimum_influence)
-    on_target = influence / share.clamp(min=1 / labels[0].numel())
+    on_target = influence / share
     elsewhere = (1 - influence) / (1 - share).clamp(min=1 / labels[0].numel())
     quadratic = elsewhere * every_pixel + (on_target - elsewhere) * target
     return quadratic, on_target[:, 0] * target.sum(1)  # hats sum to 1 in every pixel, hence b from Q of the target
@@ -225,8 +229,8 @@ def _whitening(samples: Samples, regularisation: float) -> Precondition:
     moments = ((flat * mass.flatten(2)[:, :, None]) @ flat.transpose(2, 3)).sum(1)
     diagonal = moments.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
     ridge = (regularisation + 1e-4 * diagonal) * torch.eye(channels, dtype=flat.dtype, device=flat.device)
-    factor = torch.linalg.cholesky(moments + ridge)
-    return lambda residual: torch.cholesky_solve(residual.unflatten(1, (channels, 9)), factor).flatten(1)
+    inverse = torch.linalg.inv_ex(moments + ridge).inverse  # _ex: does not wait for a GPU to check
+    return lambda residual: (inverse @ residual.unflatten(1, (channels, 9))).flatten(1)
 
 
 def conjugate_gradient(
