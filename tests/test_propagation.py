@@ -10,6 +10,7 @@ import onemask
 from onemask import InputError, OutputError, Session
 from onemask.propagation import LabelMapFile, Propagation, _batches
 from onemask.video.frames import DecodeError
+from onemask.video.reader import open_video
 from videos import QUICK, BrokenVideo, Scene, Still, overlap, write_images, write_video
 
 
@@ -67,6 +68,21 @@ def test_an_annotation_in_mid_video_goes_both_ways(scene):
 
 def test_an_annotation_of_the_last_frame_goes_back_to_the_first(two):
     assert present(still(two.images, {7: two.labels[7]})) == [{5, 300}] * 8
+
+
+def test_the_way_back_can_be_watched(two):
+    session = Session(Still(), size=None, device="cpu")
+    told = []
+
+    def watch(label_maps, total):
+        for label_map in label_maps:
+            told.append((len(told) + 1, total))
+            yield label_map
+
+    frames = Propagation(session, open_video(two.images), {3: two.labels[3]}).frames(watch)
+    assert next(frames).index == 0
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert len(list(frames)) == 7
 
 
 def test_forward_says_nothing_of_the_frames_before(two):

@@ -223,6 +223,26 @@ def test_an_interrupted_run_goes_on_to_the_very_same_masks(scene, clip, whole, t
     assert names(tmp_path) == {"masks", "run.json"}
 
 
+@pytest.mark.parametrize("before", [0, 3])
+def test_interrupted_on_the_way_back(scene, clip, whole, tmp_path, before):
+    """The way back shows its progress and stops; the frames before it are kept."""
+    if before:
+        with pytest.raises(Interrupted):
+            run(open_video(clip), late(scene), tmp_path, QUICKLY, progress=stopping_after(before))
+    told = []
+
+    def progress(items, total, what):
+        told.append((what, total))
+        return stopping_after(2, "looking back")(items, total, what)
+
+    with pytest.raises(Interrupted, match="stopped on the way back from later annotations; --resume begins"):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=before > 0, progress=progress)
+    assert told == [("looking back", 6 - before)]
+    report = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
+    assert report.frames_done_now == 12 - before
+    assert masks(tmp_path) == whole
+
+
 @pytest.mark.parametrize("stops", [(1, 1, 1), (5, 1), (12,)])
 def test_interrupted_again_and_again(scene, clip, whole, tmp_path, stops):
     for index, frames in enumerate(stops):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +30,8 @@ from .video.reader import Source, open_video
 
 DIRECTIONS = ("both", "forward")
 ENCODED_AT_ONCE = {"cuda": 4}  # frames in one batch, by kind of device; elsewhere one by one is as fast
+
+Watch = Callable[[Iterable[np.ndarray], int], Iterable[np.ndarray]]  # label maps and their number -> the same ones
 
 
 def propagate(
@@ -104,11 +106,15 @@ class Propagation:
 
     def __iter__(self) -> Iterator[LabelledFrame]:
         """Frames `start`, `start` + 1, ..., each with its label map."""
+        return self.frames()
+
+    def frames(self, watch: Watch = lambda label_maps, total: label_maps) -> Iterator[LabelledFrame]:
+        """The same. watch: wraps the label maps of the way back, all of which are made before the first frame is."""
         if not self.backward:
             yield from self._forward()
             return
         with LabelMapFile() as earlier:
-            for label_map in self._backward():
+            for label_map in watch(self._backward(), self._first_seen_last() + 1 - self.start):
                 earlier.push(label_map)
             for labelled in self._forward():
                 if len(earlier):

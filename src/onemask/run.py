@@ -19,9 +19,10 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
 
     The session is saved every half minute and when a frame cannot be read or the user ends the run early. It is not
     when the disk refused or something unforeseen happened: the session may be ahead of what was written then, so that
-    the last checkpoint holds.
+    the last checkpoint holds. Of the way back nothing is saved: ended early, it is gone again.
     """
     session, total = propagation.session, propagation.video.info.frames
     left = None if total is None else total - propagation.start
@@ -209,7 +210,9 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
     began = time.perf_counter()
     try:
         with _stop_asked() as stop:
-            for labelled in progress(propagation, left, "segmenting"):
+            frames = propagation.frames(lambda label_maps, count: _looking_back(label_maps, count, stop, progress))
+            after_the_way_back = chain(list(islice(frames, 1)), frames)  # which has a bar of its own
+            for labelled in progress(after_the_way_back, left, "segmenting"):
                 write_mask(folder.partial / f"{labelled.name}.png", labelled.label_map)
                 done = labelled.index + 1
                 if stop:
@@ -227,6 +230,16 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
             log.warning("the label maps of %d frames are kept in %s", done, folder.partial)
         raise
     return Segmented(done, time.perf_counter() - began, done - propagation.start)
+
+
+def _looking_back(
+    label_maps: Iterable[np.ndarray], total: int, stop: Sequence[int], progress: Progress
+) -> Iterator[np.ndarray]:
+    """The label maps of the way back, until the user ends the run."""
+    for label_map in progress(label_maps, total, "looking back"):
+        yield label_map
+        if stop:
+            raise Interrupted("stopped on the way back from later annotations; --resume begins that way anew")
 
 
 @contextmanager
