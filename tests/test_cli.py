@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from onemask.cli import main
 from onemask.video.clip import SampleClip
-from onemask.video.masks import read_mask, write_mask
+from onemask.video.masks import read_label_map, read_mask, write_mask
 from onemask.video.reader import open_video
 from videos import Scene, write_images, write_sound, write_video
 
@@ -112,6 +112,23 @@ def test_run_with_masks_of_several_frames_and_little_saved(scene, tmp_path):
     assert np.array_equal(read_mask(out / "masks" / "00005.png").labels, scene.labels[5])
     asked = json.loads((out / "run.json").read_text())["asked"]
     assert (asked["size"], asked["options"]["memory"], asked["options"]["first_samples"]) == (64, 8, 2)
+
+
+def test_every_mask_has_its_own_void(scene, tmp_path):
+    """255 is void in 8 bits and an object in 16, 65535 is void there."""
+    eight, sixteen = scene.labels[0].copy(), np.zeros((96, 128), np.uint16)
+    eight[:5, :5] = 255
+    sixteen[:5, :5], sixteen[40:60, 10:40], sixteen[70:90, 10:40] = 65535, 255, 300
+    write_mask(tmp_path / "eight.png", eight)
+    write_mask(tmp_path / "sixteen.png", sixteen)
+    masks = ["--mask", str(tmp_path / "eight.png"), "--mask", f"5:{tmp_path / 'sixteen.png'}"]
+    options = ["--direction", "forward", "--save", "masks", *QUICKLY]
+    assert main(["run", "clip.mp4", *masks, "--out", str(tmp_path / "out"), *options]) == 0
+    first, last = (read_label_map(tmp_path / "out" / "masks" / f"0000{index}.png") for index in (0, 5))
+    assert set(np.unique(first)) == {0, 1, 7}
+    assert (last[40:60, 10:40] == 255).all()
+    assert (last[70:90, 10:40] == 300).all()
+    assert not {255, 65535} & set(np.unique(last[:5, :5]))
 
 
 def test_run_at_the_frames_own_size_and_forward_only(tmp_path):

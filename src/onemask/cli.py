@@ -49,14 +49,13 @@ def _run(options: argparse.Namespace) -> None:
 
     video = open_video(options.input)
     settings = _settings(options)
-    annotations, void = _read_masks(options, video)
+    annotations = _read_masks(options, video)
     report = run(
         video,
         annotations,
         options.out,
         settings,
         direction=options.direction,
-        void=void,
         save=options.save,
         overwrite=options.overwrite,
         resume=options.resume,
@@ -160,12 +159,14 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def _read_masks(options: argparse.Namespace, video: Video) -> tuple[dict[int, np.ndarray], int | None]:
-    """The label maps of --mask, by frame, and the value of unknown pixels in them; says what was understood."""
+def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarray]:
+    """The label maps of --mask, by frame, with unknown pixels as background; says what was understood.
+
+    Which value is void differs from file to file: 255 is an object in 16 bits.
+    """
     from .video.masks import check_mask, read_mask
 
     annotations: dict[int, np.ndarray] = {}
-    voids: set[int] = set()
     for given in options.mask:
         index, path = _frame_and_file(given)
         if index in annotations:
@@ -176,12 +177,10 @@ def _read_masks(options: argparse.Namespace, video: Video) -> tuple[dict[int, np
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         print(f"{path}: {mask.description}")
-        annotations[index] = mask.labels
         if mask.void is not None:
-            voids.add(mask.void)
-    if len(voids) > 1:
-        raise InputError(f"the masks have different void values, {sorted(voids)}; say which holds with --void")
-    return annotations, voids.pop() if voids else None
+            mask.labels[mask.labels == mask.void] = 0
+        annotations[index] = mask.labels
+    return annotations
 
 
 def _frame_and_file(given: str) -> tuple[int, str]:
