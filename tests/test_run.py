@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -11,9 +12,11 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from onemask.cli import main
 from onemask.errors import InputError, Interrupted, OutputError
+from onemask.methods import load
 from onemask.run import run
 from onemask.settings import Settings
 from onemask.video.frames import DecodeError
@@ -273,6 +276,19 @@ def test_an_interrupted_run_is_neither_begun_anew_nor_mixed_with_another(scene, 
     assert len(masks(tmp_path, "masks.partial")) == 3
     run(video, late(scene), tmp_path, QUICKLY, save=["masks"], overwrite=True)
     assert names(tmp_path) == {"masks", "run.json"}
+
+
+def test_other_weights_of_the_same_name_are_refused(scene, clip, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    settings = dataclasses.replace(QUICKLY, weights=weights)
+    arguments = (open_video(clip), late(scene), tmp_path / "out", settings)
+    state = load("frtm-lite", **QUICK).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, weights)
+    with pytest.raises(Interrupted):
+        run(*arguments, progress=stopping_after(3))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=r"started with weights' sha256 \w{16} \(now \w{16}\); resume it with that"):
+        run(*arguments, resume=True)
 
 
 def test_resuming_what_never_began_begins_it(scene, clip, whole, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from . import __version__
+from .errors import InputError
 from .methods import DEFAULT, configuration, load
 from .session import Session
 
@@ -42,7 +44,15 @@ class Settings:
         """The settings with every option of the method, and onemask's version: what decides the result."""
         described = asdict(self) | {"options": asdict(configuration(self.method, self.options))}  # type: ignore[call-overload]
         described["weights"] = None if self.weights is None else str(self.weights)
+        described["weights' sha256"] = None if self.weights is None else _sha256(Path(self.weights))
         return {"onemask": __version__} | described
+
+
+def _sha256(weights: Path) -> str:
+    try:
+        return hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"there is no file of weights {weights}; expected a safetensors file") from error
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
