@@ -314,7 +314,9 @@ def test_methods(capsys, refused):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines][:3] == ["frtm", "frtm-fast", "frtm-lite"]
     assert main(["methods", "frtm-lite"]) == 0
-    options = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    lines = capsys.readouterr().out.splitlines()
+    options = dict(line.split("  #")[0].rstrip().split("=", 1) for line in lines)
+    assert "memory=32                         # samples an object" in lines
     assert (options["backbone"], options["memory"], options["strides"]) == ("tf_efficientnet_lite0", "32", "4,8,16,32")
     assert "method 'nope' is not known" in refused("methods", "nope")
 
@@ -324,7 +326,7 @@ def test_what_methods_prints_can_be_set(tmp_path, capsys):
     from onemask.methods.options import parse_assignments
 
     assert main(["methods", "frtm-lite"]) == 0
-    printed = capsys.readouterr().out.splitlines()
+    printed = [line.split("  #")[0].rstrip() for line in capsys.readouterr().out.splitlines()]
     assert configuration("frtm-lite", parse_assignments(printed)) == configuration("frtm-lite")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import __version__
 from .errors import InputError, Interrupted, OnemaskError
+from .methods import DEFAULT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from .run import run
+    from .run import SAVED, run
     from .video.reader import open_video
 
     video = open_video(options.input)
@@ -56,7 +57,7 @@ def _run(options: argparse.Namespace) -> None:
         options.out,
         settings,
         direction=options.direction,
-        save=options.save,
+        save=SAVED if options.save is None else options.save,
         overwrite=options.overwrite,
         resume=options.resume,
         progress=show,
@@ -132,11 +133,14 @@ def _methods(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from .methods import configuration, names
+    from .optionhelp import option_comments
 
     if options.method:
         chosen: Any = configuration(options.method)
+        comments = option_comments(chosen)
         for name, value in asdict(chosen).items():
-            print(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
+            setting = f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+            print(f"{setting:32}  # {comments[name]}" if name in comments else setting)
         return
     for name, summary in sorted(names().items()):
         print(f"{name:12} {summary}")
@@ -230,7 +234,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--save",
         type=_names,
-        default=["masks", "overlay", "contact-sheet"],
         metavar="KINDS",
         help="of masks,overlay,contact-sheet (default: all)",
     )
@@ -294,7 +297,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_method(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("method")
-    group.add_argument("--method", default="frtm-lite", help="see `onemask methods` (default: frtm-lite)")
+    group.add_argument("--method", default=DEFAULT, help=f"see `onemask methods` (default: {DEFAULT})")
     group.add_argument(
         "--set",
         action="append",
