@@ -168,10 +168,46 @@ def test_a_forgotten_object_is_gone_and_the_others_are_as_before(still):
 def test_an_object_can_be_said_to_be_out_of_sight(still):
     frame = np.zeros((96, 128, 3), np.uint8)
     still.annotate(frame, one_object(1))
-    label_map = still.annotate(frame, one_object(2), objects=[1, 2])
-    assert set(np.unique(label_map)) == {0, 2}
-    assert still.objects == (1, 2)
-    assert set(np.unique(still.step(frame))) == {0, 2}
+    elsewhere = np.roll(one_object(2), 50, axis=1)
+    label_map = still.annotate(frame, elsewhere, objects=[2, 1])
+    assert np.array_equal(label_map, elsewhere)
+    assert set(still.objects) == {1, 2}
+    assert np.array_equal(still.step(frame), elsewhere + one_object(1))  # and comes back
+
+
+@pytest.mark.parametrize("beside", [None, 9, 300])
+def test_an_object_that_was_out_of_sight_is_remembered_as_before(lite, scene, beside):
+    """Alone, and beside an object that is annotated with it: one that is new, one that is known."""
+    session, undisturbed = (Session(lite, size=192, device="cpu") for _ in range(2))
+    for one in (session, undisturbed):
+        one.annotate(scene.images[0], scene.labels[0])
+    hidden = np.zeros_like(scene.labels[1])
+    if beside is not None:
+        hidden[:40, :40] = beside
+    label_map = session.annotate(scene.images[1], hidden, objects=[3] if beside is None else [beside, 3])
+    assert not (label_map == 3).any()
+    assert session.probabilities[3].max() < 0.01
+    assert set(session.objects) == {*IDS, *np.unique(hidden[hidden > 0])}
+    for one in (session, undisturbed):
+        for other in set(one.objects) - {3}:
+            one.forget(other)
+    assert np.array_equal(session.step(scene.images[1]), undisturbed.step(scene.images[1]))
+    assert all(np.array_equal(session.probabilities[i], p) for i, p in undisturbed.probabilities.items())
+
+
+def test_an_object_too_small_to_learn_from_is_shown_but_remembered_as_before():
+    session = Session(Still(), size=32, device="cpu")
+    session.annotate(FRAME, one_object(1))
+    speck = np.zeros_like(one_object(1))
+    speck[5, 5] = 1
+    assert np.array_equal(session.annotate(FRAME, speck), speck)
+    assert overlap(session.step(FRAME) == 1, one_object(1) == 1) > 0.8
+
+
+def test_a_new_object_can_be_out_of_sight(still):
+    assert not still.annotate(FRAME, np.zeros((96, 128), np.uint8), objects=[3]).any()
+    assert still.objects == (3,)
+    assert not still.step(FRAME).any()
 
 
 def test_ids_that_the_caller_does_not_speak_of_are_not_followed(still):

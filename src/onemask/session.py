@@ -126,14 +126,15 @@ class Session:
         Objects that are new are followed from here. Objects that were known already are corrected: what was remembered
         of them gives way to this frame. All others are segmented as `step` would, where the label map leaves room.
         objects: the ids that the label map speaks of, None: those that it holds. With it an object can be said to be
-        out of sight here. void: a value that stands for "not known"; it is taken for background.
+        out of sight here: what was remembered of it stays as it was. void: a value that stands for "not known"; it is
+        taken for background.
         A refused annotation leaves the session as it was.
         """
         label_map = checked_label_map(label_map)
         ids = object_ids(label_map, void) if objects is None else tuple(int(i) for i in objects)
         if not ids:
             raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
-        known, own = Objects(ids), self._geometry_of(frame).own
+        annotated, own = Objects(ids), self._geometry_of(frame).own
         if label_map.shape != own:
             raise InputError(
                 f"label map is {_size(label_map.shape)} but the frame is {_size(own)} "
@@ -141,24 +142,21 @@ class Session:
             )
         encoded = self._encoded(frame)
         with self._computing():
-            masks = self._masks(label_map, known, encoded.geometry)
-            others = self._objects.rows_without(ids)
-            memory = self.method.memorize(encoded.features, masks)
-            probabilities, kept, prediction = masks, None, None
-            if others:
-                assert self._memory is not None
-                kept = self._memory.select(others)
-                prediction = self.method.segment(encoded.features, kept)
-                probabilities = torch.cat([prediction.logits.float().sigmoid(), masks])
-            self._last = aggregate(probabilities)
-            if kept is not None and prediction is not None:
-                kept = self.method.update(kept, encoded.features, prediction, self._last[0][: len(others)])
-                memory = kept.join(memory)
-            self._memory, self._objects = memory, self._objects.select(others).join(ids)
+            masks = self._masks(label_map, annotated, encoded.geometry)
+            hidden = self._out_of_sight(annotated, masks)
+            learned = annotated.select(annotated.rows_without(hidden))
+            in_order = Objects(hidden).join(learned.ids)
+            masks = masks[[annotated.row(i) for i in in_order.ids]]
+            memory = self._remembered(hidden)
+            if len(learned):
+                memory = _joined(memory, self.method.memorize(encoded.features, masks[len(hidden) :]))
+            others = self._objects.select(self._objects.rows_without(ids))
+            memory_of_others, self._last = self._followed(encoded.features, others, masks)
+            self._memory, self._objects = _joined(memory_of_others, memory), others.join(in_order.ids)
             labels = self._label_map()
-        annotated = np.isin(label_map, ids)
         labels[np.isin(labels, ids)] = 0  # of these the annotation knows better
-        labels[annotated] = label_map[annotated]
+        known = np.isin(label_map, ids)
+        labels[known] = label_map[known]
         return labels
 
     def step(self, frame: np.ndarray | EncodedFrame) -> np.ndarray:
@@ -278,6 +276,29 @@ class Session:
             )
         return geometry
 
+    def _out_of_sight(self, annotated: Objects, masks: Tensor) -> tuple[int, ...]:
+        """The annotated objects from whose masks (N, 1, h, w) nothing can be learned, but something is remembered."""
+        seen = (masks > 0.5).flatten(1).any(1).tolist()
+        return tuple(i for i, visible in zip(annotated.ids, seen, strict=True) if i in self._objects and not visible)
+
+    def _remembered(self, ids: Sequence[int]) -> Memory | None:
+        """A copy of the memory of those objects, in that order; None where there are none."""
+        if not ids:
+            return None
+        assert self._memory is not None
+        return self._memory.select([self._objects.row(i) for i in ids])
+
+    def _followed(
+        self, features: Features, others: Objects, masks: Tensor
+    ) -> tuple[Memory | None, tuple[Tensor, Tensor]]:
+        """The others beside annotated masks (N, 1, h, w): their memory, and the probabilities of them, then those."""
+        memory = self._remembered(others.ids)
+        if memory is None:
+            return None, aggregate(masks)
+        prediction = self.method.segment(features, memory)
+        last = aggregate(torch.cat([prediction.logits.float().sigmoid(), masks]))
+        return self.method.update(memory, features, prediction, last[0][: len(others)]), last
+
     def _masks(self, label_map: np.ndarray, objects: Objects, geometry: Geometry) -> Tensor:
         """(N, 1, h, w) in [0, 1], padded."""
         masks = np.stack([geometry.shrink(mask) for mask in object_masks(label_map, objects.ids)])
@@ -301,6 +322,13 @@ class Session:
                 f"{self.device} has not enough memory for {len(self._objects)} objects at a short side of {self.size}; "
                 "give a smaller size, or follow fewer objects in one session"
             ) from error
+
+
+def _joined(memory: Memory | None, other: Memory | None) -> Memory | None:
+    """The rows of both, where there are any."""
+    if memory is None or other is None:
+        return other if memory is None else memory
+    return memory.join(other)
 
 
 def checked_label_map(label_map: np.ndarray) -> np.ndarray:
