@@ -29,6 +29,7 @@ def no_network(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr("onemask.networks.backbone.getproxies", dict)
 
 
 @pytest.fixture
@@ -125,6 +126,22 @@ class TestPyramid:
         assert backbone.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
         assert not {"mean", "std"} & backbone.state_dict().keys()
 
+    @pytest.mark.parametrize("name", ["resnet18", "hrnet_w18_small", "tf_efficientnet_lite0", "mobilenetv3_large_100"])
+    def test_values_are_made_once(self, name, monkeypatch):
+        made, create_model = [], timm.create_model
+
+        def counted(*args, **options):
+            network = create_model(*args, **options)
+            made.append(next(network.parameters()).device.type)
+            return network
+
+        monkeypatch.setattr(timm, "create_model", counted)
+        backbone = Backbone(name, (8, 16), pretrained=False)
+        if name in EMBEDDED and importlib.util.find_spec(EMBEDDED[name]) is not None:
+            imagenet_weights(name)
+        assert [device for device in made if device != "meta"] == ["cpu"]
+        assert {tensor.device.type for tensor in (*backbone.parameters(), *backbone.buffers())} == {"cpu"}
+
     def test_an_unknown_name(self):
         with pytest.raises(InputError, match="backbone 'resnet19' is not known to timm"):
             Backbone("resnet19", pretrained=False)
@@ -179,6 +196,13 @@ class TestOtherWeights:
         frame = torch.rand(1, 3, 64, 64)
         wanted = classifier.forward_features((frame - backbone.mean) / backbone.std)
         assert torch.allclose(backbone(frame)[32], wanted, atol=1e-4)
+
+    def test_behind_a_proxy_a_download_needs_no_names_of_hosts(self, bare_machine, monkeypatch, tmp_path):
+        downloaded = tmp_path / "model.safetensors"
+        save_file({"x": torch.ones(1)}, downloaded)
+        monkeypatch.setattr("onemask.networks.backbone.getproxies", lambda: {"https": "http://proxy:3128"})
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args: str(downloaded))
+        assert imagenet_weights("resnet18").keys() == {"x"}
 
     @pytest.mark.parametrize("whole", [False, True])
     def test_a_wrong_file_at_that_place_is_one_clear_error(self, bare_machine, whole):

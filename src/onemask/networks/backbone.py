@@ -8,8 +8,9 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
@@ -53,7 +54,7 @@ class Backbone(nn.Module):
         options: dict[str, Any] = {"features_only": True}
         if output_stride is not None:
             options["output_stride"] = output_stride
-        stages = cast(Any, timm.create_model(name, **options)).feature_info.reduction()
+        stages = _outline(name, **options).feature_info.reduction()
         last_of_stride = {stride: index for index, stride in enumerate(stages)}
         if missing := [stride for stride in strides if stride not in last_of_stride]:
             raise InputError(f"backbone {name} has strides {sorted(last_of_stride)}, not {missing}")
@@ -87,6 +88,12 @@ class Backbone(nn.Module):
         """Frames (B, 3, H, W), RGB in [0, 1] -> {stride: (B, C, H/stride, W/stride)}."""
         frames = ((frames - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return dict(zip(self.strides, self.network(frames), strict=True))
+
+
+def _outline(name: str, **options: Any) -> Any:
+    """A timm model whose tensors have names and shapes but no values: quick to make, and takes no memory."""
+    with torch.device("meta"):
+        return timm.create_model(name, **options)
 
 
 def _drop_unused_blocks(network: Any) -> None:
@@ -131,7 +138,7 @@ def _packaged_weights(name: str) -> dict[str, Tensor] | None:
         return None
     (file,) = (Path(package.origin).parent / "models").glob("*.pth")
     stored = torch.load(file, map_location="cpu", weights_only=True)
-    expected = timm.create_model(name).state_dict()
+    expected = _outline(name).state_dict()
     if [tensor.shape for tensor in stored.values()] != [tensor.shape for tensor in expected.values()]:
         raise InputError(f"{file} does not hold the tensors of timm's {name}; reinstall {EMBEDDED[name]}")
     return dict(zip(expected, stored.values(), strict=True))
@@ -149,8 +156,10 @@ def _hub_file(name: str, placed: Path) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     try:
-        # Asked first, because the hub's client retries for most of a minute when there is no network.
-        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+        # Asked first, because the hub's client retries for most of a minute when there is no network. Behind a proxy
+        # it is the proxy that knows the names.
+        if not getproxies().keys() - {"no"}:
+            socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
         log.warning("downloading the weights of backbone %s from %s", name, repository)
         return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
     except Exception as error:
