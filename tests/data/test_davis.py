@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onemask.data.davis import DavisDataset, Sequence
+from onemask.data.davis import DavisDataset
 from onemask.errors import InputError
 from onemask.video.masks import write_mask
 
@@ -58,7 +58,6 @@ def test_frames_and_annotations_stand_beside_each_other(root):
     assert len(sequence) == 3
     assert sequence.frames == tuple(root / f"JPEGImages/480p/bear/0000{i}.jpg" for i in range(3))
     assert sequence.annotations == tuple(root / f"Annotations/480p/bear/0000{i}.png" for i in range(3))
-    assert sequence.first_annotated == 0
 
 
 def test_2017_keeps_ids_and_drops_void(root):
@@ -94,12 +93,6 @@ def test_sparse_annotations(root):
     assert [annotation is not None for annotation in sequence.annotations] == [True, False, True, False, False, False]
     assert sequence.annotation(1) is None
     assert sequence.annotation(2) is not None
-
-
-def test_first_annotated_may_be_later_in_a_sequence_made_by_hand(root):
-    annotation = root / "Annotations/480p/bear/00000.png"
-    sequence = Sequence("bear", (root / "a.jpg", root / "b.jpg"), (None, annotation))
-    assert sequence.first_annotated == 1
 
 
 def test_another_resolution(root):

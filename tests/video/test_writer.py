@@ -13,7 +13,9 @@ from small_videos import BT709, PATCHES, number_of, numbered, patch_colours, pat
 
 from onemask.errors import InputError, OutputError
 from onemask.video.clip import sample_clip
+from onemask.video.masks import write_mask
 from onemask.video.reader import open_video
+from onemask.video.sheet import write_contact_sheet
 from onemask.video.writer import VideoWriter, write_overlay, write_picture
 
 COLOURS = np.array([[0, 0, 0], [255, 0, 0]], np.uint8)
@@ -116,20 +118,16 @@ class TestOverlay:
         for frame, out in zip(video.frames(), written, strict=True):
             assert abs(frame.time - (out.time - begin)) <= finest
 
-    def test_masks_are_drawn_and_progress_told(self, tmp_path):
+    def test_masks_are_drawn(self, tmp_path):
         video = open_video([np.full((48, 64, 3), 100, np.uint8)] * 4)
         labels = np.zeros((48, 64), np.uint8)
         labels[8:40, 8:40] = 1
-        told = []
-        write_overlay(
-            video, [labels] * 4, tmp_path / "v.mp4", COLOURS, alpha=1.0, progress=lambda *done: told.append(done)
-        )
+        write_overlay(video, [labels] * 4, tmp_path / "v.mp4", COLOURS, alpha=1.0)
         read = open_video(tmp_path / "v.mp4")
         assert read.info.rate == 25
         image = read.frame(3).image.astype(int)
         assert np.abs(image[16:32, 16:32] - (255, 0, 0)).max() < 10
         assert np.abs(image[:, 50:] - 100).max() < 10
-        assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
     def test_a_given_rate(self, tmp_path):
         video = open_video(numbered(5))
@@ -184,6 +182,17 @@ def test_write_picture(tmp_path):
     assert (np.array(Image.open(tmp_path / "a.png")) == patches()).all()
     with pytest.raises(OutputError, match=r"use .png or .jpg"):
         write_picture(tmp_path / "a.xyz", patches())
+
+
+def test_a_contact_sheet_that_cannot_be_written_is_an_error(tmp_path):
+    write_mask(tmp_path / "00000.png", np.ones((48, 64), np.uint8))
+    video = open_video([np.full((48, 64, 3), 100, np.uint8)])
+    write_contact_sheet(tmp_path / "sheet.png", video, [tmp_path / "00000.png"])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        red, green, blue = np.moveaxis(np.array(sheet)[30:60, 30:60].astype(int), -1, 0)
+    assert ((red > green) & (green == blue)).all()  # object 1 is red
+    with pytest.raises(OutputError, match=r"use .png or .jpg"):
+        write_contact_sheet(tmp_path / "sheet.xyz", video, [tmp_path / "00000.png"])
 
 
 def test_sample_clip():

@@ -36,11 +36,6 @@ class Sequence:
     def __len__(self) -> int:
         return len(self.frames)
 
-    @property
-    def first_annotated(self) -> int:
-        """Index of the first frame that has an annotation."""
-        return next(i for i, annotation in enumerate(self.annotations) if annotation is not None)
-
     def annotation(self, index: int) -> np.ndarray | None:
         """Return the label map (H, W) of frame `index`, with void as background; None where there is none."""
         path = self.annotations[index]

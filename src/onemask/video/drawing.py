@@ -15,9 +15,7 @@ _MARGIN, _GAP = 12, 8
 _CAPTION_HEIGHT, _FONT, _FONT_SCALE = 24, cv2.FONT_HERSHEY_SIMPLEX, 0.42
 
 
-def overlay(
-    image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: float = 0.5, contour: bool = True
-) -> np.ndarray:
+def overlay(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: float = 0.5) -> np.ndarray:
     """Tint each object in its colour and draw its outline; the background stays as it is.
 
     image    (H, W, 3) uint8, RGB
@@ -38,8 +36,7 @@ def overlay(
     drawn = image.copy()
     mixed = cv2.addWeighted(image, 1.0 - alpha, tint, alpha, 0.0)
     cv2.copyTo(mixed, (rows > 0).astype(np.uint8), drawn)
-    if contour:
-        cv2.copyTo(tint, _outline(rows), drawn)
+    cv2.copyTo(tint, _outline(rows), drawn)
     return drawn
 
 

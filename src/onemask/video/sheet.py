@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from ..files import written_whole
 from .drawing import contact_sheet, overlay
 from .frames import Video
 from .masks import palette, read_label_map
+from .writer import write_picture
 
 SHEET_FRAMES = 16
 
@@ -26,5 +25,4 @@ def write_contact_sheet(
     indices = np.unique(np.linspace(0, len(masks) - 1, min(SHEET_FRAMES, len(masks))).round().astype(int)).tolist()
     views = [overlay(video.frame(i).image, read_label_map(masks[i]), palette()) for i in indices]
     named = [masks[i].stem if captions is None else captions[i] for i in indices]
-    with written_whole(path) as temporary:
-        cv2.imwrite(str(temporary), contact_sheet(views, named)[..., ::-1])
+    write_picture(path, contact_sheet(views, named))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -24,8 +24,6 @@ from .frames import Video
 from .prefetch import prefetch
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int | None], None]  # frames done, frames in all (None: not known)
 
 DEFAULT_RATE = Fraction(25)  # frames a second, where the source is a folder of images
 _QUALITY = {"crf": "18", "preset": "medium"}  # CRF 18: hard to tell from the original
@@ -189,14 +187,12 @@ def write_overlay(
     *,
     alpha: float = 0.5,
     rate: Fraction | float | None = None,
-    progress: Progress | None = None,
 ) -> int:
     """Write `video` with its label maps drawn over the frames, its timing and its sound; give the frames written.
 
     label_maps  (H, W) for frame 0, 1, ...; where they end, the overlay ends
     colours     (n, 3) uint8, RGB, by label
     rate        frames a second instead of the video's own timing, then without its sound; 25 for images
-    progress    called after each frame with the frames done and in all
 
     Raises InputError for more label maps than frames, or of another size.
     """
@@ -214,8 +210,6 @@ def write_overlay(
             drawn = overlay(frame.image, labels, colours, alpha)
             writer.write(drawn, frame.time if rate is None else None)
             done += 1
-            if progress is not None:
-                progress(done, info.frames)
     if info.frames is not None and done < info.frames:
         log.info("the overlay ends with the label maps, after %d of %d frames", done, info.frames)
     return done
