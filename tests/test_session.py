@@ -1,8 +1,10 @@
 import contextlib
+import json
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import onemask
 from onemask import InputError, Session
@@ -302,10 +304,29 @@ def test_a_session_without_objects_can_be_saved(tmp_path):
 
 
 def test_a_session_of_another_method_is_refused(lite, still, tmp_path):
-    still.annotate(np.zeros((96, 128, 3), np.uint8), one_object(1))
+    still.annotate(FRAME, one_object(1))
     still.save(tmp_path / "state.safetensors")
-    with pytest.raises(InputError, match="another method than FRTM"):
+    with pytest.raises(
+        InputError, match=r"saved with another method: class Still \(now FRTM\); restore it with the same"
+    ):
         Session.restore(tmp_path / "state.safetensors", lite, device="cpu")
+
+
+def test_a_session_of_other_options_is_refused(lite, scene, tmp_path):
+    session = Session(lite, size=64, device="cpu")
+    session.annotate(scene.images[0], scene.labels[0])
+    session.save(tmp_path / "state.safetensors")
+    other = onemask.load("frtm-lite", **QUICK | {"channels": 48, "seed": 1})
+    with pytest.raises(InputError, match=r"method: channels 96 \(now 48\), seed 0 \(now 1\); restore"):
+        Session.restore(tmp_path / "state.safetensors", other, device="cpu")
+
+
+@pytest.mark.parametrize(("asked", "later"), [("auto", "bfloat16"), ("float32", "float32")])
+def test_precision_is_saved_as_it_was_asked(asked, later, tmp_path, monkeypatch):
+    session = Session(Still(), device="cpu", precision=asked).copy()
+    session.save(tmp_path / "state.safetensors")
+    monkeypatch.setattr("onemask.session._best_precision", lambda device: "bfloat16")  # of another machine
+    assert Session.restore(tmp_path / "state.safetensors", Still(), device="cpu").precision == later
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no tensors at all" * 10])
@@ -315,6 +336,26 @@ def test_a_file_that_is_no_session_is_refused(content, tmp_path):
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"state\.safetensors is no saved session"):
         Session.restore(path, Still(), device="cpu")
+
+
+SAVED = {"method": {"class": "Still"}, "objects": [], "own": None, "size": 480, "precision": "auto"}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "",
+        "not JSON",
+        "[1]",
+        *(json.dumps({name: value for name, value in SAVED.items() if name != left_out}) for left_out in SAVED),
+        *(json.dumps(SAVED | wrong) for wrong in ({"objects": ["a"]}, {"own": [96]}, {"size": "x"}, {"method": 3})),
+        json.dumps(SAVED),  # but with a tensor that the method does not remember
+    ],
+)
+def test_a_foreign_file_of_tensors_is_refused(state, tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "state.safetensors", {"session": state})
+    with pytest.raises(InputError, match=r"state\.safetensors is no saved session"):
+        Session.restore(tmp_path / "state.safetensors", Still(), device="cpu")
 
 
 # Encoding ahead ------------------------------------------------------------------------------------------------------

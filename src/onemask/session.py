@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -101,6 +102,7 @@ class Session:
         self.size = size
         self.device = next(method.parameters()).device
         self.precision = _best_precision(self.device) if precision == "auto" else precision
+        self._asked_precision = precision
         self._objects = Objects()
         self._memory: Memory | None = None
         self._geometry: Geometry | None = None
@@ -209,24 +211,33 @@ class Session:
 
     def copy(self) -> Session:
         """A session that goes on from here by itself; the method is shared, all state is not."""
-        other = Session(self.method, size=self.size, device=None, precision=self.precision)
+        other = Session(self.method, size=self.size, device=None, precision=self._asked_precision)
         other._objects, other._geometry, other._last = self._objects, self._geometry, self._last
         other._memory = None if self._memory is None else self._memory.clone()
         return other
 
     def save(self, path: str | Path) -> None:
-        """Write the state (not the method) as safetensors; `restore` goes on exactly from there."""
+        """Write the state, and of the method its name and options, as safetensors; `restore` goes on exactly there."""
         from safetensors.torch import save
 
         memory = self._memory
         tensors = {} if memory is None else {f.name: getattr(memory, f.name).contiguous() for f in fields(memory)}
         own = None if self._geometry is None else self._geometry.own
-        state = {"objects": self._objects.ids, "own": own, "size": self.size, "precision": self.precision}
+        state = {
+            "method": _described(self.method),
+            "objects": self._objects.ids,
+            "own": own,
+            "size": self.size,
+            "precision": self._asked_precision,
+        }
         write_bytes(path, save(tensors, {"session": json.dumps(state)}))
 
     @classmethod
     def restore(cls, path: str | Path, method: Method, *, device: str | torch.device | None = "auto") -> Session:
-        """The session that `save` wrote, with the same method. InputError for a file that `save` did not write."""
+        """The session that `save` wrote, with a method of the same kind and options; "auto" precision is chosen anew.
+
+        InputError for a file that `save` did not write, or wrote with another method.
+        """
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -234,17 +245,19 @@ class Session:
                 state = json.loads((file.metadata() or {})["session"])
                 # Cloned into aligned memory, for how sums are rounded depends on the alignment.
                 tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - no dict
-        except (OSError, SafetensorError, KeyError) as error:
+            before, objects = dict(state["method"]), Objects(tuple(state["objects"]))
+            own = None if state["own"] is None else (int(state["own"][0]), int(state["own"][1]))
+            size, precision = None if state["size"] is None else int(state["size"]), str(state["precision"])
+            _refuse_another_method(path, before, _described(method))
+            memory = method.memory_type(**tensors) if tensors else None
+        except InputError:
+            raise
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"{path} is no saved session ({error}); expected a file of Session.save") from error
-        session = cls(method, size=state["size"], device=device, precision=state["precision"])
-        session._objects = Objects(tuple(state["objects"]))
-        if state["own"] is not None:
-            session._geometry = Geometry.of(tuple(state["own"]), session.size, method.stride)
-        if tensors:
-            try:
-                session._memory = method.memory_type(**tensors).to(session.device)
-            except TypeError as error:
-                raise InputError(f"{path} was written with another method than {type(method).__name__}") from error
+        session = cls(method, size=size, device=device, precision=precision)
+        session._objects = objects
+        session._geometry = None if own is None else Geometry.of(own, session.size, method.stride)
+        session._memory = None if memory is None else memory.to(session.device)
         return session
 
     # Inside ----------------------------------------------------------------------------------------------------------
@@ -279,7 +292,9 @@ class Session:
     def _out_of_sight(self, annotated: Objects, masks: Tensor) -> tuple[int, ...]:
         """The annotated objects from whose masks (N, 1, h, w) nothing can be learned, but something is remembered."""
         seen = (masks > 0.5).flatten(1).any(1).tolist()
-        return tuple(i for i, visible in zip(annotated.ids, seen, strict=True) if i in self._objects and not visible)
+        return tuple(
+            i for i, visible in zip(annotated.ids, seen, strict=True) if i in self._objects.ids and not visible
+        )
 
     def _remembered(self, ids: Sequence[int]) -> Memory | None:
         """A copy of the memory of those objects, in that order; None where there are none."""
@@ -329,6 +344,21 @@ def _joined(memory: Memory | None, other: Memory | None) -> Memory | None:
     if memory is None or other is None:
         return other if memory is None else memory
     return memory.join(other)
+
+
+def _described(method: Method) -> dict[str, Any]:
+    """What a saved session only goes on with: the method's class and, where it has a configuration, its options."""
+    config: Any = getattr(method, "config", None)
+    options = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
+    described: dict[str, Any] = json.loads(json.dumps({"class": type(method).__name__, **options}, default=str))
+    return described
+
+
+def _refuse_another_method(path: str | Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    names = ["class"] if before.get("class") != now["class"] else list(dict.fromkeys((*before, *now)))
+    different = [f"{n} {before.get(n)} (now {now.get(n)})" for n in names if before.get(n) != now.get(n)]
+    if different:
+        raise InputError(f"{path} was saved with another method: {', '.join(different)}; restore it with the same one")
 
 
 def checked_label_map(label_map: np.ndarray) -> np.ndarray:
