@@ -89,21 +89,23 @@ def measure(name: str, options: dict[str, str], counts: list[int], frames: list[
         )
 
 
+def peak_memory(device: torch.device) -> float:
+    """MiB, of the GPU or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
 def memory(name: str, options: dict[str, str], frames: list[np.ndarray], device: str) -> None:
-    """Print the peak of the process's memory (or the GPU's) after 200 and after 1,000 frames."""
+    """Print the peak after 200 and after 1,000 frames."""
     session = Session(configuration(name, options).build(), device=device)
     session.annotate(frames[0], objects_over(frames[0], 1))
     peaks = {}
     for index in range(1, 1001):
         session.step(frames[index % len(frames)])
         if index in (200, 1000):
-            on_gpu = session.device.type == "cuda"
-            peak = (
-                torch.cuda.max_memory_allocated()
-                if on_gpu
-                else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            )
-            peaks[index] = peak / 2**20
+            peaks[index] = peak_memory(session.device)
             print(f"{name:10} peak after {index:5d} frames: {peaks[index]:8.1f} MiB", flush=True)
     print(f"{'':10} growth: {100 * (peaks[1000] / peaks[200] - 1):.2f} %")
 
