@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from onemask.errors import InputError
+from onemask.methods import frtm
 from onemask.methods.frtm import FAST, FRTM, LITE, PAPER, FRTMConfig, FRTMFeatures, FRTMMemory
 from onemask.networks.gauss_newton import Samples, fit_last_layer
 
@@ -172,6 +173,28 @@ class TestWeights:
         samples = Samples(memory.projected, memory.quadratic, memory.linear, weights)
         wanted = fit_last_layer(samples, before, method.config.regularisation[1], method.config.update_iterations)
         assert (memory.last - wanted).norm() < 0.01 * (wanted - before).norm()  # float32, ten iterations
+
+
+class TestBatches:
+    @pytest.mark.parametrize("target_only", [True, False])
+    def test_rows_in_one_batch_as_on_a_gpu_equal_rows_one_by_one(
+        self, make_frtm, encode, masks, learn, monkeypatch, target_only
+    ):
+        def together(rows, like):
+            return [slice(None) if len(rows) == len(like) else list(rows)]
+
+        results = []
+        for batches in (frtm._batches, together):
+            monkeypatch.setattr(frtm, "_batches", batches)
+            method = make_frtm(target_only=target_only, update_every=2).eval()
+            memory = method.memorize(encode(method, 0), masks(0, 1))
+            memory = learn(method, memory, 1, 1)
+            memory = memory.join(method.memorize(encode(method, 1), masks(1, 2)))  # out of step: not all rows are due
+            for number in (2, 3):
+                memory = learn(method, memory, number, 1, 2)
+            results.append((method.segment(encode(method, 4), memory).logits, memory.last))
+        for one_by_one, at_once in zip(*results, strict=True):
+            torch.testing.assert_close(at_once, one_by_one, atol=1e-3, rtol=1e-3)
 
 
 class TestUpdates:
