@@ -67,11 +67,7 @@ class Objects:
 
 def object_masks(label_map: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """A label map (H, W) -> masks (N, H, W) float32 in {0, 1}, one of each id."""
-    return (
-        np.stack([label_map == i for i in ids]).astype(np.float32)
-        if ids
-        else np.zeros((0, *label_map.shape), np.float32)
-    )
+    return (label_map == np.reshape(ids, (-1, 1, 1))).astype(np.float32)
 
 
 def aggregate(probabilities: Tensor, frame_of_row: Tensor | None = None, frames: int = 1) -> tuple[Tensor, Tensor]:

@@ -45,18 +45,24 @@ CHECKPOINT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class RunReport:
-    """What a run left behind, and what it took."""
+class Segmented:
+    """What it took to segment the frames."""
 
     frames: int
     seconds: float  # for the label maps alone, decoding and encoding included; the last stretch of a resumed run
     frames_done_now: int  # in those seconds
-    files: dict[str, str]  # kind of output -> path
 
     @property
     def frames_per_second(self) -> float:
         """Speed over the frames of this stretch."""
         return self.frames_done_now / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class RunReport(Segmented):
+    """What a run left behind, and what it took."""
+
+    files: dict[str, str]  # kind of output -> path
 
 
 def run(
@@ -100,19 +106,10 @@ def run(
         folder.mark_segmented(taken)
     folder.finish_masks()
     files = _save_views(folder, video, taken.frames, save, progress)
-    report = RunReport(taken.frames, taken.seconds, taken.frames_done_now, files)
+    report = RunReport(**asdict(taken), files=files)
     write_json(folder.record, {"asked": asked, **asdict(report), "frames_per_second": report.frames_per_second})
     folder.finish(keep_masks="masks" in save)
     return report
-
-
-@dataclass(frozen=True)
-class Segmented:
-    """What it took to segment the frames."""
-
-    frames: int
-    seconds: float
-    frames_done_now: int
 
 
 class RunFolder:

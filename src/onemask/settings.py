@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from . import __version__
 from .errors import InputError
 from .methods import DEFAULT, configuration, load
+from .methods.method import Method
 from .session import Session
 
 T = TypeVar("T")
@@ -32,13 +33,11 @@ class Settings:
 
     def session(self) -> Session:
         """A new session of a newly loaded method."""
-        method = load(self.method, weights=self.weights, **self.options)
-        return Session(method, size=self.size, device=self.device, precision=self.precision)
+        return Session(self._load(), size=self.size, device=self.device, precision=self.precision)
 
     def restore(self, checkpoint: Path) -> Session:
         """The session that was saved at `checkpoint`, with the method loaded anew."""
-        method = load(self.method, weights=self.weights, **self.options)
-        return Session.restore(checkpoint, method, device=self.device)
+        return Session.restore(checkpoint, self._load(), device=self.device)
 
     def described(self) -> dict[str, Any]:
         """The settings with every option of the method, and onemask's version: what decides the result."""
@@ -46,6 +45,9 @@ class Settings:
         described["weights"] = None if self.weights is None else str(self.weights)
         described["weights' sha256"] = None if self.weights is None else _sha256(Path(self.weights))
         return {"onemask": __version__} | described
+
+    def _load(self) -> Method:
+        return load(self.method, weights=self.weights, **self.options)
 
 
 def _sha256(weights: Path) -> str:

@@ -62,8 +62,9 @@ def evaluate(
     root: the folder that holds ImageSets, JPEGImages and Annotations. protocol: "davis2016" takes every object as one,
     "davis2017" keeps them apart. sequences: of the split; None: all. Each object is given in the first frame in which
     it is annotated and followed forward from there.
-    What an earlier call with the same settings left in `out` is kept; with others, or after `overwrite`, it is not.
-    Raises InputError for what does not fit, OutputError where `out` holds something else.
+    Sequences that an earlier call with the same settings finished in `out` are not run again; `overwrite` begins anew.
+    Raises InputError for what does not fit, an earlier call's other settings among it, and OutputError where `out`
+    holds something else.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol is {' or '.join(PROTOCOLS)}, got {protocol!r}")
