@@ -1,0 +1,43 @@
+"""What training is fed with: short clips with their label maps, whatever they were made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+VOID = 255  # in label maps: nobody knows, so neither losses nor scores look there
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames with their label maps; the first frame is the reference, in which every object is seen.
+
+    frames (T, H, W, 3) uint8 RGB; labels (T, H, W) uint8: 0 background, 1..objects, 255 void.
+    """
+
+    name: str
+    frames: np.ndarray
+    labels: np.ndarray
+    objects: int
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """What a stage of training asks of every clip."""
+
+    length: int  # frames, the reference included
+    size: tuple[int, int]  # height and width, pixels
+    max_skip: int | None = None  # between neighbours, in frames of the video; None: any frames, in any order
+    max_objects: int = 1  # in a clip; of more, so many are chosen at random, and the rest is background
+
+
+class ClipSource(Protocol):
+    """Pictures or videos of which clips are made."""
+
+    def __len__(self) -> int:
+        """How many pictures or videos there are."""
+
+    def clip(self, index: int, request: ClipRequest, rng: np.random.Generator) -> Clip:
+        """A clip of picture or video `index`; all that is random about it comes from `rng`."""
