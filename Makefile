@@ -29,5 +29,5 @@ clean:
 	touch $@
 
 .venv/develops: .venv/runs
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable ".[dev,lite]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable ".[dev,lite,train]"
 	touch $@
