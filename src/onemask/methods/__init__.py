@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError
+from ..weights.card import Card, as_typed
+from ..weights.store import card_of, card_path, find, read
 from .options import with_options
 
 if TYPE_CHECKING:
@@ -26,6 +28,13 @@ class Configuration(Protocol):
     @property
     def needs_weights(self) -> bool:
         """Whether the method is of no use without weights that were trained offline."""
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options that weights depend on, as plain values: a card is compared with them, option by option.
+
+        Options that are left out where the method uses but a part of larger weights may differ.
+        """
 
     def build(self, *, pretrained: bool = True) -> Method:
         """The method; pretrained: whether its backbone starts with ImageNet weights."""
@@ -70,33 +79,73 @@ def configuration(name: str, options: Mapping[str, Any] | None = None) -> Config
 def load(name: str = DEFAULT, *, weights: str | Path | None = None, **options: Any) -> Method:
     """A method by name, ready to run on the CPU; a `Session` moves it where it shall run.
 
-    weights: a safetensors file with the method's whole state, None: those that ship with onemask, if any.
+    weights: a safetensors file with the method's whole state; None: those found under its name (see weights.store),
+    where they fit the options. A method that needs none then starts with a backbone from ImageNet.
     options: values of the method's configuration, as `target_only=True`.
-    Raises InputError where something is not known, or where a method needs trained weights and has none.
+    Raises InputError where something is not known, where weights are not what their card says or do not fit the
+    options, or where a method needs trained weights and has none.
     """
     chosen = configuration(name, options)
-    if weights is not None:
-        return _with_weights(chosen.build(pretrained=False), Path(weights))
-    if chosen.needs_weights:
+    path = weights_for(name, chosen) if weights is None else Path(weights)
+    return chosen.build() if path is None else _with_weights(chosen, path)
+
+
+def weights_for(name: str, chosen: Configuration) -> Path | None:
+    """The file that `load` takes where none is given; None where the method does without.
+
+    Raises InputError where it cannot do without.
+    """
+    path = find(name)
+    if path is not None:
+        card = Card.read(card_path(path))
+        misfits = card.misfits(chosen.architecture)
+        if not misfits:
+            return path
+        if chosen.needs_weights:
+            raise InputError(
+                f"{_misfit(path, misfits, chosen)}; set them so, or give a file of weights that fits, or choose "
+                f"{_no_need(name)}"
+            )
+    elif chosen.needs_weights:
         raise InputError(
-            f"no trained weights ship for {name} with these options; give a file of weights, or choose options that "
-            f"need none (`onemask methods {name}` lists them; target_only=true is FRTM's)"
+            f"no trained weights ship for {name} with these options; give a file of weights, or choose {_no_need(name)}"
         )
-    return chosen.build()
+    return None
 
 
-def _with_weights(method: Method, path: Path) -> Method:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _no_need(name: str) -> str:
+    return f"options that need none (`onemask methods {name}` lists them; target_only=true is FRTM's)"
 
-    try:
-        method.load_state_dict(load_file(path))
-    except OSError as error:  # a folder is one of them
-        raise InputError(f"there is no file of weights {path}; expected a safetensors file") from error
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a safetensors file: {error}") from error
-    except RuntimeError as error:
-        raise InputError(f"the weights in {path} do not fit these options: {error}") from error
+
+def _misfit(path: Path, misfits: Mapping[str, tuple[Any, Any]], chosen: Configuration) -> str:
+    """What the weights are for, and what the options say. (Options may differ in words where weights do not.)"""
+    theirs = [f"no {name}" if value is None else f"{name}={as_typed(value)}" for name, (value, _) in misfits.items()]
+    ours = [f"{name}={as_typed(getattr(chosen, name, value))}" for name, (_, value) in misfits.items()]
+    return f"the weights in {path} are for {', '.join(theirs)}, but the options say {', '.join(ours)}"
+
+
+def _with_weights(chosen: Configuration, path: Path) -> Method:
+    card = card_of(path)
+    if card and (misfits := card.misfits(chosen.architecture)):
+        raise InputError(f"{_misfit(path, misfits, chosen)}; set them so, or give a file of weights that fits")
+    stored = read(path)
+    method = chosen.build(pretrained=False)
+    expected = method.state_dict()
+    if card and card.serves_in_part(chosen.architecture):
+        stored = {name: tensor for name, tensor in stored.items() if name in expected}
+    problems = (
+        [f"{name} is missing" for name in expected if name not in stored]
+        + [f"{name} is unknown" for name in stored if name not in expected]
+        + [
+            f"{name} is {tuple(stored[name].shape)}, not {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in stored and stored[name].shape != tensor.shape
+        ]
+    )
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(f"the weights in {path} do not fit these options: {problems[0]}{more}")
+    method.load_state_dict(stored)
     return method
 
 

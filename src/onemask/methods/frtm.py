@@ -29,8 +29,9 @@ Table 1 also has two rows with scores of other origin; `FRTMConfig.target` choos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,6 +117,20 @@ class FRTMConfig:
         """Whether the method is of no use without weights that were trained offline."""
         return not self.target_only
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options that weights depend on. A target model alone has use for the backbone of any larger file."""
+        of_backbone: dict[str, Any] = {"backbone": self.backbone, "target_stride": self.target_stride}
+        if self.target_only:
+            return of_backbone
+        encoded = self.target == "encoded"
+        of_network = {
+            "strides": sorted(set(self.strides)),
+            "width": self.width,
+            "target": "encoded" if encoded else "learned",  # what was trained with a learned one is then finetuned
+        }
+        return of_backbone | of_network | ({"channels": self.channels} if encoded else {})
+
 
 PAPER = FRTMConfig()
 FAST = replace(
@@ -160,6 +175,7 @@ class FRTM(Method):
     """The whole method; all of it that is trained offline is `network`."""
 
     memory_type: type[Memory] = FRTMMemory
+    memory_is_learned = False
 
     def __init__(self, config: FRTMConfig | None = None, *, pretrained: bool = True):
         super().__init__()
@@ -173,9 +189,9 @@ class FRTM(Method):
 
     # The four calls --------------------------------------------------------------------------------------------------
 
-    def encode(self, frames: Tensor) -> FRTMFeatures:
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> FRTMFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features."""
-        pyramid = self.backbone(frames)
+        pyramid = pyramid or self.backbone(frames)
         shared = {} if self.network is None else self.network.prepare(pyramid)
         return FRTMFeatures(frames, target=pyramid[self.config.target_stride], shared=shared)
 

@@ -26,6 +26,7 @@ What the paper leaves open, and what was decided:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -78,6 +79,7 @@ class EncodedTarget(FRTM):
     """Base net: scores come from an encoder of the reference frame; all but the backbone is trained offline."""
 
     memory_type = EncodedMemory
+    memory_is_learned = True
 
     def __init__(self, config: FRTMConfig, *, pretrained: bool = True):
         super().__init__(config, pretrained=pretrained)
@@ -85,9 +87,9 @@ class EncodedTarget(FRTM):
         self.target_encoder = TwoConvolutions(channels, 1, width, width)
         self.comparison = TwoConvolutions(channels, width, width, 1)
 
-    def encode(self, frames: Tensor) -> EncodedFeatures:
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> EncodedFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features."""
-        features = super().encode(frames)
+        features = super().encode(frames, pyramid)
         return EncodedFeatures(
             frames,
             target=features.target,
@@ -168,10 +170,11 @@ class FineTuned(FRTM):
     """F.-T.: target model and segmentation network are fine-tuned to the annotated frame, for every object apart."""
 
     memory_type = FineTunedMemory
+    memory_is_learned = True
 
-    def encode(self, frames: Tensor) -> FineTunedFeatures:
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> FineTunedFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features."""
-        pyramid = self.backbone(frames)
+        pyramid = dict(pyramid or self.backbone(frames))
         return FineTunedFeatures(frames, target=pyramid[self.config.target_stride], shared={}, pyramid=pyramid)
 
     def memorize(self, features: Features, masks: Tensor) -> FineTunedMemory:

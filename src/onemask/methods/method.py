@@ -7,12 +7,15 @@ ten objects are one batch. State is passed, never hidden: a `Memory` can be sele
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ..networks.backbone import Backbone
 
 R = TypeVar("R", bound="Record")
 M = TypeVar("M", bound="Memory")
@@ -113,10 +116,15 @@ class Method(nn.Module, ABC):
 
     stride: int  # height and width of frames must be multiples of it
     memory_type: type[Memory]
+    backbone: Backbone
+    memory_is_learned: bool = True  # whether `memorize` depends on what training changes, a trained backbone apart
 
     @abstractmethod
-    def encode(self, frames: Tensor) -> Features:
-        """Frames (B, 3, H, W), RGB in [0, 1] -> features; once a frame, whatever the number of objects."""
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> Features:
+        """Frames (B, 3, H, W), RGB in [0, 1] -> features; once a frame, whatever the number of objects.
+
+        pyramid: what `backbone` gives for these frames, by stride, where that is known already.
+        """
 
     @abstractmethod
     def memorize(self, features: Features, masks: Tensor) -> Memory:
@@ -132,3 +140,10 @@ class Method(nn.Module, ABC):
 
         The memory passed in is used up: its storage may be written again. `clone()` it first to keep it.
         """
+
+    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """What else the method can be taught in a frame, by name: (N,) each; a recipe weighs them.
+
+        masks (N, 1, H, W) in {0, 1}: the truth. known (N, 1, H, W) in {0, 1}: 0 where there is none.
+        """
+        return {}
