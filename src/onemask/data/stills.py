@@ -1,0 +1,170 @@
+"""Photographs with label maps, and cut-outs with alpha: what synthetic clips are made from.
+
+ROOT/images/NAME.jpg    photographs, also .jpeg, .png, .webp
+ROOT/masks/NAME.png     palette or grey PNG of the same size: 0 background, 1..N objects, 255 void
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from ..video.masks import read_mask
+from .clip import VOID
+
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_CUTOUT_SUFFIXES = (".png", ".webp")
+_NAMED_PROBLEMS = 10
+_MASK_MODES = ("P", "L", "1")  # one value a pixel; anything else is a picture of a mask
+
+
+class StillImages:
+    """Photographs, each with its label map; what can be told from their headers is checked when it is opened."""
+
+    def __init__(self, root: str | Path, *, check: bool = False) -> None:
+        """List the pictures below `root` in order of their names and see that each has a mask of its size.
+
+        check: also reads every file whole, so that damaged files and stray values are found now and not in the midst
+        of a training. Raises one InputError that names what is wrong, the first 10 and how many there are.
+        """
+        self.root = Path(root)
+        images = _pictures_in(self.root / "images", _PICTURE_SUFFIXES)
+        masks = {path.stem: path for path in _pictures_in(self.root / "masks", (".png",))}
+        self.names: tuple[str, ...] = tuple(dict.fromkeys(path.stem for path in images))
+        self._images = {path.stem: path for path in images}
+        self._masks = masks
+        problems = [f"{path.name} has the name of another picture" for path in _repeated(images)]
+        problems += [f"masks/{name}.png has no picture in images" for name in masks if name not in self._images]
+        for name in self.names:
+            problem = self._problem_of_headers(name) or (self._problem_of_contents(name) if check else None)
+            problems += [problem] if problem else []
+        _refuse(self.root, problems, len(self.names), "Repair or remove them, with their masks")
+        if not self.names:
+            raise InputError(f"{self.root}/images is empty; it should hold pictures {_listed(_PICTURE_SUFFIXES)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return picture `index`, (H, W, 3) uint8 RGB, and its label map, (H, W) uint8: 0, 1..N, 255 void.
+
+        Raises InputError for a file that is damaged, or a mask with other values.
+        """
+        name = self.names[index]
+        image = _decoded(self._images[name], cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        labels = read_mask(self._masks[name], void=VOID).labels
+        if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
+            raise InputError(
+                f"{self._masks[name]}: a mask of {_sized(image.shape[1::-1])} with values 0..255 was expected, but it "
+                f"is {_sized(labels.shape[::-1])} with values up to {labels.max()}"
+            )
+        return image, labels
+
+    def _problem_of_headers(self, name: str) -> str | None:
+        if name not in self._masks:
+            return f"{self._images[name].name} has no masks/{name}.png"
+        try:
+            with Image.open(self._images[name]) as image, Image.open(self._masks[name]) as mask:
+                if image.size != mask.size:
+                    return f"masks/{name}.png is {_sized(mask.size)}, its picture {_sized(image.size)}"
+                if mask.mode not in _MASK_MODES:
+                    return f"masks/{name}.png is no palette or grey PNG but {mask.mode}"
+        except OSError as error:
+            return f"{name} cannot be read ({error})"
+        return None
+
+    def _problem_of_contents(self, name: str) -> str | None:
+        """Stray values leave gaps: the objects are to be numbered 1..N."""
+        try:
+            _, labels = self.read(self.names.index(name))
+        except InputError as error:
+            return str(error)
+        ids = [value for value in np.flatnonzero(np.bincount(labels.ravel())).tolist() if value not in (0, VOID)]
+        if ids != list(range(1, len(ids) + 1)):
+            return f"masks/{name}.png numbers its objects {', '.join(map(str, ids))} instead of 1 to {len(ids)}"
+        return None
+
+
+class Cutouts:
+    """Things cut out of photographs, RGBA with soft edges, that can be pasted over other pictures."""
+
+    def __init__(self, root: str | Path) -> None:
+        """List the WebP and PNG files in the folder `root` and see that they have alpha.
+
+        Raises one InputError that names what is wrong, the first 10 and how many there are.
+        """
+        self.root = Path(root)
+        self._files = _pictures_in(self.root, _CUTOUT_SUFFIXES)
+        self.names: tuple[str, ...] = tuple(path.stem for path in self._files)
+        problems = [problem for path in self._files if (problem := _problem_of_cutout(path))]
+        _refuse(self.root, problems, len(self._files), "Repair or remove them")
+        if not self._files:
+            raise InputError(f"{self.root} is empty; it should hold cut-outs {_listed(_CUTOUT_SUFFIXES)} with alpha")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, index: int) -> np.ndarray:
+        """Return cut-out `index`, (H, W, 4) uint8: RGB, not multiplied by alpha, and alpha, 255 opaque.
+
+        Raises InputError for a file that is damaged.
+        """
+        picture = _decoded(self._files[index], cv2.IMREAD_UNCHANGED)
+        if picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
+            with Image.open(self._files[index]) as image:  # grey or palette with alpha: rare, so slowly
+                return np.asarray(image.convert("RGBA"))
+        return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
+
+
+def _pictures_in(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; it should hold pictures {_listed(suffixes)}")
+    pictures = (path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    return tuple(sorted(path for path in pictures if not path.name.startswith(".")))
+
+
+def _repeated(paths: Iterable[Path]) -> list[Path]:
+    seen: set[str] = set()
+    return [path for path in paths if path.stem in seen or seen.add(path.stem)]  # type: ignore[func-returns-value]
+
+
+def _problem_of_cutout(path: Path) -> str | None:
+    try:
+        with Image.open(path) as image:
+            has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    except OSError as error:
+        return f"{path.name} cannot be read ({error})"
+    return None if has_alpha else f"{path.name} has no alpha"
+
+
+def _refuse(root: Path, problems: list[str], number: int, what_to_do: str) -> None:
+    if not problems:
+        return
+    named = "; ".join(problems[:_NAMED_PROBLEMS])
+    rest = len(problems) - _NAMED_PROBLEMS
+    more = f"; and {rest} more" if rest > 0 else ""
+    raise InputError(f"{root}: {len(problems)} problems in {number} pictures: {named}{more}. {what_to_do}")
+
+
+def _decoded(path: Path, flags: int) -> np.ndarray:
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    picture = cv2.imdecode(data, flags) if len(data) else None
+    if picture is None:
+        raise InputError(f"{path} is damaged or no picture; save it again, or remove it with its mask")
+    return picture
+
+
+def _sized(size: Iterable[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _listed(suffixes: tuple[str, ...]) -> str:
+    return ", ".join(suffixes)
