@@ -16,11 +16,8 @@ import hashlib
 import json
 import logging
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -30,6 +27,7 @@ import numpy as np
 
 from .errors import InputError, Interrupted, OnemaskError, OutputError
 from .files import refuse_existing, write_json
+from .interruption import stop_asked
 from .propagation import Propagation
 from .session import Session
 from .settings import Progress, Settings, differences, silent
@@ -206,7 +204,7 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
     done, checkpoint_due = propagation.start, time.monotonic() + CHECKPOINT_SECONDS
     began = time.perf_counter()
     try:
-        with _stop_asked() as stop:
+        with stop_asked("frame") as stop:
             frames = propagation.frames(lambda label_maps, count: _looking_back(label_maps, count, stop, progress))
             after_the_way_back = chain(list(islice(frames, 1)), frames)  # which has a bar of its own
             for labelled in progress(after_the_way_back, left, "segmenting"):
@@ -237,32 +235,6 @@ def _looking_back(
         yield label_map
         if stop:
             raise Interrupted("stopped on the way back from later annotations; --resume begins that way anew")
-
-
-@contextmanager
-def _stop_asked() -> Iterator[list[int]]:
-    """A list that is empty until Ctrl-C (SIGINT) or SIGTERM; a second one interrupts at once.
-
-    A frame is never left half done, so that what is saved can be gone on with exactly. In a thread other than the
-    main one signals cannot be caught; there the list stays empty.
-    """
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        log.warning("stopping after this frame; once more to stop at once")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _save_views(

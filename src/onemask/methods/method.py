@@ -118,6 +118,7 @@ class Method(nn.Module, ABC):
     memory_type: type[Memory]
     backbone: Backbone
     memory_is_learned: bool = True  # whether `memorize` depends on what training changes, a trained backbone apart
+    own_losses: tuple[str, ...] = ()  # the names of what `losses` gives
 
     @abstractmethod
     def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> Features:
