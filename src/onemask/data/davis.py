@@ -10,51 +10,24 @@ DAVIS 2016 asks for one object a sequence (everything annotated), DAVIS 2017 for
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import InputError
-from ..video.masks import read_mask
+from .sequence import Sequence, SequenceDataset, find_frames, find_masks, refuse_problems
 
 YEARS = (2016, 2017)
-_FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_NAMED_PROBLEMS = 10
 
 
-@dataclass(frozen=True)
-class Sequence:
-    """One video of a dataset as files: its frames in order, and the annotation of each where there is one."""
-
-    name: str
-    frames: tuple[Path, ...]
-    annotations: tuple[Path | None, ...]  # as many as frames
-    one_object: bool = False  # everything annotated is object 1, as DAVIS 2016 has it
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def annotation(self, index: int) -> np.ndarray | None:
-        """Return the label map (H, W) of frame `index`, with void as background; None where there is none."""
-        path = self.annotations[index]
-        if path is None:
-            return None
-        mask = read_mask(path, void="auto" if self.one_object else 255)
-        if mask.void is not None:
-            mask.labels[mask.labels == mask.void] = 0
-        return (mask.labels > 0).astype(np.uint8) if self.one_object else mask.labels
-
-
-class DavisDataset:
+class DavisDataset(SequenceDataset):
     """The sequences of one split; that their files are there is checked when it is opened, once for all."""
 
     def __init__(self, root: str | Path, year: int, split: str, resolution: str = "480p") -> None:
         """Read the list of the split and look up the files of its sequences.
 
         resolution: the folder's name below JPEGImages and Annotations, "480p" or "Full-Resolution".
-        Raises InputError that names every sequence without frames or without an annotated first frame.
+        Raises InputError that names every sequence without frames or without an annotated first frame. Whether frames
+        and masks fit each other, `check_files` tells: an evaluation of some sequences does not ask it of all.
         """
         if year not in YEARS:
             raise InputError(f"year of a DAVIS dataset is 2016 or 2017, but it is {year}")
@@ -64,13 +37,7 @@ class DavisDataset:
         self.resolution = resolution
         names = _listed_names(self.root, year, split)
         self.sequences: tuple[Sequence, ...] = tuple(self._find(name) for name in names)
-        self._check_files()
-
-    def __len__(self) -> int:
-        return len(self.sequences)
-
-    def __iter__(self) -> Iterator[Sequence]:
-        return iter(self.sequences)
+        self._refuse_incomplete()
 
     def select(self, names: Iterable[str]) -> DavisDataset:
         """Return the dataset of the sequences `names` alone, in the order of the split's list."""
@@ -86,21 +53,17 @@ class DavisDataset:
         return subset
 
     def _find(self, name: str) -> Sequence:
-        frames = _frames_in(self.root / "JPEGImages" / self.resolution / name)
-        folder = self.root / "Annotations" / self.resolution / name
-        annotated = {path.stem: path for path in folder.glob("*.png")}
+        frames = find_frames(self.root / "JPEGImages" / self.resolution / name)
+        annotated = find_masks(self.root / "Annotations" / self.resolution / name)
         annotations = tuple(annotated.get(frame.stem) for frame in frames)
         return Sequence(name, frames, annotations, one_object=self.year == 2016)
 
-    def _check_files(self) -> None:
+    def _refuse_incomplete(self) -> None:
         problems = [problem for sequence in self.sequences if (problem := self._problem(sequence))]
-        if not problems:
-            return
-        named = "; ".join(problems[:_NAMED_PROBLEMS])
-        rest = len(problems) - _NAMED_PROBLEMS
-        raise InputError(
-            f"{self.root}: {len(problems)} of {len(self.sequences)} sequences of {self.split} are incomplete: "
-            f"{named}{f'; and {rest} more' if rest > 0 else ''}. Unpack the dataset again, or list fewer sequences"
+        refuse_problems(
+            f"{self.root}: {len(problems)} of {len(self)} sequences of {self.split} are incomplete",
+            problems,
+            "Unpack the dataset again, or list fewer sequences",
         )
 
     def _problem(self, sequence: Sequence) -> str | None:
@@ -140,10 +103,3 @@ def _lists_there_are(root: Path) -> str:
     if not lists:
         return f"{root} holds no ImageSets/YEAR/SPLIT.txt at all; give the dataset's own folder"
     return f"there are {', '.join(f'{path.parent.name}/{path.stem}' for path in lists)}"
-
-
-def _frames_in(folder: Path) -> tuple[Path, ...]:
-    if not folder.is_dir():
-        return ()
-    pictures = (path for path in folder.iterdir() if path.suffix.lower() in _FRAME_SUFFIXES)
-    return tuple(sorted(path for path in pictures if not path.name.startswith(".")))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..data.davis import DavisDataset
-from ..data.davis import Sequence as VideoSequence
+from ..data.sequence import Sequence as VideoSequence
 from ..errors import InputError
 from ..files import refuse_existing, write_json
 from ..propagation import Propagation

@@ -1,0 +1,47 @@
+"""An endless stream of clips out of several sources, in which every clip can be made alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import InputError
+from .clip import Clip, ClipRequest, ClipSource
+
+
+class Mixture:
+    """Clips out of several sources by their shares; number i is the same in whatever order, by whatever worker.
+
+    A training that is resumed at clip i goes on as if it had not been interrupted, and the number of workers that
+    read ahead changes nothing.
+    """
+
+    def __init__(self, sources: Sequence[tuple[ClipSource, float]], seed: int) -> None:
+        """Mix sources, each with its share; shares need not add up to 1. seed: 0 or more.
+
+        Raises InputError without sources, for an empty one, for shares that are negative, not finite or all zero,
+        and for a negative seed.
+        """
+        if not sources:
+            raise InputError("a mixture needs at least one source")
+        if any(len(source) == 0 for source, _ in sources):
+            raise InputError("every source of a mixture holds at least one picture or video, but one is empty")
+        shares = [float(share) for _, share in sources]
+        if not all(math.isfinite(share) and share >= 0 for share in shares) or sum(shares) == 0:
+            raise InputError(f"shares are 0 or more and not all 0, got {', '.join(f'{share:g}' for share in shares)}")
+        if seed < 0:
+            raise InputError(f"seed is 0 or more, got {seed}")
+        self.seed = seed
+        self._sources = [source for source, _ in sources]
+        self._shares = np.array(shares) / sum(shares)
+
+    def clip(self, number: int, request: ClipRequest) -> Clip:
+        """Make clip `number` (0 or more) of the stream, a function of the seed and the number alone.
+
+        The source is drawn by the shares, its picture or video evenly, and the clip with the same generator.
+        """
+        rng = np.random.default_rng([self.seed, number])
+        source = self._sources[rng.choice(len(self._sources), p=self._shares)]
+        return source.clip(int(rng.integers(len(source))), request, rng)

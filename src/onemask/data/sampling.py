@@ -1,0 +1,311 @@
+"""Training clips cut out of annotated videos: which frames, which objects, and one moving-together augmentation.
+
+A clip is drawn in four steps, all from one generator:
+
+    frames    annotated ones; the first is the reference, and one of its objects is the anchor
+    view      an affine map of the picture into the window: flip, scale, rotation, shear, and a crop around the anchor
+    warp      each frame and its label map once, from the file's resolution; outside the picture labels are void
+    objects   the anchor and others that are seen in the reference become 1..N, the rest background
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as ListOf
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import InputError
+from .clip import VOID, Clip, ClipRequest
+from .photometry import jitter_colours
+from .sequence import Sequence
+
+_REFERENCES, _VIEWS = 8, 4  # drawn before a video, or augmentation for a reference, is given up
+_OUTSIDE = (124, 116, 104)  # RGB beyond the picture: the mean of ImageNet, which networks see as zero
+_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How clips are drawn from videos; what is random is drawn once a clip and holds for all its frames."""
+
+    flip: float = 0.5  # probability of a mirror image, left for right
+    scale: tuple[float, float] = (0.5, 1.5)  # 1: the whole frame just fits into the clip; log-uniform
+    rotation: float = 5.0  # at most, degrees, either way
+    shear: float = 5.0  # at most, degrees, either way
+    drift: float = 0.01  # of the crop from one frame to the next, standard deviation in clip sides
+    colour: float = 1.0  # strength of the colour jitter; 0: colours stay as they are
+    reverse: float = 0.5  # probability that frames in order run backwards in time
+    minimum_pixels: int = 100  # of every object in the reference, after the crop
+    kept: float = 0.75  # share of the anchor that the crop leaves in the reference, at least
+
+
+class VideoClips:
+    """Annotated videos as a source of clips. A sequence is a video, a clip is made of its annotated frames."""
+
+    def __init__(self, sequences: ListOf[Sequence], config: SamplingConfig | None = None) -> None:
+        """Take the videos as they are; what is wrong with their files is the datasets' to tell (`check`).
+
+        config: None takes `SamplingConfig()`. Raises InputError for no videos, a video without any annotation, and a
+        configuration out of range.
+        """
+        self.config = config or SamplingConfig()
+        self.sequences = tuple(sequences)
+        _require_sensible(self.config)
+        if not self.sequences:
+            raise InputError("clips are drawn from at least one video, but there is none")
+        if bare := [sequence.name for sequence in self.sequences if not sequence.annotated]:
+            raise InputError(
+                f"clips are drawn from annotated frames, but {len(bare)} videos have none: {', '.join(bare[:10])}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def clip(self, index: int, request: ClipRequest, rng: np.random.Generator) -> Clip:
+        """Draw a clip of video `index`; of the next one where no object of this one is large enough.
+
+        frames (length, H, W, 3), labels (length, H, W) with (H, W) = request.size; every object 1..N has at least
+        `minimum_pixels` in frame 0. request.max_skip None: a reference and any other annotated frames in any order;
+        otherwise neighbours are 1..max_skip annotated frames apart, all forwards or all backwards. No frame comes
+        twice unless the video has too few: frames in any order are then drawn again, frames in order turn back at the
+        video's ends. Raises InputError for a request out of range, files that cannot be read, frames of a
+        video that differ in size, and where no video has a large enough object.
+        """
+        _require_possible(request)
+        for step in range(len(self)):
+            sequence = self.sequences[(index + step) % len(self)]
+            found = self._find(sequence, request, rng)
+            if found is not None:
+                return self._cut(sequence, *found, request, rng)
+        raise InputError(
+            f"no object of {len(self)} videos covers {self.config.minimum_pixels} pixels of a "
+            f"{request.size[0]}x{request.size[1]} clip; ask for larger clips, or lower minimum_pixels"
+        )
+
+    def _find(
+        self, sequence: Sequence, request: ClipRequest, rng: np.random.Generator
+    ) -> tuple[list[int], np.ndarray, _View, np.ndarray] | None:
+        """Frames, the reference's label map, a view that shows its anchor, and the anchor's id with others' behind."""
+        annotated = sequence.annotated
+        for _ in range(_REFERENCES):
+            places = draw_places(len(annotated), request.length, request.max_skip, self.config.reverse, rng)
+            chosen = [annotated[place] for place in places]
+            labels = _labels(sequence, chosen[0])
+            areas = np.bincount(labels.ravel(), minlength=256)
+            areas[[0, VOID]] = 0
+            if not areas.any():
+                continue
+            anchor = int(rng.choice(np.flatnonzero(areas)))
+            box = _box(labels == anchor)
+            for attempt in range(_VIEWS + 1):
+                # The last is the plain picture: if that shows too little, another reference is needed.
+                config = self.config if attempt < _VIEWS else _plain(self.config)
+                view = _draw_view(labels.shape, box, request.size, config, rng)
+                seen = np.bincount(view.labels(labels).ravel(), minlength=256)
+                needed = max(config.minimum_pixels, config.kept * areas[anchor] * view.magnification)
+                if seen[anchor] >= needed:
+                    others = [i for i in np.flatnonzero(seen >= config.minimum_pixels) if i not in (0, anchor, VOID)]
+                    return chosen, labels, view, np.array([anchor, *rng.permutation(others)], np.int64)
+        return None
+
+    def _cut(
+        self,
+        sequence: Sequence,
+        chosen: list[int],
+        reference: np.ndarray,
+        view: _View,
+        objects: np.ndarray,
+        request: ClipRequest,
+        rng: np.random.Generator,
+    ) -> Clip:
+        objects = np.sort(objects[: request.max_objects])
+        ids = np.zeros(256, np.uint8)
+        ids[objects] = np.arange(1, len(objects) + 1)
+        ids[VOID] = VOID
+        frames, labels = [], []
+        for place, index in enumerate(chosen):
+            label_map = reference if place == 0 else _labels(sequence, index)
+            if label_map.shape != reference.shape:
+                raise InputError(f"{sequence.name}: frame {index} is of another size than frame {chosen[0]}")
+            if place > 0:
+                view = view.moved(rng.normal(0.0, self.config.drift, 2))
+            frames.append(view.picture(sequence.frames[index], reference.shape))
+            labels.append(ids[view.labels(label_map)])
+        pictures = jitter_colours(np.stack(frames), rng, strength=self.config.colour)
+        return Clip(sequence.name, pictures, np.stack(labels), len(objects))
+
+
+# Frames ---------------------------------------------------------------------------------------------------------------
+
+
+def draw_places(count: int, length: int, max_skip: int | None, reverse: float, rng: np.random.Generator) -> list[int]:
+    """Draw `length` of `count` frames, 0..count-1, the reference first.
+
+    max_skip None: distinct frames in any order; drawn again, evenly, where there are too few. Otherwise neighbours
+    are 1..max_skip apart, ascending or, with probability `reverse`, descending. A video too short for
+    that is walked to and fro, frame by frame.
+    """
+    if max_skip is None:
+        order = rng.permutation(count).tolist()
+        while len(order) < length:
+            order += rng.permutation(count).tolist()
+        return order[:length]
+    backwards = rng.random() < reverse
+    if count < length:
+        tour = [*range(count), *range(count - 2, 0, -1)]  # there and back, the ends once
+        places = [tour[place % len(tour)] for place in range(length)]
+    else:
+        # All skips are drawn alike; were they bounded by what the others leave, the first would be the longest.
+        longest = min(max_skip, (count - 1) // max(1, length - 1))
+        offsets = np.cumsum([0, *rng.integers(1, longest + 1, length - 1)])
+        places = (rng.integers(0, count - offsets[-1]) + offsets).tolist()
+        return places[::-1] if backwards else places
+    return [count - 1 - place for place in places] if backwards else places
+
+
+# Views ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _View:
+    """An affine map from the picture into the window, in pixels; the corner of the first pixel is (0, 0)."""
+
+    matrix: np.ndarray  # (2, 3) float64, of (x, y, 1)
+    size: tuple[int, int]  # of the window: height, width
+
+    @property
+    def magnification(self) -> float:
+        """Pixels of the window for a pixel of the picture."""
+        return abs(float(np.linalg.det(self.matrix[:, :2])))
+
+    def moved(self, shares: np.ndarray) -> _View:
+        """The view with its content moved by (x, y) shares of the window's sides."""
+        matrix = self.matrix.copy()
+        matrix[:, 2] += shares * self.size[::-1]
+        return replace(self, matrix=matrix)
+
+    def labels(self, label_map: np.ndarray) -> np.ndarray:
+        """A label map in the picture's size -> (H, W) uint8 of the window, void outside the picture."""
+        return self._warp(label_map, (1.0, 1.0), cv2.INTER_NEAREST, VOID)
+
+    def picture(self, path: Path, size: tuple[int, ...]) -> np.ndarray:
+        """The picture in a file, which has the size (height, width), -> (H, W, 3) uint8 RGB of the window."""
+        shrinking = 1 / np.sqrt(self.magnification)
+        divisor = max(d for d in (1, *_REDUCED) if d == 1 or d <= shrinking)
+        image, ratio = _read_reduced(path, size, divisor)
+        warped = self._warp(image, ratio, cv2.INTER_LINEAR, _OUTSIDE[::-1])
+        return cv2.cvtColor(warped, cv2.COLOR_BGR2RGB)
+
+    def _warp(self, image: np.ndarray, ratio: tuple[float, float], how: int, outside: int | tuple) -> np.ndarray:
+        """ratio: (x, y) pixels of the picture for a pixel of `image`."""
+        matrix = self.matrix.copy()
+        matrix[:, :2] *= ratio
+        matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV has (0, 0) in the middle of the first pixel
+        return cv2.warpAffine(
+            image, matrix, self.size[::-1], flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=outside
+        )
+
+
+def _draw_view(
+    shape: tuple[int, ...],
+    box: tuple[int, int, int, int],
+    size: tuple[int, int],
+    config: SamplingConfig,
+    rng: np.random.Generator,
+) -> _View:
+    """Draw a view of a picture of `shape` (height, width) with the box (x0, y0, x1, y1) inside, as far as it fits."""
+    fitting = min(size[0] / shape[0], size[1] / shape[1])
+    scale = fitting * np.exp(rng.uniform(*np.log(config.scale)))
+    angle, shear = np.deg2rad(rng.uniform(-1, 1, 2) * (config.rotation, config.shear))
+    mirror = -1.0 if rng.random() < config.flip else 1.0
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = scale * turn @ np.array([[1.0, np.tan(shear)], [0.0, 1.0]]) @ np.diag([mirror, 1.0])
+    whole = _extent(linear, (0, 0, shape[1], shape[0]))
+    anchor = _extent(linear, box)
+    shift = np.empty(2)
+    for axis, side in enumerate(size[::-1]):
+        # The window lies in the picture, or the picture in the window; and the same for the anchor.
+        low = max(min(extent[axis, 0], extent[axis, 1] - side) for extent in (whole, anchor))
+        high = min(max(extent[axis, 0], extent[axis, 1] - side) for extent in (whole, anchor))
+        shift[axis] = -rng.uniform(low, max(low, high))
+    return _View(np.column_stack([linear, shift]), size)
+
+
+def _plain(config: SamplingConfig) -> SamplingConfig:
+    return replace(config, scale=(1.0, 1.0), rotation=0.0, shear=0.0)
+
+
+def _extent(linear: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Where a box comes to lie: ((x0, x1), (y0, y1))."""
+    x0, y0, x1, y1 = box
+    corners = linear @ np.array([[x0, x1, x0, x1], [y0, y0, y1, y1]])
+    return np.column_stack([corners.min(axis=1), corners.max(axis=1)])
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return x, y, x + width, y + height
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def _labels(sequence: Sequence, index: int) -> np.ndarray:
+    labels = sequence.labels(index)
+    assert labels is not None  # only annotated frames are drawn
+    return labels
+
+
+def _read_reduced(path: Path, size: tuple[int, ...], divisor: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """Read a picture, shrunk by 1, 2, 4 or 8 as a mean over pixels: (h, w, 3) BGR, and the shrinking in (x, y).
+
+    A JPEG is shrunk while it is decoded, which saves most of the time. size: height and width that are expected.
+    """
+    jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    flag = _REDUCED[divisor] if jpeg and divisor > 1 else cv2.IMREAD_COLOR
+    try:
+        encoded = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path} could not be read ({error}); check the dataset") from error
+    image = cv2.imdecode(encoded, flag) if len(encoded) else None
+    if image is None:
+        raise InputError(f"{path} could not be read as a picture; it is damaged, or another kind of file")
+    reduced = divisor if flag != cv2.IMREAD_COLOR else 1
+    expected = -(-size[0] // reduced), -(-size[1] // reduced)
+    if image.shape[:2] != expected:
+        came, wanted = ("x".join(map(str, s)) for s in (image.shape[:2], expected))
+        raise InputError(f"{path} is {came} but its label map is {wanted} (height x width, one in {reduced} pixels)")
+    if reduced < divisor:
+        small = -(-size[1] // divisor), -(-size[0] // divisor)
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        return image, (size[1] / small[0], size[0] / small[1])
+    return image, (float(divisor), float(divisor))
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
+
+
+def _require_sensible(config: SamplingConfig) -> None:
+    low, high = config.scale
+    if not 0 < low <= high:
+        raise InputError(f"scale is two positive numbers, the smaller first, got {low} and {high}")
+    for name in ("flip", "reverse", "kept"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise InputError(f"{name} is between 0 and 1, got {getattr(config, name)}")
+    for name in ("rotation", "shear", "drift", "colour"):
+        if not 0 <= getattr(config, name) < 90:
+            raise InputError(f"{name} is between 0 and 90, got {getattr(config, name)}")
+    if config.minimum_pixels < 1:
+        raise InputError(f"minimum_pixels is 1 or more, got {config.minimum_pixels}")
+
+
+def _require_possible(request: ClipRequest) -> None:
+    if request.length < 1 or min(request.size) < 1 or not 1 <= request.max_objects < VOID:
+        raise InputError(
+            f"a clip has 1 or more frames, sides and objects (of these at most {VOID - 1}), but {request} was asked for"
+        )
+    if request.max_skip is not None and request.max_skip < 1:
+        raise InputError(f"max_skip is 1 or more, or None for frames in any order, got {request.max_skip}")

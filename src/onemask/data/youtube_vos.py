@@ -1,0 +1,91 @@
+"""YouTube-VOS, in the layout of its releases.
+
+    ROOT/[SPLIT/]JPEGImages/VIDEO/00000.jpg     frames; every fifth, or all of them
+    ROOT/[SPLIT/]Annotations/VIDEO/00000.png    label maps of every fifth frame
+    ROOT/[SPLIT/]meta.json                      {"videos": {VIDEO: {"objects": {ID: {"frames": ["00000", ...]}}}}}
+
+Objects may come late: many are annotated only from a later frame on.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .sequence import Sequence, SequenceDataset, file_problems, find_frames, find_masks, refuse_problems
+
+_LAYOUT = "expected JPEGImages, Annotations and meta.json in it, or in a folder below it that is called like the split"
+
+
+class YouTubeVosDataset(SequenceDataset):
+    """The videos that meta.json lists, checked against their files when they are opened."""
+
+    def __init__(self, root: str | Path, split: str = "train") -> None:
+        """Read meta.json and look up the files of its videos.
+
+        Raises one InputError that names videos without frames or masks, masks without a frame, listed objects without
+        a mask in any of their frames, and masks of another size than their frame (from headers: 0.1 ms a mask).
+        """
+        self.root = _folder_of(Path(root), split)
+        self.split = split
+        listed = _listed_objects(self.root / "meta.json")
+        self.sequences = tuple(self._find(name, tuple(sorted(objects))) for name, objects in listed.items())
+        problems = [
+            problem
+            for sequence in self.sequences
+            for problem in [*file_problems(sequence), *_object_problems(sequence, listed[sequence.name])]
+        ]
+        refuse_problems(
+            f"{self.root}: the files of {len(self)} videos do not match meta.json",
+            problems,
+            "Unpack the dataset again, or take these videos out of meta.json",
+        )
+
+    def _find(self, name: str, objects: tuple[int, ...]) -> Sequence:
+        frames = find_frames(self.root / "JPEGImages" / name)
+        masks = find_masks(self.root / "Annotations" / name)
+        return Sequence(name, frames, tuple(masks.get(frame.stem) for frame in frames), objects=objects)
+
+
+def _folder_of(root: Path, split: str) -> Path:
+    for folder in (root / split, root):
+        if (folder / "meta.json").is_file():
+            if missing := [name for name in ("JPEGImages", "Annotations") if not (folder / name).is_dir()]:
+                raise InputError(f"{folder} has meta.json but no {' and no '.join(missing)}; {_LAYOUT}")
+            return folder
+    what = "holds no meta.json" if root.is_dir() else "is no folder"
+    raise InputError(f"{root} {what}; {_LAYOUT} ({split})")
+
+
+def _listed_objects(path: Path) -> dict[str, dict[int, list[str]]]:
+    """Video -> id -> the names of the frames in which the object is annotated."""
+    try:
+        videos: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["videos"]
+        listed = {
+            name: {int(i): [str(frame) for frame in entry.get("frames", [])] for i, entry in video["objects"].items()}
+            for name, video in videos.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f'{path} is not as expected, {{"videos": {{VIDEO: {{"objects": {{ID: {{"frames": [...]}}}}}}}}}}: '
+            f"{type(error).__name__} {error}"
+        ) from error
+    if not listed:
+        raise InputError(f"{path} lists no video")
+    if odd := [f"{name} {i}" for name, objects in listed.items() for i in objects if not 1 <= i <= 254]:
+        raise InputError(f"{path}: ids of objects are 1..254, but there is {odd[0]}")
+    return listed
+
+
+def _object_problems(sequence: Sequence, objects: dict[int, list[str]]) -> list[str]:
+    if not objects:
+        return [f"{sequence.name} has no objects in meta.json"]
+    masks = {sequence.frames[index].stem for index in sequence.annotated}
+    return [
+        f"{sequence.name}: meta.json lists object {i} in {frames[0]}{' and others' if len(frames) > 1 else ''}, "
+        "but no mask of these is there"
+        for i, frames in objects.items()
+        if masks and frames and masks.isdisjoint(frames)
+    ]
