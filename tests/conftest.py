@@ -97,3 +97,22 @@ def tiny_frtm(*, pretrained: bool = False, seed: int = 0, **options: object) -> 
 @pytest.fixture(scope="session")
 def make_frtm() -> Callable[..., FRTM]:
     return tiny_frtm
+
+
+# Weights --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where weights are found."""
+
+    package: Path
+    user: Path
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch) -> Folders:
+    """Empty folders of weights, in place of the package's and the user's."""
+    monkeypatch.setattr("onemask.weights.store.PACKAGE", tmp_path / "package")
+    monkeypatch.setenv("ONEMASK_HOME", str(tmp_path / "home"))
+    return Folders(tmp_path / "package", tmp_path / "home" / "weights")

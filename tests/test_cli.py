@@ -1,5 +1,6 @@
 """The command line as a user types it."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from cards import ship
 from onemask.cli import main
 from onemask.video.clip import SampleClip
 from onemask.video.masks import read_label_map, read_mask, write_mask
@@ -289,12 +291,12 @@ def test_help_does_not_wait_for_torch():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 0
-    assert all(command in answer.stdout for command in ("run", "demo", "score", "evaluate", "methods"))
+    assert all(command in answer.stdout for command in ("run", "demo", "score", "evaluate", "methods", "weights"))
     assert answer.stderr == "[]\n"
 
 
 def test_every_command_explains_itself(capsys):
-    for command in ("run", "demo", "score", "evaluate", "methods"):
+    for command in ("run", "demo", "score", "evaluate", "methods", "weights"):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0
@@ -328,6 +330,88 @@ def test_what_methods_prints_can_be_set(tmp_path, capsys):
     assert main(["methods", "frtm-lite"]) == 0
     printed = [line.split("  #")[0].rstrip() for line in capsys.readouterr().out.splitlines()]
     assert configuration("frtm-lite", parse_assignments(printed)) == configuration("frtm-lite")
+
+
+# weights -------------------------------------------------------------------------------------------------------------
+
+
+def test_weights_where_there_are_none(folders, capsys, refused):
+    assert main(["weights"]) == 0
+    here = f"NAME.safetensors and its card NAME.json go into {folders.user}"
+    assert capsys.readouterr().out == f"no trained weights are found; {here}\n"
+    message = refused("weights", "frtm", "--check")
+    assert message == f"onemask: no weights are found under the name 'frtm'; there are none; {here}\n"
+
+
+def test_weights(folders, make_frtm, capsys, refused):
+    paths = [ship(folders.user, "mine", make_frtm(), method="frtm"), ship(folders.package, "frtm-lite", make_frtm())]
+    assert main(["weights"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == ["frtm-lite", "mine"]
+    assert lines[:7] == [
+        "frtm-lite",
+        "  method      frtm-lite",
+        f"  size        {paths[1].stat().st_size / 1e6:.1f} MB",
+        "  scores      dev J&F 80.1, dev J 81.0",
+        "  trained on  Walks, 12 sequences (A. Walker, CC BY 4.0); Runs, 3 sequences (B. Runner, CC0)",
+        "  licence     CC BY 4.0",
+        f"  file        {paths[1]}",
+    ]
+    assert lines[8] == "  method      frtm"
+    assert lines[-1] == f"  file        {paths[0]}"
+    assert "no weights are found under the name 'nope'; there are: frtm-lite, mine; " in refused("weights", "nope")
+
+
+def test_weights_of_a_name(folders, make_frtm, capsys):
+    path = ship(folders.user, "mine", make_frtm(), method="frtm", notes="Trained in a day.")
+    ship(folders.package, "frtm-lite", make_frtm())
+    assert main(["weights", "mine"]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    lines = {line[2:13].rstrip(): line[14:] for line in rest}
+    assert first == "mine"
+    options = "backbone=test_efficientnet, target_stride=16, strides=4,8,16,32, width=8, target=learned"
+    assert (lines["options"], lines["notes"], lines["file"]) == (options, "Trained in a day.", str(path))
+    assert lines["SHA-256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert lines["recipe"].startswith("recipes/frtm-lite.yaml, sha256 abab")
+    assert "checked" not in lines
+
+
+def test_weights_are_checked(folders, make_frtm, capsys):
+    path = ship(folders.user, "changed", make_frtm())
+    ship(folders.user, "good", make_frtm())
+    assert main(["weights", "--check"]) == 0
+    assert capsys.readouterr().out.count("  checked     size and SHA-256 are those of the card\n") == 2
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert main(["weights"]) == 0
+    capsys.readouterr()
+    assert main(["weights", "--check"]) == 2
+    changed, good = capsys.readouterr().out.split("\ngood\n")
+    assert f"  error       {path} has the SHA-256 " in changed
+    assert changed.endswith(f"  file        {path}")
+    assert "checked     size" in good
+    assert main(["weights", "changed", "--check"]) == 2
+    assert main(["weights", "good", "--check"]) == 0
+
+
+def test_weights_with_a_bad_card_do_not_hide_others(folders, make_frtm, capsys):
+    card = ship(folders.user, "bad", make_frtm()).with_suffix(".json")
+    ship(folders.user, "good", make_frtm())
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"colour": "red"}))
+    assert main(["weights"]) == 2
+    bad, good = capsys.readouterr().out.split("\ngood\n")
+    assert "is not a card that this version of onemask reads: unknown: colour" in bad
+    assert "  scores      dev J&F 80.1" in good
+
+
+def test_weights_do_not_wait_for_torch(folders, make_frtm):
+    ship(folders.user, "mine", make_frtm())
+    code = (
+        "import sys, onemask.cli; onemask.cli.main(['weights'])\n"
+        "print(sorted({'torch', 'numpy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (0, "[]\n")
+    assert f"  file        {folders.user / 'mine.safetensors'}\n" in answer.stdout
 
 
 # demo ----------------------------------------------------------------------------------------------------------------

@@ -146,6 +146,31 @@ def _methods(options: argparse.Namespace) -> None:
         print(f"{name:12} {summary}")
 
 
+def _weights(options: argparse.Namespace) -> int:
+    from .weights.store import check, described, installed, users_folder
+
+    found = installed()
+    own = f"NAME.safetensors and its card NAME.json go into {users_folder()}"
+    if options.name and options.name not in found:
+        there = f"there are: {', '.join(found)}" if found else "there are none"
+        raise InputError(f"no weights are found under the name {options.name!r}; {there}; {own}")
+    if not found:
+        print(f"no trained weights are found; {own}")
+    code = OK
+    for name, path in found.items():
+        if options.name in (None, name):
+            print(name)
+            try:
+                card = check(path) if options.check else described(path)
+                lines = card.details() if options.name else card.summary()
+                lines |= {"checked": "size and SHA-256 are those of the card"} if options.check else {}
+            except InputError as error:
+                lines, code = {"error": str(error)}, FAILED
+            for caption, text in (lines | {"file": str(path)}).items():
+                print(f"  {caption:11} {text}")
+    return code
+
+
 # Reading arguments ----------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +317,15 @@ def _parser() -> argparse.ArgumentParser:
     methods = commands.add_parser("methods", help="list the methods, or the options of one")
     methods.add_argument("method", nargs="?", metavar="METHOD", help="list its options and their values")
     methods.set_defaults(command=_methods)
+
+    weights = commands.add_parser(
+        "weights",
+        help="list the trained weights that are here, or what is known of one",
+        description="List the trained weights that methods find by name: where they came from, how good they are.",
+    )
+    weights.add_argument("name", nargs="?", metavar="NAME", help="print the whole card of these")
+    weights.add_argument("--check", action="store_true", help="compare files with the SHA-256 of their cards")
+    weights.set_defaults(command=_weights)
     return parser
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import onemask
+from cards import ship
 from onemask import methods
 from onemask.errors import InputError
 from onemask.methods.frtm import FAST, FRTM, LITE, PAPER
@@ -34,6 +38,10 @@ def other_package(monkeypatch) -> Iterator[str]:
     class Elsewhere:
         depth: int = 3
         needs_weights: bool = False
+
+        @property
+        def architecture(self) -> dict[str, Any]:
+            return {"depth": self.depth}
 
         def build(self, *, pretrained: bool = True) -> nn.Module:
             return nn.Linear(self.depth, 1)
@@ -90,6 +98,47 @@ class TestOtherPackages:
         assert methods.names()["frtm"] == methods.METHODS["frtm"].summary
 
 
+def same(found: nn.Module, wanted: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a module's state is this one, rounded as files of weights are; keys that it does not have may differ."""
+    return all(torch.equal(t, wanted[key].half().float().to(t.dtype)) for key, t in found.state_dict().items())
+
+
+class TestArchitecture:
+    def test_is_what_decides_the_shapes(self):
+        """Options outside it leave names and shapes as they are, those in it do not."""
+
+        def shapes(**options: Any) -> dict[str, torch.Size]:
+            state = methods.configuration("frtm-lite", {**TINY, **options}).build(pretrained=False).state_dict()
+            return {name: tensor.shape for name, tensor in state.items()}
+
+        base = methods.configuration("frtm-lite", TINY).architecture
+        assert base == {
+            "backbone": "test_efficientnet",
+            "target_stride": 16,
+            "strides": [4, 8, 16, 32],
+            "width": 8,
+            "target": "learned",
+        }
+        for options in ({"channels": 16}, {"memory": 9}, {"target": "finetuned"}, {"strides": (32, 16, 8, 4)}):
+            assert methods.configuration("frtm-lite", {**TINY, **options}).architecture == base
+            assert shapes(**options) == shapes()
+        for options in ({"backbone": "resnet18"}, {"width": 6}, {"strides": (4, 8, 16)}, {"target": "encoded"}):
+            assert methods.configuration("frtm-lite", {**TINY, **options}).architecture != base
+            assert shapes(**options) != shapes()
+
+    def test_of_an_encoder_has_its_channels(self):
+        found = [
+            methods.configuration("frtm-lite", {**TINY, "target": "encoded", "channels": channels}).architecture
+            for channels in (8, 12)
+        ]
+        assert [architecture["channels"] for architecture in found] == [8, 12]
+        assert found[0]["target"] == "encoded"
+
+    def test_of_a_target_model_alone_is_its_backbone(self):
+        found = methods.configuration("frtm-lite", {**TINY, "target_only": True, "width": 64}).architecture
+        assert found == {"backbone": "test_efficientnet", "target_stride": 16}
+
+
 class TestLoad:
     def test_the_default_runs_without_a_network_of_its_own(self):
         method = onemask.load()
@@ -123,4 +172,128 @@ class TestLoad:
         path = tmp_path / "wide.safetensors"
         save(methods.configuration("frtm-lite", {**TINY, "width": 16}).build(pretrained=False), path)
         with pytest.raises(InputError, match=r"the weights in .*wide\.safetensors do not fit these options"):
+            onemask.load("frtm-lite", weights=path, **TINY)
+
+    def test_weights_without_some_tensors(self, tmp_path):
+        path = tmp_path / "part.safetensors"
+        save(methods.configuration("frtm-lite", {**TINY, "target_only": True}).build(pretrained=False), path)
+        message = r"do not fit these options: backbone\.network\.\S+ is missing \(and \d+ more\)$"
+        with pytest.raises(InputError, match=message):
+            onemask.load("frtm-lite", weights=path, **TINY)
+
+    def test_without_a_card_every_tensor_must_be_of_use(self, tmp_path):
+        path = tmp_path / "whole.safetensors"
+        save(methods.configuration("frtm-lite", TINY).build(pretrained=False), path)
+        with pytest.raises(InputError, match=r"do not fit these options: \S+ is unknown \(and \d+ more\)$"):
+            onemask.load("frtm-lite", weights=path, **{**TINY, "target_only": True})
+
+
+class TestFoundWeights:
+    """Weights under the method's name, in the package's folder or the user's."""
+
+    @pytest.fixture
+    def trained(self) -> nn.Module:
+        torch.manual_seed(3)
+        return methods.configuration("frtm-lite", TINY).build(pretrained=False)
+
+    def test_are_loaded_when_they_fit(self, folders, trained):
+        ship(folders.package, "frtm-lite", trained)
+        loaded = onemask.load("frtm-lite", **TINY, memory=9)
+        assert loaded.config.memory == 9
+        assert loaded.state_dict().keys() == trained.state_dict().keys()
+        assert same(loaded, trained.state_dict())
+
+    def test_may_be_the_users(self, folders, trained):
+        ship(folders.user, "frtm", trained)
+        assert same(onemask.load("frtm", **TINY), trained.state_dict())
+
+    def test_serve_the_finetuned_too(self, folders, trained):
+        ship(folders.package, "frtm-lite", trained)
+        assert same(onemask.load("frtm-lite", **TINY, target="finetuned"), trained.state_dict())
+
+    def test_give_a_target_model_alone_its_backbone(self, folders, trained, monkeypatch):
+        ship(folders.package, "frtm-lite", trained)
+        monkeypatch.setattr("onemask.networks.backbone.imagenet_weights", lambda name: pytest.fail("not from there"))
+        loaded = onemask.load("frtm-lite", **{**TINY, "target_only": True})
+        assert loaded.network is None
+        assert 0 < len(loaded.state_dict()) < len(trained.state_dict())
+        assert same(loaded, trained.state_dict())
+
+    @pytest.mark.parametrize(
+        ("options", "theirs", "ours"),
+        [
+            ({"width": 16}, "width=8", "width=16"),
+            ({"backbone": "resnet18"}, "backbone=test_efficientnet", "backbone=resnet18"),
+            ({"strides": (4, 8, 16)}, "strides=4,8,16,32", "strides=4,8,16"),
+            ({"width": 16, "target_stride": 8}, "target_stride=16, width=8", "target_stride=8, width=16"),
+            ({"target": "encoded"}, "target=learned, no channels", "target=encoded, channels=8"),
+        ],
+    )
+    def test_that_do_not_fit_name_the_options(self, folders, trained, options, theirs, ours):
+        path = ship(folders.package, "frtm-lite", trained)
+        message = f"the weights in {path} are for {theirs}, but the options say {ours}; set them so, or give a file"
+        with pytest.raises(InputError, match=f"^{re.escape(message)} .* target_only=true is FRTM's"):
+            onemask.load("frtm-lite", **{**TINY, **options})
+
+    def test_of_a_target_model_alone_do_not_serve_the_whole(self, folders):
+        alone = methods.configuration("frtm-lite", {**TINY, "target_only": True}).build(pretrained=False)
+        ship(folders.package, "frtm-lite", alone)
+        with pytest.raises(InputError, match="are for no strides, no width, no target, but the options say strides=4"):
+            onemask.load("frtm-lite", **TINY)
+
+    def test_that_do_not_fit_are_left_where_none_are_needed(self, folders, trained, monkeypatch):
+        ship(folders.package, "frtm-lite", trained)
+        monkeypatch.setattr("onemask.networks.backbone.imagenet_weights", lambda name: imagenet)
+        imagenet = timm.create_model("resnet18").state_dict()
+        loaded = onemask.load("frtm-lite", **{**TINY, "target_only": True, "backbone": "resnet18"})
+        assert torch.equal(loaded.state_dict()["backbone.network.conv1.weight"], imagenet["conv1.weight"])
+
+    def test_are_not_believed_without_a_card(self, folders, trained):
+        ship(folders.user, "frtm-lite", trained).with_suffix(".json").unlink()
+        with pytest.raises(InputError, match=r"there is no card .*frtm-lite\.json"):
+            onemask.load("frtm-lite", **TINY)
+
+    def test_are_not_believed_when_changed(self, folders, trained):
+        path = ship(folders.user, "frtm-lite", trained)
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+        with pytest.raises(InputError, match=r"has the SHA-256 .* was expected by its card"):
+            onemask.load("frtm-lite", **TINY)
+
+    def test_are_named_before_they_are_loaded(self, folders, trained):
+        path = ship(folders.package, "frtm-lite", trained)
+        assert methods.weights_for("frtm-lite", methods.configuration("frtm-lite", TINY)) == path
+        alone = methods.configuration("frtm-lite", {**TINY, "target_only": True, "backbone": "resnet18"})
+        assert methods.weights_for("frtm-lite", alone) is None
+
+
+class TestGivenWeightsWithACard:
+    @pytest.fixture
+    def path(self, tmp_path) -> Path:
+        torch.manual_seed(3)
+        return ship(tmp_path, "mine", methods.configuration("frtm-lite", TINY).build(pretrained=False))
+
+    def test_come_before_those_that_are_found(self, folders, path):
+        ship(folders.package, "frtm-lite", methods.configuration("frtm-lite", TINY).build(pretrained=False))
+        assert same(onemask.load("frtm-lite", weights=path, **TINY), load_file(path))
+
+    def test_that_do_not_fit_name_the_options(self, path):
+        message = "are for width=8, but the options say width=16; set them so, or give a file of weights that fits$"
+        with pytest.raises(InputError, match=message):
+            onemask.load("frtm-lite", weights=path, **{**TINY, "width": 16})
+
+    def test_are_never_left(self, path):
+        """Where no weights are needed, those that were asked for are nonetheless."""
+        with pytest.raises(
+            InputError, match="are for backbone=test_efficientnet, but the options say backbone=resnet18"
+        ):
+            onemask.load("frtm-lite", weights=path, **{**TINY, "backbone": "resnet18", "target_only": True})
+
+    def test_give_a_target_model_alone_its_backbone(self, path):
+        loaded = onemask.load("frtm-lite", weights=str(path), **{**TINY, "target_only": True})
+        assert same(loaded, load_file(path))
+
+    def test_must_be_whole_whatever_the_card_says(self, tmp_path):
+        alone = methods.configuration("frtm-lite", {**TINY, "target_only": True}).build(pretrained=False)
+        path = ship(tmp_path, "less", alone, architecture=methods.configuration("frtm-lite", TINY).architecture)
+        with pytest.raises(InputError, match=r"do not fit these options: \S+ is missing"):
             onemask.load("frtm-lite", weights=path, **TINY)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError
-from ..weights.card import Card, as_typed
-from ..weights.store import card_of, card_path, find, read
+from ..weights.card import as_typed
+from ..weights.store import card_of, described, find, read
 from .options import with_options
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ def weights_for(name: str, chosen: Configuration) -> Path | None:
     """
     path = find(name)
     if path is not None:
-        card = Card.read(card_path(path))
-        misfits = card.misfits(chosen.architecture)
+        misfits = described(path).misfits(chosen.architecture)
         if not misfits:
             return path
         if chosen.needs_weights:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..weights.store import home
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
 
 def weights_folder() -> Path:
     """Where a user may put backbone weights: $ONEMASK_HOME/backbones, by default ~/.cache/onemask/backbones."""
-    return Path(os.environ.get("ONEMASK_HOME", "~/.cache/onemask")).expanduser() / "backbones"
+    return home() / "backbones"
 
 
 def _packaged_weights(name: str) -> dict[str, Tensor] | None:

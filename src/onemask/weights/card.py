@@ -1,0 +1,148 @@
+"""The card of a file of weights: what it fits, where it came from, and how good it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that is known of a file of weights. As JSON it has a key for each field; only `notes` may be left out.
+
+    Raises InputError where a field is not what its comment says.
+    """
+
+    method: str  # the name that it was trained as
+    architecture: dict[str, Any]  # the options that the weights depend on, see methods.Configuration
+    data: list[str]  # what they were trained on, each with its attribution
+    recipe: dict[str, str]  # "name", and the "text" or the "sha256" of the recipe
+    commit: str  # of the code that trained them
+    date: str  # when that was, YYYY-MM-DD
+    scores: dict[str, float]  # by the measure's name, in percent
+    licence: str
+    notes: str = ""
+    sha256: str = ""  # of the file, 64 hexadecimal digits; this and the next are filled in by store.save
+    bytes: int = 0  # of the file
+
+    def __post_init__(self):
+        """Refuse what is not of the kind that is expected."""
+        for field in fields(self):
+            if problem := _problem(field.name, getattr(self, field.name)):
+                raise InputError(f"{field.name} of a card is {problem}, got {getattr(self, field.name)!r}")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Card:
+        """The card in a JSON file. Raises InputError, naming the file, where it is none."""
+        try:
+            value = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"there is no card {path}; weights that are found by their name have one beside them"
+            ) from error
+        except ValueError as error:  # no JSON, or no text
+            raise InputError(f"{path} should be the card of a file of weights, but is not JSON: {error}") from error
+        try:
+            return cls.from_json(value)
+        except InputError as error:
+            raise InputError(f"{path} is not a card that this version of onemask reads: {error}") from error
+
+    @classmethod
+    def from_json(cls, value: Any) -> Card:
+        """The card of decoded JSON. Raises InputError for keys that are missing, unknown, or of another kind."""
+        if not isinstance(value, dict):
+            raise InputError(f"an object was expected, got {type(value).__name__}")
+        known = [field.name for field in fields(cls)]
+        if unknown := [key for key in value if key not in known]:
+            raise InputError(f"unknown: {', '.join(unknown)}; its keys are {', '.join(known)}")
+        if missing := [key for key in known if key not in value and key != "notes"]:
+            raise InputError(f"missing: {', '.join(missing)}")
+        return cls(**value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field by its name, as `from_json` reads it."""
+        return asdict(self)
+
+    def misfits(self, architecture: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Options of a method that the weights do not fit: {name: (theirs, the method's)}; None where they have none.
+
+        A method may do without options that the weights have: it then uses a part of them, see `serves_in_part`.
+        """
+        asked = json.loads(json.dumps(architecture))  # tuples are lists in a card
+        both = {name: (self.architecture.get(name), value) for name, value in asked.items()}
+        return {name: (theirs, value) for name, (theirs, value) in both.items() if theirs != value}
+
+    def serves_in_part(self, architecture: Mapping[str, Any]) -> bool:
+        """Whether a method that the weights fit has no use for some of them."""
+        return self.architecture.keys() > architecture.keys()
+
+    def summary(self) -> dict[str, str]:
+        """The lines that tell whether the weights are of use, by their captions."""
+        return {
+            "method": self.method,
+            "size": f"{self.bytes / 1e6:.1f} MB",
+            "scores": ", ".join(f"{measure} {score:.1f}" for measure, score in self.scores.items()) or "none",
+            "trained on": "; ".join(self.data),
+            "licence": self.licence,
+        }
+
+    def details(self) -> dict[str, str]:
+        """All lines, by their captions."""
+        options = ", ".join(f"{name}={as_typed(value)}" for name, value in self.architecture.items())
+        recipe = [self.recipe["name"]] + [f"{key} {text}" for key, text in self.recipe.items() if key != "name"]
+        more = {
+            "options": options,
+            "recipe": ", ".join(recipe),
+            "commit": self.commit,
+            "date": self.date,
+            "bytes": str(self.bytes),
+            "SHA-256": self.sha256,
+        }
+        return self.summary() | more | ({"notes": self.notes} if self.notes else {})
+
+
+def as_typed(value: Any) -> str:
+    """An option's value as it is typed on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _problem(name: str, value: Any) -> str | None:
+    """What was expected of a field, where it is something else."""
+    if name == "architecture":
+        return None if isinstance(value, dict) else "an object of options"
+    if name == "data":
+        strings = isinstance(value, list) and all(isinstance(line, str) for line in value)
+        return None if strings else "a list of texts"
+    if name == "recipe":
+        strings = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+        return None if strings and "name" in value else 'an object of texts with a "name"'
+    if name == "scores":
+        numbers = isinstance(value, dict) and all(
+            isinstance(score, (int, float)) and not isinstance(score, bool) for score in value.values()
+        )
+        return None if numbers else "an object of numbers"
+    if name == "bytes":
+        return None if isinstance(value, int) and value >= 0 else "a number of bytes"
+    if not isinstance(value, str):
+        return "text"
+    if name == "sha256" and not re.fullmatch("([0-9a-f]{64})?", value):
+        return "64 hexadecimal digits"
+    if name == "date" and not _is_date(value):
+        return "a date, YYYY-MM-DD"
+    return None
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False

@@ -1,0 +1,177 @@
+"""Files of weights: where they are found, how they are written, and what is checked before they are believed.
+
+NAME.safetensors holds the whole state of a method, its backbone included, and NAME.json beside it is its card. Numbers
+are stored in half precision, which halves the file and moves a network's output by about a thousandth; a tensor that
+would lose more stays in float32. What is read is float32 again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..files import write_bytes, write_json
+from .card import Card
+
+if TYPE_CHECKING:  # torch is loaded where it is needed: listing weights needs none
+    from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+PACKAGE = Path(__file__).parent  # the weights that ship
+SUFFIX = ".safetensors"
+TOLERANCE = 2**-10  # of rounding; half precision's own is half of it, except for values too large or too small for it
+
+
+# Where they are -------------------------------------------------------------------------------------------------------
+
+
+def home() -> Path:
+    """Where a user may put what onemask shall find: $ONEMASK_HOME, by default ~/.cache/onemask."""
+    return Path(os.environ.get("ONEMASK_HOME", "~/.cache/onemask")).expanduser()
+
+
+def users_folder() -> Path:
+    """Where a user may put weights and their cards."""
+    return home() / "weights"
+
+
+def installed() -> dict[str, Path]:
+    """Every file of weights that is found by its name; those that ship come before a user's of the same name."""
+    found: dict[str, Path] = {}
+    for folder in (PACKAGE, users_folder()):
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            if not path.name.startswith("."):  # one that is just being written
+                found.setdefault(path.stem, path)
+    return found
+
+
+def find(name: str) -> Path | None:
+    """The file of weights of that name, if there is one."""
+    return installed().get(name)
+
+
+def card_path(path: Path) -> Path:
+    """Where the card of a file of weights is."""
+    return path.with_suffix(".json")
+
+
+def card_of(path: Path) -> Card | None:
+    """The card beside a file of weights, if there is one. Raises InputError where it cannot be read."""
+    return described(path) if card_path(path).exists() else None
+
+
+def described(path: Path) -> Card:
+    """The card beside a file of weights. Raises InputError where there is none, or it cannot be read."""
+    return Card.read(card_path(path))
+
+
+# Reading and writing --------------------------------------------------------------------------------------------------
+
+
+def check(path: Path) -> Card:
+    """The card of a file of weights that is what its card says. Raises InputError where it is not, or has no card."""
+    card = described(path)
+    _content(path, card)
+    return card
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, in float32 (integers as they are), once size and SHA-256 are those of its card.
+
+    A file without a card is read as it is, with a warning in the log.
+    Raises InputError for a file that is missing, not whole, changed, or not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    card = card_of(path)
+    if card is None and path.is_file():
+        log.warning("%s has no card (%s), so its SHA-256 is not checked", path, card_path(path).name)
+    content = _content(path, card)
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a safetensors file, or not a whole one: {error}") from error
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def save(method: nn.Module, path: str | Path, card: Card) -> Card:
+    """Write the whole state of a method, and beside it its card with the file's size and SHA-256, which is returned.
+
+    The same state gives the same file. Raises InputError for a name without .safetensors and for values that are not
+    finite, OutputError where the disk refuses.
+    """
+    from safetensors.torch import save as encoded
+
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise InputError(f"weights are saved as NAME{SUFFIX}, got {path.name}")
+    content = encoded(_rounded(method))
+    card = replace(card, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    write_bytes(path, content)
+    write_json(card_path(path), card.to_json())
+    return card
+
+
+def _content(path: Path, card: Card | None) -> bytes:
+    """All bytes of a file that is what its card says."""
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise InputError(f"there is no file of weights {path}; expected a safetensors file") from error
+    except OSError as error:
+        raise InputError(f"{path} could not be read: {error.strerror}; check its rights") from error
+    if card is None:
+        return content
+    if len(content) != card.bytes:
+        raise InputError(
+            f"{path} has {len(content)} bytes, and {card.bytes} were expected by its card {card_path(path).name}; "
+            "it is not whole, or of another version: get both again"
+        )
+    if (found := hashlib.sha256(content).hexdigest()) != card.sha256:
+        raise InputError(
+            f"{path} has the SHA-256 {found}, and {card.sha256} was expected by its card {card_path(path).name}; "
+            "it was changed, or is of another version: get both again"
+        )
+    return content
+
+
+def _rounded(method: nn.Module) -> dict[str, Tensor]:
+    """The state of a method as it is stored: in half precision, but for integers and what would lose too much.
+
+    Copies, laid out in the order of their axes: safetensors knows neither shared storage nor channels_last.
+    """
+    import torch
+
+    # Of a variance it matters what it is next to the number that is added to it before the root is drawn.
+    added = {
+        f"{name}.running_var": part.eps
+        for name, part in method.named_modules()
+        if isinstance(part, torch.nn.modules.batchnorm._NormBase)
+    }
+
+    def survives(name: str, whole: Tensor, half: Tensor) -> bool:
+        """Rounding errs little for the largest of a tensor's values, and for the scale that a variance gives."""
+        back = half.float()
+        if name in added:
+            scale = ((back + added[name]) / (whole + added[name])) ** 0.5
+            return bool(((scale - 1).abs() <= TOLERANCE).all())
+        return whole.numel() == 0 or bool((back - whole).abs().max() <= TOLERANCE * whole.abs().max())
+
+    state = {}
+    for name, tensor in method.state_dict().items():
+        value = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        if value.is_floating_point():
+            value = value.float()
+            if not value.isfinite().all():
+                raise InputError(f"{name} holds values that are not finite; such weights are of no use")
+            half = value.half()
+            value = half if survives(name, value, half) else value
+        state[name] = value
+    return state
