@@ -37,6 +37,10 @@ class Mixture:
         self._sources = [source for source, _ in sources]
         self._shares = np.array(shares) / sum(shares)
 
+    def __len__(self) -> int:
+        """How many pictures and videos all sources hold together."""
+        return sum(len(source) for source in self._sources)
+
     def clip(self, number: int, request: ClipRequest) -> Clip:
         """Make clip `number` (0 or more) of the stream, a function of the seed and the number alone.
 
