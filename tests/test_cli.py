@@ -363,7 +363,7 @@ def test_weights(folders, make_frtm, capsys, refused):
 
 
 def test_weights_of_a_name(folders, make_frtm, capsys):
-    path = ship(folders.user, "mine", make_frtm(), method="frtm", notes="Trained in a day.")
+    path = ship(folders.user, "mine", make_frtm(), method="frtm", notes="Trained in a day.\nOn two cores.")
     ship(folders.package, "frtm-lite", make_frtm())
     assert main(["weights", "mine"]) == 0
     first, *rest = capsys.readouterr().out.splitlines()
@@ -371,8 +371,9 @@ def test_weights_of_a_name(folders, make_frtm, capsys):
     assert first == "mine"
     options = "backbone=test_efficientnet, target_stride=16, strides=4,8,16,32, width=8, target=learned"
     assert (lines["options"], lines["notes"], lines["file"]) == (options, "Trained in a day.", str(path))
+    assert f"{'':14}On two cores." in rest
     assert lines["SHA-256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert lines["recipe"].startswith("recipes/frtm-lite.yaml, sha256 abab")
+    assert lines["recipe"] == "recipes/frtm-lite.yaml"
     assert "checked" not in lines
 
 

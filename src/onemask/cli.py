@@ -167,7 +167,7 @@ def _weights(options: argparse.Namespace) -> int:
             except InputError as error:
                 lines, code = {"error": str(error)}, FAILED
             for caption, text in (lines | {"file": str(path)}).items():
-                print(f"  {caption:11} {text}")
+                print(f"  {caption:11}", text.rstrip().replace("\n", f"\n{'':14}"))
     return code
 
 

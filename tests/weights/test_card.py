@@ -105,10 +105,12 @@ class TestLines:
         details = card.details()
         assert details.items() >= card.summary().items()
         assert details["options"] == "backbone=resnet18, target_stride=16, strides=4,8, width=32"
-        assert details["recipe"] == f"recipes/frtm-lite.yaml, sha256 {'ab' * 32}"
+        assert details["recipe"] == f"recipes/frtm-lite.yaml\nsha256 {'ab' * 32}"
         assert (details["commit"], details["date"], details["bytes"]) == ("0123abc", "2026-11-21", "12")
         assert (details["SHA-256"], details["notes"]) == ("0" * 64, "Trained in a day.")
         assert "notes" not in a_card().details()
+        written_out = a_card(recipe={"name": "mine", "text": "seed: 0\nsteps: 9\n"})
+        assert written_out.details()["recipe"] == "mine\nseed: 0\nsteps: 9"
 
     @pytest.mark.parametrize(("value", "text"), [((4, 8), "4,8"), ([16], "16"), (True, "true"), ("x", "x"), (3, "3")])
     def test_options_are_written_as_they_are_typed(self, value, text):

@@ -94,12 +94,14 @@ class Card:
         }
 
     def details(self) -> dict[str, str]:
-        """All lines, by their captions."""
+        """All that there is, by caption; the recipe and the notes may be of several lines."""
         options = ", ".join(f"{name}={as_typed(value)}" for name, value in self.architecture.items())
-        recipe = [self.recipe["name"]] + [f"{key} {text}" for key, text in self.recipe.items() if key != "name"]
+        others = {key: text for key, text in self.recipe.items() if key not in ("name", "text")}
+        recipe = [self.recipe["name"], *(f"{key} {text}" for key, text in others.items())]
+        recipe += self.recipe.get("text", "").splitlines()
         more = {
             "options": options,
-            "recipe": ", ".join(recipe),
+            "recipe": "\n".join(recipe),
             "commit": self.commit,
             "date": self.date,
             "bytes": str(self.bytes),
