@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
+from ..methods.options import with_options
 from .clip import ClipSource
 from .davis import DavisDataset
 from .folders import FolderDataset
@@ -27,19 +29,20 @@ class SourceConfig:
     cutouts: str = ""  # folder of cut-out pictures that move over stills; empty: none. Only of stills
     resolution: str = "480p"  # folder below JPEGImages and Annotations. Only of davis
     one_object: bool = False  # everything annotated is one object. Only of folders; davis2016 has it so anyway
+    options: dict[str, Any] = field(default_factory=dict)  # of sampling.SamplingConfig; of stills SyntheticConfig
 
 
-def open_source(config: SourceConfig, base: Path, sampling: SamplingConfig | None = None) -> ClipSource:
+def open_source(config: SourceConfig, base: Path) -> ClipSource:
     """Open the pictures or videos that a configuration names, and check their files as far as headers tell.
 
-    base: the folder from which relative roots are meant. sampling: how clips are cut out of videos; None takes
-    `SamplingConfig()`. Raises InputError for a kind that there is not, an option of another kind, a folder that is
-    missing, and with a list of what is wrong in it.
+    base: the folder from which relative roots are meant. Raises InputError for a kind that there is not, an option of
+    another kind, a folder that is missing, and with a list of what is wrong in it.
     """
     _require_consistent(config)
     root = _existing(base / config.root, config)
     if config.kind == "stills":
         return _open_stills(config, root, base)
+    sampling = with_options(SamplingConfig(), config.options)
     if config.kind in _YEARS:
         davis = DavisDataset(root, _YEARS[config.kind], config.split, config.resolution)
         davis.check_files()
@@ -52,10 +55,10 @@ def open_source(config: SourceConfig, base: Path, sampling: SamplingConfig | Non
 def _open_stills(config: SourceConfig, root: Path, base: Path) -> ClipSource:
     # Warping stills takes more code than cutting videos; who trains on videos alone need not load it.
     from .stills import Cutouts, StillImages
-    from .synthetic import StillClips
+    from .synthetic import StillClips, SyntheticConfig
 
     cutouts = Cutouts(_existing(base / config.cutouts, config)) if config.cutouts else None
-    return StillClips(StillImages(root), cutouts)
+    return StillClips(StillImages(root), cutouts, with_options(SyntheticConfig(), config.options))
 
 
 def _require_consistent(config: SourceConfig) -> None:

@@ -1,0 +1,112 @@
+"""What does not change while training goes on, kept on disk: features of a frozen backbone, memories of references.
+
+A stage with `distinct` clips sees each of them many times. With a frozen backbone its features are the same every
+time, and so is what the method makes of the reference where that is not learned offline (FRTM's target models,
+section 3.3): then a step is the trained part alone. Clips are files, so a cache serves all recipes that agree on what
+it depends on, and one that was interrupted is gone on with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..errors import InputError
+from ..files import write_json, written_whole
+from ..methods.method import Memory, Method
+from .recipe import Recipe, StageConfig
+from .unroll import ClipBatch
+
+NOT_OF_CLIPS = {
+    *("name", "batch", "accumulate", "iterations", "epochs", "distinct", "cache", "update", "losses", "bootstrap"),
+    *("optimiser", "schedule", "clip_gradient"),
+}  # values of a stage that its clips do not depend on
+
+
+class ClipCache:
+    """A folder with a file a clip.
+
+    Features are kept in half precision, memories as they are.
+    """
+
+    def __init__(self, folder: Path, method: Method, recipe: Recipe, stage: StageConfig):
+        self.method = method
+        self.with_memory = not method.memory_is_learned
+        depends_on = _depends_on(method, recipe, stage)
+        name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
+        self.folder = folder / name
+        if not (self.folder / "clips.json").exists():
+            write_json(self.folder / "clips.json", depends_on)
+
+    def __contains__(self, index: int) -> bool:
+        return self.path(index).exists()
+
+    def path(self, index: int) -> Path:
+        """The file of clip `index`."""
+        return self.folder / f"{index // 1000:03}" / f"{index % 1000:03}.safetensors"
+
+    @torch.no_grad()
+    def fill(self, index: int, batch: ClipBatch) -> None:
+        """Compute what is kept of a clip (a batch of one) and write it."""
+        begins = 1 if self.with_memory else 0
+        pyramids = self.method.backbone(batch.frames[0].float() / 255)
+        tensors = {"frames": batch.frames, "labels": batch.labels, "objects": batch.objects}
+        tensors |= {f"pyramid.{s}": tensor[None, begins:].half() for s, tensor in pyramids.items()}
+        if self.with_memory:
+            reference = {s: tensor[:1] for s, tensor in pyramids.items()}
+            rows = batch.frame_of_row
+            memory = self.method.memorize(
+                self.method.encode(batch.pictures(0), reference).for_rows(rows), batch.masks(0)[0]
+            )
+            tensors |= {f"memory.{field.name}": getattr(memory, field.name) for field in fields(memory)}
+        with written_whole(self.path(index)) as temporary:
+            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary)
+
+    def read(self, index: int) -> ClipBatch:
+        """What `fill` wrote, as a batch of one. Raises InputError where the file is not whole."""
+        path = self.path(index)
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} cannot be read ({error}); delete it, and it will be made again") from error
+        pyramid = {int(key): tensor for key, tensor in _below("pyramid.", tensors).items()}
+        of_memory = _below("memory.", tensors)
+        memory: Memory | None = self.method.memory_type(**of_memory) if of_memory else None
+        return ClipBatch(tensors["frames"], tensors["labels"], tensors["objects"], pyramid, memory)
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
+    """Everything that decides what is kept of clip i, as plain values."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(method.backbone.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    of_clips = {key: value for key, value in asdict(stage).items() if key not in NOT_OF_CLIPS}
+    config: Any = getattr(method, "config", None)
+    return {
+        "seed": recipe.seed,
+        "stage": of_clips,
+        "method": {} if config is None else {k: repr(v) for k, v in asdict(config).items() if k in _of_memory(method)},
+        "strides": list(method.backbone.strides),
+        "backbone": method.backbone.name,
+        "backbone's weights": weights.hexdigest()[:16],
+    }
+
+
+def _of_memory(method: Method) -> set[str]:
+    """The options that what is kept depends on: of a memory possibly all but the trained network's size."""
+    config: Any = getattr(method, "config", None)
+    return set() if method.memory_is_learned or config is None else {f.name for f in fields(config)} - {"width"}

@@ -1,0 +1,115 @@
+"""What happens in a training, for people: a file of lines, and TensorBoard's scalars and pictures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..files import write_bytes
+from .unroll import ClipBatch, Unrolled
+from .validation import Validation
+
+SHOWN = 4  # rows in a picture
+TRUTH, PREDICTED = (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)
+
+
+@dataclass
+class Log:
+    """Writes below `folder`; in all but one of several processes it is not `active` and does nothing."""
+
+    folder: Path
+    active: bool = True
+
+    def __post_init__(self):
+        self._lines: list[str] = []
+        self._writer: Any = None
+
+    @property
+    def _history(self) -> Path:
+        return self.folder / "history.jsonl"
+
+    @property
+    def _board(self) -> Any:
+        """TensorBoard's writer, begun with the first scalar."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(self.folder / "log")
+        return self._writer
+
+    def scalars(self, step: int, **values: Any) -> None:
+        """Note the losses and all else of a step."""
+        if not self.active:
+            return
+        self._lines.append(json.dumps({"step": step, **values}))
+        for name, value in values.items():
+            if isinstance(value, float):
+                self._board.add_scalar(f"train/{name}", value, step)
+
+    def validation(self, step: int, validation: Validation) -> None:
+        """Note the scores of a validation."""
+        if not self.active:
+            return
+        figures = {"J&F": validation.J_and_F, "J": validation.J, "F": validation.F}
+        by_sequence = {"J by sequence": validation.region, "F by sequence": validation.contour}
+        self._lines.append(json.dumps({"step": step, **figures, **by_sequence}))
+        for name, value in figures.items():
+            self._board.add_scalar(f"validation/{name}", value, step)
+        for name, value in validation.region.items():
+            self._board.add_scalar(f"validation J/{name}", value, step)
+
+    def pictures(self, step: int, batch: ClipBatch, unrolled: Unrolled) -> None:
+        """Show references and last frames: what was given, what is true, what was predicted."""
+        if self.active:
+            self._board.add_image("clips", picture(batch, unrolled), step)
+
+    def flush(self) -> None:
+        """Write what was noted."""
+        if self._lines:
+            with self._history.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{line}\n" for line in self._lines))
+            self._lines = []
+        if self._writer is not None:
+            self._writer.flush()
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of later steps: they are taken again."""
+        if self.active and self._history.exists():
+            lines = self._history.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            write_bytes(self._history, "".join(f"{line}\n" for line in kept).encode())
+
+    def close(self) -> None:
+        """Write everything."""
+        self.flush()
+        if self._writer is not None:
+            self._writer.close()
+
+
+@torch.no_grad()
+def picture(batch: ClipBatch, unrolled: Unrolled) -> np.ndarray:
+    """Reference with its mask, last frame with the truth (green), and with the prediction (red), a row an object.
+
+    (3, height, width) float32 in [0, 1]; the first few rows of the batch.
+    """
+    rows, last = batch.frame_of_row[:SHOWN], batch.frames.shape[1] - 1
+    predicted = unrolled.probabilities[-1][:SHOWN]
+    columns = [
+        _tinted(batch.pictures(0)[rows], batch.masks(0)[0][:SHOWN], TRUTH),
+        _tinted(batch.pictures(last)[rows], batch.masks(last)[0][:SHOWN], TRUTH),
+        _tinted(batch.pictures(last)[rows], predicted, PREDICTED),
+    ]
+    sheet: np.ndarray = torch.cat([torch.cat(list(column), 1) for column in columns], 2).float().cpu().numpy()
+    return sheet
+
+
+def _tinted(pictures: Tensor, masks: Tensor, colour: tuple[float, float, float]) -> Tensor:
+    """Pictures (N, 3, H, W) with masks (N, 1, H, W) over them."""
+    tint = torch.tensor(colour, device=pictures.device).view(1, 3, 1, 1)
+    return pictures + 0.5 * masks * (tint - pictures)

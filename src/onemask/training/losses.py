@@ -1,0 +1,90 @@
+"""What a segmented frame is judged by. Every loss gives one value a clip, so that clips weigh the same in any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..labels import EPSILON
+
+
+@dataclass
+class Segmented:
+    """One frame of each of B clips, by the rows of all their objects, N."""
+
+    logits: Tensor  # (N, 1, H, W): each object's own
+    probabilities: Tensor  # (N, 1, H, W): after aggregation
+    background: Tensor  # (B, 1, H, W): background's probability
+    masks: Tensor  # (N, 1, H, W) in {0, 1}: the truth
+    known: Tensor  # (N, 1, H, W) in {0, 1}: 0 where nobody knows the truth
+    frame_of_row: Tensor  # (N,)
+
+    def by_clip(self, of_rows: Tensor) -> Tensor:
+        """(N, ...) -> (B, ...): the mean over the rows of each clip."""
+        clips = len(self.background)
+        sums = of_rows.new_zeros(clips, *of_rows.shape[1:]).index_add(0, self.frame_of_row, of_rows)
+        rows = torch.bincount(self.frame_of_row, minlength=clips).clamp(min=1)
+        return sums / rows.view(-1, *[1] * (of_rows.ndim - 1))
+
+    @property
+    def known_of_clip(self) -> Tensor:
+        """(B, 1, H, W): void is void for every object of a clip."""
+        return self.by_clip(self.known)
+
+
+def cross_entropy_by_pixel(segmented: Segmented) -> Tensor:
+    """(B, 1, H, W): minus the logarithm of the probability that aggregation leaves to the right label."""
+    s = segmented
+    right = s.masks * s.probabilities
+    of_objects = torch.zeros_like(s.background).index_add(0, s.frame_of_row, right)
+    taken = torch.zeros_like(s.background).index_add(0, s.frame_of_row, s.masks)
+    return -(of_objects + (1 - taken) * s.background).clamp(min=EPSILON).log()
+
+
+def cross_entropy(segmented: Segmented, share: float = 1.0) -> Tensor:
+    """Cross entropy between all objects and background, (B,): the mean over pixels that are known."""
+    return _mean(cross_entropy_by_pixel(segmented), segmented.known_of_clip)
+
+
+def bootstrapped_cross_entropy(segmented: Segmented, share: float = 1.0) -> Tensor:
+    """The mean of the `share` of a frame's known pixels in which cross entropy is highest, (B,)."""
+    pixels, known = cross_entropy_by_pixel(segmented).flatten(1), segmented.known_of_clip.flatten(1)
+    hardest = (pixels * known).sort(1, descending=True).values
+    count = (share * known.sum(1, keepdim=True)).ceil().clamp(min=1)
+    among = torch.arange(hardest.shape[1], device=hardest.device) < count
+    return (hardest * among).sum(1) / count[:, 0]
+
+
+def binary_cross_entropy(segmented: Segmented, share: float = 1.0) -> Tensor:
+    """Binary cross entropy of each object's own logits, (B,): the mean over known pixels, then over objects."""
+    pixels = F.binary_cross_entropy_with_logits(segmented.logits, segmented.masks, reduction="none")
+    return segmented.by_clip(_mean(pixels, segmented.known))
+
+
+def soft_jaccard(segmented: Segmented, share: float = 1.0) -> Tensor:
+    """One minus intersection over union of probabilities and masks, (B,): the mean over objects.
+
+    An object that is not there costs what is predicted of it: the union's share of a hundredth of the frame, at most 1.
+    """
+    p, m = segmented.probabilities * segmented.known, segmented.masks * segmented.known
+    intersection, union = (p * m).sum((1, 2, 3)), (p + m - p * m).sum((1, 2, 3))
+    some = 0.01 * p[0].numel()
+    gone = m.sum((1, 2, 3)) == 0
+    return segmented.by_clip(torch.where(gone, union / (union + some), 1 - (intersection + 1) / (union + 1)))
+
+
+def _mean(pixels: Tensor, known: Tensor) -> Tensor:
+    """Over all axes but the first, where known."""
+    return (pixels * known).flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)
+
+
+LOSSES: dict[str, Callable[[Segmented, float], Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "bootstrapped_cross_entropy": bootstrapped_cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "soft_jaccard": soft_jaccard,
+}

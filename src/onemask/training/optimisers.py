@@ -1,0 +1,65 @@
+"""The optimiser of a stage, its rates by group and over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from .recipe import OptimiserConfig, ScheduleConfig
+
+
+def trained_parameters(method: nn.Module, groups: Mapping[str, float]) -> dict[str, list[nn.Parameter]]:
+    """Set which parameters are trained, and sort those by group: the beginning of their names, "" for all others.
+
+    Raises InputError for a group that fits no parameter, and where nothing is left to train.
+    """
+    sorted_into: dict[str, list[nn.Parameter]] = {}
+    found = set()
+    for name, parameter in method.named_parameters():
+        fitting = [group for group in groups if name == group or name.startswith(f"{group}.")]
+        group = max(fitting, key=len, default="")
+        found |= set(fitting)
+        if group:
+            parameter.requires_grad_(groups[group] > 0)
+        if parameter.requires_grad:
+            sorted_into.setdefault(group, []).append(parameter)
+    if unknown := [group for group in groups if group not in found]:
+        tops = sorted({name.split(".")[0] for name, _ in method.named_parameters()})
+        raise InputError(f"optimiser.groups: no parameter's name begins with {unknown[0]!r}; they begin with {tops}")
+    if not sorted_into:
+        raise InputError("nothing is left to train; the method has nothing that is, or optimiser.groups freezes it")
+    return sorted_into
+
+
+def optimiser(config: OptimiserConfig, groups: Mapping[str, list[nn.Parameter]]) -> torch.optim.Optimizer:
+    """The optimiser of parameters by group; each group's `factor` scales the rate that `rate_at` gives."""
+    parameters = [
+        {"params": members, "factor": config.groups.get(group, 1.0), "name": group or "all others"}
+        for group, members in groups.items()
+    ]
+    if config.name == "sgd":
+        return torch.optim.SGD(parameters, config.rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    return kind(parameters, config.rate, weight_decay=config.weight_decay, amsgrad=config.amsgrad)
+
+
+def rate_at(config: ScheduleConfig, rate: float, progress: float) -> float:
+    """The rate when a share `progress` of the stage is over, in [0, 1)."""
+    if progress < config.warmup:
+        return rate * progress / config.warmup
+    if config.name == "cosine":
+        after = (progress - config.warmup) / (1 - config.warmup)
+        return rate * (config.factor + (1 - config.factor) * 0.5 * (1 + math.cos(math.pi * after)))
+    if config.name == "steps":
+        return rate * config.factor ** sum(progress >= place for place in config.steps)
+    return rate
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["factor"]

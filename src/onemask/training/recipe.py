@@ -1,0 +1,210 @@
+"""Recipes: how weights come about, as YAML made from the dataclasses below.
+
+    method: frtm-lite
+    stages:
+      - name: main
+        data: [{kind: stills, root: objects, share: 3}, {kind: davis2016, root: davis-2016, split: fit}]
+        iterations: 4000
+
+Every value can be set on the command line, as `seed=1` or `stages.0.optimiser.rate=3e-4`. A key that is not known, or
+a value that cannot be, is one error before anything loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..data.clip import ClipRequest
+from ..data.sources import SourceConfig
+from ..errors import InputError
+from ..methods import configuration
+from ..methods.options import parse_assignments
+
+OPTIMISERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine", "steps")
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}  # and Fabric's names for them
+
+
+@dataclass
+class OptimiserConfig:
+    """How weights are changed."""
+
+    name: str = "adamw"  # adam, adamw, sgd
+    rate: float = 1e-3  # at its highest
+    weight_decay: float = 0.0  # of adamw apart from the gradient, of the others within it
+    amsgrad: bool = False  # of adam and adamw
+    momentum: float = 0.9  # of sgd
+    groups: dict[str, float] = field(default_factory=dict)
+    # beginnings of parameters' names -> a factor on their rate, 0: frozen; the longest that fits counts. Parameters
+    # that none fits are trained as the method has it (backbones are frozen).
+
+
+@dataclass
+class ScheduleConfig:
+    """How the rate changes over a stage; its places are shares of the stage, in [0, 1]."""
+
+    name: str = "constant"  # constant; cosine: falls to `factor` in the end; steps: times `factor` at each of `steps`
+    warmup: float = 0.0  # until there it rises from nothing
+    steps: list[float] = field(default_factory=list)
+    factor: float = 0.1
+
+
+@dataclass
+class StageConfig:
+    """One stage: what is seen, for how long, and what is learned from it."""
+
+    name: str = MISSING
+    data: list[SourceConfig] = MISSING  # sources and their shares
+    size: list[int] = field(default_factory=lambda: [240, 432])  # height and width of clips, pixels
+    length: int = 3  # frames a clip: the reference and those that are judged
+    max_skip: list[int] = field(default_factory=list)
+    # frames between neighbours: at most [at the start, at the end] of the stage; empty: frames at any distance
+    max_objects: int = 1  # in a clip
+    batch: int = 8  # clips a step, all processes and accumulated parts together
+    accumulate: int = 1  # parts that a batch is computed in, to save memory
+    iterations: int = 0  # steps; or
+    epochs: float = 0.0  # passes: as many clips as there are pictures and videos, or distinct clips
+    distinct: int = 0  # different clips, seen again and again; 0: each is new. Needed for a cache
+    cache: bool = False  # keep what does not change of distinct clips: a frozen backbone's features, target models
+    update: bool = False  # whether the method learns from the frames of a clip, as it does when it runs
+    losses: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0})  # and their weights
+    bootstrap: float = 0.15  # share of pixels in bootstrapped_cross_entropy, when the stage ends; all at its start
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    clip_gradient: float = 0.0  # largest norm of the gradient; 0: any
+
+    def request(self, progress: float) -> ClipRequest:
+        """What is asked of clips when a share `progress` of the stage is over."""
+        skip = None
+        if self.max_skip:
+            first, last = self.max_skip
+            skip = round(first + progress * (last - first))
+        return ClipRequest(self.length, (self.size[0], self.size[1]), skip, self.max_objects)
+
+
+@dataclass
+class ValidationConfig:
+    """A split that the method is run on during training; the best weights by its J&F are kept."""
+
+    root: str = ""  # a dataset in DAVIS layout; empty: no validation, and the last weights are the best
+    year: int = 2016  # of the layout: 2016 or 2017
+    split: str = "dev"
+    sequences: list[str] = field(default_factory=list)  # of the split; empty: all
+    size: int = 480  # short side of the working size, pixels
+    every: int = 1000  # iterations
+
+
+@dataclass
+class Recipe:
+    """From nothing to weights."""
+
+    method: str = MISSING  # see `onemask methods`
+    stages: list[StageConfig] = MISSING
+    options: dict[str, Any] = field(default_factory=dict)  # of the method
+    weights: str = ""  # a safetensors file to begin with; empty: the backbone's ImageNet weights and nothing else
+    seed: int = 0
+    precision: str = "float32"  # float32, bfloat16, float16
+    average: float = 0.0  # moving average of the weights: share that a step leaves of it, as 0.999; 0: none
+    workers: int = 2  # processes that read and make clips
+    checkpoint_every: int = 200  # iterations
+    picture_every: int = 200  # iterations between pictures in the log
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    note: str = ""  # for the card: what this is, and where the data comes from
+
+
+def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
+    """A recipe from a YAML file, with values set by `key=value` texts; checked as far as can be without data.
+
+    Raises InputError that names the key and what was expected.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no recipe {path}; expected a YAML file, see recipes/")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
+        for key, value in parse_assignments(assignments).items():
+            OmegaConf.update(
+                merged, key, OmegaConf.create({"value": yaml.safe_load(value)})["value"], merge=True, force_add=False
+            )
+        recipe = OmegaConf.to_object(merged)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} or a value is not YAML: {' '.join(str(error).split())}") from error
+    except (OmegaConfBaseException, ValueError, OSError, AttributeError, KeyError) as error:
+        raise InputError(f"{path}: {_first_line(error)}") from error
+    assert isinstance(recipe, Recipe)
+    _check(recipe)
+    return recipe
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe with every value, as `read_recipe` reads it."""
+    return OmegaConf.to_yaml(OmegaConf.structured(recipe))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key")), "")
+    return f"{key}: {lines[0]}" if key else lines[0]
+
+
+def _check(recipe: Recipe) -> None:
+    configuration(recipe.method, recipe.options)  # refuses what it does not know
+    _one_of("precision", recipe.precision, tuple(PRECISIONS))
+    if not recipe.stages:
+        raise InputError("stages is empty; a recipe needs at least one stage")
+    if not 0 <= recipe.average < 1:
+        raise InputError(f"average must be in [0, 1), got {recipe.average}")
+    for name in ("workers", "seed"):
+        _at_least(0, name, getattr(recipe, name))
+    for name in ("checkpoint_every", "picture_every"):
+        _at_least(1, name, getattr(recipe, name))
+    _at_least(1, "validation.every", recipe.validation.every)
+    for number, stage in enumerate(recipe.stages):
+        _check_stage(stage, f"stages.{number}")
+
+
+def _check_stage(stage: StageConfig, where: str) -> None:
+    if not stage.data:
+        raise InputError(f"{where}.data is empty; name at least one source")
+    if len(stage.size) != 2 or min(stage.size) < 32:
+        raise InputError(f"{where}.size must be height and width, at least 32 pixels each, got {stage.size}")
+    if stage.length < 2:
+        raise InputError(f"{where}.length must be 2 or more (the reference and a frame to judge), got {stage.length}")
+    if stage.max_skip and (len(stage.max_skip) != 2 or min(stage.max_skip) < 1):
+        raise InputError(f"{where}.max_skip must be two numbers from 1 on, or none, got {stage.max_skip}")
+    if (stage.iterations > 0) == (stage.epochs > 0):
+        raise InputError(f"{where} needs iterations or epochs, one of them above 0")
+    for name in ("max_objects", "batch", "accumulate"):
+        _at_least(1, f"{where}.{name}", getattr(stage, name))
+    if stage.batch % stage.accumulate:
+        raise InputError(f"{where}.batch ({stage.batch}) must be a multiple of accumulate ({stage.accumulate})")
+    if stage.distinct < 0 or (stage.cache and stage.distinct == 0):
+        raise InputError(f"{where}.cache needs distinct, the number of clips to keep; got {stage.distinct}")
+    if not stage.losses or min(stage.losses.values()) < 0:
+        raise InputError(f"{where}.losses must be names and weights of 0 or more, got {stage.losses}")
+    if not 0 < stage.bootstrap <= 1:
+        raise InputError(f"{where}.bootstrap must be in (0, 1], got {stage.bootstrap}")
+    optimiser, schedule = stage.optimiser, stage.schedule
+    _one_of(f"{where}.optimiser.name", optimiser.name, OPTIMISERS)
+    _one_of(f"{where}.schedule.name", schedule.name, SCHEDULES)
+    if optimiser.rate <= 0 or optimiser.weight_decay < 0 or min(optimiser.groups.values(), default=0) < 0:
+        raise InputError(f"{where}.optimiser: rate must be above 0, weight_decay and factors of groups 0 or more")
+    if not all(0 <= place <= 1 for place in (schedule.warmup, *schedule.steps)) or schedule.factor < 0:
+        raise InputError(f"{where}.schedule: warmup and steps are shares of the stage in [0, 1], factor 0 or more")
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{key} is one of {', '.join(known)}, got {value!r}")
+
+
+def _at_least(least: int, key: str, value: int) -> None:
+    if value < least:
+        raise InputError(f"{key} must be {least} or more, got {value}")

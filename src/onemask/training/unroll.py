@@ -1,0 +1,149 @@
+"""A method over a batch of clips, by the same four calls that run: what training learns from.
+
+    reference: encode ▶ memorize      every later frame: encode ▶ segment ▶ aggregate ▶ (update)
+
+Rows of a batch belong to different clips: clip b with three objects has three rows, which look at its frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.clip import VOID, Clip
+from ..labels import aggregate
+from ..methods.method import Memory, Method, Prediction, Record
+from .losses import LOSSES, Segmented
+
+
+@dataclass
+class ClipBatch(Record):
+    """Clips of one length and size. First axis of every tensor but those of `memory`: clips, B."""
+
+    frames: Tensor  # (B, T, 3, H, W) uint8; the first is the reference
+    labels: Tensor  # (B, T, H, W) uint8: 0 background, 1..objects, 255 void
+    objects: Tensor  # (B,) int64
+    pyramid: dict[int, Tensor] | None = None  # what the backbone gives, where known: by stride, (B, T', C, h, w)
+    memory: Memory | None = None  # of the reference, where known: then T' = T - 1, otherwise T' = T
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> ClipBatch:
+        """A new batch with every tensor changed."""
+        memory = None if self.memory is None else self.memory.map(change)
+        return replace(super().map(change), memory=memory)
+
+    @property
+    def frame_of_row(self) -> Tensor:
+        """(N,): the clip of each row."""
+        return torch.arange(len(self.objects), device=self.objects.device).repeat_interleave(self.objects)
+
+    @property
+    def object_of_row(self) -> Tensor:
+        """(N,): which label is the row's object."""
+        starts = self.objects.cumsum(0) - self.objects
+        rows = torch.arange(int(self.objects.sum()), device=self.objects.device)
+        return 1 + rows - starts.repeat_interleave(self.objects)
+
+    def pictures(self, time: int) -> Tensor:
+        """Frames (B, 3, H, W) in [0, 1]."""
+        return self.frames[:, time].float() / 255
+
+    def masks(self, time: int) -> tuple[Tensor, Tensor]:
+        """Of every row its object's mask and where it is known, both (N, 1, H, W) in {0, 1}."""
+        labels = self.labels[self.frame_of_row, time][:, None]
+        return (labels == self.object_of_row.view(-1, 1, 1, 1)).float(), (labels != VOID).float()
+
+    def pyramid_at(self, time: int) -> dict[int, Tensor] | None:
+        """What the backbone gives for that frame of every clip, (B, C, h, w) by stride; None where it is not known."""
+        if self.pyramid is None or (time == 0 and self.memory is not None):
+            return None
+        place = time if self.memory is None else time - 1
+        return {stride: tensor[:, place].float() for stride, tensor in self.pyramid.items()}
+
+
+def batch_of(clips: Sequence[Clip]) -> ClipBatch:
+    """Clips of one length and size -> a batch."""
+    return ClipBatch(
+        torch.stack([torch.from_numpy(clip.frames).permute(0, 3, 1, 2) for clip in clips]),
+        torch.stack([torch.from_numpy(clip.labels) for clip in clips]),
+        torch.tensor([clip.objects for clip in clips]),
+    )
+
+
+def joined(batches: Sequence[ClipBatch]) -> ClipBatch:
+    """Batches -> one; either all or none of them with what is known already."""
+
+    def together(tensors: Sequence[Any]) -> Any:
+        if isinstance(tensors[0], Mapping):
+            return {key: torch.cat([tensor[key] for tensor in tensors]) for key in tensors[0]}
+        return None if tensors[0] is None else torch.cat(list(tensors))
+
+    memories = [batch.memory for batch in batches if batch.memory is not None]
+    return ClipBatch(
+        together([batch.frames for batch in batches]),
+        together([batch.labels for batch in batches]),
+        together([batch.objects for batch in batches]),
+        together([batch.pyramid for batch in batches]),
+        memory=reduce(lambda one, other: one.join(other), memories) if memories else None,
+    )
+
+
+@dataclass
+class Unrolled:
+    """What came of a batch."""
+
+    losses: dict[str, Tensor]  # by name, unweighted: means over clips and later frames
+    predictions: list[Prediction]  # of each later frame
+    probabilities: list[Tensor]  # (N, 1, H, W) of each later frame, after aggregation
+
+
+class Unroll(nn.Module):
+    """A method with its losses. A module, so that what wraps modules (several processes, precision) wraps all of it.
+
+    losses: the names of those that are wanted; of `losses.LOSSES` or the method's own.
+    update: whether the method learns from every later frame, as when it runs; otherwise each is judged alone.
+    """
+
+    def __init__(self, method: Method, losses: Sequence[str], *, update: bool, bootstrap: float = 1.0):
+        super().__init__()
+        self.method = method
+        self.names = tuple(losses)
+        self.update = update
+        self.bootstrap = bootstrap
+
+    def forward(self, batch: ClipBatch) -> Unrolled:
+        """The losses and predictions of a batch."""
+        rows, clips = batch.frame_of_row, len(batch.objects)
+        memory = batch.memory
+        if memory is None:
+            reference = self.method.encode(batch.pictures(0), batch.pyramid_at(0)).for_rows(rows)
+            memory = self.method.memorize(reference, batch.masks(0)[0])
+        sums: dict[str, Tensor] = {}
+        unrolled = Unrolled({}, [], [])
+        times = range(1, batch.frames.shape[1])
+        for time in times:
+            features = self.method.encode(batch.pictures(time), batch.pyramid_at(time)).for_rows(rows)
+            prediction = self.method.segment(features, memory)
+            probabilities, background = aggregate(prediction.logits.float().sigmoid(), rows, clips)
+            masks, known = batch.masks(time)
+            segmented = Segmented(prediction.logits.float(), probabilities, background, masks, known, rows)
+            for name, value in self._losses(segmented, prediction).items():
+                sums[name] = sums.get(name, value.new_zeros(())) + value.mean()
+            unrolled.predictions.append(prediction)
+            unrolled.probabilities.append(probabilities)
+            if self.update and time != times[-1]:
+                memory = self.method.update(memory, features, prediction, probabilities)
+        unrolled.losses = {name: value / len(times) for name, value in sums.items()}
+        return unrolled
+
+    def _losses(self, segmented: Segmented, prediction: Prediction) -> dict[str, Tensor]:
+        """(B,) each."""
+        own = self.method.losses(prediction, segmented.masks, segmented.known)
+        return {
+            name: segmented.by_clip(own[name]) if name in own else LOSSES[name](segmented, self.bootstrap)
+            for name in self.names
+        }
