@@ -25,15 +25,15 @@ def jitter_colours(frames: np.ndarray, rng: np.random.Generator, strength: float
     """Change brightness, contrast, saturation, hue, gamma and white balance, the same for the clip; rarely to grey.
 
     frames (T, H, W, 3) uint8 RGB -> a new array of the same shape. strength: 0 changes nothing, 1 is what training
-    wants: brightness and contrast by a quarter to a third, hue by 18 degrees, saturation 0.5 to 1.5. A drift of
+    wants: brightness and contrast by up to a quarter, hue by up to 18 degrees, saturation 0.5 to 1.35. A drift of
     brightness and white balance of about 2% a frame comes on top.
     """
     if strength == 0:
         return frames.copy()
     mixing = _colour_matrix(frames, rng, strength)
     gamma = np.exp(strength * rng.uniform(-0.3, 0.3))
-    contrast = np.exp(strength * rng.uniform(-0.3, 0.3))
-    gain = np.exp(strength * rng.uniform(-0.3, 0.2))  # less upwards: what is burnt out is lost
+    contrast = np.exp(strength * rng.uniform(-0.25, 0.2))
+    gain = np.exp(strength * rng.uniform(-0.3, 0.15))  # less upwards: what is burnt out is lost
     middle = frames[:, ::8, ::8].mean() / 255
     balance = np.exp(strength * rng.normal(0.0, 0.03, (1, 3)))
     drift = np.exp(strength * (rng.normal(0.0, 0.02, (len(frames), 1)) + rng.normal(0.0, 0.007, (len(frames), 3))))
@@ -50,7 +50,7 @@ def jitter_colours(frames: np.ndarray, rng: np.random.Generator, strength: float
 def _colour_matrix(frames: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """(3, 3): turns hue and scales saturation in YIQ, where both are linear, so one product a pixel does it all."""
     angle = strength * np.deg2rad(rng.uniform(-18, 18))
-    saturation = max(0.0, 1 + strength * rng.uniform(-0.5, 0.5))
+    saturation = max(0.0, 1 + strength * rng.uniform(-0.5, 0.35))
     if rng.random() < 0.03 * strength:
         saturation = 0.0
     cos, sin = saturation * np.cos(angle), saturation * np.sin(angle)

@@ -25,7 +25,11 @@ from .clip import VOID, Clip, ClipRequest
 from .photometry import NOMINAL_SIDE, blur_along, degrade, jitter_colours
 from .stills import Cutouts, StillImages
 
-_FILLED_SIDE = 72  # short side at which holes are filled: what is lost in detail is put back from elsewhere
+_FILLED_SIDE = 72  # short side at which holes are filled
+_COARSE_SIDE = 20  # ... and of what is kept of that; anything finer comes from beside the hole
+_EDGE_REACH = 5  # pixels of void along an object's border that go with it: there it ends, one does not know where
+_HALO_REACH = 12  # ... and that go with the hole: what shows there may be of the object
+_MARGIN = 6  # pixels kept round what is cut out, into which the blurred alpha runs
 _BENDS = 4  # waves of a bending along each side of a layer, the constant one included
 _INSTANT = 0.01  # of a path, over which speed is measured
 
@@ -36,7 +40,7 @@ class SyntheticConfig:
 
     whole: float = 0.3  # probability that the picture stays whole and the object only moves mildly in it
     elsewhere: float = 0.3  # probability that the objects are pasted over another picture; otherwise over their own
-    further_object: float = 0.5  # probability of a foreign object where the picture has fewer than were asked for
+    further_object: float = 0.7  # probability of a foreign object where the picture has fewer than were asked for
     distractors: tuple[float, ...] = (0.4, 0.4, 0.2)  # probabilities of 0, 1, 2.. foreign things that are background
     occluder: float = 0.35  # probability that something passes in front of an object
     cutout: float = 0.25  # probability that a foreign thing is one of the cut-outs, if there are any
@@ -128,7 +132,7 @@ class StillClips:
             scene = _Scene(self, request, times, rng, simple=2 * attempt >= self.config.attempts)
             layers, objects = scene.stack(index)
             first = _draw(layers, 0, request.size)
-            if _all_visible(first[1], objects, self.config):
+            if _well_seen(first[1], objects, self.config):
                 break
         else:
             layers, objects = _Scene(self, request, times, rng, simple=True).simplest(index)
@@ -138,13 +142,6 @@ class StillClips:
         labels = np.stack([label_map for _, label_map in drawn])
         frames = degrade(jitter_colours(frames, rng, self.config.colours), rng)
         return Clip(self.stills.names[index], frames, labels, objects)
-
-    def read(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return a picture and its label map, mirrored or not."""
-        image, labels = self.stills.read(index)
-        if rng.random() < self.config.mirror:
-            image, labels = cv2.flip(image, 1), cv2.flip(labels, 1)
-        return image, labels
 
     def objects_of(self, labels: np.ndarray) -> np.ndarray:
         """Return the ids in a label map that have pixels enough to be taken."""
@@ -182,9 +179,21 @@ class _Scene:
         camera = self.config.camera * self._path()
         self.camera = _about((self.width / 2, self.height / 2), self._matrices(camera))
 
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a picture and its label map, no larger than a frame has use for, and mirrored or not."""
+        image, labels = self.source.stills.read(index)
+        factor = 2.5 * self.unit / min(labels.shape)
+        if factor < 0.8:
+            size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+        if self.rng.random() < self.config.mirror:
+            image, labels = cv2.flip(image, 1), cv2.flip(labels, 1)
+        return image, labels
+
     def stack(self, index: int) -> tuple[list[_Layer], int]:
         """Return the layers from the back to the front, and the number of objects."""
-        image, labels = self.source.read(index, self.rng)
+        image, labels = self.read(index)
         ids = self.source.objects_of(labels)
         if self.source.is_texture(index) and self.rng.random() >= self.config.texture_as_object:
             ids = ids[:0]
@@ -208,7 +217,7 @@ class _Scene:
 
     def simplest(self, index: int) -> tuple[list[_Layer], int]:
         """Return a piece of the picture, turned round, that wanders over the picture: always possible."""
-        image, _ = self.source.read(index, self.rng)
+        image, _ = self.read(index)
         base = self._ground(image)
         self.simple = True
         return [base, self._wandering(self._piece(cv2.flip(image, -1), 0.2, smooth=True), 1)], 1
@@ -263,17 +272,19 @@ class _Scene:
         arts = [self._cut(image, labels == i, labels == VOID, scale) for i in ids]
         anchor = self._anchor(arts[0])
         if elsewhere:
-            base = self._ground(self.source.read(self.source.other(self.rng), self.rng)[0])
+            base = self._ground(self.read(self.source.other(self.rng))[0])
         else:
             taken = np.isin(labels, ids)
-            hole = cv2.dilate(taken.astype(np.uint8), np.ones((5, 5), np.uint8)) | _void_beside(taken, labels == VOID)
-            void = np.where(hole > 0, 0, np.where(labels == VOID, VOID, 0)).astype(np.uint8)
+            hole = cv2.dilate(taken.astype(np.uint8), np.ones((5, 5), np.uint8))
+            hole = hole | _void_beside(taken, labels == VOID, _HALO_REACH)
+            unknown = (labels == VOID) & (hole == 0)
+            void = VOID * unknown.astype(np.uint8) if unknown.any() else None
             ground_scale = max(scale, self._cover(image) * self.rng.uniform(1.0, 1.3))
             middle = (np.array(arts[0].place) / scale) + (
                 np.array([self.width / 2, self.height / 2]) - anchor
             ) / ground_scale
             filled = _filled(image, hole)
-            base = self._base(filled, void if void.any() else None, ground_scale, (middle[0], middle[1]))
+            base = self._base(filled, void, ground_scale, (middle[0], middle[1]))
         together = self._path()
         layers = [base]
         for object_id, art in enumerate(arts, start=1):
@@ -298,12 +309,12 @@ class _Scene:
         objects = [layer for layer in layers if layer.object_id] or [layers[0]]
         target = objects[int(self.rng.integers(len(objects)))]
         art = self._distraction(self._share() * self.rng.uniform(0.3, 1.0))
-        if target.labels is None:
-            middle, size = _middle_of(target.picture), np.sqrt(target.picture[..., 3].mean() / 255)
-            reach = size * np.sqrt(target.picture[..., 0].size) * np.sqrt(abs(np.linalg.det(target.poses[0, :, :2])))
-        else:
-            middle = _middle((target.labels > 0) & (target.labels < VOID))
-            reach = 0.4 * self.unit
+        if target.labels is None and target.picture.shape[2] == 4:
+            middle = target.picture.shape[1] / 2, target.picture.shape[0] / 2
+            size = _size(target.picture) * float(np.sqrt(abs(np.linalg.det(target.poses[0, :, :2]))))
+        else:  # somewhere in a whole picture
+            middle = target.push.middle if target.push else (target.picture.shape[1] / 2, target.picture.shape[0] / 2)
+            size = 0.6 * self.unit
         way = target.poses @ np.array([*middle, 1.0])  # (T, 2)
         way = np.concatenate([way, way])
         frames = len(self.times) // 2
@@ -311,8 +322,8 @@ class _Scene:
         gap = self.times[0] - when
         gap = np.copysign(max(abs(gap), 0.05), gap)
         angle = self.rng.uniform(0, 2 * np.pi) if self.rng.random() < 0.4 else self.rng.choice([0.0, np.pi])
-        own = np.sqrt(art.picture[..., 3].sum() / 255) * art.scale
-        away = (0.6 * (reach + own) * self.rng.uniform(0.9, 1.3)) * np.array([np.cos(angle), 0.6 * np.sin(angle)])
+        apart = 0.6 * (size + _size(art.picture) * art.scale) * self.rng.uniform(0.9, 1.3)
+        away = apart * np.array([np.cos(angle), 0.6 * np.sin(angle)])
         way = way + away * ((self.times - when) / gap)[:, None]
         path = 0.5 * self._path()
         path[:, :2] = (way - way[0]) / self.unit
@@ -327,7 +338,7 @@ class _Scene:
         if cutouts is not None and self.rng.random() < self.config.cutout:
             return self._ready(cutouts.read(int(self.rng.integers(len(cutouts)))), share)
         for _ in range(4):
-            image, labels = self.source.read(self.source.other(self.rng), self.rng)
+            image, labels = self.read(self.source.other(self.rng))
             ids = self.source.objects_of(labels)
             if len(ids):
                 chosen = labels == self.rng.choice(ids)
@@ -336,7 +347,7 @@ class _Scene:
 
     def _distraction(self, share: float) -> _Art:
         if self.rng.random() < self.config.texture:
-            image, _ = self.source.read(int(self.rng.integers(len(self.source))), self.rng)
+            image, _ = self.read(int(self.rng.integers(len(self.source))))
             return self._piece(image, share)
         return self._foreign(share)
 
@@ -374,34 +385,26 @@ class _Scene:
         """Cut out what is under the mask, with the void along its border; its edge soft, and inside the mask."""
         left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
         touches = left == 0, top == 0, left + width == mask.shape[1], top + height == mask.shape[0]
-        margin = 6
-        rows = slice(max(0, top - margin), top + height + margin)
-        columns = slice(max(0, left - margin), left + width + margin)
-        image, mask = image[rows, columns], mask[rows, columns]
-        taken = mask.astype(np.uint8)
-        unknown = None
+        rows = slice(max(0, top - _MARGIN), min(top + height + _MARGIN, mask.shape[0]))
+        columns = slice(max(0, left - _MARGIN), min(left + width + _MARGIN, mask.shape[1]))
+        place = (columns.start + columns.stop) / 2 * scale, (rows.start + rows.stop) / 2 * scale
+        image, codes = image[rows, columns], mask[rows, columns].astype(np.uint8)
         if void is not None and void[rows, columns].any():
-            beside = _void_beside(mask, void[rows, columns])
-            if beside.any():
-                unknown, taken = beside > 0, taken | beside
+            codes[_void_beside(codes > 0, void[rows, columns], _EDGE_REACH) > 0] = VOID
         factor = _reduction(scale)
         if factor < 1:
             size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            taken = (cv2.resize(255 * taken, size, interpolation=cv2.INTER_AREA) > 127).astype(np.uint8)
-            if unknown is not None:
-                unknown = cv2.resize(unknown.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-        border = (2, 2, 2, 2)
-        taken = cv2.copyMakeBorder(taken, *border, cv2.BORDER_CONSTANT)
-        image = cv2.copyMakeBorder(image, *border, cv2.BORDER_REPLICATE)
-        if unknown is not None:
-            unknown = cv2.copyMakeBorder(unknown.astype(np.uint8), *border, cv2.BORDER_CONSTANT) > 0
+            codes = cv2.resize(codes, size, interpolation=cv2.INTER_NEAREST)
+        image = cv2.copyMakeBorder(image, 2, 2, 2, 2, cv2.BORDER_REPLICATE)
+        codes = cv2.copyMakeBorder(codes, 2, 2, 2, 2, cv2.BORDER_CONSTANT)
         # Pixels along the border are mixed with what was behind: the alpha falls to a half one pixel inside of it.
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+        opaque = cv2.compare(cv2.erode(codes, cross), 0, cv2.CMP_GT)
         sigma = self.rng.uniform(0.5, 1.0) * max(1.0, factor / scale)
-        alpha = cv2.GaussianBlur(255 * cv2.erode(taken, cross), (0, 0), sigma)
-        place = (left + width / 2) * scale, (top + height / 2) * scale
-        return _Art(_multiplied(image, alpha), unknown, scale / factor, place, touches)
+        alpha = cv2.GaussianBlur(opaque, (0, 0), sigma)
+        unknown = codes == VOID
+        return _Art(_multiplied(image, alpha), unknown if unknown.any() else None, scale / factor, place, touches)
 
     # Where things are and go ------------------------------------------------------------------------------------------
 
@@ -619,10 +622,12 @@ def _about(middle: tuple[float, float], matrices: np.ndarray) -> np.ndarray:
     return there @ matrices @ np.linalg.inv(there)
 
 
-def _all_visible(label_map: np.ndarray, objects: int, config: SyntheticConfig) -> bool:
+def _well_seen(label_map: np.ndarray, objects: int, config: SyntheticConfig) -> bool:
+    """Whether each object shows in the reference, and the first neither too small nor all there is."""
     counts = np.bincount(label_map.ravel(), minlength=256)[1 : objects + 1]
     least = min(1.0, (min(label_map.shape) / NOMINAL_SIDE) ** 2) * config.least_visible
-    return bool((counts >= max(least, 1)).all() and counts[0] >= 0.5 * config.smallest * label_map.size)
+    share = counts[0] / label_map.size
+    return bool((counts >= max(least, 1)).all() and 0.5 * config.smallest <= share <= 1.1 * config.largest)
 
 
 def _within(middle: float, half: float, length: int) -> float:
@@ -640,8 +645,9 @@ def _middle(mask: np.ndarray) -> tuple[float, float]:
     return left + width / 2, top + height / 2
 
 
-def _middle_of(picture: np.ndarray) -> tuple[float, float]:
-    return picture.shape[1] / 2, picture.shape[0] / 2
+def _size(picture: np.ndarray) -> float:
+    """Return the side of the square that has the area of what is opaque."""
+    return float(np.sqrt(picture[..., 3].sum(dtype=np.float64) / 255))
 
 
 def _renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -652,9 +658,10 @@ def _renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return cv2.LUT(labels, table)
 
 
-def _void_beside(mask: np.ndarray, void: np.ndarray) -> np.ndarray:
-    """The void pixels within 5 pixels of a mask, uint8: its border, not a region elsewhere."""
-    near = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11)))
+def _void_beside(mask: np.ndarray, void: np.ndarray, reach: int) -> np.ndarray:
+    """The void pixels within `reach` pixels of a mask, uint8: its border, not a region elsewhere."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    near = cv2.dilate(mask.astype(np.uint8), disc)
     return near & void.astype(np.uint8)
 
 
@@ -673,22 +680,38 @@ def _soft_weight(mask: np.ndarray, size: tuple[int, ...], sigma: float) -> np.nd
 
 
 def _filled(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Fill a hole: its colours inpainted at small size, the detail on top from the mirrored picture."""
+    """Fill a hole: coarse colours inpainted at small size, the detail copied from beside it, as with a stamp."""
     if not hole.any() or hole.all():
         return image
     height, width = hole.shape
-    scale = min(1.0, _FILLED_SIDE / min(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    touched = (cv2.resize(255 * hole, size, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
+    small = _shrunk(image, _FILLED_SIDE)
+    touched = (_shrunk(255 * hole, _FILLED_SIDE) > 0).astype(np.uint8)
     inpainted = cv2.inpaint(small, touched, 3, cv2.INPAINT_TELEA)
     left, top, hole_width, hole_height = cv2.boundingRect(hole)
     box = slice(top, top + hole_height), slice(left, left + hole_width)
-    smooth = cv2.resize(inpainted, (width, height))[box]
-    there = cv2.flip(image, 1)[box].astype(np.int16) - cv2.resize(cv2.flip(small, 1), (width, height))[box]
-    there[cv2.flip(hole, 1)[box] > 0] = 0
-    detailed = (smooth + there).clip(0, 255).astype(np.uint8)
+    smooth = cv2.resize(_shrunk(inpainted, _COARSE_SIDE), (width, height))[box]
+    row, column = _beside_hole(hole, (left, top, hole_width, hole_height))
+    other = np.s_[row : row + hole_height, column : column + hole_width]
+    coarse = cv2.resize(_shrunk(inpainted, _COARSE_SIDE), (width, height))[other]
+    detail = np.where(hole[other][..., None] > 0, 0, image[other].astype(np.int16) - coarse)
+    stamped = (smooth + detail).clip(0, 255).astype(np.uint8)
+    alpha = cv2.GaussianBlur(255 * hole[box], (0, 0), 2.0, borderType=cv2.BORDER_REPLICATE)[..., None] / np.float32(255)
     filled = image.copy()
-    alpha = cv2.GaussianBlur(255 * hole[box], (0, 0), 1.5, borderType=cv2.BORDER_REPLICATE)[..., None] / np.float32(255)
-    filled[box] = (detailed * alpha + image[box] * (1 - alpha) + 0.5).astype(np.uint8)
+    filled[box] = (stamped * alpha + image[box] * (1 - alpha) + 0.5).astype(np.uint8)
     return filled
+
+
+def _beside_hole(hole: np.ndarray, box: tuple[int, int, int, int]) -> tuple[int, int]:
+    """Return row and column of a box as large as the hole's that has least of the hole in it."""
+    left, top, width, height = box
+    places = [(row, column) for row in (0, top, hole.shape[0] - height) for column in (0, hole.shape[1] - width)]
+    places += [(row, left) for row in (0, hole.shape[0] - height)]
+    within = [np.count_nonzero(hole[row : row + height, column : column + width]) for row, column in places]
+    return places[int(np.argmin(within))]
+
+
+def _shrunk(image: np.ndarray, side: int) -> np.ndarray:
+    """Shrink a picture to a short side of `side` pixels, if it is larger."""
+    factor = min(1.0, side / min(image.shape[:2]))
+    size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
