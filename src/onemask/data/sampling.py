@@ -10,6 +10,7 @@ A clip is drawn in four steps, all from one generator:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as ListOf
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from .clip import VOID, Clip, ClipRequest
 from .photometry import jitter_colours
 from .sequence import Sequence
 
-_REFERENCES, _VIEWS = 8, 4  # drawn before a video, or augmentation for a reference, is given up
+_REFERENCES, _VIEWS = 8, 4  # drawn before all references, or the plain picture, are tried
 _OUTSIDE = (124, 116, 104)  # RGB beyond the picture: the mean of ImageNet, which networks see as zero
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
@@ -88,28 +89,21 @@ class VideoClips:
     def _find(
         self, sequence: Sequence, request: ClipRequest, rng: np.random.Generator
     ) -> tuple[list[int], np.ndarray, _View, np.ndarray] | None:
-        """Frames, the reference's label map, a view that shows its anchor, and the anchor's id with others' behind."""
-        annotated = sequence.annotated
-        for _ in range(_REFERENCES):
-            places = draw_places(len(annotated), request.length, request.max_skip, self.config.reverse, rng)
+        """Frames, the reference's label map, and the view of it with the objects to be seen there."""
+        annotated, config = sequence.annotated, self.config
+        for places in self._tries(len(annotated), request, rng):
             chosen = [annotated[place] for place in places]
             labels = _labels(sequence, chosen[0])
-            areas = np.bincount(labels.ravel(), minlength=256)
-            areas[[0, VOID]] = 0
-            if not areas.any():
-                continue
-            anchor = int(rng.choice(np.flatnonzero(areas)))
-            box = _box(labels == anchor)
-            for attempt in range(_VIEWS + 1):
-                # The last is the plain picture: if that shows too little, another reference is needed.
-                config = self.config if attempt < _VIEWS else _plain(self.config)
-                view = _draw_view(labels.shape, box, request.size, config, rng)
-                seen = np.bincount(view.labels(labels).ravel(), minlength=256)
-                needed = max(config.minimum_pixels, config.kept * areas[anchor] * view.magnification)
-                if seen[anchor] >= needed:
-                    others = [i for i in np.flatnonzero(seen >= config.minimum_pixels) if i not in (0, anchor, VOID)]
-                    return chosen, labels, view, np.array([anchor, *rng.permutation(others)], np.int64)
+            if (seen := _view_of_object(labels, request.size, config, rng)) is not None:
+                return chosen, labels, *seen
         return None
+
+    def _tries(self, count: int, request: ClipRequest, rng: np.random.Generator) -> Iterator[list[int]]:
+        """Draw frames some times, then go through all references, for objects that are seen in few of them."""
+        for _ in range(_REFERENCES):
+            yield draw_places(count, request.length, request.max_skip, self.config.reverse, rng)
+        for reference in rng.permutation(count).tolist():
+            yield places_from(reference, count, request.length, request.max_skip, self.config.reverse, rng)
 
     def _cut(
         self,
@@ -125,7 +119,7 @@ class VideoClips:
         ids = np.zeros(256, np.uint8)
         ids[objects] = np.arange(1, len(objects) + 1)
         ids[VOID] = VOID
-        frames, labels = [], []
+        frames, labels, outside = [], [], []
         for place, index in enumerate(chosen):
             label_map = reference if place == 0 else _labels(sequence, index)
             if label_map.shape != reference.shape:
@@ -134,7 +128,9 @@ class VideoClips:
                 view = view.moved(rng.normal(0.0, self.config.drift, 2))
             frames.append(view.picture(sequence.frames[index], reference.shape))
             labels.append(ids[view.labels(label_map)])
+            outside.append(view.labels(np.zeros_like(reference)) == VOID)
         pictures = jitter_colours(np.stack(frames), rng, strength=self.config.colour)
+        pictures[np.stack(outside)] = _OUTSIDE  # also after the jitter, which is of the camera
         return Clip(sequence.name, pictures, np.stack(labels), len(objects))
 
 
@@ -145,25 +141,47 @@ def draw_places(count: int, length: int, max_skip: int | None, reverse: float, r
     """Draw `length` of `count` frames, 0..count-1, the reference first.
 
     max_skip None: distinct frames in any order; drawn again, evenly, where there are too few. Otherwise neighbours
-    are 1..max_skip apart, ascending or, with probability `reverse`, descending. A video too short for
-    that is walked to and fro, frame by frame.
+    are 1..max_skip apart, ascending or, with probability `reverse`, descending. A video too short for that is walked
+    to and fro, frame by frame.
     """
     if max_skip is None:
-        order = rng.permutation(count).tolist()
+        return places_from(int(rng.integers(count)), count, length, None, reverse, rng)
+    backwards = rng.random() < reverse
+    if count < length:
+        places = _to_and_fro(0, count, length)
+        return [count - 1 - place for place in places] if backwards else places
+    offsets = _offsets(count - 1, length, max_skip, rng)
+    places = (rng.integers(0, count - offsets[-1]) + offsets).tolist()
+    return places[::-1] if backwards else places
+
+
+def places_from(
+    reference: int, count: int, length: int, max_skip: int | None, reverse: float, rng: np.random.Generator
+) -> list[int]:
+    """Draw as `draw_places` does, but from a given reference; the other way where there is too little room."""
+    if max_skip is None:
+        order = [reference, *(place for place in rng.permutation(count).tolist() if place != reference)]
         while len(order) < length:
             order += rng.permutation(count).tolist()
         return order[:length]
-    backwards = rng.random() < reverse
-    if count < length:
-        tour = [*range(count), *range(count - 2, 0, -1)]  # there and back, the ends once
-        places = [tour[place % len(tour)] for place in range(length)]
-    else:
-        # All skips are drawn alike; were they bounded by what the others leave, the first would be the longest.
-        longest = min(max_skip, (count - 1) // max(1, length - 1))
-        offsets = np.cumsum([0, *rng.integers(1, longest + 1, length - 1)])
-        places = (rng.integers(0, count - offsets[-1]) + offsets).tolist()
-        return places[::-1] if backwards else places
-    return [count - 1 - place for place in places] if backwards else places
+    room = {1: count - 1 - reference, -1: reference}
+    wanted = -1 if rng.random() < reverse else 1
+    for direction in (wanted, -wanted):
+        if room[direction] >= length - 1:
+            return (reference + direction * _offsets(room[direction], length, max_skip, rng)).tolist()
+    return _to_and_fro(reference, count, length)
+
+
+def _offsets(room: int, length: int, max_skip: int, rng: np.random.Generator) -> np.ndarray:
+    """Offsets from the first of `length` frames, the last at most `room`."""
+    # All skips are drawn alike; were each bounded by what the others leave, the first would be the longest.
+    longest = max(1, min(max_skip, room // max(1, length - 1)))
+    return np.cumsum([0, *rng.integers(1, longest + 1, length - 1)])
+
+
+def _to_and_fro(start: int, count: int, length: int) -> list[int]:
+    tour = [*range(count), *range(count - 2, 0, -1)]  # there and back, the ends once
+    return [tour[(start + step) % len(tour)] for step in range(length)]
 
 
 # Views ----------------------------------------------------------------------------------------------------------------
@@ -207,6 +225,28 @@ class _View:
         return cv2.warpAffine(
             image, matrix, self.size[::-1], flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=outside
         )
+
+
+def _view_of_object(
+    labels: np.ndarray, size: tuple[int, int], config: SamplingConfig, rng: np.random.Generator
+) -> tuple[_View, np.ndarray] | None:
+    """Draw an object to be the anchor and a view that shows it; None where no object is large enough in any view.
+
+    Gives the ids of objects that are large enough in the view, (n,), the anchor first and the others shuffled.
+    """
+    areas = np.bincount(labels.ravel(), minlength=256)
+    areas[[0, VOID]] = 0
+    for anchor in rng.permutation(np.flatnonzero(areas)):
+        box = _box(labels == anchor)
+        for attempt in range(_VIEWS + 1):
+            plain = attempt == _VIEWS  # the whole picture, when random crops show too little of the anchor
+            view = _draw_view(labels.shape, box, size, _plain(config) if plain else config, rng)
+            seen = np.bincount(view.labels(labels).ravel(), minlength=256)
+            kept = plain or seen[anchor] >= config.kept * areas[anchor] * view.magnification
+            if kept and seen[anchor] >= config.minimum_pixels:
+                large = np.flatnonzero((areas > 0) & (seen >= config.minimum_pixels))
+                return view, np.array([anchor, *rng.permutation(large[large != anchor])])
+    return None
 
 
 def _draw_view(
