@@ -28,7 +28,7 @@ from .stills import Cutouts, StillImages
 _FILLED_SIDE = 72  # short side at which holes are filled
 _COARSE_SIDE = 20  # ... and of what is kept of that; anything finer comes from beside the hole
 _EDGE_REACH = 5  # pixels of void along an object's border that go with it: there it ends, one does not know where
-_HALO_REACH = 12  # ... and that go with the hole: what shows there may be of the object
+_HALO_REACH = 20  # ... and that go with the hole: what shows there may be of the object
 _MARGIN = 6  # pixels kept round what is cut out, into which the blurred alpha runs
 _BENDS = 4  # waves of a bending along each side of a layer, the constant one included
 _INSTANT = 0.01  # of a path, over which speed is measured
@@ -40,6 +40,7 @@ class SyntheticConfig:
 
     whole: float = 0.3  # probability that the picture stays whole and the object only moves mildly in it
     elsewhere: float = 0.3  # probability that the objects are pasted over another picture; otherwise over their own
+    largest_hole: float = 0.35  # share of its own picture that an object leaves empty; larger ones go elsewhere
     further_object: float = 0.7  # probability of a foreign object where the picture has fewer than were asked for
     distractors: tuple[float, ...] = (0.4, 0.4, 0.2)  # probabilities of 0, 1, 2.. foreign things that are background
     occluder: float = 0.35  # probability that something passes in front of an object
@@ -271,27 +272,29 @@ class _Scene:
         scale = self._scale(np.count_nonzero(labels == ids[0]), self._share())
         arts = [self._cut(image, labels == i, labels == VOID, scale) for i in ids]
         anchor = self._anchor(arts[0])
-        if elsewhere:
-            base = self._ground(self.read(self.source.other(self.rng))[0])
+        if elsewhere or np.isin(labels, ids).mean() > self.config.largest_hole:
+            layers = [self._ground(self.read(self.source.other(self.rng))[0])]
         else:
-            taken = np.isin(labels, ids)
-            hole = cv2.dilate(taken.astype(np.uint8), np.ones((5, 5), np.uint8))
-            hole = hole | _void_beside(taken, labels == VOID, _HALO_REACH)
-            unknown = (labels == VOID) & (hole == 0)
-            void = VOID * unknown.astype(np.uint8) if unknown.any() else None
-            ground_scale = max(scale, self._cover(image) * self.rng.uniform(1.0, 1.3))
-            middle = (np.array(arts[0].place) / scale) + (
-                np.array([self.width / 2, self.height / 2]) - anchor
-            ) / ground_scale
-            filled = _filled(image, hole)
-            base = self._base(filled, void, ground_scale, (middle[0], middle[1]))
+            layers = [self._emptied(image, labels, ids, scale, np.array(arts[0].place) - anchor)]
         together = self._path()
-        layers = [base]
         for object_id, art in enumerate(arts, start=1):
             offset = np.array(art.place) - np.array(arts[0].place)
             path = together if object_id == 1 else 0.6 * together + 0.5 * self._path()
             layers.append(self._placed(art, anchor + offset, path, object_id))
         return layers, len(arts)
+
+    def _emptied(
+        self, image: np.ndarray, labels: np.ndarray, ids: np.ndarray, scale: float, corner: np.ndarray
+    ) -> _Layer:
+        """The picture without its objects; corner: (2,) where the frame would begin in the picture at `scale`."""
+        taken = np.isin(labels, ids)
+        hole = cv2.dilate(taken.astype(np.uint8), np.ones((5, 5), np.uint8))
+        hole = hole | _void_beside(taken, labels == VOID, _HALO_REACH)
+        unknown = (labels == VOID) & (hole == 0)
+        void = VOID * unknown.astype(np.uint8) if unknown.any() else None
+        x, y = (corner + np.array([self.width, self.height]) / 2) / scale
+        scale = max(scale, self._cover(image) * self.rng.uniform(1.0, 1.3))
+        return self._base(_filled(image, hole), void, scale, (x, y))
 
     # Things that are pasted -------------------------------------------------------------------------------------------
 
@@ -388,9 +391,10 @@ class _Scene:
         rows = slice(max(0, top - _MARGIN), min(top + height + _MARGIN, mask.shape[0]))
         columns = slice(max(0, left - _MARGIN), min(left + width + _MARGIN, mask.shape[1]))
         place = (columns.start + columns.stop) / 2 * scale, (rows.start + rows.stop) / 2 * scale
-        image, codes = image[rows, columns], mask[rows, columns].astype(np.uint8)
+        image = image[rows, columns]
+        codes: np.ndarray = mask[rows, columns].astype(np.uint8)
         if void is not None and void[rows, columns].any():
-            codes[_void_beside(codes > 0, void[rows, columns], _EDGE_REACH) > 0] = VOID
+            codes[_void_beside(mask[rows, columns], void[rows, columns], _EDGE_REACH) > 0] = VOID
         factor = _reduction(scale)
         if factor < 1:
             size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
@@ -400,7 +404,7 @@ class _Scene:
         codes = cv2.copyMakeBorder(codes, 2, 2, 2, 2, cv2.BORDER_CONSTANT)
         # Pixels along the border are mixed with what was behind: the alpha falls to a half one pixel inside of it.
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-        opaque = cv2.compare(cv2.erode(codes, cross), 0, cv2.CMP_GT)
+        opaque = 255 * (cv2.erode(codes, cross) > 0).astype(np.uint8)
         sigma = self.rng.uniform(0.5, 1.0) * max(1.0, factor / scale)
         alpha = cv2.GaussianBlur(opaque, (0, 0), sigma)
         unknown = codes == VOID
@@ -660,9 +664,8 @@ def _renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 def _void_beside(mask: np.ndarray, void: np.ndarray, reach: int) -> np.ndarray:
     """The void pixels within `reach` pixels of a mask, uint8: its border, not a region elsewhere."""
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    near = cv2.dilate(mask.astype(np.uint8), disc)
-    return near & void.astype(np.uint8)
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
+    return ((distance <= reach) & void).astype(np.uint8)
 
 
 def _multiplied(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -689,11 +692,16 @@ def _filled(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     inpainted = cv2.inpaint(small, touched, 3, cv2.INPAINT_TELEA)
     left, top, hole_width, hole_height = cv2.boundingRect(hole)
     box = slice(top, top + hole_height), slice(left, left + hole_width)
-    smooth = cv2.resize(_shrunk(inpainted, _COARSE_SIDE), (width, height))[box]
-    row, column = _beside_hole(hole, (left, top, hole_width, hole_height))
-    other = np.s_[row : row + hole_height, column : column + hole_width]
-    coarse = cv2.resize(_shrunk(inpainted, _COARSE_SIDE), (width, height))[other]
-    detail = np.where(hole[other][..., None] > 0, 0, image[other].astype(np.int16) - coarse)
+    coarse = cv2.resize(_shrunk(inpainted, _COARSE_SIDE), (width, height))
+    smooth = coarse[box]
+    detail = np.zeros(smooth.shape, np.int16)
+    missing = hole[box] > 0
+    for other in _places_beside((left, top, hole_width, hole_height), hole):
+        found = missing & (hole[other] == 0)
+        detail[found] = image[other][found].astype(np.int16) - coarse[other][found]
+        missing &= ~found
+        if not missing.any():
+            break
     stamped = (smooth + detail).clip(0, 255).astype(np.uint8)
     alpha = cv2.GaussianBlur(255 * hole[box], (0, 0), 2.0, borderType=cv2.BORDER_REPLICATE)[..., None] / np.float32(255)
     filled = image.copy()
@@ -701,13 +709,12 @@ def _filled(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     return filled
 
 
-def _beside_hole(hole: np.ndarray, box: tuple[int, int, int, int]) -> tuple[int, int]:
-    """Return row and column of a box as large as the hole's that has least of the hole in it."""
+def _places_beside(box: tuple[int, int, int, int], hole: np.ndarray) -> list[tuple[slice, slice]]:
+    """Return parts of a picture as large as the hole's box, those that have least of the hole in them first."""
     left, top, width, height = box
-    places = [(row, column) for row in (0, top, hole.shape[0] - height) for column in (0, hole.shape[1] - width)]
-    places += [(row, left) for row in (0, hole.shape[0] - height)]
-    within = [np.count_nonzero(hole[row : row + height, column : column + width]) for row, column in places]
-    return places[int(np.argmin(within))]
+    rows, columns = (0, top, hole.shape[0] - height), (0, left, hole.shape[1] - width)
+    places = [np.s_[row : row + height, column : column + width] for row in rows for column in columns]
+    return sorted(places, key=lambda place: np.count_nonzero(hole[place]))
 
 
 def _shrunk(image: np.ndarray, side: int) -> np.ndarray:
