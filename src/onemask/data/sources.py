@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ..methods.options import with_options
 from .clip import ClipSource
 from .davis import DavisDataset
 from .folders import FolderDataset
+from .mixture import Mixture
 from .sampling import SamplingConfig, VideoClips
 from .youtube_vos import YouTubeVosDataset
 
@@ -50,6 +52,11 @@ def open_source(config: SourceConfig, base: Path) -> ClipSource:
     if config.kind == "youtube-vos":
         return VideoClips(YouTubeVosDataset(root, config.split).sequences, sampling)
     return VideoClips(FolderDataset(root, one_object=config.one_object).sequences, sampling)
+
+
+def open_mixture(configs: Sequence[SourceConfig], seed: int, base: Path) -> Mixture:
+    """Open several sources, which are mixed by their shares. Raises InputError as `open_source` does."""
+    return Mixture([(open_source(config, base), config.share) for config in configs], seed)
 
 
 def _open_stills(config: SourceConfig, root: Path, base: Path) -> ClipSource:

@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import __version__
 from ..data.mixture import Mixture
-from ..data.sources import open_source
+from ..data.sources import open_mixture
 from ..errors import InputError, Interrupted
 from ..files import refuse_existing, write_bytes, written_whole
 from ..interruption import stop_asked
@@ -116,7 +116,7 @@ def train(
     if recipe.weights:
         method.load_state_dict(read(Path(data) / recipe.weights))
     _check_losses(recipe, method)
-    mixtures = [_mixture(stage, recipe.seed, Path(data)) for stage in recipe.stages]
+    mixtures = [open_mixture(stage.data, recipe.seed, Path(data)) for stage in recipe.stages]
     validator = Validator(recipe.validation, Path(data)) if recipe.validation.root else None
     for stage in recipe.stages:
         _check_shares(stage, fabric.world_size)
@@ -390,10 +390,6 @@ def _grouped(feed: Feed, size: int) -> Generator[list[ClipBatch], None, None]:
         if len(group) == size:
             yield group
             group = []
-
-
-def _mixture(stage: StageConfig, seed: int, base: Path) -> Mixture:
-    return Mixture([(open_source(source, base), source.share) for source in stage.data], seed)
 
 
 def _check_losses(recipe: Recipe, method: Method) -> None:
