@@ -234,7 +234,8 @@ class FRTM(Method):
             logits = _logits_of_scores(coarse)
         else:
             shared = {name: features.by_row(tensor, len(coarse)) for name, tensor in features.shared.items()}
-            parts = _batches(range(len(coarse)), coarse)
+            # A backward pass takes longer row by row, on any device.
+            parts = [slice(None)] if self.training else _batches(range(len(coarse)), coarse)
             logits = torch.cat([self.network({k: t[part] for k, t in shared.items()}, coarse[part]) for part in parts])
         return resize(logits.float(), features.size)
 
