@@ -1,0 +1,154 @@
+"""What limits FRTM: each of its parts made ideal in turn, J by sequence.
+
+The target model alone:
+grid        the best that any scores on the stride-16 grid can do: fitted to each frame's annotation itself
+taught      updated with the annotation of every frame instead of its own masks
+alone       as it is
+first       fitted to the first frame only (table 1 of the paper, "D-only - no update")
+
+With the segmentation network:
+perfect     the network on the grid's best scores: what refinement can do
+previous    the network on the best scores for the annotation of the frame before: whether it corrects
+taught      the target model updated with annotations: what better updates could give
+whole       as it is
+
+    python benchmarks/frtm_parts.py DAVIS --split dev [--weights FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from onemask import Session, load
+from onemask.data.davis import DavisDataset, Sequence
+from onemask.evaluation.measures import region_similarity
+from onemask.labels import Objects, resize
+from onemask.methods.method import Method
+from onemask.networks.gauss_newton import label_terms, neighbours
+from onemask.session import Geometry
+from onemask.video.frames import Frame
+from onemask.video.images import ImageSequence
+
+
+class TaughtSession(Session):
+    """A session whose updates are given each frame's annotation in place of its own masks."""
+
+    def taught(self, frame: np.ndarray, annotation: np.ndarray) -> np.ndarray:
+        encoded = self.encode([frame])[0]
+        with self._computing():
+            truth = self._masks(annotation, self._objects, encoded.geometry)
+            prediction = self.method.segment(encoded.features, self._memory)
+            self._memory = self.method.update(self._memory, encoded.features, prediction, truth)
+        return prediction.logits[0, 0, : annotation.shape[0], : annotation.shape[1]].numpy() > 0
+
+
+def best_scores(annotation: torch.Tensor, stride: int = 16) -> torch.Tensor:
+    """The scores (1, 1, h, w) on the grid that fit an annotation (H, W) best (least squares, conjugate gradient)."""
+    labels = annotation.double()[None]
+    grid = tuple(-(-side // stride) for side in annotation.shape)
+    quadratic, linear = label_terms(labels, grid)
+    scores, residual = torch.zeros_like(linear), linear
+    direction = residual
+    for _ in range(50):
+        if not residual.any():
+            break
+        bent = (quadratic * neighbours(direction)).sum(1)
+        length = (residual * residual).sum() / (direction * bent).sum()
+        scores = scores + length * direction
+        previous, residual = residual, residual - length * bent
+        direction = residual + (residual * residual).sum() / (previous * previous).sum() * direction
+    return scores[None].float()
+
+
+class Parts(Session):
+    """A session whose parts can be replaced by ideal ones."""
+
+    def taught(self, frame: np.ndarray, annotation: np.ndarray) -> np.ndarray:
+        """The mask of a frame; the update is given the annotation in its place."""
+        encoded = self.encode([frame])[0]
+        with self._computing():
+            truth = self._masks(annotation, self._objects, encoded.geometry)
+            prediction = self.method.segment(encoded.features, self._memory)
+            self._memory = self.method.update(self._memory, encoded.features, prediction, truth)
+        return self._mask(prediction.logits, encoded.geometry)
+
+    def refined(self, frame: np.ndarray, annotation: np.ndarray) -> np.ndarray:
+        """What the network makes of the best scores for an annotation."""
+        encoded = self.encode([frame])[0]
+        with self._computing():
+            target = self._masks(annotation, Objects((1,)), encoded.geometry)[0, 0]
+            logits = self.method._refined(encoded.features, best_scores(target))
+        return self._mask(logits, encoded.geometry)
+
+    def _mask(self, logits: torch.Tensor, geometry: Geometry) -> np.ndarray:
+        return geometry.crop(logits)[0, 0].numpy() > 0
+
+
+def on_grid(annotation: np.ndarray) -> np.ndarray:
+    """The mask of the best scores."""
+    return resize(best_scores(torch.from_numpy(annotation)), annotation.shape)[0, 0].numpy() > 0.5
+
+
+def follow(method: Method, sequence: Sequence, taught: bool = False) -> float:
+    """Mean J of a sequence."""
+    session = Parts(method, device="cpu")
+    values = []
+    for frame in frames_of(sequence):
+        annotation = sequence.annotation(frame.index)
+        if frame.index == 0:
+            session.annotate(frame.image, annotation)
+            continue
+        mask = session.taught(frame.image, annotation) if taught else session.step(frame.image) > 0
+        values.append(region_similarity(mask, annotation > 0))
+    return float(np.mean(values[:-1]))
+
+
+def refine(method: Method, sequence: Sequence, before: int) -> float:
+    """Mean J of refining the best scores for the annotation of so many frames before."""
+    session = Parts(method, device="cpu")
+    values = []
+    for frame in list(frames_of(sequence))[1:-1]:
+        mask = session.refined(frame.image, sequence.annotation(frame.index - before))
+        values.append(region_similarity(mask, sequence.annotation(frame.index) > 0))
+    return float(np.mean(values))
+
+
+def frames_of(sequence: Sequence) -> Iterator[Frame]:
+    return ImageSequence(list(sequence.frames), sequence.name).frames()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root")
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--weights", help="of frtm-lite; those that ship, if not given")
+    options = parser.parse_args()
+    alone = load("frtm-lite", target_only=True)
+    first = load("frtm-lite", target_only=True, update_every=0)
+    whole = load("frtm-lite", weights=options.weights, target_only=False)
+    names = ("grid", "taught", "alone", "first", "perfect", "previous", "taught", "whole")
+    rows = []
+    print(f"{'sequence':18}", *(f"{name:>9}" for name in names))
+    for sequence in DavisDataset(options.root, 2016, options.split):
+        annotations = [sequence.annotation(i) for i in range(1, len(sequence) - 1)]
+        row = [
+            float(np.mean([region_similarity(on_grid(a), a > 0) for a in annotations])),
+            follow(alone, sequence, taught=True),
+            follow(alone, sequence),
+            follow(first, sequence),
+            refine(whole, sequence, 0),
+            refine(whole, sequence, 1),
+            follow(whole, sequence, taught=True),
+            follow(whole, sequence),
+        ]
+        rows.append(row)
+        print(f"{sequence.name:18}", *(f"{value:9.3f}" for value in row), flush=True)
+    print(f"{'mean':18}", *(f"{value:9.3f}" for value in np.mean(rows, axis=0)))
+
+
+if __name__ == "__main__":
+    main()
