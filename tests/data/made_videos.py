@@ -11,7 +11,7 @@ from PIL import Image
 from onemask.video.masks import write_mask
 
 SIZE = (48, 64)
-STEP = 10  # of green from frame to frame
+STEP = 8  # of green from frame to frame
 
 
 def two_squares(time: int, size: tuple[int, int] = SIZE, late: int = 0) -> np.ndarray:
