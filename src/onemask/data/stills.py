@@ -53,7 +53,7 @@ class StillImages:
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return picture `index`, (H, W, 3) uint8 RGB, and its label map, (H, W) uint8: 0, 1..N, 255 void.
 
-        Raises InputError for a file that is damaged, or a mask with other values.
+        Raises InputError for a file that cannot be decoded, or a mask with other values.
         """
         name = self.names[index]
         image = _decoded(self._images[name], cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -81,9 +81,13 @@ class StillImages:
     def _problem_of_contents(self, name: str) -> str | None:
         """Stray values leave gaps: the objects are to be numbered 1..N."""
         try:
+            with Image.open(self._images[name]) as image:
+                image.load()  # which, unlike OpenCV, refuses a JPEG that was cut short
             _, labels = self.read(self.names.index(name))
         except InputError as error:
             return str(error)
+        except OSError as error:
+            return f"{self._images[name].name} is damaged ({error})"
         ids = [value for value in np.flatnonzero(np.bincount(labels.ravel())).tolist() if value not in (0, VOID)]
         if ids != list(range(1, len(ids) + 1)):
             return f"masks/{name}.png numbers its objects {', '.join(map(str, ids))} instead of 1 to {len(ids)}"
@@ -148,7 +152,8 @@ def _refuse(root: Path, problems: list[str], number: int, what_to_do: str) -> No
     named = "; ".join(problems[:_NAMED_PROBLEMS])
     rest = len(problems) - _NAMED_PROBLEMS
     more = f"; and {rest} more" if rest > 0 else ""
-    raise InputError(f"{root}: {len(problems)} problems in {number} pictures: {named}{more}. {what_to_do}")
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    raise InputError(f"{root}: {count} in {number} pictures: {named}{more}. {what_to_do}")
 
 
 def _decoded(path: Path, flags: int) -> np.ndarray:

@@ -69,6 +69,7 @@ class SyntheticConfig:
     exposure: float = 0.03  # longest, in paths: what moves is smeared along its way
     blurred: float = 0.4  # probability that a clip is exposed so long that one sees it
     colours: float = 1.0  # strength of the jitter of colours
+    degraded: float = 1.0  # probability that a clip goes through `degrade`, which leaves a third as they are
     attempts: int = 8  # to place everything so that it is seen in the reference, before something simple is taken
 
 
@@ -117,7 +118,8 @@ class StillClips:
         self.cutouts = cutouts
         self.config = config or SyntheticConfig()
         texture = [name.startswith(self.config.texture_prefixes) for name in stills.names]
-        self._things = np.flatnonzero(~np.array(texture))  # pictures whose objects are things
+        things = np.flatnonzero(~np.array(texture))
+        self.things = things if len(things) else np.arange(len(stills))  # pictures to take foreign things from
 
     def __len__(self) -> int:
         return len(self.stills)
@@ -141,7 +143,9 @@ class StillClips:
         drawn = [first, *(_draw(layers, t, request.size) for t in range(1, request.length))]
         frames = np.stack([frame for frame, _ in drawn])
         labels = np.stack([label_map for _, label_map in drawn])
-        frames = degrade(jitter_colours(frames, rng, self.config.colours), rng)
+        frames = jitter_colours(frames, rng, self.config.colours)
+        if rng.random() < self.config.degraded:
+            frames = degrade(frames, rng)
         return Clip(self.stills.names[index], frames, labels, objects)
 
     def objects_of(self, labels: np.ndarray) -> np.ndarray:
@@ -153,10 +157,6 @@ class StillClips:
     def is_texture(self, index: int) -> bool:
         """Whether the regions of a picture are not always things."""
         return self.stills.names[index].startswith(self.config.texture_prefixes)
-
-    def other(self, rng: np.random.Generator) -> int:
-        """Draw a picture with things, any picture if there is none."""
-        return int(rng.choice(self._things)) if len(self._things) else int(rng.integers(len(self.stills)))
 
 
 class _Scene:
@@ -173,12 +173,20 @@ class _Scene:
         self.wanted = 1 if simple else int(rng.integers(1, request.max_objects + 1))
         self.simple = simple
         self.rng = rng
+        self.used: set[tuple[str, int]] = set()  # what is in the clip: a second one would not be another thing
         # Everything is placed at these times and, for its speed, an instant later.
         self.times = np.concatenate([times, times + _INSTANT])
         exposed = rng.random() < self.config.blurred
         self.exposure = rng.uniform(0.2, 1.0) * self.config.exposure if exposed else 0.0
         camera = self.config.camera * self._path()
         self.camera = _about((self.width / 2, self.height / 2), self._matrices(camera))
+
+    def _unused(self, kind: str, indices: np.ndarray) -> int:
+        """Draw one of the indices that is not in the clip yet, if there is one left."""
+        left = [index for index in indices[self.rng.integers(len(indices), size=8)] if (kind, index) not in self.used]
+        index = int(left[0]) if left else int(self.rng.choice(indices))
+        self.used.add((kind, index))
+        return index
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a picture and its label map, no larger than a frame has use for, and mirrored or not."""
@@ -194,6 +202,7 @@ class _Scene:
 
     def stack(self, index: int) -> tuple[list[_Layer], int]:
         """Return the layers from the back to the front, and the number of objects."""
+        self.used.add(("still", index))
         image, labels = self.read(index)
         ids = self.source.objects_of(labels)
         if self.source.is_texture(index) and self.rng.random() >= self.config.texture_as_object:
@@ -273,7 +282,7 @@ class _Scene:
         arts = [self._cut(image, labels == i, labels == VOID, scale) for i in ids]
         anchor = self._anchor(arts[0])
         if elsewhere or np.isin(labels, ids).mean() > self.config.largest_hole:
-            layers = [self._ground(self.read(self.source.other(self.rng))[0])]
+            layers = [self._ground(self.read(self._unused("still", self.source.things))[0])]
         else:
             layers = [self._emptied(image, labels, ids, scale, np.array(arts[0].place) - anchor)]
         together = self._path()
@@ -339,9 +348,9 @@ class _Scene:
         """A thing of another picture or a cut-out; a piece of texture if nothing else is found."""
         cutouts = self.source.cutouts
         if cutouts is not None and self.rng.random() < self.config.cutout:
-            return self._ready(cutouts.read(int(self.rng.integers(len(cutouts)))), share)
+            return self._ready(cutouts.read(self._unused("cutout", np.arange(len(cutouts)))), share)
         for _ in range(4):
-            image, labels = self.read(self.source.other(self.rng))
+            image, labels = self.read(self._unused("still", self.source.things))
             ids = self.source.objects_of(labels)
             if len(ids):
                 chosen = labels == self.rng.choice(ids)
@@ -350,7 +359,7 @@ class _Scene:
 
     def _distraction(self, share: float) -> _Art:
         if self.rng.random() < self.config.texture:
-            image, _ = self.read(int(self.rng.integers(len(self.source))))
+            image, _ = self.read(self._unused("still", np.arange(len(self.source))))
             return self._piece(image, share)
         return self._foreign(share)
 
@@ -405,7 +414,7 @@ class _Scene:
         # Pixels along the border are mixed with what was behind: the alpha falls to a half one pixel inside of it.
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
         opaque = 255 * (cv2.erode(codes, cross) > 0).astype(np.uint8)
-        sigma = self.rng.uniform(0.5, 1.0) * max(1.0, factor / scale)
+        sigma = max(0.6, self.rng.uniform(0.6, 1.1) * factor / scale)
         alpha = cv2.GaussianBlur(opaque, (0, 0), sigma)
         unknown = codes == VOID
         return _Art(_multiplied(image, alpha), unknown if unknown.any() else None, scale / factor, place, touches)

@@ -1,0 +1,159 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onemask.data.stills import Cutouts, StillImages
+from onemask.errors import InputError
+from onemask.video.masks import write_mask
+
+LABELS = np.repeat([[0, 0, 1, 2, 2, 255]], 4, axis=0).repeat(5, axis=1).astype(np.uint8)  # (4, 30)
+
+
+def add(root: Path, name: str, labels: np.ndarray | None = LABELS, suffix=".png", size=(30, 4), colour="red") -> None:
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(root / "images" / f"{name}{suffix}")
+    if labels is not None:
+        write_mask(root / "masks" / f"{name}.png", labels)
+
+
+def refused(make, *arguments, **options) -> str:
+    with pytest.raises(InputError) as caught:
+        make(*arguments, **options)
+    return str(caught.value)
+
+
+@pytest.fixture
+def root(tmp_path):
+    add(tmp_path, "b", suffix=".jpg")
+    add(tmp_path, "a")
+    add(tmp_path, "c", suffix=".webp")
+    return tmp_path
+
+
+def test_pictures_come_in_the_order_of_their_names(root):
+    stills = StillImages(root)
+    assert stills.names == ("a", "b", "c")
+    assert len(stills) == 3
+
+
+def test_a_picture_comes_with_its_label_map(root):
+    image, labels = StillImages(root, check=True).read(0)
+    assert (image.shape, image.dtype) == ((4, 30, 3), np.uint8)
+    assert (image == (255, 0, 0)).all()
+    assert labels.dtype == np.uint8
+    assert (labels == LABELS).all()
+
+
+@pytest.mark.parametrize("index", [1, 2], ids=["jpg", "webp"])
+def test_colours_are_rgb_in_every_format(root, index):
+    image, _ = StillImages(root).read(index)
+    assert abs(image.reshape(-1, 3).mean(axis=0) - (255, 0, 0)).max() < 10
+
+
+def test_a_mask_that_is_void_alone_stays_void(tmp_path):
+    add(tmp_path, "a", np.full((4, 30), 255, np.uint8))
+    assert (StillImages(tmp_path).read(0)[1] == 255).all()
+
+
+def test_one_error_names_all_that_is_wrong(root):
+    add(root, "d", None)
+    add(root, "e", size=(31, 4))
+    (root / "images" / "c.webp").unlink()
+    message = refused(StillImages, root)
+    assert "3 problems in 4 pictures" in message
+    assert "d.png has no masks/d.png" in message
+    assert "masks/e.png is 30x4, its picture 31x4" in message
+    assert "masks/c.png has no picture" in message
+
+
+def test_of_many_problems_ten_are_named_and_the_rest_counted(tmp_path):
+    for i in range(13):
+        add(tmp_path, f"p{i:02d}", None)
+    message = refused(StillImages, tmp_path)
+    assert message.count("has no masks/") == 10
+    assert "13 problems" in message
+    assert "and 3 more" in message
+
+
+def test_two_pictures_of_one_name_are_refused(root):
+    add(root, "a", suffix=".jpg")
+    assert "a.png has the name of another picture" in refused(StillImages, root)
+
+
+def test_a_picture_that_is_none_is_named(root):
+    (root / "images" / "b.jpg").write_bytes(b"nothing")
+    assert "b cannot be read" in refused(StillImages, root)
+
+
+def test_a_mask_in_colours_is_named(root):
+    Image.new("RGB", (30, 4)).save(root / "masks" / "a.png")
+    assert "masks/a.png is no palette or grey PNG but RGB" in refused(StillImages, root)
+
+
+def test_stray_values_are_found_when_everything_is_checked(root):
+    write_mask(root / "masks" / "b.png", np.where(LABELS == 2, 7, LABELS).astype(np.uint8))
+    assert len(StillImages(root)) == 3
+    assert "masks/b.png numbers its objects 1, 7 instead of 1 to 2" in refused(StillImages, root, check=True)
+
+
+@pytest.mark.parametrize(("folder", "suffix"), [("images", ".jpg"), ("images", ".png"), ("masks", ".png")])
+def test_a_file_cut_short_is_found_when_everything_is_checked(tmp_path, folder, suffix):
+    noise = np.random.default_rng(0).integers(0, 3, (40, 300)).astype(np.uint8)
+    add(tmp_path, "a", noise, suffix if folder == "images" else ".png", size=(300, 40))
+    Image.fromarray(np.stack([90 * noise] * 3, axis=-1)).save(next((tmp_path / "images").iterdir()))
+    assert len(StillImages(tmp_path, check=True)) == 1
+    path = next((tmp_path / folder).iterdir())
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert len(StillImages(tmp_path)) == 1
+    assert path.name in refused(StillImages, tmp_path, check=True)
+
+
+def test_a_file_that_is_gone_is_named_when_it_is_read(root):
+    stills = StillImages(root)
+    (root / "images" / "a.png").unlink()
+    assert "a.png cannot be read" in refused(stills.read, 0)
+
+
+def test_a_folder_without_pictures_says_what_it_should_hold(tmp_path):
+    assert "is no folder" in refused(StillImages, tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    assert "is empty; it should hold pictures .jpg" in refused(StillImages, tmp_path)
+
+
+def add_cutout(root: Path, name: str, mode="RGBA") -> np.ndarray:
+    picture = np.zeros((6, 8, 4), np.uint8)
+    picture[1:5, 1:7] = (200, 30, 10, 255)
+    picture[2, 2, 3] = 128
+    image = Image.fromarray(picture).convert(mode)
+    image.save(root / name, **({"lossless": True, "exact": True} if name.endswith("webp") else {}))
+    return np.asarray(image.convert("RGBA"))
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.webp", "RGBA"), ("a.png", "RGBA"), ("a.png", "LA")])
+def test_a_cutout_is_rgba(tmp_path, name, mode):
+    expected = add_cutout(tmp_path, name, mode)
+    picture = Cutouts(tmp_path).read(0)
+    assert (picture.shape, picture.dtype) == ((6, 8, 4), np.uint8)
+    assert (picture[..., 3] == expected[..., 3]).all()
+    assert (picture[expected[..., 3] > 0] == expected[expected[..., 3] > 0]).all()
+
+
+def test_cutouts_without_alpha_are_named(tmp_path):
+    add_cutout(tmp_path, "a.png")
+    add_cutout(tmp_path, "b.png", "RGB")
+    assert "1 problem in 2 pictures: b.png has no alpha" in refused(Cutouts, tmp_path)
+
+
+def test_a_folder_without_cutouts_says_what_it_should_hold(tmp_path):
+    assert "is empty; it should hold cut-outs" in refused(Cutouts, tmp_path)
+
+
+def test_the_pictures_beside_the_repository_are_whole(shared):
+    stills, cutouts = StillImages(shared / "data" / "objects"), Cutouts(shared / "data" / "cutouts")
+    image, labels = stills.read(len(stills) - 1)
+    assert image.shape[:2] == labels.shape
+    assert cutouts.read(0)[..., 3].any()
