@@ -117,12 +117,19 @@ class TestArchitecture:
             "target_stride": 16,
             "strides": [4, 8, 16, 32],
             "width": 8,
+            "fine_width": 0,
             "target": "learned",
         }
         for options in ({"channels": 16}, {"memory": 9}, {"target": "finetuned"}, {"strides": (32, 16, 8, 4)}):
             assert methods.configuration("frtm-lite", {**TINY, **options}).architecture == base
             assert shapes(**options) == shapes()
-        for options in ({"backbone": "resnet18"}, {"width": 6}, {"strides": (4, 8, 16)}, {"target": "encoded"}):
+        for options in (
+            {"backbone": "resnet18"},
+            {"width": 6},
+            {"fine_width": 4},
+            {"strides": (4, 8, 16)},
+            {"target": "encoded"},
+        ):
             assert methods.configuration("frtm-lite", {**TINY, **options}).architecture != base
             assert shapes(**options) != shapes()
 
@@ -238,7 +245,9 @@ class TestFoundWeights:
     def test_of_a_target_model_alone_do_not_serve_the_whole(self, folders):
         alone = methods.configuration("frtm-lite", {**TINY, "target_only": True}).build(pretrained=False)
         ship(folders.package, "frtm-lite", alone)
-        with pytest.raises(InputError, match="are for no strides, no width, no target, but the options say strides=4"):
+        with pytest.raises(
+            InputError, match="are for no strides, no width, no fine_width, no target, but the options say strides=4"
+        ):
             onemask.load("frtm-lite", **TINY)
 
     def test_that_do_not_fit_are_left_where_none_are_needed(self, folders, trained, monkeypatch):

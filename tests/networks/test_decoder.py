@@ -34,6 +34,15 @@ def segmented(network: SegmentationNetwork, pyramid: Mapping[int, Tensor], score
     return network(shared, scores)
 
 
+def test_the_finest_level_may_have_a_width_of_its_own():
+    network = SegmentationNetwork({stride: CHANNELS[stride] for stride in (4, 8, 16)}, 6, fine_width=4)
+    shared = network.prepare(pyramid_of((4, 8, 16)))
+    assert {name: tensor.shape[1] for name, tensor in shared.items()} == {"4": 4, "8": 6, "16": 6, "deepest": 6}
+    assert network(shared, scores_of(1)).shape == (1, 1, 32, 48)
+    same = SegmentationNetwork({stride: CHANNELS[stride] for stride in (4, 8, 16)}, 6, fine_width=6)
+    assert same.state_dict().keys() == network_of((4, 8, 16)).state_dict().keys()
+
+
 # The network as figure 3 draws it: features and scores are concatenated, and nothing is shared between objects.
 
 

@@ -29,7 +29,7 @@ class ClipRequest:
 
     length: int  # frames, the reference included
     size: tuple[int, int]  # height and width, pixels
-    max_skip: int | None = None  # between neighbours, in frames of the video; None: any frames, in any order
+    max_skip: int | None = None  # between neighbours, in annotated frames; None: any frames, in any order
     max_objects: int = 1  # in a clip; of more, so many are chosen at random, and the rest is background
 
 

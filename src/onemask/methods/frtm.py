@@ -59,6 +59,7 @@ class FRTMConfig:
     target: str = "learned"  # how scores come about: learned in flight, "encoded" (Base net) or "finetuned" (F.-T.)
     channels: int = 96  # between the target model's layers, or the target encoder's
     width: int = 64  # channels of the segmentation network
+    fine_width: int = 0  # at its shallowest stride, where most of its time goes; 0: as everywhere
     target_only: bool = False  # no segmentation network: the scores, enlarged, are the mask (D-only in table 1)
     update_every: int = 8  # frames between updates of a learned target model; 0: never (table 1, "no update")
     first_iterations: tuple[int, ...] = (5, 10, 10, 10, 10)  # conjugate gradient's, of each Gauss-Newton step
@@ -86,8 +87,12 @@ class FRTMConfig:
             raise InputError(f"with first_share, memory must exceed first_samples, got {self.memory} for both")
         if not 0 < self.learning_rate < 1 or not 0 <= self.first_share < 1 or not 0 < self.minimum_influence < 1:
             raise InputError("learning_rate and minimum_influence must be in (0, 1) and first_share in [0, 1)")
-        if self.channels < 1 or self.width < 2 or self.seed < 0 or min(self.regularisation) <= 0:
-            raise InputError("channels must be 1 or more, width 2 or more, seed 0 or more, regularisation above 0")
+        if self.channels < 1 or self.seed < 0 or min(self.regularisation) <= 0:
+            raise InputError("channels must be 1 or more, seed 0 or more, regularisation above 0")
+        if self.width < 2 or self.fine_width < 0 or self.fine_width == 1:
+            raise InputError(
+                f"width must be 2 or more, and fine_width too, or 0; got {self.width} and {self.fine_width}"
+            )
         if self.update_every < 0:
             raise InputError(f"update_every must be 0 (never) or more, got {self.update_every}")
         if self.target not in TARGETS:
@@ -127,6 +132,7 @@ class FRTMConfig:
         of_network = {
             "strides": sorted(set(self.strides)),
             "width": self.width,
+            "fine_width": self.fine_width,
             "target": "encoded" if encoded else "learned",  # what was trained with a learned one is then finetuned
         }
         return of_backbone | of_network | ({"channels": self.channels} if encoded else {})
@@ -185,7 +191,7 @@ class FRTM(Method):
         self.backbone.requires_grad_(False)
         self.stride = max(self.backbone.strides)
         channels = {stride: self.backbone.channels[stride] for stride in strides}
-        self.network = None if config.target_only else SegmentationNetwork(channels, config.width)
+        self.network = None if config.target_only else SegmentationNetwork(channels, config.width, config.fine_width)
 
     # The four calls --------------------------------------------------------------------------------------------------
 

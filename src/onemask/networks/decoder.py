@@ -72,10 +72,11 @@ class ChannelAttention(nn.Module):
 
 
 class Level(nn.Module):
-    """One depth of the network."""
+    """One depth of the network. A deeper level of another width is brought to its own by a 1x1 convolution."""
 
-    def __init__(self, channels: int, width: int):
+    def __init__(self, channels: int, width: int, deeper_width: int):
         super().__init__()
+        self.enter = nn.Identity() if deeper_width == width else nn.Conv2d(deeper_width, width, 1)
         self.encoder = TargetSegmentationEncoder(channels, width)
         self.before = ResidualBlock(width)
         self.attention = ChannelAttention(width)
@@ -85,31 +86,37 @@ class Level(nn.Module):
         """Features' share (N, width, h, w), scores (N, 1, h, w), the deeper level's output -> (N, width, h, w)."""
         height, width = of_features.shape[-2:]
         encoded = self.encoder(of_features, resize(scores, (height, width)))
-        return self.after(self.attention(self.before(encoded), deeper))
+        return self.after(self.attention(self.before(encoded), self.enter(deeper)))
 
 
 class SegmentationNetwork(nn.Module):
     """The whole network, for any backbone.
 
-    channels: {stride: channels} of the features it sees. width: channels throughout.
+    channels: {stride: channels} of the features it sees. width: channels throughout. fine_width: of the shallowest
+    level, where most of the time goes; None: as everywhere.
     The last convolution predicts each cell's 2x2 quarters, which are shuffled into place.
     """
 
-    def __init__(self, channels: Mapping[int, int], width: int = 64):
+    def __init__(self, channels: Mapping[int, int], width: int = 64, fine_width: int | None = None):
         super().__init__()
         self.strides = tuple(sorted(channels))
-        self.levels = nn.ModuleDict({str(stride): Level(channels[stride], width) for stride in self.strides})
+        widths = dict.fromkeys(self.strides, width) | {self.strides[0]: fine_width or width}
+        deeper = {stride: widths[following] for stride, following in zip(self.strides, self.strides[1:], strict=False)}
+        self.levels = nn.ModuleDict(
+            {str(s): Level(channels[s], widths[s], deeper.get(s, widths[s])) for s in self.strides}
+        )
+        finest = widths[self.strides[0]]
         self.head = nn.Sequential(
-            nn.Conv2d(width, width // 2, 3, padding=1),
+            nn.Conv2d(finest, finest // 2, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(width // 2, 4, 3, padding=1),
+            nn.Conv2d(finest // 2, 4, 3, padding=1),
             nn.PixelShuffle(2),
         )
         self.to(memory_format=torch.channels_last)
 
     def prepare(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Features by stride (B, C, h, w) -> what all objects share: by stride, (B, width, h, w); and under "deepest"
-        the deepest projection's mean (B, width, 1, 1), with which the deepest level begins."""
+        """Features by stride (B, C, h, w) -> what all objects share: by stride, (B, its width, h, w); and under
+        "deepest" the deepest projection's mean (B, width, 1, 1), with which the deepest level begins."""
         shared: dict[str, Tensor] = {}
         for stride in self.strides:
             encoder = self._level(stride).encoder

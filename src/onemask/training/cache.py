@@ -109,4 +109,8 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
 def _of_memory(method: Method) -> set[str]:
     """The options that what is kept depends on: of a memory possibly all but the trained network's size."""
     config: Any = getattr(method, "config", None)
-    return set() if method.memory_is_learned or config is None else {f.name for f in fields(config)} - {"width"}
+    return (
+        set()
+        if method.memory_is_learned or config is None
+        else {f.name for f in fields(config)} - {"width", "fine_width"}
+    )
