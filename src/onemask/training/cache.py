@@ -26,10 +26,12 @@ from ..methods.method import Memory, Method
 from .recipe import Recipe, StageConfig
 from .unroll import ClipBatch
 
+CLIPS = 1  # raised whenever the same seed gives another clip than before, or a file holds something else
 NOT_OF_CLIPS = {
     *("name", "batch", "accumulate", "iterations", "epochs", "distinct", "cache", "update", "losses", "bootstrap"),
     *("optimiser", "schedule", "clip_gradient"),
 }  # values of a stage that its clips do not depend on
+NOT_OF_MEMORY = {"width", "fine_width"}  # options of the trained network, which no target model depends on
 
 
 class ClipCache:
@@ -40,12 +42,16 @@ class ClipCache:
 
     def __init__(self, folder: Path, method: Method, recipe: Recipe, stage: StageConfig):
         self.method = method
-        self.with_memory = not method.memory_is_learned
+        self.with_memory, self.memory_type = not method.memory_is_learned, method.memory_type
         depends_on = _depends_on(method, recipe, stage)
         name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = folder / name
         if not (self.folder / "clips.json").exists():
             write_json(self.folder / "clips.json", depends_on)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the method, which worker processes have no use for; they read."""
+        return {**self.__dict__, "method": None}
 
     def __contains__(self, index: int) -> bool:
         return self.path(index).exists()
@@ -76,12 +82,12 @@ class ClipCache:
         path = self.path(index)
         try:
             tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
+            pyramid = {int(key): tensor for key, tensor in _below("pyramid.", tensors).items()}
+            of_memory = _below("memory.", tensors)
+            memory: Memory | None = self.memory_type(**of_memory) if of_memory else None
+            return ClipBatch(tensors["frames"], tensors["labels"], tensors["objects"], pyramid, memory)
+        except (OSError, SafetensorError, LookupError, TypeError) as error:
             raise InputError(f"{path} cannot be read ({error}); delete it, and it will be made again") from error
-        pyramid = {int(key): tensor for key, tensor in _below("pyramid.", tensors).items()}
-        of_memory = _below("memory.", tensors)
-        memory: Memory | None = self.method.memory_type(**of_memory) if of_memory else None
-        return ClipBatch(tensors["frames"], tensors["labels"], tensors["objects"], pyramid, memory)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,7 +102,9 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
         weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     of_clips = {key: value for key, value in asdict(stage).items() if key not in NOT_OF_CLIPS}
     config: Any = getattr(method, "config", None)
-    return {
+    # The first version is left out, as it was before there were versions.
+    version = {} if CLIPS == 1 else {"version": CLIPS}
+    return version | {
         "seed": recipe.seed,
         "stage": of_clips,
         "method": {} if config is None else {k: repr(v) for k, v in asdict(config).items() if k in _of_memory(method)},
@@ -109,8 +117,6 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
 def _of_memory(method: Method) -> set[str]:
     """The options that what is kept depends on: of a memory possibly all but the trained network's size."""
     config: Any = getattr(method, "config", None)
-    return (
-        set()
-        if method.memory_is_learned or config is None
-        else {f.name for f in fields(config)} - {"width", "fine_width"}
-    )
+    if method.memory_is_learned or config is None:
+        return set()
+    return {field.name for field in fields(config)} - NOT_OF_MEMORY

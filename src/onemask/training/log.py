@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from .unroll import ClipBatch, Unrolled
 from .validation import Validation
 
 SHOWN = 4  # rows in a picture
+FLUSHED_EVERY = 10.0  # seconds: as old as the file of lines is at most
 TRUTH, PREDICTED = (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)
 
 
@@ -29,6 +31,8 @@ class Log:
     def __post_init__(self):
         self._lines: list[str] = []
         self._writer: Any = None
+        self._forgotten: int | None = None  # TensorBoard drops this step and later ones of earlier files
+        self._flushed = time.monotonic()
 
     @property
     def _history(self) -> Path:
@@ -40,7 +44,7 @@ class Log:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(self.folder / "log")
+            self._writer = SummaryWriter(self.folder / "log", purge_step=self._forgotten)
         return self._writer
 
     def scalars(self, step: int, **values: Any) -> None:
@@ -51,6 +55,14 @@ class Log:
         for name, value in values.items():
             if isinstance(value, float):
                 self._board.add_scalar(f"train/{name}", value, step)
+        if time.monotonic() - self._flushed > FLUSHED_EVERY:
+            self.flush()
+
+    def times(self, step: int, **values: float) -> None:
+        """Note how long a step took and why: for TensorBoard alone, since it is never the same twice."""
+        if self.active:
+            for name, value in values.items():
+                self._board.add_scalar(f"time/{name}", value, step)
 
     def validation(self, step: int, validation: Validation) -> None:
         """Note the scores of a validation."""
@@ -77,11 +89,14 @@ class Log:
             self._lines = []
         if self._writer is not None:
             self._writer.flush()
+        self._flushed = time.monotonic()
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of later steps: they are taken again."""
+        self._forgotten = step + 1
         if self.active and self._history.exists():
-            lines = self._history.read_text(encoding="utf-8").splitlines()
+            # A process that was killed may have left half a line, the last one.
+            lines = self._history.read_text(encoding="utf-8").split("\n")[:-1]
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             write_bytes(self._history, "".join(f"{line}\n" for line in kept).encode())
 

@@ -12,9 +12,12 @@ from ..errors import InputError
 from .recipe import OptimiserConfig, ScheduleConfig
 
 
-def trained_parameters(method: nn.Module, groups: Mapping[str, float]) -> dict[str, list[nn.Parameter]]:
+def trained_parameters(
+    method: nn.Module, groups: Mapping[str, float], as_built: Mapping[str, bool] | None = None
+) -> dict[str, list[nn.Parameter]]:
     """Set which parameters are trained, and sort those by group: the beginning of their names, "" for all others.
 
+    as_built: which parameters the method itself trains, by name, where an earlier stage may have changed that.
     Raises InputError for a group that fits no parameter, and where nothing is left to train.
     """
     sorted_into: dict[str, list[nn.Parameter]] = {}
@@ -25,6 +28,8 @@ def trained_parameters(method: nn.Module, groups: Mapping[str, float]) -> dict[s
         found |= set(fitting)
         if group:
             parameter.requires_grad_(groups[group] > 0)
+        elif as_built is not None:
+            parameter.requires_grad_(as_built[name])
         if parameter.requires_grad:
             sorted_into.setdefault(group, []).append(parameter)
     if unknown := [group for group in groups if group not in found]:

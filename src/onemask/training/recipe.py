@@ -12,8 +12,9 @@ a value that cannot be, is one error before anything loads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..data.clip import ClipRequest
-from ..data.sources import SourceConfig
+from ..data.davis import YEARS
+from ..data.sampling import SamplingConfig
+from ..data.sources import KINDS, SourceConfig
+from ..data.synthetic import SyntheticConfig
 from ..errors import InputError
 from ..methods import configuration
-from ..methods.options import parse_assignments
+from ..methods.options import parse_assignments, with_options
 
 OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "steps")
@@ -62,7 +66,7 @@ class StageConfig:
 
     name: str = MISSING
     data: list[SourceConfig] = MISSING  # sources and their shares
-    size: list[int] = field(default_factory=lambda: [240, 432])  # height and width of clips, pixels
+    size: list[int] = field(default_factory=lambda: [256, 448])  # of clips, pixels: multiples of the method's stride
     length: int = 3  # frames a clip: the reference and those that are judged
     max_skip: list[int] = field(default_factory=list)
     # frames between neighbours: at most [at the start, at the end] of the stage; empty: frames at any distance
@@ -74,11 +78,15 @@ class StageConfig:
     distinct: int = 0  # different clips, seen again and again; 0: each is new. Needed for a cache
     cache: bool = False  # keep what does not change of distinct clips: a frozen backbone's features, target models
     update: bool = False  # whether the method learns from the frames of a clip, as it does when it runs
-    losses: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0})  # and their weights
+    losses: dict[str, float] = field(default_factory=dict)  # and their weights; none: cross_entropy alone
     bootstrap: float = 0.15  # share of pixels in bootstrapped_cross_entropy, when the stage ends; all at its start
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     clip_gradient: float = 0.0  # largest norm of the gradient; 0: any
+
+    def __post_init__(self):
+        """Fill in the loss; as a field's default it would be mixed with those that a recipe names."""
+        self.losses = self.losses or {"cross_entropy": 1.0}
 
     def request(self, progress: float) -> ClipRequest:
         """What is asked of clips when a share `progress` of the stage is over."""
@@ -130,13 +138,13 @@ def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
         for key, value in parse_assignments(assignments).items():
-            OmegaConf.update(
-                merged, key, OmegaConf.create({"value": yaml.safe_load(value)})["value"], merge=True, force_add=False
-            )
+            _assign(merged, key, value)
         recipe = OmegaConf.to_object(merged)
+    except InputError:
+        raise
     except yaml.YAMLError as error:
-        raise InputError(f"{path} or a value is not YAML: {' '.join(str(error).split())}") from error
-    except (OmegaConfBaseException, ValueError, OSError, AttributeError, KeyError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except (OmegaConfBaseException, ValueError, TypeError, OSError, AttributeError, KeyError) as error:
         raise InputError(f"{path}: {_first_line(error)}") from error
     assert isinstance(recipe, Recipe)
     _check(recipe)
@@ -148,6 +156,24 @@ def to_yaml(recipe: Recipe) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(recipe))
 
 
+def _assign(merged: Any, key: str, text: str) -> None:
+    """Set one value by its dotted key. A table of free names (losses, groups, options) is replaced as a whole."""
+    try:
+        value = yaml.safe_load(text)
+        parent, _, name = key.rpartition(".")
+        above = OmegaConf.select(merged, parent) if parent else merged
+        if above is None or (OmegaConf.is_list(above) and not (name.isdecimal() and int(name) < len(above))):
+            raise InputError(f"{key}={text}: the recipe has no {parent if above is None else key}")
+        free = OmegaConf.is_dict(above) and OmegaConf.get_type(above, name) is dict
+        OmegaConf.update(merged, key, value, merge=not free)
+    except yaml.YAMLError as error:
+        raise InputError(f"{key}={text}: the value is not YAML: {' '.join(str(error).split())}") from error
+    except (OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{key}={text}: {_first_line(error)}") from error
+
+
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key")), "")
@@ -156,6 +182,8 @@ def _first_line(error: Exception) -> str:
 
 def _check(recipe: Recipe) -> None:
     configuration(recipe.method, recipe.options)  # refuses what it does not know
+    if infinite := next((key for key, value in _numbers("", asdict(recipe)) if not math.isfinite(value)), None):
+        raise InputError(f"{infinite} must be a finite number")
     _one_of("precision", recipe.precision, tuple(PRECISIONS))
     if not recipe.stages:
         raise InputError("stages is empty; a recipe needs at least one stage")
@@ -166,6 +194,9 @@ def _check(recipe: Recipe) -> None:
     for name in ("checkpoint_every", "picture_every"):
         _at_least(1, name, getattr(recipe, name))
     _at_least(1, "validation.every", recipe.validation.every)
+    _at_least(16, "validation.size", recipe.validation.size)
+    if recipe.validation.year not in YEARS:
+        raise InputError(f"validation.year is one of {', '.join(map(str, YEARS))}, got {recipe.validation.year}")
     for number, stage in enumerate(recipe.stages):
         _check_stage(stage, f"stages.{number}")
 
@@ -173,31 +204,65 @@ def _check(recipe: Recipe) -> None:
 def _check_stage(stage: StageConfig, where: str) -> None:
     if not stage.data:
         raise InputError(f"{where}.data is empty; name at least one source")
+    for number, source in enumerate(stage.data):
+        _check_source(source, f"{where}.data.{number}")
     if len(stage.size) != 2 or min(stage.size) < 32:
         raise InputError(f"{where}.size must be height and width, at least 32 pixels each, got {stage.size}")
     if stage.length < 2:
         raise InputError(f"{where}.length must be 2 or more (the reference and a frame to judge), got {stage.length}")
     if stage.max_skip and (len(stage.max_skip) != 2 or min(stage.max_skip) < 1):
         raise InputError(f"{where}.max_skip must be two numbers from 1 on, or none, got {stage.max_skip}")
-    if (stage.iterations > 0) == (stage.epochs > 0):
-        raise InputError(f"{where} needs iterations or epochs, one of them above 0")
+    if min(stage.iterations, stage.epochs) < 0 or (stage.iterations > 0) == (stage.epochs > 0):
+        raise InputError(
+            f"{where} needs iterations or epochs, one of them above 0, got {stage.iterations} and {stage.epochs:g}"
+        )
     for name in ("max_objects", "batch", "accumulate"):
         _at_least(1, f"{where}.{name}", getattr(stage, name))
     if stage.batch % stage.accumulate:
         raise InputError(f"{where}.batch ({stage.batch}) must be a multiple of accumulate ({stage.accumulate})")
     if stage.distinct < 0 or (stage.cache and stage.distinct == 0):
-        raise InputError(f"{where}.cache needs distinct, the number of clips to keep; got {stage.distinct}")
-    if not stage.losses or min(stage.losses.values()) < 0:
-        raise InputError(f"{where}.losses must be names and weights of 0 or more, got {stage.losses}")
+        raise InputError(
+            f"{where}.distinct must be 0 or more, and above 0 (clips to keep) with cache, got {stage.distinct}"
+        )
+    if stage.cache and len(set(stage.max_skip)) > 1:
+        raise InputError(f"{where}.max_skip changes over the stage, but clips in a cache do not; got {stage.max_skip}")
+    if min(stage.losses.values()) < 0 or not any(stage.losses.values()):
+        raise InputError(f"{where}.losses must be names and weights of 0 or more, one above 0, got {stage.losses}")
     if not 0 < stage.bootstrap <= 1:
         raise InputError(f"{where}.bootstrap must be in (0, 1], got {stage.bootstrap}")
+    if stage.clip_gradient < 0:
+        raise InputError(f"{where}.clip_gradient must be 0 (any norm) or more, got {stage.clip_gradient}")
     optimiser, schedule = stage.optimiser, stage.schedule
     _one_of(f"{where}.optimiser.name", optimiser.name, OPTIMISERS)
     _one_of(f"{where}.schedule.name", schedule.name, SCHEDULES)
     if optimiser.rate <= 0 or optimiser.weight_decay < 0 or min(optimiser.groups.values(), default=0) < 0:
         raise InputError(f"{where}.optimiser: rate must be above 0, weight_decay and factors of groups 0 or more")
+    if not 0 <= optimiser.momentum < 1:
+        raise InputError(f"{where}.optimiser.momentum must be in [0, 1), got {optimiser.momentum}")
     if not all(0 <= place <= 1 for place in (schedule.warmup, *schedule.steps)) or schedule.factor < 0:
         raise InputError(f"{where}.schedule: warmup and steps are shares of the stage in [0, 1], factor 0 or more")
+
+
+def _check_source(source: SourceConfig, where: str) -> None:
+    _one_of(f"{where}.kind", source.kind, KINDS)
+    if not source.root:
+        raise InputError(f"{where}.root is missing; name the folder of the data")
+    if source.share < 0:
+        raise InputError(f"{where}.share must be 0 or more, got {source.share}")
+    options: SyntheticConfig | SamplingConfig = SyntheticConfig() if source.kind == "stills" else SamplingConfig()
+    try:
+        with_options(options, source.options)
+    except InputError as error:
+        raise InputError(f"{where}.options: {error}") from error
+
+
+def _numbers(key: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Every float below a value, with its dotted key."""
+    if isinstance(value, (dict, list)):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _numbers(f"{key}.{name}" if key else str(name), inner)
+    elif isinstance(value, float):
+        yield key, value
 
 
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:

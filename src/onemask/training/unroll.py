@@ -136,7 +136,8 @@ class Unroll(nn.Module):
             unrolled.predictions.append(prediction)
             unrolled.probabilities.append(probabilities)
             if self.update and time != times[-1]:
-                memory = self.method.update(memory, features, prediction, probabilities)
+                # An update may write into the memory, which the gradient of this frame's loss still needs.
+                memory = self.method.update(memory.clone(), features, prediction, probabilities)
         unrolled.losses = {name: value / len(times) for name, value in sums.items()}
         return unrolled
 
