@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -12,6 +14,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.mixture import Mixture
+from ..errors import OnemaskError
 from .cache import ClipCache
 from .recipe import StageConfig
 from .unroll import ClipBatch, batch_of, joined
@@ -24,16 +27,20 @@ class Order:
     batch: int
     distinct: int
     seed: int
+    first: int = 0  # number of the first new clip: those before it were seen in earlier stages
 
     def clips(self, step: int) -> list[int]:
         """The numbers of the clips of a step, (batch,)."""
         places = range(step * self.batch, (step + 1) * self.batch)
         if not self.distinct:
-            return list(places)
-        return [int(self._pass(place // self.distinct)[place % self.distinct]) for place in places]
+            return [self.first + place for place in places]
+        passes = (divmod(place, self.distinct) for place in places)
+        return [int(_shuffled(self.distinct, self.seed, number)[place]) for number, place in passes]
 
-    def _pass(self, number: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, number]).permutation(self.distinct)
+
+@lru_cache(maxsize=2)
+def _shuffled(count: int, seed: int, number: int) -> np.ndarray:
+    return np.random.default_rng([seed, number]).permutation(count)
 
 
 class Parts(Dataset[ClipBatch]):
@@ -70,12 +77,12 @@ class Parts(Dataset[ClipBatch]):
 class Feed:
     """The batches of a stage from a step on, made ahead by worker processes; measures how long they were waited for."""
 
-    def __init__(self, parts: Dataset[ClipBatch], first: int, workers: int):
+    def __init__(self, parts: Parts, first: int, workers: int):
         options: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
         self._loader = DataLoader(
-            parts,
+            _Guarded(parts),
             batch_size=None,
-            sampler=range(first, len(parts)),  # type: ignore[arg-type]
+            sampler=range(first, len(parts)),
             num_workers=workers,
             worker_init_fn=_begin_worker,
             collate_fn=_as_it_is,
@@ -93,11 +100,31 @@ class Feed:
                 return
             finally:
                 self.waited += time.perf_counter() - began
+            if isinstance(batch, OnemaskError):
+                raise batch
             yield batch
+
+
+class _Guarded(Dataset[Any]):
+    """Hands over an error that a user can cause as if it were a batch: DataLoader would make a traceback of it."""
+
+    def __init__(self, parts: Parts):
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, item: int) -> ClipBatch | OnemaskError:
+        try:
+            return self.parts[item]
+        except OnemaskError as error:
+            return error
 
 
 def _begin_worker(number: int) -> None:
     cv2.setNumThreads(0)  # the workers are the threads
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; it is the first one's to obey
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -36,6 +36,13 @@ class ClipBatch(Record):
         memory = None if self.memory is None else self.memory.map(change)
         return replace(super().map(change), memory=memory)
 
+    def sealed(self) -> Callable[[], ClipBatch]:
+        """The batch in a form that wrappers of modules pass on as it is.
+
+        Fabric rounds every float that it finds to the precision of the networks; target models are not for rounding.
+        """
+        return lambda: self
+
     @property
     def frame_of_row(self) -> Tensor:
         """(N,): the clip of each row."""
@@ -83,6 +90,7 @@ def joined(batches: Sequence[ClipBatch]) -> ClipBatch:
         return None if tensors[0] is None else torch.cat(list(tensors))
 
     memories = [batch.memory for batch in batches if batch.memory is not None]
+    assert len(memories) in (0, len(batches))
     return ClipBatch(
         together([batch.frames for batch in batches]),
         together([batch.labels for batch in batches]),
@@ -115,8 +123,12 @@ class Unroll(nn.Module):
         self.update = update
         self.bootstrap = bootstrap
 
-    def forward(self, batch: ClipBatch) -> Unrolled:
-        """The losses and predictions of a batch."""
+    def forward(self, opened: Callable[[], ClipBatch]) -> Unrolled:
+        """The losses and predictions of a batch that is `sealed`."""
+        return self.unrolled(opened())
+
+    def unrolled(self, batch: ClipBatch) -> Unrolled:
+        """The same, without what wraps the module."""
         rows, clips = batch.frame_of_row, len(batch.objects)
         memory = batch.memory
         if memory is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.davis import DavisDataset, Sequence
+from ..errors import InputError
 from ..evaluation.evaluate import first_annotations
 from ..evaluation.measures import region_and_contour
 from ..methods.method import Method
@@ -41,30 +42,51 @@ class Validation:
 
 
 class Validator:
-    """The dataset of a validation, opened once; call it with a method."""
+    """The dataset of a validation, opened once; call it with a method.
+
+    Raises InputError where a sequence has no frame that is scored: neither the first, which is given, nor the last.
+    """
 
     def __init__(self, config: ValidationConfig, base: Path):
         self.config = config
         dataset = DavisDataset(base / config.root, config.year, config.split)
         self.dataset = dataset.select(config.sequences) if config.sequences else dataset
+        if bare := [s.name for s in self.dataset if not any(0 < i < len(s) - 1 for i in s.annotated)]:
+            raise InputError(f"validation needs annotated frames between the first and the last; {bare[0]} has none")
 
     def __call__(self, method: Method) -> Validation:
         """Run the method, where it is, over every sequence; it is left in training mode if it was."""
-        was_training = method.training
-        scores = {sequence.name: self._score(method, sequence) for sequence in self.dataset.sequences}
-        method.train(was_training)
-        return Validation({n: float(s[0]) for n, s in scores.items()}, {n: float(s[1]) for n, s in scores.items()})
+        return self.validation(self.scores(method))
+
+    def scores(self, method: Method, rank: int = 0, of: int = 1) -> np.ndarray:
+        """Mean J and F (sequences, 2) of the sequences that process `rank` of so many scores; 0 in all others."""
+        scores = np.zeros((len(self.dataset), 2))
+        modes = {module: module.training for module in method.modules()}
+        try:
+            for index in range(rank, len(self.dataset), of):
+                scores[index] = self._score(method, self.dataset.sequences[index])
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        return scores
+
+    def validation(self, scores: np.ndarray) -> Validation:
+        """Scores (sequences, 2) by the sequences' names."""
+        region, contour = (
+            dict(zip((s.name for s in self.dataset), column, strict=True)) for column in scores.T.tolist()
+        )
+        return Validation(region, contour)
 
     def _score(self, method: Method, sequence: Sequence) -> np.ndarray:
         """Mean J and F of a sequence's objects, first and last frame left out, as DAVIS has it."""
         session = Session(method, size=self.config.size, device=None)
         given = first_annotations(sequence)
+        ids = sorted({int(i) for label_map in given.values() for i in np.unique(label_map)} - {0})
         video = ImageSequence(list(sequence.frames), sequence.name)
         scores = []
         for labelled in Propagation(session, video, given, direction="forward"):
             truth = sequence.annotation(labelled.index)
             if truth is None or labelled.index in (min(given), len(sequence) - 1):
                 continue
-            ids = [i for i in np.unique(np.concatenate([np.unique(g) for g in given.values()])) if i]
             scores.append(np.mean([region_and_contour(labelled.label_map == i, truth == i) for i in ids], axis=0))
         return np.mean(scores, axis=0)

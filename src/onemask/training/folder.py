@@ -1,0 +1,134 @@
+"""The folder that a training writes, and the cards of its weights."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..data.sources import SourceConfig
+from ..errors import InputError
+from ..files import refuse_existing, write_bytes, written_whole
+from ..methods import configuration
+from ..methods.method import Method
+from ..settings import differences
+from ..weights.card import Card
+from ..weights.store import card_path, save
+from .recipe import Recipe, read_recipe, to_yaml
+
+NOT_OF_RESULT = ("workers", "checkpoint_every", "picture_every", "note")  # these a resumed training may change
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What a training writes; `train` says what is in it."""
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """All that is needed to go on."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def recipe(self) -> Path:
+        """What was asked for."""
+        return self.path / "recipe.yaml"
+
+    def weights(self, name: str) -> Path:
+        """A file of weights, "best" or "last"."""
+        return self.path / f"{name}.safetensors"
+
+    def refuse(self, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
+        """Refuse what holds something else. Raises InputError where there is nothing to go on with, or OutputError."""
+        if not resume:
+            refuse_existing(self.path, overwrite)
+            return
+        if not self.recipe.exists():
+            raise InputError(f"{self.path} holds no training to go on with; leave out --resume to begin one")
+        if different := differences(_decisive(read_recipe(self.recipe)), _decisive(recipe)):
+            raise InputError(
+                f"{self.path} holds a training that was started with {', '.join(different)}; give the values of "
+                f"{self.recipe}, or choose another folder"
+            )
+
+    def begin(self, recipe: Recipe, *, resume: bool) -> None:
+        """Write the recipe down; where it is not gone on with, remove what an earlier training left."""
+        if not resume:
+            weights = [self.weights(name) for name in ("best", "last")]
+            stale = [self.checkpoint, self.path / "history.jsonl", *weights, *map(card_path, weights)]
+            for path in (*stale, *self.path.glob("log/events.*")):
+                path.unlink(missing_ok=True)
+        write_bytes(self.recipe, to_yaml(recipe).encode())
+
+    def save(self, name: str, method: Method, recipe: Recipe, scores: dict[str, float], commit: str) -> None:
+        """Write weights with their card."""
+        sources = [_described(source) for stage in recipe.stages for source in stage.data]
+        card = Card(
+            method=recipe.method,
+            architecture=dict(configuration(recipe.method, recipe.options).architecture),
+            data=list(dict.fromkeys(sources)),
+            recipe={"name": self.path.resolve().name, "text": to_yaml(recipe)},
+            commit=commit,
+            date=date.today().isoformat(),
+            scores=scores,
+            licence="see the data's own terms",
+            notes=recipe.note,
+        )
+        save(method, self.weights(name), card)
+
+    def write_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write it whole or not at all."""
+        with written_whole(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+    def read_checkpoint(self) -> dict[str, Any] | None:
+        """What was written last, on the CPU; None where nothing was. Raises InputError where it cannot be read."""
+        if not self.checkpoint.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises whatever its parts do
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self.checkpoint} cannot be read ({reason}); delete it to begin anew") from error
+        return state
+
+
+def _decisive(recipe: Recipe) -> dict[str, Any]:
+    """Every value that decides the result, lists of tables by their places so that differences are named one by one."""
+    return {name: _by_place(value) for name, value in asdict(recipe).items() if name not in NOT_OF_RESULT}
+
+
+def _by_place(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _by_place(inner) for name, inner in value.items()}
+    if isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        return {str(place): _by_place(inner) for place, inner in enumerate(value)}
+    return value
+
+
+def _described(source: SourceConfig) -> str:
+    """A source as a card names it."""
+    split = "" if source.kind in ("folders", "stills") else f" {source.split}"
+    return f"{source.kind} {source.root}{split}{f' with {source.cutouts}' if source.cutouts else ''}"
+
+
+def commit() -> str:
+    """The commit of the code that runs, "-dirty" with changes, where it is a checkout; otherwise the version."""
+    folder = Path(__file__).parent
+    try:
+        # Inside of another project's checkout (as a virtual environment often is) git would name that one's commit.
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
+        return _git(folder, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {__version__}"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,71 @@
+"""Devices and processes, as Lightning Fabric starts them, and what several processes have to agree on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from torch import Tensor
+
+from ..errors import InputError, OnemaskError
+from .recipe import PRECISIONS
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where to train, as Lightning Fabric names it. Under `torchrun` processes and hosts are what it says."""
+
+    accelerator: str = "auto"  # cpu, cuda, mps, auto
+    devices: int | str = "auto"  # how many a host, or "auto": all GPUs, and one process where there is none
+    hosts: int = 1
+
+    def fabric(self, precision: str) -> Fabric:
+        """Start the processes; returns in each. Raises InputError for what is not there."""
+        devices, hosts = self.devices, self.hosts
+        if TorchElasticEnvironment.detect():  # Fabric would take each of its processes on a CPU for the only one
+            devices = int(os.environ["LOCAL_WORLD_SIZE"])
+            hosts = int(os.environ["WORLD_SIZE"]) // devices
+        try:
+            fabric = Fabric(
+                accelerator=self.accelerator,
+                devices=devices,
+                num_nodes=hosts,
+                precision=PRECISIONS[precision],  # type: ignore[arg-type]
+            )
+        # Fabric has no error of its own for these; MisconfigurationException is a bare Exception.
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self.accelerator!r} with {devices} devices cannot be had here: {reason}") from error
+        fabric.launch()
+        return fabric
+
+
+def by_the_first(fabric: Fabric, act: Callable[[], None]) -> None:
+    """Let the first process act while the others wait; where it refuses, all raise its error, so that none hangs."""
+    refusal: OnemaskError | None = None
+    if fabric.is_global_zero:
+        try:
+            act()
+        except OnemaskError as error:
+            refusal = error
+    if fabric.world_size > 1:
+        refusal = fabric.broadcast(refusal)
+    if refusal is not None:
+        raise refusal
+
+
+def in_any(fabric: Fabric, here: bool) -> bool:
+    """Whether it is so in any process."""
+    return bool(total(fabric, torch.tensor(float(here)))) if fabric.world_size > 1 else here
+
+
+def total(fabric: Fabric, values: Tensor) -> Tensor:
+    """The sum over processes, on the CPU."""
+    if fabric.world_size == 1:
+        return values.cpu()
+    summed: Tensor = fabric.all_reduce(values.to(fabric.device), reduce_op="sum")  # type: ignore[assignment]
+    return summed.cpu()
