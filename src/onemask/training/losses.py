@@ -12,6 +12,9 @@ from torch import Tensor
 from ..labels import EPSILON
 
 
+LARGEST_LOGIT = 80.0  # the sum of several objects' odds is then still a float32
+
+
 @dataclass
 class Segmented:
     """One frame of each of B clips, by the rows of all their objects, N."""
@@ -37,12 +40,24 @@ class Segmented:
 
 
 def cross_entropy_by_pixel(segmented: Segmented) -> Tensor:
-    """(B, 1, H, W): minus the logarithm of the probability that aggregation leaves to the right label."""
+    """(B, 1, H, W): minus the logarithm of the probability that aggregation leaves to the right label.
+
+    From the logits: they are the logarithms of the odds that aggregation normalises, and where an object is surely
+    wrong its probability is too small for float32 to have a gradient.
+    """
     s = segmented
-    right = s.masks * s.probabilities
-    of_objects = torch.zeros_like(s.background).index_add(0, s.frame_of_row, right)
-    taken = torch.zeros_like(s.background).index_add(0, s.frame_of_row, s.masks)
-    return -(of_objects + (1 - taken) * s.background).clamp(min=EPSILON).log()
+    objects, background = s.logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT), _background_logit(s)
+    odds = background.exp().index_add(0, s.frame_of_row, objects.exp())
+    of_objects = torch.zeros_like(background).index_add(0, s.frame_of_row, s.masks * objects)
+    taken = torch.zeros_like(background).index_add(0, s.frame_of_row, s.masks)
+    return odds.log() - of_objects - (1 - taken) * background
+
+
+def _background_logit(segmented: Segmented) -> Tensor:
+    """(B, 1, H, W): of the product of all 1 - p."""
+    none = torch.zeros_like(segmented.background)
+    logarithm = none.index_add(0, segmented.frame_of_row, F.logsigmoid(-segmented.logits)).clamp(max=-EPSILON)
+    return logarithm - torch.log(-torch.expm1(logarithm))
 
 
 def cross_entropy(segmented: Segmented, share: float = 1.0) -> Tensor:
