@@ -11,9 +11,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from cards import ship
 from onemask.cli import main
 from onemask.errors import InputError, Interrupted, OutputError
 from onemask.methods import load
@@ -420,3 +422,16 @@ def test_an_output_that_is_a_file_is_refused(scene, clip, tmp_path):
         run(open_video(clip), {0: scene.labels[0]}, tmp_path / "out", QUICKLY)
     with pytest.raises(OutputError, match="out is a file; a folder of that name is needed"):
         run(open_video(clip), {0: scene.labels[0]}, tmp_path / "out", QUICKLY, overwrite=True)
+
+
+def test_weights_that_ship_are_part_of_what_was_asked_for(folders):
+    settings = dataclasses.replace(QUICKLY, method="frtm-lite")
+    assert settings.described()["weights' sha256"] is None
+    torch.manual_seed(0)
+    ship(folders.package, "frtm-lite", load("frtm-lite", **QUICK))
+    first = settings.described()["weights' sha256"]
+    changed = load("frtm-lite", **QUICK)
+    next(changed.parameters()).data += 0.1
+    ship(folders.package, "frtm-lite", changed)
+    assert len(first) == 16
+    assert settings.described()["weights' sha256"] != first

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from . import __version__
 from .errors import InputError
-from .methods import DEFAULT, configuration, load
+from .methods import DEFAULT, configuration, load, weights_for
 from .methods.method import Method
 from .session import Session
 
@@ -41,9 +41,11 @@ class Settings:
 
     def described(self) -> dict[str, Any]:
         """The settings with every option of the method, and onemask's version: what decides the result."""
-        described = asdict(self) | {"options": asdict(configuration(self.method, self.options))}  # type: ignore[call-overload]
+        chosen = configuration(self.method, self.options)
+        described = asdict(self) | {"options": asdict(chosen)}  # type: ignore[call-overload]
         described["weights"] = None if self.weights is None else str(self.weights)
-        described["weights' sha256"] = None if self.weights is None else _sha256(Path(self.weights))
+        file = weights_for(self.method, chosen) if self.weights is None else Path(self.weights)
+        described["weights' sha256"] = None if file is None else _sha256(file)
         return {"onemask": __version__} | described
 
     def _load(self) -> Method:
