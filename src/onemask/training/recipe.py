@@ -107,6 +107,7 @@ class ValidationConfig:
     sequences: list[str] = field(default_factory=list)  # of the split; empty: all
     size: int = 480  # short side of the working size, pixels
     every: int = 1000  # iterations
+    options: dict[str, Any] = field(default_factory=dict)  # of the method as it runs, where training has others
 
 
 @dataclass
@@ -181,7 +182,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _check(recipe: Recipe) -> None:
-    configuration(recipe.method, recipe.options)  # refuses what it does not know
+    trained = configuration(recipe.method, recipe.options)  # refuses what it does not know
+    running = configuration(recipe.method, {**recipe.options, **recipe.validation.options})
+    if running.architecture != trained.architecture:
+        raise InputError(
+            f"validation.options ({recipe.validation.options}) make another network; set such options for both, "
+            "in options"
+        )
     if infinite := next((key for key, value in _numbers("", asdict(recipe)) if not math.isfinite(value)), None):
         raise InputError(f"{infinite} must be a finite number")
     _one_of("precision", recipe.precision, tuple(PRECISIONS))

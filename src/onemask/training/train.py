@@ -91,10 +91,15 @@ def train(
     method = _method(recipe, data)
     _check(recipe, method, fabric.world_size)
     mixtures = [open_mixture(stage.data, recipe.seed, data) for stage in recipe.stages]
-    validator = Validator(recipe.validation, data) if recipe.validation.root else None
+    validator = _validator(recipe, data) if recipe.validation.root else None
     by_the_first(fabric, lambda: folder.begin(recipe, resume=resume))
     kept = folder.path / "cache" if cache is None else Path(cache)
     return Training(recipe, method, folder, fabric, mixtures, validator, kept, progress).run()
+
+
+def _validator(recipe: Recipe, data: Path) -> Validator:
+    options = {**recipe.options, **recipe.validation.options}
+    return Validator(recipe.validation, data, configuration(recipe.method, options).build(pretrained=False))
 
 
 class Training:

@@ -42,32 +42,30 @@ class Validation:
 
 
 class Validator:
-    """The dataset of a validation, opened once; call it with a method.
+    """The dataset of a validation, opened once, and the method as it runs; call it with one that is trained.
 
+    method: one that the trained weights fit. Its options may differ: training leaves out what running does not.
     Raises InputError where a sequence has no frame that is scored: neither the first, which is given, nor the last.
     """
 
-    def __init__(self, config: ValidationConfig, base: Path):
-        self.config = config
+    def __init__(self, config: ValidationConfig, base: Path, method: Method):
+        self.config, self.method = config, method
         dataset = DavisDataset(base / config.root, config.year, config.split)
         self.dataset = dataset.select(config.sequences) if config.sequences else dataset
         if bare := [s.name for s in self.dataset if not any(0 < i < len(s) - 1 for i in s.annotated)]:
             raise InputError(f"validation needs annotated frames between the first and the last; {bare[0]} has none")
 
     def __call__(self, method: Method) -> Validation:
-        """Run the method, where it is, over every sequence; it is left in training mode if it was."""
+        """Run a method's weights over every sequence, on the device that they are on."""
         return self.validation(self.scores(method))
 
     def scores(self, method: Method, rank: int = 0, of: int = 1) -> np.ndarray:
         """Mean J and F (sequences, 2) of the sequences that process `rank` of so many scores; 0 in all others."""
         scores = np.zeros((len(self.dataset), 2))
-        modes = {module: module.training for module in method.modules()}
-        try:
-            for index in range(rank, len(self.dataset), of):
-                scores[index] = self._score(method, self.dataset.sequences[index])
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        self.method.load_state_dict(method.state_dict())
+        self.method.to(next(method.parameters()).device)
+        for index in range(rank, len(self.dataset), of):
+            scores[index] = self._score(self.dataset.sequences[index])
         return scores
 
     def validation(self, scores: np.ndarray) -> Validation:
@@ -77,9 +75,9 @@ class Validator:
         )
         return Validation(region, contour)
 
-    def _score(self, method: Method, sequence: Sequence) -> np.ndarray:
+    def _score(self, sequence: Sequence) -> np.ndarray:
         """Mean J and F of a sequence's objects, first and last frame left out, as DAVIS has it."""
-        session = Session(method, size=self.config.size, device=None)
+        session = Session(self.method, size=self.config.size, device=None)
         given = first_annotations(sequence)
         ids = sorted({int(i) for label_map in given.values() for i in np.unique(label_map)} - {0})
         video = ImageSequence(list(sequence.frames), sequence.name)
