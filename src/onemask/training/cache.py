@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..files import write_json, written_whole
 from ..methods.method import Memory, Method
 from .recipe import Recipe, StageConfig
-from .unroll import ClipBatch
+from .unroll import ClipBatch, as_it_runs
 
 CLIPS = 1  # raised whenever the same seed gives another clip than before, or a file holds something else
 NOT_OF_CLIPS = {
@@ -62,7 +62,13 @@ class ClipCache:
 
     @torch.no_grad()
     def fill(self, index: int, batch: ClipBatch) -> None:
-        """Compute what is kept of a clip (a batch of one) and write it."""
+        """Compute what is kept of a clip (a batch of one), as the method runs, and write it."""
+        with as_it_runs(self.method):  # a method that was just built has batch norm measure its own statistics
+            tensors = self._computed(batch)
+        with written_whole(self.path(index)) as temporary:
+            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary)
+
+    def _computed(self, batch: ClipBatch) -> dict[str, Tensor]:
         begins = 1 if self.with_memory else 0
         pyramids = self.method.backbone(batch.frames[0].float() / 255)
         tensors = {"frames": batch.frames, "labels": batch.labels, "objects": batch.objects}
@@ -74,8 +80,7 @@ class ClipCache:
                 self.method.encode(batch.pictures(0), reference).for_rows(rows), batch.masks(0)[0]
             )
             tensors |= {f"memory.{field.name}": getattr(memory, field.name) for field in fields(memory)}
-        with written_whole(self.path(index)) as temporary:
-            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary)
+        return tensors
 
     def read(self, index: int) -> ClipBatch:
         """What `fill` wrote, as a batch of one. Raises InputError where the file is not whole."""

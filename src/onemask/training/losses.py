@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..labels import EPSILON
 
-
 LARGEST_LOGIT = 80.0  # the sum of several objects' odds is then still a float32
 
 

@@ -7,7 +7,8 @@ Rows of a batch belong to different clips: clip b with three objects has three r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -98,6 +99,18 @@ def joined(batches: Sequence[ClipBatch]) -> ClipBatch:
         together([batch.pyramid for batch in batches]),
         memory=reduce(lambda one, other: one.join(other), memories) if memories else None,
     )
+
+
+@contextmanager
+def as_it_runs(method: nn.Module) -> Iterator[None]:
+    """Set a method to evaluation, and each of its modules back to what it was."""
+    modes = {module: module.training for module in method.modules()}
+    method.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 @dataclass

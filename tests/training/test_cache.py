@@ -1,0 +1,137 @@
+"""What is kept of clips: the same as computed live, under a name that says what it depends on."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from made_training import a_recipe, stage
+
+from onemask.data.sources import open_mixture
+from onemask.errors import InputError
+from onemask.training import cache as cache_module
+from onemask.training.cache import ClipCache
+from onemask.training.unroll import Unroll, batch_of, joined
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return a_recipe(tmp_path, stage(distinct=3, cache=True))
+
+
+@pytest.fixture
+def batch(recipe, data):
+    staged = recipe.stages[0]
+    mixture = open_mixture(staged.data, 0, data)
+    return lambda number: batch_of([mixture.clip(number, staged.request(1.0))])
+
+
+def key(folder, method, recipe) -> str:
+    return ClipCache(folder / "keys", method, recipe, recipe.stages[0]).folder.name
+
+
+class TestContents:
+    @pytest.mark.parametrize("learned", [False, True])
+    def test_equal_what_is_computed_live(self, tmp_path, recipe, batch, make_frtm, monkeypatch, learned):
+        method = make_frtm()  # as built: its batch norm has yet to be told that it is frozen
+        monkeypatch.setattr(type(method), "memory_is_learned", learned)
+        cache = ClipCache(tmp_path / "cache", method, recipe, recipe.stages[0])
+        for number in range(2):
+            cache.fill(number, batch(number))
+        assert all(module.training for module in method.modules())
+        method.train()
+        kept = joined([cache.read(number) for number in range(2)])
+        live = joined([batch(number) for number in range(2)])
+        assert torch.equal(kept.frames, live.frames)
+        assert torch.equal(kept.labels, live.labels)
+        assert (kept.memory is None) == learned
+        unroll = Unroll(method, ["cross_entropy"], update=False)
+        one, other = unroll.unrolled(kept), unroll.unrolled(live)
+        assert one.losses["cross_entropy"].item() == pytest.approx(other.losses["cross_entropy"].item(), rel=1e-2)
+        if not learned:
+            reference = method.encode(live.pictures(0)).for_rows(live.frame_of_row)
+            memory = method.memorize(reference, live.masks(0)[0])
+            assert torch.allclose(kept.memory.first, memory.first, atol=1e-4)
+        for stride, tensor in method.backbone(live.pictures(1)).items():
+            assert torch.allclose(kept.pyramid_at(1)[stride], tensor, rtol=2e-3, atol=2e-3)
+
+    def test_what_was_kept_is_gone_on_with(self, tmp_path, recipe, batch, make_frtm):
+        made = [ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0]) for _ in range(2)]
+        made[0].fill(1, batch(1))
+        assert [number in made[1] for number in range(3)] == [False, True, False]
+
+    @pytest.mark.parametrize("damage", [b"", b"not one", None])
+    def test_a_damaged_file(self, tmp_path, recipe, batch, make_frtm, damage):
+        cache = ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0])
+        cache.fill(0, batch(0))
+        whole = cache.path(0).read_bytes()
+        cache.path(0).write_bytes(whole[:-100] if damage is None else damage)
+        with pytest.raises(InputError, match=r"000\.safetensors cannot be read .* delete it"):
+            cache.read(0)
+
+    def test_workers_get_it_without_the_method(self, tmp_path, recipe, batch, make_frtm):
+        cache = ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0])
+        cache.fill(0, batch(0))
+        sent = pickle.dumps(cache)
+        assert len(sent) < 5000
+        assert torch.equal(pickle.loads(sent).read(0).memory.first, cache.read(0).memory.first)
+
+
+class TestKey:
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"size": [64, 64]},
+            {"length": 2},
+            {"max_objects": 1},
+            {"max_skip": [2, 2]},
+            {"data": [{"kind": "davis2016", "root": "davis", "split": "fit"}]},
+        ],
+    )
+    def test_of_other_clips(self, tmp_path, recipe, make_frtm, values):
+        other = a_recipe(tmp_path, stage(**{"distinct": 3, "cache": True, **values}))
+        assert key(tmp_path, make_frtm(), other) != key(tmp_path, make_frtm(), recipe)
+
+    def test_of_another_seed(self, tmp_path, recipe, make_frtm):
+        other = a_recipe(tmp_path, stage(distinct=3, cache=True), seed=4)
+        assert key(tmp_path, make_frtm(), other) != key(tmp_path, make_frtm(), recipe)
+
+    def test_of_another_method(self, tmp_path, recipe, make_frtm):
+        keys = {
+            key(tmp_path, method, recipe)
+            for method in (make_frtm(), make_frtm(channels=4), make_frtm(first_samples=3), make_frtm(seed=1))
+        }
+        assert len(keys) == 4  # the seed decides the weights of the backbone
+
+    def test_of_another_version(self, tmp_path, recipe, make_frtm, monkeypatch):
+        first = key(tmp_path, make_frtm(), recipe)
+        monkeypatch.setattr(cache_module, "CLIPS", 2)
+        assert key(tmp_path, make_frtm(), recipe) != first
+
+    def test_what_does_not_matter(self, tmp_path, recipe, make_frtm):
+        other = a_recipe(
+            tmp_path,
+            stage(
+                name="other",
+                distinct=9,
+                cache=True,
+                batch=4,
+                accumulate=2,
+                iterations=99,
+                update=True,
+                losses={"soft_jaccard": 1},
+                optimiser={"rate": 1e-5},
+                schedule={"name": "cosine"},
+                clip_gradient=2,
+            ),
+            average=0.9,
+            precision="bfloat16",
+            workers=1,
+            note="other",
+        )
+        assert key(tmp_path, make_frtm(width=16), other) == key(tmp_path, make_frtm(), recipe)
+
+    def test_says_what_it_depends_on(self, tmp_path, recipe, make_frtm):
+        cache = ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0])
+        assert '"root": "davis"' in (cache.folder / "clips.json").read_text()

@@ -1,0 +1,214 @@
+"""Recipes: what is read, and what is refused before anything loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_training import a_recipe, recipe_text, stage, write_recipe
+
+from onemask.errors import InputError
+from onemask.training.recipe import read_recipe, to_yaml
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+def read(folder: Path, *assignments: str, **values):
+    return read_recipe(write_recipe(folder, stage(**values)), assignments)
+
+
+class TestReading:
+    @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+    def test_those_that_ship(self, path):
+        recipe = read_recipe(path)
+        assert recipe.method == path.stem
+        assert recipe.stages
+
+    def test_values_and_what_is_left_out(self, tmp_path):
+        recipe = read(tmp_path, iterations=7)
+        assert recipe.stages[0].iterations == 7
+        assert recipe.stages[0].data[0].options == {"minimum_pixels": 20}
+        assert recipe.stages[0].losses == {"cross_entropy": 1.0}
+        assert recipe.average == 0
+
+    def test_losses_are_those_that_are_named(self, tmp_path):
+        assert read(tmp_path, losses={"soft_jaccard": 0.5}).stages[0].losses == {"soft_jaccard": 0.5}
+
+    def test_written_and_read_again(self, tmp_path):
+        recipe = a_recipe(
+            tmp_path,
+            stage(losses={"soft_jaccard": 0.5}, max_skip=[1, 5], iterations=0, epochs=2.5),
+            stage(optimiser={"groups": {"network.head": 0.1}}),
+            validation={"root": "davis", "sequences": ["a"]},
+            note="of shapes",
+        )
+        path = tmp_path / "again.yaml"
+        path.write_text(to_yaml(recipe))
+        assert read_recipe(path) == recipe
+
+    def test_the_longest_skip_changes_over_a_stage(self, tmp_path):
+        staged = read(tmp_path, max_skip=[2, 6]).stages[0]
+        assert [staged.request(p).max_skip for p in (0, 0.5, 1)] == [2, 4, 6]
+        assert read(tmp_path).stages[0].request(0.5).max_skip is None
+
+
+class TestAssignments:
+    def test_values_by_dotted_keys(self, tmp_path):
+        recipe = read(
+            tmp_path,
+            "seed=1",
+            "stages.0.batch=4",
+            "stages.0.optimiser.rate=3e-4",
+            "stages.0.size=[128, 64]",
+            "stages.0.data.0.share=2",
+            "options.memory=5",
+            "note=a=b",
+            "validation.root=davis",
+        )
+        staged = recipe.stages[0]
+        assert (recipe.seed, staged.batch, staged.optimiser.rate, staged.size) == (1, 4, 3e-4, [128, 64])
+        assert (staged.data[0].share, staged.data[0].root, recipe.options["memory"]) == (2.0, "davis", 5)
+        assert (recipe.note, recipe.validation.root) == ("a=b", "davis")
+
+    def test_tables_of_free_names_are_replaced(self, tmp_path):
+        recipe = read(
+            tmp_path,
+            "stages.0.losses={binary_cross_entropy: 1}",
+            "stages.0.optimiser.groups={network.head: 0.1}",
+            losses={"cross_entropy": 1, "soft_jaccard": 1},
+            optimiser={"groups": {"backbone": 0.1}},
+        )
+        assert recipe.stages[0].losses == {"binary_cross_entropy": 1.0}
+        assert recipe.stages[0].optimiser.groups == {"network.head": 0.1}
+
+    def test_one_name_of_such_a_table(self, tmp_path):
+        losses = read(tmp_path, "stages.0.losses.soft_jaccard=0.5", losses={"cross_entropy": 1}).stages[0].losses
+        assert losses == {"cross_entropy": 1.0, "soft_jaccard": 0.5}
+
+    def test_a_table_of_known_names_is_changed(self, tmp_path):
+        optimiser = read(tmp_path, "stages.0.optimiser={name: sgd}").stages[0].optimiser
+        assert (optimiser.name, optimiser.rate) == ("sgd", 3e-3)
+
+    @pytest.mark.parametrize(
+        ("typed", "told"),
+        [
+            ("sed=1", r"sed=1: .*'sed' not in 'Recipe'"),
+            ("stages.0.btch=4", r"'btch' not in 'StageConfig'\. Did you mean: 'batch'"),
+            ("stages.1.batch=4", r"stages\.1\.batch=4: the recipe has no stages\.1$"),
+            ("stages.1={}", r"the recipe has no stages\.1$"),
+            ("stages.x.batch=4", r"stages\.x\.batch=4: .*'x'"),
+            ("stages.0.batch=four", r"stages\.0\.batch=four: .*'four'.* could not be converted to Integer"),
+            ("stages.0.batch=4.5", "could not be converted to Integer"),
+            ("stages.0.batch=true", "could not be converted to Integer"),
+            ("stages.0.batch=", "is not Optional"),
+            ("stages.0=3", r"stages\.0=3"),
+            ("seed={a: ]", r"seed=.*: the value is not YAML"),
+            ("seed", "an option is given as name=value, got 'seed'"),
+            ("options.memori=3", "option 'memori' is not known"),
+        ],
+    )
+    def test_what_cannot_be_set(self, tmp_path, typed, told):
+        with pytest.raises(InputError, match=told) as caught:
+            read(tmp_path, typed)
+        assert "\n" not in str(caught.value)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("values", "told"),
+        [
+            ({"bach": 2}, "bach: Key 'bach' not in 'StageConfig'"),
+            ({"batch": "two"}, r"batch: Value 'two'"),
+            ({"batch": 0}, r"stages\.0\.batch must be 1 or more, got 0"),
+            ({"batch": 3, "accumulate": 2}, r"stages\.0\.batch \(3\) must be a multiple of accumulate \(2\)"),
+            ({"data": []}, r"stages\.0\.data is empty"),
+            ({"data": [{"kind": "film", "root": "x"}]}, r"stages\.0\.data\.0\.kind is one of .*, got 'film'"),
+            ({"data": [{"kind": "stills"}]}, r"stages\.0\.data\.0\.root is missing"),
+            ({"data": [{"root": "x", "share": -1}]}, r"stages\.0\.data\.0\.share must be 0 or more, got -1"),
+            ({"data": [{"root": "x", "options": {"flp": 1}}]}, r"stages\.0\.data\.0\.options: option 'flp'"),
+            ({"data": [{"root": "x", "roots": 1}]}, "'roots' not in 'SourceConfig'"),
+            ({"size": [64]}, r"stages\.0\.size must be height and width"),
+            ({"size": [16, 64]}, r"stages\.0\.size .* at least 32 pixels"),
+            ({"length": 1}, r"stages\.0\.length must be 2 or more"),
+            ({"max_skip": [1]}, r"stages\.0\.max_skip must be two numbers"),
+            ({"max_skip": [1, 2], "cache": True, "distinct": 2}, r"stages\.0\.max_skip changes"),
+            ({"epochs": 2}, r"stages\.0 needs iterations or epochs, one of them above 0, got 6 and 2"),
+            ({"iterations": 0}, r"stages\.0 needs iterations or epochs"),
+            ({"iterations": -1}, r"stages\.0 needs iterations or epochs"),
+            ({"epochs": -1}, r"stages\.0 needs iterations or epochs"),
+            ({"cache": True}, r"stages\.0\.distinct must be .* above 0 \(clips to keep\) with cache"),
+            ({"losses": {"cross_entropy": -1}}, r"stages\.0\.losses must be names and weights"),
+            ({"losses": {"cross_entropy": 0}}, r"stages\.0\.losses must be .* one above 0"),
+            ({"bootstrap": 0}, r"stages\.0\.bootstrap must be in \(0, 1\]"),
+            ({"clip_gradient": -1}, r"stages\.0\.clip_gradient must be 0"),
+            ({"optimiser": {"name": "lion"}}, r"stages\.0\.optimiser\.name is one of adam, adamw, sgd, got 'lion'"),
+            ({"optimiser": {"rate": 0}}, r"stages\.0\.optimiser: rate must be above 0"),
+            ({"optimiser": {"rate": float("nan")}}, r"stages\.0\.optimiser\.rate must be a finite number"),
+            ({"optimiser": {"momentum": 1}}, r"stages\.0\.optimiser\.momentum must be in"),
+            ({"optimiser": {"groups": {"head": -1}}}, r"factors of groups 0 or more"),
+            ({"schedule": {"name": "linear"}}, r"stages\.0\.schedule\.name is one of constant, cosine, steps"),
+            ({"schedule": {"warmup": 1.5}}, r"stages\.0\.schedule: warmup and steps are shares"),
+            ({"schedule": {"steps": [100]}}, r"stages\.0\.schedule: warmup and steps are shares"),
+        ],
+    )
+    def test_a_stage(self, tmp_path, values, told):
+        with pytest.raises(InputError, match=told) as caught:
+            read(tmp_path, **values)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("values", "told"),
+        [
+            ({"sead": 1}, "'sead' not in 'Recipe'"),
+            ({"seed": -1}, "seed must be 0 or more, got -1"),
+            ({"seed": "one"}, "seed: Value 'one'"),
+            ({"method": "frtm-light"}, "method 'frtm-light' is not known; there are: .*frtm-lite"),
+            ({"options": {"memry": 1}}, "option 'memry' is not known"),
+            ({"options": {"memory": "many"}}, "option memory is a whole number, got 'many'"),
+            ({"options": {"memory": 0}}, "first_samples must be"),
+            ({"precision": "half"}, "precision is one of float32, bfloat16, float16, got 'half'"),
+            ({"average": 1.0}, r"average must be in \[0, 1\), got 1"),
+            ({"workers": -1}, "workers must be 0 or more"),
+            ({"checkpoint_every": 0}, "checkpoint_every must be 1 or more"),
+            ({"picture_every": 0}, "picture_every must be 1 or more"),
+            ({"validation": {"every": 0}}, r"validation\.every must be 1 or more"),
+            ({"validation": {"year": 2018}}, r"validation\.year is one of 2016, 2017"),
+            ({"validation": {"size": 8}}, r"validation\.size must be 16 or more"),
+            ({"validation": 3}, "int is not a subclass of ValidationConfig"),
+            ({"stages": []}, "stages is empty"),
+            ({"stages": None}, "stages"),
+        ],
+    )
+    def test_a_recipe(self, tmp_path, values, told):
+        path = tmp_path / "recipe.yaml"
+        text = recipe_text(**{key: value for key, value in values.items() if key != "stages"})
+        if "stages" in values:
+            text = text[: text.index("stages:")] + f"stages: {values['stages'] if values['stages'] == [] else 'null'}\n"
+        path.write_text(text)
+        with pytest.raises(InputError, match=told) as caught:
+            read_recipe(path)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("", "missing mandatory value: method"),
+            ("method: frtm-lite", "missing mandatory value: stages"),
+            ("method: frtm-lite\nstages: [{name: a, iterations: 1}]", "missing mandatory value: data"),
+            ("3", "recipe.yaml"),
+            ("- 1", "recipe.yaml"),
+            ("a: [", "is not YAML"),
+            ("method: a\nmethod: b", "duplicate key method"),
+            ("method: frtm-lite\nstages: [{name: a, data: [{root: a}]}]\nseed: ${other}", "'other' not found"),
+        ],
+    )
+    def test_a_file(self, tmp_path, text, told):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        with pytest.raises(InputError, match=told) as caught:
+            read_recipe(path)
+        assert "\n" not in str(caught.value)
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(InputError, match=r"there is no recipe .*nothing\.yaml"):
+            read_recipe(tmp_path / "nothing.yaml")
