@@ -144,7 +144,15 @@ FAST = replace(
 )
 # Departures from the paper, measured in benchmarks/frtm.md: updates converge; a floor keeps the annotated frame from
 # being forgotten in some forty frames; and of 80 samples, whose weights fall by a tenth a frame, the newest 32 do.
-LITE = FRTMConfig(backbone="tf_efficientnet_lite0", width=32, memory=32, first_share=0.2, whiten=True, target_only=True)
+LITE = FRTMConfig(
+    backbone="tf_efficientnet_lite0",
+    width=32,
+    fine_width=16,
+    memory=32,
+    first_share=0.2,
+    whiten=True,
+    target_only=True,
+)
 
 
 @dataclass
