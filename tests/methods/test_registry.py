@@ -23,7 +23,7 @@ from onemask import methods
 from onemask.errors import InputError
 from onemask.methods.frtm import FAST, FRTM, LITE, PAPER
 
-TINY = {"backbone": "test_efficientnet", "channels": 8, "width": 8, "target_only": False}
+TINY = {"backbone": "test_efficientnet", "channels": 8, "width": 8, "fine_width": 0, "target_only": False}
 
 
 def save(method: nn.Module, path: Path) -> None:
