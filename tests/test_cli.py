@@ -369,7 +369,7 @@ def test_weights_of_a_name(folders, make_frtm, capsys):
     first, *rest = capsys.readouterr().out.splitlines()
     lines = {line[2:13].rstrip(): line[14:] for line in rest}
     assert first == "mine"
-    options = "backbone=test_efficientnet, target_stride=16, strides=4,8,16,32, width=8, target=learned"
+    options = "backbone=test_efficientnet, target_stride=16, strides=4,8,16,32, width=8, fine_width=0, target=learned"
     assert (lines["options"], lines["notes"], lines["file"]) == (options, "Trained in a day.", str(path))
     assert f"{'':14}On two cores." in rest
     assert lines["SHA-256"] == hashlib.sha256(path.read_bytes()).hexdigest()
