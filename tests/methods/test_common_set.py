@@ -18,6 +18,7 @@ from onemask.errors import InputError
 from onemask.labels import aggregate
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Features, Memory, Method
+from onemask.methods.videomatch import LITE as VIDEOMATCH
 from onemask.session import Session
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ METHODS = {
     "frtm encoded": Candidate(lambda: tiny_frtm(target="encoded")),
     "frtm finetuned": Candidate(  # has what was trained as "frtm"
         lambda: tiny_frtm(target="finetuned", finetune_samples=3, finetune_iterations=3), trains=False
+    ),
+    "videomatch": Candidate(
+        lambda: replace(VIDEOMATCH, foreground=512, background=1024, added=64).build(), follows=True
     ),
 }
 

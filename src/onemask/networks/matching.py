@@ -6,7 +6,8 @@ computed in blocks of at most `limit` (rows, then query pixels, then templates),
 the backward pass as well: a block's graph holds its indices, not its similarities.
 
 Shapes: N rows, C channels, P query pixels, M templates. A query (1, C, P) is that of all rows, and never copied.
-Similarities are inner products, of whatever comes in: cosines where both sides went through `normalised`.
+Similarities are inner products, of whatever comes in: cosines where both sides went through `normalised`. They are
+computed in the dtype that comes in, whatever autocast says, so the caller decides how finely they can be told apart.
 """
 
 from __future__ import annotations
@@ -70,17 +71,18 @@ def _over_queries(
     templates_at_once = max(1, limit // (rows_at_once * min(pixels, pixels_at_once)))
     excluded = None if valid is None else torch.where(valid, 0.0, _EXCLUDED).to(query.dtype)[:, None]  # (N, 1, M)
     of_rows = []
-    for part in _slices(rows, rows_at_once):
-        mine = query if len(query) == 1 else query[part]
-        its_own, its_excluded = template[part], None if excluded is None else excluded[part]
-        blocks = []
-        for block in _slices(pixels, pixels_at_once):
-            values, indices = _best(mine[:, :, block], its_own, its_excluded, k, templates_at_once)
-            blocks.append(_mean_of_valid(values, its_excluded is not None))
-            if counts is not None:
-                found = (values > _EXCLUDED / 2).to(counts.dtype)
-                counts[part].scatter_add_(1, indices.flatten(1), found.flatten(1))
-        of_rows.append(torch.cat(blocks, 1))
+    with torch.autocast(query.device.type, enabled=False):
+        for part in _slices(rows, rows_at_once):
+            mine = query if len(query) == 1 else query[part]
+            its_own, its_excluded = template[part], None if excluded is None else excluded[part]
+            blocks = []
+            for block in _slices(pixels, pixels_at_once):
+                values, indices = _best(mine[:, :, block], its_own, its_excluded, k, templates_at_once)
+                blocks.append(_mean_of_valid(values, its_excluded is not None))
+                if counts is not None:
+                    found = (values > _EXCLUDED / 2).to(counts.dtype)
+                    counts[part].scatter_add_(1, indices.flatten(1), found.flatten(1))
+            of_rows.append(torch.cat(blocks, 1))
     return torch.cat(of_rows)
 
 

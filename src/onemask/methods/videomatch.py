@@ -1,0 +1,444 @@
+"""VideoMatch: every pixel is matched with what the annotated frame shows of the object, and of all else.
+
+Hu, Huang, Schwing: VideoMatch: Matching based Video Object Segmentation, ECCV 2018. Features of the annotated frame
+make two sets of each object, foreground and background. A pixel of a later frame is as similar to a set as it is, on
+average, to the K features of it that resemble it most; the softmax of both similarities is the mask. What lies far
+from the previous mask is removed, and both sets learn from the frame. The network itself knows no object.
+
+    paper              here
+    x_t                VideoMatch.backbone, VideoMatchFeatures.matched: unit vectors
+    m_F, m_B           FeatureSet: VideoMatchMemory.foreground, .background
+    SML, A, S_t        networks.matching.top_k_mean; scores are the scaled difference of both S_t
+    g                  on_grid
+    y_t,init, y_t      VideoMatchPrediction.initial, .logits
+    y^_t-1 (extruded)  VideoMatchMemory.reach, extruded
+    b_t, y-breve_t     VideoMatch.update
+    K, d_c, c_1, c_2   VideoMatchConfig.k, .distance, .confidence, .fusion
+
+What the paper leaves open, and what was decided:
+- "Weighted softmax": both similarities are multiplied by one positive scale, which is learned.
+- The backbone starts from ImageNet, not from Pascal VOC. Features of several strides are joined as unit vectors, so
+  the similarity is the mean of the strides' cosines.
+- An object too small for half a cell of the grid gets the cells that it covers most.
+- Removed pixels lose to background but for a chance of e^-10. y_t is eroded by one cell.
+- Instance fusion: the contract sets rows against each other by soft aggregation, whose border is at one half. So c_2
+  is moved there: its logit is subtracted from all rows alike, which leaves the order of objects as it is. That is the
+  paper's rule for a single claim; of several just below c_2 the likeliest wins. It is no part of what is trained.
+- Sets have fixed places, so time and memory a frame are flat. Features of the annotated frame take at most a share
+  of them, evenly spread over its pixels, and stay; each frame adds a few, evenly spread again, in place of those that
+  were among the K best of the fewest pixels lately (a moving average; a new one begins at the mean of its set).
+- An object that leaves and returns: by the paper's rule nothing overlaps an empty mask ever again, and all that looks
+  like the object is learned as background. But what bounds the motion in one frame by d_c bounds it in n frames by
+  n d_c: while an object is lost (its mask below a small share of the annotated one), the extruded mask is extruded
+  further in each frame, and background is not learned. `returns=false` is the paper's rule.
+- Foreground-only matching has no second similarity; a constant stands for it.
+- OURS-FT: a frame is encoded once for all objects, so what is fine-tuned is a linear map of the features for each
+  object, to warped copies of the annotated frame (networks.first_frame), by Adam on cross entropy.
+
+In training the two frames are any of a sequence, so recipes set `outlier_removal=false`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..labels import resize
+from ..networks.backbone import Backbone
+from ..networks.first_frame import first_frame_samples
+from ..networks.matching import normalised, top_k_mean, top_k_mean_counted
+from .method import Features, Memory, Method, Prediction
+
+REMOVED = -10.0  # logit of what is removed as an outlier, at most
+EMPTY = -1.0  # usage of a place without a feature
+KEPT = math.inf  # usage of the annotated frame's features: they are never dropped
+USAGE_DECAY = 0.9  # of the moving average, a frame
+
+
+@dataclass(frozen=True)
+class VideoMatchConfig:
+    """The paper's values."""
+
+    backbone: str = "resnet101"  # any timm model with features by stage
+    strides: tuple[int, ...] = (8,)  # of the features that are matched, joined at the smallest
+    output_stride: int = 8  # largest stride of the backbone, its last stages dilated; 0: as it is
+    k: int = 20  # best similarities that are averaged
+    scale: float = 30.0  # of similarities before the softmax, before training
+    outlier_removal: bool = True  # remove what lies far from the previous mask (table 5)
+    background_update: bool = True  # learn removed outliers as background (table 5)
+    foreground_update: bool = True  # learn confident pixels of the mask as foreground (table 5)
+    foreground_only: bool = False  # match foreground alone (section 4.4)
+    threshold: float = 0.75  # similarity that stands for background's then
+    distance: float = 100.0  # d_c: of pixels from the previous mask, at most, where the short side has 480 pixels
+    confidence: float = 0.95  # c_1: of foreground that is learned
+    fusion: float = 0.4  # c_2: probability from which a pixel can be an object's
+    returns: bool = True  # find objects again that left; false: the paper's rule, which cannot
+    lost: float = 0.1  # share of the annotated area below which an object is lost
+    foreground: int = 8192  # places of the set
+    background: int = 9216
+    annotated: float = 0.75  # share of the places that the annotated frame may take
+    added: int = 256  # features that a frame adds to a set, at most
+    finetune: int = 0  # steps on the annotated frame (OURS-FT); 0: none
+    finetune_samples: int = 8  # warped copies of it
+    finetune_pixels: int = 1024  # drawn in a step
+    finetune_rate: float = 1e-3  # of Adam
+    seed: int = 0  # of the warps and of the pixels drawn; the same for every object
+
+    def __post_init__(self):
+        """Refuse what cannot work."""
+        if not self.strides or self.k < 1 or self.output_stride < 0 or self.seed < 0:
+            raise InputError("strides must not be empty, k 1 or more, output_stride and seed 0 or more")
+        if self.scale <= 0 or self.distance <= 0:
+            raise InputError(f"scale and distance must be above 0, got {self.scale} and {self.distance}")
+        for name in ("confidence", "fusion", "annotated"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name} must be in (0, 1), got {getattr(self, name)}")
+        if not 0 <= self.lost < 1:
+            raise InputError(f"lost must be in [0, 1), got {self.lost}")
+        for name in ("foreground", "background"):
+            places, first = getattr(self, name), int(self.annotated * getattr(self, name))
+            if first < 1 or self.added < 1 or first + self.added > places:
+                raise InputError(
+                    f"{name} ({places} places) must have room for the annotated frame ({first}) "
+                    f"and what a frame adds ({self.added}), both 1 or more"
+                )
+        if self.finetune < 0 or min(self.finetune_samples, self.finetune_pixels) < 1 or self.finetune_rate <= 0:
+            raise InputError(
+                "finetune must be 0 or more, finetune_samples and finetune_pixels 1 or more, finetune_rate above 0"
+            )
+
+    def build(self, *, pretrained: bool = True) -> VideoMatch:
+        """The method; its backbone with ImageNet weights."""
+        return VideoMatch(self, pretrained=pretrained)
+
+    @property
+    def needs_weights(self) -> bool:
+        """ImageNet's features match well enough to be of use."""
+        return False
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options that weights depend on."""
+        return {
+            "backbone": self.backbone,
+            "strides": sorted(set(self.strides)),
+            "output_stride": self.output_stride,
+        }
+
+
+PAPER = VideoMatchConfig()
+LITE = VideoMatchConfig(
+    backbone="tf_efficientnet_lite0",
+    strides=(8, 16),
+    output_stride=0,
+    foreground=2048,
+    background=4096,
+    added=128,
+)
+
+
+@dataclass
+class VideoMatchFeatures(Features):
+    """Of each frame: what is matched."""
+
+    matched: Tensor = field(kw_only=True)  # (B, C, h, w), unit vectors, h = H / smallest stride
+
+
+@dataclass
+class FeatureSet:
+    """The features of each row's m_F or m_B, the places in use first."""
+
+    features: Tensor  # (N, C, M)
+    usage: Tensor  # (N, M): for how many pixels each was among the K best, lately; KEPT or EMPTY
+
+    @classmethod
+    def of(cls, features: Tensor, chosen: Tensor, kept: int, places: int) -> FeatureSet:
+        """The chosen (N, P) bool of features (N, C, P), at most `kept` of them, as a set with room for more."""
+        packed, valid = spread(features, chosen, kept)
+        usage = torch.where(valid, KEPT, EMPTY)
+        return cls(F.pad(packed, (0, places - kept)), F.pad(usage, (0, places - kept), value=EMPTY))
+
+    def similarity(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The soft matching layer: query (N, C, P) -> S (N, P) float32, and how often each place was used, (N, M)."""
+        valid = self.usage != EMPTY
+        used = int(valid.sum(1).max())
+        arguments = query, self.features[:, :, :used].to(query.dtype), valid[:, :used], k
+        if torch.is_grad_enabled():
+            return top_k_mean(*arguments).float(), torch.zeros_like(self.usage)
+        means, counts = top_k_mean_counted(*arguments)
+        return means.float(), F.pad(counts, (0, self.usage.shape[1] - used))
+
+    def after(self, counts: Tensor, features: Tensor, chosen: Tensor, most: int) -> FeatureSet:
+        """The set after a frame: how often places were used, and the chosen (N, P) of features (N, C, P) to add.
+
+        At most `most` are added, in empty places first, then in those that were used the least.
+        """
+        average = USAGE_DECAY * self.usage + (1 - USAGE_DECAY) * counts
+        usage = torch.where(self.usage == EMPTY, EMPTY, average)
+        new, valid = spread(features, chosen, most)
+        # Empty places come first, in order, which keeps those in use together.
+        order = torch.arange(usage.shape[1], device=usage.device) - float(usage.shape[1])
+        place = torch.where(usage == EMPTY, order, usage).topk(most, largest=False, sorted=True).indices
+        learned = (usage != EMPTY) & usage.isfinite()
+        mean = torch.where(learned, usage, 0).sum(1, keepdim=True) / learned.sum(1, keepdim=True).clamp(min=1)
+        usage = usage.scatter(1, place, torch.where(valid, mean, usage.gather(1, place)))
+        of_channels = place[:, None].expand(-1, self.features.shape[1], -1)
+        now = torch.where(valid[:, None], new.to(self.features.dtype), self.features.gather(2, of_channels))
+        return FeatureSet(self.features.scatter(2, of_channels, now), usage)
+
+
+@dataclass
+class VideoMatchMemory(Memory):
+    """Of each object: its two sets, where it may be in the next frame, and what was fine-tuned to it."""
+
+    foreground: Tensor  # (N, C, M_F) and
+    foreground_usage: Tensor  # (N, M_F): see FeatureSet
+    background: Tensor  # (N, C, M_B) and
+    background_usage: Tensor  # (N, M_B)
+    reach: Tensor  # (N, 1, h, w) bool: the extruded previous mask
+    area: Tensor  # (N,): cells of the annotated mask
+    lost: Tensor  # (N,) bool: whether the object was out of sight in the previous frame
+    projection: Tensor  # (N, C, C): of features, where fine-tuned; else (N, 0, 0)
+
+
+@dataclass
+class VideoMatchPrediction(Prediction):
+    """Logits after outlier removal, with what the sets learn from."""
+
+    initial: Tensor  # (N, 1, h, w): probability before
+    query: Tensor  # (N, C, h w): the frame's features as they were matched
+    foreground_counts: Tensor  # (N, M_F) and
+    background_counts: Tensor  # (N, M_B): for how many pixels each feature was among the K best
+
+
+class VideoMatch(Method):
+    """The whole method; what is trained are the backbone and the scale."""
+
+    memory_type = VideoMatchMemory
+
+    def __init__(self, config: VideoMatchConfig | None = None, *, pretrained: bool = True):
+        super().__init__()
+        self.config = config = config or VideoMatchConfig()
+        strides = sorted(set(config.strides))
+        self.backbone = Backbone(
+            config.backbone, strides, output_stride=config.output_stride or None, pretrained=pretrained
+        )
+        self.stride = max(strides)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> VideoMatchFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> features."""
+        pyramid = pyramid or self.backbone(frames)
+        height, width = pyramid[min(self.backbone.strides)].shape[-2:]
+        parts = [normalised(resize(pyramid[stride].float(), (height, width))) for stride in self.backbone.strides]
+        return VideoMatchFeatures(frames, matched=normalised(torch.cat(parts, 1)).to(_matching_dtype(frames)))
+
+    def memorize(self, features: Features, masks: Tensor) -> VideoMatchMemory:
+        """Both sets of N annotated objects (sections 3.1 and 3.4): masks (N, 1, H, W) in [0, 1]."""
+        assert isinstance(features, VideoMatchFeatures)
+        cells = on_grid(masks, features.matched.shape[-2:])
+        projection = self._finetuned(features, masks)
+        x = self._query(features, projection)
+        foreground, background = self._sets(x, cells)
+        return VideoMatchMemory(
+            foreground=foreground.features,
+            foreground_usage=foreground.usage,
+            background=background.features,
+            background_usage=background.usage,
+            reach=extruded(cells, self._radius(features)),
+            area=cells.float().sum((1, 2, 3)),
+            lost=torch.zeros(len(masks), dtype=torch.bool, device=masks.device),
+            projection=projection,
+        )
+
+    def segment(self, features: Features, memory: Memory) -> VideoMatchPrediction:
+        """Match (section 3.2), fuse (3.4) and remove outliers (3.3)."""
+        assert isinstance(features, VideoMatchFeatures)
+        assert isinstance(memory, VideoMatchMemory)
+        query = self._query(features, memory.projection)
+        foreground, background = _sets_of(memory)
+        scores, foreground_counts, background_counts = self._scores(query, foreground, background)
+        scores = scores.unflatten(1, features.matched.shape[-2:])[:, None]
+        logits = resize(scores, features.size)
+        if not self.training:
+            logits = logits - math.log(self.config.fusion / (1 - self.config.fusion))
+        if self.config.outlier_removal:
+            near = resize(memory.reach.float(), features.size) > 0.5
+            logits = torch.where(near, logits, logits.clamp(max=REMOVED))
+        return VideoMatchPrediction(logits, scores.sigmoid(), query, foreground_counts, background_counts)
+
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> VideoMatchMemory:
+        """Add to both sets what the frame shows (section 3.3): masks (N, 1, H, W), probabilities after aggregation."""
+        assert isinstance(memory, VideoMatchMemory)
+        assert isinstance(prediction, VideoMatchPrediction)
+        config, (foreground, background) = self.config, _sets_of(memory)
+        share = F.interpolate(masks.float(), prediction.initial.shape[-2:], mode="area")
+        mask, initial, size = share > 0.5, prediction.initial, config.added
+        reach, lost = self._reach(memory, mask, self._radius(features))
+        outliers = (initial > 0.5) & ~memory.reach  # b_t
+        if config.background_update:
+            learned = outliers & ~lost.view(-1, 1, 1, 1)
+            background = background.after(
+                prediction.background_counts, prediction.query, learned[:, 0].flatten(1), size
+            )
+        if config.foreground_update:
+            learned = eroded(mask) & (initial > config.confidence) & ~outliers
+            foreground = foreground.after(
+                prediction.foreground_counts, prediction.query, learned[:, 0].flatten(1), size
+            )
+        return VideoMatchMemory(
+            foreground=foreground.features,
+            foreground_usage=foreground.usage,
+            background=background.features,
+            background_usage=background.usage,
+            reach=reach,
+            area=memory.area,
+            lost=lost,
+            projection=memory.projection,
+        )
+
+    # Matching --------------------------------------------------------------------------------------------------------
+
+    def _query(self, features: VideoMatchFeatures, projection: Tensor) -> Tensor:
+        """What each row matches, (N, C, h w); without a copy where rows see one frame and none was fine-tuned."""
+        x = features.by_row(features.matched, len(projection)).flatten(2)
+        return normalised(projection.to(x.dtype) @ x) if projection.numel() else x
+
+    def _sets(self, x: Tensor, cells: Tensor) -> tuple[FeatureSet, FeatureSet]:
+        """m_F and m_B: features (N, C, P) by whether cells (N, 1, h, w) bool are the object's."""
+        config, chosen = self.config, cells.flatten(1)
+        sizes = config.foreground, config.background
+        foreground, background = (
+            FeatureSet.of(x, which, int(config.annotated * places), places)
+            for which, places in zip((chosen, ~chosen), sizes, strict=True)
+        )
+        return foreground, background
+
+    def _scores(self, query: Tensor, foreground: FeatureSet, background: FeatureSet) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, P) of the weighted softmax, and how often features of either set were among the K best."""
+        to_foreground, foreground_counts = foreground.similarity(query, self.config.k)
+        if self.config.foreground_only:
+            to_background = torch.full_like(to_foreground, self.config.threshold)
+            background_counts = torch.zeros_like(background.usage)
+        else:
+            to_background, background_counts = background.similarity(query, self.config.k)
+        return self.log_scale.exp() * (to_foreground - to_background), foreground_counts, background_counts
+
+    # Where an object may be ------------------------------------------------------------------------------------------
+
+    def _radius(self, features: Features) -> float:
+        """d_c in cells of the grid."""
+        return self.config.distance * min(features.size) / 480 / min(self.backbone.strides)
+
+    def _reach(self, memory: VideoMatchMemory, mask: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+        """Where each object may be in the next frame, (N, 1, h, w), and whether it is lost, (N,)."""
+        if not self.config.returns:
+            return extruded(mask, radius), torch.zeros_like(memory.lost)
+        area = mask.sum((1, 2, 3))
+        lost = (area == 0) | (area < self.config.lost * memory.area)
+        return extruded(torch.where(lost.view(-1, 1, 1, 1), memory.reach | mask, mask), radius), lost
+
+    # Fine-tuning -----------------------------------------------------------------------------------------------------
+
+    def _finetuned(self, features: VideoMatchFeatures, masks: Tensor) -> Tensor:
+        """A map of features (N, C, C) for each of N objects, one after another; (N, 0, 0) where none is wanted.
+
+        The method itself stays as it is. Works inside `torch.inference_mode` and `torch.no_grad` too.
+        """
+        if not self.config.finetune:
+            return masks.new_zeros(len(masks), 0, 0)
+        frames = features.by_row(features.frames, len(masks))
+        with torch.inference_mode(False), torch.enable_grad():
+            # Clones, for what was computed in inference mode cannot take part in a graph.
+            pairs = zip(frames.clone(), masks[:, 0].clone(), strict=True)
+            return torch.stack([self._finetuned_to(frame, mask > 0.5) for frame, mask in pairs])
+
+    def _finetuned_to(self, frame: Tensor, mask: Tensor) -> Tensor:
+        """A frame (3, H, W) and the mask (H, W) bool of one object -> a map of features, (C, C)."""
+        config = self.config
+        image = np.ascontiguousarray((frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+        images, masks = first_frame_samples(image, mask.cpu().numpy(), config.finetune_samples, config.seed)
+        copies = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2).to(frame.dtype) / 255
+        with torch.no_grad():
+            x, *warped = (self.encode(f[None]).matched.float().flatten(2) for f in (frame, *copies))
+            height, width = (side // min(self.backbone.strides) for side in mask.shape)
+            labels = torch.from_numpy(masks).to(mask)[:, None].float()
+            wanted = F.interpolate(labels, (height, width), mode="area").flatten(1)
+            cells = on_grid(mask[None, None].float(), (height, width))
+        projection = torch.eye(x.shape[1], device=x.device).requires_grad_()
+        optimizer = torch.optim.Adam([projection], config.finetune_rate)
+        generator = torch.Generator().manual_seed(config.seed)
+        for step in range(config.finetune):
+            copy, drawn = step % len(warped), torch.randperm(x.shape[2], generator=generator)[: config.finetune_pixels]
+            drawn = drawn.to(x.device)
+            query, template = (normalised(projection @ seen) for seen in (warped[copy][:, :, drawn], x))
+            scores, _, _ = self._scores(query, *self._sets(template, cells))
+            loss = F.binary_cross_entropy_with_logits(scores[0], wanted[copy, drawn])
+            (projection.grad,) = torch.autograd.grad(loss, [projection])  # of nothing else
+            optimizer.step()
+        return projection.detach()
+
+
+def _sets_of(memory: VideoMatchMemory) -> tuple[FeatureSet, FeatureSet]:
+    """m_F and m_B."""
+    foreground = FeatureSet(memory.foreground, memory.foreground_usage)
+    return foreground, FeatureSet(memory.background, memory.background_usage)
+
+
+def _matching_dtype(like: Tensor) -> torch.dtype:
+    """Half precision where the networks run in one, on devices that are quick in it: it tells cosines apart by 0.0005.
+
+    Not bfloat16, which does by 0.004; nor in training, whose gradients are too small for it.
+    """
+    device = like.device.type
+    half = device != "cpu" and torch.is_autocast_enabled(device) and not torch.is_grad_enabled()
+    return torch.float16 if half else torch.float32
+
+
+def on_grid(masks: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """g: masks (N, 1, H, W) in [0, 1] -> the cells of a grid that are covered by half, (N, 1, h, w) bool.
+
+    Where no cell is, those that are covered most.
+    """
+    share = F.interpolate(masks.float(), list(grid), mode="area")
+    return (share > 0) & (share >= share.amax((1, 2, 3), keepdim=True).clamp(max=0.5))
+
+
+def extruded(mask: Tensor, radius: float) -> Tensor:
+    """Cells whose distance to the mask (N, 1, h, w) bool is less than the radius, and the mask itself; bool."""
+    reach = math.ceil(radius)
+    along = torch.arange(-reach, reach + 1, device=mask.device)
+    distance = (along[:, None].square() + along.square()).sqrt()
+    disc = ((distance < radius) | (distance == 0)).float()
+    return F.conv2d(mask.float(), disc[None, None], padding=reach) > 0.5
+
+
+def eroded(mask: Tensor) -> Tensor:
+    """Cells whose eight neighbours are the mask's (N, 1, h, w), too; beyond the border all is."""
+    return F.max_pool2d((~mask).float(), 3, 1, 1) == 0
+
+
+def spread(features: Tensor, chosen: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The chosen (N, P) bool of features (N, C, P), or `most` of them evenly spread: (N, C, most) and valid (N, most).
+
+    Those that are there come first, in their order.
+    """
+    rank = chosen.cumsum(1)  # from 1
+    number = rank[:, -1:]
+    excess = number.clamp(min=most)
+    kept = chosen & (rank * most // excess > (rank - 1) * most // excess)  # all, where there are not too many
+    order = (~kept).byte().argsort(dim=1, stable=True)[:, :most]
+    order = F.pad(order, (0, most - order.shape[1]))
+    valid = torch.arange(most, device=chosen.device) < number
+    packed = features.gather(2, order[:, None].expand(-1, features.shape[1], -1))
+    return torch.where(valid[:, None], packed, 0), valid
