@@ -18,6 +18,7 @@ from onemask.errors import InputError
 from onemask.labels import aggregate
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Features, Memory, Method
+from onemask.methods.pmvos import PMVOSConfig
 from onemask.methods.videomatch import LITE as VIDEOMATCH
 from onemask.session import Session
 
@@ -30,6 +31,15 @@ FOUND = 0.3  # IoU: an object of the clips covers a tenth of the frame, which is
 def tiny_frtm(**options: Any) -> Method:
     config = FRTMConfig("test_efficientnet", channels=8, width=8, memory=8, first_samples=2)
     return replace(config, **options).build(pretrained=False)
+
+
+def tiny_pmvos() -> Method:
+    method = PMVOSConfig("test_efficientnet", channels=16, coarse_width=12, width=12).build(pretrained=False)
+    assert method.attention is not None
+    with torch.no_grad():  # at first both are 0, and what stands before them learns nothing
+        method.attention.spatial.weight.fill_(0.1)
+        method.attention.channel.weight.fill_(0.1)
+    return method
 
 
 @dataclass(frozen=True)
@@ -53,8 +63,9 @@ METHODS = {
         lambda: tiny_frtm(target="finetuned", finetune_samples=3, finetune_iterations=3), trains=False
     ),
     "videomatch": Candidate(
-        lambda: replace(VIDEOMATCH, foreground=512, background=1024, added=64).build(), follows=True
+        lambda: replace(VIDEOMATCH, foreground=512, background=1024, added=32).build(), follows=True
     ),
+    "pmvos": Candidate(tiny_pmvos),
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from onemask.errors import InputError
 from onemask.methods import configuration, load
 from onemask.methods.videomatch import (
+    LITE,
     PAPER,
     REMOVED,
     VideoMatch,
@@ -256,7 +257,8 @@ class TestConfiguration:
     def test_the_papers_values(self):
         assert configuration("videomatch") == PAPER
         assert (PAPER.k, PAPER.distance, PAPER.confidence, PAPER.fusion) == (20, 100, 0.95, 0.4)
-        assert int(PAPER.annotated * PAPER.background) >= 60 * 107  # a frame of 480x854, whole
+        for sizes in (PAPER, LITE):
+            assert int(sizes.annotated * sizes.background) >= 60 * 107  # a frame of 480x854, whole
 
     def test_the_dilated_backbone(self):
         method = VideoMatchConfig("resnet18", foreground=64, background=256, added=16).build(pretrained=False).eval()
