@@ -1,0 +1,305 @@
+"""PMVOS: pixels matched with templates of all past frames, and self-attention over what the matching says.
+
+Cho, Lee, Kim, Lee, Lee: PMVOS: Pixel-Level Matching-Based Video Object Segmentation, 2020. Every pixel of a frame is
+compared with features of the object, and of all that is not the object, from the first frame, from the previous one,
+and from all frames in between, which are condensed into one vector. The best cosine with each set is a similarity map;
+attention lets the three maps of a class look at each other and across the frame; a light decoder, which also sees the
+previous mask, makes them a fine mask. Nothing is learned in flight.
+
+    paper                here
+    I, X                 PMVOSFeatures.frames, .matching
+    M, m                 masks, downsampled(masks): both classes, background 0 and foreground 1
+    Y (eq. 1)            templates(): Y^0 is PMVOSMemory.first, Y^(i-1) is .previous
+    Y~int, Yint (2, 3)   PMVOS._learned(), PMVOSMemory.medial
+    alpha                PMVOSConfig.rate
+    PM (figure 3)        PMVOS._similarity(), networks.matching.best_match
+    self-attention       PMVOS.attention, networks.attention
+    decoder              Decoder, .prepare (its share that all objects have in common)
+    G, L, M, A           PMVOSConfig.global_matching, .local_matching, .medial_matching, .attention
+
+What the paper leaves open, and what was decided:
+- X is said to lie in [0, 1]: a ReLU stands before the features are normalised. m is the mean of M over 16x16 pixels.
+- Background is all that is not the object: M_0 = 1 - M_1, other objects included, after soft aggregation (as A-GAME).
+- Yint is a mean of unit vectors and shorter than one; it is averaged as it is, and normalised where it is compared.
+- A class without a single likely pixel (above one half) teaches Yint nothing: the mean would be that of noise. So an
+  object that is gone leaves Yint as it was, and Y^0 finds it again; the maps of an empty template are 0.
+- One attention module serves both classes. Without attention (A) the maps themselves go to the decoder.
+- The decoder is CRVOS's (Cho et al., 2020) as far as the paper tells: a scale's features, reduced, are joined with the
+  score of the deeper one by a 3x3 convolution; scores are brought to stride 4, joined, and enlarged by one last
+  deconvolution. Joining concatenated maps is the sum of two convolutions, so that of features is computed once a frame.
+- Training goes through the memory: templates of later frames are features times *predicted* masks, both with gradients.
+- Features are kept and compared in float32: bfloat16 tells cosines near 1 apart by 1/256 only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..networks.attention import SelfAttention
+from ..networks.backbone import Backbone
+from ..networks.matching import best_match, normalised
+from .method import Features, Memory, Method, Prediction
+
+STRIDES = (4, 8, 16)  # of the encoder; matching takes place at the last
+COARSE = STRIDES[-1]
+CLASSES = 2  # background, foreground
+LEAST_MASS = 1e-6  # cells: keeps equation 2 finite where a class has no mass at all
+LEAST_NORM = 1e-4  # keeps the gradient of a vector finite that nothing was ever learned into
+
+
+@dataclass(frozen=True)
+class PMVOSConfig:
+    """The paper's values, and the switches of its table 1."""
+
+    backbone: str = "resnet50"  # any timm model with features by stage
+    dilated: bool = True  # the last block keeps stride 16; otherwise the network ends where stride 16 does
+    channels: int = 512  # of the features that are matched
+    coarse_width: int = 256  # channels at stride 16 that the similarity maps and the previous mask join
+    width: int = 128  # channels of each scale of the decoder
+    global_matching: bool = True  # G: with the annotated frame
+    local_matching: bool = True  # L: with the previous frame
+    medial_matching: bool = True  # M: with the mean of all frames
+    attention: bool = True  # A: self-attention over the similarity maps
+    rate: float = 0.1  # share of the newest frame in the mean of all frames
+
+    def __post_init__(self):
+        """Refuse what cannot work."""
+        if not self.maps:
+            raise InputError("one of global_matching, local_matching and medial_matching must be true, all are false")
+        if min(self.channels, self.coarse_width, self.width) < 1:
+            raise InputError(
+                "channels, coarse_width and width must be 1 or more, "
+                f"got {self.channels}, {self.coarse_width} and {self.width}"
+            )
+        if not 0 < self.rate <= 1:
+            raise InputError(f"rate must be in (0, 1], got {self.rate}")
+
+    @property
+    def maps(self) -> int:
+        """Similarity maps of each class."""
+        return self.global_matching + self.local_matching + self.medial_matching
+
+    def build(self, *, pretrained: bool = True) -> PMVOS:
+        """The method; its backbone with ImageNet weights, all else untrained."""
+        return PMVOS(self, pretrained=pretrained)
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the method is of no use without weights that were trained offline: its decoder knows nothing."""
+        return True
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options that weights depend on: all but the rate."""
+        return {
+            "backbone": self.backbone,
+            "dilated": self.dilated,
+            "channels": self.channels,
+            "coarse_width": self.coarse_width,
+            "width": self.width,
+            "global_matching": self.global_matching,
+            "local_matching": self.local_matching,
+            "medial_matching": self.medial_matching,
+            "attention": self.attention,
+        }
+
+
+PAPER = PMVOSConfig()
+LITE = PMVOSConfig(backbone="tf_efficientnet_lite0", channels=128, coarse_width=96, width=48)
+
+
+@dataclass
+class PMVOSFeatures(Features):
+    """Of each frame: what is matched, and what the decoder prepared for all objects."""
+
+    matching: Tensor = field(kw_only=True)  # (B, C, h w) float32 in [0, 1], unit length along C; h = H / 16
+    shared: dict[str, Tensor] = field(kw_only=True)  # see Decoder.prepare
+
+
+@dataclass
+class PMVOSMemory(Memory):
+    """Of each object, for background (0) and foreground (1): templates and the last mask.
+
+    A template that is switched off has no pixels: its last axis is 0 long.
+    """
+
+    mask: Tensor  # (N, 2, h, w): m of the previous frame
+    first: Tensor  # (N, 2, C, h w): Y of the annotated frame
+    previous: Tensor  # (N, 2, C, h w): Y of the previous frame
+    medial: Tensor  # (N, 2, C, 1): Yint
+
+
+@dataclass
+class PMVOSPrediction(Prediction):
+    """Logits, with the similarity maps that they come from."""
+
+    similarity: Tensor  # (N, 2, n, h, w) in [0, 1]: by class; n: global, local, medial, those that are switched on
+
+
+class Scale(nn.Module):
+    """One scale of the decoder: a frame's features, joined with clues of an object.
+
+    channels: of the backbone's features; reduced: of what they are reduced to; clues: of the maps that join them.
+    """
+
+    def __init__(self, channels: int, reduced: int, clues: int, width: int):
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Conv2d(channels, reduced, 1), nn.ReLU())
+        self.join_features = nn.Conv2d(reduced, width, 3, padding=1)
+        self.join_clues = nn.Conv2d(clues, width, 3, padding=1, bias=False)
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """The features' share: (B, channels, h, w) -> (B, width, h, w)."""
+        return self.join_features(self.reduce(features))
+
+    def forward(self, of_features: Tensor, clues: Tensor) -> Tensor:
+        """That share, by row (N, width, h, w), and clues (N, clues, h, w) -> (N, width, h, w)."""
+        return F.relu(of_features + self.join_clues(clues))
+
+
+class Decoder(nn.Module):
+    """Clues at stride 16 -> scores of both classes at full size (section 3.5, after CRVOS).
+
+    channels: {stride: channels} of the encoder. Deconvolutions carry a score of two channels from 16 to 8 to 4; the
+    scores of the three scales meet at 4 and are merged by a last one.
+    """
+
+    def __init__(self, channels: Mapping[int, int], clues: int, coarse_width: int, width: int):
+        super().__init__()
+        self.scales = nn.ModuleDict(
+            {
+                "16": Scale(channels[16], coarse_width, clues, width),
+                "8": Scale(channels[8], width, CLASSES, width),
+                "4": Scale(channels[4], width, CLASSES, width),
+            }
+        )
+        self.from_16 = nn.ConvTranspose2d(width, CLASSES, 4, stride=2, padding=1)
+        self.from_8 = nn.ConvTranspose2d(width, CLASSES, 4, stride=2, padding=1)
+        self.at_4 = nn.Conv2d(width, CLASSES, 3, padding=1)
+        self.coarse_to_4 = nn.ConvTranspose2d(CLASSES, CLASSES, 4, stride=2, padding=1)
+        self.merge = nn.ConvTranspose2d(3 * CLASSES, CLASSES, 8, stride=4, padding=2)
+        self.to(memory_format=torch.channels_last)
+
+    def prepare(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        """Features by stride (B, C, h, w) -> what all objects share, by stride: (B, width, h, w)."""
+        return {key: cast(Scale, scale).prepare(pyramid[int(key)]) for key, scale in self.scales.items()}
+
+    def forward(self, shared: Mapping[str, Tensor], clues: Tensor) -> Tensor:
+        """What `prepare` gave, by row, and clues (N, clues, H/16, W/16) -> scores (N, 2, H, W)."""
+        of_16 = self.from_16(self.scales["16"](shared["16"], clues))  # (N, 2, H/8, W/8)
+        of_8 = self.from_8(self.scales["8"](shared["8"], of_16))  # (N, 2, H/4, W/4)
+        of_4 = self.at_4(self.scales["4"](shared["4"], of_8))
+        return self.merge(torch.cat([self.coarse_to_4(of_16), of_8, of_4], 1))
+
+
+class PMVOS(Method):
+    """The whole method."""
+
+    stride = COARSE
+    memory_type: type[Memory] = PMVOSMemory
+
+    def __init__(self, config: PMVOSConfig | None = None, *, pretrained: bool = True):
+        super().__init__()
+        self.config = config = config or PMVOSConfig()
+        output_stride = COARSE if config.dilated else None
+        self.backbone = Backbone(config.backbone, STRIDES, output_stride=output_stride, pretrained=pretrained)
+        self.backbone.requires_grad_(False)  # recipes train it, by a group of their own
+        self.match = nn.Conv2d(self.backbone.channels[COARSE], config.channels, 1)
+        self.attention = SelfAttention(config.maps) if config.attention else None
+        clues = CLASSES * config.maps * (2 if config.attention else 1) + CLASSES
+        self.decoder = Decoder(self.backbone.channels, clues, config.coarse_width, config.width)
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> PMVOSFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> features to match, and what the decoder needs of the frame."""
+        pyramid = pyramid or self.backbone(frames)
+        matching = normalised(F.relu(self.match(pyramid[COARSE])).float().flatten(2))
+        return PMVOSFeatures(frames, matching=matching, shared=self.decoder.prepare(pyramid))
+
+    def memorize(self, features: Features, masks: Tensor) -> Memory:
+        """The annotated frame is the first and the previous one, and all that the mean holds (alpha = 1)."""
+        assert isinstance(features, PMVOSFeatures)
+        config, m = self.config, downsampled(masks)
+        y = templates(features.by_row(features.matching, len(masks)), m)
+        return PMVOSMemory(
+            mask=m,
+            first=y if config.global_matching else y[..., :0],
+            previous=y if config.local_matching else y[..., :0],
+            medial=_mean(y, m) if config.medial_matching else y[..., :0],
+        )
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        """Match, attend, decode: logits are how much more the score of foreground is than that of background."""
+        assert isinstance(features, PMVOSFeatures)
+        assert isinstance(memory, PMVOSMemory)
+        similarity = self._similarity(features, memory)
+        attended = similarity.flatten(0, 1)  # a bundle of maps for each class of each row
+        if self.attention is not None:
+            attended = self.attention(attended)
+        maps = attended.unflatten(0, similarity.shape[:2]).flatten(1, 2)
+        scores = self._decoded(features, torch.cat([maps, memory.mask], 1)).float()
+        return PMVOSPrediction(scores[:, 1:] - scores[:, :1], similarity)
+
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        """The frame becomes the previous one, and joins the mean of all frames."""
+        assert isinstance(features, PMVOSFeatures)
+        assert isinstance(memory, PMVOSMemory)
+        config, m = self.config, downsampled(masks)
+        if not (config.local_matching or config.medial_matching):
+            return replace(memory, mask=m)
+        y = templates(features.by_row(features.matching, len(masks)), m)
+        return replace(
+            memory,
+            mask=m,
+            previous=y if config.local_matching else memory.previous,
+            medial=self._learned(memory.medial, y, m, masks) if config.medial_matching else memory.medial,
+        )
+
+    # Matching --------------------------------------------------------------------------------------------------------
+
+    def _similarity(self, features: PMVOSFeatures, memory: PMVOSMemory) -> Tensor:
+        """(N, 2, n, h, w): of each pixel its best cosine with each of the n templates of both classes (figure 3)."""
+        query = features.by_row(features.matching, len(memory))
+        medial = F.normalize(memory.medial, dim=2, eps=LEAST_NORM)
+        kinds = [template for template in (memory.first, memory.previous, medial) if template.shape[-1]]
+        by_class = [torch.stack([best_match(query, kind[:, k]) for kind in kinds], 1) for k in range(CLASSES)]
+        return torch.stack(by_class, 1).unflatten(-1, memory.mask.shape[-2:])
+
+    def _learned(self, medial: Tensor, y: Tensor, m: Tensor, masks: Tensor) -> Tensor:
+        """Equation 3: Yint (N, 2, C, 1) after a frame with templates y, masks m, and M_1 (N, 1, H, W)."""
+        likely = (torch.cat([1 - masks, masks], 1) > 0.5).flatten(2).any(2)
+        alpha = self.config.rate * likely.to(medial.dtype)[..., None, None]
+        return (1 - alpha) * medial + alpha * _mean(y, m)
+
+    def _decoded(self, features: PMVOSFeatures, clues: Tensor) -> Tensor:
+        """Clues (N, clues, h, w) -> scores (N, 2, H, W); on a CPU row by row, as its cache holds what a row needs."""
+        rows = len(clues)
+        shared = {key: features.by_row(tensor, rows) for key, tensor in features.shared.items()}
+        if self.training or clues.device.type != "cpu":
+            return self.decoder(shared, clues)
+        each = [slice(row, row + 1) for row in range(rows)]
+        return torch.cat([self.decoder({k: t[row] for k, t in shared.items()}, clues[row]) for row in each])
+
+
+def downsampled(masks: Tensor) -> Tensor:
+    """Probabilities M_1 (N, 1, H, W) -> m of background and foreground (N, 2, H/16, W/16), which sum to 1."""
+    foreground = F.avg_pool2d(masks.float(), COARSE)
+    return torch.cat([1 - foreground, foreground], 1)
+
+
+def templates(x: Tensor, m: Tensor) -> Tensor:
+    """Equation 1: normalised features x (N, C, h w), weighed by m (N, 2, h, w) -> Y (N, 2, C, h w)."""
+    return x[:, None] * m.flatten(2)[:, :, None]
+
+
+def _mean(y: Tensor, m: Tensor) -> Tensor:
+    """Equation 2: Y (N, 2, C, h w) and m (N, 2, h, w) -> the mean of features, (N, 2, C, 1); 0 where m is 0."""
+    return y.sum(3, keepdim=True) / m.flatten(2).sum(2).clamp(min=LEAST_MASS)[..., None, None]
