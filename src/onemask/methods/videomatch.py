@@ -133,8 +133,8 @@ class VideoMatchConfig:
 
 
 PAPER = VideoMatchConfig()
-# A frame of 480x854 has 6,420 features, and its background's set must hold them all: one that is thinned alone has fewer
-# of the K near a pixel, so it loses to the other (with half of them, J of a sequence fell from 0.90 to 0.85).
+# A frame of 480x854 has 6,420 features, and its background's set must hold them all: one that is thinned alone has
+# fewer of the K near a pixel, so it loses to the other (with half of them, J of a sequence fell from 0.90 to 0.85).
 LITE = VideoMatchConfig(
     backbone="tf_efficientnet_lite0",
     strides=(8, 16),
