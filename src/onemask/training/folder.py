@@ -21,7 +21,8 @@ from ..weights.card import Card
 from ..weights.store import card_path, save
 from .recipe import Recipe, read_recipe, to_yaml
 
-NOT_OF_RESULT = ("workers", "checkpoint_every", "picture_every", "attribution", "licence", "note")  # these a resumed training may change
+# What a resumed training may change.
+NOT_OF_RESULT = ("workers", "checkpoint_every", "picture_every", "attribution", "licence", "note")
 
 
 @dataclass(frozen=True)
