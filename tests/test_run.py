@@ -112,7 +112,7 @@ def test_the_record_says_what_was_asked_for_and_what_it_took(scene, clip, tmp_pa
     asked = record["asked"]
     assert (asked["method"], asked["size"], asked["direction"], asked["void"]) == ("frtm-lite", 64, "both", 255)
     assert asked["options"]["memory"] == 8
-    assert asked["options"]["update_every"] == 8  # what was not said is written down, too
+    assert asked["options"]["channels"] == 96  # what was not said is written down, too
     assert asked["input"]["source"] == str(clip)
     assert asked["input"]["masks"].startswith("3:")
 
