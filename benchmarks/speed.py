@@ -3,8 +3,8 @@
 The overhead ratio is the time of a frame in steady state, updates included, over the time of the method's own backbone
 alone on the same frame, measured in turns in the same process: it means the same on every machine.
 
-    python benchmarks/speed.py                                    # frtm-lite, with and without its network
-    python benchmarks/speed.py --method frtm-lite --set target_only=true --objects 1,10
+    python benchmarks/speed.py                                    # frtm-lite as it is
+    python benchmarks/speed.py --method frtm-lite --set target_only=true --set update_every=8 --objects 1,10
     python benchmarks/speed.py --memory                           # peak memory after 200 and after 1,000 frames
 """
 
@@ -127,8 +127,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {device}, {width}x{height}")
     print(f"{'method':10} {'options':22} objects  backbone     frame overhead of one obj. frames/s  (ms a frame)")
     counts = [int(count) for count in arguments.objects.split(",")]
-    for options in [arguments.set] if arguments.set else [["target_only=true"], ["target_only=false"]]:
-        measure(arguments.method, parse_assignments(options), counts, frames, device)
+    measure(arguments.method, parse_assignments(arguments.set or []), counts, frames, device)
 
 
 if __name__ == "__main__":

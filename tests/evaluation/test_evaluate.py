@@ -90,7 +90,7 @@ def test_the_report_says_what_ran_where_and_how_long_it_took(root, tmp_path):
     report = json.loads((tmp_path / "scores.json").read_text())
     asked, ran_on, times = report["asked"], report["ran_on"], report["times"]["one"]
     assert (asked["protocol"], asked["split"], asked["method"], asked["size"]) == ("davis2017", "val", "frtm-lite", 64)
-    assert (asked["options"]["memory"], asked["options"]["update_every"]) == (8, 8)
+    assert (asked["options"]["memory"], asked["options"]["channels"]) == (8, 96)
     assert (ran_on["device"], ran_on["precision"]) == ("cpu", "float32")
     assert {"python", "torch", "timm", "numpy", "av"} <= set(ran_on)
     assert times["later_frames"] == FRAMES - 1

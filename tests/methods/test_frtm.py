@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor
 
 from onemask.errors import InputError
-from onemask.methods import frtm
+from onemask.methods import configuration, frtm, weights_for
 from onemask.methods.frtm import FAST, FRTM, LITE, PAPER, FRTMConfig, FRTMFeatures, FRTMMemory
 from onemask.networks.gauss_newton import Samples, fit_last_layer
+from onemask.weights.store import PACKAGE, check
 
 SIZE = (64, 96)
 ETA = 0.1
@@ -274,11 +276,15 @@ class TestConfigurations:
         assert FAST.first_iterations == (5, 10, 10, 10)
         assert (FAST.first_last_iterations, FAST.update_iterations) == (5, 5)
 
-    def test_lite_needs_neither_a_download_nor_trained_weights(self):
-        assert LITE.backbone == "tf_efficientnet_lite0"
-        assert not LITE.needs_weights
-        assert PAPER.needs_weights
-        assert FAST.needs_weights
+    def test_lite_ships_its_weights(self):
+        path = weights_for("frtm-lite", LITE)
+        assert path == PACKAGE / "frtm-lite.safetensors"
+        card = check(path)
+        assert card.bytes <= 12e6
+        assert card.architecture == json.loads(json.dumps(LITE.architecture))
+        for larger in ("frtm", "frtm-fast"):
+            with pytest.raises(InputError, match=f"no trained weights ship for {larger}"):
+                weights_for(larger, configuration(larger))
 
     @pytest.mark.parametrize(
         ("options", "message"),

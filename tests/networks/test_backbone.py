@@ -162,6 +162,10 @@ class TestBatchNorm:
         assert backbone.training
         assert any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
 
+    def test_is_frozen_as_it_is_built(self):
+        built = nn.Sequential(Backbone("resnet18", (4,), pretrained=False))
+        assert not any(m.training for m in built.modules() if isinstance(m, nn.BatchNorm2d))
+
     def test_stays_frozen_inside_a_module_that_trains(self):
         around = nn.Sequential(Backbone("resnet18", (4,), pretrained=False)).train()
         assert not any(m.training for m in around.modules() if isinstance(m, nn.BatchNorm2d))

@@ -2,16 +2,466 @@
 
 from __future__ import annotations
 
-from made_training import a_recipe, losses, stage
+import gc
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from made_training import TINY, a_recipe, history, losses, stage, write_davis, write_recipe
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import onemask.methods
+from onemask.errors import InputError, Interrupted, OutputError
+from onemask.evaluation.evaluate import evaluate
+from onemask.methods import configuration
+from onemask.settings import Settings
+from onemask.training import train as training
+from onemask.training.recipe import ValidationConfig, read_recipe
 from onemask.training.train import Hardware, train
+from onemask.training.validation import Validator
+from onemask.weights.store import card_of, check
 
 CPU = Hardware("cpu")
+SCRIPT = Path(__file__).with_name("run_training.py")
+VALIDATION = {"root": "davis", "split": "dev", "size": 64, "every": 3}
 
 
-def test_the_loss_falls(tmp_path, data):
-    recipe = a_recipe(tmp_path, stage(iterations=30, distinct=2, cache=True))
-    trained = train(recipe, tmp_path / "out", data=data, hardware=CPU)
-    curve = losses(tmp_path / "out")
-    assert trained.steps == 30
-    assert curve[-3:].mean() < 0.7 * curve[:3].mean()
+def run(recipe, out: Path, data: Path, **options) -> training.Trained:
+    return train(recipe, out, data=data, hardware=CPU, **options)
+
+
+def forked(act) -> multiprocessing.Process:
+    """A process that has all modules already, and so begins at once."""
+    process = multiprocessing.get_context("fork").Process(target=act)
+    process.start()
+    return process
+
+
+def killed_in(step: int, recipe, out: Path, data: Path) -> None:
+    """A training that gets SIGKILL after a step."""
+    take = training.Training._step
+
+    def take_and_die(self, *arguments):
+        take(self, *arguments)
+        if self.place.steps == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def act():
+        training.Training._step = take_and_die
+        run(recipe, out, data)
+
+    process = forked(act)
+    process.join()  # with a time limit it would wait for the training's own workers too, for five seconds
+    assert process.exitcode == -signal.SIGKILL
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    return onemask.methods.read(path)
+
+
+class TestLearning:
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_the_loss_falls(self, tmp_path, data, precision):
+        recipe = a_recipe(tmp_path, stage(iterations=25, distinct=2, cache=True), precision=precision)
+        trained = run(recipe, tmp_path / "out", data)
+        curve = losses(tmp_path / "out")
+        assert trained.steps == 25
+        assert curve[-3:].mean() < 0.7 * curve[:3].mean()
+
+    def test_losses_are_weighed(self, tmp_path, data):
+        of_recipe = {"cross_entropy": 2.0, "soft_jaccard": 0.5, "binary_cross_entropy": 1.0}
+        recipe = a_recipe(tmp_path, stage(iterations=2, losses=of_recipe))
+        run(recipe, tmp_path / "out", data)
+        for line in history(tmp_path / "out"):
+            assert line["loss"] == pytest.approx(sum(weight * line[name] for name, weight in of_recipe.items()))
+            assert line["gradient"] > 0
+            assert line["rate"] == 3e-3
+
+    def test_only_the_seed_decides(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(iterations=2))
+        for name in ("one", "two"):
+            torch.rand(len(name) + (name == "one"))  # what was drawn before has no part in it
+            run(recipe, tmp_path / name, data)
+        other = a_recipe(tmp_path, stage(iterations=2), seed=4)
+        run(other, tmp_path / "other", data)
+        assert np.array_equal(losses(tmp_path / "one"), losses(tmp_path / "two"))
+        assert not np.allclose(losses(tmp_path / "one"), losses(tmp_path / "other"))
+
+    def test_parts_of_a_batch_are_the_batch(self, tmp_path, data):
+        for name, accumulate in (("whole", 1), ("parts", 2)):
+            values = {"batch": 4, "iterations": 3, "accumulate": accumulate, "clip_gradient": 1.0}
+            run(a_recipe(tmp_path, stage(**values)), tmp_path / name, data)
+        assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
+
+    def test_a_cache_changes_little(self, tmp_path, data):
+        for name, cache in (("live", False), ("kept", True)):
+            run(a_recipe(tmp_path, stage(distinct=4, cache=cache, iterations=4)), tmp_path / name, data)
+        assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "live"), rel=5e-3)
+
+    def test_a_clipped_gradient(self, tmp_path, data):
+        optimiser = {"name": "sgd", "rate": 1.0, "momentum": 0.0}
+        recipe = a_recipe(tmp_path, stage(iterations=1, clip_gradient=1e-3, optimiser=optimiser))
+        run(recipe, tmp_path / "out", data)
+        torch.manual_seed(recipe.seed)
+        before = configuration("frtm-lite", TINY).build().state_dict()
+        last = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["method"]
+        moved = sum(float(((last[name] - before[name]).float() ** 2).sum()) for name in last) ** 0.5
+        assert history(tmp_path / "out")[0]["gradient"] > 1e-3
+        assert moved == pytest.approx(1e-3, rel=1e-2)
+
+    def test_what_is_not_finite_stops_it(self, tmp_path, data):
+        optimiser = {"name": "sgd", "rate": 1e30}
+        recipe = a_recipe(tmp_path, stage(optimiser=optimiser))
+        with pytest.raises(InputError, match="the loss or its gradient is not finite in step"):
+            run(recipe, tmp_path / "out", data)
+        assert history(tmp_path / "out")  # the steps before are told
+
+    def test_a_stage_trains_what_it_says(self, tmp_path, data):
+        """The first stage trains the backbone, with batch norm frozen; the second does not."""
+        whole = stage(iterations=2, optimiser={"rate": 1e-3, "groups": {"backbone": 0.1}})
+        seen = []
+
+        def watch(items, total, what):
+            for item in items:
+                yield item
+                seen.append({k: v.clone() for k, v in training_of[0].method.state_dict().items()})
+
+        training_of: list[training.Training] = []
+        built = training.Training.__init__
+
+        def keep(self, *arguments):
+            built(self, *arguments)
+            training_of.append(self)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training.Training, "__init__", keep)
+            run(a_recipe(tmp_path, whole, stage(iterations=2)), tmp_path / "out", data, progress=watch)
+        changed = [
+            {name for name in after if not torch.equal(after[name], before[name])} for before, after in pairwise(seen)
+        ]
+        assert any(name.startswith("backbone.") for name in changed[0])
+        assert not any("running" in name for name in changed[0])
+        assert any(name.startswith("network.") for name in changed[2])
+        assert not any(name.startswith("backbone.") for name in changed[2])
+
+    def test_no_graph_is_kept(self, tmp_path, data):
+        counts = []
+
+        def watch(items, total, what):
+            for item in items:
+                yield item
+                gc.collect()
+                counts.append(sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()))
+
+        run(a_recipe(tmp_path, stage(iterations=4), picture_every=1), tmp_path / "out", data, progress=watch)
+        assert counts[-1] <= counts[1]
+
+
+class TestWhatIsWritten:
+    def test_weights_that_run(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(), validation=VALIDATION, average=0.5, note="of moving shapes")
+        trained = run(recipe, tmp_path / "out", data)
+        assert trained.best == tmp_path / "out" / "best.safetensors"
+        lines = history(tmp_path / "out")
+        scores = [line["J&F"] for line in lines if "J&F" in line]
+        assert [line["step"] for line in lines if "J&F" in line] == [3, 6]
+        assert trained.scores["dev J&F"] == pytest.approx(100 * max(scores), abs=0.01)
+        for name in ("best", "last"):
+            card = check(tmp_path / "out" / f"{name}.safetensors")
+            assert card.method == "frtm-lite"
+            assert card.architecture["width"] == TINY["width"]
+            assert card.data == ["davis2017 davis fit"]
+            assert "minimum_pixels: 20" in card.recipe["text"]
+            assert card.notes == "of moving shapes"
+        assert card_of(trained.best).scores == trained.scores
+
+        method = onemask.methods.load("frtm-lite", weights=trained.best, **TINY)
+        running = configuration("frtm-lite", TINY).build(pretrained=False)
+        again = Validator(ValidationConfig(**VALIDATION), data, running)(method)
+        assert again.J_and_F == pytest.approx(max(scores), abs=0.01)
+        settings = Settings("frtm-lite", TINY, trained.best, size=64, device="cpu")
+        evaluation = evaluate(data / "davis", tmp_path / "evaluated", settings, split="dev")
+        assert evaluation.scores.J_and_F == pytest.approx(max(scores), abs=0.01)
+
+    def test_the_best_are_kept(self, tmp_path, data, monkeypatch):
+        given = iter([0.3, 0.9, 0.5])
+        monkeypatch.setattr(Validator, "scores", lambda self, *_: np.full((1, 2), next(given)))
+        kept = {}
+        save = training.RunFolder.save
+
+        def note(self, name, method, *arguments):
+            kept.setdefault(name, []).append({k: v.clone() for k, v in method.state_dict().items()})
+            save(self, name, method, *arguments)
+
+        monkeypatch.setattr(training.RunFolder, "save", note)
+        recipe = a_recipe(tmp_path, stage(iterations=6), validation={**VALIDATION, "every": 2})
+        trained = run(recipe, tmp_path / "out", data)
+        assert trained.scores == {"dev J&F": 90.0, "dev J": 90.0, "dev F": 90.0}
+        assert len(kept["best"]) == 2
+        best, last = state(trained.best), state(tmp_path / "out" / "last.safetensors")
+        assert torch.allclose(best["network.head.0.weight"], kept["best"][1]["network.head.0.weight"], atol=1e-3)
+        assert not torch.equal(best["network.head.0.weight"], last["network.head.0.weight"])
+
+    def test_without_validation_the_last_are_the_best(self, tmp_path, data):
+        run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
+        best, last = ((tmp_path / "out" / f"{name}.safetensors").read_bytes() for name in ("best", "last"))
+        assert best == last
+
+    def test_the_moving_average_is_what_is_kept(self, tmp_path, data):
+        run(a_recipe(tmp_path, stage(iterations=2), average=0.75), tmp_path / "out", data)
+        at_step = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+        run(a_recipe(tmp_path, stage(iterations=2)), tmp_path / "plain", data)
+        name = "network.head.0.weight"
+        # After the first step the average is the weights; the second moves it by a quarter of the way.
+        assert not torch.allclose(at_step["average"][f"module.{name}"], at_step["method"][name])
+        last = state(tmp_path / "out" / "last.safetensors")[name]
+        assert torch.allclose(last, at_step["average"][f"module.{name}"], atol=1e-3 * last.abs().max())
+        assert torch.equal(at_step["method"][name], torch.load(tmp_path / "plain/checkpoint.pt")["method"][name])
+
+    def test_nothing_beside_its_folder(self, tmp_path, data):
+        before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+        recipe = a_recipe(tmp_path, stage(iterations=1, distinct=2, cache=True), validation=VALIDATION)
+        run(recipe, tmp_path / "out", data, cache=tmp_path / "cache")
+        assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
+        assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml", "out", "cache"}
+        written = {"recipe.yaml", "history.jsonl", "log", "checkpoint.pt"}
+        weights = {f"{name}.{suffix}" for name in ("best", "last") for suffix in ("safetensors", "json")}
+        assert {path.name for path in (tmp_path / "out").iterdir()} == written | weights
+        assert read_recipe(tmp_path / "out" / "recipe.yaml") == recipe
+
+    def test_tensorboard(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(iterations=4), picture_every=2, validation=VALIDATION)
+        run(recipe, tmp_path / "out", data)
+        board = EventAccumulator(str(tmp_path / "out" / "log"))
+        board.Reload()
+        assert [event.value for event in board.Scalars("train/loss")] == pytest.approx(losses(tmp_path / "out"))
+        assert all(0 <= event.value <= 1 for event in board.Scalars("time/waiting"))
+        assert [event.step for event in board.Scalars("validation/J&F")] == [3, 4]
+        assert [event.step for event in board.Images("clips")] == [2, 4]
+
+    def test_validation_runs_the_method_with_options_of_its_own(self, tmp_path, data, make_frtm):
+        method, running = make_frtm().train(), make_frtm(seed=1, memory=5)
+        modes = [module.training for module in method.modules()]
+        one = Validator(ValidationConfig(**VALIDATION), data, running)(method)
+        assert [module.training for module in method.modules()] == modes
+        assert all(torch.equal(tensor, running.state_dict()[name]) for name, tensor in method.state_dict().items())
+        assert one == Validator(ValidationConfig(**VALIDATION), data, make_frtm(memory=5))(method)
+        with pytest.raises(InputError, match="make another network"):
+            a_recipe(tmp_path, validation={**VALIDATION, "options": {"width": 16}})
+
+
+STAGES = (stage(iterations=3, losses={"bootstrapped_cross_entropy": 1}), stage(name="second", iterations=3))
+VALUES = {"average": 0.9, "checkpoint_every": 2, "validation": VALIDATION}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run(a_recipe(folder, *STAGES, **VALUES), folder / "out", data)
+    return folder / "out"
+
+
+class TestGoingOn:
+    def the_same(self, out: Path, uninterrupted: Path) -> None:
+        assert losses(out) == pytest.approx(losses(uninterrupted), abs=1e-6)
+        scores = [[line["J&F"] for line in history(each) if "J&F" in line] for each in (out, uninterrupted)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+        for name in ("best", "last"):
+            one, other = state(out / f"{name}.safetensors"), state(uninterrupted / f"{name}.safetensors")
+            assert all(torch.allclose(one[key], other[key], atol=1e-6) for key in other)
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            1,  # before the first checkpoint
+            3,  # a step after one
+            6,  # in the second stage
+        ],
+    )
+    def test_killed(self, tmp_path, data, uninterrupted, step):
+        path = write_recipe(tmp_path, *STAGES, **VALUES)
+        killed_in(step, read_recipe(path, ["workers=1"]), tmp_path / "out", data)
+        run(read_recipe(path), tmp_path / "out", data, resume=True)
+        self.the_same(tmp_path / "out", uninterrupted)
+
+    @pytest.mark.parametrize("step", [1, 3])  # within a stage, and with its last step
+    def test_interrupted(self, tmp_path, data, uninterrupted, step):
+        recipe = a_recipe(tmp_path, *STAGES, **VALUES)
+
+        def press(items, total, what):
+            for number, item in enumerate(items, 1):
+                if what == "main" and number == step:
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield item
+
+        with pytest.raises(Interrupted, match=r"stopped after .*main; --resume goes on"):
+            run(recipe, tmp_path / "out", data, progress=press)
+        assert len(losses(tmp_path / "out")) == step
+        run(recipe, tmp_path / "out", data, resume=True)
+        self.the_same(tmp_path / "out", uninterrupted)
+
+    def test_interrupted_while_features_are_kept(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(distinct=4, cache=True, iterations=2))
+
+        def press(items, total, what):
+            for item in items:
+                yield item
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(Interrupted, match="stopped while features were kept"):
+            run(recipe, tmp_path / "out", data, progress=press)
+        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cache").rglob("*.safetensors")}
+        assert 1 <= len(kept) < 4
+        run(recipe, tmp_path / "out", data, resume=True)
+        assert all(path.stat().st_mtime_ns == made for path, made in kept.items())
+        assert len(losses(tmp_path / "out")) == 2
+
+    def test_what_is_finished_is_left_alone(self, tmp_path, data, caplog):
+        recipe = a_recipe(tmp_path, stage(iterations=2), validation=VALIDATION)
+        first = run(recipe, tmp_path / "out", data)
+        before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.*")}
+        with caplog.at_level(logging.INFO):
+            second = run(recipe, tmp_path / "out", data, resume=True)
+        assert second == first
+        assert "is trained already" in caplog.text
+        assert {path: path.read_bytes() for path in (tmp_path / "out").glob("*.*")} == before
+
+    def test_lines_that_were_written_too_early_or_by_half(self, tmp_path, data, uninterrupted):
+        path = write_recipe(tmp_path, *STAGES, **VALUES)
+        recipe = read_recipe(path)
+        killed_in(3, recipe, tmp_path / "out", data)
+        with (tmp_path / "out" / "history.jsonl").open("a") as file:
+            file.write(json.dumps({"step": 3, "loss": 5.0}) + '\n{"step": 4, "lo')
+        run(recipe, tmp_path / "out", data, resume=True)
+        self.the_same(tmp_path / "out", uninterrupted)
+
+    def test_a_damaged_checkpoint(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(iterations=1))
+        run(recipe, tmp_path / "out", data)
+        (tmp_path / "out" / "checkpoint.pt").write_bytes(b"not one")
+        with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read"):
+            run(recipe, tmp_path / "out", data, resume=True)
+
+
+class TestRefusals:
+    def test_a_folder_that_holds_something(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(iterations=1))
+        run(recipe, tmp_path / "out", data)
+        (tmp_path / "out" / "best.safetensors").write_bytes(b"of before")
+        with pytest.raises(OutputError, match="exists already"):
+            run(recipe, tmp_path / "out", data)
+        run(recipe, tmp_path / "out", data, overwrite=True)
+        assert len(losses(tmp_path / "out")) == 1
+        check(tmp_path / "out" / "best.safetensors")
+
+    def test_nothing_to_go_on_with(self, tmp_path, data):
+        with pytest.raises(InputError, match="holds no training to go on with"):
+            run(a_recipe(tmp_path), tmp_path / "out", data, resume=True)
+        assert not (tmp_path / "out").exists()
+
+    def test_another_recipe(self, tmp_path, data):
+        run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
+        with pytest.raises(InputError, match=r"was started with batch 2 \(now 4\), seed 3 \(now 5\)"):
+            run(a_recipe(tmp_path, stage(iterations=1, batch=4), seed=5), tmp_path / "out", data, resume=True)
+
+    @pytest.mark.parametrize(
+        ("values", "told"),
+        [
+            ({"losses": {"dice": 1}}, r"stages\.0\.losses: 'dice' is not known; there are: cross_entropy"),
+            ({"size": [64, 90]}, r"stages\.0\.size must be multiples of the method's stride 32, got \[64, 90\]"),
+            ({"optimiser": {"groups": {"hed": 1}}}, r"stages\.0: optimiser\.groups: no parameter's name begins with"),
+            ({"cache": True, "distinct": 2, "optimiser": {"groups": {"backbone": 1}}}, "trains the backbone"),
+            ({"data": [{"kind": "stills", "root": "nowhere"}]}, "nowhere is no folder"),
+        ],
+    )
+    def test_before_anything_is_written(self, tmp_path, data, values, told):
+        with pytest.raises(InputError, match=told):
+            run(a_recipe(tmp_path, stage(**values)), tmp_path / "out", data)
+        assert not (tmp_path / "out").exists()
+
+    def test_weights_to_begin_with(self, tmp_path, data):
+        run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
+        weights = str(tmp_path / "out" / "last.safetensors")
+        rate = {"rate": 1e-12}
+        recipe = a_recipe(tmp_path, stage(iterations=1, optimiser=rate), weights=weights)
+        run(recipe, tmp_path / "further", data)
+        name = "network.head.0.weight"
+        assert torch.allclose(state(tmp_path / "further" / "last.safetensors")[name], state(Path(weights))[name])
+        with pytest.raises(InputError, match="are for width=8, but the options say width=16"):
+            run(a_recipe(tmp_path, weights=weights, options={**TINY, "width": 16}), tmp_path / "other", data)
+
+    def test_a_validation_without_a_frame_to_score(self, data, make_frtm, make_clip, tmp_path):
+        with pytest.raises(InputError, match="has no sequence nobody"):
+            Validator(ValidationConfig(**VALIDATION, sequences=["nobody"]), data, make_frtm())
+        write_davis(tmp_path / "davis", make_clip, frames=2)
+        with pytest.raises(InputError, match="annotated frames between the first and the last; shape2 has none"):
+            Validator(ValidationConfig(**VALIDATION), tmp_path, make_frtm())
+
+    @pytest.mark.parametrize("hardware", [Hardware("abacus"), Hardware("cpu", 0)])
+    def test_hardware_that_is_not_there(self, hardware):
+        with pytest.raises(InputError, match="cannot be had here"):
+            hardware.fabric("float32")
+
+
+class TestProcesses:
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="it would take the GPU")
+    def test_a_cpu_has_one(self):
+        fabric = Hardware().fabric("float32")
+        assert fabric.world_size == 1
+        assert fabric.device.type == "cpu"
+
+    def test_two_are_as_one(self, tmp_path, data):
+        stages = (
+            stage(batch=4, iterations=3, distinct=6, cache=True),
+            stage(name="second", batch=4, accumulate=2, iterations=2, clip_gradient=1.0),
+        )
+        path = write_recipe(tmp_path, *stages, validation=VALIDATION, average=0.9)
+        run(read_recipe(path), tmp_path / "one", data)
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        two = subprocess.run(
+            [*torchrun, str(SCRIPT), str(tmp_path / "two"), str(data), str(path)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert two.returncode == 0, two.stderr
+        assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+        scores = [[line["J&F"] for line in history(tmp_path / name) if "J&F" in line] for name in ("one", "two")]
+        assert scores[1] == pytest.approx(scores[0], abs=1e-2)
+
+    def test_refused_in_all_of_them(self, tmp_path, data):
+        """The folder is looked at by the first process alone, and the second does not wait for ever."""
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").write_text("")
+        recipe = a_recipe(tmp_path, stage(batch=4))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+
+        def act(rank: int) -> None:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+            os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            os.environ |= {"TORCHELASTIC_RUN_ID": "test", "GLOO_SOCKET_IFNAME": "lo"}
+            try:
+                run(recipe, tmp_path / "out", data)
+            except OutputError:
+                os._exit(7)
+
+        processes = [forked(partial(act, rank)) for rank in range(2)]
+        for process in processes:
+            process.join(30)
+            process.kill()
+        assert [process.exitcode for process in processes] == [7, 7]
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]

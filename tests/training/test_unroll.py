@@ -192,10 +192,7 @@ class TestWhatIsKnown:
         with_both: ClipBatch = replace(batch, pyramid=later, memory=memory)
         calls = []
         method.backbone.register_forward_hook(lambda *_: calls.append(1))
-        assert unroll.unrolled(with_both).losses["cross_entropy"].item() == pytest.approx(
-            live.losses["cross_entropy"].item()
-        )
+        expected = pytest.approx(live.losses["cross_entropy"].item())
+        assert unroll.unrolled(with_both).losses["cross_entropy"].item() == expected
         assert not calls
-        assert unroll.unrolled(with_features).losses["cross_entropy"].item() == pytest.approx(
-            live.losses["cross_entropy"].item()
-        )
+        assert unroll.unrolled(with_features).losses["cross_entropy"].item() == expected

@@ -51,7 +51,7 @@ class Entry:
 METHODS = {
     "frtm": Entry("target model learned in flight, ResNet-101, as in the paper", "onemask.methods.frtm:PAPER"),
     "frtm-fast": Entry("the same with ResNet-18 and fewer iterations", "onemask.methods.frtm:FAST"),
-    "frtm-lite": Entry("the same on the embedded EfficientNet-Lite0; needs no download", "onemask.methods.frtm:LITE"),
+    "frtm-lite": Entry("the same on EfficientNet-Lite0, with weights that ship", "onemask.methods.frtm:LITE"),
     "videomatch": Entry(
         "pixels matched with sets of features, ResNet-101, as in the paper", "onemask.methods.videomatch:PAPER"
     ),

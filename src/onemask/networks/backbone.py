@@ -75,6 +75,7 @@ class Backbone(nn.Module):
                 )
             self.network.load_state_dict({key: weights[key] for key in self.network.state_dict()})
         self.to(memory_format=torch.channels_last)  # twice as fast on a CPU, and what tensor cores want
+        self.train()  # whatever calls it first finds batch norm frozen
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch to training, all but batch norm."""

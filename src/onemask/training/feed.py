@@ -92,17 +92,20 @@ class Feed:
 
     def __iter__(self) -> Iterator[ClipBatch]:
         batches = iter(self._loader)
-        while True:
-            began = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            finally:
-                self.waited += time.perf_counter() - began
-            if isinstance(batch, OnemaskError):
-                raise batch
-            yield batch
+        try:
+            while True:
+                began = time.perf_counter()
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                finally:
+                    self.waited += time.perf_counter() - began
+                if isinstance(batch, OnemaskError):
+                    raise batch
+                yield batch
+        finally:
+            del batches  # or its workers would live as long as an error that remembers this place
 
 
 class _Guarded(Dataset[Any]):

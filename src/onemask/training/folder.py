@@ -21,7 +21,8 @@ from ..weights.card import Card
 from ..weights.store import card_path, save
 from .recipe import Recipe, read_recipe, to_yaml
 
-NOT_OF_RESULT = ("workers", "checkpoint_every", "picture_every", "note")  # these a resumed training may change
+# What a resumed training may change.
+NOT_OF_RESULT = ("workers", "checkpoint_every", "picture_every", "attribution", "licence", "note")
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class RunFolder:
         card = Card(
             method=recipe.method,
             architecture=dict(configuration(recipe.method, recipe.options).architecture),
-            data=list(dict.fromkeys(sources)),
+            data=recipe.attribution or list(dict.fromkeys(sources)),
             recipe={"name": self.path.resolve().name, "text": to_yaml(recipe)},
             commit=commit,
             date=date.today().isoformat(),
             scores=scores,
-            licence="see the data's own terms",
+            licence=recipe.licence or "see the data's own terms",
             notes=recipe.note,
         )
         save(method, self.weights(name), card)

@@ -125,7 +125,9 @@ class Recipe:
     checkpoint_every: int = 200  # iterations
     picture_every: int = 200  # iterations between pictures in the log
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    note: str = ""  # for the card: what this is, and where the data comes from
+    attribution: list[str] = field(default_factory=list)  # for the card: whose data it was; empty: the sources' names
+    licence: str = ""  # for the card: on which terms the weights may be used; empty: see the data's own
+    note: str = ""  # for the card: what else is to be known
 
 
 def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:

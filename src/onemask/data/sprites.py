@@ -1,0 +1,112 @@
+"""Sprites: things cut out of pictures, with soft edges and alpha, that can be placed over other pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .clip import VOID
+
+_EDGE_REACH = 5  # pixels of void along an object's border that go with it: there it ends, one does not know where
+_MARGIN = 6  # pixels kept round what is cut out, into which the blurred alpha runs
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A thing cut out, before it is placed."""
+
+    picture: np.ndarray  # (h, w, 4) uint8, RGBA multiplied by alpha
+    void: np.ndarray | None  # (h, w) bool
+    scale: float  # to frame pixels
+    place: tuple[float, float]  # of its middle in its own picture, in frame pixels
+    touches: tuple[bool, bool, bool, bool]  # left, top, right, bottom border of its picture: it goes on beyond
+
+
+def cut_sprite(
+    image: np.ndarray, mask: np.ndarray, void: np.ndarray | None, scale: float, rng: np.random.Generator
+) -> Sprite:
+    """Cut out what is under the mask, with the void along its border; its edge soft, and inside the mask.
+
+    image (H, W, 3) uint8, mask (H, W) bool with a pixel at least, void (H, W) bool. scale: from pixels of the image to
+    those of the frame. The sprite has no more pixels than the frame has use for.
+    """
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    touches = left == 0, top == 0, left + width == mask.shape[1], top + height == mask.shape[0]
+    rows = slice(max(0, top - _MARGIN), min(top + height + _MARGIN, mask.shape[0]))
+    columns = slice(max(0, left - _MARGIN), min(left + width + _MARGIN, mask.shape[1]))
+    place = (columns.start + columns.stop) / 2 * scale, (rows.start + rows.stop) / 2 * scale
+    image = image[rows, columns]
+    codes: np.ndarray = mask[rows, columns].astype(np.uint8)
+    if void is not None and void[rows, columns].any():
+        codes[void_beside(mask[rows, columns], void[rows, columns], _EDGE_REACH) > 0] = VOID
+    factor = _reduction(scale)
+    if factor < 1:
+        size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        codes = cv2.resize(codes, size, interpolation=cv2.INTER_NEAREST)
+    image = cv2.copyMakeBorder(image, 2, 2, 2, 2, cv2.BORDER_REPLICATE)
+    codes = cv2.copyMakeBorder(codes, 2, 2, 2, 2, cv2.BORDER_CONSTANT)
+    # Pixels along the border are mixed with what was behind: the alpha falls to a half one pixel inside of it.
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    opaque = 255 * (cv2.erode(codes, cross) > 0).astype(np.uint8)
+    sigma = max(0.6, rng.uniform(0.6, 1.1) * factor / scale)
+    alpha = cv2.GaussianBlur(opaque, (0, 0), sigma)
+    unknown = codes == VOID
+    return Sprite(_multiplied(image, alpha), unknown if unknown.any() else None, scale / factor, place, touches)
+
+
+def sprite_of_cutout(cutout: np.ndarray, scale: float) -> Sprite:
+    """Take a cut-out with alpha of its own, (h, w, 4) uint8 RGBA not multiplied by alpha; scale: to frame pixels."""
+    picture = _multiplied(cutout[..., :3], cutout[..., 3])
+    factor = _reduction(scale)
+    if factor < 1:
+        size = max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    picture = cv2.copyMakeBorder(picture, 2, 2, 2, 2, cv2.BORDER_CONSTANT)
+    return Sprite(picture, None, scale / factor, (0.0, 0.0), (False,) * 4)
+
+
+def draw_blob(size: tuple[int, ...], rng: np.random.Generator, *, smooth: bool = False) -> np.ndarray:
+    """Draw a random blob, a shape of no thing, about 0.3 short sides in radius: (h, w) bool of `size`.
+
+    smooth: an ellipse.
+    """
+    height, width = size
+    angles = np.arange(48) * (2 * np.pi / 48)
+    radius = np.ones(48)
+    for k in range(2, 6):
+        strength = 0.0 if smooth else rng.uniform(0, 0.6) / k
+        radius += strength * np.cos(k * angles + rng.uniform(0, 2 * np.pi))
+    stretch = np.exp(rng.uniform(-0.4, 0.4))
+    reach = 0.3 * min(height, width)
+    middle = rng.uniform(reach, [max(width - reach, reach + 1), max(height - reach, reach + 1)])
+    points = np.stack([stretch * np.cos(angles), np.sin(angles) / stretch], axis=1) * radius[:, None] * reach
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [np.rint(points + middle).astype(np.int32)], 1)
+    return mask > 0
+
+
+def void_beside(mask: np.ndarray, void: np.ndarray, reach: int) -> np.ndarray:
+    """Return the void pixels within `reach` pixels of a mask: its border, not a region elsewhere.
+
+    mask and void (H, W) bool -> (H, W) uint8, 0 or 1.
+    """
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
+    return ((distance <= reach) & void).astype(np.uint8)
+
+
+def opaque_side(picture: np.ndarray) -> float:
+    """Return the side, pixels, of the square that has the area of what is opaque in an RGBA picture (h, w, 4)."""
+    return float(np.sqrt(picture[..., 3].sum(dtype=np.float64) / 255))
+
+
+def _reduction(scale: float) -> float:
+    """Return the factor by which a picture is shrunk before it is remapped, lest it alias; 1 for none."""
+    return 1.0 if scale > 0.7 else 1.2 * scale
+
+
+def _multiplied(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    colours = cv2.multiply(np.ascontiguousarray(image), cv2.merge([alpha] * 3), scale=1 / 255)
+    return np.dstack([colours, alpha])
