@@ -10,7 +10,8 @@ With the segmentation network:
 perfect     the network on the grid's best scores: what refinement can do
 previous    the network on the best scores for the annotation of the frame before: whether it corrects
 taught      the target model updated with annotations: what better updates could give
-whole       as it is
+updated     updated with its own masks
+whole       as it is: fitted to the first frame only
 
     python benchmarks/frtm_parts.py DAVIS --split dev [--weights FILE]
 """
@@ -32,18 +33,6 @@ from onemask.networks.gauss_newton import label_terms, neighbours
 from onemask.session import Geometry
 from onemask.video.frames import Frame
 from onemask.video.images import ImageSequence
-
-
-class TaughtSession(Session):
-    """A session whose updates are given each frame's annotation in place of its own masks."""
-
-    def taught(self, frame: np.ndarray, annotation: np.ndarray) -> np.ndarray:
-        encoded = self.encode([frame])[0]
-        with self._computing():
-            truth = self._masks(annotation, self._objects, encoded.geometry)
-            prediction = self.method.segment(encoded.features, self._memory)
-            self._memory = self.method.update(self._memory, encoded.features, prediction, truth)
-        return prediction.logits[0, 0, : annotation.shape[0], : annotation.shape[1]].numpy() > 0
 
 
 def best_scores(annotation: torch.Tensor, stride: int = 16) -> torch.Tensor:
@@ -127,10 +116,11 @@ def main() -> None:
     parser.add_argument("--split", default="dev")
     parser.add_argument("--weights", help="of frtm-lite; those that ship, if not given")
     options = parser.parse_args()
-    alone = load("frtm-lite", target_only=True)
-    first = load("frtm-lite", target_only=True, update_every=0)
-    whole = load("frtm-lite", weights=options.weights, target_only=False)
-    names = ("grid", "taught", "alone", "first", "perfect", "previous", "taught", "whole")
+    alone = load("frtm-lite", target_only=True, update_every=8)
+    first = load("frtm-lite", target_only=True)
+    updated = load("frtm-lite", weights=options.weights, update_every=8)
+    whole = load("frtm-lite", weights=options.weights)
+    names = ("grid", "taught", "alone", "first", "perfect", "previous", "taught", "updated", "whole")
     rows = []
     print(f"{'sequence':18}", *(f"{name:>9}" for name in names))
     for sequence in DavisDataset(options.root, 2016, options.split):
@@ -142,7 +132,8 @@ def main() -> None:
             follow(first, sequence),
             refine(whole, sequence, 0),
             refine(whole, sequence, 1),
-            follow(whole, sequence, taught=True),
+            follow(updated, sequence, taught=True),
+            follow(updated, sequence),
             follow(whole, sequence),
         ]
         rows.append(row)

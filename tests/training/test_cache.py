@@ -129,7 +129,7 @@ class TestKey:
             workers=1,
             note="other",
         )
-        assert key(tmp_path, make_frtm(width=16), other) == key(tmp_path, make_frtm(), recipe)
+        assert key(tmp_path, make_frtm(width=16, update_every=2), other) == key(tmp_path, make_frtm(), recipe)
 
     def test_says_what_it_depends_on(self, tmp_path, recipe, make_frtm):
         cache = ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0])

@@ -31,7 +31,7 @@ NOT_OF_CLIPS = {
     *("name", "batch", "accumulate", "iterations", "epochs", "distinct", "cache", "update", "losses", "bootstrap"),
     *("optimiser", "schedule", "clip_gradient"),
 }  # values of a stage that its clips do not depend on
-NOT_OF_MEMORY = {"width", "fine_width"}  # options of the trained network, which no target model depends on
+NOT_OF_MEMORY = {"width", "fine_width", "update_every", "update_iterations"}  # what is kept was never updated
 
 
 class ClipCache:
@@ -120,7 +120,7 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
 
 
 def _of_memory(method: Method) -> set[str]:
-    """The options that what is kept depends on: of a memory possibly all but the trained network's size."""
+    """The options that what is kept depends on: of a memory possibly all but the network's size and the updates."""
     config: Any = getattr(method, "config", None)
     if method.memory_is_learned or config is None:
         return set()
