@@ -153,6 +153,15 @@ class TestUpdate:
         _, after = self.run(second=second, mask=box(16, 48, 8, 40), scale=2.0)
         assert number(after.foreground_usage) == [16]
 
+    def test_sparse_matching_finds_outliers_of_some_cells(self, second):
+        _, exact = self.run(second=second, mask=box(16, 48, 8, 40))
+        _, sparse = self.run(second=second, mask=box(16, 48, 8, 40), sparse=2)
+        assert number(sparse.background_usage) == [80]  # row 7, which is none of every second one
+        assert number(sparse.foreground_usage) == number(exact.foreground_usage)
+        second[6, 10:] = 1  # cell (6, 10) stands for its four, so all four outliers are found
+        _, sparse = self.run(second=second, mask=box(16, 48, 8, 40), sparse=2)
+        assert number(sparse.background_usage) == [84]
+
     def test_each_set_has_its_switch(self, second):
         _, after = self.run(second=second, mask=box(16, 48, 8, 40), background_update=False)
         assert number(after.background_usage) == [80]
@@ -211,6 +220,12 @@ class TestSwitches:
         assert with_it[60, 92] <= REMOVED
         assert without[60, 92] > 0
         assert with_it[32, 24] == without[32, 24] > 0
+
+    def test_sparse_matching_changes_nothing_where_the_object_can_be(self, scene):
+        exact, sparse = self.logits(scene), self.logits(scene, sparse=3)
+        near = exact > REMOVED
+        assert torch.equal(sparse[near], exact[near])
+        assert (sparse[~near] <= REMOVED).all()
 
     def test_k(self, scene):
         """With 40 the sixteen features of foreground are averaged all, and background's best are still all alike."""

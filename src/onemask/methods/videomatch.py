@@ -76,6 +76,7 @@ class VideoMatchConfig:
     foreground_only: bool = False  # match foreground alone (section 4.4)
     threshold: float = 0.75  # similarity that stands for background's then
     distance: float = 100.0  # d_c: of pixels from the previous mask, at most, where the short side has 480 pixels
+    sparse: int = 1  # beyond that, where masks are removed anyway, one cell of so many is matched, both ways
     confidence: float = 0.95  # c_1: of foreground that is learned
     fusion: float = 0.4  # c_2: probability from which a pixel can be an object's
     returns: bool = True  # find objects again that left; false: the paper's rule, which cannot
@@ -108,6 +109,8 @@ class VideoMatchConfig:
                     f"{name} ({places} places) must have room for the annotated frame ({first}) "
                     f"and what a frame adds ({self.added}), both 1 or more"
                 )
+        if self.sparse < 1:
+            raise InputError(f"sparse must be 1 (every cell) or more, got {self.sparse}")
         if self.finetune < 0 or min(self.finetune_samples, self.finetune_pixels) < 1 or self.finetune_rate <= 0:
             raise InputError(
                 "finetune must be 0 or more, finetune_samples and finetune_pixels 1 or more, finetune_rate above 0"
@@ -139,6 +142,7 @@ LITE = VideoMatchConfig(
     backbone="tf_efficientnet_lite0",
     strides=(8, 16),
     output_stride=0,
+    sparse=2,
     foreground=4096,
     added=128,
 )
@@ -223,7 +227,11 @@ class VideoMatch(Method):
         assert isinstance(memory, VideoMatchMemory)
         query = self._query(features, memory.projection)
         foreground, background = _sets_of(memory)
-        scores, foreground_counts, background_counts = self._scores(query, foreground, background)
+        wanted = self._matched_cells(memory)
+        if wanted is None:
+            scores, foreground_counts, background_counts = self._scores(query, foreground, background)
+        else:
+            scores, foreground_counts, background_counts = self._scores_of(query, wanted, foreground, background)
         scores = scores.unflatten(1, features.matched.shape[-2:])[:, None]
         logits = resize(scores, features.size)
         if not self.training:
@@ -289,7 +297,35 @@ class VideoMatch(Method):
             to_background, background_counts = background.similarity(query, self.config.k)
         return self.log_scale.exp() * (to_foreground - to_background), foreground_counts, background_counts
 
+    def _scores_of(
+        self, query: Tensor, wanted: Tensor, foreground: FeatureSet, background: FeatureSet
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`_scores` of the wanted (N, h, w) bool of all cells; the others take over their neighbour's."""
+        (height, width), sparse = wanted.shape[-2:], self.config.sparse
+        cells = torch.arange(height * width, device=query.device).view(height, width)
+        neighbours = cells[::sparse, ::sparse].repeat_interleave(sparse, 0).repeat_interleave(sparse, 1)
+        source = torch.where(wanted, cells, neighbours[:height, :width]).flatten(1)
+        parts = []
+        for row, chosen in enumerate(wanted.flatten(1)):
+            seen = query[row if len(query) > 1 else 0, :, chosen][None]
+            found, *counts = self._scores(seen, foreground.row(row), background.row(row))
+            parts.append((found.new_zeros(1, height * width).masked_scatter(chosen[None], found), *counts))
+        scores, *counts = (torch.cat(part) for part in zip(*parts, strict=True))
+        return scores.gather(1, source), counts[0], counts[1]
+
     # Where an object may be ------------------------------------------------------------------------------------------
+
+    def _matched_cells(self, memory: VideoMatchMemory) -> Tensor | None:
+        """Cells to match, (N, h, w) bool; None: all of them.
+
+        With `sparse`, those where the object may be, the ones next to them, and few of the others.
+        """
+        sparse = self.config.sparse
+        if self.training or sparse == 1 or not self.config.outlier_removal:
+            return None
+        wanted = F.max_pool2d(memory.reach.float(), 3, 1, 1)[:, 0] > 0
+        wanted[:, ::sparse, ::sparse] = True
+        return wanted
 
     def _radius(self, features: Features) -> float:
         """d_c in cells of the grid."""

@@ -38,6 +38,10 @@ class FeatureSet:
         usage = torch.where(valid, KEPT, EMPTY)
         return cls(F.pad(packed, (0, places - kept)), F.pad(usage, (0, places - kept), value=EMPTY))
 
+    def row(self, number: int) -> FeatureSet:
+        """The set of one row."""
+        return FeatureSet(self.features[number : number + 1], self.usage[number : number + 1])
+
     def similarity(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The soft matching layer: query (N, C, P) -> S (N, P) float32, and how often each place was used, (N, M)."""
         valid = self.usage != EMPTY
