@@ -70,7 +70,7 @@ class Parts(Session):
         encoded = self.encode([frame])[0]
         with self._computing():
             target = self._masks(annotation, Objects((1,)), encoded.geometry)[0, 0]
-            logits = self.method._refined(encoded.features, best_scores(target))
+            logits = self.method._refined(encoded.features, best_scores(target), self._memory)
         return self._mask(logits, encoded.geometry)
 
     def _mask(self, logits: torch.Tensor, geometry: Geometry) -> np.ndarray:
@@ -100,7 +100,10 @@ def refine(method: Method, sequence: Sequence, before: int) -> float:
     """Mean J of refining the best scores for the annotation of so many frames before."""
     session = Parts(method, device="cpu")
     values = []
-    for frame in list(frames_of(sequence))[1:-1]:
+    for frame in list(frames_of(sequence))[:-1]:
+        if frame.index == 0:
+            session.annotate(frame.image, sequence.annotation(0))
+            continue
         mask = session.refined(frame.image, sequence.annotation(frame.index - before))
         values.append(region_similarity(mask, sequence.annotation(frame.index) > 0))
     return float(np.mean(values))

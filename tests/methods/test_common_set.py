@@ -59,7 +59,9 @@ METHODS = {
     ),
     "frtm": Candidate(tiny_frtm),
     "frtm encoded": Candidate(lambda: tiny_frtm(target="encoded")),
-    "frtm finetuned": Candidate(  # has what was trained as "frtm"
+    # These two have what was trained as "frtm".
+    "frtm fine-tuned": Candidate(lambda: tiny_frtm(finetune_samples=3, finetune_iterations=3), trains=False),
+    "frtm fine-tuned target": Candidate(
         lambda: tiny_frtm(target="finetuned", finetune_samples=3, finetune_iterations=3), trains=False
     ),
     "videomatch": Candidate(

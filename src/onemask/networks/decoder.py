@@ -133,5 +133,10 @@ class SegmentationNetwork(nn.Module):
             x = self._level(stride)(shared[str(stride)], scores, x)
         return self.head(x)
 
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that `forward` uses, by name; the others are `prepare`'s."""
+        shared = (".encoder.project.", ".encoder.first_of_features.")
+        return {name: p for name, p in self.named_parameters() if not any(part in name for part in shared)}
+
     def _level(self, stride: int) -> Level:
         return cast(Level, self.levels[str(stride)])

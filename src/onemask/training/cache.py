@@ -31,7 +31,10 @@ NOT_OF_CLIPS = {
     *("name", "batch", "accumulate", "iterations", "epochs", "distinct", "cache", "update", "losses", "bootstrap"),
     *("optimiser", "schedule", "clip_gradient"),
 }  # values of a stage that its clips do not depend on
-NOT_OF_MEMORY = {"width", "fine_width", "update_every", "update_iterations"}  # what is kept was never updated
+NOT_OF_MEMORY = {
+    *("width", "fine_width", "update_every", "update_iterations"),
+    *("finetune_iterations", "finetune_samples", "finetune_batch", "finetune_rate"),
+}  # options that what a method without fine-tuning learns from a reference does not depend on
 
 
 class ClipCache:
