@@ -128,7 +128,7 @@ def test_jumpcut_leaves_its_figures_in_files(jumpcut, tmp_path):
     assert written["global"] == scores.figures
     assert written["groups"] == scores.groups
     assert written["asked"]["protocol"] == "jumpcut"
-    assert written["asked"]["split"] is None
+    assert written["asked"]["split"] == "all"
     bear = written["frames"]["ANIMAL/bear"]["1"]
     assert (bear["names"], bear["Error"]) == (["frame0017", "frame0033"], [0.5, 0.5])
     assert (bear["Error-Annotated"], bear["J"]) == ([0.5, 1.0], [0.6, 0.5])
@@ -271,6 +271,10 @@ def test_youtube_objects_by_hand(youtube, tmp_path):
     written = report(out)
     assert written["global"]["J-Mean"] == evaluation.scores.J.mean == pytest.approx(0.5125)
     assert written["groups"]["aeroplane"]["J-Mean"] == pytest.approx(0.775)
+    assert next(iter(written["global"])) == "J-Mean"  # the benchmark's own figure leads
+    with (out / "scores.csv").open() as file:
+        lines = {line["sequence"]: float(line["J-Mean"]) for line in csv.DictReader(file)}
+    assert lines == pytest.approx({"aeroplane/0001/001": 0.55, "aeroplane/0001/002": 1, "cat/0002/001": 0.25})
     assert (written["global_over"], written["left_out"]) == ("groups", ["cow/0019/001"])
     assert written["frames"]["cat/0002/001"]["1"] == {
         "names": ["frame0021", "frame0031"],

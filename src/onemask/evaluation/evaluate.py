@@ -66,14 +66,11 @@ def evaluate(
     Raises InputError for what does not fit, an earlier call's other settings among it, and OutputError where `out`
     holds something else.
     """
-    rules = protocol_of(protocol)
     settings, out = settings or Settings(), Path(out)
-    if sequences is not None and not sequences:
-        raise InputError("no sequence is named; name one or more of the split, or leave them out for all")
-    dataset = rules.open(root, split, sequences)
-    asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split if rules.splits else None}
-    asked |= settings.described()
-    _refuse_other(out, asked, overwrite)
+    dataset, asked = opened(
+        root, out, settings, protocol=protocol, split=split, sequences=sequences, overwrite=overwrite
+    )
+    rules = protocol_of(protocol)
     session = settings.session()
     _open(out, asked, overwrite)
     times = {s.name: _predict(rules, s, session, out, progress) for s in dataset.sequences}
@@ -85,6 +82,27 @@ def evaluate(
     scores.write_csv(out / "scores.csv")
     _write_sheets(dataset, scores, out)
     return Evaluation(scores, later)
+
+
+def opened(
+    root: str | Path,
+    out: Path,
+    settings: Settings,
+    *,
+    protocol: str,
+    split: str,
+    sequences: Sequence[str] | None,
+    overwrite: bool,
+) -> tuple[SequenceDataset, dict[str, Any]]:
+    """The dataset of an evaluation and the record of what is asked; raises as `evaluate` does, and writes nothing."""
+    rules = protocol_of(protocol)
+    if sequences is not None and not sequences:
+        raise InputError("no sequence is named; name one or more of the split, or leave them out for all")
+    dataset = rules.open(root, split, sequences)
+    asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split if rules.splits else "all"}
+    asked |= settings.described()
+    _refuse_other(out, asked, overwrite)
+    return dataset, asked
 
 
 def _refuse_other(out: Path, asked: Mapping[str, Any], overwrite: bool) -> None:

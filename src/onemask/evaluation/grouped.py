@@ -66,11 +66,13 @@ class GroupedScores(Scores):
 
     @property
     def figures(self) -> dict[str, float]:
-        """The global figures: means over videos, or over groups of the means over their videos."""
+        """The global figures, the benchmark's own first: means over videos, or over groups of the means over theirs."""
         each = [[row.figures for row in rows] for rows in self._members().values()]
         if self.over == "groups":
-            return _mean_of([_mean_of(figures) for figures in each])
-        return _mean_of([figures for group in each for figures in group])
+            means = _mean_of([_mean_of(figures) for figures in each])
+        else:
+            means = _mean_of([figures for group in each for figures in group])
+        return self._own(means) | means
 
     def to_json(self) -> dict[str, Any]:
         """All of it, for `json.dump`, with the groups' figures and what the global ones are the means of."""

@@ -112,7 +112,7 @@ class Scores:
         """Write a line for each object; the global figures are the means of its columns."""
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(("sequence", "object", *self.figures))
+        lines.writerow(("sequence", "object", *(self.rows[0].figures if self.rows else FIGURES)))
         for row in self.rows:
             lines.writerow((row.sequence, row.object_id, *row.figures.values()))
         write_bytes(path, text.getvalue().encode())
