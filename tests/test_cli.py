@@ -511,3 +511,22 @@ def test_evaluate(scene, capsys, tmp_path, refused):
     assert "no sequence bear; it has disc" in refused(*arguments, "--sequences", "bear")
     assert "so there is no split test" in refused(*arguments, "--split", "test")
     assert "is no folder; give the one that holds ImageSets" in refused("evaluate", "no/such", "--out", str(out))
+
+
+def test_evaluate_by_another_protocol(capsys, tmp_path, refused):
+    root, out = tmp_path / "JumpCut", tmp_path / "out"
+    clip = Scene.of(frames=17)
+    write_images(root / "FAST" / "disc" / "frames", clip.images)
+    for index in (0, 16):
+        write_mask(root / "FAST" / "disc" / "masks" / f"{index:05d}.png", clip.labels[index])
+    arguments = ["evaluate", str(root), "--protocol", "jumpcut", "--out", str(out), *QUICKLY]
+    assert main(arguments) == 0
+    *table, _, _ = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table] == ["sequence", "FAST/disc", "FAST", "global"]
+    assert table[0].split()[1:] == ["Error", "Error-Annotated", "J-Mean"]
+    assert sorted(path.stem for path in (out / "predictions" / "FAST" / "disc").iterdir()) == ["00000", "00016"]
+    assert main([*arguments, "--sequences", "FAST"]) == 0
+    assert "no splits, but split is 'dev'" in refused(*arguments, "--split", "dev")
+    assert "started with protocol jumpcut (now jumpcut-online)" in refused(*arguments, "--protocol", "jumpcut-online")
+    assert "in none of the ten classes" in refused(*arguments, "--protocol", "youtube-objects")
+    assert "expected [GROUP/]SEQUENCE/images" in refused("evaluate", "no", "--protocol", "jumpcut", "--out", str(out))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import __version__
 from .errors import InputError, Interrupted, OnemaskError
+from .evaluation import PROTOCOLS
 from .methods import DEFAULT
 
 if TYPE_CHECKING:
@@ -332,12 +333,22 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser(
         "evaluate",
         help="run a method over a dataset and score it",
-        description="Run a method over a dataset in DAVIS layout and score it. An interrupted call is resumed by "
-        "giving it again.",
+        description="Run a method over a dataset and score it by a benchmark's protocol. An interrupted call is "
+        "resumed by giving it again.",
     )
-    evaluate.add_argument("root", metavar="ROOT", help="folder with ImageSets, JPEGImages and Annotations")
-    evaluate.add_argument("--protocol", choices=["davis2016", "davis2017"], default="davis2016")
-    evaluate.add_argument("--split", default="val", help="ImageSets/YEAR/SPLIT.txt (default: val)")
+    evaluate.add_argument(
+        "root",
+        metavar="ROOT",
+        help="the dataset: for DAVIS the folder with ImageSets, JPEGImages and Annotations; for JumpCut "
+        "[GROUP/]SEQUENCE/ and for YouTube-Objects CLASS/data/VIDEO/shots/SHOT/, with images/ and labels/ in it",
+    )
+    evaluate.add_argument(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default="davis2016",
+        help="; ".join(f"{name}: {summary}" for name, summary in PROTOCOLS.items()) + " (default: davis2016)",
+    )
+    evaluate.add_argument("--split", default="val", help="of DAVIS: ImageSets/YEAR/SPLIT.txt (default: val)")
     evaluate.add_argument("--out", required=True, metavar="DIR", help="folder for predictions and scores")
     _add_sequences(evaluate)
     _add_method(evaluate)

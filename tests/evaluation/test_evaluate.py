@@ -9,7 +9,8 @@ from PIL import Image
 
 from onemask.data.davis import Sequence
 from onemask.errors import InputError, OutputError
-from onemask.evaluation.evaluate import evaluate, first_annotations
+from onemask.evaluation.evaluate import evaluate
+from onemask.evaluation.protocols import first_annotations
 from onemask.settings import Settings
 from onemask.video.masks import read_mask, write_mask
 from videos import QUICK, Scene, write_images
@@ -188,7 +189,10 @@ def test_a_folder_of_something_else_is_left_alone(root, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"protocol": "davis2018"}, "protocol is davis2016 or davis2017, got 'davis2018'"),
+        (
+            {"protocol": "davis2018"},
+            "protocol is davis2016 or davis2017 or jumpcut or jumpcut-online or youtube-objects, got 'davis2018'",
+        ),
         ({"split": "train"}, "so there is no split train; there are 2016/val, 2017/val"),
         ({"sequences": ["three"]}, "has no sequence three; it has one, two"),
         ({"sequences": []}, "no sequence is named"),

@@ -10,6 +10,7 @@ from onemask.errors import InputError
 from onemask.evaluation.measures import (
     Statistics,
     contour_accuracy,
+    error_rates,
     region_and_contour,
     region_similarity,
     statistics,
@@ -178,3 +179,28 @@ def test_statistics_of_nothing_are_not_a_number():
 def test_statistics_are_of_one_series():
     with pytest.raises(InputError, match=r"shape \(frames,\), but came \(2, 3\); pass one object"):
         statistics(np.zeros((2, 3)))
+
+
+# JumpCut's error ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prediction", "annotation", "expected"),
+    [
+        (square(10, 20, 4), square(10, 20, 4), (0.0, 0.0)),
+        (square(10, 20, 4), square(10, 22, 4), (1.0, 1.0)),  # 8 too many and 8 too few of 16
+        (square(10, 20, 4), square(10, 20, 2), (12 / 16, 12 / 4)),  # 12 too many
+        (square(10, 20, 2), square(10, 20, 4), (12 / 4, 12 / 16)),  # 12 too few
+        (NOTHING, NOTHING, (0.0, 0.0)),
+        (NOTHING, square(10, 20, 4), (1.0, 1.0)),  # 16 wrong pixels over none, and over 16
+        (square(10, 20, 4), NOTHING, (1.0, 1.0)),
+    ],
+)
+def test_error_rates(prediction, annotation, expected):
+    assert error_rates(prediction, annotation) == expected
+    assert error_rates(prediction.astype(np.uint8) * 7, annotation) == expected
+
+
+def test_error_rates_of_different_shapes():
+    with pytest.raises(InputError, match="should have the annotation's shape"):
+        error_rates(NOTHING[1:], NOTHING)

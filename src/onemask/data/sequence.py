@@ -23,6 +23,8 @@ _NAMED_PROBLEMS = 10
 _NAMED_FILES = 3  # of one kind of problem in one video
 _ADVICE = "Repair these files, or take these videos out"
 _EXIF_ORIENTATION = 0x0112
+_LOSSY_SUFFIXES = (".jpg", ".jpeg")
+_HALF = 128
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Sequence:
         return known[mask.labels]
 
     def _read(self, path: Path) -> MaskFile:
+        if self.one_object and path.suffix.lower() in _LOSSY_SUFFIXES:  # black and white, but for JPEG's own noise
+            return read_mask(path, threshold=_HALF)
         return read_mask(path, void="auto" if self.one_object else self.void)
 
 

@@ -1,1 +1,10 @@
 """Measures (numpy and OpenCV only), scores of folders, protocols of the benchmarks."""
+
+PROTOCOLS = {
+    "davis2016": "J and F, everything annotated as one object",
+    "davis2017": "J and F of each object",
+    "jumpcut": "error, 16 frames after each of the key frames 0, 16, ..., 96, straight from the one to the other",
+    "jumpcut-online": "the same, with the frames between seen",
+    "youtube-objects": "J by class, from the first annotated frame of a shot",
+}
+"""The protocols by name; `protocols.protocol` gives them."""

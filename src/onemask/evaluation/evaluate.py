@@ -1,9 +1,11 @@
 """A method over a dataset: predictions on disk, scores, and the time that they took. Can be interrupted and resumed.
 
 OUT/predictions/SEQUENCE/FRAME.png   label maps; a sequence's folder is there only when it is whole
-OUT/times/SEQUENCE.json              seconds for its first frame and for a later one
-OUT/sheets/SEQUENCE.png              contact sheet, each frame with its J
+OUT/times/SEQUENCE.json              seconds for its first frames (one a passage) and for the later ones
+OUT/sheets/SEQUENCE.png              contact sheet, each judged frame with what it scored
 OUT/scores.json, scores.csv          see `Scores`; the JSON with versions, device, options, times
+
+What a method is given and how it is judged is the protocol's, see `protocols`.
 """
 
 from __future__ import annotations
@@ -16,21 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..data.davis import DavisDataset
 from ..data.sequence import Sequence as VideoSequence
+from ..data.sequence import SequenceDataset
 from ..errors import InputError
 from ..files import refuse_existing, write_json
 from ..propagation import Propagation
 from ..session import Session
 from ..settings import Progress, Settings, differences, environment, silent
 from ..video.images import ImageSequence
-from ..video.masks import write_mask
+from ..video.masks import read_label_map, write_mask
 from ..video.sheet import write_contact_sheet
-from .score import Scores, score_folders
-
-PROTOCOLS = {"davis2016": 2016, "davis2017": 2017}
+from .protocols import Protocol
+from .protocols import protocol as protocol_of
+from .score import Scores
 
 
 @dataclass(frozen=True)
@@ -57,34 +57,24 @@ def evaluate(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Run a method over a dataset in DAVIS layout and score it.
+    """Run a method over a dataset in its own layout and score it.
 
-    root: the folder that holds ImageSets, JPEGImages and Annotations. protocol: "davis2016" takes every object as one,
-    "davis2017" keeps them apart. sequences: of the split; None: all. Each object is given in the first frame in which
-    it is annotated and followed forward from there.
+    root: the dataset's folder: for DAVIS the one that holds ImageSets, JPEGImages and Annotations; for others see
+    `data.jumpcut` and `data.youtube_objects`. protocol: of `evaluation.PROTOCOLS`. split: of DAVIS; the others have
+    none. sequences: of the split, or of the dataset; None: all.
     Sequences that an earlier call with the same settings finished in `out` are not run again; `overwrite` begins anew.
     Raises InputError for what does not fit, an earlier call's other settings among it, and OutputError where `out`
     holds something else.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"protocol is {' or '.join(PROTOCOLS)}, got {protocol!r}")
     settings, out = settings or Settings(), Path(out)
-    dataset = DavisDataset(root, PROTOCOLS[protocol], split)
-    if sequences is not None:
-        dataset = dataset.select(sequences)
-    if not dataset.sequences:
-        raise InputError("no sequence is named; name one or more of the split, or leave them out for all")
-    asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split} | settings.described()
-    _refuse_other(out, asked, overwrite)
+    dataset, asked = opened(
+        root, out, settings, protocol=protocol, split=split, sequences=sequences, overwrite=overwrite
+    )
+    rules = protocol_of(protocol)
     session = settings.session()
     _open(out, asked, overwrite)
-    times = {s.name: _predict(s, session, out, progress) for s in dataset.sequences}
-    scores = score_folders(
-        out / "predictions",
-        dataset.root / "Annotations" / dataset.resolution,
-        sequences=list(times),
-        single_object=dataset.year == 2016,
-    )
+    times = {s.name: _predict(rules, s, session, out, progress) for s in dataset.sequences}
+    scores = rules.score(dataset, out / "predictions")
     later = sum(t["later"] for t in times.values()) / max(1, sum(t["later_frames"] for t in times.values()))
     device = {"device": str(session.device), "precision": session.precision}
     report = {"asked": asked, "ran_on": device | environment(), "seconds_per_frame": later, "times": times}
@@ -92,6 +82,27 @@ def evaluate(
     scores.write_csv(out / "scores.csv")
     _write_sheets(dataset, scores, out)
     return Evaluation(scores, later)
+
+
+def opened(
+    root: str | Path,
+    out: Path,
+    settings: Settings,
+    *,
+    protocol: str,
+    split: str,
+    sequences: Sequence[str] | None,
+    overwrite: bool,
+) -> tuple[SequenceDataset, dict[str, Any]]:
+    """The dataset of an evaluation and the record of what is asked; raises as `evaluate` does, and writes nothing."""
+    rules = protocol_of(protocol)
+    if sequences is not None and not sequences:
+        raise InputError("no sequence is named; name one or more of the split, or leave them out for all")
+    dataset = rules.open(root, split, sequences)
+    asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split if rules.splits else "all"}
+    asked |= settings.described()
+    _refuse_other(out, asked, overwrite)
+    return dataset, asked
 
 
 def _refuse_other(out: Path, asked: Mapping[str, Any], overwrite: bool) -> None:
@@ -117,49 +128,42 @@ def _open(out: Path, asked: Mapping[str, Any], overwrite: bool) -> None:
     write_json(out / "asked.json", asked)
 
 
-def _predict(sequence: VideoSequence, session: Session, out: Path, progress: Progress) -> dict[str, float]:
+def _predict(
+    rules: Protocol, sequence: VideoSequence, session: Session, out: Path, progress: Progress
+) -> dict[str, float]:
     """Write a sequence's label maps, if they are not there already; give the seconds that they took."""
     folder, record = out / "predictions" / sequence.name, out / "times" / f"{sequence.name}.json"
     if folder.exists() and record.exists():
         return json.loads(record.read_text())
-    partial = folder.with_name(f".{sequence.name}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     for stale in (folder, partial):
         shutil.rmtree(stale, ignore_errors=True)
-    video = ImageSequence(list(sequence.frames), sequence.name)
-    fresh = Session(session.method, size=session.size, device=None, precision=session.precision)
-    propagation = Propagation(fresh, video, first_annotations(sequence), direction="forward")
-    ended = [time.perf_counter()]
-    for labelled in progress(propagation, len(sequence), sequence.name):
-        write_mask(partial / f"{labelled.name}.png", labelled.label_map)
-        ended.append(time.perf_counter())
-    times = {"first": ended[1] - ended[0], "later": ended[-1] - ended[1], "later_frames": len(ended) - 2}
+    times = {"first": 0.0, "later": 0.0, "later_frames": 0}
+    for passage in rules.passages(sequence):
+        video = ImageSequence([sequence.frames[i] for i in passage.frames], sequence.name, passage.size)
+        fresh = Session(session.method, size=session.size, device=None, precision=session.precision)
+        given = {passage.frames.index(i): label_map for i, label_map in passage.given.items()}
+        propagation = Propagation(fresh, video, given, direction="forward")
+        ended = [time.perf_counter()]
+        for labelled in progress(propagation, len(passage.frames), sequence.name):
+            path = partial / f"{labelled.name}.png"
+            if not path.exists():  # an earlier passage's prediction is not replaced by what this one is given
+                write_mask(path, labelled.label_map)
+            ended.append(time.perf_counter())
+        times["first"] += ended[1] - ended[0]
+        times["later"] += ended[-1] - ended[1]
+        times["later_frames"] += len(ended) - 2
     partial.rename(folder)
     write_json(record, times)
     return times
 
 
-def first_annotations(sequence: VideoSequence) -> dict[int, np.ndarray]:
-    """Of each object the frame in which it is annotated first, and nothing of it from any other frame."""
-    given: dict[int, np.ndarray] = {}
-    known = {0}
-    for index in range(len(sequence)):
-        label_map = sequence.annotation(index)
-        if label_map is None or not (new := set(np.unique(label_map).tolist()) - known):
-            continue
-        given[index] = np.where(np.isin(label_map, list(new)), label_map, 0).astype(label_map.dtype)
-        known |= new
-    return given
-
-
-def _write_sheets(dataset: DavisDataset, scores: Scores, out: Path) -> None:
+def _write_sheets(dataset: SequenceDataset, scores: Scores, out: Path) -> None:
     for sequence in dataset.sequences:
-        names = [frame.stem for frame in sequence.frames]
-        region: dict[str, list[float]] = {}
-        for row in scores.rows:
-            if row.sequence == sequence.name:
-                for name, value in zip(row.frames, row.region, strict=True):
-                    region.setdefault(name, []).append(value)
-        captions = [f"{name}  J {np.mean(region[name]):.2f}" if name in region else name for name in names]
-        masks = [out / "predictions" / sequence.name / f"{name}.png" for name in names]
-        video = ImageSequence(list(sequence.frames), sequence.name)
-        write_contact_sheet(out / "sheets" / f"{sequence.name}.png", video, masks, captions)
+        masks = {frame: out / "predictions" / sequence.name / f"{frame.stem}.png" for frame in sequence.frames}
+        masks = {frame: mask for frame, mask in masks.items() if mask.exists()}
+        scored = scores.captions(sequence.name)
+        captions = [f"{frame.stem}  {scored[frame.stem]}" if frame.stem in scored else frame.stem for frame in masks]
+        height, width = read_label_map(next(iter(masks.values()))).shape
+        video = ImageSequence(list(masks), sequence.name, (height, width))
+        write_contact_sheet(out / "sheets" / f"{sequence.name}.png", video, list(masks.values()), captions)

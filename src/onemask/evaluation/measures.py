@@ -1,4 +1,4 @@
-"""The measures of DAVIS: region similarity J, contour accuracy F, and their statistics over frames.
+"""The measures of DAVIS, region similarity J and contour accuracy F with their statistics over frames; and an error.
 
 J is the intersection of prediction and annotation over their union. F is the harmonic mean of the precision
 and the recall of the prediction's boundary: a boundary pixel is matched when a pixel of the other boundary
@@ -8,6 +8,8 @@ the first quarter of the sequence to the last).
 
 Sources: Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation, CVPR
 2016, section 5; Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, 2017.
+
+JumpCut's error, mislabelled pixels over the foreground, is `error_rates`.
 
 Why it is fast: beyond finding the rectangle around both masks, nothing happens outside it, and inside a
 boundary is one long integer, a bit a pixel, row after row. To move a boundary is to shift the integer, to
@@ -72,6 +74,23 @@ def region_and_contour(prediction: ArrayLike, annotation: ArrayLike, bound: floa
     union = (found | sought).bit_count()
     region = (found & sought).bit_count() / union if union else 1.0
     return region, _contour(_boundary(found, grid), _boundary(sought, grid), radius, grid.stride)
+
+
+def error_rates(prediction: ArrayLike, annotation: ArrayLike) -> tuple[float, float]:
+    """JumpCut's error: false positives and false negatives over the foreground, 0 or more, 0 is best.
+
+    `prediction` and `annotation` are (H, W), boolean, or numbers of which all but 0 are the object. First over the
+    predicted foreground, as section 4.2 of Hu et al., VideoMatch, ECCV 2018, has it; then over the annotated. Where
+    such a foreground is empty, the error is 1 if there are mislabelled pixels and 0 if there are none. Raises
+    InputError when the shapes differ.
+    """
+    predicted, annotated = _masks(prediction, annotation)
+    wrong = np.count_nonzero(predicted ^ annotated)
+    of_predicted, of_annotated = (
+        wrong / foreground if (foreground := np.count_nonzero(mask)) else float(wrong > 0)
+        for mask in (predicted, annotated)
+    )
+    return of_predicted, of_annotated
 
 
 def statistics(values: Sequence[float] | NDArray[np.floating]) -> Statistics:

@@ -62,6 +62,16 @@ class ObjectScore:
         """The row of results: `FIGURES` and their values, fractions rather than percent."""
         return _figures(self.J, self.F)
 
+    @property
+    def series(self) -> dict[str, tuple[float, ...]]:
+        """What was measured in each frame."""
+        return {"J": self.region, "F": self.contour}
+
+    @property
+    def shown(self) -> tuple[str, tuple[float, ...]]:
+        """The measure by which a frame is looked at, its name and its values."""
+        return "J", self.region
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -93,7 +103,7 @@ class Scores:
         """All of it, for `json.dump`: the global figures, every object's, and J and F of every frame."""
         frames: dict[str, dict[str, Any]] = {}
         for row in self.rows:
-            series = {"names": list(row.frames), "J": list(row.region), "F": list(row.contour)}
+            series = {"names": list(row.frames)} | {name: list(values) for name, values in row.series.items()}
             frames.setdefault(row.sequence, {})[str(row.object_id)] = series
         rows = [{"sequence": row.sequence, "object": row.object_id, **row.figures} for row in self.rows]
         return {"global": self.figures, "rows": rows, "frames": frames}
@@ -102,7 +112,7 @@ class Scores:
         """Write a line for each object; the global figures are the means of its columns."""
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(("sequence", "object", *FIGURES))
+        lines.writerow(("sequence", "object", *(self.rows[0].figures if self.rows else FIGURES)))
         for row in self.rows:
             lines.writerow((row.sequence, row.object_id, *row.figures.values()))
         write_bytes(path, text.getvalue().encode())
@@ -110,12 +120,20 @@ class Scores:
     def table(self) -> str:
         """The figures in percent as aligned text: a line for each object, then the global one."""
         lines: list[tuple[str, ...]] = [("sequence", "object", *FIGURES)]
-        lines += [(row.sequence, str(row.object_id), *_percent(row.figures)) for row in self.rows]
-        lines += [("global", "", *_percent(self.figures))]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]) for cells in lines
-        )
+        lines += [(row.sequence, str(row.object_id), *percent(row.figures)) for row in self.rows]
+        lines += [("global", "", *percent(self.figures))]
+        return aligned(lines)
+
+    def captions(self, sequence: str) -> dict[str, str]:
+        """What a sequence's scored frames came to, by the frame's name: "J 0.83", the mean over its objects."""
+        values: dict[str, list[float]] = {}
+        measure = ""
+        for row in self.rows:
+            if row.sequence == sequence:
+                measure, series = row.shown
+                for name, value in zip(row.frames, series, strict=True):
+                    values.setdefault(name, []).append(value)
+        return {name: f"{measure} {np.mean(each):.2f}" for name, each in values.items()}
 
 
 def score_folders(
@@ -380,8 +398,15 @@ def _mean(each: list[Statistics]) -> Statistics:
     return Statistics(mean, recall, decay)
 
 
-def _percent(figures: dict[str, float]) -> list[str]:
+def percent(figures: dict[str, float]) -> list[str]:
+    """Fractions as text, in percent with one decimal."""
     return [f"{100 * value:.1f}" for value in figures.values()]
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]) for cells in lines)
 
 
 def _some(names: Iterable[object], most: int = 5) -> str:

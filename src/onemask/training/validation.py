@@ -9,8 +9,8 @@ import numpy as np
 
 from ..data.davis import DavisDataset, Sequence
 from ..errors import InputError
-from ..evaluation.evaluate import first_annotations
 from ..evaluation.measures import region_and_contour
+from ..evaluation.protocols import first_annotations
 from ..methods.method import Method
 from ..propagation import Propagation
 from ..session import Session

@@ -18,13 +18,14 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 
 
 class ImageSequence(Video):
-    """Image files, one a frame, in the order given."""
+    """Image files, one a frame, in the order given. size: height and width to scale them to; None: as they are."""
 
-    def __init__(self, paths: Sequence[Path], source: str) -> None:
+    def __init__(self, paths: Sequence[Path], source: str, size: tuple[int, int] | None = None) -> None:
         self.source = source
         self._paths = list(paths)
+        self._size = size
         self._require_distinct_names()
-        height, width = read_image(self._paths[0]).shape[:2]
+        height, width = self._read(self._paths[0]).shape[:2]
         self._info = VideoInfo(width, height, len(self._paths), rate=None, has_audio=False)
 
     @property
@@ -36,7 +37,7 @@ class ImageSequence(Video):
         """Read the images start, ..., stop - 1."""
         require_first(start)
         for index, path in enumerate(self._paths[start:stop], start):
-            image = read_image(path)
+            image = self._read(path)
             require_same_size(image, self._info, f"{path} (frame {index})")
             yield Frame(index, path.stem, image, time=None)
 
@@ -46,6 +47,12 @@ class ImageSequence(Video):
 
     def _chunk_start(self, stop: int) -> int:
         return stop - 1  # any image can be read alone
+
+    def _read(self, path: Path) -> np.ndarray:
+        image = read_image(path)
+        if self._size in (None, image.shape[:2]):
+            return image
+        return cv2.resize(image, self._size[::-1], interpolation=cv2.INTER_AREA)
 
     def _require_distinct_names(self) -> None:
         name, count = Counter(path.stem for path in self._paths).most_common(1)[0]

@@ -1,0 +1,275 @@
+"""The protocols of the benchmarks: what a method is given, which frames are judged, by what, and how that is averaged.
+
+=============== ============================== ============================== =======================================
+protocol        given                          judged                         global figures
+=============== ============================== ============================== =======================================
+davis2016/2017  each object's first annotation annotated frames between that  J and F: mean over frames, then objects
+                                               and the sequence's last
+jumpcut         key frames 0, 16, ..., 96,     the frame 16 after each        error: mean over key frames, then videos
+                each on its own
+youtube-objects the first annotation with an   all annotated frames after it  J: mean over frames, shots of a class,
+                object                                                        then classes
+=============== ============================== ============================== =======================================
+
+JumpCut, as section 4.2 of Hu et al., VideoMatch, ECCV 2018, describes it. The mask goes from frame i to frame i + 16
+straight, without the frames between: the paper measures the error of a transfer over that distance, and switches its
+outlier removal off because the frames are "non-successive" (section 4.3). `jumpcut-online` shows the method the frames
+between as well, for methods that follow objects from frame to frame. Every key frame is begun anew. Table 3's "Average"
+is the mean over the 22 sequences, not over their groups: it is 8.73 for the column "OURS", whose groups have a mean of
+8.36. A key frame without an object, or whose target the video does not have, is left out.
+
+YouTube-Objects: the paper's "Average" is the mean over the classes (Table 2: the ten add up to 7.97), and its mIoU of
+a sequence the mean over frames (section 4.2). What it does with the shots of a class it does not say; the mean over
+shots, here, is what the evaluation published with OnAVOS does, which stands in the same table. From there too: an
+annotated frame in which prediction and annotation are empty counts as 1, and a shot in which nothing is left to judge
+(two have one mask only) is left out. A method sees all frames from the given one to the last annotated, at the size of
+the masks.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..data.davis import DavisDataset
+from ..data.grouped import GroupedDataset, size_problem
+from ..data.jumpcut import JumpCutDataset
+from ..data.sequence import Sequence as VideoSequence
+from ..data.sequence import SequenceDataset, refuse_problems
+from ..data.youtube_objects import YouTubeObjectsDataset
+from ..errors import InputError
+from ..video.masks import read_label_map
+from . import PROTOCOLS
+from .grouped import ErrorScore, GroupedScores
+from .measures import error_rates, region_and_contour
+from .score import ObjectScore, Scores, score_folders
+
+KEY_FRAMES = range(0, 97, 16)
+DISTANCE = 16
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Frames of a video that a method sees in this order, beginning without any memory."""
+
+    frames: Sequence[int]
+    given: Mapping[int, np.ndarray]  # frame -> label map (H, W) of what is new in it
+    size: tuple[int, int] | None = None  # height and width that the frames are scaled to; None: their own
+
+
+class Protocol(ABC):
+    """A benchmark's rules. Sequences are called as in its dataset."""
+
+    splits = False  # whether the dataset lists splits
+
+    @abstractmethod
+    def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> SequenceDataset:
+        """The sequences to judge: `names` of them, or all. Raises InputError for what cannot be judged."""
+
+    @abstractmethod
+    def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
+        """How a sequence is shown to the method. A frame's prediction is that of the first passage it is in."""
+
+    @abstractmethod
+    def score(self, dataset: SequenceDataset, predictions: Path) -> Scores:
+        """Score the label maps predictions/SEQUENCE/FRAME.png."""
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol of a name in `PROTOCOLS`. Raises InputError for another."""
+    known: dict[str, Protocol] = {
+        "davis2016": Davis(2016),
+        "davis2017": Davis(2017),
+        "jumpcut": JumpCut(),
+        "jumpcut-online": JumpCut(between=True),
+        "youtube-objects": YouTubeObjects(),
+    }
+    if name not in known:
+        raise InputError(f"protocol is {' or '.join(PROTOCOLS)}, got {name!r}")
+    return known[name]
+
+
+def first_annotations(sequence: VideoSequence) -> dict[int, np.ndarray]:
+    """Of each object the frame in which it is annotated first, and nothing of it from any other frame."""
+    given: dict[int, np.ndarray] = {}
+    known = {0}
+    for index in range(len(sequence)):
+        label_map = sequence.annotation(index)
+        if label_map is None or not (new := set(np.unique(label_map).tolist()) - known):
+            continue
+        given[index] = np.where(np.isin(label_map, list(new)), label_map, 0).astype(label_map.dtype)
+        known |= new
+    return given
+
+
+@dataclass(frozen=True)
+class Davis(Protocol):
+    """DAVIS 2016 (everything annotated is one object) or 2017."""
+
+    year: int
+    splits = True
+
+    def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> DavisDataset:
+        """The sequences of a split."""
+        dataset = DavisDataset(root, self.year, split)
+        return dataset if names is None else dataset.select(names)
+
+    def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
+        """The whole sequence, each object given where it is annotated first."""
+        yield Passage(range(len(sequence)), first_annotations(sequence))
+
+    def score(self, dataset: SequenceDataset, predictions: Path) -> Scores:
+        """J and F of each object, as the official tool has them."""
+        assert isinstance(dataset, DavisDataset)
+        return score_folders(
+            predictions,
+            dataset.root / "Annotations" / dataset.resolution,
+            sequences=[sequence.name for sequence in dataset],
+            single_object=self.year == 2016,
+        )
+
+
+class GroupedProtocol(Protocol):
+    """What JumpCut and YouTube-Objects share: videos in groups, one object, no splits."""
+
+    dataset: type[GroupedDataset]
+
+    def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> GroupedDataset:
+        """The videos of all groups, or `names` of videos and groups; `split` has to be the default."""
+        if split != "val":
+            raise InputError(f"this benchmark has no splits, but split is {split!r}; leave it out, or name sequences")
+        dataset = self.dataset(root)
+        if names is not None:
+            dataset = dataset.select(names)
+        problems = [problem for sequence in dataset if (problem := self.problem(sequence))]
+        refuse_problems(
+            f"{dataset.root}: {len(problems)} of {len(dataset)} videos cannot be judged",
+            problems,
+            f"Repair them, or name the others (expected {dataset.layout})",
+        )
+        return dataset
+
+    @abstractmethod
+    def problem(self, sequence: VideoSequence) -> str | None:
+        """Why a video cannot be judged; None where it can."""
+
+    @abstractmethod
+    def judged(self, sequence: VideoSequence) -> tuple[int, ...]:
+        """The frames whose predictions are scored."""
+
+    def measured(self, sequence: VideoSequence, predictions: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Name, prediction and annotation (H, W) of each judged frame of a video."""
+        for index in self.judged(sequence):
+            name, annotation = sequence.frames[index].stem, sequence.annotation(index)
+            assert annotation is not None
+            yield name, read_label_map(predictions / sequence.name / f"{name}.png"), annotation
+
+
+@dataclass(frozen=True)
+class JumpCut(GroupedProtocol):
+    """JumpCut with a transfer distance of 16. between: whether the method sees the frames between."""
+
+    between: bool = False
+    dataset = JumpCutDataset
+
+    def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
+        """A passage for each key frame."""
+        for key in self._keys(sequence):
+            mask = sequence.annotation(key)
+            assert mask is not None
+            step = 1 if self.between else DISTANCE
+            yield Passage(range(key, key + DISTANCE + 1, step), {key: mask})
+
+    def judged(self, sequence: VideoSequence) -> tuple[int, ...]:
+        """The targets of the key frames."""
+        return tuple(key + DISTANCE for key in self._keys(sequence))
+
+    def problem(self, sequence: VideoSequence) -> str | None:
+        """Too short, masks missing, no object in any key frame, or files of several sizes."""
+        pairs = _reached(sequence)
+        if not pairs:
+            return f"{sequence.name} has {len(sequence)} frames, but frame {DISTANCE} is the first that is judged"
+        used = sorted({index for key in pairs for index in (key, key + DISTANCE)})
+        if bare := [index for index in used if sequence.annotations[index] is None]:
+            return f"{sequence.name} has no mask of frame {bare[0]}, {sequence.frames[bare[0]].name} (counted from 0)"
+        if not self._keys(sequence):
+            return f"{sequence.name} has no object in any of its key frames {', '.join(map(str, pairs))}"
+        return size_problem(sequence, used, frames_too=True)
+
+    def score(self, dataset: SequenceDataset, predictions: Path) -> GroupedScores:
+        """The error of each video, J and F beside it."""
+        rows = []
+        for sequence in dataset:
+            names, found, truth = zip(*self.measured(sequence, predictions), strict=True)
+            region, contour = zip(*map(region_and_contour, found, truth), strict=True)
+            error, of_annotated = zip(*map(error_rates, found, truth), strict=True)
+            rows.append(ErrorScore(sequence.name, 1, names, region, contour, error, of_annotated))
+        return GroupedScores(tuple(rows), columns=("Error", "Error-Annotated", "J-Mean"), over="videos")
+
+    def _keys(self, sequence: VideoSequence) -> list[int]:
+        return [key for key in _reached(sequence) if _has_object(sequence, key)]
+
+
+@dataclass(frozen=True)
+class YouTubeObjects(GroupedProtocol):
+    """YouTube-Objects: a shot is followed from its first annotated frame to its last."""
+
+    dataset = YouTubeObjectsDataset
+
+    def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> GroupedDataset:
+        """The shots of all classes, without those in which nothing is left to judge."""
+        dataset = copy.copy(super().open(root, split, names))
+        every, dataset.sequences = dataset.sequences, tuple(s for s in dataset if self.judged(s))
+        dataset.left_out = tuple(sequence.name for sequence in every if sequence not in dataset.sequences)
+        if not dataset.sequences:
+            raise InputError(
+                f"{dataset.root}: no shot has an annotated frame after the first in which its object is, so there is "
+                f"nothing to judge; expected {dataset.layout}"
+            )
+        return dataset
+
+    def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
+        """From the first annotated frame with an object to the last annotated frame."""
+        first, *_, last = self._annotated(sequence)
+        mask = sequence.annotation(first)
+        assert mask is not None
+        yield Passage(range(first, last + 1), {first: mask}, size=(mask.shape[0], mask.shape[1]))
+
+    def judged(self, sequence: VideoSequence) -> tuple[int, ...]:
+        """All annotated frames after the one that is given."""
+        return self._annotated(sequence)[1:]
+
+    def problem(self, sequence: VideoSequence) -> str | None:
+        """Masks of several sizes."""
+        return size_problem(sequence, sequence.annotated, frames_too=False)
+
+    def score(self, dataset: SequenceDataset, predictions: Path) -> GroupedScores:
+        """J of each shot, F beside it."""
+        assert isinstance(dataset, GroupedDataset)
+        rows = []
+        for sequence in dataset:
+            names, found, truth = zip(*self.measured(sequence, predictions), strict=True)
+            region, contour = zip(*map(region_and_contour, found, truth), strict=True)
+            rows.append(ObjectScore(sequence.name, 1, names, region, contour))
+        return GroupedScores(tuple(rows), columns=("J-Mean",), over="groups", left_out=dataset.left_out)
+
+    def _annotated(self, sequence: VideoSequence) -> tuple[int, ...]:
+        """The annotated frames from the first with an object on."""
+        annotated = sequence.annotated
+        first = next((place for place, index in enumerate(annotated) if _has_object(sequence, index)), len(annotated))
+        return annotated[first:]
+
+
+def _reached(sequence: VideoSequence) -> list[int]:
+    """The key frames whose target the video has."""
+    return [key for key in KEY_FRAMES if key + DISTANCE < len(sequence)]
+
+
+def _has_object(sequence: VideoSequence, index: int) -> bool:
+    label_map = sequence.annotation(index)
+    return label_map is not None and bool(label_map.any())
