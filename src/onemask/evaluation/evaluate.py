@@ -66,16 +66,10 @@ def evaluate(
     Raises InputError for what does not fit, an earlier call's other settings among it, and OutputError where `out`
     holds something else.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"protocol is {' or '.join(PROTOCOLS)}, got {protocol!r}")
     settings, out = settings or Settings(), Path(out)
-    dataset = DavisDataset(root, PROTOCOLS[protocol], split)
-    if sequences is not None:
-        dataset = dataset.select(sequences)
-    if not dataset.sequences:
-        raise InputError("no sequence is named; name one or more of the split, or leave them out for all")
-    asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split} | settings.described()
-    _refuse_other(out, asked, overwrite)
+    dataset, asked = opened(
+        root, out, settings, protocol=protocol, split=split, sequences=sequences, overwrite=overwrite
+    )
     session = settings.session()
     _open(out, asked, overwrite)
     times = {s.name: _predict(s, session, out, progress) for s in dataset.sequences}
@@ -92,6 +86,29 @@ def evaluate(
     scores.write_csv(out / "scores.csv")
     _write_sheets(dataset, scores, out)
     return Evaluation(scores, later)
+
+
+def opened(
+    root: str | Path,
+    out: Path,
+    settings: Settings,
+    *,
+    protocol: str,
+    split: str,
+    sequences: Sequence[str] | None,
+    overwrite: bool,
+) -> tuple[DavisDataset, dict[str, Any]]:
+    """The dataset of an evaluation and the record of what is asked; raises as `evaluate` does, and writes nothing."""
+    if protocol not in PROTOCOLS:
+        raise InputError(f"protocol is {' or '.join(PROTOCOLS)}, got {protocol!r}")
+    dataset = DavisDataset(root, PROTOCOLS[protocol], split)
+    if sequences is not None:
+        dataset = dataset.select(sequences)
+    if not dataset.sequences:
+        raise InputError("no sequence is named; name one or more of the split, or leave them out for all")
+    asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split} | settings.described()
+    _refuse_other(out, asked, overwrite)
+    return dataset, asked
 
 
 def _refuse_other(out: Path, asked: Mapping[str, Any], overwrite: bool) -> None:
