@@ -96,8 +96,9 @@ def test_table_and_chart_hold_every_method(compared):
     assert float(alone["fastest"]) <= float(alone["seconds_per_frame"]) <= float(alone["slowest"])
     assert 0 < int(alone["parameters"]) < int(never["parameters"])
     assert int(never["weights_bytes"]) == find("frtm-lite").stat().st_size
-    assert (alone["ran"], alone["what"]) == (
-        "64 pixels, cpu, float32",
+    assert (alone["size"], alone["ran"], alone["what"]) == (
+        "64 pixels",
+        "cpu, float32",
         "frtm-lite target_only=true memory=8 first_samples=2",
     )
     for suffix in (".png", ".svg"):
@@ -113,12 +114,12 @@ def test_the_markdown_says_what_was_measured_and_where(compared):
     text = (compared / "comparison.md").read_text()
     head, rule, *rows = [line for line in text.splitlines() if line.startswith("|")]
     titles = [cell.strip() for cell in head.strip("|").split("|")]
-    assert titles == ["method", *FIGURES, "frames/s", "ms a frame", "by sequence", "parameters", "weights"]
+    assert titles == ["method", *FIGURES, "frames/s", "ms a frame", "ms by sequence", "parameters", "weights"]
     assert rule.count("|") == head.count("|") == rows[0].count("|")
     assert [row.split("|")[1].strip() for row in rows] == ["alone", "never"]
     assert "# davis2016 val: 2 methods, 2 sequences" in text
     assert "- `alone`: frtm-lite target_only=true" in text
-    assert "measured at 64 pixels, cpu, float32" in text
+    assert "measured with: 64 pixels, cpu, float32." in " ".join(text.split())
     assert "(comparison.svg)" in text
 
 
@@ -228,8 +229,13 @@ def test_speeds_of_different_conditions_are_marked(copied):
     scores.write_text(json.dumps(report))
     redraw(copied)
     text = (copied / "comparison.md").read_text()
-    assert "measured under conditions that differ" in text
-    assert "| 64 pixels, cuda:0, float32 |" in text
+    assert "64 pixels, several devices or precisions; only speeds on the same device compare" in " ".join(text.split())
+    assert [line.split("|")[-2].strip() for line in text.splitlines() if line.startswith("|")] == [
+        "ran",
+        "---:",
+        "cpu, float32",
+        "cuda:0, float32",
+    ]
 
 
 def test_what_cannot_be_compared_is_refused(copied):
@@ -256,7 +262,9 @@ def test_there_must_be_something_to_redraw(tmp_path):
 
 
 def test_the_headline_is_the_protocols_first_figure(tmp_path):
-    row = Row("a", "frtm", {"error": 0.1, "J-Mean": 0.7}, 0.1, 0.1, 0.1, None, None, "here", "jumps val", ("one",))
+    row = Row(
+        "a", "frtm", {"error": 0.1, "J-Mean": 0.7}, 0.1, 0.1, 0.1, None, None, "small", "here", "jumps val", ("one",)
+    )
     comparison = Comparison((row,), {})
     assert comparison.headline == "error"
     assert comparison.table().splitlines()[0].split()[:3] == ["method", "error", "J"]

@@ -17,6 +17,7 @@ import json
 import logging
 import re
 import shlex
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 
 NAME = "comparison"
 LONGEST = 80  # characters of a label
-MIXED = "under conditions that differ"
 
 
 # What is compared -----------------------------------------------------------------------------------------------------
@@ -102,7 +102,8 @@ class Row:
     slowest: float
     parameters: int | None  # of its networks, backbone included; None: the method is not known here
     weights_bytes: int | None  # of its file of weights; None: it has none but its backbone's, or they are not here
-    ran: str  # at which size, on which device, in which precision
+    size: str  # at which it worked
+    ran: str  # on which device, in which precision
     dataset: str  # the protocol and the split
     sequences: tuple[str, ...]
 
@@ -133,9 +134,9 @@ class Comparison:
         return next(iter(self.rows[0].figures))
 
     @property
-    def conditions(self) -> tuple[str, ...]:
-        """Under which sizes, devices and precisions the methods ran: one, unless speeds are of different things."""
-        return tuple(dict.fromkeys(row.ran for row in self.rows))
+    def differing(self) -> list[str]:
+        """What of "size" and "ran" is not the same for all methods, so that each needs it said."""
+        return [name for name in ("size", "ran") if len({getattr(row, name) for row in self.rows}) > 1]
 
     def table(self) -> str:
         """The table as aligned text."""
@@ -166,7 +167,7 @@ class Comparison:
             stem,
             [Point(row.label, 1 / row.seconds_per_frame, 100 * row.figures[self.headline]) for row in self.rows],
             title=f"{_plain(self.headline)} and speed, {self.rows[0].dataset}",
-            conditions=f"{_counted(len(self.rows[0].sequences), 'sequence')}, {self._common() or MIXED}",
+            conditions=f"{_counted(len(self.rows[0].sequences), 'sequence')}, {self._conditions()}",
             speed="frames a second (logarithmic)",
             accuracy=f"{_plain(self.headline)} (%)",
         )
@@ -181,7 +182,7 @@ class Comparison:
         """A line for each method; fractions and seconds rather than percent and milliseconds."""
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
-        numbers = ("seconds_per_frame", "fastest", "slowest", "parameters", "weights_bytes", "ran")
+        numbers = ("seconds_per_frame", "fastest", "slowest", "parameters", "weights_bytes", "size", "ran")
         lines.writerow(("label", "what", *self.rows[0].figures, "frames_per_second", *numbers))
         for row in self.rows:
             values = [getattr(row, name) for name in numbers]
@@ -189,9 +190,17 @@ class Comparison:
         return text.getvalue()
 
     def _titles(self) -> list[str]:
-        ran = ["ran at"] if len(self.conditions) > 1 else []
         figures = [_plain(name) for name in self.rows[0].figures]
-        return ["method", *figures, "frames/s", "ms a frame", "by sequence", "parameters", "weights", *ran]
+        return [
+            "method",
+            *figures,
+            "frames/s",
+            "ms a frame",
+            "ms by sequence",
+            "parameters",
+            "weights",
+            *self.differing,
+        ]
 
     def _cells(self, row: Row) -> list[str]:
         return [
@@ -202,24 +211,25 @@ class Comparison:
             f"{_brief(1000 * row.fastest)}-{_brief(1000 * row.slowest)}",
             "-" if row.parameters is None else f"{_brief(row.parameters / 1e6)} M",
             "-" if row.weights_bytes is None else f"{_brief(row.weights_bytes / 1e6)} MB",
-            *([row.ran] if len(self.conditions) > 1 else []),
+            *(getattr(row, name) for name in self.differing),
         ]
 
-    def _common(self) -> str | None:
-        """The conditions that hold for all, if they do."""
-        return self.conditions[0] if len(self.conditions) == 1 else None
+    def _conditions(self) -> str:
+        """What holds for all of what decides speed, and what does not."""
+        words = {"size": "several sizes", "ran": "several devices or precisions"}
+        return ", ".join(words[name] if name in self.differing else getattr(self.rows[0], name) for name in words)
 
     def _notes(self) -> str:
-        where = self._common()
-        speed = f"at {where}" if where else f"{MIXED} (the last column), so compare it only where they are the same"
-        return (
+        unlike = "; only speeds on the same device compare" if "ran" in self.differing else ""
+        notes = (
             "Figures are in percent, means over the objects of all sequences. Speed is that of all frames after a "
             "sequence's first, reading and writing files included, as `onemask evaluate` records it; it was measured "
-            f"{speed}. *By sequence* is from the fastest sequence to the slowest. Each was measured once, at the time "
-            "when it ran: whatever else the machine did then is in it, so differences of a few percent say nothing. "
-            "*Parameters* are those of the networks, the backbone included; *weights* is the size of the file that "
-            "was trained for video, of which a variant may use a part; - where there is none."
+            f"with: {self._conditions()}{unlike}. *Ms by sequence* is from the fastest sequence to the slowest. Each "
+            "method was measured once, when it ran: whatever else the machine did then is in it, so differences of a "
+            "few percent say nothing. *Parameters* are those of the networks, the backbone included; *weights* is the "
+            "size of the file that was trained for video, of which a variant may use a part; - where there is none."
         )
+        return textwrap.fill(notes, 120)
 
 
 # Running, and reading what ran ----------------------------------------------------------------------------------------
@@ -370,7 +380,6 @@ def _row(label: str, folder: Path) -> Row:
         asked, ran, times = report["asked"], report["ran_on"], report["times"]
         chosen = _configuration(asked)
         each = [time["later"] / time["later_frames"] for time in times.values() if time["later_frames"]]
-        size = "the frames' own size" if asked["size"] is None else f"{asked['size']} pixels"
         return Row(
             label=label,
             what=_what(asked),
@@ -380,7 +389,8 @@ def _row(label: str, folder: Path) -> Row:
             slowest=max(each),
             parameters=None if chosen is None else _parameters(chosen),
             weights_bytes=None if chosen is None else _weights_bytes(asked, chosen),
-            ran=f"{size}, {ran['device']}, {ran['precision']}",
+            size="own size" if asked["size"] is None else f"{asked['size']} pixels",
+            ran=f"{ran['device']}, {ran['precision']}",
             dataset=f"{asked['protocol']} {asked['split']}",
             sequences=tuple(times),
         )
