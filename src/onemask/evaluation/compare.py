@@ -76,7 +76,7 @@ class Contender:
         if not name or "=" in name:
             raise InputError(f"a variant is '[LABEL:] METHOD [NAME=VALUE ...]', got {text!r}, which names no method")
         options = parse_assignments(assignments)
-        own: dict[str, Any] = {name: options.pop(name) for name in ("weights", "size", "precision") if name in options}
+        own: dict[str, Any] = {key: options.pop(key) for key in ("weights", "size", "precision") if key in options}
         if "size" in own:
             if not re.fullmatch(r"[0-9]+", own["size"]):
                 raise InputError(f"{text!r}: size is a whole number of pixels, got {own['size']!r}")
