@@ -291,12 +291,14 @@ def test_help_does_not_wait_for_torch():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 0
-    assert all(command in answer.stdout for command in ("run", "demo", "score", "evaluate", "methods", "weights"))
+    assert all(
+        command in answer.stdout for command in ("run", "demo", "score", "evaluate", "compare", "methods", "weights")
+    )
     assert answer.stderr == "[]\n"
 
 
 def test_every_command_explains_itself(capsys):
-    for command in ("run", "demo", "score", "evaluate", "methods", "weights"):
+    for command in ("run", "demo", "score", "evaluate", "compare", "methods", "weights"):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0

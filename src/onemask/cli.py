@@ -131,6 +131,40 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"predictions, scores and contact sheets are in {options.out}")
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from .evaluation.compare import Contender, compare, redraw
+    from .settings import Settings
+
+    named = [*options.methods, *options.variant]
+    if options.redraw:
+        if options.root or named:
+            raise InputError("--redraw takes what is in --out; leave out ROOT, --methods and --variant")
+        comparison = redraw(options.out)
+    else:
+        if not options.root or not named:
+            raise InputError("a comparison needs ROOT and --methods or --variant; only --redraw does without")
+        shared = Settings(size=options.size or None, device=options.device, precision=options.precision)
+        contenders = [Contender(name, replace(shared, method=name)) for name in options.methods]
+        comparison = compare(
+            options.root,
+            options.out,
+            contenders + [Contender.parse(text, shared) for text in options.variant],
+            protocol=options.protocol,
+            split=options.split,
+            sequences=options.sequences,
+            overwrite=options.overwrite,
+            progress=show,
+            say=partial(print, flush=True),
+        )
+    print(comparison.table())
+    print(f"table and chart are in {options.out}: comparison.md, .csv, .json, .png, .svg")
+    for label, message in comparison.failures.items():
+        print(f"onemask: {label} is not in the table: {message}", file=sys.stderr)
+    return FAILED if comparison.failures else OK
+
+
 def _train(options: argparse.Namespace) -> None:
     try:
         from .training.preview import preview
@@ -355,6 +389,38 @@ def _parser() -> argparse.ArgumentParser:
     _add_overwrite(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
+    compare = commands.add_parser(
+        "compare",
+        help="evaluate several methods: one table, and the speed-accuracy chart",
+        description="Evaluate several methods on a dataset as `evaluate` does, and write one table (Markdown, CSV, "
+        "JSON) and the speed-accuracy chart (PNG, SVG; needs the extra `plot`). What is finished already is reused; an "
+        "interrupted call is resumed by giving it again. A method that fails is left out, and the exit code is 2.",
+    )
+    compare.add_argument("root", nargs="?", metavar="ROOT", help="the dataset's folder, as evaluate takes it")
+    compare.add_argument("--methods", type=_names, default=[], metavar="A,B", help="see `onemask methods`")
+    compare.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="'[LABEL:] METHOD [NAME=VALUE ...]': a method with options, weights=FILE, size=N or precision=P of its "
+        "own, and what it is called in table and chart; may be repeated",
+    )
+    compare.add_argument(
+        "--protocol", choices=list(PROTOCOLS), default="davis2016", help="as evaluate takes it (default: davis2016)"
+    )
+    compare.add_argument("--split", default="val", help="as evaluate takes it (default: val)")
+    compare.add_argument(
+        "--out", default="comparison", metavar="DIR", help="folder for evaluations, table, chart (default: comparison)"
+    )
+    compare.add_argument(
+        "--redraw", action="store_true", help="only write table and chart anew, of all that is finished in --out"
+    )
+    _add_sequences(compare)
+    _add_running(compare.add_argument_group("how all methods run"))
+    _add_overwrite(compare)
+    compare.set_defaults(command=_compare)
+
     train = commands.add_parser(
         "train",
         help="train a method from a recipe",
@@ -404,6 +470,10 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         help="set an option of the method, see `onemask methods METHOD`; may be repeated",
     )
     group.add_argument("--weights", metavar="FILE", help="safetensors file with the method's weights")
+    _add_running(group)
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--size", type=int, default=480, metavar="N", help="short side to work at, 0: the frames' own (default: 480)"
     )

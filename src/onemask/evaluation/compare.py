@@ -1,0 +1,462 @@
+"""Several methods over a dataset: an evaluation of each, one table, and the speed-accuracy chart.
+
+OUT/methods.json                      the label and the folder of each method that was ever asked for, in order
+OUT/evaluations/FOLDER/               what `evaluate` writes for one method; resumed, and reused once it is finished
+OUT/comparison.md, .csv, .json        the table: for reading (with the chart), as numbers, as numbers with failures
+OUT/comparison.png, .svg              the chart
+
+Table and chart are made of the evaluations' files alone, so they can be made anew without running anything (`redraw`),
+also with evaluations that were made elsewhere and copied into OUT/evaluations.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import re
+import shlex
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .. import __version__
+from ..errors import InputError, Interrupted, OnemaskError
+from ..files import refuse_existing, write_bytes, write_json
+from ..methods import Configuration, configuration, weights_for
+from ..methods.options import parse_assignments
+from ..settings import Progress, Settings, silent
+from ..weights.card import as_typed
+from .chart import Point, check_installed, write_chart
+from .evaluate import evaluate, opened
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+NAME = "comparison"
+LONGEST = 80  # characters of a label
+
+
+# What is compared -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method with its options, by a label of the user's."""
+
+    label: str
+    settings: Settings
+
+    def __post_init__(self):
+        """Refuse a label that cannot name a folder and a point."""
+        if not self.folder or len(self.label) > LONGEST or not self.label.isprintable():
+            raise InputError(
+                f"a label has letters or digits and {LONGEST} characters at most, got {self.label!r}; give another: "
+                "'LABEL: METHOD NAME=VALUE'"
+            )
+
+    @classmethod
+    def parse(cls, text: str, shared: Settings) -> Contender:
+        """A method as people type it: `[LABEL:] METHOD [NAME=VALUE ...]`, quoted as in a shell.
+
+        NAME: an option of the method, or weights, size or precision, which otherwise are those of `shared`. Without a
+        label the text is the label. Raises InputError for what cannot be read.
+        """
+        label, colon, rest = text.partition(":")
+        labelled = bool(colon) and "=" not in label  # else the colon belongs to a value
+        try:
+            name, *assignments = shlex.split(rest if labelled else text) or [""]
+        except ValueError as error:
+            raise InputError(f"{text!r} cannot be read: {error}") from error
+        if not name or "=" in name:
+            raise InputError(f"a variant is '[LABEL:] METHOD [NAME=VALUE ...]', got {text!r}, which names no method")
+        options = parse_assignments(assignments)
+        own: dict[str, Any] = {key: options.pop(key) for key in ("weights", "size", "precision") if key in options}
+        if "size" in own:
+            if not re.fullmatch(r"[0-9]+", own["size"]):
+                raise InputError(f"{text!r}: size is a whole number of pixels, got {own['size']!r}")
+            own["size"] = int(own["size"]) or None
+        settings = replace(shared, method=name, options=options, **own)
+        return cls(label.strip() if labelled else " ".join(text.split()), settings)
+
+    @property
+    def folder(self) -> str:
+        """The label as the name of a folder."""
+        return re.sub(r"[^\w.=+,-]+", "-", self.label).strip("-.")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one method's evaluation says, read from its folder."""
+
+    label: str
+    what: str  # the method and the options that are not its defaults
+    figures: Mapping[str, float]  # of the protocol, the headline first; fractions
+    seconds_per_frame: float  # after a sequence's first, reading and writing files included
+    fastest: float  # the same of one sequence
+    slowest: float
+    parameters: int | None  # of its networks, backbone included; None: the method is not known here
+    weights_bytes: int | None  # of its file of weights; None: it has none but its backbone's, or they are not here
+    size: str  # at which it worked
+    ran: str  # on which device, in which precision
+    dataset: str  # the protocol and the split
+    sequences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The methods whose evaluation is finished, in order, and why others are not among them."""
+
+    rows: tuple[Row, ...]
+    failures: Mapping[str, str]  # label: what went wrong
+
+    def __post_init__(self):
+        """Refuse what cannot be compared."""
+        first = self.rows[0]
+        for row in self.rows[1:]:
+            differ = set(first.sequences) ^ set(row.sequences)
+            if first.dataset != row.dataset or list(first.figures) != list(row.figures):
+                problem = f"{first.label} was evaluated on {first.dataset}, {row.label} on {row.dataset}"
+            elif differ:
+                problem = f"only one of {first.label} and {row.label} was evaluated on {', '.join(sorted(differ))}"
+            else:
+                continue
+            raise InputError(f"{problem}, so they cannot be compared; evaluate both alike, or take one's folder away")
+
+    @property
+    def headline(self) -> str:
+        """The name of the figure by which methods are ranked: the first of the protocol's."""
+        return next(iter(self.rows[0].figures))
+
+    @property
+    def differing(self) -> list[str]:
+        """What of "size" and "ran" is not the same for all methods, so that each needs it said."""
+        return [name for name in ("size", "ran") if len({getattr(row, name) for row in self.rows}) > 1]
+
+    def table(self) -> str:
+        """The table as aligned text."""
+        lines = [self._titles(), *map(self._cells, self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]).rstrip() for cells in lines
+        )
+
+    def markdown(self) -> str:
+        """The table as Markdown, with what was measured and how, and the chart beside it."""
+        count = len(self.rows[0].sequences)
+        lines = [f"# {self.rows[0].dataset}: {_counted(len(self.rows), 'method')}, {_counted(count, 'sequence')}", ""]
+        titles = self._titles()
+        lines += [_line(titles), _line(["---", *["---:"] * (len(titles) - 1)])]
+        lines += [_line(self._cells(row)) for row in self.rows]
+        lines += ["", f"![{_plain(self.headline)} over frames a second]({NAME}.svg)", ""]
+        lines += [f"- `{row.label}`: {row.what}" for row in self.rows if row.what != row.label]
+        lines += [f"- `{label}` is not in the table: {message}" for label, message in self.failures.items()]
+        return "\n".join([*lines, *([""] if lines[-1] else []), self._notes(), ""])
+
+    def write(self, out: Path) -> list[Path]:
+        """Write table and chart into `out`, each file whole or not at all; gives their paths."""
+        stem = out / NAME
+        write_json(stem.with_suffix(".json"), self.to_json())
+        write_bytes(stem.with_suffix(".csv"), self._csv().encode())
+        chart = write_chart(
+            stem,
+            [Point(row.label, 1 / row.seconds_per_frame, 100 * row.figures[self.headline]) for row in self.rows],
+            title=f"{_plain(self.headline)} and speed, {self.rows[0].dataset}",
+            conditions=f"{_counted(len(self.rows[0].sequences), 'sequence')}, {self._conditions()}",
+            speed="frames a second (logarithmic)",
+            accuracy=f"{_plain(self.headline)} ({'%, less is better' if self.headline == 'Error' else '%'})",
+        )
+        write_bytes(stem.with_suffix(".md"), self.markdown().encode())
+        return [stem.with_suffix(suffix) for suffix in (".md", ".csv", ".json")] + chart
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for `json.dump`."""
+        return {"onemask": __version__, "rows": [asdict(row) for row in self.rows], "failures": dict(self.failures)}
+
+    def _csv(self) -> str:
+        """A line for each method; fractions and seconds rather than percent and milliseconds."""
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        numbers = ("seconds_per_frame", "fastest", "slowest", "parameters", "weights_bytes", "size", "ran")
+        lines.writerow(("label", "what", *self.rows[0].figures, "frames_per_second", *numbers))
+        for row in self.rows:
+            values = [getattr(row, name) for name in numbers]
+            lines.writerow((row.label, row.what, *row.figures.values(), 1 / row.seconds_per_frame, *values))
+        return text.getvalue()
+
+    def _titles(self) -> list[str]:
+        figures = [_plain(name) for name in self.rows[0].figures]
+        return [
+            "method",
+            *figures,
+            "frames/s",
+            "ms a frame",
+            "ms by sequence",
+            "parameters",
+            "weights",
+            *self.differing,
+        ]
+
+    def _cells(self, row: Row) -> list[str]:
+        return [
+            row.label,
+            *(f"{100 * value:.1f}" for value in row.figures.values()),
+            _brief(1 / row.seconds_per_frame),
+            _brief(1000 * row.seconds_per_frame),
+            f"{_brief(1000 * row.fastest)}-{_brief(1000 * row.slowest)}",
+            "-" if row.parameters is None else f"{_brief(row.parameters / 1e6)} M",
+            "-" if row.weights_bytes is None else f"{_brief(row.weights_bytes / 1e6)} MB",
+            *(getattr(row, name) for name in self.differing),
+        ]
+
+    def _conditions(self) -> str:
+        """What holds for all of what decides speed, and what does not."""
+        words = {"size": "several sizes", "ran": "several devices or precisions"}
+        return ", ".join(words[name] if name in self.differing else getattr(self.rows[0], name) for name in words)
+
+    def _notes(self) -> str:
+        unlike = "; only speeds on the same device compare" if "ran" in self.differing else ""
+        notes = (
+            "Figures are in percent, means over the objects of all sequences. Speed is that of all frames after a "
+            "sequence's first, reading and writing files included, as `onemask evaluate` records it; it was measured "
+            f"with: {self._conditions()}{unlike}. *Ms by sequence* is from the fastest sequence to the slowest. Each "
+            "method was measured once, when it ran: whatever else the machine did then is in it, so differences of a "
+            "few percent say nothing. *Parameters* are those of the networks, the backbone included; *weights* is the "
+            "size of the file that was trained for video, of which a variant may use a part; - where there is none."
+        )
+        return textwrap.fill(notes, 120)
+
+
+# Running, and reading what ran ----------------------------------------------------------------------------------------
+
+
+def compare(
+    root: str | Path,
+    out: str | Path,
+    contenders: Sequence[Contender],
+    *,
+    protocol: str = "davis2016",
+    split: str = "val",
+    sequences: Sequence[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    say: Callable[[str], object] = log.info,
+) -> Comparison:
+    """Evaluate each method, then write table and chart of all into `out`.
+
+    root, protocol, split, sequences: as `evaluate` takes them. say: is told what is begun, what is reused, what failed.
+    What finished with the same settings is not run again, what was interrupted goes on; `overwrite` begins all anew.
+    A method that fails is left out of table and chart and noted in `failures`, whatever it failed of.
+    Raises, before anything runs, InputError for what does not fit (a method that cannot be loaded, an earlier call's
+    other settings, no matplotlib) and OutputError where `out` holds something else; OnemaskError where all failed.
+    """
+    out = Path(out)
+    check_installed()
+    _refuse_alike(contenders)
+    if not (out / "methods.json").exists():
+        refuse_existing(out, overwrite)
+    known = {} if overwrite else _folders(out)
+    folders = {c.label: out / "evaluations" / c.folder for c in contenders}
+    given: dict[str, Any] = {"protocol": protocol, "split": split, "sequences": sequences, "overwrite": overwrite}
+    finished = []
+    for contender in contenders:
+        with _named(contender.label):
+            contender.settings.described()
+        dataset, _ = opened(root, folders[contender.label], contender.settings, **given)
+        names = [sequence.name for sequence in dataset.sequences]
+        if not overwrite and _is_finished(folders[contender.label], names):
+            finished.append(contender.label)
+        else:
+            with _named(contender.label):
+                contender.settings.session()  # whether it can be loaded is known before the first one runs
+
+    write_json(out / "methods.json", known | {label: folder.name for label, folder in folders.items()})
+    failures: dict[str, str] = {}
+    for number, contender in enumerate(contenders, 1):
+        label, folder = contender.label, folders[contender.label]
+        place = f"{number} of {len(contenders)}, {label}"
+        if label in finished:
+            say(f"{place}: finished before, taken from {folder}")
+            continue
+        say(f"{place}: {'goes on' if not overwrite and (folder / 'asked.json').exists() else 'begins'} in {folder}")
+        try:
+            evaluate(root, folder, contender.settings, **given, progress=_labelled(progress, label))
+        except Interrupted:
+            raise
+        except Exception as error:  # an error in one method, of any kind, must not cost the others' results
+            log.info("%s failed", label, exc_info=True)
+            failures[label] = str(error) if isinstance(error, OnemaskError) else f"{type(error).__name__}: {error}"
+            say(f"{place}: failed: {failures[label]}")
+    if len(failures) == len(contenders):
+        raise OnemaskError(f"no method could be evaluated; {_listed(failures)}")
+    rows = (_row(label, folder) for label, folder in folders.items() if label not in failures)
+    comparison = Comparison(tuple(rows), failures)
+    comparison.write(out)
+    return comparison
+
+
+def redraw(out: str | Path) -> Comparison:
+    """Write table and chart anew from all evaluations in `out`, finished ones; nothing is run.
+
+    Methods come in the order in which they were asked for, then, by name, folders that were put there by hand.
+    Raises InputError where there is none, or where they cannot be compared.
+    """
+    out = Path(out)
+    check_installed()
+    labels = {folder: label for label, folder in _folders(out).items()}
+    there = sorted(path.name for path in (out / "evaluations").glob("*") if (path / "asked.json").exists())
+    order = [folder for folder in labels if folder in there] + [folder for folder in there if folder not in labels]
+    folders = {labels.get(folder, folder): out / "evaluations" / folder for folder in order}
+    failures = {
+        label: "its evaluation is not finished"
+        for label, folder in folders.items()
+        if not (folder / "scores.json").exists()
+    }
+    if len(failures) == len(folders):
+        raise InputError(
+            f"{out / 'evaluations'} holds no finished evaluation; give the --out of an earlier comparison, or put "
+            "there what `onemask evaluate` wrote, a folder a method"
+        )
+    rows = (_row(label, folder) for label, folder in folders.items() if label not in failures)
+    comparison = Comparison(tuple(rows), failures)
+    comparison.write(out)
+    return comparison
+
+
+def _refuse_alike(contenders: Sequence[Contender]) -> None:
+    if not contenders:
+        raise InputError("no method is named; name one or more")
+    seen: dict[str, str] = {}
+    for contender in contenders:
+        key = contender.folder.casefold()
+        if key in seen:
+            raise InputError(
+                f"two methods are called alike, {seen[key]!r} and {contender.label!r}; give each a label of its own: "
+                "'LABEL: METHOD NAME=VALUE'"
+            )
+        seen[key] = contender.label
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Errors of the block say whose they are."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from error
+
+
+def _labelled(progress: Progress, label: str) -> Progress:
+    """Progress that says of which method it is."""
+
+    def shown(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
+        return progress(items, total, f"{label}: {what}")
+
+    return shown
+
+
+def _folders(out: Path) -> dict[str, str]:
+    """Label -> folder, as earlier calls wrote it down."""
+    record = out / "methods.json"
+    return _read(record) if record.exists() else {}
+
+
+def _is_finished(folder: Path, names: Sequence[str]) -> bool:
+    """Whether an evaluation was scored on exactly these sequences; that its settings are the same, `opened` sees to."""
+    scores = folder / "scores.json"
+    return scores.exists() and list(_read(scores)["times"]) == list(names)
+
+
+def _row(label: str, folder: Path) -> Row:
+    """What the evaluation in a folder says."""
+    path = folder / "scores.json"
+    report = _read(path)
+    try:
+        asked, ran, times = report["asked"], report["ran_on"], report["times"]
+        chosen = _configuration(asked)
+        each = [time["later"] / time["later_frames"] for time in times.values() if time["later_frames"]]
+        return Row(
+            label=label,
+            what=_what(asked),
+            figures=report["global"],
+            seconds_per_frame=report["seconds_per_frame"],
+            fastest=min(each),
+            slowest=max(each),
+            parameters=None if chosen is None else _parameters(chosen),
+            weights_bytes=None if chosen is None else _weights_bytes(asked, chosen),
+            size="own size" if asked["size"] is None else f"{asked['size']} pixels",
+            ran=f"{ran['device']}, {ran['precision']}",
+            dataset=f"{asked['protocol']} {asked['split']}",
+            sequences=tuple(times),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not what this version's `onemask evaluate` writes ({error!r}); evaluate again"
+        ) from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); take its folder away, or evaluate again") from error
+
+
+def _configuration(asked: Mapping[str, Any], options: bool = True) -> Configuration | None:
+    """The configuration that was evaluated, or the one that its method's name stands for; None: not known here."""
+    try:
+        return configuration(asked["method"], asked["options"] if options else None)
+    except InputError:
+        return None
+
+
+def _what(asked: Mapping[str, Any]) -> str:
+    """The method, and options and weights that are not those that its name stands for."""
+    default = _configuration(asked, options=False)
+    own = {} if default is None else json.loads(json.dumps(asdict(default)))  # type: ignore[call-overload]
+    changed = [f"{name}={as_typed(value)}" for name, value in asked["options"].items() if own.get(name) != value]
+    weights = [] if asked["weights"] is None else [f"weights={asked['weights']}"]
+    return " ".join([asked["method"], *changed, *weights])
+
+
+def _parameters(chosen: Configuration) -> int:
+    return sum(parameter.numel() for parameter in chosen.build(pretrained=False).parameters())
+
+
+def _weights_bytes(asked: Mapping[str, Any], chosen: Configuration) -> int | None:
+    try:
+        path = weights_for(asked["method"], chosen) if asked["weights"] is None else Path(asked["weights"])
+        return None if path is None else path.stat().st_size
+    except (InputError, OSError):
+        return None
+
+
+# Words ----------------------------------------------------------------------------------------------------------------
+
+
+def _plain(figure: str) -> str:
+    """A figure's name as a table's title: J-Mean is J, J-Recall stays."""
+    return figure.removesuffix("-Mean")
+
+
+def _brief(value: float) -> str:
+    """Two figures behind the point below 10, one below 100, else none."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _line(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _listed(failures: Mapping[str, str]) -> str:
+    return "; ".join(f"{label}: {message}" for label, message in failures.items())

@@ -1,0 +1,405 @@
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from onemask.cli import main
+from onemask.errors import InputError, OnemaskError, OutputError
+from onemask.evaluation import compare as module
+from onemask.evaluation.chart import Box, Point, placed, write_chart
+from onemask.evaluation.compare import Comparison, Contender, Row, compare, redraw
+from onemask.evaluation.evaluate import evaluate
+from onemask.settings import Settings
+from onemask.video.masks import write_mask
+from onemask.weights.store import find
+from videos import QUICK, Scene, write_images
+
+SHARED = Settings(size=64, device="cpu")
+QUICKLY = "memory=8 first_samples=2"
+FIGURES = ["J&F", "J", "J-Recall", "J-Decay", "F", "F-Recall", "F-Decay"]
+FILES = {f"comparison{suffix}" for suffix in (".md", ".csv", ".json", ".png", ".svg")}
+
+
+def contenders(*texts: str) -> list[Contender]:
+    return [Contender.parse(text, SHARED) for text in texts]
+
+
+ALONE, FEWER = (
+    f"alone: frtm-lite target_only=true {QUICKLY}",
+    "never: frtm-lite update_every=0 memory=9 first_samples=2",
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A dataset in DAVIS layout with two sequences."""
+    root = tmp_path_factory.mktemp("davis")
+    for name, ids in (("one", (1,)), ("two", (1, 2))):
+        scene = Scene.of(frames=4, ids=ids)
+        write_images(root / "JPEGImages" / "480p" / name, scene.images)
+        for index, label_map in enumerate(scene.labels):
+            write_mask(root / "Annotations" / "480p" / name / f"{index:05d}.png", label_map)
+    for year in (2016, 2017):
+        (root / "ImageSets" / str(year)).mkdir(parents=True)
+        (root / "ImageSets" / str(year) / "val.txt").write_text("one\ntwo\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def compared(root, tmp_path_factory) -> Path:
+    """What a comparison of two leaves; no test changes it."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    compare(root, out, contenders(ALONE, FEWER))
+    return out
+
+
+@pytest.fixture
+def copied(compared, tmp_path) -> Path:
+    shutil.copytree(compared, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def written(out: Path) -> dict[str, int]:
+    """When each file of the evaluations was written."""
+    return {str(p.relative_to(out)): p.stat().st_mtime_ns for p in (out / "evaluations").rglob("*.*") if p.is_file()}
+
+
+def failing(monkeypatch, *labels: str) -> None:
+    """Make the evaluation of these fail in a way that no one foresaw."""
+
+    def fails(root, out, *arguments, **options):
+        if out.name in labels:
+            raise RuntimeError("out of memory")
+        return evaluate(root, out, *arguments, **options)
+
+    monkeypatch.setattr(module, "evaluate", fails)
+
+
+# What it leaves ------------------------------------------------------------------------------------------------------
+
+
+def test_table_and_chart_hold_every_method(compared):
+    assert {path.name for path in compared.iterdir()} == FILES | {"methods.json", "evaluations"}
+    with (compared / "comparison.csv").open() as file:
+        alone, never = csv.DictReader(file)
+    scores = json.loads((compared / "evaluations" / "alone" / "scores.json").read_text())
+    assert (alone["label"], never["label"]) == ("alone", "never")
+    assert {name: float(alone[name]) for name in scores["global"]} == scores["global"]
+    assert float(alone["seconds_per_frame"]) == scores["seconds_per_frame"]
+    assert float(alone["frames_per_second"]) == pytest.approx(1 / scores["seconds_per_frame"])
+    assert float(alone["fastest"]) <= float(alone["seconds_per_frame"]) <= float(alone["slowest"])
+    assert 0 < int(alone["parameters"]) < int(never["parameters"])
+    assert int(never["weights_bytes"]) == find("frtm-lite").stat().st_size
+    assert (alone["size"], alone["ran"], alone["what"]) == (
+        "64 pixels",
+        "cpu, float32",
+        "frtm-lite target_only=true memory=8 first_samples=2",
+    )
+    for suffix in (".png", ".svg"):
+        assert (compared / f"comparison{suffix}").stat().st_size > 1000
+    assert Image.open(compared / "comparison.png").width > 1000
+    drawn = (compared / "comparison.svg").read_text()
+    assert all(
+        f"<!-- {text} -->" in drawn for text in ("alone", "never", "J&amp;F (%)", "frames a second (logarithmic)")
+    )
+
+
+def test_the_markdown_says_what_was_measured_and_where(compared):
+    text = (compared / "comparison.md").read_text()
+    head, rule, *rows = [line for line in text.splitlines() if line.startswith("|")]
+    titles = [cell.strip() for cell in head.strip("|").split("|")]
+    assert titles == ["method", *FIGURES, "frames/s", "ms a frame", "ms by sequence", "parameters", "weights"]
+    assert rule.count("|") == head.count("|") == rows[0].count("|")
+    assert [row.split("|")[1].strip() for row in rows] == ["alone", "never"]
+    assert "# davis2016 val: 2 methods, 2 sequences" in text
+    assert "- `alone`: frtm-lite target_only=true" in text
+    assert "measured with: 64 pixels, cpu, float32." in " ".join(text.split())
+    assert "(comparison.svg)" in text
+
+
+def test_scores_are_those_of_evaluate(root, compared, tmp_path):
+    alone = evaluate(root, tmp_path / "alone", replace(SHARED, options=QUICK | {"target_only": True}))
+    scores = json.loads((compared / "evaluations" / "alone" / "scores.json").read_text())
+    assert scores["global"] == alone.scores.figures
+
+
+def test_any_protocol_of_evaluate_is_compared(root, tmp_path):
+    comparison = compare(root, tmp_path, contenders(ALONE), protocol="davis2017", sequences=["two"])
+    assert (comparison.rows[0].dataset, comparison.rows[0].sequences) == ("davis2017 val", ("two",))
+    assert len(json.loads((tmp_path / "evaluations" / "alone" / "scores.json").read_text())["rows"]) == 2
+
+
+# Going on ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_finished_is_reused_and_said(root, copied):
+    before, said = written(copied), []
+    comparison = compare(root, copied, contenders(ALONE, FEWER), say=said.append)
+    assert written(copied) == before
+    assert [line.split(" in ")[0].split(", taken")[0] for line in said] == [
+        "1 of 2, alone: finished before",
+        "2 of 2, never: finished before",
+    ]
+    assert [row.label for row in comparison.rows] == ["alone", "never"]
+
+
+def test_only_what_is_missing_is_run(root, copied):
+    shutil.rmtree(copied / "evaluations" / "never" / "predictions" / "two")
+    (copied / "evaluations" / "never" / "scores.json").unlink()
+    before, said = written(copied), []
+    compare(root, copied, contenders(ALONE, FEWER), say=said.append)
+    after = written(copied)
+    assert said[1].startswith("2 of 2, never: goes on")
+    kept = "evaluations/never/predictions/one/00000.png"
+    assert after[kept] == before[kept]
+    assert all(after[name] == time for name, time in before.items() if "/alone/" in name)
+    assert "evaluations/never/predictions/two/00003.png" in after
+
+
+def test_overwrite_begins_anew(root, copied):
+    before = written(copied)
+    changed = contenders("alone: frtm-lite target_only=true memory=9 first_samples=2")
+    comparison = compare(root, copied, changed, overwrite=True)
+    assert all(written(copied)[name] > time for name, time in before.items() if "/alone/" in name)
+    assert [row.label for row in comparison.rows] == ["alone"]
+
+
+def test_an_interruption_is_no_failure(root, tmp_path):
+    def stop(items, total, what):
+        if what == "never: two":
+            raise KeyboardInterrupt
+        yield from items
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(root, tmp_path, contenders(ALONE, FEWER), progress=stop)
+    assert not FILES & {path.name for path in tmp_path.iterdir()}
+    said: list[str] = []
+    assert not compare(root, tmp_path, contenders(ALONE, FEWER), say=said.append).failures
+    assert ["finished before" in line for line in said] == [True, False]
+
+
+def test_one_that_fails_does_not_cost_the_others(root, tmp_path, monkeypatch, capsys):
+    failing(monkeypatch, "alone")
+    arguments = ["compare", str(root), "--out", str(tmp_path), "--size", "64", "--device", "cpu"]
+    assert main([*arguments, "--variant", ALONE, "--variant", FEWER]) == 2
+    told = capsys.readouterr()
+    assert "1 of 2, alone: failed: RuntimeError: out of memory" in told.out
+    assert told.err == "onemask: alone is not in the table: RuntimeError: out of memory\n"
+    report = json.loads((tmp_path / "comparison.json").read_text())
+    assert [row["label"] for row in report["rows"]] == ["never"]
+    assert report["failures"] == {"alone": "RuntimeError: out of memory"}
+    assert "`alone` is not in the table" in (tmp_path / "comparison.md").read_text()
+
+
+def test_where_all_fail_there_is_no_table(root, tmp_path, monkeypatch):
+    failing(monkeypatch, "alone")
+    with pytest.raises(OnemaskError, match="no method could be evaluated; alone: RuntimeError: out of memory"):
+        compare(root, tmp_path, contenders(ALONE))
+    assert not FILES & {path.name for path in tmp_path.iterdir()}
+
+
+# Drawing anew --------------------------------------------------------------------------------------------------------
+
+
+def test_redrawing_runs_nothing_and_takes_what_is_there(copied, monkeypatch, capsys):
+    monkeypatch.setattr(module, "evaluate", None)
+    before = {name: (copied / name).read_bytes() for name in FILES}
+    for name in FILES:
+        (copied / name).unlink()
+    assert main(["compare", "--redraw", "--out", str(copied)]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[:2] == ["method", "J&F"]
+    assert {name: (copied / name).read_bytes() for name in FILES} == before
+    shutil.copytree(copied / "evaluations" / "never", copied / "evaluations" / "elsewhere")
+    (copied / "evaluations" / "alone" / "scores.json").unlink()
+    comparison = redraw(copied)
+    assert [row.label for row in comparison.rows] == ["never", "elsewhere"]
+    assert comparison.failures == {"alone": "its evaluation is not finished"}
+
+
+def test_speeds_of_different_conditions_are_marked(copied):
+    scores = copied / "evaluations" / "never" / "scores.json"
+    report = json.loads(scores.read_text())
+    report["ran_on"]["device"] = "cuda:0"
+    scores.write_text(json.dumps(report))
+    redraw(copied)
+    text = (copied / "comparison.md").read_text()
+    assert "64 pixels, several devices or precisions; only speeds on the same device compare" in " ".join(text.split())
+    assert [line.split("|")[-2].strip() for line in text.splitlines() if line.startswith("|")] == [
+        "ran",
+        "---:",
+        "cpu, float32",
+        "cuda:0, float32",
+    ]
+
+
+def test_what_cannot_be_compared_is_refused(copied):
+    scores = copied / "evaluations" / "never" / "scores.json"
+    report = json.loads(scores.read_text())
+    one = report | {"times": {"one": report["times"]["one"]}}
+    scores.write_text(json.dumps(one))
+    with pytest.raises(InputError, match="only one of alone and never was evaluated on two, so they cannot be"):
+        redraw(copied)
+    scores.write_text(json.dumps(report | {"asked": report["asked"] | {"split": "train"}}))
+    with pytest.raises(InputError, match="alone was evaluated on davis2016 val, never on davis2016 train"):
+        redraw(copied)
+    scores.write_text("{}")
+    with pytest.raises(InputError, match=r"scores.json is not what this version's .* writes"):
+        redraw(copied)
+    scores.write_text("{")
+    with pytest.raises(InputError, match=r"scores.json cannot be read"):
+        redraw(copied)
+
+
+def test_there_must_be_something_to_redraw(tmp_path):
+    with pytest.raises(InputError, match="holds no finished evaluation; give the --out of an earlier comparison"):
+        redraw(tmp_path)
+
+
+def test_the_headline_is_the_protocols_first_figure(tmp_path):
+    row = Row(
+        "a", "frtm", {"error": 0.1, "J-Mean": 0.7}, 0.1, 0.1, 0.1, None, None, "small", "here", "jumps val", ("one",)
+    )
+    comparison = Comparison((row,), {})
+    assert comparison.headline == "error"
+    assert comparison.table().splitlines()[0].split()[:3] == ["method", "error", "J"]
+    comparison.write(tmp_path)
+    assert "<!-- error (%) -->" in (tmp_path / "comparison.svg").read_text()
+
+
+# Methods as people type them -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "changes"),
+    [
+        ("frtm-lite", "frtm-lite", {"method": "frtm-lite"}),
+        ("pmvos-lite  size=0", "pmvos-lite size=0", {"method": "pmvos-lite", "size": None}),
+        ("our best: frtm weights='a b:c.safetensors'", "our best", {"method": "frtm", "weights": "a b:c.safetensors"}),
+        ("frtm weights=C:x", "frtm weights=C:x", {"method": "frtm", "weights": "C:x"}),
+        (
+            "quick:frtm first_iterations=5,10 precision=bfloat16 size=240",
+            "quick",
+            {"method": "frtm", "options": {"first_iterations": "5,10"}, "precision": "bfloat16", "size": 240},
+        ),
+    ],
+)
+def test_a_variant_is_read(text, label, changes):
+    assert Contender.parse(text, SHARED) == Contender(label, replace(SHARED, **changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a label has letters or digits|which names no method"),
+        ("label:", r"a variant is '\[LABEL:\] METHOD \[NAME=VALUE ...\]', got 'label:', which names no method"),
+        ("frtm-lite:update_every=8", "which names no method"),
+        (": frtm", "a label has letters or digits and 80 characters at most, got ''"),
+        ("...: frtm", "a label has letters or digits"),
+        (f"{'x' * 81}: frtm", "80 characters at most"),
+        ("frtm update_every", "an option is given as name=value, got 'update_every'"),
+        ("frtm 'x", "cannot be read: No closing quotation"),
+        ("frtm size=big", "size is a whole number of pixels, got 'big'"),
+    ],
+)
+def test_a_variant_that_cannot_be_read(text, message):
+    with pytest.raises(InputError, match=message):
+        Contender.parse(text, SHARED)
+
+
+# Refusals, before anything runs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "message"),
+    [
+        ([], {}, "no method is named"),
+        (["frtm-lite", "a: nope"], {}, "a: method 'nope' is not known"),
+        (["frtm-lite", "a: frtm-lite memroy=3"], {}, "a: option 'memroy' is not known"),
+        (["frtm-lite", "a: frtm-lite weights=none.safetensors"], {}, "a: there is no file of weights"),
+        (["frtm-lite", "a: frtm-lite precision=half"], {}, "a: precision is auto, float32"),
+        (["frtm-lite", "a: frtm-lite size=8"], {}, "a: size is the short side in pixels, at least 16"),
+        (["a b: frtm-lite", "A-b: frtm-lite"], {}, "two methods are called alike, 'a b' and 'A-b'"),
+        (["frtm-lite"], {"protocol": "davis2018"}, "^protocol is davis2016 or davis2017, got"),
+        (["frtm-lite"], {"split": "test"}, "^.*there is no split test"),
+        (["frtm-lite"], {"sequences": ["three"]}, "^val of DAVIS 2016 has no sequence three"),
+    ],
+)
+def test_what_is_refused_leaves_no_trace(root, tmp_path, texts, options, message):
+    with pytest.raises(InputError, match=message):
+        compare(root, tmp_path / "out", contenders(*texts), **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_settings_of_a_label_are_refused_before_anything_runs(root, copied):
+    before = written(copied)
+    with pytest.raises(InputError, match=r"never holds an evaluation .* memory 9 \(now 8\)"):
+        compare(root, copied, contenders("new: frtm-lite", f"never: frtm-lite update_every=0 {QUICKLY}"))
+    assert written(copied) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(root, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        compare(root, tmp_path, contenders(ALONE))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_without_matplotlib_the_extra_is_named_before_anything_runs(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("onemask.evaluation.chart.find_spec", lambda name: None)
+    assert main(["compare", str(root), "--out", str(tmp_path / "out"), "--methods", "frtm-lite"]) == 2
+    assert "the chart needs the package matplotlib: pip install 'onemask[plot]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_comparison_needs_a_dataset_and_methods(root, tmp_path, capsys):
+    for arguments in ([str(root)], ["--methods", "frtm-lite"], []):
+        assert main(["compare", "--out", str(tmp_path), *arguments]) == 2
+        assert "needs ROOT and --methods or --variant; only --redraw does without" in capsys.readouterr().err
+    assert main(["compare", str(root), "--out", str(tmp_path), "--redraw"]) == 2
+    assert "leave out ROOT, --methods and --variant" in capsys.readouterr().err
+
+
+# The chart -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_lie_neither_on_each_other_nor_on_points(seed):
+    rng = np.random.default_rng(seed)
+    points = [(float(x), float(y)) for x, y in rng.uniform((120, 80), (400, 220), (12, 2))]
+    sizes = [(float(width), 11.0) for width in rng.uniform(40, 110, 12)]
+    inside = Box(50, 40, 500, 270)
+    boxes = [Box.around(*middle, *size) for middle, size in zip(placed(points, sizes, inside), sizes, strict=True)]
+    for index, box in enumerate(boxes):
+        assert all(box.overlap(other) == 0 for other in boxes[index + 1 :])
+        assert all(box.overlap(Box.around(x, y, 8, 8)) == 0 for x, y in points)
+        assert box.overlap(inside) == pytest.approx(box.area)
+
+
+def test_a_label_with_room_is_beside_its_point():
+    assert placed([(100.0, 100.0)], [(50.0, 10.0)], Box(0, 0, 400, 400)) == [(100 + 8 + 25, 100)]
+    assert placed([(390.0, 100.0)], [(50.0, 10.0)], Box(0, 0, 400, 400)) == [(390 - 8 - 25, 100)]
+
+
+def test_the_same_points_give_the_same_files_and_no_setting_is_left_changed(tmp_path):
+    before = dict(mpl.rcParams)
+    points = [Point("slow", 0.5, 80), Point("quick & small", 30, 70)]
+    words = {"title": "t", "conditions": "c", "speed": "s", "accuracy": "a"}
+    first, again = (
+        [path.read_bytes() for path in write_chart(tmp_path / name, points, **words)] for name in ("a", "b")
+    )
+    assert first == again
+    assert dict(mpl.rcParams) == before
+    assert b"<dc:date>" not in first[1]
+
+
+def test_a_single_point_and_equal_points_can_be_drawn(tmp_path):
+    words = {"title": "t", "conditions": "c", "speed": "s", "accuracy": "a"}
+    for points in ([Point("one", 10, 100)], [Point("one", 10, 100), Point("two", 10, 100)]):
+        drawn = write_chart(tmp_path / "chart", points, **words)[1].read_text()
+        assert all(f"<!-- {point.label} -->" in drawn for point in points)
