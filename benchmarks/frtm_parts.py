@@ -6,12 +6,12 @@ taught      updated with the annotation of every frame instead of its own masks
 alone       as it is
 first       fitted to the first frame only (table 1 of the paper, "D-only - no update")
 
-With the segmentation network:
+With the segmentation network, not fine-tuned:
 perfect     the network on the grid's best scores: what refinement can do
 previous    the network on the best scores for the annotation of the frame before: whether it corrects
 taught      the target model updated with annotations: what better updates could give
 updated     updated with its own masks
-whole       as it is: fitted to the first frame only
+first       fitted to the first frame only
 
     python benchmarks/frtm_parts.py DAVIS --split dev [--weights FILE]
 """
@@ -119,11 +119,11 @@ def main() -> None:
     parser.add_argument("--split", default="dev")
     parser.add_argument("--weights", help="of frtm-lite; those that ship, if not given")
     options = parser.parse_args()
-    alone = load("frtm-lite", target_only=True, update_every=8)
-    first = load("frtm-lite", target_only=True)
-    updated = load("frtm-lite", weights=options.weights, update_every=8)
-    whole = load("frtm-lite", weights=options.weights)
-    names = ("grid", "taught", "alone", "first", "perfect", "previous", "taught", "updated", "whole")
+    alone = load("frtm-lite", target_only=True)
+    first = load("frtm-lite", target_only=True, update_every=0)
+    updated = load("frtm-lite", weights=options.weights, finetune_iterations=0)
+    network = load("frtm-lite", weights=options.weights, finetune_iterations=0, update_every=0)
+    names = ("grid", "taught", "alone", "first", "perfect", "previous", "taught", "updated", "first")
     rows = []
     print(f"{'sequence':18}", *(f"{name:>9}" for name in names))
     for sequence in DavisDataset(options.root, 2016, options.split):
@@ -133,11 +133,11 @@ def main() -> None:
             follow(alone, sequence, taught=True),
             follow(alone, sequence),
             follow(first, sequence),
-            refine(whole, sequence, 0),
-            refine(whole, sequence, 1),
+            refine(network, sequence, 0),
+            refine(network, sequence, 1),
             follow(updated, sequence, taught=True),
             follow(updated, sequence),
-            follow(whole, sequence),
+            follow(network, sequence),
         ]
         rows.append(row)
         print(f"{sequence.name:18}", *(f"{value:9.3f}" for value in row), flush=True)
