@@ -208,7 +208,7 @@ def _methods(options: argparse.Namespace) -> None:
             print(f"{setting:32}  # {comments[name]}" if name in comments else setting)
         return
     for name, summary in sorted(names().items()):
-        print(f"{name:12} {summary}")
+        print(f"{name:16} {summary}")
 
 
 def _weights(options: argparse.Namespace) -> int:

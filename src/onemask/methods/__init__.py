@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -109,19 +110,23 @@ def weights_for(name: str, chosen: Configuration) -> Path | None:
         if not misfits:
             return path
         if chosen.needs_weights:
-            raise InputError(
-                f"{_misfit(path, misfits, chosen)}; set them so, or give a file of weights that fits, or choose "
-                f"{_no_need(name)}"
-            )
+            advice = f"set them so, or give a file of weights that fits{_or_without(chosen)}"
+            raise InputError(f"{_misfit(path, misfits, chosen)}; {advice}")
     elif chosen.needs_weights:
-        raise InputError(
-            f"no trained weights ship for {name} with these options; give a file of weights, or choose {_no_need(name)}"
-        )
+        raise InputError(f"no trained weights ship for {name}; give a file of weights{_or_without(chosen)}")
     return None
 
 
-def _no_need(name: str) -> str:
-    return f"options that need none (`onemask methods {name}` lists them; target_only=true is FRTM's)"
+def _or_without(chosen: Configuration) -> str:
+    """The switches that would make a method do without weights, as the end of an error's advice; empty: none."""
+    config: Any = chosen
+    ways = []
+    for name, value in vars(config).items():
+        if isinstance(value, bool):
+            with suppress(InputError):  # one that does not go with the other options
+                if not replace(config, **{name: not value}).needs_weights:
+                    ways.append(f"{name}={as_typed(not value)}")
+    return f", or choose {' or '.join(ways)}, which needs none" if ways else ""
 
 
 def _misfit(path: Path, misfits: Mapping[str, tuple[Any, Any]], chosen: Configuration) -> str:
