@@ -9,14 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from onemask import InputError, Session
 from onemask.methods import configuration
 from onemask.methods.frtm import FRTM, FRTMConfig
 from onemask.methods.frtm_ablations import EncodedTarget, FineTunedTarget
 from onemask.methods.frtm_finetuned import FineTuned
-from onemask.methods.method import Features, Memory
+from onemask.methods.method import Memory
 
 QUICK = {"finetune_samples": 3, "finetune_batch": 2}
 TABLE = {
@@ -29,24 +28,6 @@ TABLE = {
     "Ours, fine-tuned": ({"update_every": 2, "finetune_iterations": 3}, FineTuned),
 }
 ADDED = {row: TABLE[row][0] for row in ("Base net", "F.-T.", "Ours, fine-tuned")}
-
-
-@pytest.fixture(scope="module")
-def clip(make_clip):
-    return make_clip(5, objects=2)
-
-
-@pytest.fixture(scope="module")
-def encode_clip(clip):
-    """A method -> features of the first and of the last frame, masks (2, 1, H, W) in the first."""
-
-    def encode(method: FRTM) -> tuple[Features, Features, Tensor]:
-        frames = torch.from_numpy(np.stack([clip.frames[0], clip.frames[-1]])).permute(0, 3, 1, 2) / 255
-        features = method.encode(frames)
-        masks = torch.stack([torch.from_numpy(clip.label_maps[0] == i) for i in (1, 2)])
-        return features.frame(0), features.frame(1), masks[:, None].float()
-
-    return encode
 
 
 def assert_equal(memory: Memory, other: Memory) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,24 +14,6 @@ from onemask.methods.frtm_finetuned import FineTuned, FineTunedMemory
 from onemask.methods.method import Features
 
 QUICK = {"finetune_samples": 3, "finetune_iterations": 3, "finetune_batch": 2}
-
-
-@pytest.fixture(scope="module")
-def clip(make_clip):
-    return make_clip(5, objects=2)
-
-
-@pytest.fixture(scope="module")
-def encode_clip(clip):
-    """A method -> features of the first and of the last frame, masks (2, 1, H, W) in the first."""
-
-    def encode(method: FRTM) -> tuple[Features, Features, Tensor]:
-        frames = torch.from_numpy(np.stack([clip.frames[0], clip.frames[-1]])).permute(0, 3, 1, 2) / 255
-        features = method.encode(frames)
-        masks = torch.stack([torch.from_numpy(clip.label_maps[0] == i) for i in (1, 2)])
-        return features.frame(0), features.frame(1), masks[:, None].float()
-
-    return encode
 
 
 @pytest.fixture(params=["learned", "finetuned"])
