@@ -13,9 +13,10 @@ from torch import Tensor
 
 from onemask.data.clip import Clip
 from onemask.errors import InputError
-from onemask.methods import configuration
+from onemask.methods import configuration, weights_for
 from onemask.methods.pmvos import LITE, PAPER, PMVOSConfig, PMVOSFeatures
 from onemask.training.unroll import Unroll, batch_of
+from onemask.weights.store import PACKAGE, check
 
 TINY = PMVOSConfig("test_efficientnet", channels=8, coarse_width=12, width=8)
 SWITCHES = ("global_matching", "local_matching", "medial_matching", "attention")
@@ -322,6 +323,13 @@ class TestConfigurations:
         assert method.decoder.scales["16"].reduce[0].weight.shape[0] == 256
         assert method.decoder.scales["16"].join_clues.weight.shape == (128, 14, 3, 3)
 
-    def test_the_lite_file_is_small_in_half_precision(self):
-        state = LITE.build(pretrained=False).state_dict()
-        assert 2 * sum(tensor.numel() for tensor in state.values()) < 12e6
+    def test_lite_ships_its_weights(self):
+        path = weights_for("pmvos-lite", LITE)
+        assert path == PACKAGE / "pmvos-lite.safetensors"
+        card = check(path)
+        assert card.bytes <= 12e6
+        assert card.architecture == LITE.architecture
+        with pytest.raises(InputError, match=r"no trained weights ship for pmvos; give a file of weights$"):
+            weights_for("pmvos", PAPER)
+        with pytest.raises(InputError, match="attention=true, but the options say attention=false"):
+            weights_for("pmvos-lite", replace(LITE, attention=False))

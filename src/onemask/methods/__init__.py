@@ -60,7 +60,7 @@ METHODS = {
         "the same on the embedded EfficientNet-Lite0; needs no download", "onemask.methods.videomatch:LITE"
     ),
     "pmvos": Entry("pixels matched with all past frames, ResNet-50, as in the paper", "onemask.methods.pmvos:PAPER"),
-    "pmvos-lite": Entry("the same on the embedded EfficientNet-Lite0", "onemask.methods.pmvos:LITE"),
+    "pmvos-lite": Entry("the same on EfficientNet-Lite0, with weights that ship", "onemask.methods.pmvos:LITE"),
 }
 
 
