@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onemask.cli import _parser
+from onemask.cli import parser
 from onemask.video.reader import open_video
 from onemask.video.writer import VideoWriter
 
@@ -51,4 +51,4 @@ def test_every_command_is_one_that_the_command_line_takes():
     ours = [shlex.split(command)[1:] for command in commands if command.startswith("onemask")]
     assert len(ours) >= 3
     for arguments in ours:
-        assert callable(_parser().parse_args(arguments).command)
+        assert callable(parser().parse_args(arguments).command)

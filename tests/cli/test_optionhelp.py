@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, make_dataclass
 
-from onemask.optionhelp import option_comments
+from onemask.cli.optionhelp import option_comments
 
 
 @dataclass

@@ -1,0 +1,51 @@
+"""The commands: read the arguments, call one function, print what came of it. Exit code 2 for anything refused.
+
+What a command needs is imported inside it, so that --help never waits for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import Interrupted, OnemaskError
+from .arguments import FAILED, INTERRUPTED, OK
+from .learning import add_train
+from .listing import add_methods, add_weights
+from .scoring import add_compare, add_evaluate, add_score
+from .segmenting import add_demo, add_run
+
+COMMANDS = (add_run, add_demo, add_score, add_evaluate, add_compare, add_train, add_methods, add_weights)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `onemask ARGUMENTS`; returns the exit code."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        return options.command(options) or OK
+    except Interrupted as error:
+        print(f"onemask: {error}", file=sys.stderr)
+        return INTERRUPTED
+    except (OnemaskError, OSError) as error:  # OSError names the file: no rights, a name too long
+        print(f"onemask: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("onemask: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
+    whole = argparse.ArgumentParser(
+        prog="onemask", description="One mask of an object in, its mask in every frame of the video out."
+    )
+    whole.add_argument("--version", action="version", version=f"onemask {__version__}")
+    whole.add_argument("-v", "--verbose", action="store_true", help="say more of what is being done")
+    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in COMMANDS:
+        add(commands)
+    return whole

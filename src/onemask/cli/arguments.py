@@ -1,0 +1,87 @@
+"""What the commands share: exit codes, groups of arguments and what they mean, progress."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from ..methods import DEFAULT
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+T = TypeVar("T")
+
+OK, FAILED, INTERRUPTED = 0, 2, 130
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """How a method is to be run, from the arguments of `add_method`."""
+    from ..methods.options import parse_assignments
+    from ..settings import Settings
+
+    return Settings(
+        method=options.method,
+        options=parse_assignments(options.set),
+        weights=options.weights,
+        size=options.size or None,
+        device=options.device,
+        precision=options.precision,
+    )
+
+
+def listed(text: str) -> list[str]:
+    """A,B -> its names."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """Which method, with which options and weights, and how it runs."""
+    group = parser.add_argument_group("method")
+    group.add_argument("--method", default=DEFAULT, help=f"see `onemask methods` (default: {DEFAULT})")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set an option of the method, see `onemask methods METHOD`; may be repeated",
+    )
+    group.add_argument("--weights", metavar="FILE", help="safetensors file with the method's weights")
+    add_running(group)
+
+
+def add_running(group: argparse._ArgumentGroup) -> None:
+    """How any method runs: working size, device, precision."""
+    group.add_argument(
+        "--size", type=int, default=480, metavar="N", help="short side to work at, 0: the frames' own (default: 480)"
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    group.add_argument(
+        "--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="of the networks"
+    )
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Whether results that are there may be replaced."""
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+
+
+def add_sequences(parser: argparse.ArgumentParser) -> None:
+    """Which sequences of a dataset."""
+    parser.add_argument("--sequences", type=listed, metavar="A,B", help="only these sequences")
+
+
+def show(items: Iterable[T], total: int | None, what: str, unit: str = "frame") -> Iterator[T]:
+    """Show progress on a terminal, and nothing elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(items, desc=what, total=total, unit=unit, disable=not sys.stderr.isatty()) as bar:
+        yield from bar
+
+
+def print_files(files: dict[str, str]) -> None:
+    """Print what was written, a line a kind."""
+    for kind, path in files.items():
+        print(f"{kind:14} {path}")

@@ -1,0 +1,64 @@
+"""`onemask train`."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from ..errors import InputError
+from .arguments import add_overwrite, show
+
+
+def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask train`: a recipe into weights."""
+    train = commands.add_parser(
+        "train",
+        help="train a method from a recipe",
+        description="Train a method as a recipe says, see recipes/. Any of its values can be set: seed=1, "
+        "stages.0.optimiser.rate=3e-4. `tensorboard --logdir DIR` shows how it goes. Needs the extra `train`.",
+    )
+    train.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+    train.add_argument("set", nargs="*", metavar="KEY=VALUE", help="set a value of the recipe")
+    train.add_argument("--out", metavar="DIR", help="folder for weights, their cards, logs and checkpoints")
+    train.add_argument(
+        "--data", default=".", metavar="DIR", help="folder that the recipe's datasets are in (default: .)"
+    )
+    train.add_argument("--cache", metavar="DIR", help="folder for features that are kept (default: in --out)")
+    train.add_argument("--preview", metavar="FILE", help="write a contact sheet of what training sees, and end")
+    train.add_argument("--resume", action="store_true", help="go on with an interrupted training in --out")
+    train.add_argument("--device", default="auto", help="cpu, cuda, mps, auto (default)")
+    train.add_argument("--devices", default="auto", metavar="N", help="how many devices a host has (default: all)")
+    train.add_argument(
+        "--hosts", type=int, default=1, metavar="N", help="how many hosts `torchrun` starts (default: 1)"
+    )
+    add_overwrite(train)
+    train.set_defaults(command=_train)
+
+
+def _train(options: argparse.Namespace) -> None:
+    try:
+        from ..training.preview import preview
+        from ..training.recipe import read_recipe
+        from ..training.train import Hardware, train
+    except ModuleNotFoundError as error:
+        raise InputError(f"training needs the package {error.name}: pip install 'onemask[train]'") from error
+    recipe = read_recipe(options.recipe, options.set)
+    if options.preview:
+        preview(recipe, options.preview, data=options.data, overwrite=options.overwrite)
+        print(f"what training sees is in {options.preview}")
+        return
+    if not options.out:
+        raise InputError("training needs --out DIR, a folder for its weights and logs")
+    trained = train(
+        recipe,
+        options.out,
+        data=options.data,
+        cache=options.cache,
+        hardware=Hardware(options.device, options.devices, options.hosts),
+        overwrite=options.overwrite,
+        resume=options.resume,
+        progress=partial(show, unit="step"),
+    )
+    scores = ", ".join(f"{name} {value:.1f}" for name, value in trained.scores.items()) or "not validated"
+    print(f"{trained.steps} steps, {100 * trained.waiting:.1f} % of their time spent waiting for data; {scores}")
+    print(f"weights are in {trained.best}; use them with --weights")

@@ -1,0 +1,70 @@
+"""`onemask methods` and `onemask weights`: what there is."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..errors import InputError
+from .arguments import FAILED, OK
+
+
+def add_methods(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask methods`: names, or the options of one."""
+    methods = commands.add_parser("methods", help="list the methods, or the options of one")
+    methods.add_argument("method", nargs="?", metavar="METHOD", help="list its options and their values")
+    methods.set_defaults(command=_methods)
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from ..methods import configuration, names
+    from .optionhelp import option_comments
+
+    if options.method:
+        chosen: Any = configuration(options.method)
+        comments = option_comments(chosen)
+        for name, value in asdict(chosen).items():
+            setting = f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+            print(f"{setting:32}  # {comments[name]}" if name in comments else setting)
+        return
+    for name, summary in sorted(names().items()):
+        print(f"{name:16} {summary}")
+
+
+def add_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask weights`: trained weights that are found."""
+    weights = commands.add_parser(
+        "weights",
+        help="list the trained weights that are here, or what is known of one",
+        description="List the trained weights that methods find by name: where they came from, how good they are.",
+    )
+    weights.add_argument("name", nargs="?", metavar="NAME", help="print the whole card of these")
+    weights.add_argument("--check", action="store_true", help="compare files with the SHA-256 of their cards")
+    weights.set_defaults(command=_weights)
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from ..weights.store import check, described, installed, users_folder
+
+    found = installed()
+    own = f"NAME.safetensors and its card NAME.json go into {users_folder()}"
+    if options.name and options.name not in found:
+        there = f"there are: {', '.join(found)}" if found else "there are none"
+        raise InputError(f"no weights are found under the name {options.name!r}; {there}; {own}")
+    if not found:
+        print(f"no trained weights are found; {own}")
+    code = OK
+    for name, path in found.items():
+        if options.name in (None, name):
+            print(name)
+            try:
+                card = check(path) if options.check else described(path)
+                lines = card.details() if options.name else card.summary()
+                lines |= {"checked": "size and SHA-256 are those of the card"} if options.check else {}
+            except InputError as error:
+                lines, code = {"error": str(error)}, FAILED
+            for caption, text in (lines | {"file": str(path)}).items():
+                print(f"  {caption:11}", text.rstrip().replace("\n", f"\n{'':14}"))
+    return code

@@ -1,0 +1,162 @@
+"""`onemask score`, `onemask evaluate` and `onemask compare`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+from ..errors import InputError
+from ..evaluation import PROTOCOLS
+from .arguments import FAILED, OK, add_method, add_overwrite, add_running, add_sequences, listed, settings_of, show
+
+
+def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask score`: two folders."""
+    score = commands.add_parser(
+        "score",
+        help="score predictions against annotations",
+        description="J and F as DAVIS defines them, for two folders of SEQUENCE/FRAME.png.",
+    )
+    score.add_argument("predictions", metavar="PREDICTIONS")
+    score.add_argument("annotations", metavar="ANNOTATIONS")
+    score.add_argument("--json", metavar="FILE", help="write everything, frame by frame, to FILE")
+    score.add_argument(
+        "--missing", choices=["error", "empty"], default="error", help="a missing frame is an error, or an empty mask"
+    )
+    score.add_argument("--single-object", action="store_true", help="take all objects as one, as DAVIS 2016 does")
+    add_sequences(score)
+    add_overwrite(score)
+    score.set_defaults(command=_score)
+
+
+def _score(options: argparse.Namespace) -> None:
+    from ..evaluation.score import score_folders
+    from ..files import refuse_existing, write_json
+
+    if options.json:
+        refuse_existing(options.json, options.overwrite)
+    scores = score_folders(
+        options.predictions,
+        options.annotations,
+        missing=options.missing,
+        sequences=options.sequences,
+        single_object=options.single_object,
+    )
+    print(scores.table())
+    if options.json:
+        write_json(options.json, scores.to_json())
+
+
+def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask evaluate`: a method over a dataset."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="run a method over a dataset and score it",
+        description="Run a method over a dataset and score it by a benchmark's protocol. An interrupted call is "
+        "resumed by giving it again.",
+    )
+    evaluate.add_argument(
+        "root",
+        metavar="ROOT",
+        help="the dataset: for DAVIS the folder with ImageSets, JPEGImages and Annotations; for JumpCut "
+        "[GROUP/]SEQUENCE/ and for YouTube-Objects CLASS/data/VIDEO/shots/SHOT/, with images/ and labels/ in it",
+    )
+    evaluate.add_argument(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default="davis2016",
+        help="; ".join(f"{name}: {summary}" for name, summary in PROTOCOLS.items()) + " (default: davis2016)",
+    )
+    evaluate.add_argument("--split", default="val", help="of DAVIS: ImageSets/YEAR/SPLIT.txt (default: val)")
+    evaluate.add_argument("--out", required=True, metavar="DIR", help="folder for predictions and scores")
+    add_sequences(evaluate)
+    add_method(evaluate)
+    add_overwrite(evaluate)
+    evaluate.set_defaults(command=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ..evaluation.evaluate import evaluate
+
+    evaluation = evaluate(
+        options.root,
+        options.out,
+        settings_of(options),
+        protocol=options.protocol,
+        split=options.split,
+        sequences=options.sequences,
+        overwrite=options.overwrite,
+        progress=show,
+    )
+    print(evaluation.table())
+    print(f"predictions, scores and contact sheets are in {options.out}")
+
+
+def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask compare`: several methods over a dataset."""
+    compare = commands.add_parser(
+        "compare",
+        help="evaluate several methods: one table, and the speed-accuracy chart",
+        description="Evaluate several methods on a dataset as `evaluate` does, and write one table (Markdown, CSV, "
+        "JSON) and the speed-accuracy chart (PNG, SVG; needs the extra `plot`). What is finished already is reused; an "
+        "interrupted call is resumed by giving it again. A method that fails is left out, and the exit code is 2.",
+    )
+    compare.add_argument("root", nargs="?", metavar="ROOT", help="the dataset's folder, as evaluate takes it")
+    compare.add_argument("--methods", type=listed, default=[], metavar="A,B", help="see `onemask methods`")
+    compare.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="'[LABEL:] METHOD [NAME=VALUE ...]': a method with options, weights=FILE, size=N or precision=P of its "
+        "own, and what it is called in table and chart; may be repeated",
+    )
+    compare.add_argument(
+        "--protocol", choices=list(PROTOCOLS), default="davis2016", help="as evaluate takes it (default: davis2016)"
+    )
+    compare.add_argument("--split", default="val", help="as evaluate takes it (default: val)")
+    compare.add_argument(
+        "--out", default="comparison", metavar="DIR", help="folder for evaluations, table, chart (default: comparison)"
+    )
+    compare.add_argument(
+        "--redraw", action="store_true", help="only write table and chart anew, of all that is finished in --out"
+    )
+    add_sequences(compare)
+    add_running(compare.add_argument_group("how all methods run"))
+    add_overwrite(compare)
+    compare.set_defaults(command=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from ..evaluation.compare import Contender, compare, redraw
+    from ..settings import Settings
+
+    named = [*options.methods, *options.variant]
+    if options.redraw:
+        if options.root or named:
+            raise InputError("--redraw takes what is in --out; leave out ROOT, --methods and --variant")
+        comparison = redraw(options.out)
+    else:
+        if not options.root or not named:
+            raise InputError("a comparison needs ROOT and --methods or --variant; only --redraw does without")
+        shared = Settings(size=options.size or None, device=options.device, precision=options.precision)
+        contenders = [Contender(name, replace(shared, method=name)) for name in options.methods]
+        comparison = compare(
+            options.root,
+            options.out,
+            contenders + [Contender.parse(text, shared) for text in options.variant],
+            protocol=options.protocol,
+            split=options.split,
+            sequences=options.sequences,
+            overwrite=options.overwrite,
+            progress=show,
+            say=partial(print, flush=True),
+        )
+    print(comparison.table())
+    print(f"table and chart are in {options.out}: comparison.md, .csv, .json, .png, .svg")
+    for label, message in comparison.failures.items():
+        print(f"onemask: {label} is not in the table: {message}", file=sys.stderr)
+    return FAILED if comparison.failures else OK

@@ -1,0 +1,154 @@
+"""`onemask run` and `onemask demo`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .arguments import add_method, add_overwrite, listed, print_files, settings_of, show
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..video.frames import Video
+
+
+def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask run`: a video and masks into a folder of results."""
+    run = commands.add_parser("run", help="segment a video", description="Segment a video from the mask of a frame.")
+    run.add_argument("input", metavar="INPUT", help="a video file, a folder of images, or a glob in quotes")
+    run.add_argument(
+        "--mask",
+        action="append",
+        required=True,
+        metavar="[FRAME:]FILE",
+        help="mask of a frame (0 is the first): palette, grey, binary, 16-bit, colour or alpha PNG; may be repeated",
+    )
+    run.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    run.add_argument(
+        "--save",
+        type=listed,
+        metavar="KINDS",
+        help="of masks,overlay,contact-sheet (default: all)",
+    )
+    run.add_argument(
+        "--direction",
+        choices=["both", "forward"],
+        default="both",
+        help="follow objects back to the start as well, or only onward from their mask (default: both)",
+    )
+    run.add_argument(
+        "--void", type=_void, default="auto", help="mask value for unknown pixels: a number, none, or auto (default)"
+    )
+    run.add_argument("--threshold", type=int, metavar="N", help="read a soft mask: values from N on are the object")
+    run.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
+    add_method(run)
+    add_overwrite(run)
+    run.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from ..run import SAVED, run
+    from ..video.reader import open_video
+
+    video = open_video(options.input)
+    settings = settings_of(options)
+    annotations = _read_masks(options, video)
+    report = run(
+        video,
+        annotations,
+        options.out,
+        settings,
+        direction=options.direction,
+        save=SAVED if options.save is None else options.save,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        progress=show,
+    )
+    print(f"{report.frames} frames, {report.frames_per_second:.2f} a second")
+    print_files(report.files)
+
+
+def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask demo`: the same with the clip that ships, scored."""
+    demo = commands.add_parser("demo", help="segment the clip that comes with onemask, and score it")
+    demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: demo)")
+    add_method(demo)
+    add_overwrite(demo)
+    demo.set_defaults(command=_demo)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from ..evaluation.measures import region_and_contour
+    from ..run import run
+    from ..video.clip import sample_clip
+    from ..video.masks import read_label_map
+    from ..video.reader import open_video
+
+    clip = sample_clip()
+    print(f"segmenting {clip.path.name} ({len(clip.annotations)} frames) with {options.method}, from its first mask")
+    report = run(
+        open_video(clip.path),
+        {0: clip.annotations[0]},
+        options.out,
+        settings_of(options),
+        overwrite=options.overwrite,
+        progress=show,
+    )
+    masks = sorted(Path(report.files["masks"]).glob("*.png"))
+    pairs = list(zip(masks, clip.annotations, strict=True))[1:-1]
+    scores = [region_and_contour(read_label_map(path) > 0, truth > 0) for path, truth in pairs]
+    region, contour = 100 * np.mean(scores, axis=0)
+    print(f"J&F {(region + contour) / 2:.1f} (J {region:.1f}, F {contour:.1f}) against the clip's annotation")
+    print(f"{report.frames_per_second:.2f} frames a second")
+    print_files(report.files)
+
+
+def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarray]:
+    """The label maps of --mask, by frame, with unknown pixels as background; says what was understood.
+
+    Which value is void differs from file to file: 255 is an object in 16 bits.
+    """
+    from ..video.masks import check_mask, read_mask
+
+    annotations: dict[int, np.ndarray] = {}
+    for given in options.mask:
+        index, path = _frame_and_file(given)
+        if index in annotations:
+            raise InputError(f"frame {index} has two masks; give each frame one (--mask FRAME:FILE)")
+        mask = read_mask(path, void=options.void, threshold=options.threshold)
+        try:
+            check_mask(mask, video.info.height, video.info.width)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        print(f"{path}: {mask.description}")
+        if mask.void is not None:
+            mask.labels[mask.labels == mask.void] = 0
+        annotations[index] = mask.labels
+    return annotations
+
+
+def _frame_and_file(given: str) -> tuple[int, str]:
+    """FILE or FRAME:FILE; what stands before a colon is part of the name where such a file is there."""
+    before, colon, after = given.partition(":")
+    if not colon or Path(given).exists():
+        return 0, given
+    if not before.isdecimal() or not after:
+        raise InputError(
+            f"--mask {given}: expected a file that is there, or FRAME:FILE with the number of a frame, such as "
+            "12:mask.png (0 is the first frame)"
+        )
+    return int(before), after
+
+
+def _void(text: str) -> int | str | None:
+    if text in ("auto", "none"):
+        return "auto" if text == "auto" else None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, none or auto, got {text!r}") from None
