@@ -29,7 +29,7 @@ def picture(labels: np.ndarray, time: int) -> np.ndarray:
     """(H, W, 3) uint8: what a camera sees of a label map, void included."""
     image = np.zeros((*labels.shape, 3), np.uint8)
     image[..., 0] = 255 * (labels == 1)
-    image[..., 1] = STEP * time
+    image[..., 1] = STEP * time % 256
     image[..., 2] = 255 * (labels == 2)
     return image
 

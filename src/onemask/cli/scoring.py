@@ -1,4 +1,4 @@
-"""`onemask score`, `onemask evaluate` and `onemask compare`."""
+"""`onemask score`, `onemask evaluate`, `onemask compare`, and `onemask stage`, which makes what is to be evaluated."""
 
 from __future__ import annotations
 
@@ -160,3 +160,37 @@ def _compare(options: argparse.Namespace) -> int:
     for label, message in comparison.failures.items():
         print(f"onemask: {label} is not in the table: {message}", file=sys.stderr)
     return FAILED if comparison.failures else OK
+
+
+def add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask stage`: a dataset made harder."""
+    stage = commands.add_parser(
+        "stage",
+        help="make harder videos of a dataset: occlusions, and crowds with exact masks",
+        description="Make videos of a dataset in DAVIS layout harder, each in one way, with exact label maps: in "
+        "`occluded` the object is out of sight for 20 frames, in `two` and `three` objects of others pass in front "
+        "of it and behind it. They are written in DAVIS 2017's layout, a split each: onemask evaluate DIR --protocol "
+        "davis2017 --split occluded. The same videos make the same.",
+    )
+    stage.add_argument("root", metavar="ROOT", help="the dataset: a folder with ImageSets, JPEGImages, Annotations")
+    stage.add_argument("--split", default="val", help="ImageSets/YEAR/SPLIT.txt (default: val)")
+    stage.add_argument("--year", type=int, choices=[2016, 2017], default=2016, help="of the layout (default: 2016)")
+    stage.add_argument("--out", required=True, metavar="DIR", help="folder for the videos")
+    add_sequences(stage)
+    add_overwrite(stage)
+    stage.set_defaults(command=_stage)
+
+
+def _stage(options: argparse.Namespace) -> None:
+    from ..data.davis import DavisDataset
+    from ..data.staged import SPLITS, staged_videos
+    from ..files import refuse_existing
+
+    refuse_existing(options.out, options.overwrite)
+    dataset = DavisDataset(options.root, options.year, options.split)
+    if options.sequences:
+        dataset = dataset.select(options.sequences)
+    for split in SPLITS:
+        names = list(show(staged_videos(dataset, options.out, split), len(dataset), split, unit="video"))
+        print(f"{split}: {len(names)} videos")
+    print(f"evaluate them with: onemask evaluate {options.out} --protocol davis2017 --split {SPLITS[0]} --out DIR")

@@ -17,7 +17,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..files import write_bytes
+from .events import NOTHING, Events, events_of, overlap
 from .measures import Statistics, region_and_contour, statistics
 
 LabelMap = NDArray[np.uint8] | NDArray[np.uint16]
@@ -78,6 +79,7 @@ class Scores:
     """What predictions score: a row for each object of each sequence, and the means over all rows."""
 
     rows: tuple[ObjectScore, ...]
+    events: Events = NOTHING  # objects that returned or were taken for each other, all sequences together
 
     @property
     def J(self) -> Statistics:
@@ -106,7 +108,7 @@ class Scores:
             series = {"names": list(row.frames)} | {name: list(values) for name, values in row.series.items()}
             frames.setdefault(row.sequence, {})[str(row.object_id)] = series
         rows = [{"sequence": row.sequence, "object": row.object_id, **row.figures} for row in self.rows]
-        return {"global": self.figures, "rows": rows, "frames": frames}
+        return {"global": self.figures, "events": asdict(self.events), "rows": rows, "frames": frames}
 
     def write_csv(self, path: str | Path) -> None:
         """Write a line for each object; the global figures are the means of its columns."""
@@ -118,11 +120,11 @@ class Scores:
         write_bytes(path, text.getvalue().encode())
 
     def table(self) -> str:
-        """The figures in percent as aligned text: a line for each object, then the global one."""
+        """The figures in percent as aligned text: a line for each object, the global one, and events if there were."""
         lines: list[tuple[str, ...]] = [("sequence", "object", *FIGURES)]
         lines += [(row.sequence, str(row.object_id), *percent(row.figures)) for row in self.rows]
         lines += [("global", "", *percent(self.figures))]
-        return aligned(lines)
+        return "\n".join(filter(None, [aligned(lines), str(self.events)]))
 
     def captions(self, sequence: str) -> dict[str, str]:
         """What a sequence's scored frames came to, by the frame's name: "J 0.83", the mean over its objects."""
@@ -174,7 +176,8 @@ def score_folders(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return Scores(tuple(row for video in measured for row in _rows(video)))
+    events = [events_of([frame.annotated for frame in video], [frame.overlap for frame in video]) for video in measured]
+    return Scores(tuple(row for video in measured for row in _rows(video)), sum(events, NOTHING))
 
 
 # Sequences and frames on disk
@@ -273,6 +276,7 @@ class _Measured:
     annotated: frozenset[int]
     predicted: frozenset[int]
     values: dict[int, tuple[float, float]]
+    overlap: dict[tuple[int, int], int] | None = None  # see events.overlap; None where the frame is not scored
 
 
 def _measure(frame: _Frame, single_object: bool) -> _Measured:
@@ -292,7 +296,7 @@ def _measure(frame: _Frame, single_object: bool) -> _Measured:
         object_id: region_and_contour(prediction == object_id, annotation == object_id)
         for object_id in annotated | predicted
     }
-    return _Measured(frame, annotated, predicted, values)
+    return _Measured(frame, annotated, predicted, values, overlap(prediction, annotation))
 
 
 def _prediction(frame: _Frame, shape: tuple[int, ...], single_object: bool) -> LabelMap:

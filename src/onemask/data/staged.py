@@ -1,0 +1,164 @@
+"""Staged videos: real ones made harder in one known way, with exact label maps, so that one ability can be measured.
+
+    occluded    the object is out of sight for 20 frames, and returns where it then is
+    two, three  objects of other videos pass in front of the object and behind it
+
+Everything in them is a function of the videos they are made of: the same wherever and whenever they are made. They are
+written in the layout of DAVIS 2017, a split each, for `onemask evaluate --protocol davis2017` and for any other tool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from ..files import written_whole
+from ..video.images import read_image
+from ..video.masks import write_mask
+from .holes import filled
+from .layers import WAVES, Layer, draw
+from .sequence import Sequence as VideoSequence
+from .sequence import SequenceDataset
+from .sprites import cut_sprite
+
+HIDDEN = 20  # frames out of sight
+BEFORE = 0.35  # share of the video before that; at least
+SEEN_BEFORE = 10  # frames of it, and
+SEEN_AFTER = 12  # after
+COVER = 31  # pixels across of what an object is grown by before it is covered: its shadow goes, too
+LEAST_FRAMES = SEEN_BEFORE + HIDDEN + SEEN_AFTER
+CROWDS = {"two": 2, "three": 3}  # splits, and the objects of their videos
+SPLITS = ("occluded", *CROWDS)
+MARGIN = 0.15  # share of the frame's width from which a guest comes, and to which it goes
+LANE = 0.12  # share of the frame's height by which the way of the second guest lies lower
+GUEST_SIDE = 0.9  # square root of a guest's area, over that of the host's object
+QUALITY = 95  # of JPEG
+
+Frame = tuple[np.ndarray, np.ndarray]  # picture (H, W, 3) uint8 RGB and label map (H, W) uint8
+
+
+def occluded(video: VideoSequence) -> Iterator[Frame]:
+    """The frames of a video whose object is out of sight for `HIDDEN` of them, after a third: label map 0 there.
+
+    What covers it is what lies beside it. Raises InputError for a video that is too short, or not annotated whole.
+    """
+    if len(video) < LEAST_FRAMES:
+        raise InputError(
+            f"{video.name} has {len(video)} frames; to hide its object for {HIDDEN} it needs {LEAST_FRAMES}"
+        )
+    start = max(SEEN_BEFORE, min(round(BEFORE * len(video)), len(video) - HIDDEN - SEEN_AFTER))
+    for index in range(len(video)):
+        picture, label_map = _frame(video, index)
+        if start <= index < start + HIDDEN:
+            grown = cv2.dilate(label_map, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (COVER, COVER)))
+            picture, label_map = filled(picture, (grown > 0).astype(np.uint8)), np.zeros_like(label_map)
+        yield picture, label_map
+
+
+def crowded(host: VideoSequence, guests: Sequence[VideoSequence]) -> Iterator[Frame]:
+    """The frames of a host's video, object 1, through which objects 2 and 3 of one or two other videos pass.
+
+    The first guest passes in front of the host's object, the second, in the other direction, behind both. Everything
+    annotated in a video is one object. As long as the shortest. Raises InputError for a frame without annotation.
+    """
+    everyone = (host, *guests)
+    length = min(map(len, everyone))
+    sides = [_median_side(video, length) for video in everyone]
+    first_picture, first = _frame(host, 0)
+    size = first.shape[0], first.shape[1]
+    from_left = _middle(first)[0] > first_picture.shape[1] / 2  # so that all are in sight at the start
+    for index in range(length):
+        picture, label_map = _frame(host, index)
+        layers = [Layer(picture, *_still(np.eye(2, 3)), labels=label_map)]
+        own = _sprite(picture, label_map, 1.0, None, 1)
+        passing = []
+        for number, guest in enumerate(guests):
+            shown, of_guest = _frame(guest, index)
+            way = index / max(1, length - 1)
+            x = MARGIN + (1 - 2 * MARGIN) * (way if from_left == (number == 0) else 1 - way)
+            place = x * size[1], _middle(first)[1] + number * LANE * size[0]
+            passing.append(_sprite(shown, of_guest, GUEST_SIDE * sides[0] / sides[number + 1], place, number + 2))
+        behind_to_front = [*passing[1:], own, *passing[:1]]
+        yield draw(layers + [layer for layer in behind_to_front if layer is not None], 0, size)
+
+
+def staged_videos(dataset: SequenceDataset, out: str | Path, split: str) -> Iterator[str]:
+    """Write the staged videos of a split into `out`, in the layout of DAVIS 2017; gives each name when it is whole.
+
+    dataset: of each video one is made, but for those too short for `occluded`; in crowds the guests are the videos that
+    follow in the dataset. split: of `SPLITS`. The split's list is written last.
+    Raises InputError where there are too few videos, or none that is long enough.
+    """
+    out, videos = Path(out), list(dataset)
+    if split == "occluded":
+        made = {f"{video.name}-occluded": occluded(video) for video in videos if len(video) >= LEAST_FRAMES}
+        if not made:
+            raise InputError(f"no video of {dataset.root} has {LEAST_FRAMES} frames, which `occluded` needs")
+    else:
+        number = CROWDS[split]
+        if len(videos) < number:
+            raise InputError(f"`{split}` needs {number} videos, but {dataset.root} has {len(videos)} to choose from")
+        crowds = [[videos[(place + n) % len(videos)] for n in range(number)] for place in range(len(videos))]
+        made = {"-".join(video.name for video in crowd): crowded(crowd[0], crowd[1:]) for crowd in crowds}
+    for name, frames in made.items():
+        _write(frames, out, name)
+        yield name
+    with written_whole(out / "ImageSets" / "2017" / f"{split}.txt") as temporary:
+        temporary.write_text("".join(f"{name}\n" for name in made))
+
+
+def _write(frames: Iterator[Frame], out: Path, name: str) -> None:
+    for index, (picture, label_map) in enumerate(frames):
+        path = out / "JPEGImages" / "480p" / name / f"{index:05}.jpg"
+        with written_whole(path) as temporary:
+            Image.fromarray(picture).save(temporary, "JPEG", quality=QUALITY)
+        write_mask(out / "Annotations" / "480p" / name / f"{index:05}.png", label_map)
+
+
+def _frame(video: VideoSequence, index: int) -> Frame:
+    """Picture and label map, in which everything annotated is 1."""
+    labels = video.annotation(index)
+    if labels is None:
+        raise InputError(
+            f"{video.name} has no label map for {video.frames[index].name}; staging needs one of each frame"
+        )
+    return read_image(video.frames[index]), (labels > 0).astype(np.uint8)
+
+
+def _sprite(
+    picture: np.ndarray, label_map: np.ndarray, scale: float, place: tuple[float, float] | None, object_id: int
+) -> Layer | None:
+    """An object cut out, its middle at a place in frame pixels (None: where it was); None where there is none."""
+    if not label_map.any():
+        return None
+    sprite = cut_sprite(picture, label_map > 0, None, scale, np.random.default_rng(0))
+    height, width = sprite.picture.shape[:2]
+    x, y = sprite.place if place is None else place
+    factor = sprite.scale
+    pose = np.array([[factor, 0, x - factor * width / 2], [0, factor, y - factor * height / 2]])
+    return Layer(sprite.picture, *_still(pose), object_id=object_id)
+
+
+def _still(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Poses, bends and smears of a layer that is drawn once, as it is."""
+    return pose[None].astype(float), np.zeros((1, 2, WAVES, WAVES)), np.zeros((1, 2))
+
+
+def _median_side(video: VideoSequence, length: int) -> float:
+    """Of an object: the square root of its area, in pixels, in frames where it is in sight."""
+    areas = [np.count_nonzero(_frame(video, index)[1]) for index in range(0, length, 5)]
+    seen = [area for area in areas if area]
+    if not seen:
+        raise InputError(f"{video.name} shows no object in its first {length} frames")
+    return float(np.sqrt(np.median(seen)))
+
+
+def _middle(label_map: np.ndarray) -> tuple[float, float]:
+    """x and y of the middle of what is annotated, pixels."""
+    left, top, width, height = cv2.boundingRect(label_map)
+    return left + width / 2, top + height / 2
