@@ -2,6 +2,7 @@
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 from made_videos import picture, write_frames, write_masks
@@ -19,6 +20,10 @@ def square(left: int, top: int = 24) -> np.ndarray:
     labels = np.zeros(SIZE, np.uint8)
     labels[top : top + 16, left : left + 16] = 1
     return labels
+
+
+def eroded(mask: np.ndarray) -> np.ndarray:
+    return cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def test_guests_pass_in_front_and_behind(dataset):
     three = [labels for _, labels in crowded(bear, [car, car])]
     for one, other in zip(alone, three, strict=True):
         assert np.array_equal(one == 2, other == 2)  # what comes third is behind both
-        assert np.array_equal(one == 1, other == 1)
+        assert (other[eroded(one == 1)] == 1).all()  # all but the host's soft rim
     assert np.nonzero(three[0] == 3)[1].mean() < np.nonzero(three[-1] == 3)[1].mean()
 
 
