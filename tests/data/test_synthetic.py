@@ -256,6 +256,21 @@ def test_distractors_are_background(stills, tmp_path):
     assert seen > 1000
 
 
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_twin_looks_like_the_object_and_is_background(stills, scene):
+    """A red disc has a twin that is nearly as red; without, there is no red but the object's."""
+    beside = []
+    for twin in (0.0, 1.0):
+        made = clips(StillClips(stills, config=replace(SCENES[scene], twin=twin)), 0, 12)
+        red = [like(clip.frames, RED, 60) & (clip.labels == 0) for clip in made]
+        beside.append(
+            [np.count_nonzero(mask[0]) / np.count_nonzero(clip.labels[0]) for mask, clip in zip(red, made, strict=True)]
+        )
+    alone, twins = beside
+    assert max(alone) < 0.15
+    assert np.mean(np.array(twins) > 0.3) > 0.6  # elsewhere it is hidden, or beyond the frame
+
+
 def test_a_cutout_can_be_the_object(stills, tmp_path):
     add_cutout(tmp_path / "cutouts", "ball")
     config = replace(SCENES["elsewhere"], further_object=1, cutout=1)

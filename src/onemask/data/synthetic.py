@@ -6,6 +6,7 @@ A clip is a stack of layers, each a picture with alpha, a path and a slow bendin
                  picture as it is, in which the object is only pushed about
     objects      1..N, cut out of pictures or ready-made cut-outs
     distractors  things, and pieces of mere texture, pasted in the same way, so that a seam betrays nothing
+    twin         a copy of the first object that is background: only where it was tells the object from it
     occluder     one of them that crosses before an object, not in the reference frame
 
 Here it is decided what is in a clip. `sprites` cuts things out of pictures, `holes` fills what they leave, `paths`
@@ -30,6 +31,8 @@ from .photometry import NOMINAL_SIDE, degrade, jitter_colours
 from .sprites import Sprite, cut_sprite, draw_blob, opaque_side, sprite_of_cutout
 from .stills import Cutouts, StillImages
 
+TWIN_COLOUR = 0.15  # how much a twin's channels differ from the object's, at most, as a share
+
 
 @dataclass(frozen=True)
 class SyntheticConfig:
@@ -41,6 +44,7 @@ class SyntheticConfig:
     further_object: float = 0.7  # probability of a foreign object where the picture has fewer than were asked for
     distractors: tuple[float, ...] = (0.4, 0.4, 0.2)  # probabilities of 0, 1, 2.. foreign things that are background
     occluder: float = 0.35  # probability that something passes in front of an object
+    twin: float = 0.0  # probability of a copy of the first object as background; for clips of neighbouring frames
     cutout: float = 0.25  # probability that a foreign thing is one of the cut-outs, if there are any
     texture: float = 0.25  # probability that a distractor or occluder is a piece of a picture in no thing's shape
     mirror: float = 0.5  # probability that a picture is mirrored
@@ -137,6 +141,7 @@ class _Scene:
         self.simple = simple
         self.rng = rng
         self.used: set[tuple[str, int]] = set()  # what is in the clip: a second one would not be another thing
+        self.first: Sprite | None = None  # what the first object looks like
         exposed = rng.random() < self.config.blurred
         exposure = rng.uniform(0.2, 1.0) * self.config.exposure if exposed else 0.0
         bend, camera = self.config.bend, self.config.camera
@@ -181,8 +186,12 @@ class _Scene:
         while objects < self.wanted and (objects == 0 or self.rng.random() < self.config.further_object):
             objects += 1
             share = self._share() * (1.0 if objects == 1 else 0.4)
-            layers.append(self._wandering(self._foreign(share), objects))
+            sprite = self._foreign(share)
+            self.first = self.first or sprite
+            layers.append(self._wandering(sprite, objects))
         if not self.simple:
+            if self.config.twin and self.rng.random() < self.config.twin:
+                layers = self._with_twin(layers)
             layers = self._with_distractors(layers)
         return layers, objects
 
@@ -224,6 +233,8 @@ class _Scene:
         x, y = _middle(mapped == 1)
         jitter = (0.0, 0.0) if self.simple else self.rng.uniform(-0.25, 0.25, 2) / scale
         layer = self._base(image, mapped, scale, (x + jitter[0] * self.width, y + jitter[1] * self.height))
+        if self.config.twin:
+            self.first = cut_sprite(image, mapped == 1, mapped == VOID, scale, self.rng)
         factor = layer.picture.shape[1] / image.shape[1]
         x, y = x * factor, y * factor
         weight = weight_round(shown, layer.picture.shape[:2], 0.12 * self.unit / scale * factor)
@@ -236,6 +247,7 @@ class _Scene:
         """The objects cut out, over their own picture without them or over another one."""
         scale = self._scale(np.count_nonzero(labels == ids[0]), self._share())
         sprites = [cut_sprite(image, labels == i, labels == VOID, scale, self.rng) for i in ids]
+        self.first = sprites[0]
         anchor = self._anchor(sprites[0])
         if elsewhere or np.isin(labels, ids).mean() > self.config.largest_hole:
             layers = [self._ground(self.read(self._unused("still", self.source.things))[0])]
@@ -271,18 +283,42 @@ class _Scene:
             layers.append(self._occluder(layers))
         return layers
 
-    def _occluder(self, layers: list[Layer]) -> Layer:
-        """Something that lies over an object in a later frame, and beside it in the reference."""
-        objects = [layer for layer in layers if layer.object_id] or [layers[0]]
-        target = objects[int(self.rng.integers(len(objects)))]
-        sprite = self._distraction(self._share() * self.rng.uniform(0.3, 1.0))
+    def _with_twin(self, layers: list[Layer]) -> list[Layer]:
+        """A copy of the first object, a little other in colour and size, as far from it as there is room."""
+        assert self.first is not None
+        picture = self.first.picture if self.rng.random() < 0.5 else cv2.flip(self.first.picture, 1)
+        gains = [*self.rng.uniform(1 - TWIN_COLOUR, 1 + TWIN_COLOUR, 3), 1.0]
+        picture = np.minimum(picture * np.array(gains), picture[..., 3:]).astype(np.uint8)  # alpha bounds the colours
+        twin = replace(
+            self.first,
+            picture=picture,
+            void=None,
+            scale=self.first.scale * self.rng.uniform(0.8, 1.2),
+            touches=(False,) * 4,
+        )
+        way, _ = self._way(next((layer for layer in layers if layer.object_id == 1), layers[0]))
+        anchors = [self._anchor(twin) for _ in range(6)]
+        anchor = max(anchors, key=lambda place: float(np.hypot(*(place - way[0]))))
+        layer = self.motion.placed(twin, anchor, self.motion.path(), 0)
+        layers.insert(int(self.rng.integers(1, len(layers) + 1)), layer)
+        return layers
+
+    def _way(self, target: Layer) -> tuple[np.ndarray, float]:
+        """The way of an object's middle, (T, 2) frame pixels, and the side of a square of about its size there."""
         if target.labels is None and target.picture.shape[2] == 4:
             middle = target.picture.shape[1] / 2, target.picture.shape[0] / 2
             size = opaque_side(target.picture) * float(np.sqrt(abs(np.linalg.det(target.poses[0, :, :2]))))
         else:  # somewhere in a whole picture
             middle = target.push.middle if target.push else (target.picture.shape[1] / 2, target.picture.shape[0] / 2)
             size = 0.6 * self.unit
-        way = target.poses @ np.array([*middle, 1.0])  # (T, 2)
+        return target.poses @ np.array([*middle, 1.0]), size
+
+    def _occluder(self, layers: list[Layer]) -> Layer:
+        """Something that lies over an object in a later frame, and beside it in the reference."""
+        objects = [layer for layer in layers if layer.object_id] or [layers[0]]
+        target = objects[int(self.rng.integers(len(objects)))]
+        sprite = self._distraction(self._share() * self.rng.uniform(0.3, 1.0))
+        way, size = self._way(target)
         when = self.motion.times[int(self.rng.integers(1, len(way)))]
         angle = self.rng.uniform(0, 2 * np.pi) if self.rng.random() < 0.4 else self.rng.choice([0.0, np.pi])
         apart = 0.6 * (size + opaque_side(sprite.picture) * sprite.scale) * self.rng.uniform(0.9, 1.3)
