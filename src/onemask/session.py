@@ -30,6 +30,7 @@ from .labels import Objects, aggregate, object_masks, resize, winners
 from .methods.method import Features, Memory, Method
 from .video.masks import object_ids
 
+Evidence = dict[str, np.ndarray | float]  # see Session.evidence
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -107,6 +108,7 @@ class Session:
         self._memory: Memory | None = None
         self._geometry: Geometry | None = None
         self._last: tuple[Tensor, Tensor] | None = None  # probabilities of objects and background, padded
+        self._evidence: dict[str, Tensor] = {}  # of the last frame, where it was asked for; padded
 
     # What a caller does ----------------------------------------------------------------------------------------------
 
@@ -143,6 +145,7 @@ class Session:
                 "(height x width); give it the frame's size"
             )
         encoded = self._encoded(frame)
+        self._evidence = {}
         with self._computing():
             masks = self._masks(label_map, annotated, encoded.geometry)
             hidden = self._out_of_sight(annotated, masks)
@@ -161,8 +164,12 @@ class Session:
         labels[known] = label_map[known]
         return labels
 
-    def step(self, frame: np.ndarray | EncodedFrame) -> np.ndarray:
-        """The label map (H, W) of the next frame, uint8, or uint16 where an id is above 254."""
+    def step(self, frame: np.ndarray | EncodedFrame, *, explain: bool = False) -> np.ndarray:
+        """The label map (H, W) of the next frame, uint8, or uint16 where an id is above 254.
+
+        explain: keep what the method went by for `evidence`.
+        """
+        self._evidence = {}
         if self._memory is None:
             self._geometry = self._geometry_of(frame)
             return np.zeros(self._geometry.own, np.uint8)
@@ -170,6 +177,8 @@ class Session:
         with self._computing():
             prediction = self.method.segment(encoded.features, self._memory)
             self._last = aggregate(prediction.logits.float().sigmoid())
+            if explain:
+                self._evidence = self.method.evidence(encoded.features, self._memory, prediction)
             self._memory = self.method.update(self._memory, encoded.features, prediction, self._last[0])
             return self._label_map()
 
@@ -193,7 +202,7 @@ class Session:
         self._objects = self._objects.select(rows)
         if self._memory is not None:
             self._memory = self._memory.select(rows) if rows else None
-        self._last = None
+        self._last, self._evidence = None, {}
 
     @property
     def probabilities(self) -> dict[int, np.ndarray]:
@@ -206,6 +215,28 @@ class Session:
         objects, background = (resize(self._geometry.crop(p), self._geometry.own)[:, 0] for p in self._last)
         rows = torch.cat([background, objects]).cpu().numpy()
         return dict(zip((0, *self._objects.ids), rows, strict=True))
+
+    @property
+    def evidence(self) -> dict[int, Evidence]:
+        """What the method went by in the last frame, where `step` was asked to explain it: id -> caption -> what.
+
+        Maps are (h, w) float32 in [0, 1], as coarse as the method has them, of the whole frame; others are numbers.
+        """
+        return {
+            object_id: {name: self._shown(value[row]) for name, value in self._evidence.items()}
+            for row, object_id in enumerate(self._objects.ids)
+            if self._evidence
+        }
+
+    def _shown(self, value: Tensor) -> np.ndarray | float:
+        """One row of an evidence: a map (1, h, w) without what was padded, or a number ()."""
+        if value.ndim == 0:
+            return float(value)
+        assert self._geometry is not None
+        (height, width), padded = self._geometry.working, self._geometry.padded
+        rows = max(1, round(height * value.shape[1] / padded[0]))
+        columns = max(1, round(width * value.shape[2] / padded[1]))
+        return value[0, :rows, :columns].float().cpu().numpy()
 
     # Copies ----------------------------------------------------------------------------------------------------------
 

@@ -16,9 +16,20 @@ from .arguments import FAILED, INTERRUPTED, OK
 from .learning import add_train
 from .listing import add_methods, add_weights
 from .scoring import add_compare, add_evaluate, add_score, add_stage
-from .segmenting import add_demo, add_run
+from .segmenting import add_demo, add_explain, add_run
 
-COMMANDS = (add_run, add_demo, add_score, add_evaluate, add_compare, add_stage, add_train, add_methods, add_weights)
+COMMANDS = (
+    add_run,
+    add_demo,
+    add_explain,
+    add_score,
+    add_evaluate,
+    add_compare,
+    add_stage,
+    add_train,
+    add_methods,
+    add_weights,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

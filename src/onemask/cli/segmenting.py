@@ -1,4 +1,4 @@
-"""`onemask run` and `onemask demo`."""
+"""`onemask run`, `onemask demo` and `onemask explain`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,7 @@ if TYPE_CHECKING:
 def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`onemask run`: a video and masks into a folder of results."""
     run = commands.add_parser("run", help="segment a video", description="Segment a video from the mask of a frame.")
-    run.add_argument("input", metavar="INPUT", help="a video file, a folder of images, or a glob in quotes")
-    run.add_argument(
-        "--mask",
-        action="append",
-        required=True,
-        metavar="[FRAME:]FILE",
-        help="mask of a frame (0 is the first): palette, grey, binary, 16-bit, colour or alpha PNG; may be repeated",
-    )
+    _add_input(run)
     run.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     run.add_argument(
         "--save",
@@ -39,10 +32,6 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="both",
         help="follow objects back to the start as well, or only onward from their mask (default: both)",
     )
-    run.add_argument(
-        "--void", type=_void, default="auto", help="mask value for unknown pixels: a number, none, or auto (default)"
-    )
-    run.add_argument("--threshold", type=int, metavar="N", help="read a soft mask: values from N on are the object")
     run.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
     add_method(run)
     add_overwrite(run)
@@ -106,6 +95,59 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"J&F {(region + contour) / 2:.1f} (J {region:.1f}, F {contour:.1f}) against the clip's annotation")
     print(f"{report.frames_per_second:.2f} frames a second")
     print_files(report.files)
+
+
+def add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask explain`: what a method goes by, as a picture."""
+    explain = commands.add_parser(
+        "explain",
+        help="draw what a method goes by: what it matched, frame by frame",
+        description="Follow an object and write one picture: some frames from left to right, below each what the "
+        "method matched there, bright where it is high.",
+    )
+    _add_input(explain)
+    explain.add_argument("--out", required=True, metavar="FILE", help="the picture, .png or .jpg")
+    explain.add_argument("--object", type=int, metavar="ID", help="of the first mask (default: the lowest)")
+    explain.add_argument(
+        "--frames", type=int, default=6, metavar="N", help="evenly spread, in the picture (default: 6)"
+    )
+    add_method(explain)
+    add_overwrite(explain)
+    explain.set_defaults(command=_explain)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from ..explain import explain
+    from ..video.reader import open_video
+
+    video = open_video(options.input)
+    explain(
+        video,
+        _read_masks(options, video),
+        options.out,
+        settings_of(options),
+        object_id=options.object,
+        frames=options.frames,
+        overwrite=options.overwrite,
+        progress=show,
+    )
+    print(f"what {options.method} went by is in {options.out}")
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    """A video and the masks of some of its frames."""
+    parser.add_argument("input", metavar="INPUT", help="a video file, a folder of images, or a glob in quotes")
+    parser.add_argument(
+        "--mask",
+        action="append",
+        required=True,
+        metavar="[FRAME:]FILE",
+        help="mask of a frame (0 is the first): palette, grey, binary, 16-bit, colour or alpha PNG; may be repeated",
+    )
+    parser.add_argument(
+        "--void", type=_void, default="auto", help="mask value for unknown pixels: a number, none, or auto (default)"
+    )
+    parser.add_argument("--threshold", type=int, metavar="N", help="read a soft mask: values from N on are the object")
 
 
 def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarray]:

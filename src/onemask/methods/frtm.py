@@ -248,6 +248,17 @@ class FRTM(Method):
             self._fit_last(memory, due.tolist(), self.config.update_iterations)
         return memory
 
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """The target model's scores, before and after refinement, and how much the annotated frame still weighs."""
+        assert isinstance(memory, FRTMMemory)
+        assert isinstance(prediction, FRTMPrediction)
+        first = self._solving_weights(memory.weights)[:, : self.config.first_samples].sum(1)
+        return {
+            "target model's score": prediction.scores.clamp(0, 1),
+            "refined": prediction.logits.sigmoid(),
+            "share of first frame": first,
+        }
+
     def _refined(self, features: FRTMFeatures, coarse: Tensor, memory: Memory) -> Tensor:
         """Scores (N, 1, h, w) -> logits (N, 1, H, W)."""
         if self.network is None:

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from ..networks.gauss_newton import Samples, two_layer_loss
 from .frtm import FRTM, FRTMConfig, FRTMFeatures, full_precision
 from .frtm_finetuned import FineTuned, FineTunedMemory, FirstFrames, with_network
-from .method import Features, Memory, Prediction
+from .method import Features, Memory, Method, Prediction
 
 # Base net ------------------------------------------------------------------------------------------------------------
 
@@ -114,6 +114,10 @@ class EncodedTarget(FRTM):
     def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
         """Nothing is learned from later frames."""
         return memory
+
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """What was found: scores are not kept."""
+        return Method.evidence(self, features, memory, prediction)
 
 
 # F.-T. ---------------------------------------------------------------------------------------------------------------

@@ -148,3 +148,10 @@ class Method(nn.Module, ABC):
         masks (N, 1, H, W) in {0, 1}: the truth. known (N, 1, H, W) in {0, 1}: 0 where there is none.
         """
         return {}
+
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """What the method went by in a frame, for people, by caption: maps (N, 1, h, w) in [0, 1], or numbers (N,).
+
+        memory: as it was before the frame was learned from.
+        """
+        return {"found": prediction.logits.sigmoid()}

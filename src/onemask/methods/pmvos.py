@@ -264,6 +264,20 @@ class PMVOS(Method):
             medial=self._learned(memory.medial, y, m, masks) if config.medial_matching else memory.medial,
         )
 
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """The similarity maps of both classes, the mask that comes along, and what the decoder makes of them."""
+        assert isinstance(memory, PMVOSMemory)
+        assert isinstance(prediction, PMVOSPrediction)
+        config = self.config
+        switches = (config.global_matching, config.local_matching, config.medial_matching)
+        kinds = [name for name, there in zip(("first", "previous", "medial"), switches, strict=True) if there]
+        maps = {
+            f"{kind} frame's {of}" if kind != "medial" else f"medial {of}": prediction.similarity[:, k, n, None]
+            for k, of in ((1, "foreground"), (0, "background"))
+            for n, kind in enumerate(kinds)
+        }
+        return maps | {"previous mask": memory.mask[:, 1:], "decoded": prediction.logits.sigmoid()}
+
     # Matching --------------------------------------------------------------------------------------------------------
 
     def _similarity(self, features: PMVOSFeatures, memory: PMVOSMemory) -> Tensor:

@@ -270,6 +270,16 @@ class VideoMatch(Method):
             lost=lost,
         )
 
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """What matching says alone, where the object may be, and what is left."""
+        assert isinstance(memory, VideoMatchMemory)
+        assert isinstance(prediction, VideoMatchPrediction)
+        return {
+            "matched": prediction.initial,
+            "within reach": memory.reach.float(),
+            "outliers removed": prediction.logits.sigmoid(),
+        }
+
     # Matching --------------------------------------------------------------------------------------------------------
 
     def _query(self, features: VideoMatchFeatures, projection: Tensor) -> Tensor:

@@ -1,0 +1,118 @@
+"""What a method goes by, as one picture: frames from left to right, below each what the method matched there.
+
+    onemask explain clip.mp4 --mask first.png --method pmvos-lite --out explained.png
+
+The first row shows the frames with the mask that was found; every other row is a map that the method names in
+`Method.evidence`, bright where it is high; numbers that it names stand below the frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .errors import InputError
+from .files import refuse_existing
+from .session import Evidence, Session, checked_label_map
+from .settings import Progress, Settings, silent
+from .video.drawing import contact_sheet, overlay
+from .video.frames import Video
+from .video.masks import object_ids, palette
+from .video.writer import write_picture
+
+CELL = 300  # width of a frame in the picture, pixels
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One frame, as a method saw it."""
+
+    index: int
+    picture: np.ndarray  # (H, W, 3) uint8: the frame with the object drawn in
+    evidence: Evidence  # of the object; empty in the annotated frame
+
+
+def explain(
+    video: Video,
+    annotations: Mapping[int, np.ndarray],
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    object_id: int | None = None,
+    frames: int = 6,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> None:
+    """Follow an object from the first annotated frame on, and write what was seen in some frames to the picture `out`.
+
+    annotations: index of a frame -> its label map (H, W). object_id: of those in the first; None: the lowest. frames:
+    how many, evenly spread, the annotated one among them. Raises InputError for what does not fit, OutputError where
+    something is in the way.
+    """
+    if frames < 2:
+        raise InputError(f"frames must be 2 or more (the annotated one and one to explain), got {frames}")
+    refuse_existing(out, overwrite)
+    labels = {index: checked_label_map(label_map) for index, label_map in sorted(annotations.items())}
+    start, first = next(iter(labels.items()))
+    ids = object_ids(first)
+    chosen = ids[0] if object_id is None and ids else object_id
+    if chosen not in ids:
+        raise InputError(
+            f"the label map of frame {start} has the objects {', '.join(map(str, ids)) or '-'}, not {chosen}"
+        )
+    session = (settings or Settings()).session()
+    end = video.info.frames if video.info.frames is not None else sum(1 for _ in video.frames())
+    length = end - start
+    if length < 2:
+        raise InputError(f"there is no frame after frame {start}, which is annotated, so nothing was matched with it")
+    wanted = set(start + np.linspace(0, length - 1, min(frames, length)).round().astype(int))
+    seen = []
+    for frame in progress(video.frames(start), length, "explaining"):
+        if frame.index in labels:
+            label_map = session.annotate(frame.image, labels[frame.index])
+        else:
+            label_map = session.step(frame.image, explain=frame.index in wanted)
+        if frame.index in wanted:
+            seen.append(_explained(frame.index, frame.image, label_map, session, chosen))
+        if frame.index == max(wanted):
+            break
+    write_picture(out, grid(seen))
+
+
+def grid(frames: list[Explained]) -> np.ndarray:
+    """One picture (H, W, 3) uint8: a column a frame, a row a map."""
+    names = list(dict.fromkeys(name for frame in frames for name, value in frame.evidence.items() if _is_map(value)))
+    numbers = [
+        ", ".join(f"{name} {value:.2f}" for name, value in frame.evidence.items() if not _is_map(value))
+        for frame in frames
+    ]
+    pictures = [frame.picture for frame in frames]
+    captions = [
+        f"frame {frame.index}" + (f": {said}" if said else "") for frame, said in zip(frames, numbers, strict=True)
+    ]
+    for name in names:
+        for frame in frames:
+            value = frame.evidence.get(name)
+            pictures.append(_heat(value, frame.picture.shape) if value is not None else np.zeros_like(frame.picture))
+            captions.append(name if value is not None else "")
+    return contact_sheet(pictures, captions, len(frames), CELL)
+
+
+def _explained(index: int, image: np.ndarray, label_map: np.ndarray, session: Session, object_id: int) -> Explained:
+    mask = np.where(label_map == object_id, object_id, 0)
+    return Explained(index, overlay(image, mask, palette()), session.evidence.get(object_id, {}))
+
+
+def _is_map(value: np.ndarray | float) -> bool:
+    return isinstance(value, np.ndarray)
+
+
+def _heat(value: np.ndarray | float, shape: tuple[int, ...]) -> np.ndarray:
+    """A map (h, w) in [0, 1] as colours, each cell a block: (H, W, 3) uint8 RGB of a frame's shape."""
+    levels = (np.clip(value, 0, 1) * 255).round().astype(np.uint8)
+    enlarged = cv2.resize(levels, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
+    return cv2.cvtColor(cv2.applyColorMap(enlarged, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
