@@ -24,7 +24,7 @@ LIMITS = {"cpu": 1 << 20}  # similarities at once: on a CPU what its cache holds
 LIMIT = 1 << 26  # elsewhere what keeps a device busy
 FEWEST_QUERIES = 64  # in a block: a matrix product of fewer is slow, so a block of templates is cut rather
 
-_EXCLUDED = -1e4  # added to what is not valid: below every similarity, and finite in half precision
+EXCLUDED = -1e4  # added to what is not valid: below every similarity, and finite in half precision
 
 
 def normalised(features: Tensor) -> Tensor:
@@ -32,69 +32,107 @@ def normalised(features: Tensor) -> Tensor:
     return F.normalize(features.float(), dim=1).to(features.dtype)
 
 
-def top_k_mean(query: Tensor, template: Tensor, valid: Tensor | None, k: int, *, limit: int | None = None) -> Tensor:
-    """The mean similarity of each query pixel with its k best templates: (N, P), in the query's dtype.
+def top_k(
+    query: Tensor,
+    template: Tensor,
+    k: int,
+    *,
+    valid: Tensor | None = None,
+    known: Tensor | None = None,
+    limit: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The similarities of each query pixel with its k best templates, in any order, and which templates those are.
 
     query (N, C, P), or (1, C, P) for all rows; template (N, C, M); valid (N, M) bool: which templates there are, None:
-    all. Of fewer valid ones than k the mean is over those; of none it is NO_MATCH.
+    all. known (N, P, j): similarities that are known already, as this function gives them; they compete too.
+    Returns values (N, P, min(k, j + M)) in the query's dtype and indices: M for what was known. Where there are fewer
+    valid ones than that, the others have `EXCLUDED` or less.
     limit: similarities computed at once, None: as many as suit the device.
-    Source: the soft matching layer of Hu et al., VideoMatch, ECCV 2018, section 3.2.
     """
-    return _over_queries(query, template, valid, k, limit, None)
-
-
-def top_k_mean_counted(
-    query: Tensor, template: Tensor, valid: Tensor | None, k: int, *, limit: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """As `top_k_mean`, and for how many query pixels each template was among the k best: (N, M) float32."""
-    counts = torch.zeros(len(template), template.shape[2], device=template.device)
-    return _over_queries(query, template, valid, k, limit, counts), counts
-
-
-def best_match(query: Tensor, template: Tensor, valid: Tensor | None = None, *, limit: int | None = None) -> Tensor:
-    """The similarity of each query pixel with its best template: (N, P); arguments as of `top_k_mean`, with k = 1."""
-    return _over_queries(query, template, valid, 1, limit, None)
-
-
-def _over_queries(
-    query: Tensor, template: Tensor, valid: Tensor | None, k: int, limit: int | None, counts: Tensor | None
-) -> Tensor:
-    """Blocks of rows and query pixels, put together. counts (N, M), if given, is added to."""
     (rows, channels, templates), pixels = template.shape, query.shape[2]
     if k < 1 or query.shape[:2] not in ((rows, channels), (1, channels)):
         raise ValueError(f"k {k}, query {tuple(query.shape)} and template {tuple(template.shape)} do not go together")
-    if templates == 0:
-        return query.new_full((rows, pixels), NO_MATCH)
+    if known is None:
+        known = query.new_empty(rows, pixels, 0)
+    if templates == 0 or pixels == 0:
+        return known, torch.full(known.shape, templates, device=known.device)
     limit = limit or LIMITS.get(query.device.type, LIMIT)
     rows_at_once = max(1, limit // (pixels * templates))
     pixels_at_once = max(1, min(FEWEST_QUERIES, limit), limit // (rows_at_once * templates))
     templates_at_once = max(1, limit // (rows_at_once * min(pixels, pixels_at_once)))
-    excluded = None if valid is None else torch.where(valid, 0.0, _EXCLUDED).to(query.dtype)[:, None]  # (N, 1, M)
-    of_rows = []
+    excluded = None if valid is None else torch.where(valid, 0.0, EXCLUDED).to(query.dtype)[:, None]  # (N, 1, M)
+    values, indices = [], []
     with torch.autocast(query.device.type, enabled=False):
         for part in _slices(rows, rows_at_once):
             mine = query if len(query) == 1 else query[part]
             its_own, its_excluded = template[part], None if excluded is None else excluded[part]
-            blocks = []
-            for block in _slices(pixels, pixels_at_once):
-                values, indices = _best(mine[:, :, block], its_own, its_excluded, k, templates_at_once)
-                blocks.append(_mean_of_valid(values, its_excluded is not None))
-                if counts is not None:
-                    found = (values > _EXCLUDED / 2).to(counts.dtype)
-                    counts[part].scatter_add_(1, indices.flatten(1), found.flatten(1))
-            of_rows.append(torch.cat(blocks, 1))
-    return torch.cat(of_rows)
+            blocks = [
+                _best(mine[:, :, block], its_own, its_excluded, known[part, block], k, templates_at_once)
+                for block in _slices(pixels, pixels_at_once)
+            ]
+            values.append(torch.cat([found for found, _ in blocks], 1))
+            indices.append(torch.cat([which for _, which in blocks], 1))
+    return torch.cat(values), torch.cat(indices)
+
+
+def top_k_mean(
+    query: Tensor,
+    template: Tensor,
+    valid: Tensor | None,
+    k: int,
+    *,
+    known: Tensor | None = None,
+    limit: int | None = None,
+) -> Tensor:
+    """The mean similarity of each query pixel with its k best templates: (N, P), in the query's dtype.
+
+    Arguments as of `top_k`. Of fewer valid ones than k the mean is over those; of none it is NO_MATCH.
+    Source: the soft matching layer of Hu et al., VideoMatch, ECCV 2018, section 3.2.
+    """
+    values, _ = top_k(query, template, k, valid=valid, known=known, limit=limit)
+    return mean_of_valid(values)
+
+
+def top_k_mean_counted(
+    query: Tensor,
+    template: Tensor,
+    valid: Tensor | None,
+    k: int,
+    *,
+    known: Tensor | None = None,
+    limit: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As `top_k_mean`, and for how many query pixels each template was among the k best: (N, M) float32."""
+    values, indices = top_k(query, template, k, valid=valid, known=known, limit=limit)
+    counts = torch.zeros(len(template), template.shape[2] + 1, device=template.device)  # the last: of what was known
+    counts.scatter_add_(1, indices.flatten(1), (values > EXCLUDED / 2).flatten(1).to(counts.dtype))
+    return mean_of_valid(values), counts[:, :-1]
+
+
+def best_match(query: Tensor, template: Tensor, valid: Tensor | None = None, *, limit: int | None = None) -> Tensor:
+    """The similarity of each query pixel with its best template: (N, P); arguments as of `top_k`, with k = 1."""
+    return top_k_mean(query, template, valid, 1, limit=limit)
+
+
+def mean_of_valid(values: Tensor) -> Tensor:
+    """Values (N, P, k) of `top_k` -> the mean of those that are some template's, (N, P); of none NO_MATCH."""
+    found = values > EXCLUDED / 2
+    number = found.sum(2)
+    mean = torch.where(found, values, 0).sum(2) / number.clamp(min=1)
+    return torch.where(number > 0, mean, NO_MATCH).to(values.dtype)
 
 
 def _slices(length: int, at_once: int) -> Iterator[slice]:
     return (slice(start, start + at_once) for start in range(0, length, at_once))
 
 
-def _best(query: Tensor, template: Tensor, excluded: Tensor | None, k: int, at_once: int) -> tuple[Tensor, Tensor]:
+def _best(
+    query: Tensor, template: Tensor, excluded: Tensor | None, known: Tensor, k: int, at_once: int
+) -> tuple[Tensor, Tensor]:
     """The at most k best of each query pixel, in any order: values and indices, (n, p, k)."""
     rows, pixels = len(template), query.shape[2]
     queries = query.transpose(1, 2).expand(rows, -1, -1)
-    values, indices = query.new_empty(rows, pixels, 0), torch.empty(0)
+    values, indices = known, torch.full(known.shape, template.shape[2], device=known.device)
     for block in _slices(template.shape[2], at_once):
         if excluded is None:
             similarity = torch.bmm(queries, template[:, :, block])
@@ -131,13 +169,3 @@ def _indices_of_best(similarity: Tensor, k: int) -> Tensor:
     rest = torch.arange(grouped, count, device=device).expand(*chosen.shape[:2], -1)  # of no group
     candidates = torch.cat([members.flatten(2), rest], 2)
     return candidates.gather(2, similarity.gather(2, candidates).topk(k, sorted=False).indices)
-
-
-def _mean_of_valid(values: Tensor, some_excluded: bool) -> Tensor:
-    """(n, p, k) -> (n, p)."""
-    if not some_excluded:
-        return values.mean(2)
-    found = values > _EXCLUDED / 2
-    number = found.sum(2)
-    mean = torch.where(found, values, 0).sum(2) / number.clamp(min=1)
-    return torch.where(number > 0, mean, NO_MATCH).to(values.dtype)
