@@ -1,0 +1,91 @@
+"""The frame in which objects were annotated: how well pixels match all of it that is not a given object's.
+
+For each object that is nearly the whole frame, so matching it row by row is dear. But rows of one frame can be matched
+together. The K best of a pixel that are not the row's own are the first K such ones among its 2K best of the whole
+frame, and these serve all rows. Only where more than K of them are the row's own, which is in the midst of the object,
+the others are looked through alone. Either way what comes out is exact.
+
+Shapes: N rows, C channels, T features of the annotated frame, P query pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .feature_set import spread
+from .matching import EXCLUDED, top_k
+
+
+@dataclass
+class AnnotatedFrame:
+    """Of each row the frame in which it was annotated."""
+
+    features: Tensor  # (N, C, T)
+    own: Tensor  # (N, T) bool: which of them are the object's
+    key: Tensor  # (N,) int64: equal for rows of one frame
+
+    @classmethod
+    def of(cls, features: Tensor, own: Tensor, key: Tensor, most: int) -> AnnotatedFrame:
+        """Features (N, C, P) of which `own` (N, P) bool are the object's; at most `most`, evenly spread over them."""
+        if features.shape[2] > most:
+            every = torch.ones_like(own)
+            (features, _), (marks, _) = spread(features, every, most), spread(own[:, None].float(), every, most)
+            own = marks[:, 0] > 0
+        return cls(features, own, key)
+
+    def best_of_others(self, query: Tensor, wanted: Tensor, k: int) -> list[Tensor]:
+        """The k best similarities of pixels with what is not the row's own, in any order.
+
+        query (N, C, P), or (1, C, P) where all rows look at one frame: only then they are matched together. wanted
+        (N, P) bool: for which pixels. Returns for each row (1, P wanted, j) as `matching.top_k` gives them.
+        """
+        groups: dict[int, list[int]] = {}
+        for row, key in enumerate(self.key.tolist()):
+            groups.setdefault(key if len(query) == 1 else row, []).append(row)
+        found = {}
+        for rows in groups.values():
+            if len(rows) == 1:
+                (row,) = rows
+                seen = query[row % len(query), :, wanted[row]][None]
+                found[row] = self._best_of_others_alone(row, seen, k)
+            else:
+                found.update(self._best_of_others_together(rows, query, wanted, k))
+        return [found[row] for row in range(len(self.key))]
+
+    def _best_of_others_alone(self, row: int, query: Tensor, k: int) -> Tensor:
+        """For a query (1, C, P) of one row: (1, P, at most k)."""
+        values, _ = top_k(query, self.features[row, :, ~self.own[row]][None].to(query.dtype), k)
+        return values
+
+    def _best_of_others_together(
+        self, rows: list[int], query: Tensor, wanted: Tensor, k: int
+    ) -> dict[int, Tensor]:
+        """For rows of one frame: row -> (1, P wanted, at most 2k), of which k are."""
+        anyones = wanted[rows].any(0)
+        seen, place = query[:, :, anyones], anyones.cumsum(0) - 1
+        (best,), (which,) = top_k(seen, self.features[rows[:1]].to(query.dtype), 2 * k)
+        best, order = best.sort(1, descending=True)
+        which, found = which.gather(1, order), {}
+        for row in rows:
+            at = place[wanted[row]]
+            others = ~self.own[row][which[at]]
+            number = others.cumsum(1)
+            values = torch.where(others & (number <= k), best[at], EXCLUDED)
+            if which.shape[1] < self.own.shape[1]:
+                short = number[:, -1] < k
+                rest = self._best_of_others_alone(row, seen[:, :, at[short]], k)[0]
+                values[short] = torch.nn.functional.pad(rest, (0, values.shape[1] - rest.shape[1]), value=EXCLUDED)
+            found[row] = values[None]
+        return found
+
+
+def frame_key(features: Tensor) -> Tensor:
+    """A number for each of B frames, (B,) int64, by which their features (B, C, ...) are told apart: a sum of all bits.
+
+    It is a function of the features, so that it survives copies and files.
+    """
+    bits = features.detach().float().contiguous().view(torch.int32).flatten(1).long()
+    return (bits * (2 * torch.arange(bits.shape[1], device=bits.device) + 1)).sum(1)  # modulo 2^64
