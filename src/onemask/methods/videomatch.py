@@ -56,7 +56,7 @@ from ..networks.annotated_frame import AnnotatedFrame, frame_key
 from ..networks.backbone import Backbone
 from ..networks.feature_set import FeatureSet
 from ..networks.first_frame import first_frame_samples
-from ..networks.matching import normalised
+from ..networks.matching import columns, normalised
 from .method import Features, Memory, Method, Prediction
 
 REMOVED = -10.0  # logit of what is removed as an outlier, at most
@@ -237,9 +237,8 @@ class VideoMatch(Method):
         scores, foreground_counts, background_counts = self._scores(
             query, self._matched_cells(memory), *_sets_of(memory)
         )
-        logits = resize(scores, features.size)
-        if not self.training:
-            logits = logits - math.log(self.config.fusion / (1 - self.config.fusion))
+        border = 0.0 if self.training else math.log(self.config.fusion / (1 - self.config.fusion))
+        logits = resize(scores - border, features.size)
         if self.config.outlier_removal:
             near = resize(memory.reach.float(), features.size) > 0.5
             logits = torch.where(near, logits, logits.clamp(max=REMOVED))
@@ -285,7 +284,7 @@ class VideoMatch(Method):
         return normalised(projection.to(x.dtype) @ x) if projection.numel() else x
 
     def _sets(self, x: Tensor, own: Tensor, key: Tensor) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
-        """m_F, and m_B in two: what stays, what is learned. Features (N, C, P), whether they are the object's (N, P)."""
+        """m_F, and m_B in two: what stays, what is learned. Of features (N, C, P), own (N, P) bool being the object's."""
         config = self.config
         of_foreground, of_background = (int(config.annotated * m) for m in (config.foreground, config.background))
         return (
@@ -308,7 +307,7 @@ class VideoMatch(Method):
         wanted, rows = wanted.flatten(1), []
         known = None if self.config.foreground_only else frame.best_of_others(query, wanted, self.config.k)
         for row, chosen in enumerate(wanted):
-            seen = query[row % len(query), :, chosen][None]
+            seen = columns(query[row % len(query)], chosen)[None]
             found, *counts = self._scores_of_row(
                 seen, foreground.row(row), background.row(row), None if known is None else known[row]
             )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .feature_set import spread
-from .matching import EXCLUDED, top_k
+from .matching import EXCLUDED, columns, top_k
 
 
 @dataclass
@@ -49,7 +49,7 @@ class AnnotatedFrame:
         for rows in groups.values():
             if len(rows) == 1:
                 (row,) = rows
-                seen = query[row % len(query), :, wanted[row]][None]
+                seen = columns(query[row % len(query)], wanted[row])[None]
                 found[row] = self._best_of_others_alone(row, seen, k)
             else:
                 found.update(self._best_of_others_together(rows, query, wanted, k))
@@ -57,7 +57,7 @@ class AnnotatedFrame:
 
     def _best_of_others_alone(self, row: int, query: Tensor, k: int) -> Tensor:
         """For a query (1, C, P) of one row: (1, P, at most k)."""
-        values, _ = top_k(query, self.features[row, :, ~self.own[row]][None].to(query.dtype), k)
+        values, _ = top_k(query, columns(self.features[row], ~self.own[row])[None].to(query.dtype), k)
         return values
 
     def _best_of_others_together(
@@ -65,7 +65,7 @@ class AnnotatedFrame:
     ) -> dict[int, Tensor]:
         """For rows of one frame: row -> (1, P wanted, at most 2k), of which k are."""
         anyones = wanted[rows].any(0)
-        seen, place = query[:, :, anyones], anyones.cumsum(0) - 1
+        seen, place = columns(query[0], anyones)[None], anyones.cumsum(0) - 1
         (best,), (which,) = top_k(seen, self.features[rows[:1]].to(query.dtype), 2 * k)
         best, order = best.sort(1, descending=True)
         which, found = which.gather(1, order), {}
@@ -76,7 +76,7 @@ class AnnotatedFrame:
             values = torch.where(others & (number <= k), best[at], EXCLUDED)
             if which.shape[1] < self.own.shape[1]:
                 short = number[:, -1] < k
-                rest = self._best_of_others_alone(row, seen[:, :, at[short]], k)[0]
+                rest = self._best_of_others_alone(row, columns(seen[0], at[short])[None], k)[0]
                 values[short] = torch.nn.functional.pad(rest, (0, values.shape[1] - rest.shape[1]), value=EXCLUDED)
             found[row] = values[None]
         return found
