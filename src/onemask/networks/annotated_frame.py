@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .feature_set import spread
@@ -63,7 +64,7 @@ class AnnotatedFrame:
     def _best_of_others_together(
         self, rows: list[int], query: Tensor, wanted: Tensor, k: int
     ) -> dict[int, Tensor]:
-        """For rows of one frame: row -> (1, P wanted, at most 2k), of which k are."""
+        """For rows of one frame: row -> (1, P wanted, k)."""
         anyones = wanted[rows].any(0)
         seen, place = columns(query[0], anyones)[None], anyones.cumsum(0) - 1
         (best,), (which,) = top_k(seen, self.features[rows[:1]].to(query.dtype), 2 * k)
@@ -72,12 +73,14 @@ class AnnotatedFrame:
         for row in rows:
             at = place[wanted[row]]
             others = ~self.own[row][which[at]]
-            number = others.cumsum(1)
-            values = torch.where(others & (number <= k), best[at], EXCLUDED)
-            if which.shape[1] < self.own.shape[1]:
-                short = number[:, -1] < k
+            number = others.cumsum(1)  # from 1
+            values = best.new_full((len(at), k + 1), EXCLUDED)  # the last place is for those that are too many
+            values.scatter_(1, torch.where(others & (number <= k), number - 1, k), best[at])
+            values = values[:, :k]
+            short = (number[:, -1] < k).nonzero()[:, 0]
+            if which.shape[1] < self.own.shape[1] and len(short):
                 rest = self._best_of_others_alone(row, columns(seen[0], at[short])[None], k)[0]
-                values[short] = torch.nn.functional.pad(rest, (0, values.shape[1] - rest.shape[1]), value=EXCLUDED)
+                values[short] = F.pad(rest, (0, k - rest.shape[1]), value=EXCLUDED)
             found[row] = values[None]
         return found
 
