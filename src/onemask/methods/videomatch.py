@@ -279,7 +279,7 @@ class VideoMatch(Method):
     def _query(self, features: VideoMatchFeatures, projection: Tensor) -> Tensor:
         """What rows match: (1, C, h w) where all see one frame and none was fine-tuned, else (N, C, h w)."""
         if features.frame_of_row is None and not projection.numel():
-            return features.matched.flatten(2)
+            return features.by_row(features.matched, 1).flatten(2)
         x = features.by_row(features.matched, len(projection)).flatten(2)
         return normalised(projection.to(x.dtype) @ x) if projection.numel() else x
 

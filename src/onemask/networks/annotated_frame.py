@@ -61,9 +61,7 @@ class AnnotatedFrame:
         values, _ = top_k(query, columns(self.features[row], ~self.own[row])[None].to(query.dtype), k)
         return values
 
-    def _best_of_others_together(
-        self, rows: list[int], query: Tensor, wanted: Tensor, k: int
-    ) -> dict[int, Tensor]:
+    def _best_of_others_together(self, rows: list[int], query: Tensor, wanted: Tensor, k: int) -> dict[int, Tensor]:
         """For rows of one frame: row -> (1, P wanted, k)."""
         anyones = wanted[rows].any(0)
         seen, place = columns(query[0], anyones)[None], anyones.cumsum(0) - 1
