@@ -88,7 +88,7 @@ def test_gradients_are_those_of_rows_alone(frame, wanted):
     for asked in (query, query.expand(6, -1, -1)):
         features, seen = frame.features.clone().requires_grad_(), asked.clone().requires_grad_()
         values = AnnotatedFrame(features, frame.own, frame.key).best_of_others(seen, wanted, 5)
-        sum(mean_of_valid(v).square().sum() for v in values).backward()
+        torch.cat([mean_of_valid(v)[0] for v in values]).square().sum().backward()
         assert features.grad is not None
         assert seen.grad is not None
         # Rows of one frame hold the same features, so it is their sum that counts.

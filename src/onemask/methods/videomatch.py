@@ -7,7 +7,8 @@ from the previous mask is removed, and both sets learn from the frame. The netwo
 
     paper              here
     x_t                VideoMatch.backbone, VideoMatchFeatures.matched: unit vectors
-    m_F, m_B           networks.feature_set.FeatureSet: VideoMatchMemory.foreground, .background
+    m_F                VideoMatchMemory.foreground, a networks.feature_set.FeatureSet
+    m_B                what is not .own of .frame, a networks.annotated_frame.AnnotatedFrame; .background, a FeatureSet
     SML, A, S_t        FeatureSet.similarity, networks.matching; scores are the scaled difference of both S_t
     g                  on_grid
     y_t,init, y_t      VideoMatchPrediction.initial, .logits
@@ -27,6 +28,9 @@ What the paper leaves open, and what was decided:
 - Sets have fixed places, so time and memory a frame are flat. Features of the annotated frame take at most a share
   of them, evenly spread over its pixels, and stay; each frame adds a few, evenly spread again, in place of those that
   were among the K best of the fewest pixels lately (a moving average; a new one begins at the mean of its set).
+- The background of an object is nearly the whole annotated frame. So the frame is matched once for all objects that
+  were annotated in it, and each leaves out its own. A frame of more cells than the set's share is thinned before, for
+  all objects alike, not the background of each.
 - An object that leaves and returns: by the paper's rule nothing overlaps an empty mask ever again, and all that looks
   like the object is learned as background. But what bounds the motion in one frame by d_c bounds it in n frames by
   n d_c: while an object is lost (its mask below a small share of the annotated one), the extruded mask is extruded
@@ -284,7 +288,7 @@ class VideoMatch(Method):
         return normalised(projection.to(x.dtype) @ x) if projection.numel() else x
 
     def _sets(self, x: Tensor, own: Tensor, key: Tensor) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
-        """m_F, and m_B in two: what stays, what is learned. Of features (N, C, P), own (N, P) bool being the object's."""
+        """m_F, and m_B in two: what stays, what is learned; of features (N, C, P), the object's own (N, P) bool."""
         config = self.config
         of_foreground, of_background = (int(config.annotated * m) for m in (config.foreground, config.background))
         return (

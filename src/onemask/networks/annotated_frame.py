@@ -3,7 +3,7 @@
 For each object that is nearly the whole frame, so matching it row by row is dear. But rows of one frame can be matched
 together. The K best of a pixel that are not the row's own are the first K such ones among its 2K best of the whole
 frame, and these serve all rows. Only where more than K of them are the row's own, which is in the midst of the object,
-the others are looked through alone. Either way what comes out is exact.
+the others are looked through alone. Either way the outcome is that of matching each row by itself.
 
 Shapes: N rows, C channels, T features of the annotated frame, P query pixels.
 """
@@ -30,7 +30,10 @@ class AnnotatedFrame:
 
     @classmethod
     def of(cls, features: Tensor, own: Tensor, key: Tensor, most: int) -> AnnotatedFrame:
-        """Features (N, C, P) of which `own` (N, P) bool are the object's; at most `most`, evenly spread over them."""
+        """Features (N, C, P) of which `own` (N, P) bool are the object's; at most `most`, evenly spread over all.
+
+        They are thinned alike for all rows of a frame, for those must hold the same features to be matched together.
+        """
         if features.shape[2] > most:
             every = torch.ones_like(own)
             (features, _), (marks, _) = spread(features, every, most), spread(own[:, None].float(), every, most)
@@ -75,6 +78,7 @@ class AnnotatedFrame:
             values = best.new_full((len(at), k + 1), EXCLUDED)  # the last place is for those that are too many
             values.scatter_(1, torch.where(others & (number <= k), number - 1, k), best[at])
             values = values[:, :k]
+            # With fewer than k others among the best of all, there are more beyond.
             short = (number[:, -1] < k).nonzero()[:, 0]
             if which.shape[1] < self.own.shape[1] and len(short):
                 rest = self._best_of_others_alone(row, columns(seen[0], at[short])[None], k)[0]

@@ -50,7 +50,7 @@ def top_k(
     """The similarities of each query pixel with its k best templates, in any order, and which templates those are.
 
     query (N, C, P), or (1, C, P) for all rows; template (N, C, M); valid (N, M) bool: which templates there are, None:
-    all. known (N, P, j): similarities that are known already, as this function gives them; they compete too.
+    all. known (N, P, j), j at most k: similarities known already, as this function gives them; they compete too.
     Returns values (N, P, min(k, j + M)) in the query's dtype and indices: M for what was known. Where there are fewer
     valid ones than that, the others have `EXCLUDED` or less.
     limit: similarities computed at once, None: as many as suit the device.
