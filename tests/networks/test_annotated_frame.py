@@ -58,6 +58,16 @@ def test_rows_together_are_as_rows_alone(frame, wanted, k):
             assert torch.allclose(mean_of_valid(values)[0], mean, atol=1e-5)
 
 
+def test_half_precision(frame, wanted):
+    query = query_of(frame)
+    half = AnnotatedFrame(frame.features.half(), frame.own, frame.key)
+    for values, mean in zip(
+        half.best_of_others(query.half(), wanted, 20), plainly(frame, query, wanted, 20), strict=True
+    ):
+        assert values.dtype == torch.float16
+        assert torch.allclose(mean_of_valid(values)[0].float(), mean, atol=5e-3)
+
+
 def test_rows_that_look_at_other_frames(frame, wanted):
     query = some(6, PIXELS, seed=4)
     for values, mean in zip(frame.best_of_others(query, wanted, 5), plainly(frame, query, wanted, 5), strict=True):
