@@ -144,15 +144,26 @@ def _best(
             similarity = torch.bmm(queries, template[:, :, block])
         else:
             similarity = torch.baddbmm(excluded[:, :, block].expand(-1, pixels, -1), queries, template[:, :, block])
-        chosen = _indices_of_best(similarity.detach(), min(k, similarity.shape[2]))
-        found = similarity.gather(2, chosen)
-        if values.shape[2] == 0:
-            values, indices = found, chosen + block.start
+        if values.shape[2] < k:
+            values, indices = _better(values, indices, similarity, block.start, k)
             continue
-        values, indices = torch.cat([values, found], 2), torch.cat([indices, chosen + block.start], 2)
-        chosen = values.detach().topk(min(k, values.shape[2]), sorted=False).indices
-        values, indices = values.gather(2, chosen), indices.gather(2, chosen)
+        # Most pixels have nothing to gain from a small set beside a large one, and finding that out is quick.
+        gain = (similarity.detach().amax(2) > values.detach().amin(2)).any(0).nonzero()[:, 0]
+        if len(gain):
+            better = _better(values[:, gain], indices[:, gain], similarity[:, gain], block.start, k)
+            values, indices = values.index_copy(1, gain, better[0]), indices.index_copy(1, gain, better[1])
     return values, indices
+
+
+def _better(values: Tensor, indices: Tensor, similarity: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
+    """Values and indices (n, p, j) after a look at the similarities (n, p, m) with templates from `start` on."""
+    chosen = _indices_of_best(similarity.detach(), min(k, similarity.shape[2]))
+    found = similarity.gather(2, chosen)
+    if values.shape[2] == 0:
+        return found, chosen + start
+    values, indices = torch.cat([values, found], 2), torch.cat([indices, chosen + start], 2)
+    chosen = values.detach().topk(min(k, values.shape[2]), sorted=False).indices
+    return values.gather(2, chosen), indices.gather(2, chosen)
 
 
 def _indices_of_best(similarity: Tensor, k: int) -> Tensor:
