@@ -85,8 +85,46 @@ class TestMatching:
         assert torch.allclose(logits[0].sigmoid() > 0.4, logits[1].sigmoid() > 0.5)
 
     @torch.no_grad()
-    def test_ten_objects_together_equal_each_alone(self, make_clip):
-        method, clip = tiny(), make_clip(4, 10, (96, 128))
+    def test_the_papers_formula_with_several_objects_and_what_they_learned(self, make_clip):
+        method, clip = tiny(k=7, scale=7.0, distance=40.0, fusion=0.5, confidence=0.3), make_clip(4, 3, (96, 128))
+        first, *later = (encoded(method, frame) for frame in clip.frames)
+        memory = method.memorize(first, masks_of(clip.label_maps[0], 1, 2, 3))
+        for features, label_map in zip(later, clip.label_maps[1:], strict=True):
+            prediction = method.segment(features, memory)
+            xt = features.matched[0].flatten(1).T
+            for row in range(3):
+                learned = memory.background[row][:, memory.background_usage[row] != EMPTY]
+                foreground = memory.foreground[row][:, memory.foreground_usage[row] != EMPTY]
+                background = torch.cat([first.matched[0].flatten(1)[:, ~memory.own[row]], learned], 1)
+                s = [(xt @ m).sort(1, descending=True).values[:, :7].mean(1) for m in (foreground, background)]
+                assert torch.allclose(prediction.initial[row].flatten(), (7.0 * (s[0] - s[1])).sigmoid(), atol=1e-5)
+            memory = method.update(memory, features, prediction, masks_of(label_map, 1, 2, 3))
+        assert max(number(memory.background_usage)) > 0
+        assert min(number(memory.foreground_usage)) > 0
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("sparse", [1, 2])
+    def test_objects_of_two_frames_together_equal_each_alone(self, make_clip, sparse):
+        """Objects 1 and 2 are annotated in the first frame, 3 and 4 in the second; then 2 is dropped."""
+        method, clip = tiny(sparse=sparse, distance=100.0), make_clip(4, 4, (96, 128))
+        frames = [encoded(method, frame) for frame in clip.frames]
+        masks = [masks_of(label_map, 1, 2, 3, 4) for label_map in clip.label_maps]
+        annotated = {0: frames[0], 2: frames[1], 3: frames[1]}
+        pairs = [method.memorize(frames[i], masks[i][2 * i : 2 * i + 2]) for i in (0, 1)]
+        memory = pairs[0].join(pairs[1]).select([3, 0, 2])
+        alone = [method.memorize(annotated[n], masks[0 if n < 2 else 1][n : n + 1]) for n in (3, 0, 2)]
+        assert len(set(memory.frame_key.tolist())) == 2
+        for i in (2, 3):
+            prediction, each = method.segment(frames[i], memory), [method.segment(frames[i], one) for one in alone]
+            assert torch.allclose(prediction.logits, torch.cat([p.logits for p in each]), atol=1e-4)
+            truth = masks[i][[3, 0, 2]]
+            memory = method.update(memory, frames[i], prediction, truth)
+            alone = [method.update(one, frames[i], p, t[None]) for one, p, t in zip(alone, each, truth, strict=True)]
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("sparse", [1, 2])
+    def test_ten_objects_together_equal_each_alone(self, make_clip, sparse):
+        method, clip = tiny(sparse=sparse), make_clip(4, 10, (96, 128))
         frames = [encoded(method, frame) for frame in clip.frames]
         masks = masks_of(clip.label_maps[0], *range(1, 11))
         memory, alone = method.memorize(frames[0], masks), [method.memorize(frames[0], m[None]) for m in masks]
@@ -140,9 +178,10 @@ class TestUpdate:
 
     def test_outliers_are_learned_as_background(self, second):
         before, after = self.run(second=second, mask=box(16, 48, 8, 40))
-        assert number(before.background_usage) == [80]
-        assert number(after.background_usage) == [82]
-        assert torch.equal(after.background[0, :, 80:82].T, torch.eye(6)[[1, 1]])
+        assert (~before.own).sum() == 80
+        assert number(before.background_usage) == [0]
+        assert number(after.background_usage) == [2]
+        assert torch.equal(after.background[0, :, :2].T, torch.eye(6)[[1, 1]])
 
     def test_confident_cells_away_from_the_border_are_learned_as_foreground(self, second):
         before, after = self.run(second=second, mask=box(16, 48, 8, 40))
@@ -156,18 +195,18 @@ class TestUpdate:
     def test_sparse_matching_finds_outliers_of_some_cells(self, second):
         _, exact = self.run(second=second, mask=box(16, 48, 8, 40))
         _, sparse = self.run(second=second, mask=box(16, 48, 8, 40), sparse=2)
-        assert number(sparse.background_usage) == [80]  # row 7, which is none of every second one
+        assert number(sparse.background_usage) == [0]  # row 7, which is none of every second one
         assert number(sparse.foreground_usage) == number(exact.foreground_usage)
         second[6, 10:] = 1  # cell (6, 10) stands for its four, so all four outliers are found
         _, sparse = self.run(second=second, mask=box(16, 48, 8, 40), sparse=2)
-        assert number(sparse.background_usage) == [84]
+        assert number(sparse.background_usage) == [4]
 
     def test_each_set_has_its_switch(self, second):
         _, after = self.run(second=second, mask=box(16, 48, 8, 40), background_update=False)
-        assert number(after.background_usage) == [80]
+        assert number(after.background_usage) == [0]
         assert number(after.foreground_usage) == [20]
         _, after = self.run(second=second, mask=box(16, 48, 8, 40), foreground_update=False)
-        assert number(after.background_usage) == [82]
+        assert number(after.background_usage) == [2]
         assert number(after.foreground_usage) == [16]
 
     def test_a_lost_object_is_looked_for_ever_further(self, second):
@@ -195,9 +234,9 @@ class TestUpdate:
     def test_what_looks_like_a_lost_object_is_not_background(self, second):
         """It may be the object that returns."""
         _, after = self.run(second=second, mask=box(0, 0, 0, 0))
-        assert number(after.background_usage) == [80]
+        assert number(after.background_usage) == [0]
         _, after = self.run(second=second, mask=box(0, 0, 0, 0), returns=False)
-        assert number(after.background_usage) == [82]
+        assert number(after.background_usage) == [2]
 
 
 class TestSwitches:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from onemask.networks import matching
-from onemask.networks.matching import NO_MATCH, best_match, normalised, top_k_mean, top_k_mean_counted
+from onemask.networks.matching import NO_MATCH, best_match, columns, normalised, top_k, top_k_mean, top_k_mean_counted
 
 
 def some(rows: int, channels: int, places: int, seed: int = 0) -> Tensor:
@@ -72,6 +72,30 @@ def test_counts(valid, limit):
     best = similarity >= similarity.sort(2, descending=True).values[:, :, 19:20]
     assert torch.equal(counts, (best & valid[:, None]).sum(1).float())
     assert counts.sum(1).tolist() == [31 * 20, 31 * 10, 0, 31 * 20]
+
+
+@pytest.mark.parametrize("limit", [None, 100_000, 5_000, 50])
+@pytest.mark.parametrize("k", [1, 20, 600])
+def test_what_is_known_competes(valid, k, limit):
+    """As if the templates it comes from were there, but that they are not counted."""
+    query, template = some(4, 8, 31), some(4, 8, 700, seed=1)
+    known, _ = top_k(query, template[:, :, :400], k, valid=valid[:, :400])
+    means, counts = top_k_mean_counted(query, template[:, :, 400:], valid[:, 400:], k, known=known, limit=limit)
+    whole, of_whole = top_k_mean_counted(query, template, valid, k)
+    assert torch.allclose(means, whole, atol=1e-6)
+    assert torch.equal(counts, of_whole[:, 400:])
+    assert torch.allclose(
+        top_k_mean(query, template[:, :, :0], None, k, known=known),
+        plainly(query, template[:, :, :400], valid[:, :400], k),
+        atol=1e-6,
+    )
+
+
+def test_columns():
+    features = some(1, 8, 31)[0]
+    chosen = torch.arange(31) % 3 == 1
+    assert torch.equal(columns(features, chosen), features[:, chosen])
+    assert torch.equal(columns(features, torch.tensor([4, 4, 0])), features[:, [4, 4, 0]])
 
 
 @pytest.mark.parametrize("limit", [None, 900])

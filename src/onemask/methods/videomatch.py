@@ -7,7 +7,8 @@ from the previous mask is removed, and both sets learn from the frame. The netwo
 
     paper              here
     x_t                VideoMatch.backbone, VideoMatchFeatures.matched: unit vectors
-    m_F, m_B           networks.feature_set.FeatureSet: VideoMatchMemory.foreground, .background
+    m_F                VideoMatchMemory.foreground, a networks.feature_set.FeatureSet
+    m_B                what is not .own of .frame, a networks.annotated_frame.AnnotatedFrame; .background, a FeatureSet
     SML, A, S_t        FeatureSet.similarity, networks.matching; scores are the scaled difference of both S_t
     g                  on_grid
     y_t,init, y_t      VideoMatchPrediction.initial, .logits
@@ -27,6 +28,9 @@ What the paper leaves open, and what was decided:
 - Sets have fixed places, so time and memory a frame are flat. Features of the annotated frame take at most a share
   of them, evenly spread over its pixels, and stay; each frame adds a few, evenly spread again, in place of those that
   were among the K best of the fewest pixels lately (a moving average; a new one begins at the mean of its set).
+- The background of an object is nearly the whole annotated frame. So the frame is matched once for all objects that
+  were annotated in it, and each leaves out its own. A frame of more cells than the set's share is thinned before, for
+  all objects alike, not the background of each.
 - An object that leaves and returns: by the paper's rule nothing overlaps an empty mask ever again, and all that looks
   like the object is learned as background. But what bounds the motion in one frame by d_c bounds it in n frames by
   n d_c: while an object is lost (its mask below a small share of the annotated one), the extruded mask is extruded
@@ -52,10 +56,11 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..labels import resize
+from ..networks.annotated_frame import AnnotatedFrame, frame_key
 from ..networks.backbone import Backbone
 from ..networks.feature_set import FeatureSet
 from ..networks.first_frame import first_frame_samples
-from ..networks.matching import normalised
+from ..networks.matching import columns, normalised
 from .method import Features, Memory, Method, Prediction
 
 REMOVED = -10.0  # logit of what is removed as an outlier, at most
@@ -161,8 +166,11 @@ class VideoMatchMemory(Memory):
 
     foreground: Tensor  # (N, C, M_F) and
     foreground_usage: Tensor  # (N, M_F): see FeatureSet
+    frame: Tensor  # (N, C, T): where it was annotated,
+    own: Tensor  # (N, T) bool: what of it is foreground, all else being background, and
+    frame_key: Tensor  # (N,): equal for rows of one frame; see AnnotatedFrame
     background: Tensor  # (N, C, M_B) and
-    background_usage: Tensor  # (N, M_B)
+    background_usage: Tensor  # (N, M_B): what later frames add to that
     reach: Tensor  # (N, 1, h, w) bool: the extruded previous mask
     area: Tensor  # (N,): cells of the annotated mask
     lost: Tensor  # (N,) bool: whether the object was out of sight in the previous frame
@@ -208,11 +216,15 @@ class VideoMatch(Method):
         assert isinstance(features, VideoMatchFeatures)
         cells = on_grid(masks, features.matched.shape[-2:])
         projection = self._finetuned(features, masks)
-        x = self._query(features, projection)
-        foreground, background = self._sets(x, cells)
+        x = self._query(features, projection).expand(len(masks), -1, -1)
+        key = features.by_row(frame_key(features.matched), len(masks))
+        foreground, frame, background = self._sets(x, cells.flatten(1), key)
         return VideoMatchMemory(
             foreground=foreground.features,
             foreground_usage=foreground.usage,
+            frame=frame.features,
+            own=frame.own,
+            frame_key=frame.key,
             background=background.features,
             background_usage=background.usage,
             reach=extruded(cells, self._radius(features)),
@@ -226,26 +238,22 @@ class VideoMatch(Method):
         assert isinstance(features, VideoMatchFeatures)
         assert isinstance(memory, VideoMatchMemory)
         query = self._query(features, memory.projection)
-        foreground, background = _sets_of(memory)
-        wanted = self._matched_cells(memory)
-        if wanted is None:
-            scores, foreground_counts, background_counts = self._scores(query, foreground, background)
-        else:
-            scores, foreground_counts, background_counts = self._scores_of(query, wanted, foreground, background)
-        scores = scores.unflatten(1, features.matched.shape[-2:])[:, None]
-        logits = resize(scores, features.size)
-        if not self.training:
-            logits = logits - math.log(self.config.fusion / (1 - self.config.fusion))
+        scores, foreground_counts, background_counts = self._scores(
+            query, self._matched_cells(memory), *_sets_of(memory)
+        )
+        border = 0.0 if self.training else math.log(self.config.fusion / (1 - self.config.fusion))
+        logits = resize(scores - border, features.size)
         if self.config.outlier_removal:
             near = resize(memory.reach.float(), features.size) > 0.5
             logits = torch.where(near, logits, logits.clamp(max=REMOVED))
+        query = query.expand(len(memory), -1, -1)
         return VideoMatchPrediction(logits, scores.sigmoid(), query, foreground_counts, background_counts)
 
     def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> VideoMatchMemory:
         """Add to both sets what the frame shows (section 3.3): masks (N, 1, H, W), probabilities after aggregation."""
         assert isinstance(memory, VideoMatchMemory)
         assert isinstance(prediction, VideoMatchPrediction)
-        config, (foreground, background) = self.config, _sets_of(memory)
+        config, (foreground, _, background) = self.config, _sets_of(memory)
         share = F.interpolate(masks.float(), prediction.initial.shape[-2:], mode="area")
         mask, initial, size = share > 0.5, prediction.initial, config.added
         reach, lost = self._reach(memory, mask, self._radius(features))
@@ -283,56 +291,69 @@ class VideoMatch(Method):
     # Matching --------------------------------------------------------------------------------------------------------
 
     def _query(self, features: VideoMatchFeatures, projection: Tensor) -> Tensor:
-        """What each row matches, (N, C, h w); without a copy where rows see one frame and none was fine-tuned."""
+        """What rows match: (1, C, h w) where all see one frame and none was fine-tuned, else (N, C, h w)."""
+        if features.frame_of_row is None and not projection.numel():
+            return features.by_row(features.matched, 1).flatten(2)
         x = features.by_row(features.matched, len(projection)).flatten(2)
         return normalised(projection.to(x.dtype) @ x) if projection.numel() else x
 
-    def _sets(self, x: Tensor, cells: Tensor) -> tuple[FeatureSet, FeatureSet]:
-        """m_F and m_B: features (N, C, P) by whether cells (N, 1, h, w) bool are the object's."""
-        config, chosen = self.config, cells.flatten(1)
-        sizes = config.foreground, config.background
-        foreground, background = (
-            FeatureSet.of(x, which, int(config.annotated * places), places)
-            for which, places in zip((chosen, ~chosen), sizes, strict=True)
+    def _sets(self, x: Tensor, own: Tensor, key: Tensor) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
+        """m_F, and m_B in two: what stays, what is learned; of features (N, C, P), the object's own (N, P) bool."""
+        config = self.config
+        of_foreground, of_background = (int(config.annotated * m) for m in (config.foreground, config.background))
+        return (
+            FeatureSet.of(x, own, of_foreground, config.foreground),
+            AnnotatedFrame.of(x, own, key, of_background),
+            FeatureSet.empty(x, config.background - of_background),
         )
-        return foreground, background
 
-    def _scores(self, query: Tensor, foreground: FeatureSet, background: FeatureSet) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, P) of the weighted softmax, and how often features of either set were among the K best."""
-        to_foreground, foreground_counts = foreground.similarity(query, self.config.k)
-        if self.config.foreground_only:
-            to_background = torch.full_like(to_foreground, self.config.threshold)
-            background_counts = torch.zeros_like(background.usage)
-        else:
-            to_background, background_counts = background.similarity(query, self.config.k)
-        return self.log_scale.exp() * (to_foreground - to_background), foreground_counts, background_counts
-
-    def _scores_of(
-        self, query: Tensor, wanted: Tensor, foreground: FeatureSet, background: FeatureSet
+    def _scores(
+        self, query: Tensor, wanted: Tensor, foreground: FeatureSet, frame: AnnotatedFrame, background: FeatureSet
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`_scores` of the wanted (N, h, w) bool of all cells; the others take over their neighbour's."""
+        """Logits (N, 1, h, w) of the weighted softmax, and how often features of either set were among the K best.
+
+        Only the wanted (N, h, w) bool of all cells are matched; the others take over their neighbour's.
+        """
         (height, width), sparse = wanted.shape[-2:], self.config.sparse
         cells = torch.arange(height * width, device=query.device).view(height, width)
         neighbours = cells[::sparse, ::sparse].repeat_interleave(sparse, 0).repeat_interleave(sparse, 1)
         source = torch.where(wanted, cells, neighbours[:height, :width]).flatten(1)
-        parts = []
-        for row, chosen in enumerate(wanted.flatten(1)):
-            seen = query[row if len(query) > 1 else 0, :, chosen][None]
-            found, *counts = self._scores(seen, foreground.row(row), background.row(row))
-            parts.append((found.new_zeros(1, height * width).masked_scatter(chosen[None], found), *counts))
-        scores, *counts = (torch.cat(part) for part in zip(*parts, strict=True))
-        return scores.gather(1, source), counts[0], counts[1]
+        wanted, rows = wanted.flatten(1), []
+        known = None if self.config.foreground_only else frame.best_of_others(query, wanted, self.config.k)
+        for row, chosen in enumerate(wanted):
+            seen = columns(query[row % len(query)], chosen)[None]
+            found, *counts = self._scores_of_row(
+                seen, foreground.row(row), background.row(row), None if known is None else known[row]
+            )
+            rows.append((found.new_zeros(1, height * width).masked_scatter(chosen[None], found), *counts))
+        scores, *counts = (torch.cat(part) for part in zip(*rows, strict=True))
+        return scores.gather(1, source).view(-1, 1, height, width), counts[0], counts[1]
+
+    def _scores_of_row(
+        self, query: Tensor, foreground: FeatureSet, background: FeatureSet, known: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`_scores` of the pixels of a query (1, C, P): (1, P).
+
+        known: their best similarities with the background of the annotated frame; None: match foreground alone.
+        """
+        to_foreground, foreground_counts = foreground.similarity(query, self.config.k)
+        if known is None:
+            to_background = torch.full_like(to_foreground, self.config.threshold)
+            background_counts = torch.zeros_like(background.usage)
+        else:
+            to_background, background_counts = background.similarity(query, self.config.k, known)
+        return self.log_scale.exp() * (to_foreground - to_background), foreground_counts, background_counts
 
     # Where an object may be ------------------------------------------------------------------------------------------
 
-    def _matched_cells(self, memory: VideoMatchMemory) -> Tensor | None:
-        """Cells to match, (N, h, w) bool; None: all of them.
+    def _matched_cells(self, memory: VideoMatchMemory) -> Tensor:
+        """Cells to match, (N, h, w) bool: all.
 
         With `sparse`, those where the object may be, the ones next to them, and few of the others.
         """
         sparse = self.config.sparse
         if self.training or sparse == 1 or not self.config.outlier_removal:
-            return None
+            return torch.ones_like(memory.reach[:, 0])
         wanted = F.max_pool2d(memory.reach.float(), 3, 1, 1)[:, 0] > 0
         wanted[:, ::sparse, ::sparse] = True
         return wanted
@@ -375,25 +396,28 @@ class VideoMatch(Method):
             height, width = (side // min(self.backbone.strides) for side in mask.shape)
             labels = torch.from_numpy(masks).to(mask)[:, None].float()
             wanted = F.interpolate(labels, (height, width), mode="area").flatten(1)
-            cells = on_grid(mask[None, None].float(), (height, width))
+            own, key = on_grid(mask[None, None].float(), (height, width)).flatten(1), frame_key(x)
         projection = torch.eye(x.shape[1], device=x.device).requires_grad_()
         optimizer = torch.optim.Adam([projection], config.finetune_rate)
         generator = torch.Generator().manual_seed(config.seed)
         for step in range(config.finetune):
             copy, drawn = step % len(warped), torch.randperm(x.shape[2], generator=generator)[: config.finetune_pixels]
-            drawn = drawn.to(x.device)
+            drawn, every = drawn.to(x.device), own.new_ones(1, 1, len(drawn))
             query, template = (normalised(projection @ seen) for seen in (warped[copy][:, :, drawn], x))
-            scores, _, _ = self._scores(query, *self._sets(template, cells))
-            loss = F.binary_cross_entropy_with_logits(scores[0], wanted[copy, drawn])
+            scores, _, _ = self._scores(query, every, *self._sets(template, own, key))
+            loss = F.binary_cross_entropy_with_logits(scores.flatten(), wanted[copy, drawn])
             (projection.grad,) = torch.autograd.grad(loss, [projection])  # of nothing else
             optimizer.step()
         return projection.detach()
 
 
-def _sets_of(memory: VideoMatchMemory) -> tuple[FeatureSet, FeatureSet]:
-    """m_F and m_B."""
-    foreground = FeatureSet(memory.foreground, memory.foreground_usage)
-    return foreground, FeatureSet(memory.background, memory.background_usage)
+def _sets_of(memory: VideoMatchMemory) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
+    """m_F, and m_B in two, as of `VideoMatch._sets`."""
+    return (
+        FeatureSet(memory.foreground, memory.foreground_usage),
+        AnnotatedFrame(memory.frame, memory.own, memory.frame_key),
+        FeatureSet(memory.background, memory.background_usage),
+    )
 
 
 def _matching_dtype(like: Tensor) -> torch.dtype:

@@ -38,18 +38,28 @@ class FeatureSet:
         usage = torch.where(valid, KEPT, EMPTY)
         return cls(F.pad(packed, (0, places - kept)), F.pad(usage, (0, places - kept), value=EMPTY))
 
+    @classmethod
+    def empty(cls, features: Tensor, places: int) -> FeatureSet:
+        """Room for features like those (N, C, P), with nothing in it yet."""
+        rows, channels, _ = features.shape
+        usage = torch.full((rows, places), EMPTY, device=features.device)
+        return cls(features.new_zeros(rows, channels, places), usage)
+
     def row(self, number: int) -> FeatureSet:
         """The set of one row."""
         return FeatureSet(self.features[number : number + 1], self.usage[number : number + 1])
 
-    def similarity(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The soft matching layer: query (N, C, P) -> S (N, P) float32, and how often each place was used, (N, M)."""
+    def similarity(self, query: Tensor, k: int, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The soft matching layer: query (N, C, P) -> S (N, P) float32, and how often each place was used, (N, M).
+
+        known (N, P, j): the best similarities with features beside the set, as `matching.top_k` gives them.
+        """
         valid = self.usage != EMPTY
         used = int(valid.sum(1).max())
-        arguments = query, self.features[:, :, :used].to(query.dtype), valid[:, :used], k
+        template, valid = self.features[:, :, :used].to(query.dtype), valid[:, :used]
         if torch.is_grad_enabled():
-            return top_k_mean(*arguments).float(), torch.zeros_like(self.usage)
-        means, counts = top_k_mean_counted(*arguments)
+            return top_k_mean(query, template, valid, k, known=known).float(), torch.zeros_like(self.usage)
+        means, counts = top_k_mean_counted(query, template, valid, k, known=known)
         return means.float(), F.pad(counts, (0, self.usage.shape[1] - used))
 
     def after(self, counts: Tensor, features: Tensor, chosen: Tensor, most: int) -> FeatureSet:
