@@ -2,9 +2,9 @@
 
 TTVOS (Park et al., section III-D): beside the mask, a network predicts the difference between this frame's true mask
 and its own *estimate* of the previous frame. What it got wrong is in that difference too, so it learns to undo it
-rather than to carry it on. Any method can ask for this: it keeps its previous estimate, predicts a map of two channels (any
-convolution will do; no softmax, for the target lies in (-1, 1)), and returns `transition_loss` from `Method.losses`.
-The map is of no use but in training.
+rather than to carry it on. Any method can ask for this: it keeps its previous estimate, predicts a map of two channels
+(any convolution will do; no softmax, for the target lies in (-1, 1)), and returns `transition_loss` from
+`Method.losses`. The map is of no use but in training.
 
     paper                here
     H_t, H^_t-1          both_classes(masks), both_classes(previous)
