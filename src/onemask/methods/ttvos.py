@@ -49,7 +49,7 @@ the annotated frame's are matched beside the blended ones (`anchor`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -217,18 +217,18 @@ class LongTermMatching(nn.Module):
         super().__init__()
         self.template = TEMPLATES[config.template](channels, clue, vectors, template_channels)
         self.modified = Joined(channels, clue, config.width // 2)
-        maps = vectors * (2 if config.anchor else 1) + config.width // 2
+        maps = self.template.maps * (2 if config.anchor else 1) + config.width // 2
         self.blend = nn.Conv2d(maps, config.width, 3, padding=1)
 
     def prepare(self, features: Tensor) -> dict[str, Tensor]:
         """What all objects share, of features (B, channels, h, w)."""
         return {**self.template.prepare(features), "modified": self.modified.prepare(features)}
 
-    def forward(self, shared: Mapping[str, Tensor], clue: Tensor, template: Tensor) -> Tensor:
-        """What `prepare` gave, by row, clue (N, clue, h, w), template (N, V, c) -> (N, width, h, w), not negative."""
-        z = self.template.correlate(shared, clue, template)
+    def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> Tensor:
+        """What `prepare` gave, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, width, h, w), not negative."""
+        z = [self.template.correlate(shared, clue, template) for template in templates]
         modified = leaky_relu(self.modified(shared["modified"], clue))
-        return F.relu(self.blend(torch.cat([z, modified], 1)), inplace=True)
+        return F.relu(self.blend(torch.cat([*z, modified], 1)), inplace=True)
 
 
 class Blend(nn.Module):
@@ -401,7 +401,8 @@ class TTVOS(Method):
         if self.long_term is None:
             long = self.carried["long"](of_long, previous)
         else:
-            long = self.long_term(of_long, clue, torch.cat([memory.long, memory.first], 1))
+            templates = [memory.long, memory.first] if self.config.anchor else [memory.long]
+            long = self.long_term(of_long, clue, templates)
         attention = self.blend(short, long)
         logits = self.refinement(features.by_row(features.fine, rows), attention, short).float()
         corrects = self.training and self.transition is not None

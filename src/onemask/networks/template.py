@@ -22,6 +22,7 @@ from .transition import CLASSES
 
 GROUP = 4  # channels a group, of 5x5 convolutions: a wide view for little (section III-B3)
 SLOPE = 0.2  # of LeakyReLU
+SCALE = 10.0  # of cosines before a softmax, before training
 REGION_FLOOR = 1e-4  # probability of a class that every cell has at least: a region is never empty
 
 
@@ -78,6 +79,7 @@ class ProductTemplate(nn.Module):
         self.f = Embedding(channels, clue, vectors)
         self.g = Embedding(channels, clue, width)
         self.q = Embedding(channels, clue, width)
+        self.maps = vectors
 
     def prepare(self, features: Tensor) -> dict[str, Tensor]:
         """What all objects share, of features (B, channels, h, w)."""
@@ -104,12 +106,17 @@ class RegionTemplate(nn.Module):
     the same of a small object as of a large one, at any size of frame. Query and template share one embedding, which
     does not depend on the object and is computed once a frame; Z are cosines, which tell objects apart from the first
     step of training on. The clue shapes the regions.
+
+    A last map is the logit of a softmax over all vectors: how much likelier those of the object make a cell than those
+    of background do, under a learned scale. No convolution can tell that from cosines.
     """
 
     def __init__(self, channels: int, clue: int, vectors: int, width: int):
         super().__init__()
         self.region = Embedding(channels, clue, vectors)
         self.embedding = Embedding(channels, 0, width)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+        self.maps = vectors + 1
 
     def prepare(self, features: Tensor) -> dict[str, Tensor]:
         """What all objects share, of features (B, channels, h, w): the embedding's vectors have unit length."""
@@ -128,10 +135,13 @@ class RegionTemplate(nn.Module):
         return F.normalize(means, dim=2)
 
     def correlate(self, shared: Mapping[str, Tensor], clue: Tensor, template: Tensor) -> Tensor:
-        """Z (N, V, h, w) in [-1, 1]: cosines with each vector of a template (N, V, c)."""
+        """Z (N, V + 1, h, w) of a template (N, V, c): cosines with each vector, and the logit."""
         embedding = shared["embedding"]
         with torch.autocast(embedding.device.type, enabled=False):
-            return (F.normalize(template, dim=2) @ embedding.flatten(2)).unflatten(2, embedding.shape[-2:])
+            cosines = (F.normalize(template, dim=2) @ embedding.flatten(2)).unflatten(2, embedding.shape[-2:])
+            foreground, background = (cosines * self.log_scale.exp()).chunk(CLASSES, 1)
+            logit = foreground.logsumexp(1, keepdim=True) - background.logsumexp(1, keepdim=True)
+        return torch.cat([cosines, logit], 1)
 
 
 class ShortTermMatching(nn.Module):
