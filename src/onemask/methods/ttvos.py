@@ -11,10 +11,10 @@ mask. Matching costs the same for ever, and nothing is learned in flight.
     H^_t-n:t-1, P             TTVOSMemory.heatmaps and .known, coordinates(); TTVOS._clue() joins them
     ST_t, S^ST                TTVOSMemory.short, TTVOSPrediction.short; networks.template.ShortTermMatching
     LT_t, f, g, q, Z          TTVOSMemory.long; networks.template.ProductTemplate
-    f^8', S^LT                LongTermMatching.modified, TTVOSPrediction.long
-    A_t                       Blend, TTVOSPrediction.attention
+    f^8', S^LT                networks.template.LongTermMatching.modified, TTVOSPrediction.long
+    A_t                       networks.template.Blend, TTVOSPrediction.attention
     I_c (eq. 2), (eq. 3)      ProductTemplate.construct, blended()
-    w_t (eq. 4)               AdaptiveWeight, TTVOSPrediction.weight
+    w_t (eq. 4)               networks.template.AdaptiveWeight, TTVOSPrediction.weight
     pi^_t, L_tm (eq. 5)       TTVOS.transition, networks.transition
     refinement (figure 6)     networks.refinement
 
@@ -49,7 +49,7 @@ the annotated frame's are matched beside the blended ones (`anchor`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -61,15 +61,26 @@ from ..errors import InputError
 from ..labels import resize
 from ..networks.backbone import Backbone
 from ..networks.refinement import Refinement
-from ..networks.template import GROUP, Carried, Joined, ProductTemplate, RegionTemplate, ShortTermMatching, leaky_relu
+from ..networks.template import (
+    GROUP,
+    AdaptiveWeight,
+    Blend,
+    Carried,
+    LongTermMatching,
+    ProductTemplate,
+    RegionTemplate,
+    ShortTermMatching,
+)
 from ..networks.transition import CLASSES, both_classes, transition_loss
 from .method import Features, Memory, Method, Prediction
 
 FINE, MIDDLE, COARSE = 4, 8, 16  # strides of details, of long-term and of short-term matching
 CLUES = {"heatmaps": 3, "previous": 1, "reextract": 1}  # forms of the clue, and the heatmaps that are kept for it
 COORDINATES = 3  # x, y, distance from the centre
-TEMPLATES = {"product": ProductTemplate, "regions": RegionTemplate}
-FIRST_WEIGHT = -2.0  # logit of w before training: templates forget slowly
+TEMPLATES: dict[str, type[ProductTemplate] | type[RegionTemplate]] = {
+    "product": ProductTemplate,
+    "regions": RegionTemplate,
+}
 USUAL_RATE = 0.1  # share of the newest frame in the area that an object usually covers
 
 
@@ -210,55 +221,6 @@ class TTVOSPrediction(Prediction):
     previous: Tensor | None = None  # (N, 1, h, w): the estimate that it corrects
 
 
-class LongTermMatching(nn.Module):
-    """S^LT: a template's correlation with a frame, blended with the frame's features (figure 3b)."""
-
-    def __init__(self, config: TTVOSConfig, channels: int, clue: int, vectors: int, template_channels: int):
-        super().__init__()
-        self.template = TEMPLATES[config.template](channels, clue, vectors, template_channels)
-        self.modified = Joined(channels, clue, config.width // 2)
-        maps = self.template.maps * (2 if config.anchor else 1) + config.width // 2
-        self.blend = nn.Conv2d(maps, config.width, 3, padding=1)
-
-    def prepare(self, features: Tensor) -> dict[str, Tensor]:
-        """What all objects share, of features (B, channels, h, w)."""
-        return {**self.template.prepare(features), "modified": self.modified.prepare(features)}
-
-    def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> Tensor:
-        """What `prepare` gave, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, width, h, w), not negative."""
-        z = [self.template.correlate(shared, clue, template) for template in templates]
-        modified = leaky_relu(self.modified(shared["modified"], clue))
-        return F.relu(self.blend(torch.cat([*z, modified], 1)), inplace=True)
-
-
-class Blend(nn.Module):
-    """A_t of both similarities."""
-
-    def __init__(self, short_width: int, width: int):
-        super().__init__()
-        self.of_short = nn.Conv2d(short_width, width, 1, bias=False)
-        self.of_long = nn.Conv2d(width, width, 1)
-
-    def forward(self, short: Tensor, long: Tensor) -> Tensor:
-        """S^ST (N, short_width, h/2, w/2) and S^LT (N, width, h, w) -> (N, width, h, w)."""
-        height, width = long.shape[-2:]
-        return F.relu(self.of_long(long).add_(resize(self.of_short(short), (height, width))), inplace=True)
-
-
-class AdaptiveWeight(nn.Module):
-    """w_t (equation 4) of A_t."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.f1 = nn.Conv2d(width, width // 2, 3, stride=2, padding=1)
-        self.f2 = nn.Linear(width // 2, 1)
-        nn.init.constant_(self.f2.bias, FIRST_WEIGHT)
-
-    def forward(self, attention: Tensor) -> Tensor:
-        """(N, width, h, w) -> (N,) in (0, 1)."""
-        return self.f2(F.relu(self.f1(attention)).mean((2, 3))).float().sigmoid()[:, 0]
-
-
 class TTVOS(Method):
     """The whole method."""
 
@@ -277,18 +239,18 @@ class TTVOS(Method):
         middle = channels[MIDDLE] + (channels[COARSE] if config.joined else 0)
         heatmaps = 0 if config.clue == "reextract" else CLASSES * config.heatmaps
         clue = heatmaps + (COORDINATES if config.clue == "heatmaps" else 0)
-        own = channels[MIDDLE]
-        self.short_term = ShortTermMatching(coarse, heatmaps, config.short_width) if config.short_term else None
-        self.long_term = (
-            LongTermMatching(config, middle, clue, config.vectors or own, config.channels or own)
-            if config.long_term
-            else None
-        )
-        self.carried = nn.ModuleDict()  # what stands for a matching that is switched off
-        if self.short_term is None:
-            self.carried["short"] = Carried(coarse, config.short_width)
-        if self.long_term is None:
-            self.carried["long"] = Carried(middle, config.width)
+        self.short_term: ShortTermMatching | Carried
+        if config.short_term:
+            self.short_term = ShortTermMatching(coarse, heatmaps, config.short_width)
+        else:
+            self.short_term = Carried(coarse, config.short_width)
+        self.long_term: LongTermMatching | Carried
+        if config.long_term:
+            vectors, own = config.vectors or channels[MIDDLE], config.channels or channels[MIDDLE]
+            template = TEMPLATES[config.template](middle, clue, vectors, own)
+            self.long_term = LongTermMatching(template, middle, clue, config.width, 2 if config.anchor else 1)
+        else:
+            self.long_term = Carried(middle, config.width)
         self.blend = Blend(config.short_width, config.width)
         self.weight = AdaptiveWeight(config.width) if config.adapts else None
         self.transition = nn.Conv2d(config.width, CLASSES, 3, padding=1) if config.transition else None
@@ -305,8 +267,8 @@ class TTVOS(Method):
         coarse, middle = self._seen(pyramid)
         return TTVOSFeatures(
             frames,
-            short=self._matching("short").prepare(coarse),
-            long=self._matching("long").prepare(middle),
+            short=self.short_term.prepare(coarse),
+            long=self.long_term.prepare(middle),
             fine=self.refinement.prepare(pyramid[FINE]),
         )
 
@@ -362,11 +324,6 @@ class TTVOS(Method):
 
     # Matching --------------------------------------------------------------------------------------------------------
 
-    def _matching(self, term: str) -> Any:
-        """The module at stride 16 ("short") or 8 ("long")."""
-        module = self.short_term if term == "short" else self.long_term
-        return self.carried[term] if module is None else module
-
     def _seen(self, pyramid: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
         """What is matched at strides 16 and 8."""
 
@@ -394,26 +351,26 @@ class TTVOS(Method):
         of_long = {key: features.by_row(tensor, rows) for key, tensor in features.long.items()}
         _, clue = self._clue(memory.heatmaps, memory.known)
         previous = memory.heatmaps[:, -1]
-        if self.short_term is None:
-            short = self.carried["short"](of_short, halved(previous))
-        else:
+        if isinstance(self.short_term, ShortTermMatching):
             short = self.short_term(of_short, memory.short)
-        if self.long_term is None:
-            long = self.carried["long"](of_long, previous)
         else:
+            short = self.short_term(of_short, halved(previous))
+        if isinstance(self.long_term, LongTermMatching):
             templates = [memory.long, memory.first] if self.config.anchor else [memory.long]
             long = self.long_term(of_long, clue, templates)
+        else:
+            long = self.long_term(of_long, previous)
         attention = self.blend(short, long)
         logits = self.refinement(features.by_row(features.fine, rows), attention, short).float()
-        corrects = self.training and self.transition is not None
+        map_of = self.transition if self.training else None
         return TTVOSPrediction(
             logits,
             short=short,
             long=long,
             attention=attention,
             weight=logits.new_zeros(rows) if self.weight is None else self.weight(attention),
-            transition=self.transition(attention) if corrects and self.transition is not None else None,
-            previous=previous[:, 1:] if corrects else None,
+            transition=None if map_of is None else map_of(attention),
+            previous=None if map_of is None else previous[:, 1:],
         )
 
     def _parts(self, features: TTVOSFeatures, memory: TTVOSMemory) -> Iterator[tuple[TTVOSFeatures, TTVOSMemory]]:
@@ -423,7 +380,7 @@ class TTVOS(Method):
             return
         for row in range(len(memory)):
             own = features if features.frame_of_row is None else features.for_rows(features.frame_of_row[row : row + 1])
-            yield own, memory.map(lambda tensor, row=row: tensor[row : row + 1])
+            yield own, memory.map(lambda tensor, place=slice(row, row + 1): tensor[place])  # type: ignore[misc]
 
     # Templates -------------------------------------------------------------------------------------------------------
 
@@ -441,12 +398,11 @@ class TTVOS(Method):
         if self.shown is not None:
             frames = features.by_row(features.frames, rows)
             coarse, middle = self._seen(self.backbone(frames, self.shown(both_classes(masks.to(frames.dtype)))))
-            of_short = self._matching("short").prepare(coarse)
-            of_long = self._matching("long").prepare(middle)
+            of_short, of_long = self.short_term.prepare(coarse), self.long_term.prepare(middle)
         short, long = masks.new_zeros(rows, 0, 0, 0), masks.new_zeros(rows, 0, 0)
-        if self.short_term is not None:
+        if isinstance(self.short_term, ShortTermMatching):
             short = self.short_term.construct(of_short, for_short)
-        if self.long_term is not None:
+        if isinstance(self.long_term, LongTermMatching):
             long = self.long_term.template.construct(of_long, for_long, heatmaps[:, -1])
         return short, long
 
@@ -470,7 +426,7 @@ class _MaskEmbedding(nn.Sequential):
 
     def __init__(self, first: nn.Conv2d):
         super().__init__(
-            nn.Conv2d(CLASSES, first.out_channels, 3, stride=first.stride, padding=1, bias=False),
+            nn.Conv2d(CLASSES, first.out_channels, 3, stride=first.stride[0], padding=1, bias=False),
             nn.BatchNorm2d(first.out_channels),
             nn.ReLU(),
         )
@@ -514,5 +470,6 @@ def _joined(predictions: list[TTVOSPrediction]) -> TTVOSPrediction:
     """The rows of all."""
     if len(predictions) == 1:
         return predictions[0]
-    columns = {f.name: [getattr(p, f.name) for p in predictions] for f in fields(TTVOSPrediction)}
-    return TTVOSPrediction(**{name: None if c[0] is None else torch.cat(c) for name, c in columns.items()})
+    columns: dict[str, list[Any]] = {f.name: [getattr(p, f.name) for p in predictions] for f in fields(TTVOSPrediction)}
+    joined: dict[str, Any] = {name: None if c[0] is None else torch.cat(c) for name, c in columns.items()}
+    return TTVOSPrediction(**joined)

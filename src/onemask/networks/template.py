@@ -12,16 +12,18 @@ products are sums over all cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..labels import resize
 from .transition import CLASSES
 
 GROUP = 4  # channels a group, of 5x5 convolutions: a wide view for little (section III-B3)
 SLOPE = 0.2  # of LeakyReLU
+FIRST_WEIGHT = -2.0  # logit of w before training: templates forget slowly
 SCALE = 10.0  # of cosines before a softmax, before training
 REGION_FLOOR = 1e-4  # probability of a class that every cell has at least: a region is never empty
 
@@ -95,7 +97,7 @@ class ProductTemplate(nn.Module):
         """Z (N, V, h, w) of a template (N, V, c)."""
         query = self.q(shared["q"], clue)
         with torch.autocast(query.device.type, enabled=False):
-            return (template @ query.float().flatten(2)).unflatten(2, query.shape[-2:])
+            return _products(template, query.float())
 
 
 class RegionTemplate(nn.Module):
@@ -138,10 +140,16 @@ class RegionTemplate(nn.Module):
         """Z (N, V + 1, h, w) of a template (N, V, c): cosines with each vector, and the logit."""
         embedding = shared["embedding"]
         with torch.autocast(embedding.device.type, enabled=False):
-            cosines = (F.normalize(template, dim=2) @ embedding.flatten(2)).unflatten(2, embedding.shape[-2:])
+            cosines = _products(F.normalize(template, dim=2), embedding)
             foreground, background = (cosines * self.log_scale.exp()).chunk(CLASSES, 1)
             logit = foreground.logsumexp(1, keepdim=True) - background.logsumexp(1, keepdim=True)
         return torch.cat([cosines, logit], 1)
+
+
+def _products(template: Tensor, maps: Tensor) -> Tensor:
+    """Equation 1: template (N, V, c) and maps (N, c, h, w) -> (N, V, h, w), channels last as convolutions want it."""
+    cells = maps.permute(0, 2, 3, 1).flatten(1, 2)  # (N, h w, c)
+    return (cells @ template.transpose(1, 2)).unflatten(1, maps.shape[-2:]).permute(0, 3, 1, 2)
 
 
 class ShortTermMatching(nn.Module):
@@ -166,6 +174,31 @@ class ShortTermMatching(nn.Module):
         return F.relu(self.compare(shared["compare"], template), inplace=True)
 
 
+class LongTermMatching(nn.Module):
+    """S^LT: how templates correlate with a frame, blended with the frame's features (figure 3b).
+
+    templates: how many matrices an object has.
+    """
+
+    def __init__(
+        self, template: ProductTemplate | RegionTemplate, channels: int, clue: int, width: int, templates: int
+    ):
+        super().__init__()
+        self.template: ProductTemplate | RegionTemplate = template
+        self.modified = Joined(channels, clue, width // 2)
+        self.blend = nn.Conv2d(templates * template.maps + width // 2, width, 3, padding=1)
+
+    def prepare(self, features: Tensor) -> dict[str, Tensor]:
+        """What all objects share, of features (B, channels, h, w)."""
+        return {**self.template.prepare(features), "modified": self.modified.prepare(features)}
+
+    def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> Tensor:
+        """What `prepare` gave, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, width, h, w), not negative."""
+        z = [self.template.correlate(shared, clue, template) for template in templates]
+        modified = leaky_relu(self.modified(shared["modified"], clue))
+        return F.relu(self.blend(torch.cat([*z, modified], 1)), inplace=True)
+
+
 class Carried(nn.Module):
     """What stands for a matching that is switched off (table 4): convolutions over features and the last heatmap."""
 
@@ -181,3 +214,31 @@ class Carried(nn.Module):
     def forward(self, shared: Mapping[str, Tensor], heatmap: Tensor) -> Tensor:
         """What `prepare` gave, by row, and the heatmap (N, 2, h, w) -> (N, width, h, w), not negative."""
         return self.rest(self.enter(shared["enter"], heatmap))
+
+
+class Blend(nn.Module):
+    """A_t of both similarities: ReLU of a 1x1 convolution."""
+
+    def __init__(self, short_width: int, width: int):
+        super().__init__()
+        self.of_short = nn.Conv2d(short_width, width, 1, bias=False)
+        self.of_long = nn.Conv2d(width, width, 1)
+
+    def forward(self, short: Tensor, long: Tensor) -> Tensor:
+        """S^ST (N, short_width, h/2, w/2) and S^LT (N, width, h, w) -> (N, width, h, w)."""
+        height, width = long.shape[-2:]
+        return F.relu(self.of_long(long).add_(resize(self.of_short(short), (height, width))), inplace=True)
+
+
+class AdaptiveWeight(nn.Module):
+    """w_t (equation 4) of A_t: how much of a frame goes into the long-term template."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.f1 = nn.Conv2d(width, width // 2, 3, stride=2, padding=1)
+        self.f2 = nn.Linear(width // 2, 1)
+        nn.init.constant_(self.f2.bias, FIRST_WEIGHT)
+
+    def forward(self, attention: Tensor) -> Tensor:
+        """(N, width, h, w) -> (N,) in (0, 1)."""
+        return self.f2(F.relu(self.f1(attention)).mean((2, 3))).float().sigmoid()[:, 0]
