@@ -50,7 +50,7 @@ def counted(method: Method, call: str, *values: Any) -> tuple[Any, Counter[str]]
     for name, module in method.named_modules():
         if not any(module.children()):  # what a layer counts is in no other layer
             parts[name.split(".")[0]] += by_module.get(f"Call.method.{name}", 0)
-    parts[OUTSIDE] = by_module["Global"] - parts.total()
+    parts[OUTSIDE] = by_module.get("Global", 0) - parts.total()
     return result, parts
 
 
