@@ -47,9 +47,14 @@ def counted(method: Method, call: str, *values: Any) -> tuple[Any, Counter[str]]
         result = Call(method)(call, *values)
     by_module = {name: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()}
     parts: Counter[str] = Counter()
-    for name, module in method.named_modules():
-        if not any(module.children()):  # what a layer counts is in no other layer
-            parts[name.split(".")[0]] += by_module.get(f"Call.method.{name}", 0)
+    for part, module in method.named_children():
+        # Where the part itself was called, that holds all; where some of its layers were, those are to be summed up.
+        layers = [f"{part}.{name}".rstrip(".") for name, layer in module.named_modules() if not any(layer.children())]
+        whole, summed = (
+            by_module.get(f"Call.method.{part}", 0),
+            sum(by_module.get(f"Call.method.{n}", 0) for n in layers),
+        )
+        parts[part] = max(whole, summed)
     parts[OUTSIDE] = by_module.get("Global", 0) - parts.total()
     return result, parts
 

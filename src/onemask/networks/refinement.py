@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .template import Joined
 
 SHUFFLE = 2  # the last enlargement, by PixelShuffle
+TAPS = ((3, 1, 4), (4, 2, 0))  # of a deconvolution, where a 3x3 convolution has it, for either cell; 4: none
 LOCALISED = 8  # channels of S'^ST
 
 
@@ -46,4 +47,18 @@ class Refinement(nn.Module):
         """What `prepare` gave, by row, A_t, and S^ST (N, short_width, H/16, W/16) -> logits (N, 1, H, W)."""
         r4 = self.up(attention)
         fine = F.relu(self.detail(prepared, r4), inplace=True)
-        return F.pixel_shuffle(self.logits(torch.cat([r4, fine, self.localise(short)], 1)), SHUFFLE)
+        return self._enlarged(torch.cat([r4, fine, self.localise(short)], 1))
+
+    def _enlarged(self, maps: Tensor) -> Tensor:
+        """The last deconvolution and PixelShuffle at once: (N, C, H/4, W/4) -> (N, 1, H, W).
+
+        A deconvolution of kernel 4 and stride 2 is a 3x3 convolution to the 2x2 cells that each cell becomes. To as few
+        channels as here it takes 1.6 times as long on a CPU.
+        """
+        taps = torch.tensor(TAPS, device=maps.device)
+        # (C, 4, 4, 4), a zero behind, in two directions -> (C, dy, dx, py, 3, px, 3): pixel d of the cell p.
+        kernel = F.pad(self.logits.weight, (0, 1, 0, 1))[:, :, taps][..., taps].unflatten(1, (SHUFFLE, SHUFFLE))
+        kernel = kernel.permute(3, 1, 5, 2, 0, 4, 6).flatten(0, 3)  # (py dy px dx, C, 3, 3)
+        assert self.logits.bias is not None
+        bias = self.logits.bias.view(1, SHUFFLE, 1, SHUFFLE).expand(2, -1, 2, -1).flatten()
+        return F.pixel_shuffle(F.conv2d(maps, kernel, bias, padding=1), 2 * SHUFFLE)

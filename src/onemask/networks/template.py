@@ -97,7 +97,7 @@ class ProductTemplate(nn.Module):
         """Z (N, V, h, w) of a template (N, V, c)."""
         query = self.q(shared["q"], clue)
         with torch.autocast(query.device.type, enabled=False):
-            return _products(template, query.float())
+            return _as_maps(_products(template, query.float()), query)
 
 
 class RegionTemplate(nn.Module):
@@ -141,15 +141,19 @@ class RegionTemplate(nn.Module):
         embedding = shared["embedding"]
         with torch.autocast(embedding.device.type, enabled=False):
             cosines = _products(F.normalize(template, dim=2), embedding)
-            foreground, background = (cosines * self.log_scale.exp()).chunk(CLASSES, 1)
-            logit = foreground.logsumexp(1, keepdim=True) - background.logsumexp(1, keepdim=True)
-        return torch.cat([cosines, logit], 1)
+            foreground, background = (cosines * self.log_scale.exp()).chunk(CLASSES, 2)
+            logit = foreground.logsumexp(2, keepdim=True) - background.logsumexp(2, keepdim=True)
+        return _as_maps(torch.cat([cosines, logit], 2), embedding)
 
 
 def _products(template: Tensor, maps: Tensor) -> Tensor:
-    """Equation 1: template (N, V, c) and maps (N, c, h, w) -> (N, V, h, w), channels last as convolutions want it."""
-    cells = maps.permute(0, 2, 3, 1).flatten(1, 2)  # (N, h w, c)
-    return (cells @ template.transpose(1, 2)).unflatten(1, maps.shape[-2:]).permute(0, 3, 1, 2)
+    """Equation 1, transposed: template (N, V, c) and maps (N, c, h, w) -> (N, h w, V)."""
+    return maps.permute(0, 2, 3, 1).flatten(1, 2) @ template.transpose(1, 2)
+
+
+def _as_maps(cells: Tensor, like: Tensor) -> Tensor:
+    """(N, h w, V) -> (N, V, h, w), channels last as convolutions want it."""
+    return cells.unflatten(1, like.shape[-2:]).permute(0, 3, 1, 2)
 
 
 class ShortTermMatching(nn.Module):
