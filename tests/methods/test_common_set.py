@@ -19,6 +19,8 @@ from onemask.labels import aggregate
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Features, Memory, Method
 from onemask.methods.pmvos import PMVOSConfig
+from onemask.methods.ttvos import LITE as TTVOS_LITE
+from onemask.methods.ttvos import TTVOSConfig
 from onemask.methods.videomatch import LITE as VIDEOMATCH
 from onemask.session import Session
 
@@ -40,6 +42,17 @@ def tiny_pmvos() -> Method:
         method.attention.spatial.weight.fill_(0.1)
         method.attention.channel.weight.fill_(0.1)
     return method
+
+
+def tiny_ttvos() -> Method:
+    """The paper's matching. Untrained it says nothing of the transition map, whose loss is none of the common set's."""
+    config = TTVOSConfig("test_efficientnet", short_width=8, width=8, fine_width=8, transition=False)
+    return config.build(pretrained=False)
+
+
+def tiny_ttvos_lite() -> Method:
+    config = replace(TTVOS_LITE, backbone="test_efficientnet", channels=8, vectors=8, short_width=8, width=8)
+    return replace(config, fine_width=8, forget=0.0, transition=False).build(pretrained=False)
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,8 @@ METHODS = {
         lambda: replace(VIDEOMATCH, foreground=512, background=1024, added=32).build(), follows=True
     ),
     "pmvos": Candidate(tiny_pmvos),
+    "ttvos": Candidate(tiny_ttvos),
+    "ttvos-lite": Candidate(tiny_ttvos_lite),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from onemask.errors import InputError
 from onemask.methods import configuration, frtm, weights_for
 from onemask.methods.frtm import FAST, FRTM, LITE, PAPER, FRTMConfig, FRTMFeatures, FRTMMemory
 from onemask.networks.gauss_newton import Samples, fit_last_layer
+from onemask.networks.transition import transition_loss
 from onemask.weights.store import PACKAGE, check
 
 SIZE = (64, 96)
@@ -302,3 +303,69 @@ class TestConfigurations:
     def test_what_cannot_work_is_refused(self, options, message):
         with pytest.raises(InputError, match=message):
             FRTMConfig(**options)
+
+
+class TestTransitionMap:
+    """TTVOS's loss (its table 5), which the segmentation network can be trained with."""
+
+    @pytest.fixture
+    def method(self, make_frtm) -> FRTM:
+        torch.manual_seed(0)
+        return make_frtm(transition=True)
+
+    def test_the_annotated_mask_stands_for_an_estimate_until_there_is_one(self, method, encode, masks):
+        method.eval()
+        memory = method.memorize(encode(method, 0), masks(0, 1, 2))
+        assert torch.equal(memory.previous, masks(0, 1, 2))
+        features = encode(method, 1)
+        with torch.no_grad():
+            estimate = 0.5 * masks(1, 1, 2)
+            memory = method.update(memory, features, method.segment(features, memory), estimate)
+        assert torch.equal(memory.previous, estimate)
+
+    def test_estimates_are_kept_where_nothing_is_learned_from_them(self, make_frtm, encode, masks):
+        method = make_frtm(transition=True, update_every=0).eval()
+        memory = method.memorize(encode(method, 0), masks(0, 1))
+        weights, features = memory.weights.clone(), encode(method, 1)
+        with torch.no_grad():
+            memory = method.update(memory, features, method.segment(features, memory), masks(1, 1))
+        assert torch.equal(memory.previous, masks(1, 1))
+        assert torch.equal(memory.weights, weights)
+
+    def test_the_loss_trains_the_map_and_what_is_before_it(self, method, encode, masks):
+        method.train()
+        features = encode(method, 1)
+        memory = method.memorize(encode(method, 0), masks(0, 1, 2))
+        prediction = method.segment(method.encode(features.frames), memory)
+        known = torch.ones_like(masks(1, 1, 2))
+        loss = method.losses(prediction, masks(1, 1, 2), known)["transition"]
+        expected = transition_loss(prediction.transition, masks(0, 1, 2), masks(1, 1, 2), known)
+        assert torch.equal(loss, expected)
+        loss.sum().backward()
+        reached = {name for name, p in method.named_parameters() if p.grad is not None and p.grad.any()}
+        trainable = {name for name, p in method.named_parameters() if p.requires_grad}
+        assert trainable - reached == {name for name in trainable if ".head." in name}
+
+    @torch.no_grad()
+    def test_it_changes_no_mask(self, method, make_frtm, encode, masks):
+        plain = make_frtm().eval()
+        misfit = plain.load_state_dict(method.state_dict(), strict=False)
+        assert not misfit.missing_keys
+        assert misfit.unexpected_keys == ["network.transition.weight", "network.transition.bias"]
+        predictions = [
+            m.train(training).segment(encode(m, 1), m.memorize(encode(m, 0), masks(0, 1)))
+            for m, training in ((method, True), (method, False), (plain, False))
+        ]
+        assert torch.allclose(predictions[0].logits, predictions[1].logits, atol=1e-5)
+        assert torch.equal(predictions[1].logits, predictions[2].logits)
+        assert predictions[0].transition.shape == (1, 2, 16, 24)
+        assert predictions[1].transition is None
+
+    def test_weights_with_a_map_serve_without_one(self):
+        with_map = replace(LITE, transition=True)
+        assert with_map.architecture == LITE.architecture | {"transition": True}
+
+    @pytest.mark.parametrize("options", [{"target_only": True}, {"target": "encoded"}])
+    def test_needs_a_network_and_a_model_learned_in_flight(self, options):
+        with pytest.raises(InputError, match="transition=true needs the segmentation network and a target that is"):
+            FRTMConfig(transition=True, **options)

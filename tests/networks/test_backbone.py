@@ -89,7 +89,7 @@ class TestPyramid:
             ("tf_efficientnet_lite0", (2, 4, 8, 16, 32), (16, 24, 40, 112, 320)),
             ("tf_efficientnet_lite0", (4, 16), (24, 112)),
             ("resnet18", (4, 8, 16, 32), (64, 128, 256, 512)),
-            ("hrnet_w18_small", (4, 8, 16), (128, 256, 512)),
+            ("hrnet_w18_small", (4, 8, 16, 32), (16, 32, 64, 128)),
             ("mobilenetv3_large_100", (8, 16), (40, 112)),
         ],
     )
@@ -119,6 +119,17 @@ class TestPyramid:
         part.load_state_dict({key: whole.state_dict()[key] for key in part.state_dict()})
         frames = torch.rand(1, 3, 64, 96)
         assert torch.equal(part(frames)[16], whole(frames)[16])
+
+    @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
+    def test_maps_can_join_the_first_convolution(self, name):
+        backbone = Backbone(name, (4, 8), pretrained=False).eval()
+        frames, channels = torch.rand(2, 3, 64, 96), backbone.first_convolution.out_channels
+        added = torch.rand(2, channels, 32, 48, requires_grad=True)
+        seen, before = backbone(frames, added), backbone(frames)
+        assert not torch.allclose(seen[8], before[8])
+        assert torch.equal(backbone(frames, torch.zeros_like(added))[8], before[8])
+        (gradient,) = torch.autograd.grad(seen[8].sum(), added)
+        assert gradient.any()
 
     def test_normalises_as_its_weights_were_trained(self):
         backbone = Backbone("resnet18", (4,), pretrained=False)

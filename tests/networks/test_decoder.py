@@ -43,6 +43,20 @@ def test_the_finest_level_may_have_a_width_of_its_own():
     assert same.state_dict().keys() == network_of((4, 8, 16)).state_dict().keys()
 
 
+@torch.no_grad()
+def test_a_transition_map_beside_the_logits():
+    torch.manual_seed(0)
+    channels = {stride: CHANNELS[stride] for stride in (4, 8, 16)}
+    network = SegmentationNetwork(channels, 6, fine_width=4, transition=True)
+    shared = network.prepare(pyramid_of((4, 8, 16)))
+    logits, transition = network.with_transition(shared, scores_of(1))
+    assert torch.equal(logits, network(shared, scores_of(1)))
+    assert transition.shape == (1, 2, 16, 24)
+    plain = SegmentationNetwork(channels, 6, fine_width=4)
+    assert network.own_parameters().keys() == plain.own_parameters().keys()
+    assert network.state_dict().keys() - plain.state_dict().keys() == {"transition.weight", "transition.bias"}
+
+
 # The network as figure 3 draws it: features and scores are concatenated, and nothing is shared between objects.
 
 

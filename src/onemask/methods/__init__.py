@@ -61,6 +61,13 @@ METHODS = {
     ),
     "pmvos": Entry("pixels matched with all past frames, ResNet-50, as in the paper", "onemask.methods.pmvos:PAPER"),
     "pmvos-lite": Entry("the same on EfficientNet-Lite0, with weights that ship", "onemask.methods.pmvos:LITE"),
+    "ttvos": Entry(
+        "light templates of the last frame and of all, HRNet, as in the paper", "onemask.methods.ttvos:PAPER"
+    ),
+    "ttvos-resnet18": Entry("the same with ResNet-18", "onemask.methods.ttvos:RESNET18"),
+    "ttvos-resnet50": Entry("the same with three blocks of ResNet-50", "onemask.methods.ttvos:RESNET50"),
+    "ttvos-mobilenetv3": Entry("the same with MobileNetV3-Large", "onemask.methods.ttvos:MOBILENETV3"),
+    "ttvos-lite": Entry("the same on EfficientNet-Lite0, narrower", "onemask.methods.ttvos:LITE"),
 }
 
 

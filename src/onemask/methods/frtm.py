@@ -24,6 +24,10 @@ What the paper leaves open, and what was decided:
 - The first layer is fixed after the first frame, so samples are kept *projected* by it; the loss at full resolution
   is kept as its exact quadratic form on the scores' grid (networks.gauss_newton).
 
+`transition` is none of the paper's: TTVOS's loss (networks.transition, table 5 there), which the segmentation network
+can be trained with as well. The previous estimate is the mask of the last frame that the method was updated with, even
+where `update_every` is 0; in clips without updates the annotated mask stands for it, as the only one there is.
+
 Table 1 also has two rows with scores of other origin; `FRTMConfig.target` chooses them (methods.frtm_ablations).
 """
 
@@ -43,6 +47,7 @@ from ..networks.backbone import Backbone
 from ..networks.decoder import SegmentationNetwork
 from ..networks.first_frame import first_frame_samples
 from ..networks.gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
+from ..networks.transition import transition_loss
 from .method import Features, Memory, Method, Prediction
 
 TARGETS = ("learned", "encoded", "finetuned")
@@ -78,6 +83,7 @@ class FRTMConfig:
     finetune_samples: int = 20  # of the annotated frame, as first_samples, that it is fine-tuned to
     finetune_batch: int = 4  # samples in an iteration
     finetune_rate: float = 1e-3  # of Adam; the paper names none, this is its rate of offline training
+    transition: bool = False  # predict a transition map in training, for the loss "transition"
     seed: int = 0  # of the models' initial values and the warps; the same for every object
 
     def __post_init__(self):
@@ -100,6 +106,8 @@ class FRTMConfig:
             raise InputError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
         if self.target_only and self.target != "learned":
             raise InputError(f"target={self.target} needs the segmentation network; set target_only=false")
+        if self.transition and (self.target_only or self.target == "encoded"):
+            raise InputError("transition=true needs the segmentation network and a target that is learned in flight")
         if self.finetune_samples < 1 or self.finetune_batch < 1:
             raise InputError(
                 "finetune_samples and finetune_batch must be 1 or more, "
@@ -143,7 +151,8 @@ class FRTMConfig:
             "fine_width": self.fine_width,
             "target": "encoded" if encoded else "learned",  # what was trained with a learned one is then finetuned
         }
-        return of_backbone | of_network | ({"channels": self.channels} if encoded else {})
+        optional = {"channels": self.channels} if encoded else {"transition": True} if self.transition else {}
+        return of_backbone | of_network | optional
 
 
 PAPER = FRTMConfig()
@@ -187,6 +196,7 @@ class FRTMMemory(Memory):
     weights: Tensor  # (N, K): gamma, sum 1; 0 where no sample is yet
     next_weight: Tensor  # (N,): of the next sample, before all are normalised
     age: Tensor  # (N,) int64: frames since the object was annotated
+    previous: Tensor  # (N, 1, H, W): the last estimate, where a transition map is learned; else (N, 0, 0, 0)
 
 
 @dataclass
@@ -195,6 +205,8 @@ class FRTMPrediction(Prediction):
 
     scores: Tensor  # (N, 1, h, w): about 1 on the target, 0 elsewhere
     projected: Tensor  # (N, c, h, w)
+    transition: Tensor | None = None  # (N, 2, H/4, W/4) in training, where one is learned, and
+    previous: Tensor | None = None  # (N, 1, H, W): the estimate that it corrects
 
 
 class FRTM(Method):
@@ -211,7 +223,12 @@ class FRTM(Method):
         self.backbone.requires_grad_(False)
         self.stride = max(self.backbone.strides)
         channels = {stride: self.backbone.channels[stride] for stride in strides}
-        self.network = None if config.target_only else SegmentationNetwork(channels, config.width, config.fine_width)
+        self.network = (
+            None
+            if config.target_only
+            else SegmentationNetwork(channels, config.width, config.fine_width, transition=config.transition)
+        )
+        self.own_losses = ("transition",) if config.transition else ()
 
     # The four calls --------------------------------------------------------------------------------------------------
 
@@ -224,7 +241,8 @@ class FRTM(Method):
     @torch.no_grad()
     def memorize(self, features: Features, masks: Tensor) -> Memory:
         """Fit a model to each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
-        return self._learned(self._first_samples(features, masks))
+        memory = self._learned(self._first_samples(features, masks))
+        return replace(memory, previous=masks) if self.config.transition else memory
 
     def segment(self, features: Features, memory: Memory) -> Prediction:
         """Scores of the target model (line 5), refined (line 6)."""
@@ -232,6 +250,11 @@ class FRTM(Method):
         assert isinstance(memory, FRTMMemory)
         target = features.by_row(features.target.float(), len(memory))
         coarse, projected = target_model(target, memory.first, memory.last)
+        if self.training and memory.previous.numel():
+            assert self.network is not None
+            logits, transition = self.network.with_transition(self._shared(features, len(memory)), coarse)
+            logits = resize(logits.float(), features.size)
+            return FRTMPrediction(logits, coarse, projected, transition, memory.previous)
         return FRTMPrediction(self._refined(features, coarse, memory), coarse, projected)
 
     @torch.no_grad()
@@ -239,6 +262,8 @@ class FRTM(Method):
         """Remember the frame (line 7) and, where an object's turn has come, fit its last layer again (line 9)."""
         assert isinstance(memory, FRTMMemory)
         assert isinstance(prediction, FRTMPrediction)
+        if memory.previous.numel():
+            memory.previous = masks
         if self.config.update_every == 0:
             return memory
         with full_precision(masks):
@@ -259,13 +284,22 @@ class FRTM(Method):
             "share of first frame": first,
         }
 
+    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """ "transition", where a map of it is learned."""
+        if not isinstance(prediction, FRTMPrediction) or prediction.transition is None or prediction.previous is None:
+            return {}
+        return {"transition": transition_loss(prediction.transition, prediction.previous, masks, known)}
+
+    def _shared(self, features: FRTMFeatures, rows: int) -> dict[str, Tensor]:
+        """What the network prepared, by row."""
+        return {name: features.by_row(tensor, rows) for name, tensor in features.shared.items()}
+
     def _refined(self, features: FRTMFeatures, coarse: Tensor, memory: Memory) -> Tensor:
         """Scores (N, 1, h, w) -> logits (N, 1, H, W)."""
         if self.network is None:
             logits = _logits_of_scores(coarse)
         else:
-            shared = {name: features.by_row(tensor, len(coarse)) for name, tensor in features.shared.items()}
-            logits = self._through_network(shared, coarse, memory)
+            logits = self._through_network(self._shared(features, len(coarse)), coarse, memory)
         return resize(logits.float(), features.size)
 
     def _through_network(self, shared: dict[str, Tensor], coarse: Tensor, memory: Memory) -> Tensor:
@@ -342,6 +376,7 @@ class FRTM(Method):
             weights=with_space(samples.weights),
             next_weight=samples.weights.new_full((rows,), self.config.learning_rate),
             age=torch.zeros(rows, dtype=torch.long, device=first.device),
+            previous=first.new_zeros(rows, 0, 0, 0),
         )
 
     # Later frames ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,6 +55,8 @@ class Backbone(nn.Module):
         options: dict[str, Any] = {"features_only": True}
         if output_stride is not None:
             options["output_stride"] = output_stride
+        if name.startswith("hrnet"):
+            options["feature_location"] = ""  # its streams, as for segmentation, not what classification makes of them
         stages = _outline(name, **options).feature_info.reduction()
         last_of_stride = {stride: index for index, stride in enumerate(stages)}
         if missing := [stride for stride in strides if stride not in last_of_stride]:
@@ -85,10 +88,27 @@ class Backbone(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, frames: Tensor) -> dict[int, Tensor]:
-        """Frames (B, 3, H, W), RGB in [0, 1] -> {stride: (B, C, H/stride, W/stride)}."""
+    def forward(self, frames: Tensor, added: Tensor | None = None) -> dict[int, Tensor]:
+        """Frames (B, 3, H, W), RGB in [0, 1] -> {stride: (B, C, H/stride, W/stride)}.
+
+        added (B, C, h, w): joins what the first convolution gives, where a method shows the network more than colours.
+        """
         frames = ((frames - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return dict(zip(self.strides, self.network(frames), strict=True))
+        with nullcontext() if added is None else self._joined_by(added):
+            return dict(zip(self.strides, self.network(frames), strict=True))
+
+    @property
+    def first_convolution(self) -> nn.Conv2d:
+        """What sees the frame itself."""
+        return next(module for module in self.network.modules() if isinstance(module, nn.Conv2d))
+
+    @contextmanager
+    def _joined_by(self, added: Tensor) -> Iterator[None]:
+        hook = self.first_convolution.register_forward_hook(lambda module, inputs, output: output + added)
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 def _outline(name: str, **options: Any) -> Any:

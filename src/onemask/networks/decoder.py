@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..labels import resize
+from .transition import CLASSES
 
 
 class TargetSegmentationEncoder(nn.Module):
@@ -93,11 +94,13 @@ class SegmentationNetwork(nn.Module):
     """The whole network, for any backbone.
 
     channels: {stride: channels} of the features it sees. width: channels throughout. fine_width: of the shallowest
-    level, where most of the time goes; None: as everywhere.
+    level, where most of the time goes; None: as everywhere. transition: whether `with_transition` can be asked for.
     The last convolution predicts each cell's 2x2 quarters, which are shuffled into place.
     """
 
-    def __init__(self, channels: Mapping[int, int], width: int = 64, fine_width: int | None = None):
+    def __init__(
+        self, channels: Mapping[int, int], width: int = 64, fine_width: int | None = None, *, transition: bool = False
+    ):
         super().__init__()
         self.strides = tuple(sorted(channels))
         widths = dict.fromkeys(self.strides, width) | {self.strides[0]: fine_width or width}
@@ -112,6 +115,7 @@ class SegmentationNetwork(nn.Module):
             nn.Conv2d(finest // 2, 4, 3, padding=1),
             nn.PixelShuffle(2),
         )
+        self.transition = nn.Conv2d(finest, CLASSES, 3, padding=1) if transition else None
         self.to(memory_format=torch.channels_last)
 
     def prepare(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
@@ -128,15 +132,25 @@ class SegmentationNetwork(nn.Module):
     def forward(self, shared: Mapping[str, Tensor], scores: Tensor) -> Tensor:
         """What `prepare` gave, by row, and coarse scores (N, 1, h, w) -> logits (N, 1, H/2, W/2) of frames HxW
         (of half the shallowest stride, whichever that is)."""
+        return self.head(self._maps(shared, scores))
+
+    def with_transition(self, shared: Mapping[str, Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and a transition map (N, 2, h, w) at the shallowest stride, see networks.transition."""
+        assert self.transition is not None
+        maps = self._maps(shared, scores)
+        return self.head(maps), self.transition(maps)
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that `forward` uses, by name; the others are `prepare`'s and the transition map's."""
+        others = ("encoder.project.", "encoder.first_of_features.", "transition.")
+        return {name: p for name, p in self.named_parameters() if not any(part in name for part in others)}
+
+    def _maps(self, shared: Mapping[str, Tensor], scores: Tensor) -> Tensor:
+        """What the shallowest level gives."""
         x = shared["deepest"]
         for stride in reversed(self.strides):
             x = self._level(stride)(shared[str(stride)], scores, x)
-        return self.head(x)
-
-    def own_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that `forward` uses, by name; the others are `prepare`'s."""
-        shared = (".encoder.project.", ".encoder.first_of_features.")
-        return {name: p for name, p in self.named_parameters() if not any(part in name for part in shared)}
+        return x
 
     def _level(self, stride: int) -> Level:
         return cast(Level, self.levels[str(stride)])

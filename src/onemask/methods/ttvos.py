@@ -1,0 +1,496 @@
+"""TTVOS: two light templates, of the previous frame and of all, and a loss that teaches to correct the last mask.
+
+Park, Venkatesh, Jang, Yoo, Kwak: TTVOS: Lightweight Video Object Segmentation with Adaptive Template Attention Module
+and Temporal Consistency Loss, 2020, as extended in 2021. The previous frame's features, with heatmaps of where the
+object was, say where it is now (short-term, stride 16); a matrix of template vectors, blended from all frames with a
+weight that the network chooses, says what belongs to it (long-term, stride 8). A refinement network makes both a fine
+mask. Matching costs the same for ever, and nothing is learned in flight.
+
+    paper                     here
+    f^16, f^8, f^4            TTVOS._seen(): what is matched at strides 16 and 8; the backbone's own at 4
+    H^_t-n:t-1, P             TTVOSMemory.heatmaps and .known, coordinates(); TTVOS._clue() joins them
+    ST_t, S^ST                TTVOSMemory.short, TTVOSPrediction.short; networks.template.ShortTermMatching
+    LT_t, f, g, q, Z          TTVOSMemory.long; networks.template.ProductTemplate
+    f^8', S^LT                networks.template.LongTermMatching.modified, TTVOSPrediction.long
+    A_t                       networks.template.Blend, TTVOSPrediction.attention
+    I_c (eq. 2), (eq. 3)      ProductTemplate.construct, blended()
+    w_t (eq. 4)               networks.template.AdaptiveWeight, TTVOSPrediction.weight
+    pi^_t, L_tm (eq. 5)       TTVOS.transition, networks.transition
+    refinement (figure 6)     networks.refinement
+
+    row of table 4            option
+    Short-term M              short_term
+    Long-term M               long_term
+    Update long-term          update
+    Adaptive weight           adaptive_weight; false: 1/t, so that the template is the mean over all frames
+    Attention clue            clue: "heatmaps" (3 heatmaps, coordinates), "previous" (the last one), "reextract"
+    Transition map            transition
+
+What the paper leaves open, and what was decided:
+- Masks come to stride 8, and 16, by 3x3 average pooling of stride 2. A heatmap that there is none of is 0 in both
+  channels, as the paper's first ones are: nothing is known of it.
+- Features at stride 32 are joined with those at 16 (`deepest`); of ResNet-50 three blocks are used, as in table 6.
+- f^8' is a 1x1 convolution of X_t, which S^LT's 3x3 convolution sees beside Z; A_t is ReLU of a 1x1 convolution of S^LT
+  and the enlarged S^ST. w_t begins at 0.12.
+- "reextract": the backbone sees the frame again with the mask, which joins its first convolution; both templates are
+  made of those features, and nothing else is given a clue.
+- A matching that is switched off is replaced by two convolutions over features and the previous heatmap.
+
+The paper's own limit is a long occlusion: empty heatmaps say that the object is nowhere, and it stays so. Here an
+object is *lost* when its mask falls below a small share of what it usually covers, and then its heatmaps are no longer
+known: the clue says nothing, as of frames before the first, and the object is looked for everywhere by its long-term
+template, which does not learn meanwhile. `returns=false` is the paper's rule. What the network makes of an empty clue
+it has to have seen: in training the clue is taken away from a share of rows at random (`forget`).
+
+LITE departs from the paper, for a backbone without HRNet's exchange between scales and a training of an hour: features
+of stride 16 are joined with those at 8 (`joined`), template vectors are means over regions (`template="regions"`), and
+the annotated frame's are matched beside the blended ones (`anchor`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..labels import resize
+from ..networks.backbone import Backbone
+from ..networks.refinement import Refinement
+from ..networks.template import (
+    GROUP,
+    AdaptiveWeight,
+    Blend,
+    Carried,
+    LongTermMatching,
+    ProductTemplate,
+    RegionTemplate,
+    ShortTermMatching,
+)
+from ..networks.transition import CLASSES, both_classes, transition_loss
+from .method import Features, Memory, Method, Prediction
+
+FINE, MIDDLE, COARSE = 4, 8, 16  # strides of details, of long-term and of short-term matching
+CLUES = {"heatmaps": 3, "previous": 1, "reextract": 1}  # forms of the clue, and the heatmaps that are kept for it
+COORDINATES = 3  # x, y, distance from the centre
+TEMPLATES: dict[str, type[ProductTemplate] | type[RegionTemplate]] = {
+    "product": ProductTemplate,
+    "regions": RegionTemplate,
+}
+USUAL_RATE = 0.1  # share of the newest frame in the area that an object usually covers
+
+
+@dataclass(frozen=True)
+class TTVOSConfig:
+    """The paper's values, and the switches of its table 4."""
+
+    backbone: str = "hrnet_w18_small"  # any timm model with features by stage
+    deepest: int = 32  # stride where the backbone ends: 32, joined with 16; or 16
+    joined: bool = False  # what is matched at stride 8 are features of 8 and 16; otherwise those of 8 alone
+    template: str = "product"  # "product": the paper's; "regions": means over regions, matched by cosine
+    channels: int = 0  # c_lt, of each template vector; 0: as many as the backbone has at stride 8
+    vectors: int = 0  # N_lt; 0: as many as the backbone has channels at stride 8
+    anchor: bool = False  # match the annotated frame's template too, as it was
+    short_width: int = 128  # channels of the short-term template and similarity
+    width: int = 128  # channels of the long-term similarity and of the attention map
+    fine_width: int = 64  # channels at stride 4
+    short_term: bool = True  # short-term matching (table 4)
+    long_term: bool = True  # long-term matching
+    update: bool = True  # the long-term template learns from every frame
+    adaptive_weight: bool = True  # as much as the network says; otherwise as much as from any frame before
+    clue: str = "heatmaps"  # of templates: "heatmaps", "previous" or "reextract"
+    transition: bool = True  # predict a transition map in training
+    returns: bool = True  # find objects again that were out of sight; false: the paper's rule
+    lost: float = 0.1  # share of the area that an object usually covers below which it is lost
+    forget: float = 0.0  # share of rows whose clue is taken away after a frame, in training
+
+    def __post_init__(self):
+        """Refuse what cannot work."""
+        if self.deepest not in (COARSE, 2 * COARSE):
+            raise InputError(f"deepest must be {COARSE} or {2 * COARSE}, got {self.deepest}")
+        if self.template not in TEMPLATES:
+            raise InputError(f"template must be one of {', '.join(TEMPLATES)}, got {self.template!r}")
+        if self.clue not in CLUES:
+            raise InputError(f"clue must be one of {', '.join(CLUES)}, got {self.clue!r}")
+        if min(self.channels, self.vectors) < 0 or self.channels % GROUP or self.vectors % GROUP:
+            raise InputError(
+                f"channels and vectors must be multiples of {GROUP}, or 0, got {self.channels} and {self.vectors}"
+            )
+        if min(self.short_width, self.width, self.fine_width) < 1:
+            raise InputError(
+                "short_width, width and fine_width must be 1 or more, "
+                f"got {self.short_width}, {self.width} and {self.fine_width}"
+            )
+        if not 0 <= self.lost < 1 or not 0 <= self.forget < 1:
+            raise InputError(f"lost and forget must be in [0, 1), got {self.lost} and {self.forget}")
+
+    @property
+    def adapts(self) -> bool:
+        """Whether a weight is computed at all."""
+        return self.long_term and self.update and self.adaptive_weight
+
+    @property
+    def heatmaps(self) -> int:
+        """Heatmaps that are kept."""
+        return CLUES[self.clue]
+
+    def build(self, *, pretrained: bool = True) -> TTVOS:
+        """The method; its backbone with ImageNet weights, all else untrained."""
+        return TTVOS(self, pretrained=pretrained)
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the method is of no use without weights that were trained offline: its networks know nothing."""
+        return True
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options that weights depend on. Without a weight or a transition map, larger weights serve in part."""
+        optional = {"adaptive_weight": self.adapts, "transition": self.transition}
+        return {
+            "backbone": self.backbone,
+            "deepest": self.deepest,
+            "joined": self.joined,
+            "template": self.template,
+            "channels": self.channels,
+            "vectors": self.vectors,
+            "anchor": self.anchor,
+            "short_width": self.short_width,
+            "width": self.width,
+            "fine_width": self.fine_width,
+            "short_term": self.short_term,
+            "long_term": self.long_term,
+            "clue": self.clue,
+        } | {name: True for name, wanted in optional.items() if wanted}
+
+
+PAPER = TTVOSConfig()
+RESNET18 = replace(PAPER, backbone="resnet18")
+RESNET50 = replace(PAPER, backbone="resnet50", deepest=16)
+MOBILENETV3 = replace(PAPER, backbone="mobilenetv3_large_100")
+LITE = TTVOSConfig(
+    backbone="tf_efficientnet_lite0",
+    deepest=16,
+    joined=True,
+    template="regions",
+    channels=64,
+    vectors=32,
+    anchor=True,
+    short_width=64,
+    width=64,
+    fine_width=32,
+    forget=0.15,
+)
+
+
+@dataclass
+class TTVOSFeatures(Features):
+    """Of each frame: what the modules prepared for all objects."""
+
+    short: dict[str, Tensor] = field(kw_only=True)  # at stride 16, see ShortTermMatching.prepare
+    long: dict[str, Tensor] = field(kw_only=True)  # at stride 8, see LongTermMatching.prepare
+    fine: Tensor = field(kw_only=True)  # at stride 4, see Refinement.prepare
+
+
+@dataclass
+class TTVOSMemory(Memory):
+    """Of each object: the last heatmaps and both templates. What is switched off has an axis 0 long."""
+
+    heatmaps: Tensor  # (N, n, 2, h, w): of the last n frames, the newest last; h = H / 8
+    known: Tensor  # (N, n) bool: which of them are a clue
+    short: Tensor  # (N, c, H/16, W/16): ST
+    long: Tensor  # (N, V, c): LT
+    first: Tensor  # (N, V, c): of the annotated frame, where it is an anchor
+    usual: Tensor  # (N,): area that the object usually covers, pixels
+    age: Tensor  # (N,) int64: frames since the object was annotated
+
+
+@dataclass
+class TTVOSPrediction(Prediction):
+    """Logits, with what they came from; and in training the transition map."""
+
+    short: Tensor  # (N, c, H/16, W/16): S^ST
+    long: Tensor  # (N, width, h, w): S^LT
+    attention: Tensor  # (N, width, h, w): A_t
+    weight: Tensor  # (N,): w in (0, 1), of this frame in the template
+    transition: Tensor | None = None  # (N, 2, h, w)
+    previous: Tensor | None = None  # (N, 1, h, w): the estimate that it corrects
+
+
+class TTVOS(Method):
+    """The whole method."""
+
+    memory_type: type[Memory] = TTVOSMemory
+
+    def __init__(self, config: TTVOSConfig | None = None, *, pretrained: bool = True):
+        super().__init__()
+        self.config = config = config or TTVOSConfig()
+        self.stride = config.deepest
+        self.backbone = Backbone(
+            config.backbone, [s for s in (FINE, MIDDLE, COARSE, 32) if s <= config.deepest], pretrained=pretrained
+        )
+        self.backbone.requires_grad_(False)  # recipes train its last stage, by a group of their own
+        channels = self.backbone.channels
+        coarse = sum(channels[stride] for stride in channels if stride >= COARSE)
+        middle = channels[MIDDLE] + (channels[COARSE] if config.joined else 0)
+        heatmaps = 0 if config.clue == "reextract" else CLASSES * config.heatmaps
+        clue = heatmaps + (COORDINATES if config.clue == "heatmaps" else 0)
+        self.short_term: ShortTermMatching | Carried
+        if config.short_term:
+            self.short_term = ShortTermMatching(coarse, heatmaps, config.short_width)
+        else:
+            self.short_term = Carried(coarse, config.short_width)
+        self.long_term: LongTermMatching | Carried
+        if config.long_term:
+            vectors, own = config.vectors or channels[MIDDLE], config.channels or channels[MIDDLE]
+            template = TEMPLATES[config.template](middle, clue, vectors, own)
+            self.long_term = LongTermMatching(template, middle, clue, config.width, 2 if config.anchor else 1)
+        else:
+            self.long_term = Carried(middle, config.width)
+        self.blend = Blend(config.short_width, config.width)
+        self.weight = AdaptiveWeight(config.width) if config.adapts else None
+        self.transition = nn.Conv2d(config.width, CLASSES, 3, padding=1) if config.transition else None
+        self.own_losses = ("transition",) if config.transition else ()
+        self.refinement = Refinement(channels[FINE], config.width, config.short_width, config.fine_width)
+        self.shown = _MaskEmbedding(self.backbone.first_convolution) if config.clue == "reextract" else None
+        self.to(memory_format=torch.channels_last)
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> TTVOSFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> what matching and refinement have in common for all objects."""
+        pyramid = pyramid or self.backbone(frames)
+        coarse, middle = self._seen(pyramid)
+        return TTVOSFeatures(
+            frames,
+            short=self.short_term.prepare(coarse),
+            long=self.long_term.prepare(middle),
+            fine=self.refinement.prepare(pyramid[FINE]),
+        )
+
+    def memorize(self, features: Features, masks: Tensor) -> Memory:
+        """Templates of the annotated frame; heatmaps of frames before it are not known (section III-C1)."""
+        assert isinstance(features, TTVOSFeatures)
+        rows, count = len(masks), self.config.heatmaps
+        newest = heatmap_of(masks)
+        heatmaps = torch.cat([newest.new_zeros(rows, count - 1, *newest.shape[1:]), newest[:, None]], 1)
+        known = torch.arange(count, device=masks.device).expand(rows, -1) == count - 1
+        next_known = self._still_known(known)
+        short, long = self._templates(features, heatmaps, known, next_known, masks)
+        return TTVOSMemory(
+            heatmaps=heatmaps,
+            known=next_known,
+            short=short,
+            long=long,
+            first=long if self.config.anchor else long[:, :0],
+            usual=_area(masks),
+            age=torch.zeros(rows, dtype=torch.long, device=masks.device),
+        )
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        """Match, blend, refine; on a CPU row by row, as its cache holds what a row needs."""
+        assert isinstance(features, TTVOSFeatures)
+        assert isinstance(memory, TTVOSMemory)
+        return _joined([self._segmented(*part) for part in self._parts(features, memory)])
+
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        """The frame becomes the previous one, and joins the long-term template (equation 3)."""
+        assert isinstance(features, TTVOSFeatures)
+        assert isinstance(memory, TTVOSMemory)
+        assert isinstance(prediction, TTVOSPrediction)
+        lost, usual = self._lost(memory, masks)
+        heatmaps = torch.cat([memory.heatmaps[:, 1:], heatmap_of(masks)[:, None]], 1)
+        known = F.pad(memory.known[:, 1:], (0, 1), value=True) & ~lost[:, None]
+        next_known = self._still_known(known)
+        short, current = self._templates(features, heatmaps, known, next_known, masks)
+        age = memory.age + 1
+        long = memory.long
+        if self.config.update:
+            weight = prediction.weight if self.config.adapts else 1 / age
+            long = blended(long, current, weight.masked_fill(lost, 0.0))
+        return replace(memory, heatmaps=heatmaps, known=next_known, short=short, long=long, usual=usual, age=age)
+
+    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """ "transition" (equation 5), at stride 8."""
+        assert isinstance(prediction, TTVOSPrediction)
+        if prediction.transition is None or prediction.previous is None:
+            return {}
+        wanted, where = pooled(masks), pooled(known)
+        return {"transition": transition_loss(prediction.transition, prediction.previous, wanted, where)}
+
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """Both similarities and what they blend into, each map by its loudest channels; what has to change; w_t."""
+        assert isinstance(memory, TTVOSMemory)
+        assert isinstance(prediction, TTVOSPrediction)
+        shown = {
+            "previous mask": memory.heatmaps[:, -1, 1:],
+            "short-term similarity": _loudness(prediction.short),
+            "long-term similarity": _loudness(prediction.long),
+            "attention map": _loudness(prediction.attention),
+        }
+        if self.transition is not None:
+            added = self.transition(prediction.attention)[:, 1:]
+            shown["transition map: 0 goes, 1 comes"] = ((added + 1) / 2).clamp(0, 1)
+        return shown | {"found": prediction.logits.sigmoid(), "update weight": prediction.weight}
+
+    # Matching --------------------------------------------------------------------------------------------------------
+
+    def _seen(self, pyramid: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """What is matched at strides 16 and 8."""
+
+        def to(stride: int, *others: int) -> Tensor:
+            height, width = pyramid[stride].shape[-2:]
+            return torch.cat([pyramid[stride], *(resize(pyramid[s], (height, width)) for s in others)], 1)
+
+        coarse = to(COARSE, *(s for s in pyramid if s > COARSE))
+        return coarse, to(MIDDLE, COARSE) if self.config.joined else pyramid[MIDDLE]
+
+    def _clue(self, heatmaps: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention clues (N, 6, h/2, w/2) of the short-term template and (N, 9, h, w) of all that is at stride 8."""
+        if self.config.clue == "reextract":
+            empty = heatmaps[:, 0, :0]
+            return empty[..., ::2, ::2], empty
+        maps = (heatmaps * known[:, :, None, None, None]).flatten(1, 2)
+        if self.config.clue == "previous":
+            return halved(maps), maps
+        return halved(maps), torch.cat([maps, coordinates(maps).expand(len(maps), -1, -1, -1)], 1)
+
+    def _segmented(self, features: TTVOSFeatures, memory: TTVOSMemory) -> TTVOSPrediction:
+        """Some rows."""
+        rows = len(memory)
+        of_short = {key: features.by_row(tensor, rows) for key, tensor in features.short.items()}
+        of_long = {key: features.by_row(tensor, rows) for key, tensor in features.long.items()}
+        _, clue = self._clue(memory.heatmaps, memory.known)
+        previous = memory.heatmaps[:, -1]
+        if isinstance(self.short_term, ShortTermMatching):
+            short = self.short_term(of_short, memory.short)
+        else:
+            short = self.short_term(of_short, halved(previous))
+        if isinstance(self.long_term, LongTermMatching):
+            templates = [memory.long, memory.first] if self.config.anchor else [memory.long]
+            long = self.long_term(of_long, clue, templates)
+        else:
+            long = self.long_term(of_long, previous)
+        attention = self.blend(short, long)
+        logits = self.refinement(features.by_row(features.fine, rows), attention, short).float()
+        map_of = self.transition if self.training else None
+        return TTVOSPrediction(
+            logits,
+            short=short,
+            long=long,
+            attention=attention,
+            weight=logits.new_zeros(rows) if self.weight is None else self.weight(attention),
+            transition=None if map_of is None else map_of(attention),
+            previous=None if map_of is None else previous[:, 1:],
+        )
+
+    def _parts(self, features: TTVOSFeatures, memory: TTVOSMemory) -> Iterator[tuple[TTVOSFeatures, TTVOSMemory]]:
+        """Rows to compute together, with the features that they look at."""
+        if self.training or memory.heatmaps.device.type != "cpu":
+            yield features, memory
+            return
+        for row in range(len(memory)):
+            own = features if features.frame_of_row is None else features.for_rows(features.frame_of_row[row : row + 1])
+            yield own, memory.map(lambda tensor, place=slice(row, row + 1): tensor[place])  # type: ignore[misc]
+
+    # Templates -------------------------------------------------------------------------------------------------------
+
+    def _templates(
+        self, features: TTVOSFeatures, heatmaps: Tensor, known: Tensor, next_known: Tensor, masks: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """ST (N, c, H/16, W/16) and I_c (N, V, c) of a frame whose heatmaps are the newest.
+
+        known (N, n) bool: which heatmaps are a clue in this frame; next_known: in the next one, which ST is for.
+        """
+        rows = len(masks)
+        (for_short, _), (_, for_long) = self._clue(heatmaps, next_known), self._clue(heatmaps, known)
+        of_short = {key: features.by_row(tensor, rows) for key, tensor in features.short.items()}
+        of_long = {key: features.by_row(tensor, rows) for key, tensor in features.long.items()}
+        if self.shown is not None:
+            frames = features.by_row(features.frames, rows)
+            coarse, middle = self._seen(self.backbone(frames, self.shown(both_classes(masks.to(frames.dtype)))))
+            of_short, of_long = self.short_term.prepare(coarse), self.long_term.prepare(middle)
+        short, long = masks.new_zeros(rows, 0, 0, 0), masks.new_zeros(rows, 0, 0)
+        if isinstance(self.short_term, ShortTermMatching):
+            short = self.short_term.construct(of_short, for_short)
+        if isinstance(self.long_term, LongTermMatching):
+            long = self.long_term.template.construct(of_long, for_long, heatmaps[:, -1])
+        return short, long
+
+    def _lost(self, memory: TTVOSMemory, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Which objects are out of sight, (N,) bool, and the area that each usually covers, (N,)."""
+        area = _area(masks)
+        lost = area < self.config.lost * memory.usual
+        if not self.config.returns:
+            lost = torch.zeros_like(lost)
+        return lost, torch.where(lost, memory.usual, memory.usual + USUAL_RATE * (area - memory.usual))
+
+    def _still_known(self, known: Tensor) -> Tensor:
+        """Which heatmaps (N, n) are a clue in the next frame: in training, of some rows at random, none."""
+        if not (self.training and self.config.forget):
+            return known
+        return known & (torch.rand(len(known), 1, device=known.device) >= self.config.forget)
+
+
+class _MaskEmbedding(nn.Sequential):
+    """A heatmap (N, 2, H, W) as a map that joins what the backbone's first convolution gives (as STM's)."""
+
+    def __init__(self, first: nn.Conv2d):
+        super().__init__(
+            nn.Conv2d(CLASSES, first.out_channels, 3, stride=first.stride[0], padding=1, bias=False),
+            nn.BatchNorm2d(first.out_channels),
+            nn.ReLU(),
+        )
+
+
+def _loudness(maps: Tensor) -> Tensor:
+    """Maps (N, C, h, w), not negative -> the norm over channels, 1 at its highest: (N, 1, h, w)."""
+    norm = maps.float().norm(dim=1, keepdim=True)
+    return norm / norm.amax((2, 3), keepdim=True).clamp(min=torch.finfo(norm.dtype).tiny)
+
+
+def blended(template: Tensor, current: Tensor, weight: Tensor) -> Tensor:
+    """Equation 3: LT_t and I_c (N, V, c), w (N,) -> LT_t+1."""
+    share = (weight / (1 + weight))[:, None, None].to(template.dtype)
+    return (1 - share) * template + share * current
+
+
+def halved(maps: Tensor) -> Tensor:
+    """Maps (N, C, h, w) -> (N, C, h/2, w/2): the mean of each 3x3 cells, every second one."""
+    return F.avg_pool2d(maps, 3, stride=2, padding=1, count_include_pad=False)
+
+
+def pooled(masks: Tensor) -> Tensor:
+    """Masks (N, 1, H, W) -> (N, 1, H/8, W/8) float32."""
+    return halved(halved(halved(masks.float())))
+
+
+def heatmap_of(masks: Tensor) -> Tensor:
+    """Probabilities (N, 1, H, W) -> a heatmap of background and foreground (N, 2, H/8, W/8)."""
+    return both_classes(pooled(masks))
+
+
+def coordinates(like: Tensor) -> Tensor:
+    """P (1, 3, h, w): x and y in [-1, 1], and the distance from the centre."""
+    height, width = like.shape[-2:]
+    x = torch.linspace(-1, 1, width, dtype=like.dtype, device=like.device).expand(height, -1)
+    y = torch.linspace(-1, 1, height, dtype=like.dtype, device=like.device)[:, None].expand(-1, width)
+    return torch.stack([x, y, (x.square() + y.square()).sqrt()])[None]
+
+
+def _area(masks: Tensor) -> Tensor:
+    """Pixels of each mask (N, 1, H, W), (N,)."""
+    return (masks > 0.5).flatten(1).sum(1).float()
+
+
+def _joined(predictions: list[TTVOSPrediction]) -> TTVOSPrediction:
+    """The rows of all."""
+    if len(predictions) == 1:
+        return predictions[0]
+    columns: dict[str, list[Any]] = {f.name: [getattr(p, f.name) for p in predictions] for f in fields(TTVOSPrediction)}
+    joined: dict[str, Any] = {name: None if c[0] is None else torch.cat(c) for name, c in columns.items()}
+    return TTVOSPrediction(**joined)
