@@ -61,6 +61,11 @@ METHODS = {
     ),
     "pmvos": Entry("pixels matched with all past frames, ResNet-50, as in the paper", "onemask.methods.pmvos:PAPER"),
     "pmvos-lite": Entry("the same on EfficientNet-Lite0, with weights that ship", "onemask.methods.pmvos:LITE"),
+    "dmn-aoa": Entry(
+        "proposals matched with objects of all past frames, ResNet-50, as in the paper", "onemask.methods.dmn_aoa:PAPER"
+    ),
+    "dmn-aoa-r101": Entry("the same with ResNet-101", "onemask.methods.dmn_aoa:R101"),
+    "dmn-aoa-lite": Entry("the same on EfficientNet-Lite0", "onemask.methods.dmn_aoa:LITE"),
 }
 
 

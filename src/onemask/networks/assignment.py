@@ -5,14 +5,14 @@
 
 After Zeng et al., DMM-Net (ICCV 2019), who take many small steps against the cost, each brought back by Dykstra's
 alternating projections onto the three sets. The cost being linear, those steps are here one long one, of the length of
-all of them: the assignment is the point of the polytope that is nearest to -REACH x cost. Where the optimum is unique and
-stands out by more than about 1 / REACH it is the Hungarian algorithm's; where assignments cost nearly the same it is a
-mean of them, which is what lets a network learn from it.
+all of them: the assignment is the point of the polytope that is nearest to -REACH x cost. Where the optimum is unique
+and stands out by more than a few times 1 / REACH it is the Hungarian algorithm's; where assignments cost nearly the
+same it is a mean of them, which is what lets a network learn from it.
 
 Of Dykstra's projections the first two sets are one, the simplex, onto which the way is known in closed form. The
-corrections that the algorithm keeps of the third are a price of each column: it rises while more than 1 is asked of the
-column. That is gradient ascent, so it is given Nesterov's momentum: a few dozen rounds then do what takes Dykstra's plain
-ones a thousand. The rounds are unrolled, and gradients reach the cost through all of them.
+corrections that the algorithm keeps of the third are a price of each column: it rises while more than 1 is asked of
+the column. That is gradient ascent, so it is given Nesterov's momentum: a few dozen rounds then do what takes
+Dykstra's plain ones a thousand. The rounds are unrolled, and gradients reach the cost through all of them.
 
 A row may also stay alone, at a cost of its own: that is one more column, for which no other row competes. It stands for
 the padding that the programme needs where proposals are not more than rows.

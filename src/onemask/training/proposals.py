@@ -38,6 +38,7 @@ from ..evaluation.recall import average_recall, box_overlaps
 from ..files import refuse_existing, write_bytes, written_whole
 from ..interruption import stop_asked
 from ..networks.proposals import LITE, LiteConfig, ProposalGenerator, detection_losses, maskrcnn_lite
+from ..networks.regions import first_and_end
 from ..settings import Progress, silent
 from ..video.images import read_image
 from ..weights.card import Card
@@ -165,18 +166,11 @@ def objects_of(labels: Tensor) -> dict[str, Tensor]:
     """
     ids = [value for value in labels.unique().tolist() if value not in (0, VOID)]
     masks = labels == torch.tensor(ids, dtype=labels.dtype, device=labels.device).view(-1, 1, 1)
-    across, down = masks.any(1), masks.any(2)  # (G, W), (G, H)
-    (left, right), (top, bottom) = _extent(across), _extent(down)
+    (left, right), (top, bottom) = first_and_end(masks.any(1)), first_and_end(masks.any(2))
     boxes = torch.stack([left, top, right, bottom], 1).float()
     large = ((right - left) > 1) & ((bottom - top) > 1)
     boxes, masks = boxes[large], masks[large]
     return {"boxes": boxes, "labels": boxes.new_ones(len(boxes), dtype=torch.long), "masks": masks.to(torch.uint8)}
-
-
-def _extent(present: Tensor) -> tuple[Tensor, Tensor]:
-    """(G, n) boolean, True somewhere -> the first place of each row, and the one behind the last."""
-    as_numbers, n = present.to(torch.uint8), present.shape[1]
-    return as_numbers.argmax(1), n - as_numbers.flip(1).argmax(1)
 
 
 class _Training:
