@@ -100,8 +100,6 @@ class DMNAOAConfig:
             raise InputError("the memory holds nothing: one of first, previous and every must be set")
         if self.frame_memory and not self.memory:
             raise InputError("frame_memory is about the memory network, but memory is false")
-        if not (self.matcher or self.refine) and not self.memory:
-            raise InputError("without matcher, refine and memory nothing is left to learn; set one of them")
 
     def build(self, *, pretrained: bool = True, proposals: nn.Module | None = None) -> DMNAOA:
         """The method; its backbone with ImageNet weights, its proposal network trained, all else untrained.
@@ -135,7 +133,7 @@ LITE = DMNAOAConfig(
     cells=7,
     frame_cells=14,
     projected=48,
-    refine_widths=(16, 32, 64),
+    refine_widths=(24, 48, 64),
 )
 
 
