@@ -212,13 +212,25 @@ class DMNAOA(Method):
             self.frame_correspondence = Correspondence()
             self.refine = RefineNet(widths, channels, dict(zip(STRIDES, config.refine_widths, strict=True)))
 
+    def constant(self, frames: Tensor) -> dict[Any, Tensor]:
+        """The backbone's features by stride, and the proposals' "boxes", "scores" and "masks", see `Proposals`."""
+        known: dict[Any, Tensor] = self.backbone(frames)
+        if self.generator is not None:
+            found = self.generator(frames)
+            known |= {"boxes": found.boxes, "scores": found.scores, "masks": found.masks}
+        return known
+
+    def constant_parts(self) -> dict[str, nn.Module]:
+        """The proposal network."""
+        return {} if self.generator is None else {"proposals": getattr(self.generator, "network", self.generator)}
+
     # The four calls --------------------------------------------------------------------------------------------------
 
-    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> DMNAOAFeatures:
+    def encode(self, frames: Tensor, pyramid: Mapping[Any, Tensor] | None = None) -> DMNAOAFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> base features, proposals and what is made of both for all objects."""
-        pyramid = pyramid or self.backbone(frames)
+        pyramid = pyramid or self.constant(frames)
         base = {key: reduce(pyramid[int(key)]).float() for key, reduce in self.reduce.items()}
-        boxes, scores, masks, proposed = self._proposed(frames, base)
+        boxes, scores, masks, proposed = self._proposed(frames, base, pyramid)
         at_16 = base[str(COARSE)]
         averaged = [F.avg_pool2d(base[str(s)], COARSE // s) for s in STRIDES[:-1]]
         nothing = at_16.new_zeros(len(frames), 0, 0)
@@ -321,18 +333,19 @@ class DMNAOA(Method):
 
     # Proposals and objects -------------------------------------------------------------------------------------------
 
-    def _proposed(self, frames: Tensor, base: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _proposed(
+        self, frames: Tensor, base: Mapping[str, Tensor], known: Mapping[Any, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Boxes, scores, masks and P' of the frames' proposals, see DMNAOAFeatures."""
         count, size = len(frames), (frames.shape[-2], frames.shape[-1])
-        if self.generator is None or self.proposal is None:
+        if self.proposal is None:
             boxes, masks = frames.new_zeros(count, 0, 4), frames.new_zeros(count, 0, size[0] // FINE, size[1] // FINE)
             return boxes, boxes[..., 0], masks, frames.new_zeros(count, 0, 0, 0)
-        found = self.generator(frames)
-        places = found.boxes.shape[1]
+        boxes, places = known["boxes"], known["boxes"].shape[1]
         frame_of_box = torch.arange(count, device=frames.device).repeat_interleave(places)
-        cut = pooled(_by_stride(base), found.boxes.flatten(0, 1), frame_of_box, self.config.cells)
+        cut = pooled(_by_stride(base), boxes.flatten(0, 1), frame_of_box, self.config.cells)
         proposed = self.proposal(cut).float().flatten(2).unflatten(0, (count, places))
-        return found.boxes, found.scores, pasted(found.masks, found.boxes, size, FINE), proposed
+        return boxes, known["scores"], pasted(known["masks"], boxes, size, FINE), proposed
 
     def _seen_in(self, features: DMNAOAFeatures, boxes: Tensor, cells: int) -> Tensor:
         """The features of the frame in a box of each row (N, 4) -> (N, C, cells, cells)."""
