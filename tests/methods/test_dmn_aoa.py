@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from onemask.data.clip import Clip
 from onemask.errors import InputError
 from onemask.labels import aggregate
-from onemask.methods import configuration
+from onemask.methods import configuration, load
 from onemask.methods.dmn_aoa import FIRST, LITE, PAPER, PREVIOUS, DMNAOAConfig, _distinct
 from onemask.methods.method import Method
 from onemask.networks.proposals import LITE as LITE_PROPOSALS
 from onemask.networks.proposals import Proposals
 from onemask.session import Session
 from onemask.training.unroll import Unroll, batch_of
+from onemask.weights.card import Card
+from onemask.weights.store import save
 
 TINY = DMNAOAConfig("test_efficientnet", widths=(4, 4, 8), cells=3, projected=8, refine_widths=(4, 8, 8), slots=2)
 TABLE_3: dict[str, dict[str, Any]] = {
@@ -405,11 +407,29 @@ class TestProposals:
         method = TINY.build(pretrained=False, proposals=generator)
         assert not any(name.startswith("generator") for name in method.state_dict())
         method.load_state_dict(tiny().state_dict(), strict=True)
-        assert not any(p.requires_grad for p in method.generator.parameters())
+        assert not any(name.startswith("generator") for name, _ in method.named_parameters())
         assert not method.train().generator.network.training
         features = method.eval().encode(frames(2))
         assert features.boxes.shape == (2, 30, 4)
         assert features.masks.shape == (2, 30, 24, 32)
+
+    def test_weights_are_loaded_each_from_their_file(self, folders, monkeypatch, tmp_path):
+        from onemask.networks import proposals as module
+        from onemask.networks.proposals import LiteConfig, ProposalGenerator, maskrcnn_lite
+
+        sizes = LiteConfig("test_efficientnet", channels=8, hidden=8, short_side=64, long_side=128)
+        monkeypatch.setattr(module, "LiteConfig", lambda: sizes)
+        network = maskrcnn_lite(sizes, pretrained=False)
+        folders.user.mkdir(parents=True)
+        card = Card(LITE_PROPOSALS, {}, ["none"], {"name": "made"}, "none", "2026-01-01", {}, "none")
+        save(network, folders.user / f"{LITE_PROPOSALS}.safetensors", card)
+        trained = TINY.build(pretrained=False, proposals=ProposalGenerator(network))
+        save(trained, tmp_path / "mine.safetensors", replace(card, architecture=dict(TINY.architecture)))
+        options = {f.name: getattr(TINY, f.name) for f in fields(TINY)} | {"proposals": LITE_PROPOSALS}
+        loaded = load("dmn-aoa-lite", weights=tmp_path / "mine.safetensors", **options)
+        for one, other in ((loaded, trained), (loaded.generator.network, network)):
+            state = one.state_dict()
+            assert all(torch.allclose(state[key], value, atol=2e-3) for key, value in other.state_dict().items())
 
     def test_lite_says_which_file_is_missing(self, folders):
         with pytest.raises(InputError, match=f"put {LITE_PROPOSALS}.safetensors and its card"):

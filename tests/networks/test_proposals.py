@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -118,12 +119,21 @@ class TestApartFromTheMethod:
         before = whole.proposals.network.state_dict()["rpn.head.cls_logits.weight"].clone()
         whole.load_state_dict(whole.state_dict(), strict=True)
         assert torch.equal(whole.proposals.network.state_dict()["rpn.head.cls_logits.weight"], before)
+        with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "head.bias"'):
+            whole.load_state_dict({"head.weight": whole.head.weight})
 
     def test_training(self, whole):
         whole.train()
         assert whole.training
-        assert not any(part.training for part in whole.proposals.modules())
-        assert not any(parameter.requires_grad for parameter in whole.proposals.parameters())
+        assert not any(part.training for part in whole.proposals.network.modules())
+        assert not any(parameter.requires_grad for parameter in whole.proposals.network.parameters())
+        assert len(list(whole.parameters())) == 2
+
+    def test_goes_along(self):
+        whole = nn.Sequential(ProposalGenerator(network()), nn.Linear(2, 2)).double()
+        assert whole[0].network.rpn.head.cls_logits.weight.dtype == torch.float64
+        other = copy.deepcopy(whole)
+        assert other[0].network is not whole[0].network
 
 
 def test_the_losses_fall_on_one_picture():

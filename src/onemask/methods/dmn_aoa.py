@@ -320,8 +320,8 @@ class DMNAOA(Method):
         assert isinstance(prediction, DMNAOAPrediction)
         known_cells = F.avg_pool2d(known, FINE)
         truth = F.avg_pool2d(masks * known, FINE) / known_cells.clamp(min=1e-6)
-        coarse = prediction.coarse.clamp(SURE, 1 - SURE)
-        cells = F.binary_cross_entropy(coarse, truth.clamp(0, 1), reduction="none")
+        coarse = prediction.coarse.float().clamp(SURE, 1 - SURE)
+        cells = -(truth * coarse.log() + (1 - truth) * (1 - coarse).log())
         losses = {"coarse": (cells * known_cells).flatten(1).sum(1) / known_cells.flatten(1).sum(1).clamp(min=1)}
         if prediction.candidates is None:
             return losses | {"matching": torch.zeros_like(losses["coarse"])}
@@ -415,14 +415,14 @@ class DMNAOA(Method):
         wanted = self.template(template).float().flatten(2)  # (N, D, l): T'
         standing_in = self.proposal(seen).float().flatten(2)
         masks = features.by_row(features.masks, rows)  # (N, P, h, w)
-        overlap = overlaps(memory.mask.flatten(2), masks.flatten(2))[:, 0]
+        overlap = overlaps(memory.mask.flatten(2), masks.flatten(2))[:, 0].float()
         cosine = self._cosine(wanted[:, None], features.by_row(features.proposed, rows))
         similarity = cosine + self.config.overlap * overlap
         similarity = similarity.masked_fill(features.by_row(features.scores, rows) <= 0, -torch.inf)
         alone = self._cosine(wanted, standing_in)
         shares = assignment(-similarity, -alone, features.frame_of_row)
         coarse = (shares[:, None, :-1] @ masks.flatten(2)).unflatten(2, masks.shape[-2:])
-        coarse = (coarse + shares[:, -1, None, None, None] * memory.mask).clamp(0, 1)
+        coarse = (coarse.float() + shares[:, -1, None, None, None] * memory.mask).clamp(0, 1)
         candidates = torch.cat([masks, memory.mask], 1) if self.training else None
         return DMNAOAPrediction(coarse, coarse, torch.cat([similarity, alone[:, None]], 1), shares, candidates)
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -58,22 +57,20 @@ class Proposals:
 class ProposalGenerator(nn.Module):
     """A Mask R-CNN that stays as it is: always in evaluation, without gradients, and no part of a method's weights.
 
-    Its weights are a file of their own, so `state_dict` of what it is built into neither holds nor wants them.
+    Its weights are a file of their own. So the network is not registered as a part: `state_dict` and `parameters` of
+    what it is built into do not know of it, and it goes along where that is moved or cast.
     """
+
+    network: MaskRCNN
 
     def __init__(self, network: MaskRCNN):
         super().__init__()
-        self.network = network.requires_grad_(False)
-        self.train()
-        self.register_load_state_dict_post_hook(lambda module, incompatible: incompatible.missing_keys.clear())
+        self.__dict__["network"] = network.eval().requires_grad_(False)
 
-    def train(self, mode: bool = True) -> ProposalGenerator:
-        """Stay in evaluation."""
-        return super().train(False)
-
-    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """Nothing: see the class."""
-        return {} if destination is None else destination
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProposalGenerator:
+        """What torch does by, when a module is moved or cast."""
+        self.network._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     @torch.no_grad()
     def forward(self, frames: Tensor) -> Proposals:
