@@ -15,8 +15,9 @@ from onemask.data.clip import Clip
 from onemask.errors import InputError
 from onemask.labels import aggregate
 from onemask.methods import configuration, load
-from onemask.methods.dmn_aoa import FIRST, LITE, PAPER, PREVIOUS, DMNAOAConfig, _distinct
+from onemask.methods.dmn_aoa import FIRST, LITE, PAPER, PREVIOUS, DMNAOAConfig
 from onemask.methods.method import Method
+from onemask.networks.alignment import distinct
 from onemask.networks.proposals import LITE as LITE_PROPOSALS
 from onemask.networks.proposals import Proposals
 from onemask.session import Session
@@ -254,7 +255,7 @@ class TestReferences:
     def test_objects_with_the_same_reference_are_found(self):
         keys = torch.rand(5, 3, 4)
         keys[3], keys[4] = keys[0], keys[1]
-        one, group = _distinct(keys)
+        one, group = distinct(keys)
         assert one.tolist() == [0, 1, 2]
         assert group.tolist() == [0, 1, 2, 0, 1]
 

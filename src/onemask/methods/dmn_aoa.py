@@ -47,7 +47,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..labels import resize
-from ..networks.alignment import Correspondence, Projector, mean_cosine, normalisation, translated
+from ..networks.alignment import Correspondence, Projector, bottleneck, distinct, each, mean_cosine, translated
 from ..networks.assignment import REACH, assignment
 from ..networks.backbone import Backbone
 from ..networks.object_memory import DynamicMemoryNetwork
@@ -291,7 +291,7 @@ class DMNAOA(Method):
         if self.refine is None:
             coarse = prediction.coarse.clamp(SURE, 1 - SURE)
             return replace(prediction, logits=resize(coarse.logit(), features.size))
-        scores = self.refine(*self._clues(features, memory, prediction.coarse)).float()
+        scores = self._refined(features, memory, prediction.coarse).float()
         return replace(prediction, logits=resize(scores[:, 1:] - scores[:, :1], features.size))
 
     def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
@@ -446,60 +446,46 @@ class DMNAOA(Method):
             cells = cells[:, :0]
         return features.by_row(features.there, rows), features.by_row(features.reference, rows), cells
 
-    def _clues(
-        self, features: DMNAOAFeatures, memory: DMNAOAMemory, coarse: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """What RefineNet sees: shares of features by stride (N, width, h, w), and masks (N, 4, H/4, W/4)."""
+    def _refined(self, features: DMNAOAFeatures, memory: DMNAOAMemory, coarse: Tensor) -> Tensor:
+        """RefineNet's scores of background and object (N, 2, H/4, W/4) for coarse masks (N, 1, H/4, W/4).
+
+        On a CPU row by row, as its cache holds what a row needs.
+        """
+        assert self.refine is not None
+        rows, size = len(memory), (coarse.shape[-2], coarse.shape[-1])
+        references = [self._aligned(features, memory, number) for number in range(REFERENCES)]
+        masks = [resize(aligned_masks.float(), size) for _, _, aligned_masks in references]
+        clues = torch.cat([coarse, *masks, memory.mask], 1)
+        together = self.training or coarse.device.type != "cpu"
+        scores = []
+        for some in torch.arange(rows, device=coarse.device).split(rows if together else 1):
+            shared = {key: features.by_row(x, rows)[some] for key, x in features.shared.items()}
+            for shares, group_of_row, _ in references:
+                shared = {key: x + shares[key][group_of_row[some]] for key, x in shared.items()}
+            scores.append(self.refine(shared, clues[some]))
+        return torch.cat(scores)
+
+    def _aligned(
+        self, features: DMNAOAFeatures, memory: DMNAOAMemory, number: int
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Reference `number` aligned to the frame, for all rows that have it in common.
+
+        Of G different references RefineNet's shares by stride (G, width, h, w), which of them is each row's, (N,), and
+        each row's mask (N, 1, H/16, W/16).
+        """
         assert self.refine is not None
         assert self.frame_correspondence is not None
-        rows, at_16 = len(memory), features.base[str(COARSE)].shape[-2:]
-        here = features.by_row(features.here, rows)
-        shared = {key: features.by_row(x, rows) for key, x in features.shared.items()}
-        masks = []
-        for number in range(REFERENCES):
-            keys, of_reference = memory.reference_keys[:, number], memory.reference_masks[:, None, number]
-            one, group_of_row = _distinct(keys) if features.frame_of_row is None else _each(keys)
-            to_here = self.frame_correspondence(here[one], keys[one])  # (groups, L, L)
-            aligned = translated(to_here, memory.references[one, number]).unflatten(2, at_16)
-            shares = self.refine.of_reference(number, aligned)
-            for key, x in shared.items():
-                shared[key] = x + resize(shares[key], (x.shape[-2], x.shape[-1]))[group_of_row]
-            by_row = [translated(to_here[g], of_reference[row]) for row, g in enumerate(group_of_row.tolist())]
-            masks.append(torch.stack(by_row).unflatten(2, at_16))
-        size = (coarse.shape[-2], coarse.shape[-1])
-        return shared, torch.cat([coarse, *(resize(mask.float(), size) for mask in masks), memory.mask], 1)
-
-
-def bottleneck(channels: int, width: int) -> nn.Sequential:
-    """What brings features of a backbone to fewer channels."""
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 1),
-        normalisation(width),
-        nn.ReLU(),
-        nn.Conv2d(width, width, 3, padding=1),
-    )
+        keys, masks = memory.reference_keys[:, number], memory.reference_masks[:, None, number]
+        one, group_of_row = distinct(keys) if features.frame_of_row is None else each(keys)
+        here, at_16 = features.by_row(features.here, len(memory)), features.base[str(COARSE)].shape[-2:]
+        to_here = self.frame_correspondence(here[one], keys[one])  # (G, L, L)
+        aligned = translated(to_here, memory.references[one, number]).unflatten(2, at_16)
+        shares = self.refine.of_reference(number, aligned)
+        sizes = {key: (x.shape[-2], x.shape[-1]) for key, x in features.shared.items()}
+        by_row = [translated(to_here[group], masks[row]) for row, group in enumerate(group_of_row.tolist())]
+        enlarged_shares = {key: resize(share, sizes[key]) for key, share in shares.items()}
+        return enlarged_shares, group_of_row, torch.stack(by_row).unflatten(2, at_16)
 
 
 def _by_stride(base: Mapping[str, Tensor]) -> dict[int, Tensor]:
     return {int(key): x for key, x in base.items()}
-
-
-def _distinct(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Of (N, ...) one row of each group of rows that are the same, (G,), and the group of each row, (N,).
-
-    Objects that were annotated in one frame have their first frame in common, and all have the previous one.
-    """
-    group_of_row = torch.full((len(keys),), -1, device=keys.device)
-    one: list[int] = []
-    for row in range(len(keys)):
-        if group_of_row[row] < 0:
-            same = (keys == keys[row]).flatten(1).all(1)
-            group_of_row[same] = len(one)
-            one.append(row)
-    return torch.tensor(one, dtype=torch.long, device=keys.device), group_of_row
-
-
-def _each(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The same where each row is a group, as in training, where rows are of different clips."""
-    rows = torch.arange(len(keys), device=keys.device)
-    return rows, rows

@@ -20,6 +20,16 @@ def normalisation(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels), channels)
 
 
+def bottleneck(channels: int, width: int) -> nn.Sequential:
+    """What brings features of a backbone to fewer channels."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 1),
+        normalisation(width),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+    )
+
+
 class Projector(nn.Sequential):
     """Into the shared space: two 3x3 convolutions with something not linear between them."""
 
@@ -53,3 +63,25 @@ def translated(shares: Tensor, other: Tensor) -> Tensor:
 def mean_cosine(one: Tensor, other: Tensor) -> Tensor:
     """(..., D, L) twice -> (...): the mean over positions of their cosines."""
     return F.cosine_similarity(one, other, dim=-2).mean(-1)
+
+
+def distinct(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (N, ...) one row of each group of rows that are the same, (G,), and the group of each row, (N,).
+
+    Objects that were annotated in one frame have their first frame in common, and all have the previous one: what
+    is aligned to the current frame is then aligned once.
+    """
+    group_of_row = torch.full((len(keys),), -1, device=keys.device)
+    one: list[int] = []
+    for row in range(len(keys)):
+        if group_of_row[row] < 0:
+            same = (keys == keys[row]).flatten(1).all(1)
+            group_of_row[same] = len(one)
+            one.append(row)
+    return torch.tensor(one, dtype=torch.long, device=keys.device), group_of_row
+
+
+def each(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where each row is a group, as in training, where rows are of different clips."""
+    rows = torch.arange(len(keys), device=keys.device)
+    return rows, rows
