@@ -197,6 +197,7 @@ def _train(options: argparse.Namespace) -> None:
 def _train_proposals(options: argparse.Namespace) -> None:
     try:
         from .training.proposals import read_proposal_recipe, train_proposals
+        from .weights.store import users_folder
     except ModuleNotFoundError as error:
         raise InputError(f"training needs the package {error.name}: pip install 'onemask[train]'") from error
     card = train_proposals(
@@ -209,7 +210,7 @@ def _train_proposals(options: argparse.Namespace) -> None:
         progress=partial(show, unit="step"),
     )
     print(", ".join(f"{name} {value:.1f}" for name, value in card.scores.items()) or "recall was not measured")
-    print(f"weights and their card are in {options.out}; methods find them in ~/.cache/onemask/weights")
+    print(f"weights and their card are in {options.out}; methods find them in {users_folder()}")
 
 
 def _methods(options: argparse.Namespace) -> None:

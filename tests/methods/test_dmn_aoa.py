@@ -370,6 +370,13 @@ class TestLosses:
         assert method.proposal[0].weight.grad.any()
         assert method.memory_network.key.weight.grad.any()
 
+    def test_a_choice_that_is_wrong_for_sure_is_still_taught(self):
+        method = tiny(overlap=5.0)
+        losses = self.prediction(method, rectangle(LEFT), rectangle(RIGHT))
+        losses["matching"].sum().backward()
+        assert losses["matching"] > 5
+        assert method.template[0].weight.grad.any()
+
     def test_candidates_are_kept_for_training_alone(self):
         method = tiny()
         with torch.no_grad():

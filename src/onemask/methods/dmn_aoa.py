@@ -259,10 +259,9 @@ class DMNAOA(Method):
         keys, values = self._encoded(features, mask, box, age)
         places = (REFERENCES + (config.slots if config.every else 0)) if config.memory else 1
         filled = mask.new_zeros(rows, places)
-        filled[:, FIRST] = float(config.first or not config.memory)
-        filled[:, 1 : 1 + PREVIOUS] = float(config.previous)
-        if not (config.first or config.previous):  # until the first of every 5th
-            filled[:, REFERENCES] = 1.0
+        # Of a memory of every 5th frame alone the first stands in until the 5th.
+        held = [place for place, holds in ((FIRST, config.first), (PREVIOUS, config.previous)) if holds] or [REFERENCES]
+        filled[:, held if config.memory else [FIRST]] = 1.0
         there, reference, reference_mask = self._as_reference(features, mask)
         return DMNAOAMemory(
             keys=keys[:, None].repeat(1, places, 1, 1),
@@ -283,7 +282,7 @@ class DMNAOA(Method):
         template, seen = self._template(features, memory)
         if self.decode is not None:
             inside = self.decode(template).float().sigmoid()
-            coarse = self._pasted(inside, self._box(features, memory), features.size)
+            coarse = pasted(inside, self._box(features, memory)[:, None], features.size, FINE)
             nothing = coarse.new_zeros(len(memory), 0)
             prediction = DMNAOAPrediction(coarse, coarse, nothing, nothing, None)
         else:
@@ -326,9 +325,9 @@ class DMNAOA(Method):
         if prediction.candidates is None:
             return losses | {"matching": torch.zeros_like(losses["coarse"])}
         fits = overlaps((truth * known_cells).flatten(2), (prediction.candidates * known_cells).flatten(2))[:, 0]
-        best = fits.amax(1)
-        chosen = (REACH * prediction.similarity).softmax(1) * fits / best.clamp(min=FITS)[:, None]
-        matching = -(chosen.sum(1).clamp(min=SURE)).log()
+        best, preference = fits.amax(1), REACH * prediction.similarity
+        worth = (fits / best.clamp(min=FITS)[:, None]).clamp(min=SURE).log()
+        matching = preference.logsumexp(1) - (preference + worth).logsumexp(1)  # of a softmax, however sure it is
         return losses | {"matching": torch.where(best >= FITS, matching, 0.0)}
 
     # Proposals and objects -------------------------------------------------------------------------------------------
@@ -431,10 +430,6 @@ class DMNAOA(Method):
         if self.correspondence is not None:
             proposal = translated(self.correspondence(template, proposal), proposal)
         return mean_cosine(template, proposal)
-
-    def _pasted(self, inside: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """Masks in boxes, (N, 1, cells, cells) and (N, 4), in the frame: (N, 1, H/4, W/4)."""
-        return pasted(inside, boxes[:, None], size, FINE)
 
     # Refinement ------------------------------------------------------------------------------------------------------
 
