@@ -289,13 +289,17 @@ def a_clip(make_clip, length: int, objects: int, size: tuple[int, int] = (64, 96
 
 class TestTable3:
     @pytest.mark.parametrize("row", TABLE_3)
-    def test_every_row_runs(self, row, make_clip):
+    def test_every_row_runs_and_can_be_saved(self, row, make_clip, tmp_path):
         clip = make_clip(5, 2, (96, 128))
-        session = Session(tiny(**TABLE_3[row]), device="cpu")
+        method = tiny(**TABLE_3[row])
+        session = Session(method, device="cpu")
         session.annotate(clip.frames[0], clip.label_maps[0])
-        for frame in clip.frames[1:]:
+        for frame in clip.frames[1:4]:
             assert session.step(frame).shape == (96, 128)
         assert all(np.isfinite(p).all() for p in session.probabilities.values())
+        session.save(tmp_path / "state.safetensors")
+        restored = Session.restore(tmp_path / "state.safetensors", method, device="cpu")
+        assert (restored.step(clip.frames[4]) == session.step(clip.frames[4])).all()
 
     @pytest.mark.parametrize("row", TABLE_3)
     def test_every_row_learns_all_it_has(self, row, make_clip):

@@ -47,7 +47,16 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..labels import resize
-from ..networks.alignment import Correspondence, Projector, bottleneck, distinct, each, mean_cosine, translated
+from ..networks.alignment import (
+    SHARPNESS,
+    Correspondence,
+    Projector,
+    bottleneck,
+    distinct,
+    each,
+    mean_cosine,
+    translated,
+)
 from ..networks.assignment import REACH, assignment
 from ..networks.backbone import Backbone
 from ..networks.object_memory import DynamicMemoryNetwork
@@ -209,7 +218,7 @@ class DMNAOA(Method):
         self.here = self.there = self.frame_correspondence = self.refine = None
         if config.refine:
             self.here, self.there = (Projector(widths[COARSE], config.projected) for _ in range(2))
-            self.frame_correspondence = Correspondence()
+            self.frame_correspondence = Correspondence(2 * SHARPNESS)  # among many more positions
             self.refine = RefineNet(widths, channels, dict(zip(STRIDES, config.refine_widths, strict=True)))
 
     def constant(self, frames: Tensor) -> dict[Any, Tensor]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SHARPNESS = 10.0  # with which training begins
+SHARPNESS = 10.0  # with which training begins; of a few dozen positions
 
 
 def normalisation(channels: int) -> nn.GroupNorm:
@@ -43,11 +43,11 @@ class Projector(nn.Sequential):
 
 
 class Correspondence(nn.Module):
-    """Equation 2, with its alpha."""
+    """Equation 2, with its alpha. sharpness: what alpha is when training begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, sharpness: float = SHARPNESS):
         super().__init__()
-        self.logarithm = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
+        self.logarithm = nn.Parameter(torch.tensor(math.log(sharpness)))
 
     def forward(self, template: Tensor, other: Tensor) -> Tensor:
         """Template (..., D, I) and other (..., D, J) -> shares (..., I, J), which sum to 1 over J."""
