@@ -98,7 +98,7 @@ class TestTraining:
         lines = [json.loads(line) for line in (data / "out/history.jsonl").read_text().splitlines()]
         assert [(line["stage"], line["step"]) for line in lines] == [("heads", 0), ("heads", 1), ("all", 0), ("all", 1)]
 
-    def test_what_is_held_out_is_not_seen(self, data, monkeypatch):
+    def test_what_is_held_out_is_not_seen(self, data):
         (sources,) = {id(source): source for source, _ in module._sources(self.stage(data), 3, data)}.values()
         assert sources.stills.names == ("1", "2")
         held = module._measured(read_proposal_recipe(data / "recipe.yaml"), data)["held-out stills"]
@@ -107,7 +107,8 @@ class TestTraining:
     def stage(self, data):
         return read_proposal_recipe(data / "recipe.yaml").stages[0]
 
-    def test_goes_on_to_the_same_weights(self, data, monkeypatch):
+    @pytest.mark.parametrize("every", [1, 2])
+    def test_goes_on_to_the_same_weights(self, data, monkeypatch, every):
         whole = trained(data, "whole")
         steps = []
         learn = module._Training._learn
@@ -118,11 +119,12 @@ class TestTraining:
             steps.append(learn(training, *arguments))
 
         monkeypatch.setattr(module._Training, "_learn", interrupted)
-        (data / "recipe.yaml").write_text("checkpoint_every: 1\n" + RECIPE)
+        (data / "recipe.yaml").write_text(f"checkpoint_every: {every}\n" + RECIPE)
         with pytest.raises(RuntimeError, match="power cut"):
             trained(data, "cut")
         monkeypatch.setattr(module._Training, "_learn", learn)
         assert trained(data, "cut", resume=True).sha256 == whole.sha256
+        assert (data / "cut/history.jsonl").read_text() == (data / "whole/history.jsonl").read_text()
 
     def test_refuses_to_go_on_with_another_recipe(self, data):
         trained(data)

@@ -82,7 +82,7 @@ class DMNAOAConfig:
     widths: tuple[int, int, int] = (64, 128, 256)  # channels of the base features at strides 4, 8, 16
     cells: int = 14  # along a side of an object's features
     projected: int = 128  # channels of the space in which things are aligned
-    refine_widths: tuple[int, int, int] = (64, 128, 256)  # channels of RefineNet's blocks at strides 4, 8, 16
+    refine_widths: tuple[int, int, int] = (256, 256, 256)  # channels of RefineNet's blocks at strides 4, 8, 16
     margin: float = 0.1  # that an object's box is given at each side, of its sides
     overlap: float = 0.3  # weight of the overlap with the previous mask beside the cosine
     memory: bool = True  # DMN; without it the first frame's features are the template

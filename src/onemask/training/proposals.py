@@ -207,6 +207,9 @@ class _Training:
             raise InputError(f"{self.out} holds a training of another recipe, see its recipe.yaml; give that one")
         self.network.load_state_dict(state["network"])
         self.stage, self.step, self.optimiser_state = state["stage"], state["step"], state["optimiser"]
+        taken = sum(stage.iterations for stage in self.recipe.stages[: self.stage]) + self.step
+        lines = (self.out / "history.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        write_bytes(self.out / "history.jsonl", "".join(lines[:taken]).encode())  # later steps are taken again
 
     def _run_stage(self, number: int, stop: list[int]) -> None:
         stage = self.recipe.stages[number]
