@@ -207,7 +207,7 @@ def test_two_masks_of_one_frame(refused, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "frtn"], "method 'frtn' is not known; there are: frtm, frtm-fast, frtm-lite"),
+        (["--method", "frtn"], "method 'frtn' is not known; there are: dmn-aoa, dmn-aoa-lite, dmn-aoa-r101, frtm"),
         (["--set", "memroy=8"], "option 'memroy' is not known; there are: backbone"),
         (["--set", "memory=many"], "option memory is a whole number, got 'many'"),
         (["--set", "memory"], "an option is given as name=value, got 'memory'"),
@@ -316,7 +316,7 @@ def test_the_version_is_the_packages(capsys):
 def test_methods(capsys, refused):
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines][:3] == ["frtm", "frtm-fast", "frtm-lite"]
+    assert [line.split()[0] for line in lines][:4] == ["dmn-aoa", "dmn-aoa-lite", "dmn-aoa-r101", "frtm"]
     assert main(["methods", "frtm-lite"]) == 0
     lines = capsys.readouterr().out.splitlines()
     options = dict(line.split("  #")[0].rstrip().split("=", 1) for line in lines)

@@ -157,3 +157,11 @@ def test_the_pictures_beside_the_repository_are_whole(shared):
     image, labels = stills.read(len(stills) - 1)
     assert image.shape[:2] == labels.shape
     assert cutouts.read(0)[..., 3].any()
+
+
+def test_held_out_pictures(root):
+    stills = StillImages(root)
+    rest = stills.without(2)
+    assert rest.names == ("b",)
+    assert (rest.read(0)[0] == stills.read(1)[0]).all()
+    assert len(stills) == 3

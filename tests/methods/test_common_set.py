@@ -16,12 +16,14 @@ from torch import Tensor
 
 from onemask.errors import InputError
 from onemask.labels import aggregate
+from onemask.methods.dmn_aoa import DMNAOAConfig
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Features, Memory, Method
 from onemask.methods.pmvos import PMVOSConfig
 from onemask.methods.ttvos import LITE as TTVOS_LITE
 from onemask.methods.ttvos import TTVOSConfig
 from onemask.methods.videomatch import LITE as VIDEOMATCH
+from onemask.networks.proposals import Proposals
 from onemask.session import Session
 
 if TYPE_CHECKING:
@@ -55,6 +57,26 @@ def tiny_ttvos_lite() -> Method:
     return replace(config, fine_width=8, forget=0.0, transition=False).build(pretrained=False)
 
 
+class Tiles(torch.nn.Module):
+    """Proposals that need no network: overlapping tiles of the frame, with round masks."""
+
+    def forward(self, frames: Tensor) -> Proposals:
+        height, width = frames.shape[-2:]
+        corners = [(x / 4, y / 4, x / 4 + 0.5, y / 4 + 0.5) for y in range(3) for x in range(3)]
+        boxes = torch.tensor(corners) * torch.tensor([width, height, width, height])
+        place = torch.linspace(-1, 1, 8)
+        mask = (1.5 - 1.5 * (place[:, None] ** 2 + place**2)).clamp(0, 1)
+        count = len(frames)
+        return Proposals(boxes.expand(count, 9, 4), torch.full((count, 9), 0.5), mask.expand(count, 9, 8, 8))
+
+
+def tiny_dmn_aoa(**options: Any) -> Method:
+    config = DMNAOAConfig(
+        "test_efficientnet", widths=(4, 4, 8), cells=3, projected=8, refine_widths=(4, 8, 8), every=2, slots=2
+    )
+    return replace(config, **options).build(pretrained=False, proposals=Tiles())
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A method under test, small, and what may be asked of it."""
@@ -62,6 +84,7 @@ class Candidate:
     build: Callable[[], Method]
     follows: bool = False  # finds objects as it is; an untrained network gives masks, but no right ones
     trains: bool = True  # offline, by gradients through the four calls
+    competes: bool = False  # objects of a frame decide together, before the label map is made
 
 
 METHODS = {
@@ -83,6 +106,8 @@ METHODS = {
     "pmvos": Candidate(tiny_pmvos),
     "ttvos": Candidate(tiny_ttvos),
     "ttvos-lite": Candidate(tiny_ttvos_lite),
+    "dmn-aoa": Candidate(tiny_dmn_aoa, competes=True),
+    "dmn-aoa without matcher": Candidate(lambda: tiny_dmn_aoa(matcher=False)),
 }
 
 
@@ -383,8 +408,10 @@ def unrolled(
 
 
 @torch.no_grad()
-def test_rows_together_equal_rows_alone(method, make_clip):
+def test_rows_together_equal_rows_alone(name, method, make_clip):
     """Rows of one frame, as objects are; each by itself sees the same masks in its updates."""
+    if METHODS[name].competes:
+        pytest.skip("here objects take proposals away from each other")
     clip = make_clip(10, 3, (96, 128))
     frames = [method.encode(pixels([frame])) for frame in clip.frames]
     memory = method.memorize(frames[0], masks_of(clip.label_maps[0], (1, 2, 3)))

@@ -72,7 +72,9 @@ class TestNames:
         assert methods.DEFAULT in methods.names()
 
     def test_an_unknown_method_names_the_known(self):
-        with pytest.raises(InputError, match="method 'frmt' is not known; there are: frtm, frtm-fast, frtm-lite"):
+        with pytest.raises(
+            InputError, match="method 'frmt' is not known; there are: dmn-aoa, dmn-aoa-lite, dmn-aoa-r101, frtm"
+        ):
             onemask.load("frmt")
 
     def test_an_unknown_option_names_the_known(self):

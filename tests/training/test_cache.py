@@ -10,6 +10,8 @@ from made_training import a_recipe, stage
 
 from onemask.data.sources import open_mixture
 from onemask.errors import InputError
+from onemask.methods.dmn_aoa import DMNAOAConfig
+from onemask.networks.proposals import LiteConfig, ProposalGenerator, maskrcnn_lite
 from onemask.training import cache as cache_module
 from onemask.training.cache import ClipCache
 from onemask.training.unroll import Unroll, batch_of, joined
@@ -134,3 +136,33 @@ class TestKey:
     def test_says_what_it_depends_on(self, tmp_path, recipe, make_frtm):
         cache = ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0])
         assert '"root": "davis"' in (cache.folder / "clips.json").read_text()
+
+
+class TestWhatAMethodAdds:
+    """DMN-AOA's proposals depend on the frame alone, and are kept with the backbone's features."""
+
+    @pytest.fixture
+    def method(self):
+        config = DMNAOAConfig("test_efficientnet", widths=(4, 4, 8), cells=3, projected=8, refine_widths=(4, 4, 8))
+        sizes = LiteConfig("test_efficientnet", channels=8, hidden=8, short_side=64, long_side=128)
+
+        def build(seed: int):
+            torch.manual_seed(0)
+            method = config.build(pretrained=False, proposals=torch.nn.Identity())
+            torch.manual_seed(seed)
+            method.generator = ProposalGenerator(maskrcnn_lite(sizes, pretrained=False))
+            return method
+
+        return build
+
+    def test_is_kept(self, tmp_path, recipe, batch, method):
+        cache = ClipCache(tmp_path / "cache", method(0), recipe, recipe.stages[0])
+        cache.fill(0, batch(0))
+        kept, live = cache.read(0).pyramid_at(1), method(0).eval().constant(batch(0).pictures(1))
+        assert kept.keys() == live.keys() == {4, 8, 16, "boxes", "scores", "masks"}
+        assert torch.allclose(kept["scores"], live["scores"], atol=1e-3)
+        assert torch.allclose(kept["boxes"], live["boxes"], atol=0.3)
+
+    def test_decides_the_key(self, tmp_path, recipe, method):
+        assert key(tmp_path, method(0), recipe) == key(tmp_path, method(0), recipe)
+        assert key(tmp_path, method(0), recipe) != key(tmp_path, method(1), recipe)

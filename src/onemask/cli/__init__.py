@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import Interrupted, OnemaskError
 from .arguments import FAILED, INTERRUPTED, OK
-from .learning import add_train
+from .learning import add_train, add_train_proposals
 from .listing import add_methods, add_weights
 from .scoring import add_compare, add_evaluate, add_score, add_stage
 from .segmenting import add_demo, add_explain, add_run
@@ -27,6 +27,7 @@ COMMANDS = (
     add_compare,
     add_stage,
     add_train,
+    add_train_proposals,
     add_methods,
     add_weights,
 )

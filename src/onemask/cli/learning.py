@@ -1,4 +1,4 @@
-"""`onemask train`."""
+"""`onemask train` and `onemask train-proposals`."""
 
 from __future__ import annotations
 
@@ -62,3 +62,42 @@ def _train(options: argparse.Namespace) -> None:
     scores = ", ".join(f"{name} {value:.1f}" for name, value in trained.scores.items()) or "not validated"
     print(f"{trained.steps} steps, {100 * trained.waiting:.1f} % of their time spent waiting for data; {scores}")
     print(f"weights are in {trained.best}; use them with --weights")
+
+
+def add_train_proposals(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask train-proposals`: the network that proposes objects."""
+    proposals = commands.add_parser(
+        "train-proposals",
+        help="train the network that proposes objects to DMN-AOA",
+        description="Train maskrcnn-lite, the network that proposes boxes and masks of things, as a recipe says, see "
+        "recipes/proposals/maskrcnn-lite.yaml. Any of its values can be set. Needs the extra `train`.",
+    )
+    proposals.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+    proposals.add_argument("set", nargs="*", metavar="KEY=VALUE", help="set a value of the recipe")
+    proposals.add_argument("--out", required=True, metavar="DIR", help="folder for weights, card, log and checkpoint")
+    proposals.add_argument(
+        "--data", default=".", metavar="DIR", help="folder that the recipe's datasets are in (default: .)"
+    )
+    proposals.add_argument("--resume", action="store_true", help="go on with an interrupted training in --out")
+    proposals.add_argument("--device", default="auto", help="cpu, cuda, mps, auto (default)")
+    add_overwrite(proposals)
+    proposals.set_defaults(command=_train_proposals)
+
+
+def _train_proposals(options: argparse.Namespace) -> None:
+    try:
+        from ..training.proposals import read_proposal_recipe, train_proposals
+        from ..weights.store import users_folder
+    except ModuleNotFoundError as error:
+        raise InputError(f"training needs the package {error.name}: pip install 'onemask[train]'") from error
+    card = train_proposals(
+        read_proposal_recipe(options.recipe, options.set),
+        options.out,
+        data=options.data,
+        device=options.device,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        progress=partial(show, unit="step"),
+    )
+    print(", ".join(f"{name} {value:.1f}" for name, value in card.scores.items()) or "recall was not measured")
+    print(f"weights and their card are in {options.out}; methods find them in {users_folder()}")

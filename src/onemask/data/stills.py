@@ -7,6 +7,7 @@ ROOT/masks/NAME.png     palette or grey PNG of the same size: 0 background, 1..N
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 
 import cv2
@@ -49,6 +50,12 @@ class StillImages:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def without(self, every: int) -> StillImages:
+        """Return the same pictures but for number 0, `every`, 2 `every`, ...: those are held out."""
+        rest = copy(self)
+        rest.names = tuple(name for index, name in enumerate(self.names) if index % every)
+        return rest
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return picture `index`, (H, W, 3) uint8 RGB, and its label map, (H, W) uint8: 0, 1..N, 255 void.

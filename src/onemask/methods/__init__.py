@@ -68,6 +68,11 @@ METHODS = {
     "ttvos-resnet50": Entry("the same with three blocks of ResNet-50", "onemask.methods.ttvos:RESNET50"),
     "ttvos-mobilenetv3": Entry("the same with MobileNetV3-Large", "onemask.methods.ttvos:MOBILENETV3"),
     "ttvos-lite": Entry("the same on EfficientNet-Lite0, narrower", "onemask.methods.ttvos:LITE"),
+    "dmn-aoa": Entry(
+        "proposals matched with objects of all past frames, ResNet-50, as in the paper", "onemask.methods.dmn_aoa:PAPER"
+    ),
+    "dmn-aoa-r101": Entry("the same with ResNet-101", "onemask.methods.dmn_aoa:R101"),
+    "dmn-aoa-lite": Entry("the same on EfficientNet-Lite0", "onemask.methods.dmn_aoa:LITE"),
 }
 
 

@@ -121,10 +121,10 @@ class Method(nn.Module, ABC):
     own_losses: tuple[str, ...] = ()  # the names of what `losses` gives
 
     @abstractmethod
-    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> Features:
+    def encode(self, frames: Tensor, pyramid: Mapping[Any, Tensor] | None = None) -> Features:
         """Frames (B, 3, H, W), RGB in [0, 1] -> features; once a frame, whatever the number of objects.
 
-        pyramid: what `backbone` gives for these frames, by stride, where that is known already.
+        pyramid: what `constant` gives for these frames, where that is known already.
         """
 
     @abstractmethod
@@ -141,6 +141,17 @@ class Method(nn.Module, ABC):
 
         The memory passed in is used up: its storage may be written again. `clone()` it first to keep it.
         """
+
+    def constant(self, frames: Tensor) -> dict[Any, Tensor]:
+        """What training never changes of frames while the backbone is frozen: by stride what it gives, (B, C, h, w).
+
+        A method may add to it under names of its own, first axis B; training may keep it on disk.
+        """
+        return self.backbone(frames)
+
+    def constant_parts(self) -> dict[str, nn.Module]:
+        """The networks besides the backbone that `constant` is made by."""
+        return {}
 
     def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """What else the method can be taught in a frame, by name: (N,) each; a recipe weighs them.

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..files import write_json, written_whole
@@ -73,7 +73,7 @@ class ClipCache:
 
     def _computed(self, batch: ClipBatch) -> dict[str, Tensor]:
         begins = 1 if self.with_memory else 0
-        pyramids = self.method.backbone(batch.frames[0].float() / 255)
+        pyramids = self.method.constant(batch.frames[0].float() / 255)
         tensors = {"frames": batch.frames, "labels": batch.labels, "objects": batch.objects}
         tensors |= {f"pyramid.{s}": tensor[None, begins:].half() for s, tensor in pyramids.items()}
         if self.with_memory:
@@ -90,7 +90,8 @@ class ClipCache:
         path = self.path(index)
         try:
             tensors = load_file(path)
-            pyramid = {int(key): tensor for key, tensor in _below("pyramid.", tensors).items()}
+            known = _below("pyramid.", tensors).items()
+            pyramid = {int(key) if key.isdecimal() else key: tensor for key, tensor in known}
             of_memory = _below("memory.", tensors)
             memory: Memory | None = self.memory_type(**of_memory) if of_memory else None
             return ClipBatch(tensors["frames"], tensors["labels"], tensors["objects"], pyramid, memory)
@@ -104,10 +105,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
     """Everything that decides what is kept of clip i, as plain values."""
-    weights = hashlib.sha256()
-    for name, tensor in sorted(method.backbone.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    others = {f"weights of {name}": _fingerprint(part) for name, part in method.constant_parts().items()}
     of_clips = {key: value for key, value in asdict(stage).items() if key not in NOT_OF_CLIPS}
     config: Any = getattr(method, "config", None)
     # The first version is left out, as it was before there were versions.
@@ -118,8 +116,18 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
         "method": {} if config is None else {k: repr(v) for k, v in asdict(config).items() if k in _of_memory(method)},
         "strides": list(method.backbone.strides),
         "backbone": method.backbone.name,
-        "backbone's weights": weights.hexdigest()[:16],
+        "backbone's weights": _fingerprint(method.backbone),
+        **others,
     }
+
+
+def _fingerprint(part: nn.Module) -> str:
+    """Of a network's weights."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(part.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return weights.hexdigest()[:16]
 
 
 def _of_memory(method: Method) -> set[str]:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import MISSING, OmegaConf
@@ -30,6 +30,8 @@ from ..data.synthetic import SyntheticConfig
 from ..errors import InputError
 from ..methods import configuration
 from ..methods.options import parse_assignments, with_options
+
+R = TypeVar("R")
 
 OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "steps")
@@ -135,11 +137,21 @@ def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
 
     Raises InputError that names the key and what was expected.
     """
+    recipe = read_structured(path, Recipe, assignments)
+    _check(recipe)
+    return recipe
+
+
+def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] = ()) -> R:
+    """A dataclass of that kind from a YAML file, with values set by `key=value` texts.
+
+    Raises InputError for what is not YAML, a key that is not known, or a value of another kind.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no recipe {path}; expected a YAML file, see recipes/")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
+        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.load(path))
         for key, value in parse_assignments(assignments).items():
             _assign(merged, key, value)
         recipe = OmegaConf.to_object(merged)
@@ -149,13 +161,12 @@ def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except (OmegaConfBaseException, ValueError, TypeError, OSError, AttributeError, KeyError) as error:
         raise InputError(f"{path}: {_first_line(error)}") from error
-    assert isinstance(recipe, Recipe)
-    _check(recipe)
+    assert isinstance(recipe, kind)
     return recipe
 
 
-def to_yaml(recipe: Recipe) -> str:
-    """The recipe with every value, as `read_recipe` reads it."""
+def to_yaml(recipe: Any) -> str:
+    """The recipe, or any dataclass that `read_structured` reads, with every value."""
     return OmegaConf.to_yaml(OmegaConf.structured(recipe))
 
 
@@ -207,10 +218,11 @@ def _check(recipe: Recipe) -> None:
     if recipe.validation.year not in YEARS:
         raise InputError(f"validation.year is one of {', '.join(map(str, YEARS))}, got {recipe.validation.year}")
     for number, stage in enumerate(recipe.stages):
-        _check_stage(stage, f"stages.{number}")
+        check_stage(stage, f"stages.{number}")
 
 
-def _check_stage(stage: StageConfig, where: str) -> None:
+def check_stage(stage: StageConfig, where: str) -> None:
+    """Refuse values that cannot be; `where` names the stage in the error."""
     if not stage.data:
         raise InputError(f"{where}.data is empty; name at least one source")
     for number, source in enumerate(stage.data):

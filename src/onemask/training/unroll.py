@@ -29,7 +29,7 @@ class ClipBatch(Record):
     frames: Tensor  # (B, T, 3, H, W) uint8; the first is the reference
     labels: Tensor  # (B, T, H, W) uint8: 0 background, 1..objects, 255 void
     objects: Tensor  # (B,) int64
-    pyramid: dict[int, Tensor] | None = None  # what the backbone gives, where known: by stride, (B, T', C, h, w)
+    pyramid: dict[Any, Tensor] | None = None  # what `Method.constant` gives, where known: (B, T', ...) each
     memory: Memory | None = None  # of the reference, where known: then T' = T - 1, otherwise T' = T
 
     def map(self, change: Callable[[Tensor], Tensor]) -> ClipBatch:
@@ -65,12 +65,12 @@ class ClipBatch(Record):
         labels = self.labels[self.frame_of_row, time][:, None]
         return (labels == self.object_of_row.view(-1, 1, 1, 1)).float(), (labels != VOID).float()
 
-    def pyramid_at(self, time: int) -> dict[int, Tensor] | None:
-        """What the backbone gives for that frame of every clip, (B, C, h, w) by stride; None where it is not known."""
+    def pyramid_at(self, time: int) -> dict[Any, Tensor] | None:
+        """What `Method.constant` gives for that frame of every clip, (B, ...) each; None where it is not known."""
         if self.pyramid is None or (time == 0 and self.memory is not None):
             return None
         place = time if self.memory is None else time - 1
-        return {stride: tensor[:, place].float() for stride, tensor in self.pyramid.items()}
+        return {key: tensor[:, place].float() for key, tensor in self.pyramid.items()}
 
 
 def batch_of(clips: Sequence[Clip]) -> ClipBatch:

@@ -1,0 +1,502 @@
+"""DMN-AOA: proposals of a frame matched with templates of objects, which a memory of all past frames generates.
+
+Liang, Shen, Huang, Hua: Video Object Segmentation with Dynamic Memory Networks and Adaptive Object Alignment, ICCV
+2021. A detector proposes boxes and masks in each frame by itself. For each object a dynamic memory network makes a
+template of what it should look like now; proposals, put together anew so that they look like it, are compared with it,
+and a differentiable matching gives each object its proposals. Their masks, summed, are the coarse mask, which a
+network refines with the first and the previous frame, aligned in the same way. The authors' code was never published.
+
+    paper                        here
+    base features, res2..res4    DMNAOA.reduce, DMNAOAFeatures.base: strides 4, 8 and 16
+    object proposals             networks.proposals, DMNAOAFeatures.boxes, .scores, .masks
+    F_m, M_m (figure 3)          DMNAOA._seen_in(): cells x cells of a box, all strides joined: C channels
+    K, V, Q, T (eq. 1)           DMNAOAMemory.keys, .values; networks.object_memory
+    T', P', alpha, S (eq. 2)     DMNAOA.template, .proposal (projectors), .correspondence; networks.alignment
+    P'' (eq. 3)                  translated()
+    A                            DMNAOAPrediction.shares; networks.assignment
+    coarse mask, RefineNet       DMNAOAPrediction.coarse; networks.refinenet
+    table 3: A1, A2, A3          memory=false alignment=false; alignment=false; memory=false
+    A4, A5, A6                   frame_memory=true; matcher=false; refine=false
+    B1, B2, B3, B4               previous=false every=0; first=false every=0; every=0; every=1
+
+What the paper leaves open, and what was decided:
+- The features of an object are those of all three strides, joined. Boxes are those of what is above one half in a mask,
+  with a margin; an object that is not seen keeps its last box. Between them nothing has a gradient: boxes are places.
+- The memory holds the first frame, the previous one, and the last `slots` of every 5th, so it is bounded (B4 too).
+- Without the memory network (A1, A3) the template is the object's features in the first frame, times its mask.
+- The distance of matching is the mean cosine over positions, minus 0.3 times the overlap of the proposal's mask with
+  the object's last one, as DMM-Net has it. Objects of a frame compete for its proposals.
+- No proposal fits, or there is none: the object's own previous mask is a candidate too, with the features of the
+  current frame in its box, and no overlap to its credit. It is the row's own: nobody competes for it.
+- RefineNet aligns at stride 16: one correspondence between whole frames serves the features of all strides, averaged
+  to it, and the masks. Objects with the same reference frame share it, so that a row costs little.
+- A4's memory sees the whole frame in `frame_cells` squared cells. A5 decodes a mask from the template, in its box.
+- In training proposals are the network's own, as when it runs: what is proposed does not depend on what is true.
+- The proposal network is not trained with the method and is no part of its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..labels import resize
+from ..networks.alignment import (
+    SHARPNESS,
+    Correspondence,
+    Projector,
+    bottleneck,
+    distinct,
+    each,
+    mean_cosine,
+    translated,
+)
+from ..networks.assignment import REACH, assignment
+from ..networks.backbone import Backbone
+from ..networks.object_memory import DynamicMemoryNetwork
+from ..networks.proposals import COCO, GENERATORS, proposal_generator
+from ..networks.proposals import LITE as LITE_PROPOSALS
+from ..networks.refinenet import REFERENCES, RefineNet
+from ..networks.regions import boxes_of, enlarged, overlaps, pasted, pooled
+from .method import Features, Memory, Method, Prediction
+
+STRIDES = (4, 8, 16)
+FINE, COARSE = STRIDES[0], STRIDES[-1]
+FIRST, PREVIOUS = 0, 1  # places in the memory; every 5th frame comes behind
+SURE = 1e-4  # coarse probabilities stay so far from 0 and 1 where they are the logits (A6)
+FITS = 0.1  # overlap with the truth from which a candidate is worth choosing
+
+
+@dataclass(frozen=True)
+class DMNAOAConfig:
+    """The paper's values, and the switches of its table 3."""
+
+    backbone: str = "resnet50"  # any timm model with features by stage
+    proposals: str = COCO  # maskrcnn-coco or maskrcnn-lite; weights do not depend on it
+    widths: tuple[int, int, int] = (64, 128, 256)  # channels of the base features at strides 4, 8, 16
+    cells: int = 14  # along a side of an object's features
+    projected: int = 128  # channels of the space in which things are aligned
+    refine_widths: tuple[int, int, int] = (256, 256, 256)  # channels of RefineNet's blocks at strides 4, 8, 16
+    margin: float = 0.1  # that an object's box is given at each side, of its sides
+    overlap: float = 0.3  # weight of the overlap with the previous mask beside the cosine
+    memory: bool = True  # DMN; without it the first frame's features are the template
+    frame_memory: bool = False  # its memory is of whole frames (A4)
+    frame_cells: int = 28  # along a side of a whole frame's features, then
+    alignment: bool = True  # AOA; without it proposals are compared as they are
+    matcher: bool = True  # proposals and their matching; without it masks are decoded from the template (A5)
+    refine: bool = True  # RefineNet; without it the coarse mask is the result (A6)
+    first: bool = True  # the memory holds the first frame
+    previous: bool = True  # and the previous one
+    every: int = 5  # and every so many-th; 0: none
+    slots: int = 8  # of those the last so many
+
+    def __post_init__(self):
+        """Refuse what cannot work."""
+        if self.proposals not in GENERATORS:
+            raise InputError(f"proposals are {' or '.join(GENERATORS)}, got {self.proposals!r}")
+        sizes = (*self.widths, *self.refine_widths, self.cells, self.frame_cells, self.projected)
+        if min(sizes) < 1 or sum(self.widths) < 4:
+            raise InputError(f"widths, cells and projected must be 1 or more, and widths 4 together, got {sizes}")
+        if min(self.margin, self.overlap, self.every) < 0 or self.slots < 1:
+            raise InputError("margin, overlap and every must be 0 or more, slots 1 or more")
+        if not (self.first or self.previous or self.every):
+            raise InputError("the memory holds nothing: one of first, previous and every must be set")
+        if self.frame_memory and not self.memory:
+            raise InputError("frame_memory is about the memory network, but memory is false")
+
+    def build(self, *, pretrained: bool = True, proposals: nn.Module | None = None) -> DMNAOA:
+        """The method; its backbone with ImageNet weights, its proposal network trained, all else untrained.
+
+        proposals: another generator than the option names, with the interface of `ProposalGenerator`.
+        """
+        return DMNAOA(self, pretrained=pretrained, proposals=proposals)
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the method is of no use without weights that were trained offline."""
+        return True
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options that weights depend on."""
+        names = (
+            *("backbone", "widths", "cells", "projected", "refine_widths", "memory", "frame_memory", "frame_cells"),
+            *("alignment", "matcher", "refine"),
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+PAPER = DMNAOAConfig()
+R101 = DMNAOAConfig(backbone="resnet101")
+# Narrow, and with few cells: on a CPU what all objects share shall cost most.
+LITE = DMNAOAConfig(
+    backbone="tf_efficientnet_lite0",
+    proposals=LITE_PROPOSALS,
+    widths=(16, 32, 64),
+    cells=7,
+    frame_cells=14,
+    projected=48,
+    refine_widths=(24, 48, 64),
+)
+
+
+@dataclass
+class DMNAOAFeatures(Features):
+    """Of each frame: base features, proposals, and what alignment and RefineNet prepared for all objects."""
+
+    base: dict[str, Tensor] = field(kw_only=True)  # by stride: (B, its width, h, w)
+    boxes: Tensor = field(kw_only=True)  # (B, P, 4): of proposals, pixels
+    scores: Tensor = field(kw_only=True)  # (B, P); 0: no proposal
+    masks: Tensor = field(kw_only=True)  # (B, P, H/4, W/4): of proposals, in the frame
+    proposed: Tensor = field(kw_only=True)  # (B, P, D, cells^2): P', their features in the shared space
+    here: Tensor = field(kw_only=True)  # (B, D, L), L = H/16 W/16: the frame, as one that others are aligned to
+    there: Tensor = field(kw_only=True)  # (B, D, L): the same, as one that is aligned
+    reference: Tensor = field(kw_only=True)  # (B, C, L): base features of all strides at stride 16
+    shared: dict[str, Tensor] = field(kw_only=True)  # see RefineNet.prepare
+
+
+@dataclass
+class DMNAOAMemory(Memory):
+    """Of each object: keys and values of past frames, its last mask and box, and the first and previous frame.
+
+    Places of keys and values: the first frame, the previous one, every 5th. What is switched off has no places, or no
+    positions.
+    """
+
+    keys: Tensor  # (N, T, C/4, l): K
+    values: Tensor  # (N, T, C, l): V; without the memory network T is 1 and this the template
+    filled: Tensor  # (N, T) in {0, 1}
+    age: Tensor  # (N,): frames since the first
+    mask: Tensor  # (N, 1, H/4, W/4): of the previous frame
+    box: Tensor  # (N, 4): where the object was seen last, pixels
+    reference_keys: Tensor  # (N, 2, D, L): `there` of the first and of the previous frame
+    references: Tensor  # (N, 2, C, L): their features
+    reference_masks: Tensor  # (N, 2, L): the object's masks in them
+
+
+@dataclass
+class DMNAOAPrediction(Prediction):
+    """Logits, and what they come from."""
+
+    coarse: Tensor  # (N, 1, H/4, W/4): the coarse mask
+    similarity: Tensor  # (N, P + 1): of the template with each proposal and with the previous mask's box; -inf: none
+    shares: Tensor  # (N, P + 1): A
+    candidates: Tensor | None  # (N, P + 1, H/4, W/4): their masks. In training alone
+
+
+class DMNAOA(Method):
+    """The whole method."""
+
+    stride = COARSE
+    memory_type: type[Memory] = DMNAOAMemory
+    own_losses = ("coarse", "matching")
+
+    def __init__(
+        self, config: DMNAOAConfig | None = None, *, pretrained: bool = True, proposals: nn.Module | None = None
+    ):
+        super().__init__()
+        self.config = config = config or DMNAOAConfig()
+        self.backbone = Backbone(config.backbone, STRIDES, pretrained=pretrained)
+        self.backbone.requires_grad_(False)  # recipes train it, by a group of their own
+        widths, channels = dict(zip(STRIDES, config.widths, strict=True)), sum(config.widths)
+        self.reduce = nn.ModuleDict({str(s): bottleneck(self.backbone.channels[s], w) for s, w in widths.items()})
+        self.memory_network = DynamicMemoryNetwork(channels) if config.memory else None
+        self.generator: nn.Module | None = None
+        self.template = self.proposal = self.correspondence = self.decode = None
+        if config.matcher:
+            self.generator = proposals or proposal_generator(config.proposals)
+            self.template, self.proposal = (Projector(channels, config.projected) for _ in range(2))
+            self.correspondence = Correspondence() if config.alignment else None
+        else:
+            self.decode = nn.Sequential(bottleneck(channels, config.projected), nn.Conv2d(config.projected, 1, 1))
+        self.here = self.there = self.frame_correspondence = self.refine = None
+        if config.refine:
+            self.here, self.there = (Projector(widths[COARSE], config.projected) for _ in range(2))
+            self.frame_correspondence = Correspondence(2 * SHARPNESS)  # among many more positions
+            self.refine = RefineNet(widths, channels, dict(zip(STRIDES, config.refine_widths, strict=True)))
+
+    def constant(self, frames: Tensor) -> dict[Any, Tensor]:
+        """The backbone's features by stride, and the proposals' "boxes", "scores" and "masks", see `Proposals`."""
+        known: dict[Any, Tensor] = self.backbone(frames)
+        if self.generator is not None:
+            found = self.generator(frames)
+            known |= {"boxes": found.boxes, "scores": found.scores, "masks": found.masks}
+        return known
+
+    def constant_parts(self) -> dict[str, nn.Module]:
+        """The proposal network."""
+        return {} if self.generator is None else {"proposals": getattr(self.generator, "network", self.generator)}
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor, pyramid: Mapping[Any, Tensor] | None = None) -> DMNAOAFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> base features, proposals and what is made of both for all objects."""
+        pyramid = pyramid or self.constant(frames)
+        base = {key: reduce(pyramid[int(key)]).float() for key, reduce in self.reduce.items()}
+        boxes, scores, masks, proposed = self._proposed(frames, base, pyramid)
+        at_16 = base[str(COARSE)]
+        averaged = [F.avg_pool2d(base[str(s)], COARSE // s) for s in STRIDES[:-1]]
+        nothing = at_16.new_zeros(len(frames), 0, 0)
+        return DMNAOAFeatures(
+            frames,
+            base=base,
+            boxes=boxes,
+            scores=scores,
+            masks=masks,
+            proposed=proposed,
+            here=nothing if self.here is None else self.here(at_16).float().flatten(2),
+            there=nothing if self.there is None else self.there(at_16).float().flatten(2),
+            reference=nothing if self.refine is None else torch.cat([*averaged, at_16], 1).flatten(2),
+            shared={} if self.refine is None else self.refine.prepare({s: base[str(s)] for s in STRIDES}),
+        )
+
+    def memorize(self, features: Features, masks: Tensor) -> Memory:
+        """The annotated frame is the first and the previous one."""
+        assert isinstance(features, DMNAOAFeatures)
+        config, rows = self.config, len(masks)
+        mask = F.avg_pool2d(masks.float(), FINE)
+        whole = self._whole_frame(features, rows)
+        found, present = boxes_of(mask, FINE)
+        box = torch.where(present[:, None], found, whole)
+        age = mask.new_zeros(rows)
+        keys, values = self._encoded(features, mask, box, age)
+        places = (REFERENCES + (config.slots if config.every else 0)) if config.memory else 1
+        filled = mask.new_zeros(rows, places)
+        # Of a memory of every 5th frame alone the first stands in until the 5th.
+        held = [place for place, holds in ((FIRST, config.first), (PREVIOUS, config.previous)) if holds] or [REFERENCES]
+        filled[:, held if config.memory else [FIRST]] = 1.0
+        there, reference, reference_mask = self._as_reference(features, mask)
+        return DMNAOAMemory(
+            keys=keys[:, None].repeat(1, places, 1, 1),
+            values=values[:, None].repeat(1, places, 1, 1),
+            filled=filled,
+            age=age,
+            mask=mask,
+            box=box,
+            reference_keys=torch.stack([there] * REFERENCES, 1),
+            references=torch.stack([reference] * REFERENCES, 1),
+            reference_masks=torch.stack([reference_mask] * REFERENCES, 1),
+        )
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        """A template from the memory, matched with proposals into a coarse mask, which is refined."""
+        assert isinstance(features, DMNAOAFeatures)
+        assert isinstance(memory, DMNAOAMemory)
+        template, seen = self._template(features, memory)
+        if self.decode is not None:
+            inside = self.decode(template).float().sigmoid()
+            coarse = pasted(inside, self._box(features, memory)[:, None], features.size, FINE)
+            nothing = coarse.new_zeros(len(memory), 0)
+            prediction = DMNAOAPrediction(coarse, coarse, nothing, nothing, None)
+        else:
+            prediction = self._matched(features, memory, template, seen)
+        if self.refine is None:
+            coarse = prediction.coarse.clamp(SURE, 1 - SURE)
+            return replace(prediction, logits=resize(coarse.logit(), features.size))
+        scores = self._refined(features, memory, prediction.coarse).float()
+        return replace(prediction, logits=resize(scores[:, 1:] - scores[:, :1], features.size))
+
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        """The frame becomes the previous one, and every 5th one is remembered."""
+        assert isinstance(features, DMNAOAFeatures)
+        assert isinstance(memory, DMNAOAMemory)
+        mask = F.avg_pool2d(masks.float(), FINE)
+        found, present = boxes_of(mask, FINE)
+        box = torch.where(present[:, None], found, memory.box)
+        memory = replace(memory, age=memory.age + 1, mask=mask, box=box)
+        if self.memory_network is not None and (self.config.previous or self.config.every):
+            memory = self._remembering(memory, *self._encoded(features, mask, box, memory.age))
+        if self.refine is not None:
+            there, reference, reference_mask = self._as_reference(features, mask)
+            memory = replace(
+                memory,
+                reference_keys=torch.stack([memory.reference_keys[:, FIRST], there], 1),
+                references=torch.stack([memory.references[:, FIRST], reference], 1),
+                reference_masks=torch.stack([memory.reference_masks[:, FIRST], reference_mask], 1),
+            )
+        return memory
+
+    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """coarse: binary cross-entropy of the coarse mask. matching: minus the logarithm of how well the candidate that
+        is chosen by similarity overlaps with the truth, next to the best; 0 where none is worth choosing. (N,) each."""
+        assert isinstance(prediction, DMNAOAPrediction)
+        known_cells = F.avg_pool2d(known, FINE)
+        truth = F.avg_pool2d(masks * known, FINE) / known_cells.clamp(min=1e-6)
+        coarse = prediction.coarse.float().clamp(SURE, 1 - SURE)
+        cells = -(truth * coarse.log() + (1 - truth) * (1 - coarse).log())
+        losses = {"coarse": (cells * known_cells).flatten(1).sum(1) / known_cells.flatten(1).sum(1).clamp(min=1)}
+        if prediction.candidates is None:
+            return losses | {"matching": torch.zeros_like(losses["coarse"])}
+        fits = overlaps((truth * known_cells).flatten(2), (prediction.candidates * known_cells).flatten(2))[:, 0]
+        best, preference = fits.amax(1), REACH * prediction.similarity
+        worth = (fits / best.clamp(min=FITS)[:, None]).clamp(min=SURE).log()
+        matching = preference.logsumexp(1) - (preference + worth).logsumexp(1)  # of a softmax, however sure it is
+        return losses | {"matching": torch.where(best >= FITS, matching, 0.0)}
+
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """The previous mask, the coarse and the refined one, and how much of the coarse one proposals are."""
+        assert isinstance(memory, DMNAOAMemory)
+        assert isinstance(prediction, DMNAOAPrediction)
+        shown = {"previous mask": memory.mask, "coarse": prediction.coarse, "refined": prediction.logits.sigmoid()}
+        return shown | {"of proposals": prediction.shares[:, :-1].sum(1)}
+
+    # Proposals and objects -------------------------------------------------------------------------------------------
+
+    def _proposed(
+        self, frames: Tensor, base: Mapping[str, Tensor], known: Mapping[Any, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Boxes, scores, masks and P' of the frames' proposals, see DMNAOAFeatures."""
+        count, size = len(frames), (frames.shape[-2], frames.shape[-1])
+        if self.proposal is None:
+            boxes, masks = frames.new_zeros(count, 0, 4), frames.new_zeros(count, 0, size[0] // FINE, size[1] // FINE)
+            return boxes, boxes[..., 0], masks, frames.new_zeros(count, 0, 0, 0)
+        boxes, places = known["boxes"], known["boxes"].shape[1]
+        frame_of_box = torch.arange(count, device=frames.device).repeat_interleave(places)
+        cut = pooled(_by_stride(base), boxes.flatten(0, 1), frame_of_box, self.config.cells)
+        proposed = self.proposal(cut).float().flatten(2).unflatten(0, (count, places))
+        return boxes, known["scores"], pasted(known["masks"], boxes, size, FINE), proposed
+
+    def _seen_in(self, features: DMNAOAFeatures, boxes: Tensor, cells: int) -> Tensor:
+        """The features of the frame in a box of each row (N, 4) -> (N, C, cells, cells)."""
+        frame_of_row = features.frame_of_row
+        if frame_of_row is None:
+            frame_of_row = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
+        return pooled(_by_stride(features.base), boxes, frame_of_row, cells)
+
+    def _box(self, features: Features, memory: DMNAOAMemory) -> Tensor:
+        """Where the object is looked for, (N, 4): where it was last, and a margin."""
+        return enlarged(memory.box, self.config.margin, features.size)
+
+    def _whole_frame(self, features: Features, rows: int) -> Tensor:
+        """The box of the frame, (N, 4)."""
+        height, width = features.size
+        return features.frames.new_tensor([0, 0, width, height], dtype=torch.float32).expand(rows, 4)
+
+    # The dynamic memory network --------------------------------------------------------------------------------------
+
+    def _encoded(self, features: DMNAOAFeatures, mask: Tensor, box: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys (N, C/4, l) and values (N, C, l) of a frame with masks (N, 1, H/4, W/4) in boxes (N, 4)."""
+        config, rows = self.config, torch.arange(len(mask), device=mask.device)
+        whole = config.frame_memory
+        box = self._whole_frame(features, len(mask)) if whole else enlarged(box, config.margin, features.size)
+        cells = config.frame_cells if whole else config.cells
+        seen, inside = self._seen_in(features, box, cells), pooled({FINE: mask}, box, rows, cells)
+        if self.memory_network is None:
+            values = (seen * inside).flatten(2)
+            return values[:, :0], values
+        return self.memory_network.remember(seen, inside, age)
+
+    def _remembering(self, memory: DMNAOAMemory, keys: Tensor, values: Tensor) -> DMNAOAMemory:
+        """The memory with a frame's keys and values in the place of the previous one, and each 5th time in a slot."""
+        config = self.config
+        age, place = memory.age, torch.zeros_like(memory.filled)
+        if config.previous:
+            place[:, PREVIOUS] = 1
+        if config.every:
+            slot = REFERENCES + ((age // config.every - 1) % config.slots).long()
+            due = (age % config.every == 0).to(place.dtype)
+            place = place.scatter_add(1, slot[:, None], due[:, None]).clamp(max=1)
+        written = place[..., None, None] > 0
+        return replace(
+            memory,
+            keys=torch.where(written, keys[:, None], memory.keys),
+            values=torch.where(written, values[:, None], memory.values),
+            filled=torch.maximum(memory.filled, place),
+        )
+
+    def _template(self, features: DMNAOAFeatures, memory: DMNAOAMemory) -> tuple[Tensor, Tensor]:
+        """T, and the frame's features in the box where the object was last: both (N, C, cells, cells)."""
+        seen = self._seen_in(features, self._box(features, memory), self.config.cells)
+        if self.memory_network is None:
+            return memory.values[:, FIRST].unflatten(2, seen.shape[-2:]), seen
+        age = memory.age + 1
+        return self.memory_network.read(seen, age, memory.keys, memory.values, memory.filled), seen
+
+    # Matching --------------------------------------------------------------------------------------------------------
+
+    def _matched(
+        self, features: DMNAOAFeatures, memory: DMNAOAMemory, template: Tensor, seen: Tensor
+    ) -> DMNAOAPrediction:
+        """The coarse mask: masks of proposals, and the previous one, weighed by A."""
+        assert self.template is not None
+        assert self.proposal is not None
+        rows = len(memory)
+        wanted = self.template(template).float().flatten(2)  # (N, D, l): T'
+        standing_in = self.proposal(seen).float().flatten(2)
+        masks = features.by_row(features.masks, rows)  # (N, P, h, w)
+        overlap = overlaps(memory.mask.flatten(2), masks.flatten(2))[:, 0].float()
+        cosine = self._cosine(wanted[:, None], features.by_row(features.proposed, rows))
+        similarity = cosine + self.config.overlap * overlap
+        similarity = similarity.masked_fill(features.by_row(features.scores, rows) <= 0, -torch.inf)
+        alone = self._cosine(wanted, standing_in)
+        shares = assignment(-similarity, -alone, features.frame_of_row)
+        coarse = (shares[:, None, :-1] @ masks.flatten(2)).unflatten(2, masks.shape[-2:])
+        coarse = (coarse.float() + shares[:, -1, None, None, None] * memory.mask).clamp(0, 1)
+        candidates = torch.cat([masks, memory.mask], 1) if self.training else None
+        return DMNAOAPrediction(coarse, coarse, torch.cat([similarity, alone[:, None]], 1), shares, candidates)
+
+    def _cosine(self, template: Tensor, proposal: Tensor) -> Tensor:
+        """How much proposals (..., D, l), aligned, are like templates (..., D, l)."""
+        if self.correspondence is not None:
+            proposal = translated(self.correspondence(template, proposal), proposal)
+        return mean_cosine(template, proposal)
+
+    # Refinement ------------------------------------------------------------------------------------------------------
+
+    def _as_reference(self, features: DMNAOAFeatures, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What RefineNet will want of a frame by row: keys (N, D, L), features (N, C, L), masks (N, L)."""
+        rows = len(mask)
+        cells = F.avg_pool2d(mask, COARSE // FINE).flatten(1)
+        if self.refine is None:
+            cells = cells[:, :0]
+        return features.by_row(features.there, rows), features.by_row(features.reference, rows), cells
+
+    def _refined(self, features: DMNAOAFeatures, memory: DMNAOAMemory, coarse: Tensor) -> Tensor:
+        """RefineNet's scores of background and object (N, 2, H/4, W/4) for coarse masks (N, 1, H/4, W/4).
+
+        On a CPU row by row, as its cache holds what a row needs.
+        """
+        assert self.refine is not None
+        rows, size = len(memory), (coarse.shape[-2], coarse.shape[-1])
+        references = [self._aligned(features, memory, number) for number in range(REFERENCES)]
+        masks = [resize(aligned_masks.float(), size) for _, _, aligned_masks in references]
+        clues = torch.cat([coarse, *masks, memory.mask], 1)
+        together = self.training or coarse.device.type != "cpu"
+        scores = []
+        for some in torch.arange(rows, device=coarse.device).split(rows if together else 1):
+            shared = {key: features.by_row(x, rows)[some] for key, x in features.shared.items()}
+            for shares, group_of_row, _ in references:
+                shared = {key: x + shares[key][group_of_row[some]] for key, x in shared.items()}
+            scores.append(self.refine(shared, clues[some]))
+        return torch.cat(scores)
+
+    def _aligned(
+        self, features: DMNAOAFeatures, memory: DMNAOAMemory, number: int
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Reference `number` aligned to the frame, for all rows that have it in common.
+
+        Of G different references RefineNet's shares by stride (G, width, h, w), which of them is each row's, (N,), and
+        each row's mask (N, 1, H/16, W/16).
+        """
+        assert self.refine is not None
+        assert self.frame_correspondence is not None
+        keys, masks = memory.reference_keys[:, number], memory.reference_masks[:, None, number]
+        one, group_of_row = distinct(keys) if features.frame_of_row is None else each(keys)
+        here, at_16 = features.by_row(features.here, len(memory)), features.base[str(COARSE)].shape[-2:]
+        to_here = self.frame_correspondence(here[one], keys[one])  # (G, L, L)
+        aligned = translated(to_here, memory.references[one, number]).unflatten(2, at_16)
+        shares = self.refine.of_reference(number, aligned)
+        sizes = {key: (x.shape[-2], x.shape[-1]) for key, x in features.shared.items()}
+        by_row = [translated(to_here[group], masks[row]) for row, group in enumerate(group_of_row.tolist())]
+        enlarged_shares = {key: resize(share, sizes[key]) for key, share in shares.items()}
+        return enlarged_shares, group_of_row, torch.stack(by_row).unflatten(2, at_16)
+
+
+def _by_stride(base: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    return {int(key): x for key, x in base.items()}

@@ -1,0 +1,87 @@
+"""Alignment by correspondence: one map is put together anew from pieces of another (DMN-AOA, section 3.3).
+
+Two maps are projected into a shared space. Each position of the first asks which positions of the second look like it
+(equation 2: a softmax of cosines, sharpened by a learned factor), and takes their mean (equation 3).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SHARPNESS = 10.0  # with which training begins; of a few dozen positions
+
+
+def normalisation(channels: int) -> nn.GroupNorm:
+    """Group normalisation, of 32 groups where the channels allow it (Wu and He, 2018)."""
+    return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
+def bottleneck(channels: int, width: int) -> nn.Sequential:
+    """What brings features of a backbone to fewer channels."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 1),
+        normalisation(width),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+    )
+
+
+class Projector(nn.Sequential):
+    """Into the shared space: two 3x3 convolutions with something not linear between them."""
+
+    def __init__(self, channels: int, projected: int):
+        super().__init__(
+            nn.Conv2d(channels, projected, 3, padding=1),
+            normalisation(projected),
+            nn.ReLU(),
+            nn.Conv2d(projected, projected, 3, padding=1),
+        )
+
+
+class Correspondence(nn.Module):
+    """Equation 2, with its alpha. sharpness: what alpha is when training begins."""
+
+    def __init__(self, sharpness: float = SHARPNESS):
+        super().__init__()
+        self.logarithm = nn.Parameter(torch.tensor(math.log(sharpness)))
+
+    def forward(self, template: Tensor, other: Tensor) -> Tensor:
+        """Template (..., D, I) and other (..., D, J) -> shares (..., I, J), which sum to 1 over J."""
+        cosine = F.normalize(template, dim=-2).transpose(-1, -2) @ F.normalize(other, dim=-2)
+        return (self.logarithm.exp() * cosine).softmax(-1)
+
+
+def translated(shares: Tensor, other: Tensor) -> Tensor:
+    """Equation 3: shares (..., I, J) and what is at the other's positions (..., C, J) -> (..., C, I)."""
+    return other @ shares.transpose(-1, -2)
+
+
+def mean_cosine(one: Tensor, other: Tensor) -> Tensor:
+    """(..., D, L) twice -> (...): the mean over positions of their cosines."""
+    return F.cosine_similarity(one, other, dim=-2).mean(-1)
+
+
+def distinct(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (N, ...) one row of each group of rows that are the same, (G,), and the group of each row, (N,).
+
+    Objects that were annotated in one frame have their first frame in common, and all have the previous one: what
+    is aligned to the current frame is then aligned once.
+    """
+    group_of_row = torch.full((len(keys),), -1, device=keys.device)
+    one: list[int] = []
+    for row in range(len(keys)):
+        if group_of_row[row] < 0:
+            same = (keys == keys[row]).flatten(1).all(1)
+            group_of_row[same] = len(one)
+            one.append(row)
+    return torch.tensor(one, dtype=torch.long, device=keys.device), group_of_row
+
+
+def each(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where each row is a group, as in training, where rows are of different clips."""
+    rows = torch.arange(len(keys), device=keys.device)
+    return rows, rows

@@ -1,0 +1,95 @@
+"""Differentiable matching: which proposal is which object, as a linear programme solved by projected gradient.
+
+    minimise   sum of cost x assignment
+    under      assignment >= 0,   rows sum to 1,   columns sum to at most 1
+
+After Zeng et al., DMM-Net (ICCV 2019), who take many small steps against the cost, each brought back by Dykstra's
+alternating projections onto the three sets. The cost being linear, those steps are here one long one, of the length of
+all of them: the assignment is the point of the polytope that is nearest to -REACH x cost. Where the optimum is unique
+and stands out by more than a few times 1 / REACH it is the Hungarian algorithm's; where assignments cost nearly the
+same it is a mean of them, which is what lets a network learn from it.
+
+Of Dykstra's projections the first two sets are one, the simplex, onto which the way is known in closed form. The
+corrections that the algorithm keeps of the third are a price of each column: it rises while more than 1 is asked of
+the column. That is gradient ascent, so it is given Nesterov's momentum: a few dozen rounds then do what takes
+Dykstra's plain ones a thousand. The rounds are unrolled, and gradients reach the cost through all of them.
+
+A row may also stay alone, at a cost of its own: that is one more column, for which no other row competes. It stands for
+the padding that the programme needs where proposals are not more than rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+REACH = 20.0  # length of the step against the cost: 200 of DMM-Net's, which are 0.1
+ROUNDS = 60  # of projections, where rows compete
+CHECKED = 10  # rounds after which it is seen whether they have come to an end
+EXACT = 1e-4  # what a column may then have above 1
+
+
+def assignment(
+    cost: Tensor,
+    alone: Tensor,
+    frame_of_row: Tensor | None = None,
+    *,
+    reach: float = REACH,
+    rounds: int = ROUNDS,
+) -> Tensor:
+    """Match rows with proposals of their frames.
+
+    cost: (N, P), of each row with each proposal of its frame; inf where there is none. alone: (N,), of a row without.
+    frame_of_row: (N,) which frame a row belongs to, None: all to one; only rows of one frame compete.
+    Returns (N, P + 1) in [0, 1]: shares of each row, which sum to 1, the last being how far it stays alone. Of a
+    proposal at most 1 is given away, or a little more where costs are so nearly the same that `rounds` do not do.
+    """
+    possible = F.pad(cost.isfinite(), (0, 1), value=True)
+    target = -reach * torch.cat([torch.where(possible[:, :-1], cost, 0.0), alone[:, None]], 1)
+    target = target.masked_fill(~possible, -math.inf)
+    if frame_of_row is None:
+        frame_of_row = torch.zeros(len(cost), dtype=torch.long, device=cost.device)
+    rivals = torch.bincount(frame_of_row)
+    if len(cost) == 0 or int(rivals.max()) == 1:
+        return onto_simplex(target)
+
+    def bought(price: Tensor) -> tuple[Tensor, Tensor]:
+        """What rows take at a price (frames, P + 1) of each column, and how much more than 1 that is."""
+        shares = onto_simplex(target - price[frame_of_row])
+        return shares, torch.zeros_like(price).index_add(0, frame_of_row, shares) - 1
+
+    competed = F.pad(torch.ones_like(cost[0]), (0, 1))  # the last column has no price
+    price = ahead = target.new_zeros(len(rivals), target.shape[1])
+    age = target.new_ones(len(rivals), 1)  # of each frame's momentum, in rounds
+    for number in range(rounds):
+        _, excess = bought(ahead)
+        before, price = price, (ahead + excess / rivals.clamp(min=1)[:, None]).clamp(min=0) * competed
+        with torch.no_grad():  # momentum that leads back is given up, and gathered anew (O'Donoghue, Candes, 2015)
+            age = torch.where(((price - ahead) * (price - before)).sum(1, keepdim=True) < 0, 1.0, age + 1)
+        ahead = (price + (age - 1) / (age + 2) * (price - before)).clamp(min=0)
+        if number % CHECKED == 0 and _over(price, before, bought(price)[1], competed) <= EXACT:
+            break
+    return bought(price)[0]
+
+
+@torch.no_grad()
+def _over(price: Tensor, before: Tensor, excess: Tensor, competed: Tensor) -> float:
+    """How far prices are from their end: what is asked above 1, and where something has a price, what is left of it."""
+    off = torch.where((price > 0) | (before > 0), excess.abs(), excess.clamp(min=0))
+    return float((off * competed).max())
+
+
+def onto_simplex(points: Tensor) -> Tensor:
+    """The nearest to each row of (N, P) whose entries are not negative and sum to 1; -inf becomes 0.
+
+    Held, Wolfe, Crowder: Validation of subgradient optimization, 1974. (As an activation: sparsemax.)
+    """
+    ordered = points.sort(1, descending=True).values
+    finite = ordered.isfinite()
+    counts = torch.arange(1, points.shape[1] + 1, device=points.device, dtype=points.dtype)
+    surplus = (torch.where(finite, ordered, 0.0).cumsum(1) - 1) / counts
+    last = (finite & (ordered > surplus)).sum(1, keepdim=True) - 1  # of those that stay above 0
+    return (points - surplus.gather(1, last)).clamp(min=0)

@@ -1,0 +1,72 @@
+"""Boxes and what is in them: features cut out of a frame (RoIAlign), masks put back into it.
+
+Boxes are left, top, right, bottom in pixels of the frame, the pixels' outer edges. Masks and maps of a frame may be
+smaller than it by a stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+
+def boxes_of(masks: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Masks (N, 1, h, w) in [0, 1] -> the boxes around what is above one half (N, 4), and whether anything is, (N,)."""
+    inside = masks[:, 0] > 0.5
+    (left, right), (top, bottom) = first_and_end(inside.any(1)), first_and_end(inside.any(2))
+    return stride * torch.stack([left, top, right, bottom], 1).float(), inside.flatten(1).any(1)
+
+
+def first_and_end(present: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, n) boolean -> of each row the first place that is true, and the one behind the last; 0 and n without one."""
+    numbers, n = present.to(torch.uint8), present.shape[1]
+    return numbers.argmax(1), n - numbers.flip(1).argmax(1)
+
+
+def enlarged(boxes: Tensor, margin: float, size: tuple[int, int]) -> Tensor:
+    """Boxes (N, 4) with `margin` of their sides added at each side, as far as the frame (height, width) reaches."""
+    more = margin * (boxes[:, 2:] - boxes[:, :2])
+    height, width = size
+    limit = boxes.new_tensor([width, height])
+    return torch.cat([(boxes[:, :2] - more).clamp(min=0), torch.minimum(boxes[:, 2:] + more, limit)], 1)
+
+
+def pooled(maps: Mapping[int, Tensor], boxes: Tensor, frame_of_box: Tensor, cells: int) -> Tensor:
+    """Maps by stride (B, C, h, w) and boxes (R, 4), each of one frame (R,) -> (R, sum of all C, cells, cells)."""
+    placed = torch.cat([frame_of_box[:, None].to(boxes.dtype), boxes], 1)
+    return torch.cat(
+        [
+            roi_align(x.float(), placed, cells, 1 / stride, sampling_ratio=2, aligned=True)
+            for stride, x in sorted(maps.items())
+        ],
+        1,
+    )
+
+
+def pasted(masks: Tensor, boxes: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Masks (B, P, m, m), each in its box (B, P, 4) -> masks of frames (B, P, H/stride, W/stride); 0 outside."""
+    height, width = size[0] // stride, size[1] // stride
+    left, top, right, bottom = boxes.flatten(0, 1).unbind(1)
+    x = _within(torch.arange(width, device=boxes.device), stride, left, right)
+    y = _within(torch.arange(height, device=boxes.device), stride, top, bottom)
+    grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], 3)
+    whole = F.grid_sample(masks.flatten(0, 1)[:, None].float(), grid, align_corners=False)
+    return whole.view(*masks.shape[:2], height, width)
+
+
+def _within(cells: Tensor, stride: int, low: Tensor, high: Tensor) -> Tensor:
+    """Where the middles of cells lie between two edges (R,), as -1 to 1: (R, cells). Far outside for an empty box."""
+    middles = stride * (cells + 0.5)
+    place = 2 * (middles - low[:, None]) / (high - low).clamp(min=1e-3)[:, None] - 1
+    return place.clamp(-1e3, 1e3)
+
+
+def overlaps(masks: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of probabilities, masks (..., N, L) with others (..., P, L): (..., N, P)."""
+    shared = masks @ others.transpose(-1, -2)
+    union = masks.sum(-1)[..., :, None] + others.sum(-1)[..., None, :] - shared
+    return shared / union.clamp(min=1e-6)
