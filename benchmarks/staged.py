@@ -1,0 +1,53 @@
+"""Methods on staged videos: objects found again after an occlusion, labels swapped in a crowd.
+
+    onemask stage DAVIS --split dev --out STAGED
+    python benchmarks/staged.py STAGED --out out/staged --variant frtm-lite --variant 'not fine-tuned: frtm-lite finetune_iterations=0'
+
+Prints one table as Markdown. What is finished in --out is not run again. Results: benchmarks/staged.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from onemask.data.staged import SPLITS
+from onemask.evaluation.compare import Contender
+from onemask.evaluation.evaluate import evaluate
+from onemask.settings import Settings
+
+
+def main() -> None:
+    """Evaluate and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, metavar="STAGED")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--variant", action="append", required=True, help="'[LABEL:] METHOD [NAME=VALUE ...]'")
+    parser.add_argument("--splits", default=",".join(SPLITS))
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    splits = options.splits.split(",")
+    print("| method |", " | ".join(f"{split}: J&F | {_events_of(split)}" for split in splits), "|")
+    print("|---|", "---:|" * 2 * len(splits), sep="")
+    for text in options.variant:
+        contender = Contender.parse(text, Settings(device=options.device))
+        cells = []
+        for split in splits:
+            out = options.out / split / contender.label.replace(" ", "-")
+            scores = evaluate(options.root, out, contender.settings, protocol="davis2017", split=split).scores
+            events = scores.events
+            said = (
+                f"{events.found} of {events.returns}"
+                if split == "occluded"
+                else f"{events.swaps} ({events.swapped_frames})"
+            )
+            cells += [f"{100 * scores.J_and_F:.1f}", said]
+        print("|", " | ".join([f"`{contender.label}`", *cells]), "|", flush=True)
+
+
+def _events_of(split: str) -> str:
+    return "found again" if split == "occluded" else "label swaps (frames)"
+
+
+if __name__ == "__main__":
+    main()
