@@ -1,7 +1,7 @@
 """Methods on staged videos: objects found again after an occlusion, labels swapped in a crowd.
 
     onemask stage DAVIS --split dev --out STAGED
-    python benchmarks/staged.py STAGED --out out/staged --variant frtm-lite --variant 'not fine-tuned: frtm-lite finetune_iterations=0'
+    python benchmarks/staged.py STAGED --out out/staged --variant frtm-lite --variant 'old: ttvos-lite returns=false'
 
 Prints one table as Markdown. What is finished in --out is not run again. Results: benchmarks/staged.md.
 """
@@ -33,7 +33,7 @@ def main() -> None:
         contender = Contender.parse(text, Settings(device=options.device))
         cells = []
         for split in splits:
-            out = options.out / split / contender.label.replace(" ", "-")
+            out = options.out / split / contender.folder
             scores = evaluate(options.root, out, contender.settings, protocol="davis2017", split=split).scores
             events = scores.events
             said = (
