@@ -36,11 +36,12 @@ What the paper leaves open, and what was decided:
   made of those features, and nothing else is given a clue.
 - A matching that is switched off is replaced by two convolutions over features and the previous heatmap.
 
-The paper's own limit is a long occlusion: empty heatmaps say that the object is nowhere, and it stays so. Here an
-object is *lost* when its mask falls below a small share of what it usually covers, and then its heatmaps are no longer
-known: the clue says nothing, as of frames before the first, and the object is looked for everywhere by its long-term
-template, which does not learn meanwhile. `returns=false` is the paper's rule. What the network makes of an empty clue
-it has to have seen: in training the clue is taken away from a share of rows at random (`forget`).
+The paper's own limit is a long occlusion: empty heatmaps say that the object is nowhere, and it stays so. What helps is
+to have seen that in training: the clue is taken away from a share of rows at random (`forget`), so that the network
+finds an object by its long-term template alone, and does not believe an empty heatmap more than that. And while an
+object is *lost*, its mask below a small share of what it usually covers, the template does not learn from frames that
+do not show it; `returns=false` is the paper's rule. (To take the clue away while it is lost, so that it is sought
+everywhere, was tried: what returned was found no sooner, and until then other things were: benchmarks/staged.md.)
 
 LITE departs from the paper, for a backbone without HRNet's exchange between scales and a training of an hour: features
 of stride 16 are joined with those at 8 (`joined`), template vectors are means over regions (`template="regions"`), and
@@ -104,7 +105,7 @@ class TTVOSConfig:
     adaptive_weight: bool = True  # as much as the network says; otherwise as much as from any frame before
     clue: str = "heatmaps"  # of templates: "heatmaps", "previous" or "reextract"
     transition: bool = True  # predict a transition map in training
-    returns: bool = True  # find objects again that were out of sight; false: the paper's rule
+    returns: bool = True  # the template does not learn while the object is out of sight; false: the paper's rule
     lost: float = 0.1  # share of the area that an object usually covers below which it is lost
     forget: float = 0.0  # share of rows whose clue is taken away after a frame, in training
 
@@ -304,7 +305,7 @@ class TTVOS(Method):
         assert isinstance(prediction, TTVOSPrediction)
         lost, usual = self._lost(memory, masks)
         heatmaps = torch.cat([memory.heatmaps[:, 1:], heatmap_of(masks)[:, None]], 1)
-        known = F.pad(memory.known[:, 1:], (0, 1), value=True) & ~lost[:, None]
+        known = F.pad(memory.known[:, 1:], (0, 1), value=True)
         next_known = self._still_known(known)
         short, current = self._templates(features, heatmaps, known, next_known, masks)
         age = memory.age + 1
