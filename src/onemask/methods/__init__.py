@@ -57,7 +57,7 @@ METHODS = {
         "pixels matched with sets of features, ResNet-101, as in the paper", "onemask.methods.videomatch:PAPER"
     ),
     "videomatch-lite": Entry(
-        "the same on the embedded EfficientNet-Lite0; needs no download", "onemask.methods.videomatch:LITE"
+        "the same on EfficientNet-Lite0, with weights that ship", "onemask.methods.videomatch:LITE"
     ),
     "pmvos": Entry("pixels matched with all past frames, ResNet-50, as in the paper", "onemask.methods.pmvos:PAPER"),
     "pmvos-lite": Entry("the same on EfficientNet-Lite0, with weights that ship", "onemask.methods.pmvos:LITE"),
@@ -67,7 +67,7 @@ METHODS = {
     "ttvos-resnet18": Entry("the same with ResNet-18", "onemask.methods.ttvos:RESNET18"),
     "ttvos-resnet50": Entry("the same with three blocks of ResNet-50", "onemask.methods.ttvos:RESNET50"),
     "ttvos-mobilenetv3": Entry("the same with MobileNetV3-Large", "onemask.methods.ttvos:MOBILENETV3"),
-    "ttvos-lite": Entry("the same on EfficientNet-Lite0, narrower", "onemask.methods.ttvos:LITE"),
+    "ttvos-lite": Entry("the same on EfficientNet-Lite0, with weights that ship", "onemask.methods.ttvos:LITE"),
     "dmn-aoa": Entry(
         "proposals matched with objects of all past frames, ResNet-50, as in the paper", "onemask.methods.dmn_aoa:PAPER"
     ),
