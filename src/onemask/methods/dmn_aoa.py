@@ -31,8 +31,7 @@ What the paper leaves open, and what was decided:
 - RefineNet aligns at stride 16: one correspondence between whole frames serves the features of all strides, averaged
   to it, and the masks. Objects with the same reference frame share it, so that a row costs little.
 - A4's memory sees the whole frame in `frame_cells` squared cells. A5 decodes a mask from the template, in its box.
-- In training proposals are the network's own, as when it runs: what is proposed does not depend on what is true.
-- The proposal network is not trained with the method and is no part of its weights.
+- In training proposals are the network's own, as when it runs. It is not trained with the method, nor in its weights.
 """
 
 from __future__ import annotations
@@ -341,10 +340,9 @@ class DMNAOA(Method):
 
     def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
         """The previous mask, the coarse and the refined one, and how much of the coarse one proposals are."""
-        assert isinstance(memory, DMNAOAMemory)
-        assert isinstance(prediction, DMNAOAPrediction)
-        shown = {"previous mask": memory.mask, "coarse": prediction.coarse, "refined": prediction.logits.sigmoid()}
-        return shown | {"of proposals": prediction.shares[:, :-1].sum(1)}
+        assert isinstance(memory, DMNAOAMemory) and isinstance(prediction, DMNAOAPrediction)
+        maps = {"previous mask": memory.mask, "coarse": prediction.coarse, "refined": prediction.logits.sigmoid()}
+        return maps | {"of proposals": prediction.shares[:, :-1].sum(1)}
 
     # Proposals and objects -------------------------------------------------------------------------------------------
 

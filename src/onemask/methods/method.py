@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -166,3 +167,17 @@ class Method(nn.Module, ABC):
         memory: as it was before the frame was learned from.
         """
         return {"found": prediction.logits.sigmoid()}
+
+
+def along(maps: Tensor, found: Tensor) -> Tensor:
+    """Maps of many channels (N, C, h, w) as one, (N, 1, h, w) in [0, 1]: how they tell the object found.
+
+    The sum of the channels, each weighed by its covariance with the mask (N, 1, H, W).
+    """
+    maps = maps.float()
+    mask = F.interpolate(found.float(), maps.shape[-2:], mode="area")
+    centred = maps - maps.mean((2, 3), keepdim=True)
+    covariance = (centred * (mask - mask.mean((2, 3), keepdim=True))).mean((2, 3), keepdim=True)
+    total = (covariance * centred).sum(1, keepdim=True)
+    low, high = total.amin((2, 3), keepdim=True), total.amax((2, 3), keepdim=True)
+    return (total - low) / (high - low).clamp(min=torch.finfo(total.dtype).tiny)

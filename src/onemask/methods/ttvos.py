@@ -73,7 +73,7 @@ from ..networks.template import (
     ShortTermMatching,
 )
 from ..networks.transition import CLASSES, both_classes, transition_loss
-from .method import Features, Memory, Method, Prediction
+from .method import Features, Memory, Method, Prediction, along
 
 FINE, MIDDLE, COARSE = 4, 8, 16  # strides of details, of long-term and of short-term matching
 CLUES = {"heatmaps": 3, "previous": 1, "reextract": 1}  # forms of the clue, and the heatmaps that are kept for it
@@ -324,19 +324,20 @@ class TTVOS(Method):
         return {"transition": transition_loss(prediction.transition, prediction.previous, wanted, where)}
 
     def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
-        """Both similarities and what they blend into, each map by its loudest channels; what has to change; w_t."""
+        """Both similarities and what they blend into, as far as they tell the object; what has to change; w_t."""
         assert isinstance(memory, TTVOSMemory)
         assert isinstance(prediction, TTVOSPrediction)
+        found = prediction.logits.sigmoid()
         shown = {
             "previous mask": memory.heatmaps[:, -1, 1:],
-            "short-term similarity": _loudness(prediction.short),
-            "long-term similarity": _loudness(prediction.long),
-            "attention map": _loudness(prediction.attention),
+            "short-term similarity": along(prediction.short, found),
+            "long-term similarity": along(prediction.long, found),
+            "attention map": along(prediction.attention, found),
         }
         if self.transition is not None:
             added = self.transition(prediction.attention)[:, 1:]
             shown["transition map: 0 goes, 1 comes"] = ((added + 1) / 2).clamp(0, 1)
-        return shown | {"found": prediction.logits.sigmoid(), "update weight": prediction.weight}
+        return shown | {"found": found, "update weight": prediction.weight}
 
     # Matching --------------------------------------------------------------------------------------------------------
 
@@ -446,12 +447,6 @@ class _MaskEmbedding(nn.Sequential):
             nn.BatchNorm2d(first.out_channels),
             nn.ReLU(),
         )
-
-
-def _loudness(maps: Tensor) -> Tensor:
-    """Maps (N, C, h, w), not negative -> the norm over channels, 1 at its highest: (N, 1, h, w)."""
-    norm = maps.float().norm(dim=1, keepdim=True)
-    return norm / norm.amax((2, 3), keepdim=True).clamp(min=torch.finfo(norm.dtype).tiny)
 
 
 def blended(template: Tensor, current: Tensor, weight: Tensor) -> Tensor:
