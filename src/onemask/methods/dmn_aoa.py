@@ -340,7 +340,8 @@ class DMNAOA(Method):
 
     def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
         """The previous mask, the coarse and the refined one, and how much of the coarse one proposals are."""
-        assert isinstance(memory, DMNAOAMemory) and isinstance(prediction, DMNAOAPrediction)
+        assert isinstance(memory, DMNAOAMemory)
+        assert isinstance(prediction, DMNAOAPrediction)
         maps = {"previous mask": memory.mask, "coarse": prediction.coarse, "refined": prediction.logits.sigmoid()}
         return maps | {"of proposals": prediction.shares[:, :-1].sum(1)}
 
@@ -392,8 +393,7 @@ class DMNAOA(Method):
 
     def _remembering(self, memory: DMNAOAMemory, keys: Tensor, values: Tensor) -> DMNAOAMemory:
         """The memory with a frame's keys and values in the place of the previous one, and each 5th time in a slot."""
-        config = self.config
-        age, place = memory.age, torch.zeros_like(memory.filled)
+        config, age, place = self.config, memory.age, torch.zeros_like(memory.filled)
         if config.previous:
             place[:, PREVIOUS] = 1
         if config.every:
