@@ -143,10 +143,14 @@ class VideoMatchConfig:
 PAPER = VideoMatchConfig()
 # A frame of 480x854 has 6,420 features, and its background's set must hold them all: one that is thinned alone has
 # fewer of the K near a pixel, so it loses to the other (with half of them, J of a sequence fell from 0.90 to 0.85).
+# Of its 20 best matches the last say little: with 5 J is 4 points higher (benchmarks/matching.md, figure 5a). Its
+# features are less alike than those of a network for recognition, so the threshold of foreground alone is lower.
 LITE = VideoMatchConfig(
     backbone="tf_efficientnet_lite0",
     strides=(8, 16),
     output_stride=0,
+    k=5,
+    threshold=0.5,
     sparse=2,
     foreground=4096,
     added=128,
