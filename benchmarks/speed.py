@@ -5,7 +5,7 @@ alone on the same frame, measured in turns in the same process: it means the sam
 
     python benchmarks/speed.py                                    # frtm-lite as it is
     python benchmarks/speed.py --method frtm-lite --set target_only=true --set update_every=8 --objects 1,10
-    python benchmarks/speed.py --memory                           # peak memory after 200 and after 1,000 frames
+    python benchmarks/speed.py --memory                           # memory and time after 1,000 frames
 """
 
 from __future__ import annotations
@@ -98,16 +98,18 @@ def peak_memory(device: torch.device) -> float:
 
 
 def memory(name: str, options: dict[str, str], frames: list[np.ndarray], device: str) -> None:
-    """Print the peak after 200 and after 1,000 frames."""
+    """Print the peak after 200 and after 1,000 frames, and what a frame took round the 100th and before the last."""
     session = Session(configuration(name, options).build(), device=device)
     session.annotate(frames[0], objects_over(frames[0], 1))
-    peaks = {}
+    peaks, times = {}, []
     for index in range(1, 1001):
-        session.step(frames[index % len(frames)])
+        times.append(elapsed(partial(session.step, frames[index % len(frames)]), session.device))
         if index in (200, 1000):
             peaks[index] = peak_memory(session.device)
             print(f"{name:10} peak after {index:5d} frames: {peaks[index]:8.1f} MiB", flush=True)
     print(f"{'':10} growth: {100 * (peaks[1000] / peaks[200] - 1):.2f} %")
+    early, late = (1000 * float(np.median(times[end - 100 : end])) for end in (150, 1000))
+    print(f"{'':10} median of frames 51 to 150: {early:.0f} ms, of frames 901 to 1,000: {late:.0f} ms")
 
 
 def main() -> None:
@@ -116,7 +118,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", metavar="NAME=VALUE")
     parser.add_argument("--objects", default="1,10")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--memory", action="store_true", help="measure memory over 1,000 frames instead of speed")
+    parser.add_argument("--memory", action="store_true", help="measure memory and time over 1,000 frames")
     arguments = parser.parse_args()
     frames = [frame.image for frame in open_video(sample_clip().path).frames(0, 41)]
     device = str(best_device(arguments.device))
