@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -293,17 +293,15 @@ def _measured(recipe: ProposalRecipe, data: Path) -> dict[str, Pictures]:
     return measured
 
 
-class Pictures:
+class Pictures(Protocol):
     """Pictures with label maps, read one by one."""
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        raise NotImplementedError
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
 
 
-class _Stills(Pictures):
+class _Stills:
     """Those that are held out."""
 
     def __init__(self, root: Path, every: int):
@@ -316,7 +314,7 @@ class _Stills(Pictures):
         return (self.stills.read(index) for index in range(0, len(self.stills), self.every))
 
 
-class _Frames(Pictures):
+class _Frames:
     """Frames of a split, some of each video."""
 
     def __init__(self, config: ValidationConfig, data: Path):
