@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from ..errors import InputError
 from .arguments import add_overwrite, show
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Imports from `training`, which needs packages that not everyone has: without one, a clear error."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"training needs the package {error.name}: pip install 'onemask[train]'") from error
 
 
 def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,12 +47,10 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _train(options: argparse.Namespace) -> None:
-    try:
+    with _extra():
         from ..training.preview import preview
         from ..training.recipe import read_recipe
         from ..training.train import Hardware, train
-    except ModuleNotFoundError as error:
-        raise InputError(f"training needs the package {error.name}: pip install 'onemask[train]'") from error
     recipe = read_recipe(options.recipe, options.set)
     if options.preview:
         preview(recipe, options.preview, data=options.data, overwrite=options.overwrite)
@@ -85,11 +94,9 @@ def add_train_proposals(commands: argparse._SubParsersAction[argparse.ArgumentPa
 
 
 def _train_proposals(options: argparse.Namespace) -> None:
-    try:
+    with _extra():
         from ..training.proposals import read_proposal_recipe, train_proposals
         from ..weights.store import users_folder
-    except ModuleNotFoundError as error:
-        raise InputError(f"training needs the package {error.name}: pip install 'onemask[train]'") from error
     card = train_proposals(
         read_proposal_recipe(options.recipe, options.set),
         options.out,

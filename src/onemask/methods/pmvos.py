@@ -270,11 +270,11 @@ class PMVOS(Method):
         assert isinstance(prediction, PMVOSPrediction)
         config = self.config
         switches = (config.global_matching, config.local_matching, config.medial_matching)
-        kinds = [name for name, there in zip(("first", "previous", "medial"), switches, strict=True) if there]
+        kinds = [name for name, on in zip(("first frame's", "previous frame's", "medial"), switches, strict=True) if on]
         maps = {
-            f"{kind} frame's {of}" if kind != "medial" else f"medial {of}": prediction.similarity[:, k, n, None]
-            for k, of in ((1, "foreground"), (0, "background"))
-            for n, kind in enumerate(kinds)
+            f"{kind} {of}": prediction.similarity[:, of_class, number, None]
+            for of_class, of in ((1, "foreground"), (0, "background"))
+            for number, kind in enumerate(kinds)
         }
         return maps | {"previous mask": memory.mask[:, 1:], "decoded": prediction.logits.sigmoid()}
 
