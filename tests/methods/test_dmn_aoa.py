@@ -367,6 +367,26 @@ class TestLosses:
         known = 1 - rectangle(BELOW)
         assert method.losses(prediction, truth.clamp(max=1), known)["coarse"] < 0.1
 
+    def test_masks_of_references_that_are_aligned_well_cost_little(self):
+        method = tiny(overlap=3.0).train()
+        features, mask = method.encode(frames()), rectangle(RIGHT)
+        prediction, known = method.segment(features, method.memorize(features, mask)), torch.ones(1, 1, 96, 128)
+        cells = F.avg_pool2d(mask, 16)
+        ideal = replace(prediction, aligned=torch.cat([cells, cells], 1))
+        wrong = replace(prediction, aligned=torch.cat([cells, 1 - cells], 1))
+        assert method.losses(ideal, mask, known)["aligned"] < 0.1 < 1 < method.losses(wrong, mask, known)["aligned"]
+
+    def test_aligned_masks_teach_the_correspondence_of_frames(self):
+        method = tiny()
+        self.prediction(method, rectangle(LEFT), rectangle(RIGHT))["aligned"].sum().backward()
+        assert method.here[0].weight.grad.any()
+        assert method.there[0].weight.grad.any()
+        assert method.frame_correspondence.logarithm.grad != 0
+
+    def test_without_refinement_nothing_is_aligned(self):
+        method = tiny(refine=False)
+        assert self.prediction(method, rectangle(LEFT), rectangle(RIGHT))["aligned"] == 0
+
     def test_matching_teaches_similarity(self):
         method = tiny(overlap=0.0)
         self.prediction(method, rectangle(LEFT), rectangle(RIGHT))["matching"].sum().backward()

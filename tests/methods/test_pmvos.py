@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from onemask.data.clip import Clip
 from onemask.errors import InputError
 from onemask.methods import configuration, weights_for
-from onemask.methods.pmvos import LITE, PAPER, PMVOSConfig, PMVOSFeatures
+from onemask.methods.pmvos import LITE, PAPER, SHARPNESS, PMVOSConfig, PMVOSFeatures, PMVOSPrediction, downsampled
 from onemask.training.unroll import Unroll, batch_of
 from onemask.weights.store import PACKAGE, check
 
@@ -74,6 +75,7 @@ def eq_1(x: Tensor, mask: Tensor, of_class: int) -> tuple[Tensor, Tensor]:
     """x (C, P), mask (H, W) -> Y (C, P), m (P,)."""
     height, width = mask.shape
     cells = mask.reshape(height // 16, 16, width // 16, 16).mean((1, 3)).flatten()
+    cells[cells < 1 / 256], cells[cells > 255 / 256] = 0, 1  # less than a pixel
     m = cells if of_class == 1 else 1 - cells
     return torch.stack([x[:, p] * m[p] for p in range(len(m))], 1), m
 
@@ -113,14 +115,18 @@ class TestEquations:
                 ]
                 found = predictions[-1].similarity[row, k].flatten(1)
                 assert torch.allclose(found, torch.stack(wanted), atol=1e-5)
-                assert torch.allclose(memory.first[row, k], y_first, atol=1e-6)
+                assert torch.allclose(memory.first[row] * memory.first_mask[row, k], y_first, atol=1e-6)
 
     @torch.no_grad()
-    def test_weighted_features_of_both_classes_sum_to_the_features(self, clip):
-        features, memory, _, _ = followed(tiny(), clip)
-        assert torch.allclose(memory.first.sum(1), features[0].matching.expand(2, -1, -1), atol=1e-6)
-        assert torch.allclose(memory.previous.sum(1), features[-1].matching.expand(2, -1, -1), atol=1e-6)
+    def test_masks_of_both_classes_sum_to_one(self, clip):
+        _, memory, _, _ = followed(tiny(), clip)
         assert torch.allclose(memory.mask.sum(1), torch.ones(2, 6, 8))
+        assert torch.allclose(memory.first_mask.sum(1), torch.ones(2, 6 * 8))
+
+    def test_less_than_a_pixel_of_a_cell_is_none(self):
+        masks = torch.tensor([0.5 / 256, 0.1, 1 - 0.5 / 256]).repeat_interleave(16).expand(1, 1, 16, 48)
+        assert torch.allclose(downsampled(masks)[0, 1, 0], torch.tensor([0, 0.1, 1]))
+        assert downsampled(masks)[0, :, 0, 0].tolist() == [1, 0]
 
     @torch.no_grad()
     def test_the_mean_over_frames_moves_by_its_rate(self, clip):
@@ -306,6 +312,39 @@ class TestTraining:
             optimiser.step()
             losses.append(float(loss.detach()))
         assert losses[-1] < 0.5 * losses[0]
+
+
+class TestMatchingLoss:
+    """By hand: one cell of 16x16 pixels after another."""
+
+    def of(self, similarity: list[list[float]], masks: Tensor, known: Tensor) -> Tensor:
+        """similarity: of background and of foreground, by cell, with two templates that say the same."""
+        maps = torch.tensor(similarity)[None, :, None, None].repeat(1, 1, 2, 1, 1)  # (1, 2, 2, 1, cells)
+        return tiny().losses(PMVOSPrediction(masks, maps), masks, known)["matching"]
+
+    def test_is_the_cross_entropy_of_the_better_match(self):
+        masks = torch.zeros(1, 1, 16, 32)
+        masks[..., 16:] = 1
+        found = self.of([[0.5, 0.2], [0.4, 0.3]], masks, torch.ones_like(masks))
+        wanted = (math.log1p(math.exp(SHARPNESS * -0.1)) + math.log1p(math.exp(SHARPNESS * -0.1))) / 2
+        assert found.shape == (1,)
+        assert float(found) == pytest.approx(wanted, rel=1e-5)
+
+    def test_leaves_out_what_nobody_knows(self):
+        masks, known = torch.zeros(1, 1, 16, 32), torch.ones(1, 1, 16, 32)
+        masks[..., 16:] = 1
+        known[..., 16:] = 0
+        wrong_there = self.of([[0.5, 0.9], [0.4, 0.1]], masks, known)
+        assert float(wrong_there) == pytest.approx(math.log1p(math.exp(SHARPNESS * -0.1)), rel=1e-5)
+        assert float(self.of([[0.5, 0.9], [0.4, 0.1]], masks, known * 0)) == 0
+
+    def test_gradients_reach_the_matching_features(self, make_clip):
+        method = tiny().train()
+        clip = make_clip(3, 1, (64, 96), seed=1)
+        batch = batch_of([Clip("", np.stack(clip.frames), np.stack(clip.label_maps), 1)])
+        Unroll(method, ["matching"], update=True).unrolled(batch).losses["matching"].backward()
+        assert method.match.weight.grad.any()
+        assert method.decoder.merge.weight.grad is not None  # through the mask of the frame between
 
 
 class TestConfigurations:

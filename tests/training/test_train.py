@@ -401,6 +401,30 @@ class TestRefusals:
         with pytest.raises(InputError, match="are for width=8, but the options say width=16"):
             run(a_recipe(tmp_path, weights=weights, options={**TINY, "width": 16}), tmp_path / "other", data)
 
+    def test_modules_that_begin_with_anothers_weights(self, tmp_path, data):
+        run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
+        weights = str(tmp_path / "out" / "last.safetensors")
+        still = stage(iterations=1, optimiser={"rate": 1e-12})
+        run(a_recipe(tmp_path, still, seed=9, initial={"network": weights}), tmp_path / "further", data)
+        begun, given = state(tmp_path / "further" / "last.safetensors"), state(Path(weights))
+        taken = [name for name in given if name.startswith("network.")]
+        assert taken
+        assert all(torch.allclose(begun[name], given[name], atol=1e-4) for name in taken)
+
+    @pytest.mark.parametrize(
+        ("initial", "told"),
+        [
+            ({"nothing": "frtm-lite"}, "initial.nothing: the method has no such module"),
+            ({"network": "nowhere.safetensors"}, "there is no file of weights .*nowhere.safetensors"),
+            ({"network": "videomatch-lite"}, r"initial.network: .* has no network\."),
+            ({"network": "frtm-lite"}, r"initial.network: network\..* there and .* here"),
+        ],
+    )
+    def test_modules_that_cannot(self, tmp_path, data, initial, told):
+        with pytest.raises(InputError, match=told):
+            run(a_recipe(tmp_path, initial=initial), tmp_path / "out", data)
+        assert not (tmp_path / "out").exists()
+
     def test_a_validation_without_a_frame_to_score(self, data, make_frtm, make_clip, tmp_path):
         with pytest.raises(InputError, match="has no sequence nobody"):
             Validator(ValidationConfig(**VALIDATION, sequences=["nobody"]), data, make_frtm())

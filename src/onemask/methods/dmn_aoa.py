@@ -186,6 +186,7 @@ class DMNAOAPrediction(Prediction):
     coarse: Tensor  # (N, 1, H/4, W/4): the coarse mask
     similarity: Tensor  # (N, P + 1): of the template with each proposal and with the previous mask's box; -inf: none
     shares: Tensor  # (N, P + 1): A
+    aligned: Tensor  # (N, 2, H/16, W/16): masks of the first and the previous frame, aligned to this one; or none
     candidates: Tensor | None  # (N, P + 1, H/4, W/4): their masks. In training alone
 
 
@@ -194,7 +195,7 @@ class DMNAOA(Method):
 
     stride = COARSE
     memory_type: type[Memory] = DMNAOAMemory
-    own_losses = ("coarse", "matching")
+    own_losses = ("coarse", "matching", "aligned")
 
     def __init__(
         self, config: DMNAOAConfig | None = None, *, pretrained: bool = True, proposals: nn.Module | None = None
@@ -292,14 +293,15 @@ class DMNAOA(Method):
             inside = self.decode(template).float().sigmoid()
             coarse = pasted(inside, self._box(features, memory)[:, None], features.size, FINE)
             nothing = coarse.new_zeros(len(memory), 0)
-            prediction = DMNAOAPrediction(coarse, coarse, nothing, nothing, None)
+            prediction = DMNAOAPrediction(coarse, coarse, nothing, nothing, coarse[:, :0], None)
         else:
             prediction = self._matched(features, memory, template, seen)
         if self.refine is None:
             coarse = prediction.coarse.clamp(SURE, 1 - SURE)
             return replace(prediction, logits=resize(coarse.logit(), features.size))
-        scores = self._refined(features, memory, prediction.coarse).float()
-        return replace(prediction, logits=resize(scores[:, 1:] - scores[:, :1], features.size))
+        scores, aligned = self._refined(features, memory, prediction.coarse)
+        logits = resize((scores[:, 1:] - scores[:, :1]).float(), features.size)
+        return replace(prediction, logits=logits, aligned=aligned)
 
     def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
         """The frame becomes the previous one, and every 5th one is remembered."""
@@ -322,14 +324,20 @@ class DMNAOA(Method):
         return memory
 
     def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """coarse: binary cross-entropy of the coarse mask. matching: minus the logarithm of how well the candidate that
-        is chosen by similarity overlaps with the truth, next to the best; 0 where none is worth choosing. (N,) each."""
+        """What the network's parts can be taught by themselves, (N,) each.
+
+        coarse: binary cross-entropy of the coarse mask. aligned: the same of the reference masks that RefineNet is
+        given. matching: minus the logarithm of how well the candidate that is chosen by similarity overlaps with the
+        truth, next to the best; 0 where none is worth choosing.
+        """
         assert isinstance(prediction, DMNAOAPrediction)
-        known_cells = F.avg_pool2d(known, FINE)
-        truth = F.avg_pool2d(masks * known, FINE) / known_cells.clamp(min=1e-6)
-        coarse = prediction.coarse.float().clamp(SURE, 1 - SURE)
-        cells = -(truth * coarse.log() + (1 - truth) * (1 - coarse).log())
-        losses = {"coarse": (cells * known_cells).flatten(1).sum(1) / known_cells.flatten(1).sum(1).clamp(min=1)}
+        truth, known_cells = _cells(masks, known, FINE)
+        losses = {
+            "coarse": _cross_entropy(prediction.coarse, truth, known_cells),
+            "aligned": truth.new_zeros(len(truth)),
+        }
+        if self.refine is not None:
+            losses["aligned"] = _cross_entropy(prediction.aligned, *_cells(masks, known, COARSE))
         if prediction.candidates is None:
             return losses | {"matching": torch.zeros_like(losses["coarse"])}
         fits = overlaps((truth * known_cells).flatten(2), (prediction.candidates * known_cells).flatten(2))[:, 0]
@@ -342,8 +350,14 @@ class DMNAOA(Method):
         """The previous mask, the coarse and the refined one, and how much of the coarse one proposals are."""
         assert isinstance(memory, DMNAOAMemory)
         assert isinstance(prediction, DMNAOAPrediction)
-        maps = {"previous mask": memory.mask, "coarse": prediction.coarse, "refined": prediction.logits.sigmoid()}
-        return maps | {"of proposals": prediction.shares[:, :-1].sum(1)}
+        maps = {"previous mask": memory.mask, "coarse": prediction.coarse}
+        captions = ("first frame's mask, aligned", "previous frame's mask, aligned")
+        maps |= {
+            caption: prediction.aligned[:, [number]]
+            for number, caption in enumerate(captions)
+            if self.refine is not None
+        }
+        return maps | {"refined": prediction.logits.sigmoid()} | {"of proposals": prediction.shares[:, :-1].sum(1)}
 
     # Proposals and objects -------------------------------------------------------------------------------------------
 
@@ -437,7 +451,8 @@ class DMNAOA(Method):
         coarse = (shares[:, None, :-1] @ masks.flatten(2)).unflatten(2, masks.shape[-2:])
         coarse = (coarse.float() + shares[:, -1, None, None, None] * memory.mask).clamp(0, 1)
         candidates = torch.cat([masks, memory.mask], 1) if self.training else None
-        return DMNAOAPrediction(coarse, coarse, torch.cat([similarity, alone[:, None]], 1), shares, candidates)
+        both = torch.cat([similarity, alone[:, None]], 1)
+        return DMNAOAPrediction(coarse, coarse, both, shares, coarse[:, :0], candidates)
 
     def _cosine(self, template: Tensor, proposal: Tensor) -> Tensor:
         """How much proposals (..., D, l), aligned, are like templates (..., D, l)."""
@@ -455,16 +470,17 @@ class DMNAOA(Method):
             cells = cells[:, :0]
         return features.by_row(features.there, rows), features.by_row(features.reference, rows), cells
 
-    def _refined(self, features: DMNAOAFeatures, memory: DMNAOAMemory, coarse: Tensor) -> Tensor:
+    def _refined(self, features: DMNAOAFeatures, memory: DMNAOAMemory, coarse: Tensor) -> tuple[Tensor, Tensor]:
         """RefineNet's scores of background and object (N, 2, H/4, W/4) for coarse masks (N, 1, H/4, W/4).
 
+        Also the masks of both references that it is given, (N, 2, H/16, W/16).
         On a CPU row by row, as its cache holds what a row needs.
         """
         assert self.refine is not None
         rows, size = len(memory), (coarse.shape[-2], coarse.shape[-1])
         references = [self._aligned(features, memory, number) for number in range(REFERENCES)]
-        masks = [resize(aligned_masks.float(), size) for _, _, aligned_masks in references]
-        clues = torch.cat([coarse, *masks, memory.mask], 1)
+        masks = torch.cat([aligned_masks.float() for _, _, aligned_masks in references], 1)
+        clues = torch.cat([coarse, resize(masks, size), memory.mask], 1)
         together = self.training or coarse.device.type != "cpu"
         scores = []
         for some in torch.arange(rows, device=coarse.device).split(rows if together else 1):
@@ -472,7 +488,7 @@ class DMNAOA(Method):
             for shares, group_of_row, _ in references:
                 shared = {key: x + shares[key][group_of_row[some]] for key, x in shared.items()}
             scores.append(self.refine(shared, clues[some]))
-        return torch.cat(scores)
+        return torch.cat(scores), masks
 
     def _aligned(
         self, features: DMNAOAFeatures, memory: DMNAOAMemory, number: int
@@ -498,3 +514,16 @@ class DMNAOA(Method):
 
 def _by_stride(base: Mapping[str, Tensor]) -> dict[int, Tensor]:
     return {int(key): x for key, x in base.items()}
+
+
+def _cells(masks: Tensor, known: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Masks and where they are known (N, 1, H, W) -> the share of each cell that is the object's, and that is known."""
+    known_cells = F.avg_pool2d(known, stride)
+    return F.avg_pool2d(masks * known, stride) / known_cells.clamp(min=1e-6), known_cells
+
+
+def _cross_entropy(found: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """Of probabilities (N, k, h, w) with shares (N, 1, h, w), over known cells: (N,); 0 where k is 0."""
+    found = found.float().clamp(SURE, 1 - SURE)
+    cells = -(truth * found.log() + (1 - truth) * (1 - found).log())
+    return (cells * known).flatten(1).sum(1) / (known.expand_as(cells).flatten(1).sum(1)).clamp(min=1)

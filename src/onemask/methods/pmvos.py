@@ -9,16 +9,18 @@ previous mask, makes them a fine mask. Nothing is learned in flight.
     paper                here
     I, X                 PMVOSFeatures.frames, .matching
     M, m                 masks, downsampled(masks): both classes, background 0 and foreground 1
-    Y (eq. 1)            templates(): Y^0 is PMVOSMemory.first, Y^(i-1) is .previous
+    Y (eq. 1)            Y^0 is PMVOSMemory.first times .first_mask, Y^(i-1) is .previous times .mask
     Y~int, Yint (2, 3)   PMVOS._learned(), PMVOSMemory.medial
     alpha                PMVOSConfig.rate
-    PM (figure 3)        PMVOS._similarity(), networks.matching.best_match
+    PM (figure 3)        PMVOS._similarity(), networks.weighted_matching
     self-attention       PMVOS.attention, networks.attention
     decoder              Decoder, .prepare (its share that all objects have in common)
     G, L, M, A           PMVOSConfig.global_matching, .local_matching, .medial_matching, .attention
 
 What the paper leaves open, and what was decided:
-- X is said to lie in [0, 1]: a ReLU stands before the features are normalised. m is the mean of M over 16x16 pixels.
+- X is said to lie in [0, 1]: a ReLU stands before the features are normalised. m is the mean of M over 16x16 pixels;
+  what is less than one of these 256 pixels is none. So most of m is 0 or 1, as in the first frame, and matches fast.
+- Templates are kept as X and m, and weighed where they are compared: objects have a frame's X in common.
 - Background is all that is not the object: M_0 = 1 - M_1, other objects included, after soft aggregation (as A-GAME).
 - Yint is a mean of unit vectors and shorter than one; it is averaged as it is, and normalised where it is compared.
 - A class without a single likely pixel (above one half) teaches Yint nothing: the mean would be that of noise. So an
@@ -28,6 +30,9 @@ What the paper leaves open, and what was decided:
   score of the deeper one by a 3x3 convolution; scores are brought to stride 4, joined, and enlarged by one last
   deconvolution. Joining concatenated maps is the sum of two convolutions, so that of features is computed once a frame.
 - Training goes through the memory: templates of later frames are features times *predicted* masks, both with gradients.
+- Matching can be taught directly, by a loss "matching" that recipes may ask for: of every pixel the better match, by
+  each kind of template, should be its own class. The decoder's losses alone leave matching worse than with ImageNet's
+  features, as one best pixel among thousands carries the whole gradient (benchmarks/matching.md).
 - Features are kept and compared in float32: bfloat16 tells cosines near 1 apart by 1/256 only.
 """
 
@@ -44,14 +49,17 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..networks.attention import SelfAttention
 from ..networks.backbone import Backbone
-from ..networks.matching import best_match, normalised
+from ..networks.matching import normalised
+from ..networks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from .method import Features, Memory, Method, Prediction
 
 STRIDES = (4, 8, 16)  # of the encoder; matching takes place at the last
 COARSE = STRIDES[-1]
 CLASSES = 2  # background, foreground
+ONE_PIXEL = 1 / COARSE**2  # of a cell
 LEAST_MASS = 1e-6  # cells: keeps equation 2 finite where a class has no mass at all
 LEAST_NORM = 1e-4  # keeps the gradient of a vector finite that nothing was ever learned into
+SHARPNESS = 20.0  # of the loss "matching": the logit of a cosine of 1 with one class and 0 with the other
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,8 @@ class PMVOSConfig:
 
 PAPER = PMVOSConfig()
 # Narrower than the paper throughout: what a row costs on a CPU is mostly matching, and that goes with `channels`.
-LITE = PMVOSConfig(backbone="tf_efficientnet_lite0", channels=64, coarse_width=96, width=48)
+# EfficientNet's last stage is left out: its features match worse than those of the stage before it.
+LITE = PMVOSConfig(backbone="tf_efficientnet_lite0", dilated=False, channels=96, coarse_width=96, width=48)
 
 
 @dataclass
@@ -126,14 +135,15 @@ class PMVOSFeatures(Features):
 
 @dataclass
 class PMVOSMemory(Memory):
-    """Of each object, for background (0) and foreground (1): templates and the last mask.
+    """Of each object, for background (0) and foreground (1): what templates are made of, and the last mask.
 
     A template that is switched off has no pixels: its last axis is 0 long.
     """
 
     mask: Tensor  # (N, 2, h, w): m of the previous frame
-    first: Tensor  # (N, 2, C, h w): Y of the annotated frame
-    previous: Tensor  # (N, 2, C, h w): Y of the previous frame
+    first: Tensor  # (N, C, h w): X of the annotated frame
+    first_mask: Tensor  # (N, 2, h w): its m
+    previous: Tensor  # (N, C, h w): X of the previous frame
     medial: Tensor  # (N, 2, C, 1): Yint
 
 
@@ -205,6 +215,7 @@ class PMVOS(Method):
 
     stride = COARSE
     memory_type: type[Memory] = PMVOSMemory
+    own_losses = ("matching",)
 
     def __init__(self, config: PMVOSConfig | None = None, *, pretrained: bool = True):
         super().__init__()
@@ -229,12 +240,13 @@ class PMVOS(Method):
         """The annotated frame is the first and the previous one, and all that the mean holds (alpha = 1)."""
         assert isinstance(features, PMVOSFeatures)
         config, m = self.config, downsampled(masks)
-        y = templates(features.by_row(features.matching, len(masks)), m)
+        x, flat = features.by_row(features.matching, len(masks)), m.flatten(2)
         return PMVOSMemory(
             mask=m,
-            first=y if config.global_matching else y[..., :0],
-            previous=y if config.local_matching else y[..., :0],
-            medial=_mean(y, m) if config.medial_matching else y[..., :0],
+            first=x if config.global_matching else x[..., :0],
+            first_mask=flat if config.global_matching else flat[..., :0],
+            previous=x if config.local_matching else x[..., :0],
+            medial=_mean(x, m) if config.medial_matching else _mean(x, m)[..., :0],
         )
 
     def segment(self, features: Features, memory: Memory) -> Prediction:
@@ -254,15 +266,24 @@ class PMVOS(Method):
         assert isinstance(features, PMVOSFeatures)
         assert isinstance(memory, PMVOSMemory)
         config, m = self.config, downsampled(masks)
-        if not (config.local_matching or config.medial_matching):
-            return replace(memory, mask=m)
-        y = templates(features.by_row(features.matching, len(masks)), m)
+        x = features.by_row(features.matching, len(masks))
         return replace(
             memory,
             mask=m,
-            previous=y if config.local_matching else memory.previous,
-            medial=self._learned(memory.medial, y, m, masks) if config.medial_matching else memory.medial,
+            previous=x if config.local_matching else memory.previous,
+            medial=self._learned(memory.medial, x, m, masks) if config.medial_matching else memory.medial,
         )
+
+    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """ "matching": binary cross entropy at stride 16 of how much better foreground matches than background."""
+        assert isinstance(prediction, PMVOSPrediction)
+        weight = F.avg_pool2d(known, COARSE)
+        wanted = F.avg_pool2d(masks * known, COARSE) / weight.clamp(min=LEAST_MASS)
+        background, foreground = prediction.similarity.float().unbind(1)  # (N, n, h, w)
+        logits = SHARPNESS * (foreground - background)
+        cells = F.binary_cross_entropy_with_logits(logits, wanted.expand_as(logits), reduction="none").mean(1)
+        weight = weight[:, 0]
+        return {"matching": (cells * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=LEAST_MASS)}
 
     def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
         """The similarity maps of both classes, the mask that comes along, and what the decoder makes of them."""
@@ -283,16 +304,23 @@ class PMVOS(Method):
     def _similarity(self, features: PMVOSFeatures, memory: PMVOSMemory) -> Tensor:
         """(N, 2, n, h, w): of each pixel its best cosine with each of the n templates of both classes (figure 3)."""
         query = features.by_row(features.matching, len(memory))
-        medial = F.normalize(memory.medial, dim=2, eps=LEAST_NORM)
-        kinds = [template for template in (memory.first, memory.previous, medial) if template.shape[-1]]
-        by_class = [torch.stack([best_match(query, kind[:, k]) for kind in kinds], 1) for k in range(CLASSES)]
-        return torch.stack(by_class, 1).unflatten(-1, memory.mask.shape[-2:])
+        shared = features.frame_of_row is None and query.device.type == "cpu" and not torch.is_grad_enabled()
+        maps = []
+        with torch.autocast(query.device.type, enabled=False):
+            for x, m in ((memory.first, memory.first_mask), (memory.previous, memory.mask.flatten(2))):
+                if x.shape[-1]:
+                    best = best_weighted_match_shared if shared else best_weighted_match
+                    maps.append(best(features.matching if shared else query, x, m))
+            if memory.medial.shape[-1]:
+                medial = F.normalize(memory.medial, dim=2, eps=LEAST_NORM)
+                maps.append(medial[..., 0] @ query)
+        return torch.stack(maps, 2).unflatten(-1, memory.mask.shape[-2:])
 
-    def _learned(self, medial: Tensor, y: Tensor, m: Tensor, masks: Tensor) -> Tensor:
-        """Equation 3: Yint (N, 2, C, 1) after a frame with templates y, masks m, and M_1 (N, 1, H, W)."""
+    def _learned(self, medial: Tensor, x: Tensor, m: Tensor, masks: Tensor) -> Tensor:
+        """Equation 3: Yint (N, 2, C, 1) after a frame with features x, masks m, and M_1 (N, 1, H, W)."""
         likely = (torch.cat([1 - masks, masks], 1) > 0.5).flatten(2).any(2)
         alpha = self.config.rate * likely.to(medial.dtype)[..., None, None]
-        return (1 - alpha) * medial + alpha * _mean(y, m)
+        return (1 - alpha) * medial + alpha * _mean(x, m)
 
     def _decoded(self, features: PMVOSFeatures, clues: Tensor) -> Tensor:
         """Clues (N, clues, h, w) -> scores (N, 2, H, W); on a CPU row by row, as its cache holds what a row needs."""
@@ -307,14 +335,12 @@ class PMVOS(Method):
 def downsampled(masks: Tensor) -> Tensor:
     """Probabilities M_1 (N, 1, H, W) -> m of background and foreground (N, 2, H/16, W/16), which sum to 1."""
     foreground = F.avg_pool2d(masks.float(), COARSE)
+    foreground = foreground.masked_fill(foreground < ONE_PIXEL, 0.0).masked_fill(foreground > 1 - ONE_PIXEL, 1.0)
     return torch.cat([1 - foreground, foreground], 1)
 
 
-def templates(x: Tensor, m: Tensor) -> Tensor:
-    """Equation 1: normalised features x (N, C, h w), weighed by m (N, 2, h, w) -> Y (N, 2, C, h w)."""
-    return x[:, None] * m.flatten(2)[:, :, None]
-
-
-def _mean(y: Tensor, m: Tensor) -> Tensor:
-    """Equation 2: Y (N, 2, C, h w) and m (N, 2, h, w) -> the mean of features, (N, 2, C, 1); 0 where m is 0."""
-    return y.sum(3, keepdim=True) / m.flatten(2).sum(2).clamp(min=LEAST_MASS)[..., None, None]
+def _mean(x: Tensor, m: Tensor) -> Tensor:
+    """Equations 1 and 2: x (N, C, h w) and m (N, 2, h, w) -> the means of features, (N, 2, C, 1); 0 where m is 0."""
+    with torch.autocast(x.device.type, enabled=False):
+        weights = m.flatten(2)
+        return (weights @ x.transpose(1, 2) / weights.sum(2, keepdim=True).clamp(min=LEAST_MASS))[..., None]

@@ -120,6 +120,9 @@ class Recipe:
     stages: list[StageConfig] = MISSING
     options: dict[str, Any] = field(default_factory=dict)  # of the method
     weights: str = ""  # a safetensors file to begin with; empty: the backbone's ImageNet weights and nothing else
+    # Modules that begin with the same module's weights of another method: {backbone: videomatch-lite}, a name as of
+    # `onemask weights` or a safetensors file.
+    initial: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     precision: str = "float32"  # float32, bfloat16, float16
     average: float = 0.0  # moving average of the weights: share that a step leaves of it, as 0.999; 0: none

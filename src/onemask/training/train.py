@@ -32,6 +32,7 @@ from ..interruption import stop_asked
 from ..methods import configuration, load
 from ..methods.method import Method
 from ..settings import Progress, silent
+from ..weights.store import find, read
 from .cache import ClipCache
 from .feed import Feed, Order, Parts
 from .folder import RunFolder, commit
@@ -346,8 +347,27 @@ def steps_of(stage: StageConfig, mixture: Mixture) -> int:
 def _method(recipe: Recipe, base: Path) -> Method:
     """The method to begin with."""
     if recipe.weights:
-        return load(recipe.method, weights=base / recipe.weights, **recipe.options)
-    return configuration(recipe.method, recipe.options).build()
+        method = load(recipe.method, weights=base / recipe.weights, **recipe.options)
+    else:
+        method = configuration(recipe.method, recipe.options).build()
+    for module, source in recipe.initial.items():
+        _take_over(method, module, find(source) or base / source)
+    return method
+
+
+def _take_over(method: Method, module: str, path: Path) -> None:
+    """Give a module of a method the weights that the module of this name has in a file."""
+    stored, expected = read(path), method.state_dict()
+    names = [name for name in expected if name.startswith(f"{module}.")]
+    if not names:
+        raise InputError(f"initial.{module}: the method has no such module, or one without weights")
+    for name in names:
+        if name not in stored:
+            raise InputError(f"initial.{module}: {path} has no {name}; expected weights with the same module")
+        if stored[name].shape != expected[name].shape:
+            shapes = f"{tuple(stored[name].shape)} there and {tuple(expected[name].shape)} here"
+            raise InputError(f"initial.{module}: {name} is {shapes}; expected weights with the same module")
+    method.load_state_dict({name: stored[name] for name in names}, strict=False)
 
 
 def _check(recipe: Recipe, method: Method, processes: int) -> None:

@@ -1,0 +1,87 @@
+"""What a paper's switches are worth: for each row of its table a training, all alike but for the row's values.
+
+A file of rows names a recipe, values of it that all rows have in common, and each row's own:
+
+    recipe: ../../recipes/ttvos-lite.yaml
+    common: [stages.0.iterations=400]
+    rows:
+      whole: []
+      no update: [options.update=false]
+
+    python benchmarks/switches.py benchmarks/switches/ttvos.yaml --data DATA --out out/ttvos
+
+Rows that OUT has already are not trained again; one that was interrupted goes on. Features of clips are kept once for
+all rows that agree on them. OUT/table.md holds the scores of the recipe's validation, in percent: those after the last
+step, if `validation.every` is the number of steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from onemask.files import write_bytes
+from onemask.training.folder import RunFolder
+from onemask.training.processes import Hardware
+from onemask.training.recipe import read_recipe
+from onemask.training.train import train
+from onemask.weights.store import described
+
+MEASURES = ("J&F", "J", "F")
+
+
+def shown(items: Any, total: int | None, what: str) -> Iterator[Any]:
+    with tqdm(items, total=total, desc=what, mininterval=30) as bar:
+        yield from bar
+
+
+def scores_of(row: Path, recipe: Path, assignments: list[str], data: Path, cache: Path) -> dict[str, float]:
+    """The scores of a row's weights in percent, by measure; trained where that was not done."""
+    folder = RunFolder(row)
+    if not folder.weights("last").exists():
+        train(
+            read_recipe(recipe, assignments), row, data=data, cache=cache, hardware=Hardware("auto", 1),
+            resume=folder.checkpoint.exists(), progress=shown,
+        )  # fmt: skip
+    return {name.split()[-1]: value for name, value in described(folder.weights("best")).scores.items()}
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Markdown; the difference is that to the first row, in J&F."""
+    lines = [f"| row | {' | '.join(MEASURES)} | difference |", f"|---|{'---:|' * (len(MEASURES) + 1)}"]
+    first = next(iter(rows.values()))
+    for name, scores in rows.items():
+        figures = [f"{scores[measure]:.1f}" for measure in MEASURES]
+        lines.append(f"| {name} | {' | '.join(figures)} | {scores['J&F'] - first['J&F']:+.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="the rows")
+    parser.add_argument("--data", type=Path, default=Path(), help="what the recipe's folders are relative to")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, help="of features; default: OUT/cache")
+    parser.add_argument("--only", help="some of the rows, with commas between")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    asked = yaml.safe_load(arguments.file.read_text(encoding="utf-8"))
+    chosen = arguments.only.split(",") if arguments.only else list(asked["rows"])
+    found = {}
+    for name in chosen:
+        found[name] = scores_of(
+            arguments.out / name.replace(" ", "-"), arguments.file.parent / asked["recipe"],
+            [*asked["common"], *asked["rows"][name]], arguments.data, arguments.cache or arguments.out / "cache",
+        )  # fmt: skip
+        write_bytes(arguments.out / "table.md", table(found).encode())
+        print(table(found))
+
+
+if __name__ == "__main__":
+    main()
