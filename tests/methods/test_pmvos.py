@@ -19,7 +19,7 @@ from onemask.methods.pmvos import LITE, PAPER, SHARPNESS, PMVOSConfig, PMVOSFeat
 from onemask.training.unroll import Unroll, batch_of
 from onemask.weights.store import PACKAGE, check
 
-TINY = PMVOSConfig("test_efficientnet", channels=8, coarse_width=12, width=8)
+TINY = PMVOSConfig("test_efficientnet", channels=8, coarse_width=12, width=8, fine_width=6)
 SWITCHES = ("global_matching", "local_matching", "medial_matching", "attention")
 TABLE_1: dict[str, dict[str, Any]] = {
     "I": dict(zip(SWITCHES, (True, False, False, False), strict=True)),
@@ -252,7 +252,7 @@ class TestSwitches:
         ("options", "message"),
         [
             (dict.fromkeys(SWITCHES[:3], False), "one of global_matching, local_matching and medial_matching"),
-            ({"channels": 0}, "channels, coarse_width and width must be 1 or more, got 0, 12 and 8"),
+            ({"channels": 0}, r"channels, coarse_width, width and fine_width must be 1 or more, got \(0, 12, 8, 6\)"),
             ({"rate": 0.0}, r"rate must be in \(0, 1\], got 0.0"),
         ],
     )

@@ -63,9 +63,8 @@ class TestEmbeddedWeights:
         classifier.load_state_dict(imagenet_weights(name))
         assert classifier((car - 0.5) / 0.5).argmax(1).tolist() == [JEEP]
 
-    @torch.no_grad()
     def test_are_those_of_the_pyramid(self, car, bare_machine):
-        """The deepest features of the backbone are what timm's whole model computes on its way."""
+        """The deepest features of the backbone are what timm's whole model computes on its way (nothing folded)."""
         whole = timm.create_model("tf_efficientnet_lite0").eval()
         whole.load_state_dict(imagenet_weights("tf_efficientnet_lite0"))
         wanted = whole.forward_intermediates((car - 0.5) / 0.5, intermediates_only=True)

@@ -140,8 +140,8 @@ LITE = DMNAOAConfig(
     widths=(16, 32, 64),
     cells=7,
     frame_cells=14,
-    projected=48,
-    refine_widths=(24, 48, 64),
+    projected=64,
+    refine_widths=(32, 48, 64),
 )
 
 

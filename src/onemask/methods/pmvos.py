@@ -70,7 +70,8 @@ class PMVOSConfig:
     dilated: bool = True  # the last block keeps stride 16; otherwise the network ends where stride 16 does
     channels: int = 512  # of the features that are matched
     coarse_width: int = 256  # channels at stride 16 that the similarity maps and the previous mask join
-    width: int = 128  # channels of each scale of the decoder
+    width: int = 128  # channels of the decoder
+    fine_width: int = 128  # those at stride 4, where most of its time goes
     global_matching: bool = True  # G: with the annotated frame
     local_matching: bool = True  # L: with the previous frame
     medial_matching: bool = True  # M: with the mean of all frames
@@ -81,11 +82,9 @@ class PMVOSConfig:
         """Refuse what cannot work."""
         if not self.maps:
             raise InputError("one of global_matching, local_matching and medial_matching must be true, all are false")
-        if min(self.channels, self.coarse_width, self.width) < 1:
-            raise InputError(
-                "channels, coarse_width and width must be 1 or more, "
-                f"got {self.channels}, {self.coarse_width} and {self.width}"
-            )
+        widths = (self.channels, self.coarse_width, self.width, self.fine_width)
+        if min(widths) < 1:
+            raise InputError(f"channels, coarse_width, width and fine_width must be 1 or more, got {widths}")
         if not 0 < self.rate <= 1:
             raise InputError(f"rate must be in (0, 1], got {self.rate}")
 
@@ -112,6 +111,7 @@ class PMVOSConfig:
             "channels": self.channels,
             "coarse_width": self.coarse_width,
             "width": self.width,
+            "fine_width": self.fine_width,
             "global_matching": self.global_matching,
             "local_matching": self.local_matching,
             "medial_matching": self.medial_matching,
@@ -122,7 +122,9 @@ class PMVOSConfig:
 PAPER = PMVOSConfig()
 # Narrower than the paper throughout: what a row costs on a CPU is mostly matching, and that goes with `channels`.
 # EfficientNet's last stage is left out: its features match worse than those of the stage before it.
-LITE = PMVOSConfig(backbone="tf_efficientnet_lite0", dilated=False, channels=96, coarse_width=96, width=48)
+LITE = PMVOSConfig(
+    backbone="tf_efficientnet_lite0", dilated=False, channels=96, coarse_width=96, width=48, fine_width=24
+)
 
 
 @dataclass
@@ -178,28 +180,28 @@ class Scale(nn.Module):
 class Decoder(nn.Module):
     """Clues at stride 16 -> scores of both classes at full size (section 3.5, after CRVOS).
 
-    channels: {stride: channels} of the encoder. Deconvolutions carry a score of two channels from 16 to 8 to 4; the
-    scores of the three scales meet at 4 and are merged by a last one.
+    channels: {stride: channels} of the encoder; widths as of PMVOSConfig. Deconvolutions carry a score of two channels
+    from 16 to 8 to 4; the scores of the three scales meet at 4 and are merged by a last one.
     """
 
-    def __init__(self, channels: Mapping[int, int], clues: int, coarse_width: int, width: int):
+    def __init__(self, channels: Mapping[int, int], clues: int, coarse_width: int, width: int, fine_width: int):
         super().__init__()
         self.scales = nn.ModuleDict(
             {
                 "16": Scale(channels[16], coarse_width, clues, width),
                 "8": Scale(channels[8], width, CLASSES, width),
-                "4": Scale(channels[4], width, CLASSES, width),
+                "4": Scale(channels[4], fine_width, CLASSES, fine_width),
             }
         )
         self.from_16 = nn.ConvTranspose2d(width, CLASSES, 4, stride=2, padding=1)
         self.from_8 = nn.ConvTranspose2d(width, CLASSES, 4, stride=2, padding=1)
-        self.at_4 = nn.Conv2d(width, CLASSES, 3, padding=1)
+        self.at_4 = nn.Conv2d(fine_width, CLASSES, 3, padding=1)
         self.coarse_to_4 = nn.ConvTranspose2d(CLASSES, CLASSES, 4, stride=2, padding=1)
         self.merge = nn.ConvTranspose2d(3 * CLASSES, CLASSES, 8, stride=4, padding=2)
         self.to(memory_format=torch.channels_last)
 
     def prepare(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Features by stride (B, C, h, w) -> what all objects share, by stride: (B, width, h, w)."""
+        """Features by stride (B, C, h, w) -> what all objects share, by stride: its width is C, (B, C, h, w)."""
         return {key: cast(Scale, scale).prepare(pyramid[int(key)]) for key, scale in self.scales.items()}
 
     def forward(self, shared: Mapping[str, Tensor], clues: Tensor) -> Tensor:
@@ -226,7 +228,7 @@ class PMVOS(Method):
         self.match = nn.Conv2d(self.backbone.channels[COARSE], config.channels, 1)
         self.attention = SelfAttention(config.maps) if config.attention else None
         clues = CLASSES * config.maps * (2 if config.attention else 1) + CLASSES
-        self.decoder = Decoder(self.backbone.channels, clues, config.coarse_width, config.width)
+        self.decoder = Decoder(self.backbone.channels, clues, config.coarse_width, config.width, config.fine_width)
 
     # The four calls --------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..weights.store import home
+from .folding import Folded
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Backbone(nn.Module):
         network: Any = timm.create_model(name, out_indices=[last_of_stride[s] for s in strides], **options)
         _drop_unused_blocks(network)
         self.network = network
+        self._folded = Folded()
         self.channels: dict[int, int] = dict(zip(strides, network.feature_info.channels(), strict=True))
         normalisation: Any = timm.get_pretrained_cfg(name)
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(3, 1, 1), persistent=False)
@@ -94,7 +96,10 @@ class Backbone(nn.Module):
         added (B, C, h, w): joins what the first convolution gives, where a method shows the network more than colours.
         """
         frames = ((frames - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with nullcontext() if added is None else self._joined_by(added):
+        if added is None:
+            network = self.network if torch.is_grad_enabled() else self._folded.of(self.network)
+            return dict(zip(self.strides, network(frames), strict=True))
+        with self._joined_by(added):
             return dict(zip(self.strides, self.network(frames), strict=True))
 
     @property

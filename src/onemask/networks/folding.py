@@ -1,0 +1,88 @@
+"""Batch norm folded into the convolution before it, for networks that only run: on a CPU a third of their time.
+
+A frozen batch norm multiplies and shifts each channel, which the convolution's own weights can do as well (and memory
+is read and written once less). The network that is trained, saved and loaded stays as it is; a folded copy stands in
+where no gradient is wanted, and is made again whenever a weight has changed.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+log = logging.getLogger(__name__)
+
+PICTURE = 64  # pixels a side of what a folded network is checked with
+TOLERANCE = 1e-3  # of the largest value of an output
+
+
+class Folded:
+    """Keeps the folded copy of a network."""
+
+    def __init__(self) -> None:
+        self._state: Any = None
+        self._network: nn.Module | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: a copy makes its own."""
+        return {"_state": None, "_network": None}
+
+    def of(self, network: nn.Module) -> nn.Module:
+        """The copy of a network as it is now: without the batch norms that can be folded."""
+        tensors = [*network.parameters(), *network.buffers()]
+        state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        if self._network is None or state != self._state:
+            self._network, self._state = folded(network), state
+        return self._network
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def folded(network: nn.Module) -> nn.Module:
+    """A copy of a network of pictures, with batch norms folded; where that changes what comes out, a plain copy.
+
+    Which convolution is before a batch norm is not known for certain from a network's modules, so it is tried.
+    """
+    plain = copy.deepcopy(network).eval().requires_grad_(False)
+    copied, before = copy.deepcopy(plain), None
+    for name, module in list(copied.named_modules()):
+        if isinstance(module, nn.Conv2d):
+            before = module
+        elif isinstance(module, nn.BatchNorm2d):
+            if before is not None and before.out_channels == module.num_features and module.running_mean is not None:
+                _fold(before, module)
+                parent, _, own = name.rpartition(".")
+                # timm's batch norms are followed by an activation of their own.
+                setattr(copied.get_submodule(parent), own, getattr(module, "act", nn.Identity()))
+            before = None
+    if _same(plain, copied):
+        return copied
+    log.warning("batch norm of %s is not where folding expects it; the network runs as it is", type(network).__name__)
+    return plain
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    convolution.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+    convolution.bias = nn.Parameter(bias, requires_grad=False)
+
+
+def _same(plain: nn.Module, copied: nn.Module) -> bool:
+    one = next(plain.parameters())
+    picture = torch.linspace(-2, 2, 3 * PICTURE**2, device=one.device, dtype=one.dtype).view(1, 3, PICTURE, PICTURE)
+    with torch.autocast(one.device.type, enabled=False):
+        wanted, found = (_outputs(each(picture)) for each in (plain, copied))
+    return all(bool((a - b).abs().max() <= TOLERANCE * a.abs().max()) for a, b in zip(wanted, found, strict=True))
+
+
+def _outputs(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else list(value)
