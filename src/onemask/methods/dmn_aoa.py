@@ -123,11 +123,15 @@ class DMNAOAConfig:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The options that weights depend on."""
-        names = (
-            *("backbone", "widths", "cells", "projected", "refine_widths", "memory", "frame_memory", "frame_cells"),
-            *("alignment", "matcher", "refine"),
-        )
+        """The options that weights depend on. A part that is switched off depends on nothing: weights of the whole
+        method serve without it (table 3's A1, A2, A3 and A6)."""
+        names = ["backbone", "widths", "cells", "projected", "matcher"]
+        if self.memory:
+            names += ["memory", "frame_memory", "frame_cells"]
+        if self.alignment and self.matcher:
+            names += ["alignment"]
+        if self.refine:
+            names += ["refine", "refine_widths"]
         return {name: getattr(self, name) for name in names}
 
 

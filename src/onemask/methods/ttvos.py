@@ -182,8 +182,8 @@ LITE = TTVOSConfig(
     vectors=32,
     anchor=True,
     short_width=64,
-    width=64,
-    fine_width=32,
+    width=48,
+    fine_width=24,
     forget=0.15,
 )
 
