@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -295,6 +296,15 @@ def test_help_does_not_wait_for_torch():
         command in answer.stdout for command in ("run", "demo", "score", "evaluate", "compare", "methods", "weights")
     )
     assert answer.stderr == "[]\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes that break like this")
+def test_a_reader_that_has_had_enough_is_no_error():
+    code = "import sys, onemask.cli; sys.exit(onemask.cli.main(['methods', 'frtm']))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        command.stdout.close()
+        assert command.stderr.read() == b""
+    assert command.returncode == 0
 
 
 def test_every_command_explains_itself(capsys):

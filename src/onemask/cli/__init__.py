@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -38,10 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
     try:
-        return options.command(options) or OK
+        code = options.command(options) or OK
+        sys.stdout.flush()
+        return code
     except Interrupted as error:
         print(f"onemask: {error}", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # who was reading, `head` say, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
+        return OK
     except (OnemaskError, OSError) as error:  # OSError names the file: no rights, a name too long
         print(f"onemask: {error}", file=sys.stderr)
         return FAILED
