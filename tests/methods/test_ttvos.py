@@ -388,6 +388,31 @@ class TestTraining:
         assert method.losses(predictions[-1], masks[-1], torch.ones_like(masks[-1])) == {}
         assert tiny(transition=False).own_losses == ()
 
+    def test_templates_that_tell_the_object_are_taught_to(self, clip):
+        method = tiny(TINY_LITE)
+        assert method.own_losses == ("transition", "matching")
+        assert tiny().own_losses == ("transition",)
+        assert "matching" not in tiny(TINY_LITE, long_term=False).own_losses
+        _, _, predictions, masks = followed(method, clip)
+        known = torch.ones_like(masks[-1])
+        known[..., 32:, :] = 0
+        right = torch.where(pooled(masks[-1]) > 0.5, 20.0, -20.0).repeat(1, 2, 1, 1)
+        void = F.pad(-right[:, :, 5:], (0, 0, 5, 0)) + F.pad(right[:, :, :5], (0, 0, 0, 3))
+        losses = [
+            method.losses(replace(predictions[-1], matched=matched), (masks[-1] > 0.5).float(), known)["matching"]
+            for matched in (right, void, -right)
+        ]
+        assert all(loss.shape == (ROWS,) for loss in losses)
+        assert (losses[0] < losses[2] - 5).all()
+        assert torch.allclose(losses[0], losses[1], atol=1e-3)  # wrong where nobody knows
+
+    def test_the_matching_loss_reaches_the_embedding(self, make_clip):
+        method = tiny(TINY_LITE).train()
+        unrolled = Unroll(method, ["matching"], update=True).unrolled(training_batch(make_clip))
+        unrolled.losses["matching"].backward()
+        assert method.long_term.template.embedding.grouped.weight.grad.any()
+        assert method.long_term.template.log_scale.grad != 0
+
     def test_clues_are_forgotten_in_training_alone(self, clip):
         method = tiny(forget=0.999999)
         features, masks = method.encode(pixels(clip.frames[0])), masks_of(clip.label_maps[0])

@@ -45,7 +45,8 @@ everywhere, was tried: what returned was found no sooner, and until then other t
 
 LITE departs from the paper, for a backbone without HRNet's exchange between scales and a training of an hour: features
 of stride 16 are joined with those at 8 (`joined`), template vectors are means over regions (`template="regions"`), and
-the annotated frame's are matched beside the blended ones (`anchor`).
+the annotated frame's are matched beside the blended ones (`anchor`). Vectors of regions tell the object by themselves,
+which can be taught by a loss of its own, "matching".
 """
 
 from __future__ import annotations
@@ -218,6 +219,7 @@ class TTVOSPrediction(Prediction):
     long: Tensor  # (N, width, h, w): S^LT
     attention: Tensor  # (N, width, h, w): A_t
     weight: Tensor  # (N,): w in (0, 1), of this frame in the template
+    matched: Tensor  # (N, n, h, w): logits by each long-term template alone, where these tell them
     transition: Tensor | None = None  # (N, 2, h, w)
     previous: Tensor | None = None  # (N, 1, h, w): the estimate that it corrects
 
@@ -255,7 +257,8 @@ class TTVOS(Method):
         self.blend = Blend(config.short_width, config.width)
         self.weight = AdaptiveWeight(config.width) if config.adapts else None
         self.transition = nn.Conv2d(config.width, CLASSES, 3, padding=1) if config.transition else None
-        self.own_losses = ("transition",) if config.transition else ()
+        tells = isinstance(self.long_term, LongTermMatching) and self.long_term.template.logits > 0
+        self.own_losses = ("transition",) * config.transition + ("matching",) * tells
         self.refinement = Refinement(channels[FINE], config.width, config.short_width, config.fine_width)
         self.shown = _MaskEmbedding(self.backbone.first_convolution) if config.clue == "reextract" else None
         self.to(memory_format=torch.channels_last)
@@ -316,12 +319,19 @@ class TTVOS(Method):
         return replace(memory, heatmaps=heatmaps, known=next_known, short=short, long=long, usual=usual, age=age)
 
     def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """ "transition" (equation 5), at stride 8."""
+        """ "transition": equation 5. "matching": binary cross entropy of what each long-term template alone tells,
+        where templates do. Both at stride 8."""
         assert isinstance(prediction, TTVOSPrediction)
-        if prediction.transition is None or prediction.previous is None:
-            return {}
         wanted, where = pooled(masks), pooled(known)
-        return {"transition": transition_loss(prediction.transition, prediction.previous, wanted, where)}
+        losses = {}
+        if prediction.transition is not None and prediction.previous is not None:
+            losses["transition"] = transition_loss(prediction.transition, prediction.previous, wanted, where)
+        if "matching" in self.own_losses:
+            matched = prediction.matched.float()
+            cells = F.binary_cross_entropy_with_logits(matched, wanted.expand_as(matched), reduction="none")
+            cells = (cells.mean(1, keepdim=True) * where).flatten(1).sum(1)
+            losses["matching"] = cells / where.flatten(1).sum(1).clamp(min=1)
+        return losses
 
     def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
         """Both similarities and what they blend into, as far as they tell the object; what has to change; w_t."""
@@ -334,6 +344,8 @@ class TTVOS(Method):
             "long-term similarity": along(prediction.long, found),
             "attention map": along(prediction.attention, found),
         }
+        if prediction.matched.shape[1]:
+            shown["told by the template alone"] = prediction.matched[:, :1].sigmoid()
         if self.transition is not None:
             added = self.transition(prediction.attention)[:, 1:]
             shown["transition map: 0 goes, 1 comes"] = ((added + 1) / 2).clamp(0, 1)
@@ -374,9 +386,10 @@ class TTVOS(Method):
             short = self.short_term(of_short, halved(previous))
         if isinstance(self.long_term, LongTermMatching):
             templates = [memory.long, memory.first] if self.config.anchor else [memory.long]
-            long = self.long_term(of_long, clue, templates)
+            long, matched = self.long_term(of_long, clue, templates)
         else:
             long = self.long_term(of_long, previous)
+            matched = long[:, :0]
         attention = self.blend(short, long)
         logits = self.refinement(features.by_row(features.fine, rows), attention, short).float()
         map_of = self.transition if self.training else None
@@ -386,6 +399,7 @@ class TTVOS(Method):
             long=long,
             attention=attention,
             weight=logits.new_zeros(rows) if self.weight is None else self.weight(attention),
+            matched=matched,
             transition=None if map_of is None else map_of(attention),
             previous=None if map_of is None else previous[:, 1:],
         )

@@ -81,7 +81,7 @@ class ProductTemplate(nn.Module):
         self.f = Embedding(channels, clue, vectors)
         self.g = Embedding(channels, clue, width)
         self.q = Embedding(channels, clue, width)
-        self.maps = vectors
+        self.maps, self.logits = vectors, 0
 
     def prepare(self, features: Tensor) -> dict[str, Tensor]:
         """What all objects share, of features (B, channels, h, w)."""
@@ -118,7 +118,7 @@ class RegionTemplate(nn.Module):
         self.region = Embedding(channels, clue, vectors)
         self.embedding = Embedding(channels, 0, width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
-        self.maps = vectors + 1
+        self.maps, self.logits = vectors + 1, 1
 
     def prepare(self, features: Tensor) -> dict[str, Tensor]:
         """What all objects share, of features (B, channels, h, w): the embedding's vectors have unit length."""
@@ -196,11 +196,15 @@ class LongTermMatching(nn.Module):
         """What all objects share, of features (B, channels, h, w)."""
         return {**self.template.prepare(features), "modified": self.modified.prepare(features)}
 
-    def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> Tensor:
-        """What `prepare` gave, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, width, h, w), not negative."""
+    def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What `prepare` gave, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, width, h, w), not negative.
+
+        Also the logits of the object by each template alone, (N, n, h, w), where templates tell them; n is 0 otherwise.
+        """
         z = [self.template.correlate(shared, clue, template) for template in templates]
         modified = leaky_relu(self.modified(shared["modified"], clue))
-        return F.relu(self.blend(torch.cat([*z, modified], 1)), inplace=True)
+        logits = torch.cat([x[:, x.shape[1] - self.template.logits :] for x in z], 1)
+        return F.relu(self.blend(torch.cat([*z, modified], 1)), inplace=True), logits
 
 
 class Carried(nn.Module):
