@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,15 +69,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(), help="what the recipe's folders are relative to")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cache", type=Path, help="of features; default: OUT/cache")
-    parser.add_argument("--only", help="some of the rows, with commas between")
+    parser.add_argument("--only", help="some of the rows: beginnings of their names, with commas between")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     asked = yaml.safe_load(arguments.file.read_text(encoding="utf-8"))
-    chosen = arguments.only.split(",") if arguments.only else list(asked["rows"])
+    wanted = tuple(arguments.only.split(",")) if arguments.only else ("",)
+    chosen = [name for name in asked["rows"] if name.startswith(wanted)]
     found = {}
     for name in chosen:
         found[name] = scores_of(
-            arguments.out / name.replace(" ", "-"), arguments.file.parent / asked["recipe"],
+            arguments.out / re.sub(r"\W+", "-", name), arguments.file.parent / asked["recipe"],
             [*asked["common"], *asked["rows"][name]], arguments.data, arguments.cache or arguments.out / "cache",
         )  # fmt: skip
         write_bytes(arguments.out / "table.md", table(found).encode())
