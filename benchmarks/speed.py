@@ -47,12 +47,12 @@ def elapsed(call, device: torch.device) -> float:
 def backbone_call(session: Session, frame: np.ndarray):
     """The backbone alone on the session's working picture of a frame."""
     geometry = session._geometry_of(frame)
-    pixels = torch.from_numpy(geometry.shrink(frame)).to(session.device).permute(2, 0, 1)[None].float() / 255
-    padded = geometry.pad(pixels)
+    picture = torch.from_numpy(geometry.padded_picture(frame))
+    pixels = picture.to(session.device).permute(2, 0, 1)[None].float() / 255
 
     def call() -> None:
         with session._computing():
-            session.method.backbone(padded)
+            session.method.backbone(pixels)
 
     return call
 

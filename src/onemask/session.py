@@ -56,6 +56,11 @@ class Geometry:
         height, width = self.working
         return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
+    def padded_picture(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 at the frame's own size -> shrunk and padded."""
+        below, right = self.padded[0] - self.working[0], self.padded[1] - self.working[1]
+        return cv2.copyMakeBorder(self.shrink(picture), 0, below, 0, right, cv2.BORDER_REPLICATE)
+
     def pad(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) at the working size -> padded: the last row and column of frames and masks go on."""
         (height, width), (to_height, to_width) = self.working, self.padded
@@ -189,10 +194,10 @@ class Session:
             raise InputError(f"frames of one size expected, got {sorted(_size(g.own) for g in geometries)}")
         (geometry,) = geometries
         self._geometry = geometry
-        shrunk = np.stack([geometry.shrink(frame) for frame in frames])
+        pictures = np.stack([geometry.padded_picture(frame) for frame in frames])
         with self._computing():
-            pixels = torch.from_numpy(shrunk).to(self.device).permute(0, 3, 1, 2).float() / 255
-            features = self.method.encode(geometry.pad(pixels))
+            pixels = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+            features = self.method.encode(pixels)
             return [EncodedFrame(features.frame(index), geometry) for index in range(len(frames))]
 
     def forget(self, object_id: int) -> None:

@@ -95,7 +95,7 @@ class Backbone(nn.Module):
 
         added (B, C, h, w): joins what the first convolution gives, where a method shows the network more than colours.
         """
-        frames = ((frames - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        frames = (frames - self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
         if added is None:
             network = self.network if torch.is_grad_enabled() else self._folded.of(self.network)
             return dict(zip(self.strides, network(frames), strict=True))
