@@ -22,8 +22,11 @@ from onemask.networks.proposals import (
     maskrcnn_lite,
     proposal_generator,
 )
+from onemask.networks.regions import overlaps, pasted
+from onemask.video.clip import sample_clip
+from onemask.video.reader import open_video
 from onemask.weights.card import Card
-from onemask.weights.store import save
+from onemask.weights.store import PACKAGE, check, save
 
 TINY = LiteConfig("test_efficientnet", channels=8, hidden=8, short_side=64, long_side=128)
 
@@ -212,3 +215,20 @@ def test_any_size(generator, size):
 def test_the_embedded_network_is_small():
     half = sum(2 * tensor.numel() for tensor in maskrcnn_lite(pretrained=False).state_dict().values())
     assert half < 12e6
+
+
+class TestShipped:
+    def test_its_card_says_how_well_it_finds_things(self):
+        card = check(PACKAGE / f"{LITE}.safetensors")
+        assert card.bytes <= 12e6
+        assert {f"{place} AR@{count}" for place in ("dev", "held-out objects") for count in (10, 30)} == set(
+            card.scores
+        )
+
+    def test_the_car_of_the_sample_clip_is_proposed(self):
+        clip = sample_clip()
+        image = next(open_video(clip.path).frames()).image
+        car = torch.from_numpy(clip.annotations[0] > 0).float()
+        found = proposal_generator(LITE)(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
+        masks = pasted(found.masks, found.boxes, image.shape[:2], 1)[0]
+        assert overlaps(car.view(1, -1), masks.flatten(1)).max() > 0.7
