@@ -98,7 +98,7 @@ def attention(method: DMNAOA, features: Any, memory: Any, places: dict[int, Plac
     return contact_sheet(pictures, captions, 4, 240), on_object, covered
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video")

@@ -93,6 +93,12 @@ class TestOfABackbone:
         with torch.inference_mode():
             assert close(list(backbone(picture).values()), list(wanted.values()))
 
+    @torch.inference_mode()
+    def test_weights_made_in_inference_mode_run_as_they_are(self):
+        backbone = Backbone("test_efficientnet", (4, 8, 16), pretrained=False)
+        assert backbone._folded.of(backbone.network) is backbone.network
+        assert len(backbone(torch.rand(1, 3, 64, 64))) == 3
+
     def test_is_made_once(self, backbone):
         assert backbone._folded.of(backbone.network) is backbone._folded.of(backbone.network)
 

@@ -33,8 +33,13 @@ class Folded:
         return {"_state": None, "_network": None}
 
     def of(self, network: nn.Module) -> nn.Module:
-        """The copy of a network as it is now: without the batch norms that can be folded."""
+        """The copy of a network as it is now: without the batch norms that can be folded.
+
+        The network itself where its weights were made in inference mode: whether those change is not to be known.
+        """
         tensors = [*network.parameters(), *network.buffers()]
+        if any(tensor.is_inference() for tensor in tensors):
+            return network
         state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
         if self._network is None or state != self._state:
             self._network, self._state = folded(network), state
