@@ -20,6 +20,7 @@ from onemask.methods.method import Method
 from onemask.networks.alignment import distinct
 from onemask.networks.proposals import LITE as LITE_PROPOSALS
 from onemask.networks.proposals import Proposals
+from onemask.networks.regions import pooled
 from onemask.session import Session
 from onemask.training.unroll import Unroll, batch_of
 from onemask.weights.card import Card
@@ -394,6 +395,27 @@ class TestLosses:
         assert method.here[0].weight.grad.any()
         assert method.there[0].weight.grad.any()
         assert method.frame_correspondence.logarithm.grad != 0
+
+    def test_a_cell_that_finds_itself_costs_little(self):
+        method = tiny(overlap=3.0).train()
+        features, mask = method.encode(frames()), rectangle(RIGHT)
+        prediction, known = method.segment(features, method.memorize(features, mask)), torch.ones(1, 1, 96, 128)
+        cells = method.config.cells
+        assert prediction.found.shape == (1, cells**2)
+        inside = pooled({4: F.avg_pool2d(mask, 4)}, prediction.box, torch.zeros(1).long(), cells).flatten(1) > 0
+        assert (inside & prediction.there).any()
+        of_object = replace(prediction, found=torch.where(inside, -0.01, -9.0))
+        elsewhere = replace(prediction, found=torch.where(inside, -9.0, -0.01))
+        assert method.losses(of_object, mask, known)["correspondence"] < 0.1
+        assert method.losses(elsewhere, mask, known)["correspondence"] > 5
+        assert method.losses(elsewhere, torch.zeros_like(mask), known)["correspondence"] == 0
+
+    def test_correspondence_teaches_the_memory_and_both_projectors(self):
+        method = tiny()
+        self.prediction(method, rectangle(LEFT), rectangle(LEFT))["correspondence"].sum().backward()
+        for module in (method.template[0], method.proposal[0], method.memory_network.key, method.memory_network.value):
+            assert module.weight.grad.any()
+        assert self.prediction(tiny(alignment=False), rectangle(LEFT), rectangle(LEFT))["correspondence"] == 0
 
     def test_without_refinement_nothing_is_aligned(self):
         method = tiny(refine=False)

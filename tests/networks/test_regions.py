@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from onemask.networks.regions import boxes_of, enlarged, first_and_end, overlaps, pasted, pooled
+from onemask.networks.regions import (
+    SCALE,
+    SHIFT,
+    boxes_of,
+    enlarged,
+    first_and_end,
+    jittered,
+    overlaps,
+    pasted,
+    pooled,
+    same_places,
+)
 
 
 def test_boxes_are_the_cells_outer_edges_in_pixels():
@@ -76,3 +87,32 @@ def test_overlaps():
     other = torch.tensor([[1.0, 1, 1, 1], [0, 0, 1, 1], [0.5, 0.5, 0, 0]])
     assert torch.allclose(overlaps(one, other)[0], torch.tensor([0.5, 0, 0.5]))
     assert overlaps(one, other)[1].tolist() == pytest.approx([0, 0, 0])
+
+
+class TestSamePlaces:
+    def test_of_the_box_itself(self):
+        boxes = torch.tensor([[3.0, 5, 38, 47], [0, 0, 7, 7]])
+        place, there = same_places(boxes, boxes, 7)
+        assert there.all()
+        assert (place == torch.arange(49)).all()
+
+    def test_of_a_box_that_is_a_cell_further(self):
+        box = torch.tensor([[0.0, 0, 40, 40]])
+        place, there = same_places(box, box + torch.tensor([10.0, 0, 10, 0]), 4)
+        assert there.view(4, 4).tolist() == 4 * [[False, True, True, True]]
+        assert place.view(4, 4)[:, 1:].tolist() == [[4 * row + column for column in range(3)] for row in range(4)]
+
+    def test_of_a_box_twice_as_large(self):
+        box = torch.tensor([[10.0, 20, 50, 60]])
+        place, there = same_places(box, torch.tensor([[-10.0, 0, 70, 80]]), 4)
+        assert there.all()
+        assert place.view(4, 4).tolist() == [[5, 5, 6, 6], [5, 5, 6, 6], [9, 9, 10, 10], [9, 9, 10, 10]]
+
+    def test_jitter_is_bounded(self):
+        boxes = torch.tensor([[10.0, 20, 50, 100]]).expand(500, -1)
+        found = jittered(boxes)
+        middle, side = (found[:, :2] + found[:, 2:]) / 2, found[:, 2:] - found[:, :2]
+        assert ((middle - torch.tensor([30.0, 60])).abs() <= SHIFT * torch.tensor([40.0, 80]) + 1e-4).all()
+        assert (side >= torch.tensor([40.0, 80]) / SCALE - 1e-3).all()
+        assert (side <= torch.tensor([40.0, 80]) * SCALE + 1e-3).all()
+        assert found.std(0).min() > 3

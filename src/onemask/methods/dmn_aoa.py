@@ -31,6 +31,10 @@ What the paper leaves open, and what was decided:
 - RefineNet aligns at stride 16: one correspondence between whole frames serves the features of all strides, averaged
   to it, and the masks. Objects with the same reference frame share it, so that a row costs little.
 - A4's memory sees the whole frame in `frame_cells` squared cells. A5 decodes a mask from the template, in its box.
+- Nothing in the paper's losses asks that alignment be one: a template that is the same everywhere, matched with one
+  place of each proposal, tells proposals apart as well, and that is what came of training. So a loss "correspondence"
+  asks that each cell of a template, where it is the object's, finds its place in the frame by equation 2: in a box that
+  is shifted and scaled at random, so that no cell is known by where it lies in the box.
 - In training proposals are the network's own, as when it runs. It is not trained with the method, nor in its weights.
 """
 
@@ -62,7 +66,7 @@ from ..networks.object_memory import DynamicMemoryNetwork
 from ..networks.proposals import COCO, GENERATORS, proposal_generator
 from ..networks.proposals import LITE as LITE_PROPOSALS
 from ..networks.refinenet import REFERENCES, RefineNet
-from ..networks.regions import boxes_of, enlarged, overlaps, pasted, pooled
+from ..networks.regions import boxes_of, enlarged, jittered, overlaps, pasted, pooled, same_places
 from .method import Features, Memory, Method, Prediction
 
 STRIDES = (4, 8, 16)
@@ -191,7 +195,10 @@ class DMNAOAPrediction(Prediction):
     similarity: Tensor  # (N, P + 1): of the template with each proposal and with the previous mask's box; -inf: none
     shares: Tensor  # (N, P + 1): A
     aligned: Tensor  # (N, 2, H/16, W/16): masks of the first and the previous frame, aligned to this one; or none
-    candidates: Tensor | None  # (N, P + 1, H/4, W/4): their masks. In training alone
+    candidates: Tensor | None = None  # (N, P + 1, H/4, W/4): their masks. In training alone; as are
+    box: Tensor | None = None  # (N, 4): where the object was looked for, and
+    found: Tensor | None = None  # (N, l): of each cell the logarithm of S with the same place in another box, if
+    there: Tensor | None = None  # (N, l) bool: it is in that
 
 
 class DMNAOA(Method):
@@ -199,7 +206,7 @@ class DMNAOA(Method):
 
     stride = COARSE
     memory_type: type[Memory] = DMNAOAMemory
-    own_losses = ("coarse", "matching", "aligned")
+    own_losses = ("coarse", "matching", "aligned", "correspondence")
 
     def __init__(
         self, config: DMNAOAConfig | None = None, *, pretrained: bool = True, proposals: nn.Module | None = None
@@ -297,7 +304,7 @@ class DMNAOA(Method):
             inside = self.decode(template).float().sigmoid()
             coarse = pasted(inside, self._box(features, memory)[:, None], features.size, FINE)
             nothing = coarse.new_zeros(len(memory), 0)
-            prediction = DMNAOAPrediction(coarse, coarse, nothing, nothing, coarse[:, :0], None)
+            prediction = DMNAOAPrediction(coarse, coarse, nothing, nothing, coarse[:, :0])
         else:
             prediction = self._matched(features, memory, template, seen)
         if self.refine is None:
@@ -332,7 +339,8 @@ class DMNAOA(Method):
 
         coarse: binary cross-entropy of the coarse mask. aligned: the same of the reference masks that RefineNet is
         given. matching: minus the logarithm of how well the candidate that is chosen by similarity overlaps with the
-        truth, next to the best; 0 where none is worth choosing.
+        truth, next to the best; 0 where none is worth choosing. correspondence: minus the logarithm of how much each
+        cell of the template, where it is the object's, finds its place in a box that is a little off.
         """
         assert isinstance(prediction, DMNAOAPrediction)
         truth, known_cells = _cells(masks, known, FINE)
@@ -342,6 +350,12 @@ class DMNAOA(Method):
         }
         if self.refine is not None:
             losses["aligned"] = _cross_entropy(prediction.aligned, *_cells(masks, known, COARSE))
+        losses["correspondence"] = torch.zeros_like(losses["coarse"])
+        if prediction.found is not None and prediction.box is not None and prediction.there is not None:
+            rows = torch.arange(len(truth), device=truth.device)
+            inside = pooled({FINE: truth * known_cells}, prediction.box, rows, self.config.cells).flatten(1)
+            inside = inside * prediction.there
+            losses["correspondence"] = -(prediction.found * inside).sum(1) / inside.sum(1).clamp(min=1)
         if prediction.candidates is None:
             return losses | {"matching": torch.zeros_like(losses["coarse"])}
         fits = overlaps((truth * known_cells).flatten(2), (prediction.candidates * known_cells).flatten(2))[:, 0]
@@ -454,9 +468,21 @@ class DMNAOA(Method):
         shares = assignment(-similarity, -alone, features.frame_of_row)
         coarse = (shares[:, None, :-1] @ masks.flatten(2)).unflatten(2, masks.shape[-2:])
         coarse = (coarse.float() + shares[:, -1, None, None, None] * memory.mask).clamp(0, 1)
-        candidates = torch.cat([masks, memory.mask], 1) if self.training else None
         both = torch.cat([similarity, alone[:, None]], 1)
-        return DMNAOAPrediction(coarse, coarse, both, shares, coarse[:, :0], candidates)
+        prediction = DMNAOAPrediction(coarse, coarse, both, shares, coarse[:, :0])
+        if not self.training:
+            return prediction
+        prediction = replace(prediction, candidates=torch.cat([masks, memory.mask], 1))
+        if self.correspondence is None:
+            return prediction
+        box = self._box(features, memory)
+        other = jittered(box)
+        logarithms = self.correspondence.logarithms(
+            wanted, self.proposal(self._seen_in(features, other, self.config.cells)).float().flatten(2)
+        )
+        place, there = same_places(box, other, self.config.cells)
+        found = logarithms.gather(2, place[..., None])[..., 0]
+        return replace(prediction, box=box, found=found, there=there)
 
     def _cosine(self, template: Tensor, proposal: Tensor) -> Tensor:
         """How much proposals (..., D, l), aligned, are like templates (..., D, l)."""

@@ -51,8 +51,15 @@ class Correspondence(nn.Module):
 
     def forward(self, template: Tensor, other: Tensor) -> Tensor:
         """Template (..., D, I) and other (..., D, J) -> shares (..., I, J), which sum to 1 over J."""
+        return self._sharpened(template, other).softmax(-1)
+
+    def logarithms(self, template: Tensor, other: Tensor) -> Tensor:
+        """The logarithms of these shares."""
+        return self._sharpened(template, other).log_softmax(-1)
+
+    def _sharpened(self, template: Tensor, other: Tensor) -> Tensor:
         cosine = F.normalize(template, dim=-2).transpose(-1, -2) @ F.normalize(other, dim=-2)
-        return (self.logarithm.exp() * cosine).softmax(-1)
+        return self.logarithm.exp() * cosine
 
 
 def translated(shares: Tensor, other: Tensor) -> Tensor:

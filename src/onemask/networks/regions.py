@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
+SHIFT, SCALE = 0.25, 1.3  # of boxes that are jittered
+
 
 def boxes_of(masks: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """Masks (N, 1, h, w) in [0, 1] -> the boxes around what is above one half (N, 4), and whether anything is, (N,)."""
@@ -33,6 +35,29 @@ def enlarged(boxes: Tensor, margin: float, size: tuple[int, int]) -> Tensor:
     height, width = size
     limit = boxes.new_tensor([width, height])
     return torch.cat([(boxes[:, :2] - more).clamp(min=0), torch.minimum(boxes[:, 2:] + more, limit)], 1)
+
+
+def jittered(boxes: Tensor) -> Tensor:
+    """Boxes (N, 4) shifted by up to `SHIFT` of their sides and scaled by up to `SCALE`, at random."""
+    side = boxes[:, 2:] - boxes[:, :2]
+    shift, scale = (2 * torch.rand(2, len(boxes), 2, device=boxes.device, dtype=boxes.dtype) - 1).unbind(0)
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2 + SHIFT * shift * side, side / 2 * SCALE**scale
+    return torch.cat([middle - half, middle + half], 1)
+
+
+def same_places(boxes: Tensor, others: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+    """Where the cells of boxes (N, 4) lie in other boxes (N, 4), both of cells x cells.
+
+    Of each cell, row by row, the number of the other box's cell that its middle is in, (N, cells^2), and whether it is
+    in that box at all.
+    """
+    middles = (torch.arange(cells, device=boxes.device) + 0.5) / cells
+    along = boxes[:, None, :2] + middles[:, None] * (boxes[:, 2:] - boxes[:, :2])[:, None]  # (N, cells, x and y)
+    size = (others[:, 2:] - others[:, :2]).clamp(min=1e-3)[:, None]
+    column, row = ((along - others[:, None, :2]) / size * cells).floor().long().unbind(2)
+    in_column, in_row = (column >= 0) & (column < cells), (row >= 0) & (row < cells)
+    numbers = row.clamp(0, cells - 1)[:, :, None] * cells + column.clamp(0, cells - 1)[:, None]
+    return numbers.flatten(1), (in_row[:, :, None] & in_column[:, None]).flatten(1)
 
 
 def pooled(maps: Mapping[int, Tensor], boxes: Tensor, frame_of_box: Tensor, cells: int) -> Tensor:
