@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from onemask.errors import InputError
-from onemask.training.optimisers import optimiser, rate_at, set_rate, trained_parameters
+from onemask.training.optimisers import moving_average, optimiser, rate_at, set_rate, trained_parameters
 from onemask.training.recipe import OptimiserConfig, ScheduleConfig
 
 
@@ -100,3 +101,21 @@ class TestSchedules:
 
     def test_all_of_it_is_warmup(self):
         assert rate_at(ScheduleConfig(name="cosine", warmup=1.0), 2.0, 0.5) == pytest.approx(1)
+
+
+class TestMovingAverage:
+    def averaged(self, share: float, steps: int) -> AveragedModel:
+        """Of weights that are -1000 at first and the number of the step, from 0 on, after each."""
+        layer = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(layer.weight, -1000)
+        average = AveragedModel(layer, multi_avg_fn=moving_average(share))
+        for step in range(steps):
+            nn.init.constant_(layer.weight, step)
+            average.update_parameters(layer)
+        return average
+
+    def test_what_training_began_with_is_soon_forgotten(self):
+        assert 175 <= float(self.averaged(0.998, 200).module.weight) < 199
+
+    def test_in_the_long_run_a_step_leaves_its_share(self):
+        assert float(self.averaged(0.9, 400).module.weight) == pytest.approx(399 - 0.9 / 0.1, abs=0.01)

@@ -125,7 +125,8 @@ class Recipe:
     initial: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     precision: str = "float32"  # float32, bfloat16, float16
-    average: float = 0.0  # moving average of the weights: share that a step leaves of it, as 0.999; 0: none
+    # Moving average of the weights: the share that a step leaves of it, as 0.999, less in the beginning; 0: none.
+    average: float = 0.0
     workers: int = 2  # processes that read and make clips
     checkpoint_every: int = 200  # iterations
     picture_every: int = 200  # iterations between pictures in the log

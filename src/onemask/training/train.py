@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from ..data.mixture import Mixture
 from ..data.sources import open_mixture
@@ -38,7 +38,7 @@ from .feed import Feed, Order, Parts
 from .folder import RunFolder, commit
 from .log import Log
 from .losses import LOSSES
-from .optimisers import optimiser, rate_at, set_rate, trained_parameters
+from .optimisers import moving_average, optimiser, rate_at, set_rate, trained_parameters
 from .processes import Hardware, by_the_first, in_any, total
 from .recipe import Recipe, StageConfig
 from .unroll import ClipBatch, Unroll, batch_of
@@ -124,7 +124,7 @@ class Training:
         self.as_built = {name: parameter.requires_grad for name, parameter in method.named_parameters()}
         self.method = method.to(fabric.device).train()
         self.average = (
-            AveragedModel(self.method, multi_avg_fn=get_ema_multi_avg_fn(recipe.average)) if recipe.average else None
+            AveragedModel(self.method, multi_avg_fn=moving_average(recipe.average)) if recipe.average else None
         )
         self.log = Log(folder.path, active=fabric.is_global_zero)
         self.commit = commit()  # now: while this runs, the files may change
