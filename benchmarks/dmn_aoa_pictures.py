@@ -25,7 +25,7 @@ from torch import Tensor
 import onemask
 from onemask.methods.dmn_aoa import DMNAOA, FIRST, PREVIOUS
 from onemask.methods.options import parse_assignments
-from onemask.networks.object_memory import position
+from onemask.networks.object_memory import OUTSIDE, position
 from onemask.networks.refinenet import REFERENCES
 from onemask.networks.regions import enlarged, pooled
 from onemask.session import Session
@@ -81,7 +81,8 @@ def attention(method: DMNAOA, features: Any, memory: Any, places: dict[int, Plac
     query = network.query(seen + position(memory.age + 1, network.channels)).float().flatten(2)[0]
     held = [place for place in places if memory.filled[0, place] > 0]
     keys = torch.cat([memory.keys[0, place] for place in held], 1)
-    weights = (query.T @ keys / math.sqrt(len(query))).softmax(1).unflatten(1, (len(held), -1))
+    share = torch.cat([memory.inside[0, place] for place in held]).clamp(min=OUTSIDE).log()
+    weights = (query.T @ keys / math.sqrt(len(query)) + share).softmax(1).unflatten(1, (len(held), -1))
     asking = pooled({4: memory.mask}, box, torch.zeros(1, dtype=torch.long), cells).flatten() > 0.5
     of_object = weights[asking].mean(0)  # (places, l)
     pictures, captions, on_object, covered = [], [], 0.0, 0.0

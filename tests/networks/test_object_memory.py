@@ -28,14 +28,15 @@ def test_equation_1(network):
     keys, values = remembered(network, 4)
     assert keys.shape == (2, 4, 2, 9)
     assert values.shape == (2, 4, 8, 9)
-    features, age = torch.randn(2, 8, 3, 3), torch.tensor([5, 9])
-    template = network.read(features, age, keys, values, torch.ones(2, 4))
+    features, age, inside = torch.randn(2, 8, 3, 3), torch.tensor([5, 9]), torch.rand(2, 4, 9).clamp(min=0.01)
+    template = network.read(features, age, keys, values, torch.ones(2, 4), inside)
     assert template.shape == (2, 8, 3, 3)
     query = network.query(features + position(age, 8)).flatten(2)
     for row in range(2):
         k = keys[row].transpose(0, 1).flatten(1)  # (C/4, T h w)
         v = values[row].transpose(0, 1).flatten(1)
-        shares = (query[row].T @ k / 2**0.5).softmax(1)  # C/4 = 2
+        weighed = (query[row].T @ k / 2**0.5).exp() * inside[row].flatten()  # C/4 = 2
+        shares = weighed / weighed.sum(1, keepdim=True)
         assert torch.allclose(template[row].flatten(1), v @ shares.T, atol=1e-5)
 
 
@@ -43,17 +44,30 @@ def test_equation_1(network):
 def test_places_that_hold_nothing_are_not_read(network):
     keys, values = remembered(network, 3)
     features, age = torch.randn(2, 8, 3, 3), torch.tensor([5, 5])
-    two = network.read(features, age, keys[:, :2], values[:, :2], torch.ones(2, 2))
+    two = network.read(features, age, keys[:, :2], values[:, :2], torch.ones(2, 2), torch.ones(2, 2, 9))
     keys[:, 2], values[:, 2] = 7, 1e3
-    assert torch.allclose(network.read(features, age, keys, values, torch.tensor([[1.0, 1, 0]] * 2)), two, atol=1e-5)
+    three = network.read(features, age, keys, values, torch.tensor([[1.0, 1, 0]] * 2), torch.ones(2, 3, 9))
+    assert torch.allclose(three, two, atol=1e-5)
+
+
+@torch.no_grad()
+def test_cells_that_are_not_the_objects_are_hardly_read(network):
+    keys, values = remembered(network, 2)
+    features, age, inside = torch.randn(2, 8, 3, 3), torch.tensor([5, 5]), torch.zeros(2, 2, 9)
+    inside[:, 0, :4] = 1
+    values[:, 0, :, :4] = 3.0
+    template = network.read(features, age, keys, values, torch.ones(2, 2), inside)
+    assert torch.allclose(template, torch.full_like(template, 3.0), atol=0.05)
+    gone = network.read(features, age, keys, values, torch.ones(2, 2), torch.zeros(2, 2, 9))
+    assert gone.isfinite().all()
 
 
 @torch.no_grad()
 def test_the_order_of_places_does_not_matter(network):
     keys, values = remembered(network, 3)
     features, age, full = torch.randn(2, 8, 3, 3), torch.tensor([5, 5]), torch.ones(2, 3)
-    one = network.read(features, age, keys, values, full)
-    other = network.read(features, age, keys[:, [2, 0, 1]], values[:, [2, 0, 1]], full)
+    one = network.read(features, age, keys, values, full, torch.ones(2, 3, 9))
+    other = network.read(features, age, keys[:, [2, 0, 1]], values[:, [2, 0, 1]], full, torch.ones(2, 3, 9))
     assert torch.allclose(one, other, atol=1e-5)
 
 

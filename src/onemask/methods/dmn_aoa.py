@@ -23,6 +23,8 @@ What the paper leaves open, and what was decided:
 - The features of an object are those of all three strides, joined. Boxes are those of what is above one half in a mask,
   with a margin; an object that is not seen keeps its last box. Between them nothing has a gradient: boxes are places.
 - The memory holds the first frame, the previous one, and the last `slots` of every 5th, so it is bounded (B4 too).
+- What is read from the memory are the object's cells: each has its share of the object as a weight in the softmax. Left
+  free, attention fell on cells at the edge of the box, which are known by the padding of convolutions.
 - Without the memory network (A1, A3) the template is the object's features in the first frame, times its mask.
 - The distance of matching is the mean cosine over positions, minus 0.3 times the overlap of the proposal's mask with
   the object's last one, as DMM-Net has it. Objects of a frame compete for its proposals.
@@ -178,6 +180,7 @@ class DMNAOAMemory(Memory):
 
     keys: Tensor  # (N, T, C/4, l): K
     values: Tensor  # (N, T, C, l): V; without the memory network T is 1 and this the template
+    inside: Tensor  # (N, T, l): the object's share of each cell
     filled: Tensor  # (N, T) in {0, 1}
     age: Tensor  # (N,): frames since the first
     mask: Tensor  # (N, 1, H/4, W/4): of the previous frame
@@ -276,7 +279,7 @@ class DMNAOA(Method):
         found, present = boxes_of(mask, FINE)
         box = torch.where(present[:, None], found, whole)
         age = mask.new_zeros(rows)
-        keys, values = self._encoded(features, mask, box, age)
+        keys, values, inside = self._encoded(features, mask, box, age)
         places = (REFERENCES + (config.slots if config.every else 0)) if config.memory else 1
         filled = mask.new_zeros(rows, places)
         # Of a memory of every 5th frame alone the first stands in until the 5th.
@@ -286,6 +289,7 @@ class DMNAOA(Method):
         return DMNAOAMemory(
             keys=keys[:, None].repeat(1, places, 1, 1),
             values=values[:, None].repeat(1, places, 1, 1),
+            inside=inside[:, None].repeat(1, places, 1),
             filled=filled,
             age=age,
             mask=mask,
@@ -411,8 +415,13 @@ class DMNAOA(Method):
 
     # The dynamic memory network --------------------------------------------------------------------------------------
 
-    def _encoded(self, features: DMNAOAFeatures, mask: Tensor, box: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys (N, C/4, l) and values (N, C, l) of a frame with masks (N, 1, H/4, W/4) in boxes (N, 4)."""
+    def _encoded(
+        self, features: DMNAOAFeatures, mask: Tensor, box: Tensor, age: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys (N, C/4, l), values (N, C, l) and the object's share (N, l) of the cells of a frame.
+
+        Of masks (N, 1, H/4, W/4) in boxes (N, 4).
+        """
         config, rows = self.config, torch.arange(len(mask), device=mask.device)
         whole = config.frame_memory
         box = self._whole_frame(features, len(mask)) if whole else enlarged(box, config.margin, features.size)
@@ -420,11 +429,11 @@ class DMNAOA(Method):
         seen, inside = self._seen_in(features, box, cells), pooled({FINE: mask}, box, rows, cells)
         if self.memory_network is None:
             values = (seen * inside).flatten(2)
-            return values[:, :0], values
-        return self.memory_network.remember(seen, inside, age)
+            return values[:, :0], values, inside.flatten(1)
+        return *self.memory_network.remember(seen, inside, age), inside.flatten(1)
 
-    def _remembering(self, memory: DMNAOAMemory, keys: Tensor, values: Tensor) -> DMNAOAMemory:
-        """The memory with a frame's keys and values in the place of the previous one, and each 5th time in a slot."""
+    def _remembering(self, memory: DMNAOAMemory, keys: Tensor, values: Tensor, inside: Tensor) -> DMNAOAMemory:
+        """The memory with what `_encoded` gave in the place of the previous frame, and each 5th time in a slot."""
         config, age, place = self.config, memory.age, torch.zeros_like(memory.filled)
         if config.previous:
             place[:, PREVIOUS] = 1
@@ -437,6 +446,7 @@ class DMNAOA(Method):
             memory,
             keys=torch.where(written, keys[:, None], memory.keys),
             values=torch.where(written, values[:, None], memory.values),
+            inside=torch.where(written[..., 0], inside[:, None], memory.inside),
             filled=torch.maximum(memory.filled, place),
         )
 
@@ -446,7 +456,7 @@ class DMNAOA(Method):
         if self.memory_network is None:
             return memory.values[:, FIRST].unflatten(2, seen.shape[-2:]), seen
         age = memory.age + 1
-        return self.memory_network.read(seen, age, memory.keys, memory.values, memory.filled), seen
+        return self.memory_network.read(seen, age, memory.keys, memory.values, memory.filled, memory.inside), seen
 
     # Matching --------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+OUTSIDE = 1e-4  # weight of a cell in which nothing is the object's
 SLOWEST = 10000.0  # ratio of the periods of the first and the last sinusoid, as Vaswani et al. (2017) have it
 
 
@@ -29,19 +30,22 @@ class DynamicMemoryNetwork(nn.Module):
         seen = torch.cat([features + position(age, self.channels), mask], 1)
         return self.key(seen).float().flatten(2), self.value(seen).float().flatten(2)
 
-    def read(self, features: Tensor, age: Tensor, keys: Tensor, values: Tensor, filled: Tensor) -> Tensor:
-        """The template (N, C, h, w), equation 1.
+    def read(
+        self, features: Tensor, age: Tensor, keys: Tensor, values: Tensor, filled: Tensor, inside: Tensor
+    ) -> Tensor:
+        """The template (N, C, h, w), equation 1, each cell of the memory weighed by how much of it is the object's.
 
-        features (N, C, h, w): of the current frame, in the box of the previous one; age (N,). keys (N, T, C/4, l) and
-        values (N, T, C, l) of T places in the memory, filled (N, T) in {0, 1}: which of them hold something.
+        features (N, C, h, w): of the current frame, in the box of the previous one; age (N,). keys (N, T, C/4, l),
+        values (N, T, C, l) and inside (N, T, l) in [0, 1], the object's share of each cell, of T places in the memory;
+        filled (N, T) in {0, 1}: which of them hold something.
         """
         query = self.query(features + position(age, self.channels)).float().flatten(2)
-        allowed = (filled > 0).repeat_interleave(keys.shape[-1], 1)[:, None]  # (N, 1, T l)
+        weight = inside.float().clamp(min=OUTSIDE).log().masked_fill(filled[..., None] <= 0, -torch.inf)
         template = F.scaled_dot_product_attention(
             query.transpose(1, 2),
             keys.transpose(2, 3).flatten(1, 2),
             values.transpose(2, 3).flatten(1, 2),
-            attn_mask=allowed,
+            attn_mask=weight.flatten(1)[:, None],  # (N, 1, T l)
         )  # divides by the root of the last axis, C/4
         return template.transpose(1, 2).unflatten(2, features.shape[-2:])
 
