@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from typing import Any
 
@@ -23,8 +24,10 @@ from onemask.networks.proposals import Proposals
 from onemask.networks.regions import pooled
 from onemask.session import Session
 from onemask.training.unroll import Unroll, batch_of
+from onemask.video.clip import sample_clip
+from onemask.video.reader import open_video
 from onemask.weights.card import Card
-from onemask.weights.store import save
+from onemask.weights.store import PACKAGE, check, save
 
 TINY = DMNAOAConfig("test_efficientnet", widths=(4, 4, 8), cells=3, projected=8, refine_widths=(4, 8, 8), slots=2)
 TABLE_3: dict[str, dict[str, Any]] = {
@@ -546,6 +549,19 @@ class TestOptions:
         assert configuration("dmn-aoa-r101").backbone == "resnet101"
         assert configuration("dmn-aoa-lite", {"widths": "8,16,32", "every": "3"}).widths == (8, 16, 32)
         assert configuration("dmn-aoa").needs_weights
+
+
+def test_lite_ships_its_weights_and_follows_the_sample_clip():
+    """One file for the method, one for its proposals; three frames, each of which looks at both."""
+    card = check(PACKAGE / "dmn-aoa-lite.safetensors")
+    assert card.bytes <= 12e6
+    assert card.architecture == json.loads(json.dumps(LITE.architecture))
+    clip, session = sample_clip(), Session(load("dmn-aoa-lite"), device="cpu", size=240)
+    frames = [frame.image for frame in open_video(clip.path).frames(0, 4)]
+    session.annotate(frames[0], clip.annotations[0])
+    for frame, wanted in zip(frames[1:], clip.annotations[1:4], strict=True):
+        found = session.step(frame)
+        assert (found & wanted).sum() > 0.8 * ((found > 0) | (wanted > 0)).sum()
 
 
 def test_probabilities_of_objects_sum_to_one():
