@@ -64,6 +64,7 @@ from ..networks.alignment import (
 )
 from ..networks.assignment import REACH, assignment
 from ..networks.backbone import Backbone
+from ..networks.cells import cells_cross_entropy, shares_of_cells
 from ..networks.object_memory import DynamicMemoryNetwork
 from ..networks.proposals import COCO, GENERATORS, proposal_generator
 from ..networks.proposals import LITE as LITE_PROPOSALS
@@ -312,8 +313,7 @@ class DMNAOA(Method):
         else:
             prediction = self._matched(features, memory, template, seen)
         if self.refine is None:
-            coarse = prediction.coarse.clamp(SURE, 1 - SURE)
-            return replace(prediction, logits=resize(coarse.logit(), features.size))
+            return replace(prediction, logits=resize(_logits(prediction.coarse), features.size))
         scores, aligned = self._refined(features, memory, prediction.coarse)
         logits = resize((scores[:, 1:] - scores[:, :1]).float(), features.size)
         return replace(prediction, logits=logits, aligned=aligned)
@@ -347,13 +347,13 @@ class DMNAOA(Method):
         cell of the template, where it is the object's, finds its place in a box that is a little off.
         """
         assert isinstance(prediction, DMNAOAPrediction)
-        truth, known_cells = _cells(masks, known, FINE)
+        truth, known_cells = shares_of_cells(masks, known, FINE)
         losses = {
-            "coarse": _cross_entropy(prediction.coarse, truth, known_cells),
+            "coarse": cells_cross_entropy(_logits(prediction.coarse), truth, known_cells),
             "aligned": truth.new_zeros(len(truth)),
         }
         if self.refine is not None:
-            losses["aligned"] = _cross_entropy(prediction.aligned, *_cells(masks, known, COARSE))
+            losses["aligned"] = cells_cross_entropy(_logits(prediction.aligned), *shares_of_cells(masks, known, COARSE))
         losses["correspondence"] = torch.zeros_like(losses["coarse"])
         if prediction.found is not None and prediction.box is not None and prediction.there is not None:
             rows = torch.arange(len(truth), device=truth.device)
@@ -556,14 +556,5 @@ def _by_stride(base: Mapping[str, Tensor]) -> dict[int, Tensor]:
     return {int(key): x for key, x in base.items()}
 
 
-def _cells(masks: Tensor, known: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Masks and where they are known (N, 1, H, W) -> the share of each cell that is the object's, and that is known."""
-    known_cells = F.avg_pool2d(known, stride)
-    return F.avg_pool2d(masks * known, stride) / known_cells.clamp(min=1e-6), known_cells
-
-
-def _cross_entropy(found: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-    """Of probabilities (N, k, h, w) with shares (N, 1, h, w), over known cells: (N,); 0 where k is 0."""
-    found = found.float().clamp(SURE, 1 - SURE)
-    cells = -(truth * found.log() + (1 - truth) * (1 - found).log())
-    return (cells * known).flatten(1).sum(1) / (known.expand_as(cells).flatten(1).sum(1)).clamp(min=1)
+def _logits(probabilities: Tensor) -> Tensor:
+    return probabilities.float().clamp(SURE, 1 - SURE).logit()

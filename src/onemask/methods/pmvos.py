@@ -49,6 +49,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..networks.attention import SelfAttention
 from ..networks.backbone import Backbone
+from ..networks.cells import cells_cross_entropy, shares_of_cells
 from ..networks.matching import normalised
 from ..networks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from .method import Features, Memory, Method, Prediction
@@ -279,13 +280,9 @@ class PMVOS(Method):
     def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """ "matching": binary cross entropy at stride 16 of how much better foreground matches than background."""
         assert isinstance(prediction, PMVOSPrediction)
-        weight = F.avg_pool2d(known, COARSE)
-        wanted = F.avg_pool2d(masks * known, COARSE) / weight.clamp(min=LEAST_MASS)
         background, foreground = prediction.similarity.float().unbind(1)  # (N, n, h, w)
         logits = SHARPNESS * (foreground - background)
-        cells = F.binary_cross_entropy_with_logits(logits, wanted.expand_as(logits), reduction="none").mean(1)
-        weight = weight[:, 0]
-        return {"matching": (cells * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=LEAST_MASS)}
+        return {"matching": cells_cross_entropy(logits, *shares_of_cells(masks, known, COARSE))}
 
     def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
         """The similarity maps of both classes, the mask that comes along, and what the decoder makes of them."""

@@ -62,6 +62,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..labels import resize
 from ..networks.backbone import Backbone
+from ..networks.cells import cells_cross_entropy
 from ..networks.refinement import Refinement
 from ..networks.template import (
     GROUP,
@@ -327,10 +328,7 @@ class TTVOS(Method):
         if prediction.transition is not None and prediction.previous is not None:
             losses["transition"] = transition_loss(prediction.transition, prediction.previous, wanted, where)
         if "matching" in self.own_losses:
-            matched = prediction.matched.float()
-            cells = F.binary_cross_entropy_with_logits(matched, wanted.expand_as(matched), reduction="none")
-            cells = (cells.mean(1, keepdim=True) * where).flatten(1).sum(1)
-            losses["matching"] = cells / where.flatten(1).sum(1).clamp(min=1)
+            losses["matching"] = cells_cross_entropy(prediction.matched, wanted, where)
         return losses
 
     def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
