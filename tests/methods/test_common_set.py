@@ -101,7 +101,7 @@ METHODS = {
         lambda: tiny_frtm(target="finetuned", finetune_samples=3, finetune_iterations=3), trains=False
     ),
     "videomatch": Candidate(
-        lambda: replace(VIDEOMATCH, foreground=512, background=1024, added=32).build(), follows=True
+        lambda: replace(VIDEOMATCH, foreground=384, background=768, learned=128, added=32).build(), follows=True
     ),
     "pmvos": Candidate(tiny_pmvos),
     "ttvos": Candidate(tiny_ttvos),

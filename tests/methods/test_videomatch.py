@@ -26,7 +26,7 @@ from onemask.methods.videomatch import (
 from onemask.networks.feature_set import EMPTY
 from onemask.session import Session
 
-TINY = VideoMatchConfig("test_efficientnet", (8,), 0, foreground=64, background=256, added=16)
+TINY = VideoMatchConfig("test_efficientnet", (8,), 0, foreground=48, background=192, learned=16, added=16)
 
 
 def tiny(**options) -> VideoMatch:
@@ -312,10 +312,11 @@ class TestConfiguration:
         assert configuration("videomatch") == PAPER
         assert (PAPER.k, PAPER.distance, PAPER.confidence, PAPER.fusion) == (20, 100, 0.95, 0.4)
         for sizes in (PAPER, LITE):
-            assert int(sizes.annotated * sizes.background) >= 60 * 107  # a frame of 480x854, whole
+            assert sizes.background >= 60 * 108  # a frame of 480x854, whole
 
     def test_the_dilated_backbone(self):
-        method = VideoMatchConfig("resnet18", foreground=64, background=256, added=16).build(pretrained=False).eval()
+        sizes = {"foreground": 48, "background": 192, "learned": 16, "added": 16}
+        method = VideoMatchConfig("resnet18", **sizes).build(pretrained=False).eval()
         assert method.stride == 8
         assert method.encode(torch.rand(1, 3, 64, 96)).matched.shape == (1, 512, 8, 12)
 
@@ -325,7 +326,7 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("option", "value"),
         [
-            *(("k", 0), ("scale", 0.0), ("confidence", 1.0), ("lost", 1.0), ("added", 17), ("foreground", 1)),
+            *(("k", 0), ("scale", 0.0), ("confidence", 1.0), ("lost", 1.0), ("added", 17), ("foreground", 0)),
             *(("finetune", -1), ("strides", ())),
         ],
     )

@@ -25,11 +25,11 @@ What the paper leaves open, and what was decided:
 - Instance fusion: the contract sets rows against each other by soft aggregation, whose border is at one half. So c_2
   is moved there: its logit is subtracted from all rows alike, which leaves the order of objects as it is. That is the
   paper's rule for a single claim; of several just below c_2 the likeliest wins. It is no part of what is trained.
-- Sets have fixed places, so time and memory a frame are flat. Features of the annotated frame take at most a share
-  of them, evenly spread over its pixels, and stay; each frame adds a few, evenly spread again, in place of those that
-  were among the K best of the fewest pixels lately (a moving average; a new one begins at the mean of its set).
+- Sets have fixed places, so time and memory a frame are flat. Features of the annotated frame, evenly spread over its
+  pixels where there are too many, stay; each frame adds a few, evenly spread again, in place of those that were among
+  the K best of the fewest pixels lately (a moving average; a new one begins at the mean of its set).
 - The background of an object is nearly the whole annotated frame. So the frame is matched once for all objects that
-  were annotated in it, and each leaves out its own. A frame of more cells than the set's share is thinned before, for
+  were annotated in it, and each leaves out its own. A frame of more cells than there are places is thinned before, for
   all objects alike, not the background of each.
 - An object that leaves and returns: by the paper's rule nothing overlaps an empty mask ever again, and all that looks
   like the object is learned as background. But what bounds the motion in one frame by d_c bounds it in n frames by
@@ -86,9 +86,9 @@ class VideoMatchConfig:
     fusion: float = 0.4  # c_2: probability from which a pixel can be an object's
     returns: bool = True  # find objects again that left; false: the paper's rule, which cannot
     lost: float = 0.1  # share of the annotated area below which an object is lost
-    foreground: int = 8192  # places of the set
-    background: int = 9216
-    annotated: float = 0.75  # share of the places that the annotated frame may take
+    foreground: int = 6144  # features of the annotated object that are kept, at most,
+    background: int = 6912  # and of all else in its frame
+    learned: int = 2048  # places of either set for what later frames add; of the first also what the object leaves free
     added: int = 256  # features that a frame adds to a set, at most
     finetune: int = 0  # steps on the annotated frame (OURS-FT); 0: none
     finetune_samples: int = 8  # warped copies of it
@@ -102,18 +102,16 @@ class VideoMatchConfig:
             raise InputError("strides must not be empty, k 1 or more, output_stride and seed 0 or more")
         if self.scale <= 0 or self.distance <= 0:
             raise InputError(f"scale and distance must be above 0, got {self.scale} and {self.distance}")
-        for name in ("confidence", "fusion", "annotated"):
+        for name in ("confidence", "fusion"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"{name} must be in (0, 1), got {getattr(self, name)}")
         if not 0 <= self.lost < 1:
             raise InputError(f"lost must be in [0, 1), got {self.lost}")
-        for name in ("foreground", "background"):
-            places, first = getattr(self, name), int(self.annotated * getattr(self, name))
-            if first < 1 or self.added < 1 or first + self.added > places:
-                raise InputError(
-                    f"{name} ({places} places) must have room for the annotated frame ({first}) "
-                    f"and what a frame adds ({self.added}), both 1 or more"
-                )
+        if min(self.foreground, self.background) < 1 or not 1 <= self.added <= self.learned:
+            raise InputError(
+                "foreground, background and added must be 1 or more, learned as many as added or more, got "
+                f"{self.foreground}, {self.background}, {self.added} and {self.learned}"
+            )
         if self.sparse < 1:
             raise InputError(f"sparse must be 1 (every cell) or more, got {self.sparse}")
         if self.finetune < 0 or min(self.finetune_samples, self.finetune_pixels) < 1 or self.finetune_rate <= 0:
@@ -141,10 +139,12 @@ class VideoMatchConfig:
 
 
 PAPER = VideoMatchConfig()
-# A frame of 480x854 has 6,420 features, and its background's set must hold them all: one that is thinned alone has
+# A frame of 480x854 has 6,480 features, and its background's set must hold them all: one that is thinned alone has
 # fewer of the K near a pixel, so it loses to the other (with half of them, J of a sequence fell from 0.90 to 0.85).
-# Of its 20 best matches the last say little: with 5 J is 4 points higher (benchmarks/matching.md, figure 5a). Its
-# features are less alike than those of a network for recognition, so the threshold of foreground alone is lower.
+# The object's set is small: what is of use is kept, and what was learned by mistake dropped before it does harm (J&F
+# 84.6 with 4,096 places, 87.9 with 768). Of the 20 best matches the last say little (figure 5a). These features are
+# less alike than those of a network for recognition, so the threshold of foreground alone is lower.
+# All of it: benchmarks/matching.md.
 LITE = VideoMatchConfig(
     backbone="tf_efficientnet_lite0",
     strides=(8, 16),
@@ -152,7 +152,9 @@ LITE = VideoMatchConfig(
     k=5,
     threshold=0.5,
     sparse=2,
-    foreground=4096,
+    foreground=512,
+    background=6528,
+    learned=256,
     added=128,
 )
 
@@ -304,11 +306,10 @@ class VideoMatch(Method):
     def _sets(self, x: Tensor, own: Tensor, key: Tensor) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
         """m_F, and m_B in two: what stays, what is learned; of features (N, C, P), the object's own (N, P) bool."""
         config = self.config
-        of_foreground, of_background = (int(config.annotated * m) for m in (config.foreground, config.background))
         return (
-            FeatureSet.of(x, own, of_foreground, config.foreground),
-            AnnotatedFrame.of(x, own, key, of_background),
-            FeatureSet.empty(x, config.background - of_background),
+            FeatureSet.of(x, own, config.foreground, config.foreground + config.learned),
+            AnnotatedFrame.of(x, own, key, config.background),
+            FeatureSet.empty(x, config.learned),
         )
 
     def _scores(
