@@ -285,6 +285,40 @@ class TestReferences:
         assert torch.equal(memory.references[:, PREVIOUS], features[2].reference)
         assert torch.allclose(memory.reference_masks[0, PREVIOUS], F.avg_pool2d(rectangle(RIGHT), 16).flatten())
 
+    @torch.no_grad()
+    def test_what_is_near_counts_in_the_previous_frame_alone(self):
+        """Of a frame that looks alike everywhere the first mask is smeared over all of it, the previous one stays."""
+        method = tiny(nearby=True)
+        method.nearness.logarithm.fill_(-5.0)  # no farther than a cell
+        features = method.encode(torch.full((1, 3, 96, 128), 0.5))
+        features = replace(features, here=torch.ones_like(features.here), there=torch.ones_like(features.there))
+        memory = method.memorize(features, rectangle(LEFT))
+        first, previous = method.segment(features, memory).aligned[0]
+        cells = F.avg_pool2d(rectangle(LEFT), 16)[0, 0]
+        assert torch.allclose(previous, cells, atol=1e-4)
+        assert torch.allclose(first, cells.mean().expand_as(first), atol=1e-4)
+
+    @torch.no_grad()
+    def test_masks_of_other_frames_have_holes_in_training_alone(self, monkeypatch):
+        """What RefineNet is given: the coarse mask whole, of the others half of the rows holed within the object."""
+        method, given = tiny(), []
+        refine = method.refine.forward
+        monkeypatch.setattr(
+            method.refine, "forward", lambda shared, clues: given.append(clues) or refine(shared, clues)
+        )
+        features = method.encode(frames())
+        masks = rectangle(LEFT).expand(40, -1, -1, -1)
+        memory = method.memorize(features, masks)
+        method.segment(features, memory)
+        as_it_runs = torch.cat(given)
+        given.clear()
+        method.train().segment(features, memory)
+        (trained,) = given
+        assert torch.equal(trained[:, 0], as_it_runs[:, 0])
+        taken = (as_it_runs - trained)[:, 3]  # of the previous mask
+        assert ((taken > 0) <= (F.avg_pool2d(masks, 4)[:, 0] > 0)).all()
+        assert 10 < int(taken.flatten(1).any(1).sum()) < 30
+
 
 def a_clip(make_clip, length: int, objects: int, size: tuple[int, int] = (64, 96), seed: int = 0) -> Clip:
     made = make_clip(length, objects, size, seed=seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from onemask.networks.alignment import Correspondence, Projector, mean_cosine, translated
+from onemask.networks.alignment import REACH, Correspondence, Nearness, Projector, mean_cosine, translated
 
 
 def test_equations():
@@ -55,3 +55,26 @@ def test_rows_and_proposals_broadcast():
 
 def test_the_projector_keeps_the_grid():
     assert Projector(6, 8)(torch.randn(2, 6, 7, 5)).shape == (2, 8, 7, 5)
+
+
+def test_of_places_that_look_alike_the_nearest_is_preferred():
+    """Equal features everywhere: shares are a Gaussian about each position, in short sides of the grid."""
+    height, width = 4, 6
+    alike, nearness = torch.ones(3, height * width), Nearness()
+    shares = Correspondence()(alike, alike, nearness((height, width))).unflatten(1, (height, width))
+    of_one = shares[2 * width + 3]
+    assert of_one.argmax() == 2 * width + 3
+    assert torch.isclose(of_one[2, 4] / of_one[2, 3], torch.tensor(-0.5 * (1 / height / REACH) ** 2).exp())
+    assert torch.allclose(of_one[2, 2], of_one[2, 4])
+    assert torch.allclose(of_one[1, 3], of_one[2, 4])
+    shares[0, 0, 1].backward()
+    assert nearness.logarithm.grad > 0  # wider: more for the neighbour
+
+
+def test_looks_outweigh_nearness():
+    here, there = torch.randn(2, 8, 16).unbind(0)
+    there[:, 15] = here[:, 0]
+    correspondence = Correspondence()
+    with torch.no_grad():
+        correspondence.logarithm.fill_(7.0)
+    assert correspondence(here, there, Nearness()((4, 4)))[0].argmax() == 15

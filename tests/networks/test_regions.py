@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from onemask.networks.regions import (
+    PART,
     SCALE,
     SHIFT,
     boxes_of,
@@ -13,9 +14,11 @@ from onemask.networks.regions import (
     first_and_end,
     jittered,
     overlaps,
+    parts_of,
     pasted,
     pooled,
     same_places,
+    within,
 )
 
 
@@ -116,3 +119,22 @@ class TestSamePlaces:
         assert (side >= torch.tensor([40.0, 80]) / SCALE - 1e-3).all()
         assert (side <= torch.tensor([40.0, 80]) * SCALE + 1e-3).all()
         assert found.std(0).min() > 3
+
+
+def test_parts_lie_within_their_boxes():
+    torch.manual_seed(0)
+    boxes = torch.tensor([[10.0, 20, 30, 60]]).expand(200, 4)
+    parts = parts_of(boxes)
+    assert (parts[:, :2] >= boxes[:, :2]).all()
+    assert (parts[:, 2:] <= boxes[:, 2:]).all()
+    sides = (parts[:, 2:] - parts[:, :2]) / (boxes[:, 2:] - boxes[:, :2])
+    assert PART[0] <= sides.min() < PART[0] + 0.05
+    assert PART[1] - 0.05 < sides.max() <= PART[1]
+    assert parts.unique(dim=0).shape[0] == 200
+
+
+def test_cells_are_within_a_box_by_their_middles():
+    inside = within(torch.tensor([[2.0, 4, 9, 8], [0, 0, 0, 0]]), (12, 16), 4)
+    assert inside.shape == (2, 1, 3, 4)
+    assert inside[0, 0].nonzero().tolist() == [[1, 0], [1, 1]]
+    assert not inside[1].any()

@@ -27,11 +27,15 @@ What the paper leaves open, and what was decided:
   free, attention fell on cells at the edge of the box, which are known by the padding of convolutions.
 - Without the memory network (A1, A3) the template is the object's features in the first frame, times its mask.
 - The distance of matching is the mean cosine over positions, minus 0.3 times the overlap of the proposal's mask with
-  the object's last one, as DMM-Net has it. Objects of a frame compete for its proposals.
+  the object's last one, as DMM-Net has it. Objects of a frame compete for its proposals. LITE counts the overlap in
+  full: put together anew, a box with two birds looks like the one as much as a box of it alone.
 - No proposal fits, or there is none: the object's own previous mask is a candidate too, with the features of the
   current frame in its box, and no overlap to its credit. It is the row's own: nobody competes for it.
 - RefineNet aligns at stride 16: one correspondence between whole frames serves the features of all strides, averaged
   to it, and the masks. Objects with the same reference frame share it, so that a row costs little.
+- What is aligned by looks alone takes a car's door for the road. So (`nearby`) a position prefers what was near it in
+  the previous frame; and in training the masks of other frames have holes, as when a side of the object is new, so
+  that RefineNet learns to trust the proposals there.
 - A4's memory sees the whole frame in `frame_cells` squared cells. A5 decodes a mask from the template, in its box.
 - Nothing in the paper's losses asks that alignment be one: a template that is the same everywhere, matched with one
   place of each proposal, tells proposals apart as well, and that is what came of training. So a loss "correspondence"
@@ -55,6 +59,7 @@ from ..labels import resize
 from ..networks.alignment import (
     SHARPNESS,
     Correspondence,
+    Nearness,
     Projector,
     bottleneck,
     distinct,
@@ -69,7 +74,7 @@ from ..networks.object_memory import DynamicMemoryNetwork
 from ..networks.proposals import COCO, GENERATORS, proposal_generator
 from ..networks.proposals import LITE as LITE_PROPOSALS
 from ..networks.refinenet import REFERENCES, RefineNet
-from ..networks.regions import boxes_of, enlarged, jittered, overlaps, pasted, pooled, same_places
+from ..networks.regions import boxes_of, enlarged, jittered, overlaps, parts_of, pasted, pooled, same_places, within
 from .method import Features, Memory, Method, Prediction
 
 STRIDES = (4, 8, 16)
@@ -77,6 +82,7 @@ FINE, COARSE = STRIDES[0], STRIDES[-1]
 FIRST, PREVIOUS = 0, 1  # places in the memory; every 5th frame comes behind
 SURE = 1e-4  # coarse probabilities stay so far from 0 and 1 where they are the logits (A6)
 FITS = 0.1  # overlap with the truth from which a candidate is worth choosing
+HOLED = 0.5  # share of rows whose masks of other frames have a hole, in training
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ class DMNAOAConfig:
     alignment: bool = True  # AOA; without it proposals are compared as they are
     matcher: bool = True  # proposals and their matching; without it masks are decoded from the template (A5)
     refine: bool = True  # RefineNet; without it the coarse mask is the result (A6)
+    nearby: bool = False  # the previous frame is aligned by what is near, too; not in the paper
     first: bool = True  # the memory holds the first frame
     previous: bool = True  # and the previous one
     every: int = 5  # and every so many-th; 0: none
@@ -138,7 +145,7 @@ class DMNAOAConfig:
         if self.alignment and self.matcher:
             names += ["alignment"]
         if self.refine:
-            names += ["refine", "refine_widths"]
+            names += ["refine", "refine_widths", "nearby"]
         return {name: getattr(self, name) for name in names}
 
 
@@ -153,6 +160,8 @@ LITE = DMNAOAConfig(
     frame_cells=14,
     projected=64,
     refine_widths=(32, 48, 64),
+    overlap=1.0,
+    nearby=True,
 )
 
 
@@ -230,10 +239,11 @@ class DMNAOA(Method):
             self.correspondence = Correspondence() if config.alignment else None
         else:
             self.decode = nn.Sequential(bottleneck(channels, config.projected), nn.Conv2d(config.projected, 1, 1))
-        self.here = self.there = self.frame_correspondence = self.refine = None
+        self.here = self.there = self.frame_correspondence = self.nearness = self.refine = None
         if config.refine:
             self.here, self.there = (Projector(widths[COARSE], config.projected) for _ in range(2))
             self.frame_correspondence = Correspondence(2 * SHARPNESS)  # among many more positions
+            self.nearness = Nearness() if config.nearby else None
             self.refine = RefineNet(widths, channels, dict(zip(STRIDES, config.refine_widths, strict=True)))
 
     def constant(self, frames: Tensor) -> dict[Any, Tensor]:
@@ -520,7 +530,10 @@ class DMNAOA(Method):
         rows, size = len(memory), (coarse.shape[-2], coarse.shape[-1])
         references = [self._aligned(features, memory, number) for number in range(REFERENCES)]
         masks = torch.cat([aligned_masks.float() for _, _, aligned_masks in references], 1)
-        clues = torch.cat([coarse, resize(masks, size), memory.mask], 1)
+        of_others = torch.cat([resize(masks, size), memory.mask], 1)
+        if self.training:
+            of_others = of_others * ~self._holes(features, memory)
+        clues = torch.cat([coarse, of_others], 1)
         together = self.training or coarse.device.type != "cpu"
         scores = []
         for some in torch.arange(rows, device=coarse.device).split(rows if together else 1):
@@ -529,6 +542,11 @@ class DMNAOA(Method):
                 shared = {key: x + shares[key][group_of_row[some]] for key, x in shared.items()}
             scores.append(self.refine(shared, clues[some]))
         return torch.cat(scores), masks
+
+    def _holes(self, features: DMNAOAFeatures, memory: DMNAOAMemory) -> Tensor:
+        """Where masks of other frames are taken away to train the network, boolean (N, 1, H/4, W/4)."""
+        some = torch.rand(len(memory), device=memory.box.device) < HOLED
+        return within(parts_of(memory.box), features.size, FINE) & some[:, None, None, None]
 
     def _aligned(
         self, features: DMNAOAFeatures, memory: DMNAOAMemory, number: int
@@ -543,7 +561,9 @@ class DMNAOA(Method):
         keys, masks = memory.reference_keys[:, number], memory.reference_masks[:, None, number]
         one, group_of_row = distinct(keys) if features.frame_of_row is None else each(keys)
         here, at_16 = features.by_row(features.here, len(memory)), features.base[str(COARSE)].shape[-2:]
-        to_here = self.frame_correspondence(here[one], keys[one])  # (G, L, L)
+        grid = (at_16[0], at_16[1])
+        preference = self.nearness(grid) if number == PREVIOUS and self.nearness is not None else None
+        to_here = self.frame_correspondence(here[one], keys[one], preference)  # (G, L, L)
         aligned = translated(to_here, memory.references[one, number]).unflatten(2, at_16)
         shares = self.refine.of_reference(number, aligned)
         sizes = {key: (x.shape[-2], x.shape[-1]) for key, x in features.shared.items()}

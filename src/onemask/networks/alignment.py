@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SHARPNESS = 10.0  # with which training begins; of a few dozen positions
+REACH = 0.1  # of `Nearness` when training begins, in short sides of a frame
 
 
 def normalisation(channels: int) -> nn.GroupNorm:
@@ -49,9 +50,13 @@ class Correspondence(nn.Module):
         super().__init__()
         self.logarithm = nn.Parameter(torch.tensor(math.log(sharpness)))
 
-    def forward(self, template: Tensor, other: Tensor) -> Tensor:
-        """Template (..., D, I) and other (..., D, J) -> shares (..., I, J), which sum to 1 over J."""
-        return self._sharpened(template, other).softmax(-1)
+    def forward(self, template: Tensor, other: Tensor, preference: Tensor | None = None) -> Tensor:
+        """Template (..., D, I) and other (..., D, J) -> shares (..., I, J), which sum to 1 over J.
+
+        preference: (I, J), what is added to the sharpened cosines; see `Nearness`.
+        """
+        sharpened = self._sharpened(template, other)
+        return (sharpened if preference is None else sharpened + preference).softmax(-1)
 
     def logarithms(self, template: Tensor, other: Tensor) -> Tensor:
         """The logarithms of these shares."""
@@ -60,6 +65,20 @@ class Correspondence(nn.Module):
     def _sharpened(self, template: Tensor, other: Tensor) -> Tensor:
         cosine = F.normalize(template, dim=-2).transpose(-1, -2) @ F.normalize(other, dim=-2)
         return self.logarithm.exp() * cosine
+
+
+class Nearness(nn.Module):
+    """How much a position prefers what lies near it: a Gaussian's exponent, whose width is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.logarithm = nn.Parameter(torch.tensor(math.log(REACH)))
+
+    def forward(self, size: tuple[int, int]) -> Tensor:
+        """The grid's (height, width) -> (height width, height width), 0 for a position with itself."""
+        along = [torch.arange(n, device=self.logarithm.device) / min(size) for n in size]
+        y, x = (((one[:, None] - one) / self.logarithm.exp()).square() for one in along)
+        return -0.5 * (y[:, None, :, None] + x[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
 def translated(shares: Tensor, other: Tensor) -> Tensor:

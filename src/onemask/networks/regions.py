@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 SHIFT, SCALE = 0.25, 1.3  # of boxes that are jittered
+PART = (0.2, 0.7)  # of a box's sides that a part of it has
 
 
 def boxes_of(masks: Tensor, stride: int) -> tuple[Tensor, Tensor]:
@@ -43,6 +44,16 @@ def jittered(boxes: Tensor) -> Tensor:
     shift, scale = (2 * torch.rand(2, len(boxes), 2, device=boxes.device, dtype=boxes.dtype) - 1).unbind(0)
     middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2 + SHIFT * shift * side, side / 2 * SCALE**scale
     return torch.cat([middle - half, middle + half], 1)
+
+
+def parts_of(boxes: Tensor) -> Tensor:
+    """Of each box (N, 4) a box within it, at random, with sides of `PART` of its."""
+    low, high = PART
+    share, place = torch.rand(2, len(boxes), 2, device=boxes.device, dtype=boxes.dtype).unbind(0)
+    side = boxes[:, 2:] - boxes[:, :2]
+    of_part = (low + (high - low) * share) * side
+    corner = boxes[:, :2] + place * (side - of_part)
+    return torch.cat([corner, corner + of_part], 1)
 
 
 def same_places(boxes: Tensor, others: Tensor, cells: int) -> tuple[Tensor, Tensor]:
@@ -81,6 +92,14 @@ def pasted(masks: Tensor, boxes: Tensor, size: tuple[int, int], stride: int) -> 
     grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], 3)
     whole = F.grid_sample(masks.flatten(0, 1)[:, None].float(), grid, align_corners=False)
     return whole.view(*masks.shape[:2], height, width)
+
+
+def within(boxes: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Boxes (N, 4) -> whether the middles of cells lie in them, boolean (N, 1, H/stride, W/stride)."""
+    y, x = (stride * (torch.arange(n // stride, device=boxes.device) + 0.5) for n in size)
+    left, top, right, bottom = boxes[:, None].unbind(2)
+    in_row, in_column = (y >= top) & (y < bottom), (x >= left) & (x < right)
+    return (in_row[:, :, None] & in_column[:, None])[:, None]
 
 
 def _within(cells: Tensor, stride: int, low: Tensor, high: Tensor) -> Tensor:
