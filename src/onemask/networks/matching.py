@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NO_MATCH = -1.0  # the similarity with a set that is empty: the least cosine there is
-LIMITS = {"cpu": 1 << 20}  # similarities at once: on a CPU what its cache holds,
+LIMITS = {"cpu": 1 << 23}  # similarities at once: on a CPU few products of many columns are quickest,
 LIMIT = 1 << 26  # elsewhere what keeps a device busy
 GROUP = 6  # similarities of which the largest is looked at first
 FEWEST_QUERIES = 64  # in a block: a matrix product of fewer is slow, so a block of templates is cut rather
