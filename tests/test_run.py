@@ -59,6 +59,14 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl+C as at a terminal: a job that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def stopping_after(frames: int, what: str = "segmenting", number: int = signal.SIGINT):
     """Progress in which the user presses Ctrl-C."""
 
