@@ -139,16 +139,16 @@ class TestEquations:
             assert torch.allclose(memory.medial[0, 1, :, 0], wanted, atol=1e-5)
 
     @torch.no_grad()
-    def test_logits_are_the_difference_of_the_decoders_scores(self, clip):
+    def test_the_decoder_sees_attended_maps_and_the_previous_mask(self, clip):
         method = tiny()
         features, memory, _, _ = followed(method, clip)
         prediction = method.segment(features[-1], memory)
         attended = [method.attention(prediction.similarity[:, k]) for k in range(2)]
         clues = torch.cat([*attended, memory.mask], 1)
         assert clues.shape == (2, 12 + 2, 6, 8)
-        scores = method.decoder({key: t.expand(2, -1, -1, -1) for key, t in features[-1].shared.items()}, clues)
-        assert scores.shape == (2, 2, 96, 128)
-        assert torch.allclose(prediction.logits[:, 0], scores[:, 1] - scores[:, 0], atol=1e-5)
+        logits = method.decoder({key: t.expand(2, -1, -1, -1) for key, t in features[-1].shared.items()}, clues)
+        assert logits.shape == (2, 1, 96, 128)
+        assert torch.allclose(prediction.logits, logits, atol=1e-5)
 
     @torch.no_grad()
     def test_joining_maps_is_a_convolution_of_all_of_them(self):

@@ -42,13 +42,20 @@ def test_top_k_mean_is_the_formula(valid, k, limit):
         assert torch.allclose(found, plainly(query, template, chosen, k), atol=1e-5)
 
 
+@pytest.mark.parametrize("learning", [True, False])  # without gradients it goes another way
 @pytest.mark.parametrize("limit", [None, 5_000, 50])
-def test_best_match_is_the_maximum(valid, limit):
+def test_best_match_is_the_maximum(valid, limit, learning):
     query, template = some(4, 8, 31), some(4, 8, 700, seed=1)
-    assert torch.allclose(best_match(query, template, limit=limit), (query.mT @ template).amax(2), atol=1e-6)
-    assert torch.allclose(
-        best_match(query, template, valid, limit=limit), plainly(query, template, valid, 1), atol=1e-6
-    )
+    valid[0] = False
+    with torch.set_grad_enabled(learning):
+        assert torch.allclose(best_match(query, template, limit=limit), (query.mT @ template).amax(2), atol=1e-6)
+        found = best_match(query, template, valid, limit=limit)
+        assert torch.allclose(found, plainly(query, template, valid, 1), atol=1e-6)
+        assert (found[0] == NO_MATCH).all()
+        of_all_rows = best_match(query[:1], template, valid, limit=limit)
+        assert torch.allclose(of_all_rows, plainly(query[:1].expand(4, -1, -1), template, valid, 1), atol=1e-6)
+        assert best_match(query[..., :0], template, valid, limit=limit).shape == (4, 0)
+        assert (best_match(query, template[..., :0], limit=limit) == NO_MATCH).all()
 
 
 def test_a_query_of_all_rows():
@@ -139,8 +146,10 @@ def test_no_block_exceeds_the_limit(monkeypatch, limit, pixels, templates):
         monkeypatch.setattr(matching.torch, name, watched(name))
     top_k_mean(some(3, 4, pixels), some(3, 4, templates), torch.ones(3, templates, dtype=torch.bool), 5, limit=limit)
     best_match(some(3, 4, pixels), some(3, 4, templates), limit=limit)
+    with torch.no_grad():
+        best_match(some(3, 4, pixels), some(3, 4, templates), limit=limit)
     assert max(sizes) <= limit
-    assert sum(sizes) == 2 * 3 * pixels * templates  # and every pair once
+    assert sum(sizes) == 3 * 3 * pixels * templates  # and every pair once
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -50,6 +50,7 @@ from ..errors import InputError
 from ..networks.attention import SelfAttention
 from ..networks.backbone import Backbone
 from ..networks.cells import cells_cross_entropy, shares_of_cells
+from ..networks.deconvolution import Deconvolution
 from ..networks.matching import normalised
 from ..networks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from .method import Features, Memory, Method, Prediction
@@ -179,10 +180,11 @@ class Scale(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Clues at stride 16 -> scores of both classes at full size (section 3.5, after CRVOS).
+    """Clues at stride 16 -> logits at full size (section 3.5, after CRVOS).
 
     channels: {stride: channels} of the encoder; widths as of PMVOSConfig. Deconvolutions carry a score of two channels
-    from 16 to 8 to 4; the scores of the three scales meet at 4 and are merged by a last one.
+    from 16 to 8 to 4; the scores of the three scales meet at 4 and are merged by a last one. Of its two channels, too,
+    nothing but the difference counts, so that is what it computes.
     """
 
     def __init__(self, channels: Mapping[int, int], clues: int, coarse_width: int, width: int, fine_width: int):
@@ -194,11 +196,11 @@ class Decoder(nn.Module):
                 "4": Scale(channels[4], fine_width, CLASSES, fine_width),
             }
         )
-        self.from_16 = nn.ConvTranspose2d(width, CLASSES, 4, stride=2, padding=1)
-        self.from_8 = nn.ConvTranspose2d(width, CLASSES, 4, stride=2, padding=1)
+        self.from_16 = Deconvolution(width, CLASSES, stride=2)
+        self.from_8 = Deconvolution(width, CLASSES, stride=2)
         self.at_4 = nn.Conv2d(fine_width, CLASSES, 3, padding=1)
-        self.coarse_to_4 = nn.ConvTranspose2d(CLASSES, CLASSES, 4, stride=2, padding=1)
-        self.merge = nn.ConvTranspose2d(3 * CLASSES, CLASSES, 8, stride=4, padding=2)
+        self.coarse_to_4 = Deconvolution(CLASSES, CLASSES, stride=2)
+        self.merge = Deconvolution(3 * CLASSES, 1, stride=4)
         self.to(memory_format=torch.channels_last)
 
     def prepare(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
@@ -206,7 +208,7 @@ class Decoder(nn.Module):
         return {key: cast(Scale, scale).prepare(pyramid[int(key)]) for key, scale in self.scales.items()}
 
     def forward(self, shared: Mapping[str, Tensor], clues: Tensor) -> Tensor:
-        """What `prepare` gave, by row, and clues (N, clues, H/16, W/16) -> scores (N, 2, H, W)."""
+        """What `prepare` gave, by row, and clues (N, clues, H/16, W/16) -> logits (N, 1, H, W)."""
         of_16 = self.from_16(self.scales["16"](shared["16"], clues))  # (N, 2, H/8, W/8)
         of_8 = self.from_8(self.scales["8"](shared["8"], of_16))  # (N, 2, H/4, W/4)
         of_4 = self.at_4(self.scales["4"](shared["4"], of_8))
@@ -253,7 +255,7 @@ class PMVOS(Method):
         )
 
     def segment(self, features: Features, memory: Memory) -> Prediction:
-        """Match, attend, decode: logits are how much more the score of foreground is than that of background."""
+        """Match, attend, decode."""
         assert isinstance(features, PMVOSFeatures)
         assert isinstance(memory, PMVOSMemory)
         similarity = self._similarity(features, memory)
@@ -261,8 +263,8 @@ class PMVOS(Method):
         if self.attention is not None:
             attended = self.attention(attended)
         maps = attended.unflatten(0, similarity.shape[:2]).flatten(1, 2)
-        scores = self._decoded(features, torch.cat([maps, memory.mask], 1)).float()
-        return PMVOSPrediction(scores[:, 1:] - scores[:, :1], similarity)
+        logits = self._decoded(features, torch.cat([maps, memory.mask], 1)).float()
+        return PMVOSPrediction(logits, similarity)
 
     def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
         """The frame becomes the previous one, and joins the mean of all frames."""
@@ -317,12 +319,13 @@ class PMVOS(Method):
 
     def _learned(self, medial: Tensor, x: Tensor, m: Tensor, masks: Tensor) -> Tensor:
         """Equation 3: Yint (N, 2, C, 1) after a frame with features x, masks m, and M_1 (N, 1, H, W)."""
-        likely = (torch.cat([1 - masks, masks], 1) > 0.5).flatten(2).any(2)
+        least, most = masks.flatten(1).aminmax(dim=1)
+        likely = torch.stack([least < 0.5, most > 0.5], 1)
         alpha = self.config.rate * likely.to(medial.dtype)[..., None, None]
         return (1 - alpha) * medial + alpha * _mean(x, m)
 
     def _decoded(self, features: PMVOSFeatures, clues: Tensor) -> Tensor:
-        """Clues (N, clues, h, w) -> scores (N, 2, H, W); on a CPU row by row, as its cache holds what a row needs."""
+        """Clues (N, clues, h, w) -> logits (N, 1, H, W); on a CPU row by row, as its cache holds what a row needs."""
         rows = len(clues)
         shared = {key: features.by_row(tensor, rows) for key, tensor in features.shared.items()}
         if self.training or clues.device.type != "cpu":

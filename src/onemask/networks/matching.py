@@ -21,6 +21,7 @@ from torch import Tensor
 NO_MATCH = -1.0  # the similarity with a set that is empty: the least cosine there is
 LIMITS = {"cpu": 1 << 23}  # similarities at once: on a CPU few products of many columns are quickest,
 LIMIT = 1 << 26  # elsewhere what keeps a device busy
+LIMITS_OF_BEST = {"cpu": 1 << 19}  # where nothing but the best is wanted: as many as stay in a core's own cache
 GROUP = 6  # similarities of which the largest is looked at first
 FEWEST_QUERIES = 64  # in a block: a matrix product of fewer is slow, so a block of templates is cut rather
 
@@ -63,10 +64,8 @@ def top_k(
     if templates == 0 or pixels == 0:
         return known, torch.full(known.shape, templates, device=known.device)
     limit = limit or LIMITS.get(query.device.type, LIMIT)
-    rows_at_once = max(1, limit // (pixels * templates))
-    pixels_at_once = max(1, min(FEWEST_QUERIES, limit), limit // (rows_at_once * templates))
-    templates_at_once = max(1, limit // (rows_at_once * min(pixels, pixels_at_once)))
-    excluded = None if valid is None else torch.where(valid, 0.0, EXCLUDED).to(query.dtype)[:, None]  # (N, 1, M)
+    rows_at_once, pixels_at_once, templates_at_once = _at_once(rows, pixels, templates, limit)
+    excluded = _excluded(valid, query.dtype)
     values, indices = [], []
     with torch.autocast(query.device.type, enabled=False):
         for part in _slices(rows, rows_at_once):
@@ -116,8 +115,28 @@ def top_k_mean_counted(
 
 
 def best_match(query: Tensor, template: Tensor, valid: Tensor | None = None, *, limit: int | None = None) -> Tensor:
-    """The similarity of each query pixel with its best template: (N, P); arguments as of `top_k`, with k = 1."""
-    return top_k_mean(query, template, valid, 1, limit=limit)
+    """The similarity of each query pixel with its best template: (N, P); arguments as of `top_k`, with k = 1.
+
+    Without gradients nobody needs to know which template that is, and half of the time is saved on a CPU.
+    """
+    (rows, _, templates), pixels = template.shape, query.shape[2]
+    if torch.is_grad_enabled() or not templates:
+        return top_k_mean(query, template, valid, 1, limit=limit)
+    limit = limit or LIMITS_OF_BEST.get(query.device.type, LIMIT)
+    rows_at_once, pixels_at_once, templates_at_once = _at_once(rows, pixels, templates, limit)
+    excluded = _excluded(valid, query.dtype)
+    best = query.new_full((rows, pixels), EXCLUDED)
+    with torch.autocast(query.device.type, enabled=False):
+        for part in _slices(rows, rows_at_once):
+            mine = query.expand(rows, -1, -1)[part] if len(query) == 1 else query[part]
+            for of_templates in _slices(templates, templates_at_once):
+                transposed = template[part, :, of_templates].transpose(1, 2)
+                for block in _slices(pixels, pixels_at_once):
+                    similarity = torch.bmm(transposed, mine[:, :, block])
+                    if excluded is not None:
+                        similarity += excluded[part, :, of_templates].transpose(1, 2)
+                    best[part, block] = torch.maximum(best[part, block], similarity.amax(1))
+    return best.masked_fill_(best <= EXCLUDED / 2, NO_MATCH)
 
 
 def mean_of_valid(values: Tensor) -> Tensor:
@@ -126,6 +145,18 @@ def mean_of_valid(values: Tensor) -> Tensor:
     number = found.sum(2)
     mean = torch.where(found, values, 0).sum(2) / number.clamp(min=1)
     return torch.where(number > 0, mean, NO_MATCH).to(values.dtype)
+
+
+def _at_once(rows: int, pixels: int, templates: int, limit: int) -> tuple[int, int, int]:
+    """Rows, query pixels and templates of a block of at most `limit` similarities."""
+    rows_at_once = max(1, limit // max(1, pixels * templates))
+    pixels_at_once = max(1, min(FEWEST_QUERIES, limit), limit // (rows_at_once * templates))
+    return rows_at_once, pixels_at_once, max(1, limit // (rows_at_once * max(1, min(pixels, pixels_at_once))))
+
+
+def _excluded(valid: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """(N, 1, M): what is added to similarities with templates, so that those that are not valid are never the best."""
+    return None if valid is None else torch.where(valid, 0.0, EXCLUDED).to(dtype)[:, None]
 
 
 def _slices(length: int, at_once: int) -> Iterator[slice]:

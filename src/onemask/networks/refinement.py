@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .deconvolution import Deconvolution
 from .template import Joined
 
 SHUFFLE = 2  # the last enlargement, by PixelShuffle
-TAPS = ((3, 1, 4), (4, 2, 0))  # of a deconvolution, where a 3x3 convolution has it, for either cell; 4: none
 LOCALISED = 8  # channels of S'^ST
 
 
@@ -37,7 +37,7 @@ class Refinement(nn.Module):
         )
         self.detail = Joined(channels, fine_width, fine_width, kernel=3)
         self.localise = nn.ConvTranspose2d(short_width, LOCALISED, 8, stride=4, padding=2)
-        self.logits = nn.ConvTranspose2d(2 * fine_width + LOCALISED, SHUFFLE**2, 4, stride=2, padding=1)
+        self.logits = Deconvolution(2 * fine_width + LOCALISED, SHUFFLE**2, stride=2)
 
     def prepare(self, features: Tensor) -> Tensor:
         """What all objects share, of features (B, channels, H/4, W/4): (B, fine_width, H/4, W/4)."""
@@ -50,15 +50,8 @@ class Refinement(nn.Module):
         return self._enlarged(torch.cat([r4, fine, self.localise(short)], 1))
 
     def _enlarged(self, maps: Tensor) -> Tensor:
-        """The last deconvolution and PixelShuffle at once: (N, C, H/4, W/4) -> (N, 1, H, W).
-
-        A deconvolution of kernel 4 and stride 2 is a 3x3 convolution to the 2x2 cells that each cell becomes. To as few
-        channels as here it takes 1.6 times as long on a CPU.
-        """
-        taps = torch.tensor(TAPS, device=maps.device)
-        # (C, 4, 4, 4), a zero behind, in two directions -> (C, dy, dx, py, 3, px, 3): pixel d of the cell p.
-        kernel = F.pad(self.logits.weight, (0, 1, 0, 1))[:, :, taps][..., taps].unflatten(1, (SHUFFLE, SHUFFLE))
-        kernel = kernel.permute(3, 1, 5, 2, 0, 4, 6).flatten(0, 3)  # (py dy px dx, C, 3, 3)
-        assert self.logits.bias is not None
-        bias = self.logits.bias.view(1, SHUFFLE, 1, SHUFFLE).expand(2, -1, 2, -1).flatten()
+        """The last deconvolution and PixelShuffle at once: (N, C, H/4, W/4) -> (N, 1, H, W)."""
+        kernel, bias = self.logits.of_cells()  # (dy dx, py, px, C, 3, 3): pixel d of the cell p
+        kernel = kernel.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1, 4, 5, 6).flatten(0, 3)
+        bias = bias.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1).flatten()
         return F.pixel_shuffle(F.conv2d(maps, kernel, bias, padding=1), 2 * SHUFFLE)
