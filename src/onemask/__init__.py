@@ -6,19 +6,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .allocation import keep_freed_memory
     from .errors import InputError, OnemaskError, OutputError
     from .methods import load
     from .propagation import propagate
     from .session import Session
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "OnemaskError", "OutputError", "Session", "__version__", "load", "propagate"]
+__all__ = [
+    "InputError",
+    "OnemaskError",
+    "OutputError",
+    "Session",
+    "__version__",
+    "keep_freed_memory",
+    "load",
+    "propagate",
+]
 
 _HOME = {
     "InputError": "errors",
     "OnemaskError": "errors",
     "OutputError": "errors",
     "Session": "session",
+    "keep_freed_memory": "allocation",
     "load": "methods",
     "propagate": "propagation",
 }

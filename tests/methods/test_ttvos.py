@@ -112,7 +112,8 @@ class TestClue:
                 expected = heatmap_of(masks[time - before]) if time >= before else torch.zeros(ROWS, 2, 8, 12)
                 assert torch.equal(memory.heatmaps[:, place], expected)
                 assert (memory.known[:, place] == (time >= before)).all()
-        short, long = method._clue(memories[0].heatmaps, memories[0].known)
+        state = memories[0].heatmaps, memories[0].known
+        short, long = method._short_clue(*state), method._long_clue(*state)
         assert short.shape == (ROWS, 6, 4, 6)
         assert long.shape == (ROWS, 9, 8, 12)
         assert not long[:, :4].any()  # of frames before the first nothing is known: that is not background
@@ -127,7 +128,7 @@ class TestTemplates:
         for config in (TINY, TINY_LITE):
             method = tiny(config)
             features, memories, _, masks = followed(method, clip)
-            _, clue = method._clue(memories[0].heatmaps, memories[0].known)
+            clue = method._long_clue(memories[0].heatmaps, memories[0].known)
             shared = {key: tensor.expand(ROWS, -1, -1, -1) for key, tensor in features[0].long.items()}
             expected = method.long_term.template.construct(shared, clue, heatmap_of(masks[0]))
             assert torch.allclose(memories[0].long, expected, atol=1e-6)
@@ -139,7 +140,7 @@ class TestTemplates:
         features, memories, predictions, masks = followed(method, clip)
         expected = memories[0].long
         for time in range(1, 6):
-            _, clue = method._clue(memories[time].heatmaps, memories[time].known)
+            clue = method._long_clue(memories[time].heatmaps, memories[time].known)
             shared = {key: tensor.expand(ROWS, -1, -1, -1) for key, tensor in features[time].long.items()}
             current = method.long_term.template.construct(shared, clue, heatmap_of(masks[time]))
             w = predictions[time - 1].weight.view(-1, 1, 1) if adaptive else 1 / time
@@ -176,7 +177,7 @@ class TestTemplates:
     def test_the_short_term_template_is_of_the_previous_frame(self, clip):
         method = tiny()
         features, memories, _, _ = followed(method, clip)
-        clue, _ = method._clue(memories[3].heatmaps, memories[3].known)
+        clue = method._short_clue(memories[3].heatmaps, memories[3].known)
         shared = {key: tensor.expand(ROWS, -1, -1, -1) for key, tensor in features[3].short.items()}
         assert torch.allclose(memories[3].short, method.short_term.construct(shared, clue), atol=1e-6)
 

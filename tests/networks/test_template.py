@@ -66,6 +66,14 @@ def test_two_shares_are_one_convolution(features, clue, kernel):
     assert torch.allclose(found, concatenated(joined, features, clue), atol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_coarser_maps_count_as_enlarged(features, clue, kernel):
+    joined, coarser = Joined(CHANNELS + 7, CLUE, WIDTH, kernel), torch.rand(ROWS, 7, HEIGHT // 2, LENGTH // 2)
+    enlarged = F.interpolate(coarser, (HEIGHT, LENGTH), mode="bilinear")
+    found = joined(joined.prepare(features, coarser), clue)
+    assert torch.allclose(found, concatenated(joined, torch.cat([features, enlarged], 1), clue), atol=1e-5)
+
+
 def test_what_was_prepared_stays_as_it_is(features, clue):
     """For it is that of all objects; activations work in place."""
     for embedding in (Embedding(CHANNELS, CLUE, WIDTH), Embedding(CHANNELS, 0, WIDTH)):
@@ -81,7 +89,7 @@ class TestProduct:
         module = ProductTemplate(CHANNELS, CLUE, VECTORS, WIDTH)
         shared = module.prepare(features)
         template = module.construct(shared, clue, heatmap)
-        z = module.correlate(shared, clue, template)
+        z = module.correlate(shared, clue, template[:, None])[:, 0]
         assert template.shape == (ROWS, VECTORS, WIDTH)
         for row in range(ROWS):
             f, g, q = (
@@ -110,7 +118,7 @@ class TestRegions:
         module = RegionTemplate(CHANNELS, CLUE, VECTORS, WIDTH)
         shared = module.prepare(features)
         template = module.construct(shared, clue, heatmap)
-        z = module.correlate(shared, clue, template)
+        z = module.correlate(shared, clue, template[:, None])[:, 0]
         regions = embedded(module.region, features, clue).double()
         vectors = shared["embedding"].double()
         for row in range(ROWS):
@@ -154,9 +162,10 @@ class TestRegions:
     def test_a_blend_of_templates_is_compared_as_unit_vectors(self, features, clue):
         module = RegionTemplate(CHANNELS, CLUE, VECTORS, WIDTH)
         shared, template = module.prepare(features), torch.rand(ROWS, VECTORS, WIDTH)
-        z = module.correlate(shared, clue, template)
-        assert torch.allclose(z, module.correlate(shared, clue, 0.3 * template), atol=1e-5)
-        assert z[:, :VECTORS].abs().max() <= 1 + 1e-5
+        z = module.correlate(shared, clue, torch.stack([template, 0.3 * template], 1))
+        assert z.shape == (ROWS, 2, VECTORS + 1, HEIGHT, LENGTH)
+        assert torch.allclose(z[:, 0], z[:, 1], atol=1e-5)
+        assert z[:, 0, :VECTORS].abs().max() <= 1 + 1e-5
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
+from ..allocation import keep_freed_memory
 from ..errors import Interrupted, OnemaskError
 from .arguments import FAILED, INTERRUPTED, OK
 from .learning import add_train, add_train_proposals
@@ -37,6 +38,7 @@ COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `onemask ARGUMENTS`; returns the exit code."""
     options = parser().parse_args(arguments)
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
     try:
         code = options.command(options) or OK

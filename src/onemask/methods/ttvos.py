@@ -8,7 +8,7 @@ mask. Matching costs the same for ever, and nothing is learned in flight.
 
     paper                     here
     f^16, f^8, f^4            TTVOS._seen(): what is matched at strides 16 and 8; the backbone's own at 4
-    H^_t-n:t-1, P             TTVOSMemory.heatmaps and .known, coordinates(); TTVOS._clue() joins them
+    H^_t-n:t-1, P             TTVOSMemory.heatmaps and .known, coordinates(); TTVOS._long_clue() joins them
     ST_t, S^ST                TTVOSMemory.short, TTVOSPrediction.short; networks.template.ShortTermMatching
     LT_t, f, g, q, Z          TTVOSMemory.long; networks.template.ProductTemplate
     f^8', S^LT                networks.template.LongTermMatching.modified, TTVOSPrediction.long
@@ -60,7 +60,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..labels import resize
 from ..networks.backbone import Backbone
 from ..networks.cells import cells_cross_entropy
 from ..networks.refinement import Refinement
@@ -73,6 +72,7 @@ from ..networks.template import (
     ProductTemplate,
     RegionTemplate,
     ShortTermMatching,
+    concatenated,
 )
 from ..networks.transition import CLASSES, both_classes, transition_loss
 from .method import Features, Memory, Method, Prediction, along
@@ -273,7 +273,7 @@ class TTVOS(Method):
         return TTVOSFeatures(
             frames,
             short=self.short_term.prepare(coarse),
-            long=self.long_term.prepare(middle),
+            long=self.long_term.prepare(*middle),
             fine=self.refinement.prepare(pyramid[FINE]),
         )
 
@@ -351,32 +351,32 @@ class TTVOS(Method):
 
     # Matching --------------------------------------------------------------------------------------------------------
 
-    def _seen(self, pyramid: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """What is matched at strides 16 and 8."""
+    def _seen(self, pyramid: Mapping[int, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What is matched at stride 16, and at 8 (coarser maps behind, to be joined)."""
+        coarse = concatenated(pyramid[COARSE], *(maps for stride, maps in pyramid.items() if stride > COARSE))
+        return coarse, (pyramid[MIDDLE], pyramid[COARSE]) if self.config.joined else (pyramid[MIDDLE],)
 
-        def to(stride: int, *others: int) -> Tensor:
-            height, width = pyramid[stride].shape[-2:]
-            return torch.cat([pyramid[stride], *(resize(pyramid[s], (height, width)) for s in others)], 1)
-
-        coarse = to(COARSE, *(s for s in pyramid if s > COARSE))
-        return coarse, to(MIDDLE, COARSE) if self.config.joined else pyramid[MIDDLE]
-
-    def _clue(self, heatmaps: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention clues (N, 6, h/2, w/2) of the short-term template and (N, 9, h, w) of all that is at stride 8."""
+    def _short_clue(self, heatmaps: Tensor, known: Tensor) -> Tensor:
+        """The attention clue (N, 6, h/2, w/2) of the short-term template."""
         if self.config.clue == "reextract":
-            empty = heatmaps[:, 0, :0]
-            return empty[..., ::2, ::2], empty
-        maps = (heatmaps * known[:, :, None, None, None]).flatten(1, 2)
+            return heatmaps[:, 0, :0, ::2, ::2]
+        return halved(_of_known(heatmaps, known))
+
+    def _long_clue(self, heatmaps: Tensor, known: Tensor) -> Tensor:
+        """The attention clue (N, 9, h, w) of all that is at stride 8."""
+        if self.config.clue == "reextract":
+            return heatmaps[:, 0, :0]
+        maps = _of_known(heatmaps, known)
         if self.config.clue == "previous":
-            return halved(maps), maps
-        return halved(maps), torch.cat([maps, coordinates(maps).expand(len(maps), -1, -1, -1)], 1)
+            return maps
+        return torch.cat([maps, coordinates(maps).expand(len(maps), -1, -1, -1)], 1)
 
     def _segmented(self, features: TTVOSFeatures, memory: TTVOSMemory) -> TTVOSPrediction:
         """Some rows."""
         rows = len(memory)
         of_short = {key: features.by_row(tensor, rows) for key, tensor in features.short.items()}
         of_long = {key: features.by_row(tensor, rows) for key, tensor in features.long.items()}
-        _, clue = self._clue(memory.heatmaps, memory.known)
+        clue = self._long_clue(memory.heatmaps, memory.known)
         previous = memory.heatmaps[:, -1]
         if isinstance(self.short_term, ShortTermMatching):
             short = self.short_term(of_short, memory.short)
@@ -421,13 +421,13 @@ class TTVOS(Method):
         known (N, n) bool: which heatmaps are a clue in this frame; next_known: in the next one, which ST is for.
         """
         rows = len(masks)
-        (for_short, _), (_, for_long) = self._clue(heatmaps, next_known), self._clue(heatmaps, known)
+        for_short, for_long = self._short_clue(heatmaps, next_known), self._long_clue(heatmaps, known)
         of_short = {key: features.by_row(tensor, rows) for key, tensor in features.short.items()}
         of_long = {key: features.by_row(tensor, rows) for key, tensor in features.long.items()}
         if self.shown is not None:
             frames = features.by_row(features.frames, rows)
             coarse, middle = self._seen(self.backbone(frames, self.shown(both_classes(masks.to(frames.dtype)))))
-            of_short, of_long = self.short_term.prepare(coarse), self.long_term.prepare(middle)
+            of_short, of_long = self.short_term.prepare(coarse), self.long_term.prepare(*middle)
         short, long = masks.new_zeros(rows, 0, 0, 0), masks.new_zeros(rows, 0, 0)
         if isinstance(self.short_term, ShortTermMatching):
             short = self.short_term.construct(of_short, for_short)
@@ -465,6 +465,11 @@ def blended(template: Tensor, current: Tensor, weight: Tensor) -> Tensor:
     """Equation 3: LT_t and I_c (N, V, c), w (N,) -> LT_t+1."""
     share = (weight / (1 + weight))[:, None, None].to(template.dtype)
     return (1 - share) * template + share * current
+
+
+def _of_known(heatmaps: Tensor, known: Tensor) -> Tensor:
+    """Heatmaps (N, n, 2, h, w), those that are not known 0: (N, 2n, h, w)."""
+    return (heatmaps * known[:, :, None, None, None]).flatten(1, 2)
 
 
 def halved(maps: Tensor) -> Tensor:

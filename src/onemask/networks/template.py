@@ -2,7 +2,8 @@
 
 A template is made of a frame's features and an attention clue: heatmaps of where the object was, and for the long-term
 one coordinates. Whatever a module computes of features alone stands in its `prepare`, once a frame for all objects. (A
-convolution of concatenated maps is the sum of the convolutions of each.)
+convolution of concatenated maps is the sum of the convolutions of each.) Features may come in several maps, coarser
+ones behind; they count as enlarged and concatenated.
 
 Shapes: N rows, h w cells, V template vectors of c channels. A long-term template is a matrix (N, V, c): what it costs
 does not depend on how many frames it was learned from. It is computed in float32 whatever autocast says, for its
@@ -39,13 +40,29 @@ class Joined(nn.Module):
         self.of_features = nn.Conv2d(channels, outputs, kernel, padding=kernel // 2)
         self.of_clue = nn.Conv2d(clue, outputs, kernel, padding=kernel // 2, bias=False) if clue else None
 
-    def prepare(self, features: Tensor) -> Tensor:
-        """The features' share: (B, channels, h, w) -> (B, outputs, h, w)."""
-        return self.of_features(features)
+    def prepare(self, features: Tensor, *coarser: Tensor) -> Tensor:
+        """The features' share: (B, c, h, w), and what is joined with it -> (B, outputs, h, w).
+
+        Where the kernel is one cell, coarser maps are enlarged behind their convolution, which is the same for less.
+        """
+        if not coarser:
+            return self.of_features(features)
+        if self.of_features.kernel_size != (1, 1):
+            return self.of_features(concatenated(features, *coarser))
+        shares = self.of_features.weight.split([maps.shape[1] for maps in (features, *coarser)], 1)
+        prepared = F.conv2d(features, shares[0], self.of_features.bias)
+        for maps, share in zip(coarser, shares[1:], strict=True):
+            prepared = prepared + resize(F.conv2d(maps, share), (features.shape[2], features.shape[3]))
+        return prepared
 
     def forward(self, prepared: Tensor, clue: Tensor) -> Tensor:
         """That share, by row (N, outputs, h, w), and the clue (N, clue, h, w) -> (N, outputs, h, w), a new tensor."""
         return prepared.clone() if self.of_clue is None else self.of_clue(clue).add_(prepared)
+
+
+def concatenated(features: Tensor, *coarser: Tensor) -> Tensor:
+    """Maps (B, c, h, w), and coarser ones enlarged to them: (B, all channels, h, w)."""
+    return torch.cat([features, *(resize(maps, (features.shape[2], features.shape[3])) for maps in coarser)], 1)
 
 
 def leaky_relu(x: Tensor) -> Tensor:
@@ -61,9 +78,9 @@ class Embedding(nn.Module):
         self.enter = Joined(channels, clue, outputs)
         self.grouped = nn.Conv2d(outputs, outputs, 5, padding=2, groups=outputs // GROUP)
 
-    def prepare(self, features: Tensor) -> Tensor:
+    def prepare(self, *features: Tensor) -> Tensor:
         """The features' share."""
-        return self.enter.prepare(features)
+        return self.enter.prepare(*features)
 
     def forward(self, prepared: Tensor, clue: Tensor) -> Tensor:
         """(N, outputs, h, w), (N, clue, h, w) -> (N, outputs, h, w)."""
@@ -83,9 +100,9 @@ class ProductTemplate(nn.Module):
         self.q = Embedding(channels, clue, width)
         self.maps, self.logits = vectors, 0
 
-    def prepare(self, features: Tensor) -> dict[str, Tensor]:
+    def prepare(self, *features: Tensor) -> dict[str, Tensor]:
         """What all objects share, of features (B, channels, h, w)."""
-        return {"f": self.f.prepare(features), "g": self.g.prepare(features), "q": self.q.prepare(features)}
+        return {"f": self.f.prepare(*features), "g": self.g.prepare(*features), "q": self.q.prepare(*features)}
 
     def construct(self, shared: Mapping[str, Tensor], clue: Tensor, heatmap: Tensor) -> Tensor:
         """I_c (N, V, c) of a frame: what `prepare` gave, by row, clue (N, clue, h, w), and heatmap (N, 2, h, w)."""
@@ -93,11 +110,11 @@ class ProductTemplate(nn.Module):
         with torch.autocast(f.device.type, enabled=False):
             return (f.float() @ g.float().transpose(1, 2) / math.sqrt(f.shape[2])).softmax(2)
 
-    def correlate(self, shared: Mapping[str, Tensor], clue: Tensor, template: Tensor) -> Tensor:
-        """Z (N, V, h, w) of a template (N, V, c)."""
+    def correlate(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Tensor) -> Tensor:
+        """Z (N, n, V, h, w) of n templates (N, n, V, c)."""
         query = self.q(shared["q"], clue)
         with torch.autocast(query.device.type, enabled=False):
-            return _as_maps(_products(template, query.float()), query)
+            return _as_maps(_products(templates, query.float()), query)
 
 
 class RegionTemplate(nn.Module):
@@ -120,10 +137,10 @@ class RegionTemplate(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
         self.maps, self.logits = vectors + 1, 1
 
-    def prepare(self, features: Tensor) -> dict[str, Tensor]:
+    def prepare(self, *features: Tensor) -> dict[str, Tensor]:
         """What all objects share, of features (B, channels, h, w): the embedding's vectors have unit length."""
-        embedded = self.embedding(self.embedding.prepare(features), features)
-        return {"region": self.region.prepare(features), "embedding": F.normalize(embedded.float(), dim=1)}
+        embedded = self.embedding(self.embedding.prepare(*features), features[0])
+        return {"region": self.region.prepare(*features), "embedding": F.normalize(embedded.float(), dim=1)}
 
     def construct(self, shared: Mapping[str, Tensor], clue: Tensor, heatmap: Tensor) -> Tensor:
         """A template (N, V, c) of unit vectors; arguments as of `ProductTemplate.construct`."""
@@ -136,24 +153,25 @@ class RegionTemplate(nn.Module):
             means = within.float().flatten(2).softmax(2) @ embedding.flatten(2).transpose(1, 2)
         return F.normalize(means, dim=2)
 
-    def correlate(self, shared: Mapping[str, Tensor], clue: Tensor, template: Tensor) -> Tensor:
-        """Z (N, V + 1, h, w) of a template (N, V, c): cosines with each vector, and the logit."""
+    def correlate(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Tensor) -> Tensor:
+        """Z (N, n, V + 1, h, w) of n templates (N, n, V, c): cosines with each vector, and the logit."""
         embedding = shared["embedding"]
         with torch.autocast(embedding.device.type, enabled=False):
-            cosines = _products(F.normalize(template, dim=2), embedding)
-            foreground, background = (cosines * self.log_scale.exp()).chunk(CLASSES, 2)
-            logit = foreground.logsumexp(2, keepdim=True) - background.logsumexp(2, keepdim=True)
-        return _as_maps(torch.cat([cosines, logit], 2), embedding)
+            cosines = _products(F.normalize(templates, dim=3), embedding)
+            by_class = (cosines * self.log_scale.exp()).unflatten(3, (CLASSES, -1)).logsumexp(4)
+            logit = by_class[..., :1] - by_class[..., 1:]
+        return _as_maps(torch.cat([cosines, logit], 3), embedding)
 
 
-def _products(template: Tensor, maps: Tensor) -> Tensor:
-    """Equation 1, transposed: template (N, V, c) and maps (N, c, h, w) -> (N, h w, V)."""
-    return maps.permute(0, 2, 3, 1).flatten(1, 2) @ template.transpose(1, 2)
+def _products(templates: Tensor, maps: Tensor) -> Tensor:
+    """Equation 1, transposed: templates (N, n, V, c) and maps (N, c, h, w) -> (N, h w, n, V)."""
+    cells = maps.permute(0, 2, 3, 1).flatten(1, 2)
+    return (cells @ templates.flatten(1, 2).transpose(1, 2)).unflatten(2, templates.shape[1:3])
 
 
 def _as_maps(cells: Tensor, like: Tensor) -> Tensor:
-    """(N, h w, V) -> (N, V, h, w), channels last as convolutions want it."""
-    return cells.unflatten(1, like.shape[-2:]).permute(0, 3, 1, 2)
+    """(N, h w, n, V) -> (N, n, V, h, w), channels last as convolutions want it."""
+    return cells.unflatten(1, like.shape[-2:]).permute(0, 3, 4, 1, 2)
 
 
 class ShortTermMatching(nn.Module):
@@ -192,19 +210,19 @@ class LongTermMatching(nn.Module):
         self.modified = Joined(channels, clue, width // 2)
         self.blend = nn.Conv2d(templates * template.maps + width // 2, width, 3, padding=1)
 
-    def prepare(self, features: Tensor) -> dict[str, Tensor]:
+    def prepare(self, *features: Tensor) -> dict[str, Tensor]:
         """What all objects share, of features (B, channels, h, w)."""
-        return {**self.template.prepare(features), "modified": self.modified.prepare(features)}
+        return {**self.template.prepare(*features), "modified": self.modified.prepare(*features)}
 
     def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """What `prepare` gave, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, width, h, w), not negative.
 
         Also the logits of the object by each template alone, (N, n, h, w), where templates tell them; n is 0 otherwise.
         """
-        z = [self.template.correlate(shared, clue, template) for template in templates]
+        z = self.template.correlate(shared, clue, torch.stack([*templates], 1))
         modified = leaky_relu(self.modified(shared["modified"], clue))
-        logits = torch.cat([x[:, x.shape[1] - self.template.logits :] for x in z], 1)
-        return F.relu(self.blend(torch.cat([*z, modified], 1)), inplace=True), logits
+        logits = z[:, :, z.shape[2] - self.template.logits :].flatten(1, 2)
+        return F.relu(self.blend(torch.cat([z.flatten(1, 2), modified], 1)), inplace=True), logits
 
 
 class Carried(nn.Module):
@@ -215,9 +233,9 @@ class Carried(nn.Module):
         self.enter = Joined(channels, CLASSES, width, kernel=3)
         self.rest = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True))
 
-    def prepare(self, features: Tensor) -> dict[str, Tensor]:
+    def prepare(self, *features: Tensor) -> dict[str, Tensor]:
         """What all objects share, of features (B, channels, h, w)."""
-        return {"enter": self.enter.prepare(features)}
+        return {"enter": self.enter.prepare(*features)}
 
     def forward(self, shared: Mapping[str, Tensor], heatmap: Tensor) -> Tensor:
         """What `prepare` gave, by row, and the heatmap (N, 2, h, w) -> (N, width, h, w), not negative."""
