@@ -1,9 +1,11 @@
 """Speed and memory of methods: the overhead ratio, how it grows with objects, and that memory does not grow with time.
 
 The overhead ratio is the time of a frame in steady state, updates included, over the time of the method's own backbone
-alone on the same frame, measured in turns in the same process: it means the same on every machine.
+alone on the same frame, measured in turns in the same process: it means the same on every machine. Weights are those
+that ship, where there are any, and freed memory is kept, as the `onemask` command does it.
 
     python benchmarks/speed.py                                    # frtm-lite as it is
+    python benchmarks/speed.py --give-back                        # as a program that does not ask to keep freed memory
     python benchmarks/speed.py --method frtm-lite --set target_only=true --set update_every=8 --objects 1,10
     python benchmarks/speed.py --memory                           # memory and time after 1,000 frames
 """
@@ -19,7 +21,9 @@ from functools import partial
 import numpy as np
 import torch
 
-from onemask.methods import configuration
+from onemask import InputError, keep_freed_memory
+from onemask.methods import configuration, load
+from onemask.methods.method import Method
 from onemask.methods.options import parse_assignments
 from onemask.session import Session, best_device
 from onemask.video.clip import sample_clip
@@ -57,13 +61,21 @@ def backbone_call(session: Session, frame: np.ndarray):
     return call
 
 
+def ready(name: str, options: dict[str, str]) -> Method:
+    """The method with the weights that ship, for how sharp its masks are changes what it computes; or untrained."""
+    try:
+        return load(name, **options)
+    except InputError:
+        return configuration(name, options).build()
+
+
 def measure(name: str, options: dict[str, str], counts: list[int], frames: list[np.ndarray], device: str) -> None:
     """Print a row for each number of objects.
 
     All are measured in turns, eight frames at a time (so that each turn holds its share of updates), each frame beside
     the backbone alone: what else the machine does falls on all alike. Medians over the turns.
     """
-    method = configuration(name, options).build()
+    method = ready(name, options)
     sessions = {count: Session(method, device=device) for count in counts}
     for count, session in sessions.items():
         session.annotate(frames[0], objects_over(frames[0], count))
@@ -99,7 +111,7 @@ def peak_memory(device: torch.device) -> float:
 
 def memory(name: str, options: dict[str, str], frames: list[np.ndarray], device: str) -> None:
     """Print the peak after 200 and after 1,000 frames, and what a frame took round the 100th and before the last."""
-    session = Session(configuration(name, options).build(), device=device)
+    session = Session(ready(name, options), device=device)
     session.annotate(frames[0], objects_over(frames[0], 1))
     peaks, times = {}, []
     for index in range(1, 1001):
@@ -119,14 +131,20 @@ def main() -> None:
     parser.add_argument("--objects", default="1,10")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--memory", action="store_true", help="measure memory and time over 1,000 frames")
+    parser.add_argument("--give-back", action="store_true", help="give freed memory back to the system, as glibc does")
     arguments = parser.parse_args()
+    kept = not arguments.give_back and keep_freed_memory()
     frames = [frame.image for frame in open_video(sample_clip().path).frames(0, 41)]
     device = str(best_device(arguments.device))
     if arguments.memory:
         memory(arguments.method, parse_assignments(arguments.set or []), frames, device)
         return
     height, width = frames[0].shape[:2]
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {device}, {width}x{height}")
+    memory_is = "kept" if kept else "given back"
+    print(
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {device}, {width}x{height}, "
+        f"freed memory is {memory_is}"
+    )
     print(f"{'method':10} {'options':22} objects  backbone     frame overhead of one obj. frames/s  (ms a frame)")
     counts = [int(count) for count in arguments.objects.split(",")]
     measure(arguments.method, parse_assignments(arguments.set or []), counts, frames, device)

@@ -180,12 +180,12 @@ LITE = TTVOSConfig(
     deepest=16,
     joined=True,
     template="regions",
-    channels=64,
-    vectors=32,
+    channels=48,
+    vectors=16,
     anchor=True,
-    short_width=64,
-    width=48,
-    fine_width=24,
+    short_width=48,
+    width=32,
+    fine_width=16,
     forget=0.15,
 )
 
