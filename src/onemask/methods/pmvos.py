@@ -319,8 +319,7 @@ class PMVOS(Method):
 
     def _learned(self, medial: Tensor, x: Tensor, m: Tensor, masks: Tensor) -> Tensor:
         """Equation 3: Yint (N, 2, C, 1) after a frame with features x, masks m, and M_1 (N, 1, H, W)."""
-        least, most = masks.flatten(1).aminmax(dim=1)
-        likely = torch.stack([least < 0.5, most > 0.5], 1)
+        likely = torch.stack([masks.amin((1, 2, 3)) < 0.5, masks.amax((1, 2, 3)) > 0.5], 1)
         alpha = self.config.rate * likely.to(medial.dtype)[..., None, None]
         return (1 - alpha) * medial + alpha * _mean(x, m)
 
