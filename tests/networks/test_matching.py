@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from onemask.networks import matching
 from onemask.networks.matching import NO_MATCH, best_match, columns, normalised, top_k, top_k_mean, top_k_mean_counted
 
 
@@ -56,6 +56,18 @@ def test_best_match_is_the_maximum(valid, limit, learning):
         assert torch.allclose(of_all_rows, plainly(query[:1].expand(4, -1, -1), template, valid, 1), atol=1e-6)
         assert best_match(query[..., :0], template, valid, limit=limit).shape == (4, 0)
         assert (best_match(query, template[..., :0], limit=limit) == NO_MATCH).all()
+
+
+@pytest.mark.parametrize("limit", [None, 5_000, 50])
+def test_products_without_gradients_are_the_same(valid, limit):
+    """On a CPU they are a convolution."""
+    query, template = some(1, 8, 31), some(4, 8, 700, seed=1)
+    for chosen in (None, valid):
+        with torch.no_grad():
+            means, counts = top_k_mean_counted(query, template, chosen, 20, limit=limit)
+        wanted, wanted_counts = top_k_mean_counted(query.expand(4, -1, -1), template, chosen, 20, limit=limit)
+        assert torch.allclose(means, wanted, atol=1e-6)
+        assert (counts - wanted_counts).abs().sum() <= 4  # where two are as good
 
 
 def test_a_query_of_all_rows():
@@ -132,9 +144,7 @@ def test_gradients_where_nothing_is_valid_are_zero():
 def test_no_block_exceeds_the_limit(monkeypatch, limit, pixels, templates):
     sizes = []
 
-    def watched(name):
-        product = getattr(torch, name)
-
+    def watched(product):
         def multiply(*arguments):
             result = product(*arguments)
             sizes.append(result.numel())
@@ -142,14 +152,15 @@ def test_no_block_exceeds_the_limit(monkeypatch, limit, pixels, templates):
 
         return multiply
 
-    for name in ("bmm", "baddbmm"):
-        monkeypatch.setattr(matching.torch, name, watched(name))
-    top_k_mean(some(3, 4, pixels), some(3, 4, templates), torch.ones(3, templates, dtype=torch.bool), 5, limit=limit)
-    best_match(some(3, 4, pixels), some(3, 4, templates), limit=limit)
-    with torch.no_grad():
-        best_match(some(3, 4, pixels), some(3, 4, templates), limit=limit)
+    for where, name in ((torch, "bmm"), (torch, "baddbmm"), (F, "conv2d")):
+        monkeypatch.setattr(where, name, watched(getattr(where, name)))
+    for of_rows, learning in ((3, True), (3, False), (1, False)):
+        query, template = some(of_rows, 4, pixels), some(3, 4, templates)
+        with torch.set_grad_enabled(learning):
+            top_k_mean(query, template, torch.ones(3, templates, dtype=torch.bool), 5, limit=limit)
+            best_match(query, template, limit=limit)
     assert max(sizes) <= limit
-    assert sum(sizes) == 3 * 3 * pixels * templates  # and every pair once
+    assert sum(sizes) == 6 * 3 * pixels * templates  # and every pair once
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
