@@ -1,4 +1,4 @@
-"""Memory that one frame frees is kept for the next: on Linux a frame on the CPU else spends a third of its time on it.
+"""Memory that one frame frees is kept for the next: on Linux a frame on the CPU can spend a third of its time on it.
 
 A network's maps are tens of megabytes. glibc gives blocks that large back to the system as soon as they are free, so
 every frame asks for them anew, and the system clears each page of them before it is touched.
