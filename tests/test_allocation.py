@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from onemask import keep_freed_memory
+from onemask import cli, keep_freed_memory
 
 FAULTS = """
 import resource, sys
@@ -43,3 +43,10 @@ def test_pages_are_asked_for_once():
 def test_elsewhere_nothing_is_asked(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_freed_memory() is False
+
+
+def test_the_command_keeps_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: asked.append(True))
+    assert cli.main(["methods"]) == 0
+    assert asked == [True]
