@@ -17,7 +17,7 @@ def keep_freed_memory() -> bool:
     """Make this process keep up to 1 GiB of freed memory; returns whether it could be asked to, which takes glibc.
 
     For programs to call once, before the first frame: it holds for the whole process, so the library does not do it
-    by itself. The `onemask` command does. The peak of memory does not change.
+    by itself. The `onemask` command does. The peak of memory is a few percent higher, and as steady.
     """
     if not sys.platform.startswith("linux"):
         return False
