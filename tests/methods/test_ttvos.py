@@ -24,11 +24,8 @@ from onemask.methods.ttvos import (
     RESNET50,
     TTVOSConfig,
     blended,
-    coordinates,
-    halved,
-    heatmap_of,
-    pooled,
 )
+from onemask.networks.heatmaps import coordinates, halved, heatmap_of, pooled
 from onemask.session import Session
 from onemask.training.unroll import Unroll, batch_of
 

@@ -8,7 +8,7 @@ mask. Matching costs the same for ever, and nothing is learned in flight.
 
     paper                     here
     f^16, f^8, f^4            TTVOS._seen(): what is matched at strides 16 and 8; the backbone's own at 4
-    H^_t-n:t-1, P             TTVOSMemory.heatmaps and .known, coordinates(); TTVOS._long_clue() joins them
+    H^_t-n:t-1, P             TTVOSMemory.heatmaps and .known; TTVOS._long_clue() joins them
     ST_t, S^ST                TTVOSMemory.short, TTVOSPrediction.short; networks.template.ShortTermMatching
     LT_t, f, g, q, Z          TTVOSMemory.long; networks.template.ProductTemplate
     f^8', S^LT                networks.template.LongTermMatching.modified, TTVOSPrediction.long
@@ -62,6 +62,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..networks.backbone import Backbone
 from ..networks.cells import cells_cross_entropy
+from ..networks.heatmaps import coordinates, halved, heatmap_of, of_known, pooled
 from ..networks.refinement import Refinement
 from ..networks.template import (
     GROUP,
@@ -360,13 +361,13 @@ class TTVOS(Method):
         """The attention clue (N, 6, h/2, w/2) of the short-term template."""
         if self.config.clue == "reextract":
             return heatmaps[:, 0, :0, ::2, ::2]
-        return halved(_of_known(heatmaps, known))
+        return halved(of_known(heatmaps, known))
 
     def _long_clue(self, heatmaps: Tensor, known: Tensor) -> Tensor:
         """The attention clue (N, 9, h, w) of all that is at stride 8."""
         if self.config.clue == "reextract":
             return heatmaps[:, 0, :0]
-        maps = _of_known(heatmaps, known)
+        maps = of_known(heatmaps, known)
         if self.config.clue == "previous":
             return maps
         return torch.cat([maps, coordinates(maps).expand(len(maps), -1, -1, -1)], 1)
@@ -465,34 +466,6 @@ def blended(template: Tensor, current: Tensor, weight: Tensor) -> Tensor:
     """Equation 3: LT_t and I_c (N, V, c), w (N,) -> LT_t+1."""
     share = (weight / (1 + weight))[:, None, None].to(template.dtype)
     return (1 - share) * template + share * current
-
-
-def _of_known(heatmaps: Tensor, known: Tensor) -> Tensor:
-    """Heatmaps (N, n, 2, h, w), those that are not known 0: (N, 2n, h, w)."""
-    return (heatmaps * known[:, :, None, None, None]).flatten(1, 2)
-
-
-def halved(maps: Tensor) -> Tensor:
-    """Maps (N, C, h, w) -> (N, C, h/2, w/2): the mean of each 3x3 cells, every second one."""
-    return F.avg_pool2d(maps, 3, stride=2, padding=1, count_include_pad=False)
-
-
-def pooled(masks: Tensor) -> Tensor:
-    """Masks (N, 1, H, W) -> (N, 1, H/8, W/8) float32."""
-    return halved(halved(halved(masks.float())))
-
-
-def heatmap_of(masks: Tensor) -> Tensor:
-    """Probabilities (N, 1, H, W) -> a heatmap of background and foreground (N, 2, H/8, W/8)."""
-    return both_classes(pooled(masks))
-
-
-def coordinates(like: Tensor) -> Tensor:
-    """P (1, 3, h, w): x and y in [-1, 1], and the distance from the centre."""
-    height, width = like.shape[-2:]
-    x = torch.linspace(-1, 1, width, dtype=like.dtype, device=like.device).expand(height, -1)
-    y = torch.linspace(-1, 1, height, dtype=like.dtype, device=like.device)[:, None].expand(-1, width)
-    return torch.stack([x, y, (x.square() + y.square()).sqrt()])[None]
 
 
 def _area(masks: Tensor) -> Tensor:

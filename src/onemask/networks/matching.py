@@ -13,6 +13,7 @@ computed in the dtype that comes in, whatever autocast says, so the caller decid
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -127,13 +128,13 @@ def best_match(query: Tensor, template: Tensor, valid: Tensor | None = None, *, 
     excluded = _excluded(valid, query.dtype)
     best = query.new_full((rows, pixels), EXCLUDED)
     with torch.autocast(query.device.type, enabled=False):
-        for part in _slices(rows, rows_at_once):
-            mine, its_excluded = query if len(query) == 1 else query[part], None if excluded is None else excluded[part]
-            for of_templates in _slices(templates, templates_at_once):
-                for block in _slices(pixels, pixels_at_once):
-                    own = None if its_excluded is None else its_excluded[:, :, of_templates]
-                    found = _products(mine[:, :, block], template[part, :, of_templates], own).amax(2)
-                    best[part, block] = torch.maximum(best[part, block], found)
+        for part, some, block in product(
+            _slices(rows, rows_at_once), _slices(templates, templates_at_once), _slices(pixels, pixels_at_once)
+        ):
+            queries = (query if len(query) == 1 else query[part])[:, :, block]
+            added = None if excluded is None else excluded[part, :, some]
+            found = _products(queries, template[part, :, some], added).amax(2)
+            best[part, block] = torch.maximum(best[part, block], found)
     return best.masked_fill_(best <= EXCLUDED / 2, NO_MATCH)
 
 
