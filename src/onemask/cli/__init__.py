@@ -17,7 +17,7 @@ from ..errors import Interrupted, OnemaskError
 from .arguments import FAILED, INTERRUPTED, OK
 from .learning import add_train, add_train_proposals
 from .listing import add_methods, add_weights
-from .scoring import add_compare, add_evaluate, add_score, add_stage
+from .scoring import add_compare, add_evaluate, add_perturb, add_score
 from .segmenting import add_demo, add_explain, add_run
 
 COMMANDS = (
@@ -27,7 +27,7 @@ COMMANDS = (
     add_score,
     add_evaluate,
     add_compare,
-    add_stage,
+    add_perturb,
     add_train,
     add_train_proposals,
     add_methods,

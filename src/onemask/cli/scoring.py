@@ -1,4 +1,4 @@
-"""`onemask score`, `onemask evaluate`, `onemask compare`, and `onemask stage`, which makes what is to be evaluated."""
+"""`onemask score`, `evaluate` and `compare`, and `onemask perturb`, which makes videos harder to segment."""
 
 from __future__ import annotations
 
@@ -162,28 +162,28 @@ def _compare(options: argparse.Namespace) -> int:
     return FAILED if comparison.failures else OK
 
 
-def add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask stage`: a dataset made harder."""
-    stage = commands.add_parser(
-        "stage",
+def add_perturb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`onemask perturb`: a dataset made harder."""
+    perturb = commands.add_parser(
+        "perturb",
         help="make harder videos of a dataset: occlusions, and crowds with exact masks",
         description="Make videos of a dataset in DAVIS layout harder, each in one way, with exact label maps: in "
         "`occluded` the object is out of sight for 20 frames, in `two` and `three` objects of others pass in front "
         "of it and behind it. They are written in DAVIS 2017's layout, a split each: onemask evaluate DIR --protocol "
         "davis2017 --split occluded. The same videos make the same.",
     )
-    stage.add_argument("root", metavar="ROOT", help="the dataset: a folder with ImageSets, JPEGImages, Annotations")
-    stage.add_argument("--split", default="val", help="ImageSets/YEAR/SPLIT.txt (default: val)")
-    stage.add_argument("--year", type=int, choices=[2016, 2017], default=2016, help="of the layout (default: 2016)")
-    stage.add_argument("--out", required=True, metavar="DIR", help="folder for the videos")
-    add_sequences(stage)
-    add_overwrite(stage)
-    stage.set_defaults(command=_stage)
+    perturb.add_argument("root", metavar="ROOT", help="the dataset: a folder with ImageSets, JPEGImages, Annotations")
+    perturb.add_argument("--split", default="val", help="ImageSets/YEAR/SPLIT.txt (default: val)")
+    perturb.add_argument("--year", type=int, choices=[2016, 2017], default=2016, help="of the layout (default: 2016)")
+    perturb.add_argument("--out", required=True, metavar="DIR", help="folder for the videos")
+    add_sequences(perturb)
+    add_overwrite(perturb)
+    perturb.set_defaults(command=_perturb)
 
 
-def _stage(options: argparse.Namespace) -> None:
+def _perturb(options: argparse.Namespace) -> None:
     from ..data.davis import DavisDataset
-    from ..data.staged import SPLITS, staged_videos
+    from ..data.perturbed import SPLITS, perturbed_videos
     from ..files import refuse_existing
 
     refuse_existing(options.out, options.overwrite)
@@ -191,6 +191,6 @@ def _stage(options: argparse.Namespace) -> None:
     if options.sequences:
         dataset = dataset.select(options.sequences)
     for split in SPLITS:
-        names = list(show(staged_videos(dataset, options.out, split), len(dataset), split, unit="video"))
+        names = list(show(perturbed_videos(dataset, options.out, split), len(dataset), split, unit="video"))
         print(f"{split}: {len(names)} videos")
     print(f"evaluate them with: onemask evaluate {options.out} --protocol davis2017 --split {SPLITS[0]} --out DIR")

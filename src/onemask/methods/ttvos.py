@@ -41,7 +41,7 @@ to have seen that in training: the clue is taken away from a share of rows at ra
 finds an object by its long-term template alone, and does not believe an empty heatmap more than that. And while an
 object is *lost*, its mask below a small share of what it usually covers, the template does not learn from frames that
 do not show it; `returns=false` is the paper's rule. (To take the clue away while it is lost, so that it is sought
-everywhere, was tried: what returned was found no sooner, and until then other things were: benchmarks/staged.md.)
+everywhere, was tried: what returned was found no sooner, and until then other things were: benchmarks/perturbed.md.)
 
 LITE departs from the paper, for a backbone without HRNet's exchange between scales and a training of an hour: features
 of stride 16 are joined with those at 8 (`joined`), template vectors are means over regions (`template="regions"`), and

@@ -1,4 +1,4 @@
-"""Staged videos: real ones made harder in one known way, with exact label maps, so that one ability can be measured.
+"""Perturbed videos: real ones made harder in one known way, with exact label maps, so that one ability can be measured.
 
     occluded    the object is out of sight for 20 frames, and returns where it then is
     two, three  objects of other videos pass in front of the object and behind it
@@ -87,8 +87,8 @@ def crowded(host: VideoSequence, guests: Sequence[VideoSequence]) -> Iterator[Fr
         yield draw(layers + [layer for layer in behind_to_front if layer is not None], 0, size)
 
 
-def staged_videos(dataset: SequenceDataset, out: str | Path, split: str) -> Iterator[str]:
-    """Write the staged videos of a split into `out`, in the layout of DAVIS 2017; gives each name when it is whole.
+def perturbed_videos(dataset: SequenceDataset, out: str | Path, split: str) -> Iterator[str]:
+    """Write the perturbed videos of a split into `out`, in the layout of DAVIS 2017; gives each name when it is whole.
 
     dataset: of each video one is made, but for those too short for `occluded`; in crowds the guests are the videos that
     follow in the dataset. split: of `SPLITS`. The split's list is written last.
@@ -125,7 +125,7 @@ def _frame(video: VideoSequence, index: int) -> Frame:
     labels = video.annotation(index)
     if labels is None:
         raise InputError(
-            f"{video.name} has no label map for {video.frames[index].name}; staging needs one of each frame"
+            f"{video.name} has no label map for {video.frames[index].name}; every frame of a video needs one"
         )
     return read_image(video.frames[index]), (labels > 0).astype(np.uint8)
 

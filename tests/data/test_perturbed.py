@@ -1,4 +1,4 @@
-"""Staged videos: exact, the same every time, and read by everything that reads DAVIS."""
+"""Perturbed videos: exact, the same every time, and read by everything that reads DAVIS."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from made_videos import picture, write_frames, write_masks
 
 from onemask.cli import main
 from onemask.data.davis import DavisDataset
-from onemask.data.staged import HIDDEN, LEAST_FRAMES, SPLITS, crowded, occluded, staged_videos
+from onemask.data.perturbed import HIDDEN, LEAST_FRAMES, SPLITS, crowded, occluded, perturbed_videos
 from onemask.errors import InputError
 
 SIZE = (64, 96)
@@ -113,18 +113,18 @@ def test_a_frame_without_label_map_is_named(tmp_path):
 
 def test_too_few_videos_for_a_crowd(dataset, tmp_path):
     with pytest.raises(InputError, match=r"`three` needs 3 videos, but .* has 2"):
-        list(staged_videos(dataset.select(["bear", "car"]), tmp_path, "three"))
+        list(perturbed_videos(dataset.select(["bear", "car"]), tmp_path, "three"))
 
 
 def test_the_command_writes_a_dataset_that_can_be_evaluated(root, tmp_path, capsys):
-    out = tmp_path / "staged"
-    assert main(["stage", str(root), "--out", str(out)]) == 0
+    out = tmp_path / "perturbed"
+    assert main(["perturb", str(root), "--out", str(out)]) == 0
     assert capsys.readouterr().out.startswith("occluded: 2 videos\ntwo: 3 videos\nthree: 3 videos\n")
     for split in SPLITS:
         DavisDataset(out, 2017, split).check()
     names = [video.name for video in DavisDataset(out, 2017, "two")]
     assert names == ["bear-car", "car-dog", "dog-bear"]
-    assert main(["stage", str(root), "--out", str(out)]) == 2
+    assert main(["perturb", str(root), "--out", str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err
 
 

@@ -1,9 +1,9 @@
-"""Methods on staged videos: objects found again after an occlusion, labels swapped in a crowd.
+"""Methods on perturbed videos: objects found again after an occlusion, labels swapped in a crowd.
 
-    onemask stage DAVIS --split dev --out STAGED
-    python benchmarks/staged.py STAGED --out out/staged --variant frtm-lite --variant 'old: ttvos-lite returns=false'
+    onemask perturb DAVIS --split dev --out MADE
+    python benchmarks/perturbed.py MADE --out out/made --variant frtm-lite --variant 'old: ttvos-lite returns=false'
 
-Prints one table as Markdown. What is finished in --out is not run again. Results: benchmarks/staged.md.
+Prints one table as Markdown. What is finished in --out is not run again. Results: benchmarks/perturbed.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onemask.data.staged import SPLITS
+from onemask.data.perturbed import SPLITS
 from onemask.evaluation.compare import Contender
 from onemask.evaluation.evaluate import evaluate
 from onemask.settings import Settings
@@ -20,7 +20,7 @@ from onemask.settings import Settings
 def main() -> None:
     """Evaluate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path, metavar="STAGED")
+    parser.add_argument("root", type=Path, metavar="MADE")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--variant", action="append", required=True, help="'[LABEL:] METHOD [NAME=VALUE ...]'")
     parser.add_argument("--splits", default=",".join(SPLITS))
