@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 import onemask
 from onemask import InputError, Session
-from onemask.session import Geometry, _best_precision, best_device
+from onemask.session import Geometry, _best_precision, _checksum, best_device
 from videos import QUICK, Scene, Still, overlap
 
 IDS = (3, 300)
@@ -338,6 +338,25 @@ def test_a_file_that_is_no_session_is_refused(content, tmp_path):
         Session.restore(path, Still(), device="cpu")
 
 
+def test_a_damaged_session_is_refused(still, tmp_path):
+    """Whichever byte was changed: nothing is ever gone on with that is not what was saved."""
+    still.annotate(FRAME, one_object(6))
+    path = tmp_path / "state.safetensors"
+    still.save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    end_of_header = 8 + int.from_bytes(whole[:8], "little")
+    for place in (*rng.integers(0, end_of_header, 60), *rng.integers(end_of_header, len(whole), 10)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(0, 8))
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"state\.safetensors (was damaged|is no saved session|was saved with)"):
+            Session.restore(path, Still(), device="cpu")
+    path.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match="is no saved session"):
+        Session.restore(path, Still(), device="cpu")
+
+
 SAVED = {"method": {"class": "Still"}, "objects": [], "own": None, "size": 480, "precision": "auto"}
 
 
@@ -353,7 +372,9 @@ SAVED = {"method": {"class": "Still"}, "objects": [], "own": None, "size": 480, 
     ],
 )
 def test_a_foreign_file_of_tensors_is_refused(state, tmp_path):
-    save_file({"x": torch.zeros(1)}, tmp_path / "state.safetensors", {"session": state})
+    tensors = {"x": torch.zeros(1)}
+    metadata = {"session": state, "sha256": _checksum(state, tensors)}
+    save_file(tensors, tmp_path / "state.safetensors", metadata)
     with pytest.raises(InputError, match=r"state\.safetensors is no saved session"):
         Session.restore(tmp_path / "state.safetensors", Still(), device="cpu")
 

@@ -11,6 +11,7 @@ size, and padding to the method's stride.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -253,34 +254,57 @@ class Session:
         return other
 
     def save(self, path: str | Path) -> None:
-        """Write the state, and of the method its name and options, as safetensors; `restore` goes on exactly there."""
+        """Write the state, and of the method its name and options, as safetensors; `restore` goes on exactly there.
+
+        Works in every state of a session. The file carries a SHA-256 of all that is in it.
+
+        Args:
+            path: the file to write; it stands there whole or not at all.
+
+        Raises:
+            OutputError: the disk or the folder refuses.
+        """
         from safetensors.torch import save
 
         memory = self._memory
-        tensors = {} if memory is None else {f.name: getattr(memory, f.name).contiguous() for f in fields(memory)}
-        own = None if self._geometry is None else self._geometry.own
-        state = {
-            "method": _described(self.method),
-            "objects": self._objects.ids,
-            "own": own,
-            "size": self.size,
-            "precision": self._asked_precision,
-        }
-        write_bytes(path, save(tensors, {"session": json.dumps(state)}))
+        # Cloned, for a method may keep one tensor under two names, or a part of a larger one; safetensors cannot.
+        tensors = {} if memory is None else {f.name: _laid_out(getattr(memory, f.name)) for f in fields(memory)}
+        state = json.dumps(
+            {
+                "method": _described(self.method),
+                "objects": self._objects.ids,
+                "own": None if self._geometry is None else self._geometry.own,
+                "size": self.size,
+                "precision": self._asked_precision,
+            }
+        )
+        write_bytes(path, save(tensors, {"session": state, "sha256": _checksum(state, tensors)}))
 
     @classmethod
     def restore(cls, path: str | Path, method: Method, *, device: str | torch.device | None = "auto") -> Session:
-        """The session that `save` wrote, with a method of the same kind and options; "auto" precision is chosen anew.
+        """The session that `save` wrote; "auto" precision is chosen anew.
 
-        InputError for a file that `save` did not write, or wrote with another method.
+        Args:
+            path: the file.
+            method: of the same kind and options as the one that the session was saved with.
+            device: see `Session`.
+
+        Raises:
+            InputError: `save` did not write the file, or wrote it with another method, or it was damaged since.
         """
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, "pt") as file:
-                state = json.loads((file.metadata() or {})["session"])
+                metadata = file.metadata() or {}
                 # Cloned into aligned memory, for how sums are rounded depends on the alignment.
                 tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - no dict
+            if metadata["sha256"] != _checksum(metadata["session"], tensors):
+                raise InputError(
+                    f"{path} was damaged after it was saved (its SHA-256 is another); restore an earlier one, or "
+                    "begin anew"
+                )
+            state = json.loads(metadata["session"])
             before, objects = dict(state["method"]), Objects(tuple(state["objects"]))
             own = None if state["own"] is None else (int(state["own"][0]), int(state["own"][1]))
             size, precision = None if state["size"] is None else int(state["size"]), str(state["precision"])
@@ -388,6 +412,20 @@ def _described(method: Method) -> dict[str, Any]:
     options = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
     described: dict[str, Any] = json.loads(json.dumps({"class": type(method).__name__, **options}, default=str))
     return described
+
+
+def _laid_out(tensor: Tensor) -> Tensor:
+    """A copy on the CPU with storage of its own, in the order of its axes."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _checksum(state: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of all that a saved session holds; tensors on the CPU, contiguous."""
+    found = hashlib.sha256(state.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _refuse_another_method(path: str | Path, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -337,12 +337,27 @@ class TestGoesOnEqually:
         behind = follow(copy, clip.frames[10:])
         assert all((a == b).all() for a, b in zip(ahead, behind, strict=True))
 
-    def test_saved_and_restored(self, method, halfway, clip, tmp_path):
-        halfway.save(tmp_path / "state.safetensors")
+    @pytest.mark.parametrize("state", ["new", "begun", "annotated", "followed", "added", "hidden", "forgotten"])
+    def test_saved_and_restored_in_every_state(self, method, session, clip, tmp_path, state):
+        first, later = (np.where(clip.label_maps[t] == i, i, 0).astype(np.uint8) for t, i in ((1, 1), (3, 2)))
+        if state == "begun":
+            session.step(clip.frames[0])
+        elif state != "new":
+            session.annotate(clip.frames[1], first)
+            if state != "annotated":
+                follow(session, clip.frames[2:3])
+            if state in ("added", "forgotten"):
+                session.annotate(clip.frames[3], later)
+            if state == "hidden":
+                session.annotate(clip.frames[3], np.zeros_like(first), objects=[1, 2])
+            if state == "forgotten":
+                session.forget(1)
+        session.save(tmp_path / "state.safetensors")
         restored = Session.restore(tmp_path / "state.safetensors", method, device="cpu")
-        assert restored.objects == halfway.objects
-        ahead, behind = follow(halfway, clip.frames[10:]), follow(restored, clip.frames[10:])
-        assert all((a == b).all() for a, b in zip(ahead, behind, strict=True))
+        assert restored.objects == session.objects
+        for frame in clip.frames[4:8]:
+            assert np.array_equal(session.step(frame), restored.step(frame))
+        assert session.objects or state in ("new", "begun")
 
 
 # Cost -----------------------------------------------------------------------------------------------------------------
