@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import json
 import logging
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,6 +30,7 @@ from onemask.evaluation.evaluate import evaluate
 from onemask.methods import configuration
 from onemask.settings import Settings
 from onemask.training import train as training
+from onemask.training.folder import RunFolder
 from onemask.training.recipe import ValidationConfig, read_recipe
 from onemask.training.train import Hardware, train
 from onemask.training.validation import Validator
@@ -350,8 +354,50 @@ class TestGoingOn:
         recipe = a_recipe(tmp_path, stage(iterations=1))
         run(recipe, tmp_path / "out", data)
         (tmp_path / "out" / "checkpoint.pt").write_bytes(b"not one")
-        with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read"):
+        with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read .*; begin anew with --overwrite"):
             run(recipe, tmp_path / "out", data, resume=True)
+
+    @pytest.mark.parametrize("damage", ["a bit", "cut", "gone"])
+    def test_a_damaged_checkpoint_gives_way_to_the_one_before(self, tmp_path, data, uninterrupted, damage, caplog):
+        path = write_recipe(tmp_path, *STAGES, **{**VALUES, "checkpoint_every": 1})
+        killed_in(6, read_recipe(path, ["workers=1"]), tmp_path / "out", data)
+        checkpoint = tmp_path / "out" / "checkpoint.pt"
+        content = bytearray(checkpoint.read_bytes())
+        if damage == "gone":  # killed between the two renamings
+            checkpoint.unlink()
+        else:
+            content[len(content) // 2] ^= 1
+            checkpoint.write_bytes(content if damage == "a bit" else content[: len(content) // 2])
+        run(read_recipe(path), tmp_path / "out", data, resume=True)
+        assert ("training goes on from the one before" in caplog.text) == (damage != "gone")
+        self.the_same(tmp_path / "out", uninterrupted)
+
+    def test_a_checkpoint_that_was_damaged_anywhere(self, tmp_path):
+        folder = RunFolder(tmp_path)
+        folder.write_checkpoint({"place": {"step": 3}, "method": {"weight": torch.arange(500.0)}})
+        whole, rng = folder.checkpoint.read_bytes(), random.Random(0)
+        for _ in range(100):
+            damaged = bytearray(whole)
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+            folder.checkpoint.write_bytes(damaged)
+            with contextlib.suppress(InputError):
+                found = folder.read_checkpoint()  # the byte was of no account
+                assert found is not None
+                assert torch.equal(found["method"]["weight"], torch.arange(500.0))
+                assert found["place"] == {"step": 3}
+
+    def test_a_full_disk_keeps_what_was_there(self, tmp_path, monkeypatch):
+        folder = RunFolder(tmp_path)
+        folder.write_checkpoint({"step": 1})
+        folder.write_checkpoint({"step": 2})
+
+        def full(path, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OutputError, match=r"checkpoint\.pt could not be written: No space left on device; free"):
+            folder.write_checkpoint({"step": 3})
+        assert folder.read_checkpoint() == {"step": 2}
 
 
 class TestRefusals:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import os
 import subprocess
+import zipfile
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -21,6 +25,8 @@ from ..weights.card import Card
 from ..weights.store import card_path, save
 from .recipe import Recipe, read_recipe, to_yaml
 
+log = logging.getLogger(__name__)
+
 # What a resumed training may change.
 NOT_OF_RESULT = ("workers", "checkpoint_every", "picture_every", "attribution", "licence", "note")
 
@@ -35,6 +41,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """All that is needed to go on."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def earlier_checkpoint(self) -> Path:
+        """The last but one, in case the last is damaged."""
+        return self.path / "checkpoint.earlier.pt"
 
     @property
     def recipe(self) -> Path:
@@ -62,7 +73,13 @@ class RunFolder:
         """Write the recipe down; where it is not gone on with, remove what an earlier training left."""
         if not resume:
             weights = [self.weights(name) for name in ("best", "last")]
-            stale = [self.checkpoint, self.path / "history.jsonl", *weights, *map(card_path, weights)]
+            stale = [
+                self.checkpoint,
+                self.earlier_checkpoint,
+                self.path / "history.jsonl",
+                *weights,
+                *map(card_path, weights),
+            ]
             for path in (*stale, *self.path.glob("log/events.*")):
                 path.unlink(missing_ok=True)
         write_bytes(self.recipe, to_yaml(recipe).encode())
@@ -84,20 +101,56 @@ class RunFolder:
         save(method, self.weights(name), card)
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write it whole or not at all."""
+        """Write it whole or not at all; the one before is kept beside it.
+
+        Raises:
+            OutputError: the disk is full, or the folder refuses. Earlier checkpoints are as they were.
+        """
+        content = io.BytesIO()  # writing to a file itself, torch ends a full disk with an error of its own
+        torch.save(state, content)
         with written_whole(self.checkpoint) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(content.getbuffer())
+            if self.checkpoint.exists():
+                os.replace(self.checkpoint, self.earlier_checkpoint)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
-        """What was written last, on the CPU; None where nothing was. Raises InputError where it cannot be read."""
-        if not self.checkpoint.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises whatever its parts do
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{self.checkpoint} cannot be read ({reason}); delete it to begin anew") from error
-        return state
+        """The newest checkpoint that is whole, on the CPU; None where none was written.
+
+        Raises:
+            InputError: there is one, but none that can be read.
+        """
+        failure: InputError | None = None
+        for path in (self.checkpoint, self.earlier_checkpoint):
+            if not path.exists():
+                continue
+            try:
+                state = _checkpoint_in(path)
+            except InputError as error:
+                failure = failure or error
+                continue
+            if failure is not None:
+                log.warning("%s; training goes on from the one before, %s", failure, path)
+            return state
+        if failure is not None:
+            raise InputError(f"{failure}; begin anew with --overwrite, or in another folder") from failure
+        return None
+
+
+def _checkpoint_in(path: Path) -> dict[str, Any]:
+    """What was written, by torch as a zip archive: a CRC-32 of each part tells whether it still is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise InputError(f"{path} is damaged ({damaged})")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise InputError(f"{path} is no checkpoint of a training, it holds {type(state).__name__}")
+    except InputError:
+        raise
+    except Exception as error:  # torch raises whatever its parts do
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} cannot be read ({reason})") from error
+    return state
 
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:

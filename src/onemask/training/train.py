@@ -5,7 +5,8 @@ OUT/best.safetensors    weights with the highest J&F of the validation, or the l
 OUT/last.safetensors    weights after the last step; last.json: their card
 OUT/history.jsonl       a line a step: losses, rate, norm of the gradient; and one a validation
 OUT/log/                the same for TensorBoard, pictures, and how long steps take
-OUT/checkpoint.pt       everything that is needed to go on; after the last step, that there is nothing more to do
+OUT/checkpoint.pt       everything that is needed to go on; after the last step, that there is nothing more to do.
+                        checkpoint.earlier.pt, the one before, is gone on from where this one is damaged
 """
 
 from __future__ import annotations
