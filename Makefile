@@ -4,7 +4,7 @@ BIN := .venv/bin
 # constraints.txt pins what CI ran with; its versions exist for Python 3.11 and later.
 PINS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' if sys.version_info >= (3, 11) else '')")
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format docs clean
 demo: .venv/runs
 	$(BIN)/onemask demo --out demo --overwrite
 
@@ -15,10 +15,14 @@ lint: .venv/develops
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: .venv/develops
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/develops
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --open
 
 clean:
 	rm -rf .venv demo build src/*.egg-info
@@ -29,5 +33,5 @@ clean:
 	touch $@
 
 .venv/develops: .venv/runs
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable ".[dev,lite,train]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable ".[dev,docs,lite,train]"
 	touch $@
