@@ -1,4 +1,4 @@
-"""The commands: read the arguments, call one function, print what came of it. Exit code 2 for anything refused.
+"""The commands: read the arguments, call one function, print the result. Exit code 2 for anything refused.
 
 What a command needs is imported inside it, so that --help never waits for torch.
 """
@@ -61,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """All commands and their arguments."""
     whole = argparse.ArgumentParser(
-        prog="onemask", description="One mask of an object in, its mask in every frame of the video out."
+        prog="onemask", description="Give the mask of an object in one frame of a video, get its mask in every frame."
     )
     whole.add_argument("--version", action="version", version=f"onemask {__version__}")
-    whole.add_argument("-v", "--verbose", action="store_true", help="say more of what is being done")
+    whole.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)

@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, groups of arguments and what they mean, progress."""
+"""Exit codes, groups of arguments, and progress, shared by the commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OK, FAILED, INTERRUPTED = 0, 2, 130
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """How a method is to be run, from the arguments of `add_method`."""
+    """Settings from the arguments of `add_method`."""
     from ..methods.options import parse_assignments
     from ..settings import Settings
 
@@ -33,12 +33,12 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def listed(text: str) -> list[str]:
-    """A,B -> its names."""
+    """Names in "A,B"."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def add_method(parser: argparse.ArgumentParser) -> None:
-    """Which method, with which options and weights, and how it runs."""
+    """Add the arguments that choose a method, its options and weights, and how it runs."""
     group = parser.add_argument_group("method")
     group.add_argument("--method", default=DEFAULT, help=f"see `onemask methods` (default: {DEFAULT})")
     group.add_argument(
@@ -53,28 +53,35 @@ def add_method(parser: argparse.ArgumentParser) -> None:
 
 
 def add_running(group: argparse._ArgumentGroup) -> None:
-    """How any method runs: working size, device, precision."""
+    """Add the arguments for how any method runs: working size, device, precision."""
     group.add_argument(
-        "--size", type=int, default=480, metavar="N", help="short side to work at, 0: the frames' own (default: 480)"
+        "--size",
+        type=int,
+        default=480,
+        metavar="N",
+        help="short side to work at in pixels; 0: the frames' own size (default: 480)",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     group.add_argument(
-        "--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="of the networks"
+        "--precision",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        default="auto",
+        help="of the networks (default: auto)",
     )
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """Whether results that are there may be replaced."""
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    """Add --overwrite."""
+    parser.add_argument("--overwrite", action="store_true", help="replace existing results")
 
 
 def add_sequences(parser: argparse.ArgumentParser) -> None:
-    """Which sequences of a dataset."""
+    """Add --sequences."""
     parser.add_argument("--sequences", type=listed, metavar="A,B", help="only these sequences")
 
 
 def show(items: Iterable[T], total: int | None, what: str, unit: str = "frame") -> Iterator[T]:
-    """Show progress on a terminal, and nothing elsewhere."""
+    """Show a progress bar on a terminal, nothing elsewhere."""
     from tqdm import tqdm
 
     with tqdm(items, desc=what, total=total, unit=unit, disable=not sys.stderr.isatty()) as bar:
@@ -82,6 +89,6 @@ def show(items: Iterable[T], total: int | None, what: str, unit: str = "frame") 
 
 
 def print_files(files: dict[str, str]) -> None:
-    """Print what was written, a line a kind."""
+    """Print the files that were written, one kind per line."""
     for kind, path in files.items():
         print(f"{kind:14} {path}")

@@ -13,7 +13,7 @@ from .arguments import add_overwrite, show
 
 @contextmanager
 def _extra() -> Iterator[None]:
-    """Imports from `training`, which needs packages that not everyone has: without one, a clear error."""
+    """Turn a missing package of the extra `train` into a clear error."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -21,26 +21,26 @@ def _extra() -> Iterator[None]:
 
 
 def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask train`: a recipe into weights."""
+    """Add `onemask train`: a recipe in, weights out."""
     train = commands.add_parser(
         "train",
         help="train a method from a recipe",
-        description="Train a method as a recipe says, see recipes/. Any of its values can be set: seed=1, "
-        "stages.0.optimiser.rate=3e-4. `tensorboard --logdir DIR` shows how it goes. Needs the extra `train`.",
+        description="Train a method from a recipe, see recipes/. Any value can be overridden: seed=1, "
+        "stages.0.optimiser.rate=3e-4. `tensorboard --logdir DIR` shows the progress. Needs the extra `train`.",
     )
     train.add_argument("recipe", metavar="RECIPE", help="a YAML file")
-    train.add_argument("set", nargs="*", metavar="KEY=VALUE", help="set a value of the recipe")
+    train.add_argument("set", nargs="*", metavar="KEY=VALUE", help="override a value of the recipe")
     train.add_argument("--out", metavar="DIR", help="folder for weights, their cards, logs and checkpoints")
     train.add_argument(
-        "--data", default=".", metavar="DIR", help="folder that the recipe's datasets are in (default: .)"
+        "--data", default=".", metavar="DIR", help="folder that holds the recipe's datasets (default: .)"
     )
-    train.add_argument("--cache", metavar="DIR", help="folder for features that are kept (default: in --out)")
-    train.add_argument("--preview", metavar="FILE", help="write a contact sheet of what training sees, and end")
-    train.add_argument("--resume", action="store_true", help="go on with an interrupted training in --out")
+    train.add_argument("--cache", metavar="DIR", help="folder for cached features (default: --out/cache)")
+    train.add_argument("--preview", metavar="FILE", help="write a contact sheet of training clips and exit")
+    train.add_argument("--resume", action="store_true", help="continue an interrupted training in --out")
     train.add_argument("--device", default="auto", help="cpu, cuda, mps, auto (default)")
-    train.add_argument("--devices", default="auto", metavar="N", help="how many devices a host has (default: all)")
+    train.add_argument("--devices", default="auto", metavar="N", help="number of devices per host (default: all)")
     train.add_argument(
-        "--hosts", type=int, default=1, metavar="N", help="how many hosts `torchrun` starts (default: 1)"
+        "--hosts", type=int, default=1, metavar="N", help="number of hosts that `torchrun` starts (default: 1)"
     )
     add_overwrite(train)
     train.set_defaults(command=_train)
@@ -54,7 +54,7 @@ def _train(options: argparse.Namespace) -> None:
     recipe = read_recipe(options.recipe, options.set)
     if options.preview:
         preview(recipe, options.preview, data=options.data, overwrite=options.overwrite)
-        print(f"what training sees is in {options.preview}")
+        print(f"training clips are in {options.preview}")
         return
     if not options.out:
         raise InputError("training needs --out DIR, a folder for its weights and logs")
@@ -74,7 +74,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def add_train_proposals(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask train-proposals`: the network that proposes objects."""
+    """Add `onemask train-proposals`: train the network that proposes objects."""
     proposals = commands.add_parser(
         "train-proposals",
         help="train the network that proposes objects to DMN-AOA",
@@ -82,12 +82,12 @@ def add_train_proposals(commands: argparse._SubParsersAction[argparse.ArgumentPa
         "recipes/proposals/maskrcnn-lite.yaml. Any of its values can be set. Needs the extra `train`.",
     )
     proposals.add_argument("recipe", metavar="RECIPE", help="a YAML file")
-    proposals.add_argument("set", nargs="*", metavar="KEY=VALUE", help="set a value of the recipe")
+    proposals.add_argument("set", nargs="*", metavar="KEY=VALUE", help="override a value of the recipe")
     proposals.add_argument("--out", required=True, metavar="DIR", help="folder for weights, card, log and checkpoint")
     proposals.add_argument(
-        "--data", default=".", metavar="DIR", help="folder that the recipe's datasets are in (default: .)"
+        "--data", default=".", metavar="DIR", help="folder that holds the recipe's datasets (default: .)"
     )
-    proposals.add_argument("--resume", action="store_true", help="go on with an interrupted training in --out")
+    proposals.add_argument("--resume", action="store_true", help="continue an interrupted training in --out")
     proposals.add_argument("--device", default="auto", help="cpu, cuda, mps, auto (default)")
     add_overwrite(proposals)
     proposals.set_defaults(command=_train_proposals)

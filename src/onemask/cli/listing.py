@@ -1,4 +1,4 @@
-"""`onemask methods` and `onemask weights`: what there is."""
+"""`onemask methods` and `onemask weights`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .arguments import FAILED, OK
 
 
 def add_methods(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask methods`: names, or the options of one."""
+    """Add `onemask methods`: all methods, or the options of one."""
     methods = commands.add_parser("methods", help="list the methods, or the options of one")
-    methods.add_argument("method", nargs="?", metavar="METHOD", help="list its options and their values")
+    methods.add_argument("method", nargs="?", metavar="METHOD", help="list this method's options and their values")
     methods.set_defaults(command=_methods)
 
 
@@ -34,14 +34,14 @@ def _methods(options: argparse.Namespace) -> None:
 
 
 def add_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask weights`: trained weights that are found."""
+    """Add `onemask weights`: the trained weights that are found by name."""
     weights = commands.add_parser(
         "weights",
-        help="list the trained weights that are here, or what is known of one",
-        description="List the trained weights that methods find by name: where they came from, how good they are.",
+        help="list the trained weights that are installed, or show one card",
+        description="List the trained weights that methods find by name: their origin, licence and scores.",
     )
-    weights.add_argument("name", nargs="?", metavar="NAME", help="print the whole card of these")
-    weights.add_argument("--check", action="store_true", help="compare files with the SHA-256 of their cards")
+    weights.add_argument("name", nargs="?", metavar="NAME", help="print the whole card of these weights")
+    weights.add_argument("--check", action="store_true", help="compare files with the size and SHA-256 of their cards")
     weights.set_defaults(command=_weights)
 
 

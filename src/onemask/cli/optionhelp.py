@@ -1,4 +1,4 @@
-"""What the options of a method mean, out of the comments that stand beside them in the code."""
+"""Help for the options of a method, taken from the comments beside them in the code."""
 
 from __future__ import annotations
 

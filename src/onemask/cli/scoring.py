@@ -12,7 +12,7 @@ from .arguments import FAILED, OK, add_method, add_overwrite, add_running, add_s
 
 
 def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask score`: two folders."""
+    """Add `onemask score`: J and F of two folders."""
     score = commands.add_parser(
         "score",
         help="score predictions against annotations",
@@ -20,11 +20,14 @@ def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     score.add_argument("predictions", metavar="PREDICTIONS")
     score.add_argument("annotations", metavar="ANNOTATIONS")
-    score.add_argument("--json", metavar="FILE", help="write everything, frame by frame, to FILE")
+    score.add_argument("--json", metavar="FILE", help="write all scores, per frame, to FILE")
     score.add_argument(
-        "--missing", choices=["error", "empty"], default="error", help="a missing frame is an error, or an empty mask"
+        "--missing",
+        choices=["error", "empty"],
+        default="error",
+        help="treat a missing frame as an error or as an empty mask (default: error)",
     )
-    score.add_argument("--single-object", action="store_true", help="take all objects as one, as DAVIS 2016 does")
+    score.add_argument("--single-object", action="store_true", help="score all objects as one, as DAVIS 2016 does")
     add_sequences(score)
     add_overwrite(score)
     score.set_defaults(command=_score)
@@ -49,12 +52,12 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask evaluate`: a method over a dataset."""
+    """Add `onemask evaluate`: run a method over a dataset and score it."""
     evaluate = commands.add_parser(
         "evaluate",
         help="run a method over a dataset and score it",
-        description="Run a method over a dataset and score it by a benchmark's protocol. An interrupted call is "
-        "resumed by giving it again.",
+        description="Run a method over a dataset and score it by a benchmark's protocol. Repeat the command "
+        "to resume an interrupted evaluation.",
     )
     evaluate.add_argument(
         "root",
@@ -68,7 +71,7 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="davis2016",
         help="; ".join(f"{name}: {summary}" for name, summary in PROTOCOLS.items()) + " (default: davis2016)",
     )
-    evaluate.add_argument("--split", default="val", help="of DAVIS: ImageSets/YEAR/SPLIT.txt (default: val)")
+    evaluate.add_argument("--split", default="val", help="DAVIS split, ImageSets/YEAR/SPLIT.txt (default: val)")
     evaluate.add_argument("--out", required=True, metavar="DIR", help="folder for predictions and scores")
     add_sequences(evaluate)
     add_method(evaluate)
@@ -94,13 +97,13 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask compare`: several methods over a dataset."""
+    """Add `onemask compare`: several methods over a dataset."""
     compare = commands.add_parser(
         "compare",
-        help="evaluate several methods: one table, and the speed-accuracy chart",
+        help="evaluate several methods; write a table and a speed-accuracy chart",
         description="Evaluate several methods on a dataset as `evaluate` does, and write one table (Markdown, CSV, "
-        "JSON) and the speed-accuracy chart (PNG, SVG; needs the extra `plot`). What is finished already is reused; an "
-        "interrupted call is resumed by giving it again. A method that fails is left out, and the exit code is 2.",
+        "JSON) and the speed-accuracy chart (PNG, SVG; needs the extra `plot`). Finished evaluations are reused; "
+        "repeat the command to resume. A method that fails is left out, and the exit code is 2.",
     )
     compare.add_argument("root", nargs="?", metavar="ROOT", help="the dataset's folder, as evaluate takes it")
     compare.add_argument("--methods", type=listed, default=[], metavar="A,B", help="see `onemask methods`")
@@ -109,8 +112,8 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         action="append",
         default=[],
         metavar="TEXT",
-        help="'[LABEL:] METHOD [NAME=VALUE ...]': a method with options, weights=FILE, size=N or precision=P of its "
-        "own, and what it is called in table and chart; may be repeated",
+        help="'[LABEL:] METHOD [NAME=VALUE ...]': a method with its own options, weights=FILE, size=N or precision=P, "
+        "and its label in table and chart; may be repeated",
     )
     compare.add_argument(
         "--protocol", choices=list(PROTOCOLS), default="davis2016", help="as evaluate takes it (default: davis2016)"
@@ -120,10 +123,12 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--out", default="comparison", metavar="DIR", help="folder for evaluations, table, chart (default: comparison)"
     )
     compare.add_argument(
-        "--redraw", action="store_true", help="only write table and chart anew, of all that is finished in --out"
+        "--redraw",
+        action="store_true",
+        help="run nothing; rebuild table and chart from the finished evaluations in --out",
     )
     add_sequences(compare)
-    add_running(compare.add_argument_group("how all methods run"))
+    add_running(compare.add_argument_group("for all methods"))
     add_overwrite(compare)
     compare.set_defaults(command=_compare)
 
@@ -163,18 +168,20 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def add_perturb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask perturb`: a dataset made harder."""
+    """Add `onemask perturb`: make the videos of a dataset harder."""
     perturb = commands.add_parser(
         "perturb",
-        help="make harder videos of a dataset: occlusions, and crowds with exact masks",
-        description="Make videos of a dataset in DAVIS layout harder, each in one way, with exact label maps: in "
-        "`occluded` the object is out of sight for 20 frames, in `two` and `three` objects of others pass in front "
-        "of it and behind it. They are written in DAVIS 2017's layout, a split each: onemask evaluate DIR --protocol "
-        "davis2017 --split occluded. The same videos make the same.",
+        help="make the videos of a dataset harder: occlusions and crowds, with exact masks",
+        description="Make the videos of a dataset in DAVIS layout harder, in one way each, with exact label maps: in "
+        "`occluded` the object is out of sight for 20 frames, in `two` and `three` objects from other videos pass in "
+        "front of it and behind it. Each is a split in DAVIS 2017's layout: onemask evaluate DIR --protocol davis2017 "
+        "--split occluded. The same dataset always gives the same videos.",
     )
     perturb.add_argument("root", metavar="ROOT", help="the dataset: a folder with ImageSets, JPEGImages, Annotations")
     perturb.add_argument("--split", default="val", help="ImageSets/YEAR/SPLIT.txt (default: val)")
-    perturb.add_argument("--year", type=int, choices=[2016, 2017], default=2016, help="of the layout (default: 2016)")
+    perturb.add_argument(
+        "--year", type=int, choices=[2016, 2017], default=2016, help="DAVIS layout of the dataset (default: 2016)"
+    )
     perturb.add_argument("--out", required=True, metavar="DIR", help="folder for the videos")
     add_sequences(perturb)
     add_overwrite(perturb)

@@ -16,23 +16,25 @@ if TYPE_CHECKING:
 
 
 def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask run`: a video and masks into a folder of results."""
-    run = commands.add_parser("run", help="segment a video", description="Segment a video from the mask of a frame.")
+    """Add `onemask run`: a video and masks in, a folder of results out."""
+    run = commands.add_parser(
+        "run", help="segment a video", description="Segment a video, given the mask of one frame or of several."
+    )
     _add_input(run)
     run.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     run.add_argument(
         "--save",
         type=listed,
         metavar="KINDS",
-        help="of masks,overlay,contact-sheet (default: all)",
+        help="results to keep, of masks,overlay,contact-sheet (default: all)",
     )
     run.add_argument(
         "--direction",
         choices=["both", "forward"],
         default="both",
-        help="follow objects back to the start as well, or only onward from their mask (default: both)",
+        help="track objects from their masks in both directions, or only forward (default: both)",
     )
-    run.add_argument("--resume", action="store_true", help="go on with an interrupted run in DIR")
+    run.add_argument("--resume", action="store_true", help="continue an interrupted run in DIR")
     add_method(run)
     add_overwrite(run)
     run.set_defaults(command=_run)
@@ -61,8 +63,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask demo`: the same with the clip that ships, scored."""
-    demo = commands.add_parser("demo", help="segment the clip that comes with onemask, and score it")
+    """Add `onemask demo`: segment the clip that ships, and score the result."""
+    demo = commands.add_parser("demo", help="segment the clip that ships with onemask, and score the result")
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: demo)")
     add_method(demo)
     add_overwrite(demo)
@@ -98,18 +100,20 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`onemask explain`: what a method goes by, as a picture."""
+    """Add `onemask explain`: draw what a method matched."""
     explain = commands.add_parser(
         "explain",
-        help="draw what a method goes by: what it matched, frame by frame",
-        description="Follow an object and write one picture: some frames from left to right, below each what the "
-        "method matched there, bright where it is high.",
+        help="draw what a method matched, frame by frame",
+        description="Track an object and draw one picture: a few frames from left to right, and below each the maps "
+        "that the method went by, bright where they are high.",
     )
     _add_input(explain)
     explain.add_argument("--out", required=True, metavar="FILE", help="the picture, .png or .jpg")
-    explain.add_argument("--object", type=int, metavar="ID", help="of the first mask (default: the lowest)")
     explain.add_argument(
-        "--frames", type=int, default=6, metavar="N", help="evenly spread, in the picture (default: 6)"
+        "--object", type=int, metavar="ID", help="id of the object to draw, in the first mask (default: the lowest)"
+    )
+    explain.add_argument(
+        "--frames", type=int, default=6, metavar="N", help="number of frames in the picture, evenly spread (default: 6)"
     )
     add_method(explain)
     add_overwrite(explain)
@@ -135,23 +139,25 @@ def _explain(options: argparse.Namespace) -> None:
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
-    """A video and the masks of some of its frames."""
+    """Add the video and the masks of some of its frames."""
     parser.add_argument("input", metavar="INPUT", help="a video file, a folder of images, or a glob in quotes")
     parser.add_argument(
         "--mask",
         action="append",
         required=True,
         metavar="[FRAME:]FILE",
-        help="mask of a frame (0 is the first): palette, grey, binary, 16-bit, colour or alpha PNG; may be repeated",
+        help="mask of a frame (default: 0, the first): palette, grey, binary, 16-bit, RGB or alpha; may be repeated",
     )
     parser.add_argument(
         "--void", type=_void, default="auto", help="mask value for unknown pixels: a number, none, or auto (default)"
     )
-    parser.add_argument("--threshold", type=int, metavar="N", help="read a soft mask: values from N on are the object")
+    parser.add_argument(
+        "--threshold", type=int, metavar="N", help="read a soft mask: values of N and more are the object"
+    )
 
 
 def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarray]:
-    """The label maps of --mask, by frame, with unknown pixels as background; says what was understood.
+    """The label maps of --mask, by frame, with unknown pixels as background; prints how each was read.
 
     Which value is void differs from file to file: 255 is an object in 16 bits.
     """

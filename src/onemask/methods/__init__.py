@@ -50,29 +50,31 @@ class Entry:
 
 
 METHODS = {
-    "frtm": Entry("target model learned in flight, ResNet-101, as in the paper", "onemask.methods.frtm:PAPER"),
-    "frtm-fast": Entry("the same with ResNet-18 and fewer iterations", "onemask.methods.frtm:FAST"),
-    "frtm-lite": Entry("the same on EfficientNet-Lite0, with weights that ship", "onemask.methods.frtm:LITE"),
+    "frtm": Entry("FRTM: a target model fitted online, ResNet-101, the paper's", "onemask.methods.frtm:PAPER"),
+    "frtm-fast": Entry("FRTM with ResNet-18 and fewer iterations, the paper's", "onemask.methods.frtm:FAST"),
+    "frtm-lite": Entry(
+        "FRTM on EfficientNet-Lite0, fine-tuned to each object; weights ship", "onemask.methods.frtm:LITE"
+    ),
     "videomatch": Entry(
-        "pixels matched with sets of features, ResNet-101, as in the paper", "onemask.methods.videomatch:PAPER"
+        "VideoMatch: pixels matched with sets of features, ResNet-101, the paper's", "onemask.methods.videomatch:PAPER"
     ),
-    "videomatch-lite": Entry(
-        "the same on EfficientNet-Lite0, with weights that ship", "onemask.methods.videomatch:LITE"
+    "videomatch-lite": Entry("VideoMatch on EfficientNet-Lite0; weights ship", "onemask.methods.videomatch:LITE"),
+    "pmvos": Entry(
+        "PMVOS: pixels matched with templates of past frames, ResNet-50, the paper's", "onemask.methods.pmvos:PAPER"
     ),
-    "pmvos": Entry("pixels matched with all past frames, ResNet-50, as in the paper", "onemask.methods.pmvos:PAPER"),
-    "pmvos-lite": Entry("the same on EfficientNet-Lite0, with weights that ship", "onemask.methods.pmvos:LITE"),
+    "pmvos-lite": Entry("PMVOS on EfficientNet-Lite0; weights ship", "onemask.methods.pmvos:LITE"),
     "ttvos": Entry(
-        "light templates of the last frame and of all, HRNet, as in the paper", "onemask.methods.ttvos:PAPER"
+        "TTVOS: light short-term and long-term templates, HRNet, the paper's", "onemask.methods.ttvos:PAPER"
     ),
-    "ttvos-resnet18": Entry("the same with ResNet-18", "onemask.methods.ttvos:RESNET18"),
-    "ttvos-resnet50": Entry("the same with three blocks of ResNet-50", "onemask.methods.ttvos:RESNET50"),
-    "ttvos-mobilenetv3": Entry("the same with MobileNetV3-Large", "onemask.methods.ttvos:MOBILENETV3"),
-    "ttvos-lite": Entry("the same on EfficientNet-Lite0, with weights that ship", "onemask.methods.ttvos:LITE"),
+    "ttvos-resnet18": Entry("TTVOS with ResNet-18, the paper's", "onemask.methods.ttvos:RESNET18"),
+    "ttvos-resnet50": Entry("TTVOS with three blocks of ResNet-50, the paper's", "onemask.methods.ttvos:RESNET50"),
+    "ttvos-mobilenetv3": Entry("TTVOS with MobileNetV3-Large, the paper's", "onemask.methods.ttvos:MOBILENETV3"),
+    "ttvos-lite": Entry("TTVOS on EfficientNet-Lite0, the fastest; weights ship", "onemask.methods.ttvos:LITE"),
     "dmn-aoa": Entry(
-        "proposals matched with objects of all past frames, ResNet-50, as in the paper", "onemask.methods.dmn_aoa:PAPER"
+        "DMN-AOA: proposals matched with a memory of objects, ResNet-50, the paper's", "onemask.methods.dmn_aoa:PAPER"
     ),
-    "dmn-aoa-r101": Entry("the same with ResNet-101", "onemask.methods.dmn_aoa:R101"),
-    "dmn-aoa-lite": Entry("the same on EfficientNet-Lite0", "onemask.methods.dmn_aoa:LITE"),
+    "dmn-aoa-r101": Entry("DMN-AOA with ResNet-101, the paper's", "onemask.methods.dmn_aoa:R101"),
+    "dmn-aoa-lite": Entry("DMN-AOA on EfficientNet-Lite0; weights ship", "onemask.methods.dmn_aoa:LITE"),
 }
 
 
