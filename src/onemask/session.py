@@ -424,7 +424,7 @@ def _checksum(state: str, tensors: dict[str, Tensor]) -> str:
     found = hashlib.sha256(state.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy())
+        found.update(tensor.flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
