@@ -27,10 +27,10 @@ import torch
 from onemask import Session, load
 from onemask.data.davis import DavisDataset, Sequence
 from onemask.evaluation.measures import region_similarity
-from onemask.labels import Objects, resize
+from onemask.geometry import Geometry
+from onemask.labels import resize
 from onemask.methods.method import Method
 from onemask.networks.gauss_newton import label_terms, neighbours
-from onemask.session import Geometry
 from onemask.video.frames import Frame
 from onemask.video.images import ImageSequence
 
@@ -60,7 +60,7 @@ class Parts(Session):
         """The mask of a frame; the update is given the annotation in its place."""
         encoded = self.encode([frame])[0]
         with self._computing():
-            truth = self._masks(annotation, self._objects, encoded.geometry)
+            truth = encoded.geometry.masks(annotation, self._objects.ids, self.device)
             prediction = self.method.segment(encoded.features, self._memory)
             self._memory = self.method.update(self._memory, encoded.features, prediction, truth)
         return self._mask(prediction.logits, encoded.geometry)
@@ -69,7 +69,7 @@ class Parts(Session):
         """What the network makes of the best scores for an annotation."""
         encoded = self.encode([frame])[0]
         with self._computing():
-            target = self._masks(annotation, Objects((1,)), encoded.geometry)[0, 0]
+            target = encoded.geometry.masks(annotation, (1,), self.device)[0, 0]
             logits = self.method._refined(encoded.features, best_scores(target), self._memory)
         return self._mask(logits, encoded.geometry)
 

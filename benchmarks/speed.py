@@ -51,8 +51,7 @@ def elapsed(call, device: torch.device) -> float:
 def backbone_call(session: Session, frame: np.ndarray):
     """The backbone alone on the session's working picture of a frame."""
     geometry = session._geometry_of(frame)
-    picture = torch.from_numpy(geometry.padded_picture(frame))
-    pixels = picture.to(session.device).permute(2, 0, 1)[None].float() / 255
+    pixels = geometry.frames([frame], session.device)
 
     def call() -> None:
         with session._computing():

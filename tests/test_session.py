@@ -1,15 +1,21 @@
 import contextlib
 import json
+import threading
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import onemask
-from onemask import InputError, Session
-from onemask.session import Geometry, _best_precision, _checksum, best_device
-from videos import QUICK, Scene, Still, overlap
+from onemask import InputError, OnemaskError, Session
+from onemask.geometry import Geometry, area_resampled
+from onemask.methods.method import Features, Memory, Prediction
+from onemask.saved import checksum
+from onemask.session import _best_precision, best_device
+from videos import QUICK, Scene, Still, StillMemory, overlap
 
 IDS = (3, 300)
 
@@ -373,10 +379,218 @@ SAVED = {"method": {"class": "Still"}, "objects": [], "own": None, "size": 480, 
 )
 def test_a_foreign_file_of_tensors_is_refused(state, tmp_path):
     tensors = {"x": torch.zeros(1)}
-    metadata = {"session": state, "sha256": _checksum(state, tensors)}
+    metadata = {"session": state, "sha256": checksum(state, tensors)}
     save_file(tensors, tmp_path / "state.safetensors", metadata)
     with pytest.raises(InputError, match=r"state\.safetensors is no saved session"):
         Session.restore(tmp_path / "state.safetensors", Still(), device="cpu")
+
+
+# The method ----------------------------------------------------------------------------------------------------------
+
+
+class Dropping(Still):
+    """Says nothing in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(1.0)
+        self.where.data.fill_(1.0)
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        prediction = super().segment(features, memory)
+        return Prediction(8 * (self.drop(prediction.logits.sigmoid()) - 0.5) * self.where)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_method_stays_in_its_mode_and_runs_in_evaluation(training):
+    method = Dropping().train(training)
+    session = Session(method, size=None, device="cpu")
+    session.annotate(FRAME, one_object(1))
+    assert np.array_equal(session.step(FRAME), one_object(1))
+    assert all(module.training == training for module in method.modules())
+    method.where.data.fill_(-1.0)  # as a step of training would
+    assert (session.step(FRAME) == 0)[one_object(1) > 0].all()  # the weights are the method's, not a copy
+
+
+# Tensors -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(96, 128), (1080, 1920), (251, 333)])
+def test_areas_are_averaged_as_opencv_does(size):
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    geometry = Geometry.of(size, 96, 16)
+    height, width = geometry.working
+    expected = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(int)
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    found = area_resampled(pixels, geometry.working)[0].permute(1, 2, 0).round().int().numpy()
+    assert np.abs(found - expected).max() <= 1
+    assert (found != expected).mean() < 1e-3
+
+
+@pytest.mark.parametrize("ids", [(1, 2), (3, 300)])
+def test_tensors_give_tensors_of_the_same_labels(lite, ids):
+    scene = Scene.of(frames=4, height=96, width=128, ids=ids)
+    arrays, tensors = (Session(lite, size=64, device="cpu") for _ in range(2))
+    frames = [torch.from_numpy(image) for image in scene.images]
+    first = tensors.annotate(frames[0], torch.from_numpy(scene.labels[0].astype(np.int32)))
+    assert isinstance(first, torch.Tensor)
+    assert np.array_equal(first.numpy(), arrays.annotate(scene.images[0], scene.labels[0]))
+    for frame, image in zip(frames[1:3], scene.images[1:3], strict=True):
+        label_map = tensors.step(frame)
+        assert label_map.dtype == (torch.uint8 if max(ids) < 255 else torch.int32)
+        assert np.array_equal(label_map.numpy(), arrays.step(image))
+    (encoded,) = tensors.encode(frames[3:])
+    assert np.array_equal(tensors.step(encoded).numpy(), arrays.step(scene.images[3]))
+
+
+def test_a_tensor_before_any_annotation_and_a_boolean_one(still):
+    frame = torch.from_numpy(FRAME)
+    assert not still.step(frame).any()
+    mask = torch.from_numpy(one_object(1)).bool()
+    assert torch.equal(still.annotate(frame, mask), mask.to(torch.uint8))
+    assert isinstance(still.annotate(frame, one_object(2)), torch.Tensor)  # label maps of the other kind are taken, too
+    assert isinstance(still.annotate(FRAME, mask), np.ndarray)
+
+
+# What the last frame showed ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("short_side", [None, 48])
+def test_area_box_and_confidence_are_those_of_the_label_map(short_side):
+    session = Session(Still(), size=short_side, device="cpu")
+    both = one_object(4)
+    both[0:16, 96:128] = 9
+    both[80:96, 0:8] = 9
+    session.annotate(FRAME, both)
+    for label_map in (both, session.step(FRAME)):
+        assert session.area(4) == (label_map == 4).sum() == 1600
+        assert session.area(9) == (label_map == 9).sum()
+        assert session.box(4) == (30, 20, 70, 60)
+        assert session.box(9) == (0, 0, 128, 96)
+        assert session.confidence(4) > 0.9
+        assert session.visible(4)
+    probabilities = session.probabilities[4][both == 4]
+    assert session.confidence(4) == pytest.approx(probabilities.mean(), abs=0.05)
+
+
+def test_an_object_out_of_sight_is_not_visible(still):
+    still.annotate(FRAME, one_object(1) + 0)
+    still.annotate(FRAME, np.roll(one_object(2), 50, 1), objects=[1, 2])
+    assert (still.area(1), still.box(1), still.confidence(1), still.visible(1)) == (0, None, 0.0, False)
+    assert still.visible(2)
+    still.forget(1)
+    assert still.area(2) == 1600  # also before the next frame
+    with pytest.raises(InputError, match=r"object 1 is not known; known: \[2\]"):
+        still.area(1)
+
+
+def test_a_restored_session_has_seen_no_frame(still, tmp_path):
+    still.annotate(FRAME, one_object(1))
+    still.save(tmp_path / "state.safetensors")
+    restored = Session.restore(tmp_path / "state.safetensors", Still(), device="cpu")
+    with pytest.raises(InputError, match="no frame was seen since the session was restored"):
+        restored.visible(1)
+    restored.step(FRAME)
+    assert restored.area(1) == 1600
+
+
+# Learning in the background ------------------------------------------------------------------------------------------
+
+
+class Waiting(Still):
+    """Learns when it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = threading.Event()
+
+    def memorize(self, features: Features, masks: torch.Tensor) -> StillMemory:
+        if threading.current_thread() is not threading.main_thread():
+            assert self.go.wait(60)
+        return super().memorize(features, masks)
+
+
+@pytest.fixture
+def waiting() -> Session:
+    return Session(Waiting(), size=None, device="cpu")
+
+
+def test_steps_go_on_while_an_object_is_learned(waiting):
+    waiting.annotate(FRAME, one_object(1))
+    elsewhere = np.roll(one_object(2), 50, 1)
+    learning = waiting.annotate_later(FRAME, elsewhere)
+    for _ in range(3):
+        assert np.array_equal(waiting.step(FRAME), one_object(1))
+    assert not learning.done()
+    assert waiting.objects == (1,)
+    waiting.method.go.set()
+    assert learning.result(60) == (2,)
+    assert waiting.objects == (1,)  # until the next frame
+    assert np.array_equal(waiting.step(FRAME), one_object(1) + elsewhere)
+    assert waiting.objects == (1, 2)
+
+
+def test_what_was_learned_in_the_background_is_what_annotate_learns(lite, scene):
+    at_once, later = (Session(lite, size=64, device="cpu") for _ in range(2))
+    at_once.annotate(scene.images[0], scene.labels[0])
+    assert later.annotate_later(scene.images[0], scene.labels[0]).result(60) == IDS
+    for image in scene.images[1:3]:
+        assert np.array_equal(later.step(image), at_once.step(image))
+
+
+def test_a_known_object_is_corrected_in_the_background(waiting):
+    waiting.annotate(FRAME, one_object(5))
+    elsewhere = np.roll(one_object(5), 40, axis=1)
+    learning = waiting.annotate_later(waiting.encode([FRAME])[0], elsewhere)
+    assert np.array_equal(waiting.step(FRAME), one_object(5))
+    waiting.method.go.set()
+    learning.result(60)
+    assert np.array_equal(waiting.step(FRAME), elsewhere)
+    assert waiting.objects == (5,)
+
+
+def test_the_newest_word_holds(waiting):
+    """Whatever the order in which the work is done."""
+    both = one_object(1)
+    both[70:90, 30:70] = 2
+    learning = waiting.annotate_later(FRAME, both)
+    correction = np.roll(one_object(1), 50, 1)
+    waiting.annotate(FRAME, correction)
+    waiting.method.go.set()
+    learning.result(60)
+    assert np.array_equal(waiting.step(FRAME), np.where(both == 2, 2, correction))
+    waiting.method.go.clear()
+    learning = waiting.annotate_later(FRAME, np.where(both == 1, 3, 0))
+    waiting.forget(3)
+    waiting.method.go.set()
+    learning.result(60)
+    waiting.step(FRAME)
+    assert set(waiting.objects) == {1, 2}
+
+
+def test_an_object_out_of_sight_is_left_as_it_was_in_the_background(waiting):
+    waiting.annotate(FRAME, one_object(1))
+    assert waiting.annotate_later(FRAME, np.zeros_like(one_object(1)), objects=[1]).result(60) == ()
+    assert np.array_equal(waiting.step(FRAME), one_object(1))
+
+
+def test_what_cannot_be_learned_is_told_and_the_session_goes_on(waiting):
+    waiting.annotate(FRAME, one_object(1))
+
+    def too_much(features, masks):
+        torch.empty(1 << 55)
+
+    waiting.method.memorize = too_much
+    learning = waiting.annotate_later(FRAME, one_object(2))
+    with pytest.raises(OnemaskError, match="cpu has not enough memory"):
+        learning.result(60)
+    assert np.array_equal(waiting.step(FRAME), one_object(1))
+
+
+def test_a_wrong_annotation_is_refused_at_once(waiting):
+    with pytest.raises(InputError, match="label map is 90x128 but the frame is 96x128"):
+        waiting.annotate_later(FRAME, one_object(1, 90, 128))
+    assert np.array_equal(waiting.annotate(FRAME[:90], one_object(1, 90, 128)), one_object(1, 90, 128))
 
 
 # Encoding ahead ------------------------------------------------------------------------------------------------------
@@ -402,6 +616,11 @@ FRAME = np.zeros((96, 128, 3), np.uint8)
         (FRAME.astype(np.float32), r"uint8 RGB, got \(96, 128, 3\) float32"),
         (FRAME[..., 0], r"uint8 RGB, got \(96, 128\) uint8"),
         (np.zeros((96, 128, 4), np.uint8), r"uint8 RGB, got \(96, 128, 4\) uint8"),
+        (torch.zeros(96, 128, 3), r"uint8 RGB, got \(96, 128, 3\) torch.float32"),
+        (None, "uint8 RGB, got NoneType"),
+        (FRAME.tolist(), "uint8 RGB, got list"),
+        ("frame.png", "uint8 RGB, got str"),
+        (FRAME[:0], r"uint8 RGB with at least one pixel, got \(0, 128, 3\)"),
         (np.zeros((128, 96, 3), np.uint8), "frame is 128x96 but the session's frames are 96x128.*start a new session"),
     ],
 )
@@ -419,6 +638,11 @@ def test_frames_of_another_kind_are_refused(still, frame, message):
         (one_object(1, 90, 128), "label map is 90x128 but the frame is 96x128"),
         (one_object(1)[..., None].repeat(3, -1), r"integers or bool, got \(96, 128, 3\) uint8"),
         (one_object(1).astype(np.float32), r"integers or bool, got \(96, 128\) float32"),
+        (torch.zeros(96, 128), r"integers or bool, got \(96, 128\) float32"),
+        (None, r"integers or bool, got \(\) object"),
+        ([[1, 0], [1]], "integers or bool, got setting an array element"),
+        ([[]], r"integers or bool, got \(1, 0\) float64"),
+        (one_object(1)[:0], "no object; expected a pixel other than 0"),
         (-one_object(1).astype(np.int16), r"object ids are 1\.\.65534, got \[-1\]"),
         (one_object(1).astype(np.int32) * 65535, r"object ids are 1\.\.65534, got \[65535\]"),
     ],
@@ -429,6 +653,48 @@ def test_a_refused_label_map_changes_nothing(still, label_map, message):
         still.annotate(FRAME, label_map)
     assert still.objects == (6,)
     assert np.array_equal(still.step(FRAME), one_object(6))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objects": 3}, r"objects are ids, as \[1, 2\], or None .*; got 3"),
+        ({"objects": ["1"]}, "objects are ids"),
+        ({"objects": [1.5]}, "objects are ids"),
+        ({"objects": [0]}, r"object ids are 1\.\.65534, got \[0\]"),
+        ({"objects": [10**30]}, r"object ids are 1\.\.65534"),
+        ({"void": "255"}, "void is a value of the label map, a whole number, or None; got '255'"),
+    ],
+)
+def test_refused_options_of_an_annotation_change_nothing(still, options, message):
+    still.annotate(FRAME, one_object(6))
+    with pytest.raises(InputError, match=message):
+        still.annotate(FRAME, one_object(1), **options)
+    assert np.array_equal(still.step(FRAME), one_object(6))
+
+
+@pytest.mark.parametrize(("frames", "message"), [([], "one size expected, got none"), ([None], "got NoneType")])
+def test_no_frames_to_encode(still, frames, message):
+    with pytest.raises(InputError, match=message):
+        still.encode(frames)
+
+
+def test_memory_that_is_not_enough_is_as_clear_on_a_cpu(still):
+    def too_much(pixels):
+        torch.empty(1 << 55)
+
+    still.method.encode = too_much
+    with pytest.raises(OnemaskError, match="cpu has not enough memory for 0 objects at a short side of 96; give a sm"):
+        still.annotate(FRAME, one_object(1))
+
+
+def test_what_else_goes_wrong_is_not_called_memory(still):
+    def broken(pixels):
+        raise RuntimeError("shapes do not match")
+
+    still.method.encode = broken
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        still.annotate(FRAME, one_object(1))
 
 
 def test_a_refused_first_label_map_does_not_settle_the_frame_size(still):

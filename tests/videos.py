@@ -134,6 +134,7 @@ class Still(Method):
         super().__init__()
         self.where = nn.Parameter(torch.zeros(1))
         self.encoded: list[tuple[int, ...]] = []  # shapes of the frames of every call of encode
+        self.eval()
 
     def encode(self, frames: Tensor) -> Features:
         self.encoded.append(tuple(frames.shape))

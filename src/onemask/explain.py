@@ -17,7 +17,8 @@ import numpy as np
 
 from .errors import InputError
 from .files import refuse_existing
-from .session import Evidence, Session, checked_label_map
+from .labels import checked_label_map
+from .session import Evidence, Session
 from .settings import Progress, Settings, silent
 from .video.drawing import contact_sheet, overlay
 from .video.frames import Video

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from .errors import InputError
 
 LARGEST_ID = 65534  # in 16-bit label maps; 254 in 8-bit ones, where 255 means void
+LABEL_MAP = "a label map is (height, width) of integers or bool"
 EPSILON = 1e-7  # keeps odds finite
 
 
@@ -63,6 +65,36 @@ class Objects:
         """A map of row + 1 (0: background) -> the user's label map, 8-bit where the ids allow it."""
         dtype = np.uint8 if max(self.ids, default=0) < 255 else np.uint16
         return np.array((0, *self.ids), dtype).take(rows)
+
+    def label_tensor(self, rows: Tensor) -> Tensor:
+        """The same of a tensor (H, W), on its device: uint8, or int32 where an id is above 254."""
+        dtype = torch.uint8 if max(self.ids, default=0) < 255 else torch.int32
+        return torch.tensor((0, *self.ids), dtype=dtype, device=rows.device)[rows.long()]
+
+
+def checked_label_map(label_map: Any) -> np.ndarray:
+    """A label map (H, W) of integers on the host; a boolean mask becomes object 1. InputError for anything else."""
+    try:
+        array = label_map.cpu().numpy() if isinstance(label_map, Tensor) else np.asarray(label_map)
+    except ValueError as error:  # lists of different lengths
+        raise InputError(f"{LABEL_MAP}, got {error}") from error
+    if array.ndim != 2 or array.dtype.kind not in "bui":
+        raise InputError(f"{LABEL_MAP}, got {array.shape} {array.dtype}; read pictures with onemask.read_mask")
+    return array.astype(np.uint8) if array.dtype == bool else array
+
+
+def checked_label_tensor(label_map: Any) -> Tensor:
+    """The same as a tensor of int64, on the device where it is."""
+    if not isinstance(label_map, Tensor):
+        return torch.from_numpy(checked_label_map(label_map).astype(np.int64))
+    if label_map.ndim != 2 or label_map.is_floating_point() or label_map.is_complex():
+        raise InputError(f"{LABEL_MAP}, got {tuple(label_map.shape)} {label_map.dtype}")
+    return label_map.long()
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer, and no truth value."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def object_masks(label_map: np.ndarray, ids: Sequence[int]) -> np.ndarray:

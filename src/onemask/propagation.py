@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError, OutputError
-from .labels import Objects
+from .labels import Objects, checked_label_map
 from .methods import DEFAULT, load
 from .methods.method import Method
-from .session import EncodedFrame, Session, checked_label_map
+from .session import EncodedFrame, Session
 from .video.frames import Frame, Video
 from .video.masks import object_ids
 from .video.prefetch import prefetch

@@ -6,70 +6,39 @@
         label_map = session.step(frame)
 
 A session owns what no other room touches: device, precision, the working size and the way back to the frame's own
-size, and padding to the method's stride.
+size, and padding to the method's stride. It never writes to its method.
 """
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError, OnemaskError
-from .files import write_bytes
-from .labels import Objects, aggregate, object_masks, resize, winners
+from .geometry import Geometry, Picture, shown, size_of
+from .labels import Objects, aggregate, checked_label_map, checked_label_tensor, is_whole, resize, winners
 from .methods.method import Features, Memory, Method
+from .presence import Presence, presences
+from .saved import no_session, read_state, write_state
 from .video.masks import object_ids
 
 Evidence = dict[str, np.ndarray | float]  # see Session.evidence
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+VISIBLE_FROM = 0.5  # confidence, see Session.visible
 
-
-@dataclass(frozen=True)
-class Geometry:
-    """Between a frame's own size, the working size, and the working size padded to the stride. All (height, width)."""
-
-    own: tuple[int, int]
-    working: tuple[int, int]
-    padded: tuple[int, int]
-
-    @classmethod
-    def of(cls, own: tuple[int, int], short_side: int | None, stride: int) -> Geometry:
-        """Shrink (never enlarge) to a short side, then pad to multiples of the stride."""
-        scale = 1.0 if short_side is None else min(1.0, short_side / min(own))
-        height, width = (max(1, round(side * scale)) for side in own)
-        return cls(own, (height, width), (-(-height // stride) * stride, -(-width // stride) * stride))
-
-    def shrink(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, ...) at the frame's own size -> at the working size, by area."""
-        if self.working == self.own:
-            return picture
-        height, width = self.working
-        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-
-    def padded_picture(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 at the frame's own size -> shrunk and padded."""
-        below, right = self.padded[0] - self.working[0], self.padded[1] - self.working[1]
-        return cv2.copyMakeBorder(self.shrink(picture), 0, below, 0, right, cv2.BORDER_REPLICATE)
-
-    def pad(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) at the working size -> padded: the last row and column of frames and masks go on."""
-        (height, width), (to_height, to_width) = self.working, self.padded
-        return F.pad(maps, (0, to_width - width, 0, to_height - height), mode="replicate")
-
-    def crop(self, maps: Tensor) -> Tensor:
-        """The inverse of `pad`."""
-        return maps[..., : self.working[0], : self.working[1]]
+P = TypeVar("P", np.ndarray, Tensor)
 
 
 @dataclass(frozen=True)
@@ -78,19 +47,42 @@ class EncodedFrame:
 
     features: Features
     geometry: Geometry
+    is_tensor: bool = False  # whether it came as a torch tensor, and its label map goes so
+
+
+@dataclass
+class _Pending:
+    """An annotation that is being learned in the background."""
+
+    ids: tuple[int, ...]  # in the order of the memory's rows
+    wanted: set[int]  # those that nothing newer was said of
+    memory: Future[Memory]
 
 
 class Session:
     """Follows any number of objects through one video, frame by frame.
 
-    method: as `onemask.load` gives it; it is moved to `device` and set to evaluation.
-    size: short side of the working size in pixels; larger frames are shrunk to it, smaller ones are left. None: never
-    shrink.
-    device: where to compute, as torch names it; "auto" is the best there is, None leaves the method where it is.
-    precision: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, else bfloat16 where the device has it.
+    All frames of a session have one size. Frames are (H, W, 3) uint8 RGB, numpy arrays or torch tensors; label maps
+    (H, W) integer with the caller's ids, 1..254 or 1..65534. A frame that comes as a tensor gives a label map that is
+    a tensor on the session's device (uint8, or int32 where an id is above 254), and nothing of it is copied to the
+    host.
 
-    All frames of a session have one size. Frames and label maps are numpy arrays: frames (H, W, 3) uint8 RGB, label
-    maps (H, W) integer with the caller's ids, 1..254 or 1..65534.
+    Threads: one method serves any number of sessions in any number of threads, for no session ever writes to it. One
+    session belongs to one thread at a time: its calls must not overlap. What takes long, learning new objects, can be
+    left to a thread of its own, see `annotate_later`. Moving a method to another device is the exception: sessions of
+    one method have one device.
+
+    Args:
+        method: as `onemask.load` gives it. It is moved to `device`. It is left in the mode that it is in, though what
+            runs is always its evaluation: of a method in training mode, a copy that shares its weights.
+        size: short side of the working size in pixels, 16 or more; larger frames are shrunk to it, smaller ones are
+            left. None: never shrink.
+        device: where to compute, as torch names it; "auto" is the best there is, None leaves the method where it is.
+        precision: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, else bfloat16 where the device has
+            it.
+
+    Raises:
+        InputError: one of them is something else, or the device is not there.
     """
 
     def __init__(
@@ -101,12 +93,14 @@ class Session:
         device: str | torch.device | None = "auto",
         precision: str = "auto",
     ):
-        if size is not None and size < 16:
-            raise InputError(f"size is the short side in pixels, at least 16, got {size}")
+        if not isinstance(method, Method):
+            raise InputError(f"a session runs a method as onemask.load gives it, got {type(method).__name__}")
+        if size is not None and (not is_whole(size) or size < 16):
+            raise InputError(f"size is the short side in pixels, at least 16, got {size!r}")
         if precision not in ("auto", *PRECISIONS):
             raise InputError(f"precision is auto, {', '.join(PRECISIONS)}; got {precision!r}")
-        self.method = method.eval() if device is None else method.to(best_device(device)).eval()
-        self.size = size
+        self.method = _evaluating(method if device is None else method.to(best_device(device)))
+        self.size = None if size is None else int(size)
         self.device = next(method.parameters()).device
         self.precision = _best_precision(self.device) if precision == "auto" else precision
         self._asked_precision = precision
@@ -114,7 +108,10 @@ class Session:
         self._memory: Memory | None = None
         self._geometry: Geometry | None = None
         self._last: tuple[Tensor, Tensor] | None = None  # probabilities of objects and background, padded
+        self._presences: dict[int, Presence] | None = None  # of the last frame, once somebody asked
         self._evidence: dict[str, Tensor] = {}  # of the last frame, where it was asked for; padded
+        self._pending: list[_Pending] = []
+        self._background: ThreadPoolExecutor | None = None  # with one thread, so that annotations keep their order
 
     # What a caller does ----------------------------------------------------------------------------------------------
 
@@ -125,35 +122,40 @@ class Session:
 
     def annotate(
         self,
-        frame: np.ndarray | EncodedFrame,
-        label_map: np.ndarray,
+        frame: P | EncodedFrame,
+        label_map: np.ndarray | Tensor,
         *,
         objects: Iterable[int] | None = None,
         void: int | None = None,
-    ) -> np.ndarray:
-        """Take in a frame with a label map that is known; returns the frame's label map.
+    ) -> P:
+        """Take in a frame with a label map that is known.
 
-        Objects that are new are followed from here. Objects that were known already are corrected: what was remembered
-        of them gives way to this frame. All others are segmented as `step` would, where the label map leaves room.
-        objects: the ids that the label map speaks of, None: those that it holds. With it an object can be said to be
-        out of sight here: what was remembered of it stays as it was. void: a value that stands for "not known"; it is
-        taken for background.
-        A refused annotation leaves the session as it was.
+        Objects that are new are followed from here. Of objects that were known already the memory is replaced: they
+        are corrected. All others are segmented as `step` would, where the label map leaves room. A refused annotation
+        leaves the session as it was.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB.
+            label_map: (H, W) integer, or bool for one object, which gets the id 1.
+            objects: the ids that the label map annotates; None: those that it holds. With it an object can be said to
+                be out of sight here: its memory stays as it was.
+            void: a value that stands for "not known"; it is taken for background.
+
+        Returns:
+            The frame's label map (H, W): the annotated objects, and the others where they were found.
+
+        Raises:
+            InputError: frame, label map or ids are not what is expected, or do not fit each other.
+            OnemaskError: the device has not enough memory.
         """
-        label_map = checked_label_map(label_map)
-        ids = object_ids(label_map, void) if objects is None else tuple(int(i) for i in objects)
-        if not ids:
-            raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
-        annotated, own = Objects(ids), self._geometry_of(frame).own
-        if label_map.shape != own:
-            raise InputError(
-                f"label map is {_size(label_map.shape)} but the frame is {_size(own)} "
-                "(height x width); give it the frame's size"
-            )
+        own = self._geometry_of(frame).own
+        label_map, annotated = self._annotated(frame, label_map, own, objects, void)
+        ids = annotated.ids
+        self._take_over()
         encoded = self._encoded(frame)
         self._evidence = {}
         with self._computing():
-            masks = self._masks(label_map, annotated, encoded.geometry)
+            masks = encoded.geometry.masks(label_map, ids, self.device)
             hidden = self._out_of_sight(annotated, masks)
             learned = annotated.select(annotated.rows_without(hidden))
             in_order = Objects(hidden).join(learned.ids)
@@ -162,53 +164,194 @@ class Session:
             if len(learned):
                 memory = _joined(memory, self.method.memorize(encoded.features, masks[len(hidden) :]))
             others = self._objects.select(self._objects.rows_without(ids))
-            memory_of_others, self._last = self._followed(encoded.features, others, masks)
+            memory_of_others, last = self._followed(encoded.features, others, masks)
             self._memory, self._objects = _joined(memory_of_others, memory), others.join(in_order.ids)
-            labels = self._label_map()
-        labels[np.isin(labels, ids)] = 0  # of these the annotation knows better
-        known = np.isin(label_map, ids)
-        labels[known] = label_map[known]
-        return labels
+            self._show(last)
+            self._supersede(ids)
+        labels = self._label_map(encoded.is_tensor)
+        labels[_is_any(labels, ids)] = 0  # of these the annotation knows better
+        known = _is_any(label_map, ids)
+        labels[known] = _as_type_of(labels, label_map[known])
+        return cast(P, labels)
 
-    def step(self, frame: np.ndarray | EncodedFrame, *, explain: bool = False) -> np.ndarray:
-        """The label map (H, W) of the next frame, uint8, or uint16 where an id is above 254.
+    def annotate_later(
+        self,
+        frame: Picture | EncodedFrame,
+        label_map: np.ndarray | Tensor,
+        *,
+        objects: Iterable[int] | None = None,
+        void: int | None = None,
+    ) -> Future[tuple[int, ...]]:
+        """Learn annotated objects in the background, while `step` goes on with all others.
 
-        explain: keep what the method went by for `evidence`.
+            learning = session.annotate_later(frame, label_map)
+            label_map = session.step(frame)  # does not wait
+
+        The first `step` or `annotate` that begins after the work is done takes the objects in, with what was learned
+        of them in `frame`; from there on they are followed (and known objects are corrected). Frames in between are
+        not made good: an object that moved far meanwhile is found as one is that was out of sight. Of an object that
+        is known and annotated as out of sight nothing is learned. What is said of an object later, by `annotate`,
+        `annotate_later` or `forget`, holds in place of an annotation that is still in the making.
+
+        While it lasts, other frames take longer: they share the device. `save` and `copy` leave out what was not
+        taken in yet; to have it in, wait for the result, and step.
+
+        Args:
+            frame, label_map, objects, void: see `annotate`.
+
+        Returns:
+            A future whose result is the ids that were learned. Its `result()` waits, and raises what learning raised:
+            OnemaskError where memory is not enough. The session then goes on without these objects.
+
+        Raises:
+            InputError: see `annotate`; at once.
         """
+        geometry = self._geometry_of(frame)
+        label_map, annotated = self._annotated(frame, label_map, geometry.own, objects, void)
+        self._geometry = geometry
+        with self._computing():
+            masks = geometry.masks(label_map, annotated.ids, self.device)
+            hidden = self._out_of_sight(annotated, masks)
+            rows = annotated.rows_without(hidden)
+            ids, masks = annotated.select(rows).ids, masks[rows]
+        self._supersede(annotated.ids)
+        learned: Future[tuple[int, ...]] = Future()
+        if not ids:
+            learned.set_result(())
+            return learned
+        if self._background is None:
+            self._background = ThreadPoolExecutor(1, "onemask-annotate")
+        memory = self._background.submit(self._learned, frame, geometry, masks)
+        self._pending.append(_Pending(ids, set(ids), memory))
+        memory.add_done_callback(partial(_pass_on, learned, ids))
+        return learned
+
+    def step(self, frame: P | EncodedFrame, *, explain: bool = False) -> P:
+        """Segment the next frame.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB.
+            explain: keep what the method went by for `evidence`.
+
+        Returns:
+            The label map (H, W), uint8, or uint16 where an id is above 254 (a tensor: int32).
+
+        Raises:
+            InputError: the frame is not what is expected, or of another size than those before.
+            OnemaskError: the device has not enough memory.
+        """
+        geometry = self._geometry_of(frame)
+        self._take_over()
         self._evidence = {}
         if self._memory is None:
-            self._geometry = self._geometry_of(frame)
-            return np.zeros(self._geometry.own, np.uint8)
+            self._geometry = geometry
+            empty = np.zeros(geometry.own, np.uint8)
+            return cast(P, torch.from_numpy(empty).to(self.device) if _is_tensor(frame) else empty)
         encoded = self._encoded(frame)
         with self._computing():
             prediction = self.method.segment(encoded.features, self._memory)
-            self._last = aggregate(prediction.logits.float().sigmoid())
+            self._show(aggregate(prediction.logits.float().sigmoid()))
+            assert self._last is not None
             if explain:
                 self._evidence = self.method.evidence(encoded.features, self._memory, prediction)
             self._memory = self.method.update(self._memory, encoded.features, prediction, self._last[0])
-            return self._label_map()
+        return cast(P, self._label_map(encoded.is_tensor))
 
-    def encode(self, frames: Sequence[np.ndarray]) -> list[EncodedFrame]:
-        """Take in several coming frames as one batch, which a GPU does faster than one by one."""
+    def encode(self, frames: Sequence[Picture]) -> list[EncodedFrame]:
+        """Take in several coming frames as one batch, which a GPU does faster than one by one.
+
+        Args:
+            frames: one or more, (H, W, 3) uint8 RGB, of one size.
+
+        Returns:
+            As many, each for one call of `step` or `annotate`.
+
+        Raises:
+            InputError: a frame is not what is expected, or of another size.
+            OnemaskError: the device has not enough memory.
+        """
         geometries = {self._geometry_of(frame) for frame in frames}
         if len(geometries) != 1:
-            raise InputError(f"frames of one size expected, got {sorted(_size(g.own) for g in geometries)}")
+            raise InputError(f"frames of one size expected, got {sorted(shown(g.own) for g in geometries) or 'none'}")
         (geometry,) = geometries
         self._geometry = geometry
-        pictures = np.stack([geometry.padded_picture(frame) for frame in frames])
-        with self._computing():
-            pixels = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-            features = self.method.encode(pixels)
-            return [EncodedFrame(features.frame(index), geometry) for index in range(len(frames))]
+        return self._encode(frames, geometry)
 
     def forget(self, object_id: int) -> None:
         """Stop following an object; InputError if it is not known."""
+        if object_id not in self._objects and any(object_id in pending.wanted for pending in self._pending):
+            self._supersede([object_id])
+            return
         row = self._objects.row(object_id)
+        self._supersede([object_id])
+        self._presences = {i: p for i, p in self._all_presences().items() if i != object_id}
         rows = [other for other in range(len(self._objects)) if other != row]
         self._objects = self._objects.select(rows)
         if self._memory is not None:
             self._memory = self._memory.select(rows) if rows else None
         self._last, self._evidence = None, {}
+
+    # What the last frame showed --------------------------------------------------------------------------------------
+
+    def area(self, object_id: int) -> int:
+        """How many pixels of the last frame are the object's; 0 where it was not found.
+
+        Counted at the working size and scaled to the frame's: of a frame that was shrunk, exact to the pixels that it
+        was shrunk to.
+
+        Raises:
+            InputError: the object is not known, or no frame was seen since the session was restored.
+        """
+        return self._presence(object_id).area
+
+    def box(self, object_id: int) -> tuple[int, int, int, int] | None:
+        """The box around all of the object's pixels in the last frame; None where it was not found.
+
+        Left, top, right, bottom in pixels of the frame, right and bottom exclusive: `frame[top:bottom, left:right]`.
+        A single stray pixel widens it.
+
+        Raises:
+            InputError: see `area`.
+        """
+        return self._presence(object_id).box
+
+    def confidence(self, object_id: int) -> float:
+        """The mean probability, in [0, 1], that the object's pixels of the last frame are its own; 0 where it has none.
+
+        It tells clear masks from doubtful ones within a video. It is no calibrated chance of being right: a method
+        that mistakes another object for this one can be as sure of it as of the right one.
+
+        Raises:
+            InputError: see `area`.
+        """
+        return self._presence(object_id).confidence
+
+    def visible(self, object_id: int) -> bool:
+        """Whether the object was found in the last frame: it has pixels, and a confidence of one half or more.
+
+        Of an object out of sight, methods may find some pixels elsewhere: compare `area` with what it used to be
+        where that matters.
+
+        Raises:
+            InputError: see `area`.
+        """
+        presence = self._presence(object_id)
+        return presence.area > 0 and presence.confidence >= VISIBLE_FROM
+
+    def _presence(self, object_id: int) -> Presence:
+        self._objects.row(object_id)  # refuses what is not known
+        presences = self._all_presences()
+        if object_id not in presences:
+            raise InputError("no frame was seen since the session was restored; give it the next one first")
+        return presences[object_id]
+
+    def _all_presences(self) -> dict[int, Presence]:
+        if self._presences is None:
+            self._presences = {}
+            if self._last is not None and self._geometry is not None:
+                with torch.inference_mode():
+                    self._presences = dict(zip(self._objects.ids, presences(self._geometry, *self._last), strict=True))
+        return self._presences
 
     @property
     def probabilities(self) -> dict[int, np.ndarray]:
@@ -264,21 +407,16 @@ class Session:
         Raises:
             OutputError: the disk or the folder refuses.
         """
-        from safetensors.torch import save
-
         memory = self._memory
-        # Cloned, for a method may keep one tensor under two names, or a part of a larger one; safetensors cannot.
-        tensors = {} if memory is None else {f.name: _laid_out(getattr(memory, f.name)) for f in fields(memory)}
-        state = json.dumps(
-            {
-                "method": _described(self.method),
-                "objects": self._objects.ids,
-                "own": None if self._geometry is None else self._geometry.own,
-                "size": self.size,
-                "precision": self._asked_precision,
-            }
-        )
-        write_bytes(path, save(tensors, {"session": state, "sha256": _checksum(state, tensors)}))
+        tensors = {} if memory is None else {f.name: getattr(memory, f.name) for f in fields(memory)}
+        state = {
+            "method": _described(self.method),
+            "objects": self._objects.ids,
+            "own": None if self._geometry is None else self._geometry.own,
+            "size": self.size,
+            "precision": self._asked_precision,
+        }
+        write_state(path, state, tensors)
 
     @classmethod
     def restore(cls, path: str | Path, method: Method, *, device: str | torch.device | None = "auto") -> Session:
@@ -292,19 +430,8 @@ class Session:
         Raises:
             InputError: `save` did not write the file, or wrote it with another method, or it was damaged since.
         """
-        from safetensors import SafetensorError, safe_open
-
+        state, tensors = read_state(path)
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                # Cloned into aligned memory, for how sums are rounded depends on the alignment.
-                tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - no dict
-            if metadata["sha256"] != _checksum(metadata["session"], tensors):
-                raise InputError(
-                    f"{path} was damaged after it was saved (its SHA-256 is another); restore an earlier one, or "
-                    "begin anew"
-                )
-            state = json.loads(metadata["session"])
             before, objects = dict(state["method"]), Objects(tuple(state["objects"]))
             own = None if state["own"] is None else (int(state["own"][0]), int(state["own"][1]))
             size, precision = None if state["size"] is None else int(state["size"]), str(state["precision"])
@@ -312,8 +439,8 @@ class Session:
             memory = method.memory_type(**tensors) if tensors else None
         except InputError:
             raise
-        except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is no saved session ({error}); expected a file of Session.save") from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise no_session(path, error) from error
         session = cls(method, size=size, device=device, precision=precision)
         session._objects = objects
         session._geometry = None if own is None else Geometry.of(own, session.size, method.stride)
@@ -322,32 +449,87 @@ class Session:
 
     # Inside ----------------------------------------------------------------------------------------------------------
 
-    def _encoded(self, frame: np.ndarray | EncodedFrame) -> EncodedFrame:
+    def _encoded(self, frame: Picture | EncodedFrame) -> EncodedFrame:
         if not isinstance(frame, EncodedFrame):
             return self.encode([frame])[0]
         self._geometry = self._geometry_of(frame)
         return frame
 
-    def _geometry_of(self, frame: np.ndarray | EncodedFrame) -> Geometry:
+    def _encode(self, frames: Sequence[Picture], geometry: Geometry) -> list[EncodedFrame]:
+        """Frames of that geometry, taken in; changes nothing."""
+        with self._computing():
+            features = self.method.encode(geometry.frames(frames, self.device))
+            return [
+                EncodedFrame(features.frame(index), geometry, isinstance(frame, Tensor))
+                for index, frame in enumerate(frames)
+            ]
+
+    def _geometry_of(self, frame: Any) -> Geometry:
         """InputError for what is no frame, or not one of this session's video; changes nothing."""
-        if isinstance(frame, EncodedFrame):
-            own = frame.geometry.own
-        elif frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            raise InputError(f"a frame is (height, width, 3) uint8 RGB, got {frame.shape} {frame.dtype}")
-        else:
-            own = frame.shape[0], frame.shape[1]
+        own = frame.geometry.own if isinstance(frame, EncodedFrame) else size_of(frame)
         geometry = Geometry.of(own, self.size, self.method.stride)
         if self._geometry is not None and self._geometry != geometry:
             raise InputError(
-                f"frame is {_size(own)} but the session's frames are {_size(self._geometry.own)} (height x width); "
+                f"frame is {shown(own)} but the session's frames are {shown(self._geometry.own)} (height x width); "
                 "start a new session for another video"
             )
         if isinstance(frame, EncodedFrame) and frame.geometry != geometry:
             raise InputError(
-                f"the frame was encoded at {_size(frame.geometry.padded)} but this session works at "
-                f"{_size(geometry.padded)} (height x width); encode it with this session, or one of the same size"
+                f"the frame was encoded at {shown(frame.geometry.padded)} but this session works at "
+                f"{shown(geometry.padded)} (height x width); encode it with this session, or one of the same size"
             )
         return geometry
+
+    def _annotated(
+        self, frame: Any, label_map: Any, own: tuple[int, int], objects: Iterable[int] | None, void: int | None
+    ) -> tuple[np.ndarray | Tensor, Objects]:
+        """A label map that was checked, where the frame is (host or device), and the objects that it annotates."""
+        if void is not None and not is_whole(void):
+            raise InputError(f"void is a value of the label map, a whole number, or None; got {void!r}")
+        if _is_tensor(frame):
+            label_map = checked_label_tensor(label_map).to(self.device)
+            held = label_map.unique() if objects is None else ()
+            ids = tuple(int(i) for i in held if i not in (0, void))
+        else:
+            label_map = checked_label_map(label_map)
+            ids = object_ids(label_map, void) if objects is None else ()
+        annotated = Objects(ids if objects is None else _whole_numbers(objects))
+        if not len(annotated):
+            raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
+        if tuple(label_map.shape) != own:
+            raise InputError(
+                f"label map is {shown(label_map.shape)} but the frame is {shown(own)} "
+                "(height x width); give it the frame's size"
+            )
+        return label_map, annotated
+
+    def _learned(self, frame: Picture | EncodedFrame, geometry: Geometry, masks: Tensor) -> Memory:
+        """What is to be remembered of objects in a frame; reads nothing that other calls change."""
+        encoded = frame if isinstance(frame, EncodedFrame) else self._encode([frame], geometry)[0]
+        with self._computing():
+            return self.method.memorize(encoded.features, masks)
+
+    def _take_over(self) -> None:
+        """Take in what was learned in the background since the last call."""
+        waiting, self._pending = self._pending, []
+        for pending in waiting:
+            if not pending.memory.done():
+                self._pending.append(pending)
+            elif pending.wanted and pending.memory.exception() is None:
+                ids = [i for i in pending.ids if i in pending.wanted]
+                learned = pending.memory.result().select([pending.ids.index(i) for i in ids])
+                others = self._objects.select(self._objects.rows_without(ids))
+                self._memory = _joined(self._remembered(others.ids), learned)
+                self._objects = others.join(ids)
+                self._last, self._evidence = None, {}
+
+    def _supersede(self, ids: Iterable[int]) -> None:
+        """Something newer was said of these objects."""
+        for pending in self._pending:
+            pending.wanted -= set(ids)
+
+    def _show(self, last: tuple[Tensor, Tensor]) -> None:
+        self._last, self._presences = last, None
 
     def _out_of_sight(self, annotated: Objects, masks: Tensor) -> tuple[int, ...]:
         """The annotated objects from whose masks (N, 1, h, w) nothing can be learned, but something is remembered."""
@@ -374,16 +556,15 @@ class Session:
         last = aggregate(torch.cat([prediction.logits.float().sigmoid(), masks]))
         return self.method.update(memory, features, prediction, last[0][: len(others)]), last
 
-    def _masks(self, label_map: np.ndarray, objects: Objects, geometry: Geometry) -> Tensor:
-        """(N, 1, h, w) in [0, 1], padded."""
-        masks = np.stack([geometry.shrink(mask) for mask in object_masks(label_map, objects.ids)])
-        return geometry.pad(torch.from_numpy(masks)[:, None].to(self.device))
-
-    def _label_map(self) -> np.ndarray:
+    def _label_map(self, as_tensor: bool) -> np.ndarray | Tensor:
         assert self._last is not None
         assert self._geometry is not None
-        objects, background = (self._geometry.crop(p) for p in self._last)
-        return self._objects.label_map(winners(objects, background, self._geometry.own).cpu().numpy())
+        with self._computing():
+            objects, background = (self._geometry.crop(p) for p in self._last)
+            rows = winners(objects, background, self._geometry.own)
+        if not as_tensor:
+            return self._objects.label_map(rows.cpu().numpy())
+        return self._objects.label_tensor(rows)  # outside of inference mode: the caller may write to it
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -392,11 +573,66 @@ class Session:
         try:
             with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 yield
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError, cv2.error) as error:
+            if not _is_out_of_memory(error):
+                raise
             raise OnemaskError(
-                f"{self.device} has not enough memory for {len(self._objects)} objects at a short side of {self.size}; "
-                "give a smaller size, or follow fewer objects in one session"
+                f"{self.device} has not enough memory for {len(self._objects)} objects at a short side of "
+                f"{self._short_side()}; give a smaller size, or follow fewer objects in one session"
             ) from error
+
+    def _short_side(self) -> int | None:
+        return self.size if self._geometry is None else min(self._geometry.working)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was asked for that is not there. On a CPU torch and OpenCV say so only in words."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return any(words in text for words in ("can't allocate memory", "not enough memory", "insufficient memory"))
+
+
+def _pass_on(learned: Future[tuple[int, ...]], ids: tuple[int, ...], memory: Future[Memory]) -> None:
+    """Give the caller's future the end that the work had."""
+    error = memory.exception()
+    if error is None:
+        learned.set_result(ids)
+    else:
+        learned.set_exception(error)
+
+
+def _evaluating(method: Method) -> Method:
+    """The method itself where it is in evaluation; else a copy that is, of its structure: the weights are shared."""
+    if not any(module.training for module in method.modules()):
+        return method
+    shared = {id(tensor): tensor for tensor in (*method.parameters(), *method.buffers())}
+    return copy.deepcopy(method, shared).eval()
+
+
+def _whole_numbers(objects: Any) -> tuple[int, ...]:
+    try:
+        ids = tuple(objects)
+    except TypeError:
+        ids = (None,)
+    if not all(is_whole(i) for i in ids):
+        raise InputError(f"objects are ids, as [1, 2], or None for those in the label map; got {objects!r}")
+    return tuple(int(i) for i in ids)
+
+
+def _is_tensor(frame: Any) -> bool:
+    return frame.is_tensor if isinstance(frame, EncodedFrame) else isinstance(frame, Tensor)
+
+
+def _is_any(label_map: Any, ids: Sequence[int]) -> Any:
+    """Where a label map, array or tensor, has one of these ids."""
+    if isinstance(label_map, Tensor):
+        return torch.isin(label_map, torch.tensor(ids, dtype=label_map.dtype, device=label_map.device))
+    return np.isin(label_map, ids)
+
+
+def _as_type_of(labels: Any, values: Any) -> Any:
+    return values.to(labels.dtype) if isinstance(labels, Tensor) else values
 
 
 def _joined(memory: Memory | None, other: Memory | None) -> Memory | None:
@@ -414,36 +650,11 @@ def _described(method: Method) -> dict[str, Any]:
     return described
 
 
-def _laid_out(tensor: Tensor) -> Tensor:
-    """A copy on the CPU with storage of its own, in the order of its axes."""
-    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _checksum(state: str, tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of all that a saved session holds; tensors on the CPU, contiguous."""
-    found = hashlib.sha256(state.encode())
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
 def _refuse_another_method(path: str | Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     names = ["class"] if before.get("class") != now["class"] else list(dict.fromkeys((*before, *now)))
     different = [f"{n} {before.get(n)} (now {now.get(n)})" for n in names if before.get(n) != now.get(n)]
     if different:
         raise InputError(f"{path} was saved with another method: {', '.join(different)}; restore it with the same one")
-
-
-def checked_label_map(label_map: np.ndarray) -> np.ndarray:
-    """A label map (H, W) of integers; a boolean mask becomes object 1. InputError for anything else."""
-    label_map = np.asarray(label_map)
-    if label_map.ndim != 2 or label_map.dtype.kind not in "bui":
-        raise InputError(
-            f"a label map is (height, width) of integers or bool, got {label_map.shape} {label_map.dtype}; "
-            "read pictures with onemask.video.masks.read_mask"
-        )
-    return label_map.astype(np.uint8) if label_map.dtype == bool else label_map
 
 
 def best_device(name: str | torch.device = "auto") -> torch.device:
@@ -465,7 +676,3 @@ def _best_precision(device: torch.device) -> str:
     with torch.cuda.device(device):
         # Not emulated: before Ampere bfloat16 can be stored, but is far slower than float16.
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-
-
-def _size(shape: Sequence[int]) -> str:
-    return f"{shape[0]}x{shape[1]}"

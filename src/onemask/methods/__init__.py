@@ -100,7 +100,7 @@ def configuration(name: str, options: Mapping[str, Any] | None = None) -> Config
 
 
 def load(name: str = DEFAULT, *, weights: str | Path | None = None, **options: Any) -> Method:
-    """A method by name, ready to run on the CPU; a `Session` moves it where it shall run.
+    """A method by name, ready to run on the CPU and in evaluation mode; a `Session` moves it where it shall run.
 
     weights: a safetensors file with the method's whole state; None: those found under its name (see weights.store),
     where they fit the options. A method that needs none then starts with a backbone from ImageNet.
@@ -110,7 +110,7 @@ def load(name: str = DEFAULT, *, weights: str | Path | None = None, **options: A
     """
     chosen = configuration(name, options)
     path = weights_for(name, chosen) if weights is None else Path(weights)
-    return chosen.build() if path is None else _with_weights(chosen, path)
+    return (chosen.build() if path is None else _with_weights(chosen, path)).eval()
 
 
 def weights_for(name: str, chosen: Configuration) -> Path | None:

@@ -49,7 +49,7 @@ class Validator:
     """
 
     def __init__(self, config: ValidationConfig, base: Path, method: Method):
-        self.config, self.method = config, method
+        self.config, self.method = config, method.eval()
         dataset = DavisDataset(base / config.root, config.year, config.split)
         self.dataset = dataset.select(config.sequences) if config.sequences else dataset
         if bare := [s.name for s in self.dataset if not any(0 < i < len(s) - 1 for i in s.annotated)]:

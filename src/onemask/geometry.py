@@ -1,0 +1,110 @@
+"""Frames as a caller has them -> the working size that a method sees, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import InputError
+from .labels import object_masks
+
+Picture = np.ndarray | Tensor  # (H, W, 3) uint8 RGB
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Between a frame's own size, the working size, and the working size padded to the stride. All (height, width)."""
+
+    own: tuple[int, int]
+    working: tuple[int, int]
+    padded: tuple[int, int]
+
+    @classmethod
+    def of(cls, own: tuple[int, int], short_side: int | None, stride: int) -> Geometry:
+        """Shrink (never enlarge) to a short side, then pad to multiples of the stride."""
+        scale = 1.0 if short_side is None else min(1.0, short_side / min(own))
+        height, width = (max(1, round(side * scale)) for side in own)
+        return cls(own, (height, width), (-(-height // stride) * stride, -(-width // stride) * stride))
+
+    def frames(self, pictures: Sequence[Picture], device: torch.device) -> Tensor:
+        """Pictures (H, W, 3) uint8 -> (B, 3, h, w) float32 in [0, 1] on a device, shrunk and padded."""
+        if all(isinstance(picture, Tensor) and picture.device.type != "cpu" for picture in pictures):
+            stacked = torch.stack([torch.as_tensor(picture) for picture in pictures]).to(device)
+            frames = stacked.permute(0, 3, 1, 2).float()
+            if self.working != self.own:
+                frames = area_resampled(frames, self.working).round_()
+            return self.pad(frames).div_(255)
+        padded = np.stack([self._padded_picture(np.asarray(picture)) for picture in pictures])
+        return torch.from_numpy(padded).to(device).permute(0, 3, 1, 2).float().div_(255)
+
+    def masks(self, label_map: np.ndarray | Tensor, ids: Sequence[int], device: torch.device) -> Tensor:
+        """A label map (H, W) -> the masks of those ids (N, 1, h, w) float32 in [0, 1], shrunk and padded."""
+        if isinstance(label_map, Tensor):
+            wanted = torch.tensor(ids, device=label_map.device).view(-1, 1, 1, 1)
+            masks = (label_map == wanted).float()
+            return self.pad((masks if self.working == self.own else area_resampled(masks, self.working)).to(device))
+        shrunk = np.stack([self._shrunk(mask) for mask in object_masks(label_map, ids)])
+        return self.pad(torch.from_numpy(shrunk)[:, None].to(device))
+
+    def pad(self, maps: Tensor) -> Tensor:
+        """(B, C, h, w) at the working size -> padded: the last row and column of frames and masks go on."""
+        (height, width), (to_height, to_width) = self.working, self.padded
+        return F.pad(maps, (0, to_width - width, 0, to_height - height), mode="replicate")
+
+    def crop(self, maps: Tensor) -> Tensor:
+        """The inverse of `pad`."""
+        return maps[..., : self.working[0], : self.working[1]]
+
+    def _shrunk(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W, ...) at the frame's own size -> at the working size, by area."""
+        if self.working == self.own:
+            return picture
+        height, width = self.working
+        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+    def _padded_picture(self, picture: np.ndarray) -> np.ndarray:
+        below, right = self.padded[0] - self.working[0], self.padded[1] - self.working[1]
+        return cv2.copyMakeBorder(self._shrunk(picture), 0, below, 0, right, cv2.BORDER_REPLICATE)
+
+
+def area_resampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) float32 -> (B, C, h, w): means over areas, as OpenCV's INTER_AREA has them where it shrinks."""
+    down, across = (_shares(have, want, maps.device) for have, want in zip(maps.shape[-2:], size, strict=True))
+    with torch.autocast(maps.device.type, enabled=False):
+        return down @ maps @ across.T
+
+
+@lru_cache(maxsize=8)
+def _shares(have: int, want: int, device: torch.device) -> Tensor:
+    """(want, have): the share of every cell in each of the longer ones that are to stand for them."""
+    edges = np.linspace(0, have, want + 1)
+    low, high = edges[:-1, None], edges[1:, None]
+    cells = np.arange(have)
+    covered = np.clip(np.minimum(high, cells + 1) - np.maximum(low, cells), 0, None)
+    return torch.from_numpy((covered * want / have).astype(np.float32)).to(device)
+
+
+def size_of(frame: Any) -> tuple[int, int]:
+    """Height and width of a frame. InputError for what is none."""
+    expected = "a frame is a numpy array or a torch tensor (height, width, 3) uint8 RGB"
+    if not isinstance(frame, (np.ndarray, Tensor)):
+        raise InputError(f"{expected}, got {type(frame).__name__}")
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype not in (np.uint8, torch.uint8):
+        raise InputError(f"{expected}, got {tuple(frame.shape)} {frame.dtype}")
+    height, width = int(frame.shape[0]), int(frame.shape[1])
+    if not (height and width):
+        raise InputError(f"{expected} with at least one pixel, got {tuple(frame.shape)}")
+    return height, width
+
+
+def shown(shape: Sequence[int]) -> str:
+    """A size as errors name it: height x width."""
+    return f"{shape[0]}x{shape[1]}"

@@ -1,0 +1,60 @@
+"""The file of a saved session: tensors and what they belong to, as safetensors, with a checksum of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .files import write_bytes
+
+
+def write_state(path: str | Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write plain values and tensors, whole or not at all. Raises OutputError where the disk or the folder refuses."""
+    from safetensors.torch import save
+
+    text = json.dumps(state)
+    # Cloned, for a method may keep one tensor under two names, or a part of a larger one; safetensors cannot.
+    copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    write_bytes(path, save(copies, {"session": text, "sha256": checksum(text, copies)}))
+
+
+def read_state(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `write_state` wrote. Raises InputError for any other file, and one that was damaged since."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            # Cloned into aligned memory, for how sums are rounded depends on the alignment.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - no dict
+        text, expected = metadata["session"], metadata["sha256"]
+        if expected != checksum(text, tensors):
+            raise InputError(
+                f"{path} was damaged after it was saved (its SHA-256 is another); restore an earlier one, or begin anew"
+            )
+        return dict(json.loads(text)), tensors
+    except InputError:
+        raise
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise no_session(path, error) from error
+
+
+def no_session(path: str | Path, error: Exception) -> InputError:
+    """The error for a file that holds something else."""
+    return InputError(f"{path} is no saved session ({error}); expected a file of Session.save")
+
+
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a file holds; tensors on the CPU, contiguous."""
+    found = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
