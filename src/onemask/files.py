@@ -34,7 +34,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 
 def _reason(path: Path, error: OSError) -> str:
-    """What the system refused, and what to do about it."""
+    """The system's reason for a refusal, and advice."""
     not_folder = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
     if not_folder is not None:
         return f"{not_folder} is a file; a folder of that name is needed"

@@ -30,7 +30,7 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How clips are drawn from videos; what is random is drawn once a clip and holds for all its frames."""
+    """How clips are sampled from videos; random values are drawn once per clip and hold for all its frames."""
 
     flip: float = 0.5  # probability of a mirror image, left for right
     scale: tuple[float, float] = (0.5, 1.5)  # 1: the whole frame just fits into the clip; log-uniform
@@ -47,7 +47,7 @@ class VideoClips:
     """Annotated videos as a source of clips. A sequence is a video, a clip is made of its annotated frames."""
 
     def __init__(self, sequences: ListOf[Sequence], config: SamplingConfig | None = None) -> None:
-        """Take the videos as they are; what is wrong with their files is the datasets' to tell (`check`).
+        """Take the videos as they are; the dataset validates files (`check`).
 
         config: None takes `SamplingConfig()`. Raises InputError for no videos, a video without any annotation, and a
         configuration out of range.
@@ -279,7 +279,7 @@ def _plain(config: SamplingConfig) -> SamplingConfig:
 
 
 def _extent(linear: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """Where a box comes to lie: ((x0, x1), (y0, y1))."""
+    """Ranges of a box in the view: ((x0, x1), (y0, y1))."""
     x0, y0, x1, y1 = box
     corners = linear @ np.array([[x0, x1, x0, x1], [y0, y0, y1, y1]])
     return np.column_stack([corners.min(axis=1), corners.max(axis=1)])

@@ -1,4 +1,4 @@
-"""Where training clips come from, as values that stand in a configuration file."""
+"""Sources of training clips, as values of a configuration file."""
 
 from __future__ import annotations
 

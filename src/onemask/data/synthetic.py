@@ -36,7 +36,7 @@ TWIN_COLOUR = 0.15  # how much a twin's channels differ from the object's, at mo
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """What clips are made of and how far things go. Lengths are in short sides of the frame, times in paths."""
+    """Contents of synthetic clips and how much they vary. Lengths are in short sides of the frame, times in paths."""
 
     whole: float = 0.3  # probability that the picture stays whole and the object only moves mildly in it
     elsewhere: float = 0.3  # probability that the objects are pasted over another picture; otherwise over their own
@@ -122,7 +122,7 @@ class StillClips:
         return np.flatnonzero(counts >= max(self.config.least_pixels, self.config.least_share * labels.size))
 
     def is_texture(self, index: int) -> bool:
-        """Whether the regions of a picture are not always things."""
+        """Whether the regions of a picture may be textures rather than objects."""
         return self.stills.names[index].startswith(self.config.texture_prefixes)
 
 
@@ -391,12 +391,12 @@ class _Scene:
 
 
 def _amplitudes(config: SyntheticConfig) -> list[float]:
-    """Of what makes up a path, as `Motion` takes them."""
+    """Amplitudes of the six components of a path, as `Motion` takes them."""
     return [config.shift, 0.7 * config.shift, np.deg2rad(config.turn), config.zoom, config.shear, config.shear]
 
 
 def _well_seen(label_map: np.ndarray, objects: int, config: SyntheticConfig) -> bool:
-    """Whether each object shows in the reference, and the first neither too small nor all there is."""
+    """Whether each object is visible in the reference, and the first neither too small nor the whole frame."""
     counts = np.bincount(label_map.ravel(), minlength=256)[1 : objects + 1]
     least = min(1.0, (min(label_map.shape) / NOMINAL_SIDE) ** 2) * config.least_visible
     share = counts[0] / label_map.size
