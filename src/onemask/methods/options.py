@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -33,7 +32,7 @@ SHOWN = 40  # characters of a value in an error
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number, or of each number in a tuple. ends: which of them belong to it, as in "[)" for [low, high)."""
+    """Bounds of a number, or of each in a tuple. ends: which of them belong to it, as "[)" for [low, high)."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -104,7 +103,6 @@ def unreadable(configuration: Any) -> str | None:
     return None
 
 
-@lru_cache(maxsize=64)
 def _types(kind: type) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {f.name: hints[f.name] for f in fields(kind)}
@@ -180,7 +178,10 @@ def _plain(where: str, value: Any, kind: Any, text: str | None) -> Any:
 
 
 def _in_range(where: str, value: Any, bounds: Range | None) -> Any:
-    """Numbers in `bounds`, and all that are in lists and tables, finite and not too large."""
+    """Numbers in `bounds`, and all that are in lists, tables and dataclasses, finite and not too large."""
+    if is_dataclass(value) and not isinstance(value, type):
+        check_values(value, where)
+        return value
     if isinstance(value, dict):
         return {key: _in_range(f"{where}.{key}", part, bounds) for key, part in value.items()}
     if isinstance(value, list):
