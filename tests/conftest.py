@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Callable, Container
+import os
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from onemask import methods
 from onemask.methods.frtm import FRTM, FRTMConfig
 
 torch.set_num_threads(1)  # on maps this small, threads only wait for each other
@@ -97,6 +99,20 @@ def tiny_frtm(*, pretrained: bool = False, seed: int = 0, **options: object) -> 
 @pytest.fixture(scope="session")
 def make_frtm() -> Callable[..., FRTM]:
     return tiny_frtm
+
+
+PLUGIN = Path(__file__).parent / "plugin"
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[str]:
+    """The name of a method that an installed package brings: see plugin/stub.py."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(PLUGIN)
+        patched.setenv("PYTHONPATH", f"{PLUGIN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")  # for processes
+        methods._others.cache_clear()
+        yield "stub"
+    methods._others.cache_clear()
 
 
 # Weights --------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,9 @@ from onemask.video.masks import read_label_map, read_mask
 from onemask.video.reader import open_video
 from videos import QUICK, BrokenVideo, Scene, write_images, write_video
 
-QUICKLY = Settings(options=QUICK, size=64, device="cpu")
+QUICKLY = Settings(method="stub", options=QUICK, size=64, device="cpu")
+
+pytestmark = pytest.mark.usefixtures("stub")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def clip(scene, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(scene, clip, tmp_path_factory) -> dict[str, bytes]:
+def whole(stub, scene, clip, tmp_path_factory) -> dict[str, bytes]:
     """The masks of a run that nothing interrupted."""
     out = tmp_path_factory.mktemp("whole")
     run(open_video(clip), late(scene), out, QUICKLY, save=["masks"])
@@ -56,7 +59,8 @@ def masks(out: Path, folder: str = "masks") -> dict[str, bytes]:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """What is in a folder, but for onemask's own notes."""
+    return {path.name for path in folder.iterdir()} - {".onemask"}
 
 
 @pytest.fixture(autouse=True)
@@ -118,9 +122,9 @@ def test_the_record_says_what_was_asked_for_and_what_it_took(scene, clip, tmp_pa
     assert record["seconds"] == report.seconds > 0
     assert record["frames_per_second"] == report.frames_per_second == 12 / report.seconds
     asked = record["asked"]
-    assert (asked["method"], asked["size"], asked["direction"], asked["void"]) == ("frtm-lite", 64, "both", 255)
+    assert (asked["method"], asked["size"], asked["direction"], asked["void"]) == ("stub", 64, "both", 255)
     assert asked["options"]["memory"] == 8
-    assert asked["options"]["channels"] == 96  # what was not said is written down, too
+    assert asked["options"]["gain"] == 2.0  # what was not said is written down, too
     assert asked["input"]["source"] == str(clip)
     assert asked["input"]["masks"].startswith("3:")
 
@@ -182,7 +186,6 @@ def test_overwriting_replaces_all_results_and_nothing_else(scene, clip, tmp_path
     video = open_video(clip)
     run(video, {0: scene.labels[0]}, tmp_path, QUICKLY)
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "masks" / "00099.png").write_text("of a longer video")
     other = {0: scene.labels[0] * (scene.labels[0] == 7)}
     run(video, other, tmp_path, QUICKLY, save=["masks"], overwrite=True)
     assert names(tmp_path) == {"masks", "run.json", "notes.txt"}  # the overlay showed other masks
@@ -198,7 +201,7 @@ def test_what_is_refused_leaves_no_trace(scene, clip, tmp_path):
         ({"direction": "backward"}, "direction is"),
         ({"save": ["mask"]}, "what to save is of masks, overlay, contact-sheet; got 'mask'"),
         ({"save": []}, "nothing is to be saved"),
-        ({"resume": True, "overwrite": True}, "ask for one of them"),
+        ({"resume": True, "overwrite": True}, "give one of them"),
         ({"settings": Settings(method="nope")}, "method 'nope' is not known"),
         ({"settings": Settings(options={"memory": 0})}, "first_samples must be"),
         ({"settings": Settings(device="gpu")}, "device 'gpu'"),
@@ -217,6 +220,140 @@ def test_a_refused_overwrite_leaves_the_old_results(scene, clip, tmp_path):
         run(open_video(clip), {40: scene.labels[0]}, tmp_path, QUICKLY, overwrite=True)
     assert masks(tmp_path) == before
     assert names(tmp_path) == {"masks", "run.json"}
+
+
+# Nothing but onemask's own is removed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["masks/hand-made.png", "masks.partial/00000.png", "overlay.mp4", "run.json"])
+def test_overwriting_what_is_not_onemasks_is_refused(scene, clip, tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("an hour of work")
+    with pytest.raises(OutputError, match=r"is not onemask's, so --overwrite does not remove what is there; move it"):
+        run(open_video(clip), {0: scene.labels[0]}, tmp_path, QUICKLY, overwrite=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == "an hour of work"
+
+
+def test_overwriting_masks_among_which_the_user_put_one_or_changed_one_is_refused(scene, clip, tmp_path):
+    video = open_video(clip)
+    run(video, {0: scene.labels[0]}, tmp_path, QUICKLY, save=["masks"])
+    added = tmp_path / "masks" / "notes.txt"
+    added.write_text("mine")
+    with pytest.raises(OutputError, match=r"notes\.txt is not onemask's"):
+        run(video, {0: scene.labels[0]}, tmp_path, QUICKLY, overwrite=True)
+    added.unlink()
+    (tmp_path / "masks" / "00004.png").write_bytes(b"corrected by hand")
+    with pytest.raises(OutputError, match=r"00004\.png was changed since onemask wrote it, so it is neither"):
+        run(video, {0: scene.labels[0]}, tmp_path, QUICKLY, overwrite=True)
+    assert (tmp_path / "masks" / "00004.png").read_bytes() == b"corrected by hand"
+    assert len(masks(tmp_path)) == 12
+
+
+def test_a_mask_that_is_put_there_while_a_run_overwrites_is_kept(scene, clip, whole, tmp_path):
+    video, arguments = open_video(clip), (late(scene), tmp_path, QUICKLY)
+    run(video, {0: scene.labels[0]}, tmp_path, QUICKLY, save=["masks"])
+
+    def meanwhile(items, total, what):
+        for index, item in enumerate(items):
+            if index == 4:
+                (tmp_path / "masks" / "hand-made.png").write_text("mine")
+            yield item
+
+    with pytest.raises(OutputError, match="masks holds files that are not onemask's, so the new label maps wait in"):
+        run(video, *arguments, save=["masks"], overwrite=True, progress=meanwhile)
+    assert (tmp_path / "masks" / "hand-made.png").read_text() == "mine"
+    (tmp_path / "masks" / "hand-made.png").unlink()
+    run(video, *arguments, save=["masks"], resume=True)
+    assert masks(tmp_path) == whole
+
+
+# What is said to be done is there ------------------------------------------------------------------------------------
+
+
+def removing(path: Path, what: str = "segmenting", at: int = 6):
+    """Progress during which someone removes a file or a folder."""
+
+    def progress(items, total, stage):
+        for index, item in enumerate(items):
+            if (stage, index) == (what, at):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            yield item
+
+    return progress
+
+
+@pytest.mark.parametrize("removed", ["", "masks.partial", "masks.partial/00002.png"])
+def test_results_that_are_removed_while_a_run_writes_are_missed(scene, clip, whole, tmp_path, removed):
+    out, video = tmp_path / "out", open_video(clip)
+    with pytest.raises(OutputError, match="removed while results were written there"):
+        run(video, late(scene), out, QUICKLY, save=["masks"], progress=removing(out / removed))
+    run(video, late(scene), out, QUICKLY, save=["masks"], resume=True)
+    assert masks(out) == whole
+
+
+@pytest.mark.parametrize("removed", ["", "masks", "masks/00002.png"])
+def test_masks_that_are_removed_while_the_overlay_is_made_are_missed(scene, clip, whole, tmp_path, removed):
+    out, video = tmp_path / "out", open_video(clip)
+    with pytest.raises((OutputError, InputError)):
+        run(video, late(scene), out, QUICKLY, progress=removing(out / removed, "overlay", 1))
+    run(video, late(scene), out, QUICKLY, resume=True)
+    assert masks(out) == whole
+    assert names(out) == {"masks", "overlay.mp4", "contact-sheet.png", "run.json"}
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_mask_that_is_lost_before_a_run_is_resumed_is_made_anew(scene, clip, whole, tmp_path, caplog, harm, finished):
+    video = open_video(clip)
+    if finished:
+        run(video, late(scene), tmp_path, QUICKLY, save=["masks"])
+    else:
+        with pytest.raises(Interrupted):
+            run(video, late(scene), tmp_path, QUICKLY, progress=stopping_after(7))
+    harm(tmp_path / ("masks" if finished else "masks.partial") / "00003.png")
+    run(video, late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
+    assert masks(tmp_path) == whole
+    assert "label maps are missing" in caplog.text
+
+
+def test_a_mask_that_someone_changed_is_neither_used_nor_replaced(scene, clip, whole, tmp_path, caplog):
+    video, arguments = open_video(clip), (late(scene), tmp_path, QUICKLY)
+    with pytest.raises(Interrupted):
+        run(video, *arguments, progress=stopping_after(7))
+    changed = tmp_path / "masks.partial" / "00003.png"
+    as_written = changed.read_bytes()
+    changed.write_bytes(b"corrected by hand")
+    with pytest.raises(OutputError, match=r"00003\.png was changed since onemask wrote it"):
+        run(video, *arguments, resume=True)
+    assert changed.read_bytes() == b"corrected by hand"
+    changed.write_bytes(as_written)
+    run(video, *arguments, save=["masks"], resume=True)
+    assert masks(tmp_path) == whole
+    (tmp_path / "masks" / "00003.png").write_bytes(b"corrected by hand")
+    assert run(video, *arguments, save=["masks"], resume=True).frames_done_now == 0
+    assert "the run is finished, and 1 of its files were changed since" in caplog.text
+    assert (tmp_path / "masks" / "00003.png").read_bytes() == b"corrected by hand"
+
+
+# One run at a time ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_folder_that_another_run_writes_is_refused(scene, clip, whole, tmp_path, how):
+    video, refused = open_video(clip), []
+
+    def meanwhile(items, total, what):
+        for index, item in enumerate(items):
+            if index == 2:
+                with pytest.raises(OutputError) as refusal:
+                    run(video, late(scene), tmp_path, QUICKLY, **how)
+                refused.append(str(refusal.value))
+            yield item
+
+    run(video, late(scene), tmp_path, QUICKLY, save=["masks"], progress=meanwhile)
+    assert f"{tmp_path} is being written by process {os.getpid()} on " in refused[0]
+    assert masks(tmp_path) == whole
 
 
 # Interruptions -------------------------------------------------------------------------------------------------------
@@ -268,11 +405,11 @@ def test_an_interrupted_run_is_neither_begun_anew_nor_mixed_with_another(scene, 
     video = open_video(clip)
     with pytest.raises(Interrupted):
         run(video, late(scene), tmp_path, QUICKLY, progress=stopping_after(3))
-    with pytest.raises(OutputError, match="holds an interrupted run; pass --resume to go on, or --overwrite"):
+    with pytest.raises(OutputError, match="holds a run that was interrupted; pass --resume or --overwrite"):
         run(video, late(scene), tmp_path, QUICKLY)
     others = [
-        ({"settings": Settings(options=QUICK, size=80, device="cpu")}, r"size 64 \(now 80\); resume it with that"),
-        ({"settings": Settings(options={}, size=64, device="cpu")}, r"memory 8 \(now 32\), first_samples 2 \(now 5\)"),
+        ({"settings": dataclasses.replace(QUICKLY, size=80)}, r"size 64 \(now 80\); resume it with that"),
+        ({"settings": dataclasses.replace(QUICKLY, options={})}, r"memory 8 \(now 32\), first_samples 2 \(now 5\)"),
         ({"direction": "forward"}, r"direction both \(now forward\)"),
         ({"annotations": {0: scene.labels[0]}}, r"masks 0:\w+ 5:\w+ \(now 0:\w+\)"),
         ({"video": open_video(scene.images)}, r"source .*clip\.mp4 \(now 12 arrays\)"),
@@ -287,11 +424,30 @@ def test_an_interrupted_run_is_neither_begun_anew_nor_mixed_with_another(scene, 
     assert names(tmp_path) == {"masks", "run.json"}
 
 
+def test_another_video_of_the_same_name_and_size_is_not_mixed_in(scene, tmp_path):
+    """A video file, a folder of images and arrays, each replaced by another."""
+    other = scene.images.copy()
+    other[6] ^= 1
+    sources = {
+        "clip.mp4": write_video,
+        "images": lambda path, images: write_images(path, images),
+        "arrays": lambda path, images: images,
+    }
+    for name, write in sources.items():
+        out = tmp_path / f"out-{name}"
+        with pytest.raises(Interrupted):
+            run(open_video(write(tmp_path / name, scene.images)), late(scene), out, QUICKLY, progress=stopping_after(3))
+        if name == "images":
+            shutil.rmtree(tmp_path / name)
+        with pytest.raises(InputError, match=r"holds a run that was started with pictures \S+ \(now \S+\)"):
+            run(open_video(write(tmp_path / name, other)), late(scene), out, QUICKLY, resume=True)
+
+
 def test_other_weights_of_the_same_name_are_refused(scene, clip, tmp_path):
     weights = tmp_path / "w.safetensors"
     settings = dataclasses.replace(QUICKLY, weights=weights)
     arguments = (open_video(clip), late(scene), tmp_path / "out", settings)
-    state = load("frtm-lite", **QUICK).state_dict()
+    state = load("stub").state_dict()
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, weights)
     with pytest.raises(Interrupted):
         run(*arguments, progress=stopping_after(3))
@@ -305,10 +461,20 @@ def test_resuming_what_never_began_begins_it(scene, clip, whole, tmp_path):
     assert masks(tmp_path / "out") == whole
 
 
-def test_resuming_what_is_finished_is_refused(scene, clip, tmp_path):
+def test_resuming_what_is_finished_does_nothing(scene, clip, tmp_path):
+    first = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    again = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
+    assert (again.frames, again.frames_done_now, again.files) == (12, 0, first.files)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_finished_run_is_asked_for_one_more_kind_of_result(scene, clip, whole, tmp_path):
     run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"])
-    with pytest.raises(OutputError, match="holds a finished run, so there is nothing to resume"):
-        run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=True)
+    written = (tmp_path / "masks" / "00003.png").stat().st_mtime_ns
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks", "contact-sheet"], resume=True)
+    assert names(tmp_path) == {"masks", "run.json", "contact-sheet.png"}
+    assert (tmp_path / "masks" / "00003.png").stat().st_mtime_ns == written
 
 
 def test_results_that_were_to_be_replaced_are_there_until_a_resumed_run_has_its_own(scene, clip, whole, tmp_path):
@@ -337,7 +503,20 @@ def test_interrupted_while_the_overlay_is_written(scene, clip, whole, tmp_path, 
 
 def command(clip: Path, scene: Scene, folder: Path) -> list[str]:
     Image.fromarray(scene.labels[0]).save(folder / "mask.png")
-    options = ["--size", "64", "--device", "cpu", "--save", "masks", "--set", "memory=8", "--set", "first_samples=2"]
+    options = [
+        "--method",
+        "stub",
+        "--size",
+        "64",
+        "--device",
+        "cpu",
+        "--save",
+        "masks",
+        "--set",
+        "memory=8",
+        "--set",
+        "first_samples=2",
+    ]
     return ["run", str(clip), "--mask", str(folder / "mask.png"), "--out", str(folder / "out"), *options]
 
 
@@ -370,7 +549,7 @@ def test_a_process_that_is_stopped_can_be_resumed(scene, clip, tmp_path, number,
     assert "Traceback" not in messages
     if number == signal.SIGINT:
         assert "--resume goes on from there" in messages
-    assert any((tmp_path / "out" / ".unfinished").glob("*.safetensors"))
+    assert any((tmp_path / "out" / ".onemask").glob("*.safetensors"))
     assert main([*arguments, "--resume"]) == 0
     assert json.loads((tmp_path / "out" / "run.json").read_text())["frames_done_now"] < 12
     assert masks(tmp_path / "out") == masks(tmp_path / "whole")
@@ -408,32 +587,70 @@ def test_after_a_full_disk_the_last_checkpoint_holds(scene, clip, whole, tmp_pat
         refusing_from(8, patched)
         with pytest.raises(OutputError):
             run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"])
-    assert len(list((tmp_path / ".unfinished").glob("*.safetensors"))) == 1  # older ones are removed
+    assert len(list((tmp_path / ".onemask").glob("*.safetensors"))) == 1  # older ones are removed
     (tmp_path / "masks.partial" / ".00008.1.partial.png").write_text("left by a process that was killed")
     report = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
     assert report.frames_done_now == 4
     assert masks(tmp_path) == whole
 
 
-def test_a_damaged_checkpoint_is_refused(scene, clip, tmp_path):
+def test_after_a_damaged_checkpoint_the_run_begins_again(scene, clip, whole, tmp_path, caplog):
     with pytest.raises(Interrupted):
         run(open_video(clip), late(scene), tmp_path, QUICKLY, progress=stopping_after(3))
-    (tmp_path / ".unfinished" / "3.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match=r"3\.safetensors is no saved session"):
+    (tmp_path / ".onemask" / "3.safetensors").write_bytes(b"")
+    report = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
+    assert "3.safetensors" in caplog.text
+    assert "the run begins with the first frame again" in caplog.text
+    assert report.frames_done_now == 12
+    assert masks(tmp_path) == whole
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"text"', '{"asked": 3}', "\x00", "[" * 100_000])
+def test_a_damaged_record_of_what_was_asked_for_is_one_clear_error(scene, clip, whole, tmp_path, content):
+    with pytest.raises(Interrupted):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, progress=stopping_after(3))
+    (tmp_path / ".onemask" / "asked.json").write_text(content)
+    with pytest.raises(InputError, match=r"asked\.json .*pass --overwrite to begin anew"):
         run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=True)
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], overwrite=True)
+    assert masks(tmp_path) == whole
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"frames": 3}', '{"frames": 3, "seconds": 1, "frames_done_now": 3}'])
+def test_a_damaged_record_of_the_segmentation_is_not_believed(scene, clip, whole, tmp_path, content):
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"])
+    (tmp_path / ".onemask" / "segmented.json").write_text(content)
+    (tmp_path / "run.json").unlink()
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
+    assert masks(tmp_path) == whole
+
+
+def test_a_damaged_manifest_makes_no_file_onemasks(scene, clip, tmp_path):
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"])
+    manifest = tmp_path / ".onemask" / "files.jsonl"
+    outside = tmp_path.parent / f"{tmp_path.name}-outside.txt"
+    outside.write_text("mine")
+    manifest.write_text(
+        manifest.read_text() + f'\n{{"file": "../{outside.name}", "is": null}}\n{{"file": "{outside}", "is": null}}\n7'
+    )
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], overwrite=True)
+    assert outside.read_text() == "mine"
+    manifest.write_text(manifest.read_text().replace("00007", "\x00"))
+    with pytest.raises(OutputError, match=r"00007\.png is not onemask's"):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, overwrite=True)
 
 
 def test_an_output_that_is_a_file_is_refused(scene, clip, tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match="exists already"):
         run(open_video(clip), {0: scene.labels[0]}, tmp_path / "out", QUICKLY)
-    with pytest.raises(OutputError, match="out is a file; a folder of that name is needed"):
+    with pytest.raises(OutputError, match="is a file; a folder of that name is needed"):
         run(open_video(clip), {0: scene.labels[0]}, tmp_path / "out", QUICKLY, overwrite=True)
 
 
 def test_weights_that_ship_are_part_of_what_was_asked_for(folders):
     options = {**QUICK, "target_only": True}
-    settings = dataclasses.replace(QUICKLY, options=options)
+    settings = dataclasses.replace(QUICKLY, method="frtm-lite", options=options)
     assert settings.described()["weights' sha256"] is None
     method = load("frtm-lite", **options)
     ship(folders.package, "frtm-lite", method)

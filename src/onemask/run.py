@@ -4,18 +4,16 @@
     OUT/overlay.mp4        the masks over the video, with its timing and audio
     OUT/contact-sheet.png  the whole result at a glance
     OUT/run.json           what was asked for, and what it took
+    OUT/.onemask/          see `results`; the session as it was at the newest checkpoint
 
-Until all label maps are there they stand in `OUT/masks.partial`. Until everything is there it stands beside
-`OUT/.unfinished`, which holds what was asked for, the session as it was after the newest checkpoint and, once all
-frames are segmented, what that took. From there `resume` goes on, to the very same result.
+Until all label maps are there they stand in `OUT/masks.partial`. `resume` goes on from the newest checkpoint, to the
+very same result; results that were lost or damaged since are made anew.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,12 +24,14 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError, Interrupted, OnemaskError, OutputError
-from .files import refuse_existing, write_json
+from .files import fingerprint, read_json, remove, write_json
 from .interruption import stop_asked
 from .propagation import Propagation
+from .results import ResultFolder
 from .session import Session
-from .settings import Progress, Settings, differences, silent
+from .settings import Progress, Settings, silent
 from .video.frames import Video
+from .video.images import ArraySequence, ImageSequence
 from .video.masks import palette, read_label_map, write_mask
 from .video.sheet import write_contact_sheet
 from .video.writer import write_overlay
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 SAVED = ("masks", "overlay", "contact-sheet")
 CHECKPOINT_SECONDS = 30.0
+MASKS, PARTIAL, RECORD = "masks", "masks.partial", "run.json"
+VIEWS = {"overlay": "overlay.mp4", "contact-sheet": "contact-sheet.png"}
 
 
 @dataclass(frozen=True)
@@ -88,25 +90,26 @@ def run(
         raise InputError(f"what to save is of {', '.join(SAVED)}; got {unknown[0]!r}")
     if not save:
         raise InputError(f"nothing is to be saved; name one or more of {', '.join(SAVED)}")
-    if resume and overwrite:
-        raise InputError("to resume is to keep what is there, to overwrite is to begin anew; ask for one of them")
     folder = RunFolder(Path(out))
     settings = settings or Settings()
-    asked = settings.described() | {"direction": direction, "void": void, "input": _fingerprint(video, annotations)}
-    resumed = folder.check(asked, overwrite=overwrite, resume=resume)
-    taken = folder.segmented() if resumed else None
-    if taken is None:
-        session, start = folder.session(settings) if resumed else (settings.session(), 0)
-        propagation = Propagation(session, video, annotations, direction=direction, void=void, start=start)
-        if not resumed:  # everything that can be refused has been: only now is anything written
-            folder.begin(asked)
-        taken = _segment(folder, propagation, progress)
-        folder.mark_segmented(taken)
-    folder.finish_masks()
-    files = _save_views(folder, video, taken.frames, save, progress)
-    report = RunReport(**asdict(taken), files=files)
-    write_json(folder.record, {"asked": asked, **asdict(report), "frames_per_second": report.frames_per_second})
-    folder.finish(keep_masks="masks" in save)
+    asked = settings.described() | {"direction": direction, "void": void, "input": _described(video, annotations)}
+    if folder.results.check(asked, overwrite=overwrite, resume=resume) and (report := folder.report(video, save)):
+        return report
+    propagation = Propagation(settings.session(), video, annotations, direction=direction, void=void)
+    # Everything that can be refused has been: only now is anything written.
+    with folder.results.opened(asked, overwrite=overwrite, resume=resume, clear=False) as resumed:
+        taken = folder.segmented(video) if resumed else None
+        if not resumed:
+            folder.begin()
+        elif taken is None:
+            session, start = folder.session(settings, video)
+            propagation = Propagation(session, video, annotations, direction=direction, void=void, start=start)
+        if taken is None:
+            taken = _segment(folder, propagation, progress)
+            folder.mark_segmented(video, taken)
+        folder.finish_masks()
+        report = RunReport(**asdict(taken), files=_save_views(folder, video, taken.frames, save, progress))
+        folder.finish(video, report, {"asked": asked}, keep_masks="masks" in save)
     return report
 
 
@@ -115,80 +118,127 @@ class RunFolder:
 
     def __init__(self, out: Path):
         self.out = out
-        self.masks, self.partial = out / "masks", out / "masks.partial"
-        self.overlay, self.sheet, self.record = out / "overlay.mp4", out / "contact-sheet.png", out / "run.json"
-        self.unfinished = out / ".unfinished"
-        self._asked, self._segmented = self.unfinished / "asked.json", self.unfinished / "segmented.json"
+        self.results = ResultFolder(out, "a run", (MASKS, PARTIAL, *VIEWS.values(), RECORD))
+        self.masks, self.partial = out / MASKS, out / PARTIAL
+        self._segmented = self.results.own / "segmented.json"
 
-    def check(self, asked: Mapping[str, Any], *, overwrite: bool, resume: bool) -> bool:
-        """Whether there is an interrupted run to go on with; OutputError where something is in the way."""
-        if resume and self._asked.exists():
-            self._refuse_other(asked)
-            return True
-        if self._asked.exists() and not overwrite:
-            raise OutputError(f"{self.out} holds an interrupted run; pass --resume to go on, or --overwrite")
-        if resume and self.record.exists():
-            raise OutputError(f"{self.out} holds a finished run, so there is nothing to resume; see {self.record}")
-        refuse_existing(self.out, overwrite)
-        return False
+    def report(self, video: Video, save: Sequence[str]) -> RunReport | None:
+        """The report of a finished run that left what `save` names; None where anything is left to do."""
+        wanted = [RECORD, *(VIEWS[kind] for kind in save if kind in VIEWS)]
+        if not self.results.finished or not all(map(self.results.is_there, wanted)):
+            return None
+        try:
+            record = read_json(self.out / RECORD, "")
+            report = RunReport(int(record["frames"]), 0.0, 0, dict(record["files"]))
+        except (InputError, KeyError, TypeError, ValueError):
+            return None
+        if "masks" in save and self._missing(video, report.frames, MASKS):
+            return None
+        if changed := list(filter(self.results.is_changed, self.results.files(MASKS))):
+            log.warning("%s: the run is finished, and %d of its files were changed since", self.out, len(changed))
+        return report
 
-    def begin(self, asked: Mapping[str, Any]) -> None:
-        """Start anew: write down what was asked for."""
-        for left_over in (self.partial, self.unfinished):
-            shutil.rmtree(left_over, ignore_errors=True)
-        write_json(self._asked, asked)
+    def begin(self) -> None:
+        """Start anew. What is to be replaced stays until the new label maps are complete."""
+        self.results.remove(*self.results.files(PARTIAL))
+        for left_over in (self._segmented, *self._checkpoints()):
+            remove(left_over)
 
-    def session(self, settings: Settings) -> tuple[Session, int]:
-        """The session of an interrupted run and the frame that comes next; without a checkpoint the first."""
-        for half_written in self.partial.glob(".*"):
-            half_written.unlink()
-        checkpoint = max(self._checkpoints(), key=lambda path: int(path.stem), default=None)
-        if checkpoint is None:
-            return settings.session(), 0
-        return settings.restore(checkpoint), int(checkpoint.stem)
+    def session(self, settings: Settings, video: Video) -> tuple[Session, int]:
+        """The session of an interrupted run and the frame that comes next.
+
+        That is the first one again where there is no checkpoint, or none that can be read, or where label maps from
+        before it are lost.
+        """
+        self.results.refuse_changed(*self.results.files(PARTIAL))
+        checkpoints = sorted(self._checkpoints(), key=lambda path: int(path.stem), reverse=True)
+        for checkpoint in checkpoints:
+            frames = int(checkpoint.stem)
+            if missing := self._missing(video, frames, PARTIAL):
+                log.warning("%s: %d of %d label maps are missing", self.partial, len(missing), frames)
+                continue
+            try:
+                return settings.restore(checkpoint), frames
+            except InputError as error:
+                log.warning("%s", error)
+        if checkpoints:
+            log.warning("%s: the run begins with the first frame again", self.out)
+        self.begin()
+        return settings.session(), 0
 
     def checkpoint(self, session: Session, next_frame: int) -> None:
         """Write the session as it is before `next_frame`."""
         older = self._checkpoints()
-        session.save(self.unfinished / f"{next_frame}.safetensors")
+        self.results.refuse_gone()
+        session.save(self.results.own / f"{next_frame}.safetensors")
         for path in older:
             if path.stem != str(next_frame):
-                path.unlink()
+                remove(path)
 
-    def segmented(self) -> Segmented | None:
-        """What it took to segment all frames; None where some are left."""
-        return Segmented(**json.loads(self._segmented.read_text())) if self._segmented.exists() else None
+    def write(self, name: str, label_map: np.ndarray) -> None:
+        """Write the label map of a frame."""
+        with self.results.writing(f"{PARTIAL}/{name}.png") as path:
+            write_mask(path, label_map)
 
-    def mark_segmented(self, taken: Segmented) -> None:
-        """Write down that all label maps are there."""
-        write_json(self._segmented, asdict(taken))
+    def mark_segmented(self, video: Video, taken: Segmented) -> None:
+        """Write down that all label maps are there. Raises OutputError where they are not."""
+        self._refuse_missing(video, taken.frames, PARTIAL)
+        self.results.refuse_changed(*self.results.files(PARTIAL))
+        write_json(self._segmented, asdict(taken), durable=True)
+
+    def segmented(self, video: Video) -> Segmented | None:
+        """What it took to segment all frames; None where some are left, or lost."""
+        if not self._segmented.exists():
+            return None
+        folder = PARTIAL if self.partial.exists() else MASKS
+        try:
+            taken = Segmented(**read_json(self._segmented, "the run begins with the newest checkpoint"))
+            missing = self._missing(video, taken.frames, folder)
+        except (InputError, TypeError, IndexError) as error:
+            log.warning("%s cannot be used: %s", self._segmented, error)
+            return None
+        if missing or taken.frames != len(self.results.files(folder)):
+            log.warning("%s: label maps are missing; they are made anew", self.out / folder)
+            return None
+        return taken
 
     def finish_masks(self) -> None:
         """Give the complete label maps their final name, in place of an earlier run's results."""
         if not self.partial.exists():
             return  # done before an interruption
-        shutil.rmtree(self.masks, ignore_errors=True)
-        try:
-            for earlier in (self.overlay, self.sheet, self.record):
-                earlier.unlink(missing_ok=True)
-            self.partial.rename(self.masks)
-        except OSError as error:
-            raise OutputError(f"{self.masks} could not be put in place ({error}); see {self.partial}") from error
+        earlier = [name for name in (*VIEWS.values(), RECORD) if self.results.wrote(name)]
+        self.results.remove(*self.results.files(MASKS), *earlier)
+        if self.masks.is_dir() and any(self.masks.iterdir()):
+            raise OutputError(
+                f"{self.masks} holds files that are not onemask's, so the new label maps wait in {self.partial}; move "
+                "those away and pass --resume"
+            )
+        self.results.rename(PARTIAL, MASKS)
 
-    def finish(self, *, keep_masks: bool) -> None:
-        """Nothing is left to resume."""
-        shutil.rmtree(self.unfinished, ignore_errors=True)
+    def finish(self, video: Video, report: RunReport, asked: Mapping[str, Any], *, keep_masks: bool) -> None:
+        """Write the record. Raises OutputError where label maps were lost meanwhile."""
+        self._refuse_missing(video, report.frames, MASKS)
+        with self.results.writing(RECORD) as path:
+            write_json(path, {**asked, **asdict(report), "frames_per_second": report.frames_per_second}, durable=True)
         if not keep_masks:
-            shutil.rmtree(self.masks, ignore_errors=True)
+            self.results.remove(*self.results.files(MASKS))
+            remove(self._segmented)
+        for checkpoint in self._checkpoints():
+            remove(checkpoint)
+        self.results.finish()
 
     def _checkpoints(self) -> list[Path]:
-        return [path for path in self.unfinished.glob("*.safetensors") if path.stem.isdigit()]
+        return [path for path in self.results.own.glob("*.safetensors") if path.stem.isdecimal()]
 
-    def _refuse_other(self, asked: Mapping[str, Any]) -> None:
-        if different := differences(json.loads(self._asked.read_text()), asked):
-            raise InputError(
-                f"{self.out} holds an interrupted run that was started with {', '.join(different)}; resume it with "
-                "that, or pass --overwrite to begin anew"
+    def _missing(self, video: Video, frames: int, folder: str) -> list[str]:
+        names = [f"{folder}/{video.name(index)}.png" for index in range(frames)]
+        return [name for name in names if not self.results.is_there(name)]
+
+    def _refuse_missing(self, video: Video, frames: int, folder: str) -> None:
+        if missing := self._missing(video, frames, folder):
+            raise OutputError(
+                f"{len(missing)} of {frames} label maps in {self.out / folder} were removed while results were "
+                "written there; --resume makes them anew"
             )
 
 
@@ -208,7 +258,7 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
             frames = propagation.frames(lambda label_maps, count: _looking_back(label_maps, count, stop, progress))
             after_the_way_back = chain(list(islice(frames, 1)), frames)  # which has a bar of its own
             for labelled in progress(after_the_way_back, left, "segmenting"):
-                write_mask(folder.partial / f"{labelled.name}.png", labelled.label_map)
+                folder.write(labelled.name, labelled.label_map)
                 done = labelled.index + 1
                 if stop:
                     raise Interrupted(
@@ -221,7 +271,7 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
     except OnemaskError as error:
         if done > propagation.start and not isinstance(error, OutputError):
             folder.checkpoint(session, done)
-        if done and not isinstance(error, Interrupted):
+        if done and folder.partial.exists() and not isinstance(error, Interrupted):
             log.warning("the label maps of %d frames are kept in %s", done, folder.partial)
         raise
     return Segmented(done, time.perf_counter() - began, done - propagation.start)
@@ -241,26 +291,19 @@ def _save_views(
     folder: RunFolder, video: Video, frames: int, save: Sequence[str], progress: Progress
 ) -> dict[str, str]:
     """Make of the finished label maps what `save` names; the files, by kind."""
-    files = {}
-    paths = _mask_paths(folder, video, frames)
+    paths = [folder.masks / f"{video.name(index)}.png" for index in range(frames)]
+    files = {kind: str(folder.out / VIEWS[kind]) for kind in VIEWS if kind in save}
     if "overlay" in save:
         label_maps = (read_label_map(path) for path in progress(paths, frames, "overlay"))
-        write_overlay(video, label_maps, folder.overlay, palette())
-        files["overlay"] = str(folder.overlay)
+        with folder.results.writing(VIEWS["overlay"]) as path:
+            write_overlay(video, label_maps, path, palette())
     if "contact-sheet" in save:
-        write_contact_sheet(folder.sheet, video, paths)
-        files["contact-sheet"] = str(folder.sheet)
-    if "masks" in save:
-        files["masks"] = str(folder.masks)
-    return files
+        with folder.results.writing(VIEWS["contact-sheet"]) as path:
+            write_contact_sheet(path, video, paths)
+    return files | ({"masks": str(folder.masks)} if "masks" in save else {})
 
 
-def _mask_paths(folder: RunFolder, video: Video, frames: int) -> list[Path]:
-    """The label maps in the order of the frames."""
-    return [folder.masks / f"{video.name(index)}.png" for index in range(frames)]
-
-
-def _fingerprint(video: Video, annotations: Mapping[int, np.ndarray]) -> dict[str, Any]:
+def _described(video: Video, annotations: Mapping[int, np.ndarray]) -> dict[str, Any]:
     """What tells whether a run that is resumed has the input that it was started with."""
     hashes = [
         f"{index}:{hashlib.sha256(np.ascontiguousarray(label_map).tobytes()).hexdigest()[:16]}"
@@ -271,5 +314,20 @@ def _fingerprint(video: Video, annotations: Mapping[int, np.ndarray]) -> dict[st
         "source": str(path.resolve()) if path.exists() else video.source,
         "frame size": f"{info.height}x{info.width}",
         "frames": info.frames,
+        "pictures": _content(video),
         "masks": " ".join(hashes),
     }
+
+
+def _content(video: Video) -> str:
+    """A hash of a video's files or arrays; of another source's first frame."""
+    if Path(video.source).is_file():
+        return fingerprint(Path(video.source))
+    digest = hashlib.blake2b(digest_size=8)
+    if isinstance(video, ImageSequence):
+        for path in video.paths:
+            digest.update(fingerprint(path).encode())
+    else:
+        for frame in video.frames(0, None if isinstance(video, ArraySequence) else 1):
+            digest.update(np.ascontiguousarray(frame.image).tobytes())
+    return digest.hexdigest()

@@ -111,7 +111,7 @@ def test_run_with_masks_of_several_frames_and_little_saved(scene, tmp_path):
     out = tmp_path / "out"
     masks = ["--mask", "0:mask.png", "--mask", "5:mask5.png"]
     assert main(["run", "clip.mp4", *masks, "--out", str(out), "--save", "masks, contact-sheet", *QUICKLY]) == 0
-    assert {path.name for path in out.iterdir()} == {"masks", "contact-sheet.png", "run.json"}
+    assert {path.name for path in out.iterdir()} == {".onemask", "masks", "contact-sheet.png", "run.json"}
     assert np.array_equal(read_mask(out / "masks" / "00005.png").labels, scene.labels[5])
     asked = json.loads((out / "run.json").read_text())["asked"]
     assert (asked["size"], asked["options"]["memory"], asked["options"]["first_samples"]) == (64, 8, 2)
@@ -223,7 +223,7 @@ def test_two_masks_of_one_frame(refused, tmp_path):
         (["--save", ","], "nothing is to be saved; name one or more of masks, overlay, contact-sheet"),
         (["--void", "0"], "void is a value in 1..65535, but it is 0"),
         (["--threshold", "0"], "threshold is a value in 1..65535, but it is 0"),
-        (["--resume", "--overwrite"], "to resume is to keep what is there, to overwrite is to begin anew"),
+        (["--resume", "--overwrite"], "--resume keeps what is there, --overwrite replaces it; give one of them"),
     ],
 )
 def test_options_that_cannot_be(refused, tmp_path, options, message):
@@ -441,12 +441,22 @@ def test_demo(capsys, tmp_path, monkeypatch, refused):
     assert score.startswith("J&F ")
     assert score.endswith("against the clip's annotation")
     assert float(score.split()[1]) > 50
-    assert speed.endswith(" frames a second")
+    assert speed.endswith(" a second")
     assert [line.split()[1] for line in files] == [
         str(out / name) for name in ("overlay.mp4", "contact-sheet.png", "masks")
     ]
     assert open_video(out / "overlay.mp4").info.frames == 6
     assert "exists already" in refused("demo", "--out", str(out))
+    capsys.readouterr()
+    assert main(["demo", "--out", str(out), "--resume", *QUICKLY[2:]]) == 0
+    assert f"{out} holds the finished run already: 6 frames" in capsys.readouterr().out
+    kept = str(tmp_path / "inputs")
+    assert main(["demo", "--keep-inputs", kept, "--out", str(out), "--overwrite", *QUICKLY[2:]]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "try: onemask run" in line]
+    _, _, command = line.partition("try: onemask ")
+    monkeypatch.chdir(tmp_path)
+    assert main([*command.split(), *QUICKLY[2:]]) == 0
+    assert "exists already" in refused("demo", "--keep-inputs", kept, "--out", str(out), "--resume")
 
 
 # score ---------------------------------------------------------------------------------------------------------------

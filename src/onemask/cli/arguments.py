@@ -75,6 +75,15 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")
 
 
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """Add --resume, which means the same in every command that fills a folder."""
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue what was interrupted in the folder; start if there is nothing yet",
+    )
+
+
 def add_sequences(parser: argparse.ArgumentParser) -> None:
     """Add --sequences."""
     parser.add_argument("--sequences", type=listed, metavar="A,B", help="only these sequences")

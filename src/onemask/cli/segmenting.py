@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .arguments import add_method, add_overwrite, listed, print_files, settings_of, show
+from .arguments import add_method, add_overwrite, add_resume, listed, print_files, settings_of, show
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..run import RunReport
+    from ..video.clip import SampleClip
     from ..video.frames import Video
 
 
@@ -34,8 +36,8 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="both",
         help="track objects from their masks in both directions, or only forward (default: both)",
     )
-    run.add_argument("--resume", action="store_true", help="continue an interrupted run in DIR")
     add_method(run)
+    add_resume(run)
     add_overwrite(run)
     run.set_defaults(command=_run)
 
@@ -58,7 +60,14 @@ def _run(options: argparse.Namespace) -> None:
         resume=options.resume,
         progress=show,
     )
-    print(f"{report.frames} frames, {report.frames_per_second:.2f} a second")
+    _print_report(options.out, report)
+
+
+def _print_report(out: str, report: RunReport) -> None:
+    if report.frames_done_now:
+        print(f"{report.frames} frames, {report.frames_per_second:.2f} a second")
+    else:
+        print(f"{out} holds the finished run already: {report.frames} frames")
     print_files(report.files)
 
 
@@ -66,7 +75,11 @@ def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add `onemask demo`: segment the clip that ships, and score the result."""
     demo = commands.add_parser("demo", help="segment the clip that ships with onemask, and score the result")
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: demo)")
+    demo.add_argument(
+        "--keep-inputs", metavar="DIR", help="write the clip and its first mask there as well, to try other commands"
+    )
     add_method(demo)
+    add_resume(demo)
     add_overwrite(demo)
     demo.set_defaults(command=_demo)
 
@@ -81,6 +94,8 @@ def _demo(options: argparse.Namespace) -> None:
     from ..video.reader import open_video
 
     clip = sample_clip()
+    if options.keep_inputs:
+        _keep_inputs(clip, Path(options.keep_inputs), options.overwrite)
     print(f"segmenting {clip.path.name} ({len(clip.annotations)} frames) with {options.method}, from its first mask")
     report = run(
         open_video(clip.path),
@@ -88,6 +103,7 @@ def _demo(options: argparse.Namespace) -> None:
         options.out,
         settings_of(options),
         overwrite=options.overwrite,
+        resume=options.resume,
         progress=show,
     )
     masks = sorted(Path(report.files["masks"]).glob("*.png"))
@@ -95,8 +111,24 @@ def _demo(options: argparse.Namespace) -> None:
     scores = [region_and_contour(read_label_map(path) > 0, truth > 0) for path, truth in pairs]
     region, contour = 100 * np.mean(scores, axis=0)
     print(f"J&F {(region + contour) / 2:.1f} (J {region:.1f}, F {contour:.1f}) against the clip's annotation")
-    print(f"{report.frames_per_second:.2f} frames a second")
-    print_files(report.files)
+    _print_report(options.out, report)
+
+
+def _keep_inputs(clip: SampleClip, folder: Path, overwrite: bool) -> None:
+    """Write the clip and its first mask, and how to use them."""
+    from ..files import refuse_existing, write_bytes
+    from ..video.masks import write_mask
+
+    video, mask = folder / clip.path.name, folder / f"{clip.path.stem}.png"
+    for path in (video, mask):
+        refuse_existing(path, overwrite)
+    write_bytes(video, clip.path.read_bytes())
+    write_mask(mask, clip.annotations[0])
+    print(f"the clip and its first mask are in {folder}; try: onemask run {video} --mask {mask} --out my-results")
+    print(
+        "for a video of your own, paint the object white on a black picture of the frame's size, with hard edges, and "
+        "save it as PNG"
+    )
 
 
 def add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,4 +1,4 @@
-"""Contact sheets of training clips."""
+"""What training sees, for people: clips on one sheet."""
 
 from __future__ import annotations
 

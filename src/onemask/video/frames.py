@@ -1,4 +1,4 @@
-"""The interface of all sources of frames: video files, folders of images, arrays."""
+"""What every source of frames offers, whether it is a video file, a folder of images or an array."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DecodeError(InputError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Properties of a video that are known before its frames are read."""
+    """What is known of a video before its frames are read."""
 
     width: int  # pixels, as displayed: after the rotation that the file asks for
     height: int
@@ -73,7 +73,7 @@ class Video(ABC):
         raise InputError(f"{self.source}: there is no frame {index}; {self._extent()}")
 
     def name(self, index: int) -> str:
-        """Name for files about frame `index`, without a suffix; see `Frame.name`."""
+        """What a file about frame `index` is called, without a suffix; see `Frame.name`."""
         return f"{index:05d}"
 
     def reversed_frames(self, start: int) -> Iterator[Frame]:

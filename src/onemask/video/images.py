@@ -33,6 +33,11 @@ class ImageSequence(Video):
         """Size of the first image and number of images."""
         return self._info
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The images' files."""
+        return tuple(self._paths)
+
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Read the images start, ..., stop - 1."""
         require_first(start)

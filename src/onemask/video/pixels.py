@@ -1,4 +1,4 @@
-"""Conversion of a decoded picture to the upright 8-bit RGB image that a player would show."""
+"""From a decoded picture to the upright 8-bit RGB image that a player would show."""
 
 from __future__ import annotations
 

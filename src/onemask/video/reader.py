@@ -1,4 +1,4 @@
-"""`open_video`, the entry point for all frames."""
+"""The one door through which frames come in: `open_video`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frames of a video file, found from its packets without decoding them."""
+"""Which frames a video file holds, learnt from its packets without decoding them."""
 
 from __future__ import annotations
 

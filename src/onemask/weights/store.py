@@ -32,12 +32,12 @@ TOLERANCE = 2**-10  # of rounding; half precision's own is half of it, except fo
 
 
 def home() -> Path:
-    """The folder in which onemask looks for a user's files: $ONEMASK_HOME, by default ~/.cache/onemask."""
+    """Where a user may put what onemask shall find: $ONEMASK_HOME, by default ~/.cache/onemask."""
     return Path(os.environ.get("ONEMASK_HOME", "~/.cache/onemask")).expanduser()
 
 
 def users_folder() -> Path:
-    """The folder for a user's weights and their cards."""
+    """Where a user may put weights and their cards."""
     return home() / "weights"
 
 
@@ -57,7 +57,7 @@ def find(name: str) -> Path | None:
 
 
 def card_path(path: Path) -> Path:
-    """Path of the card of a file of weights."""
+    """Where the card of a file of weights is."""
     return path.with_suffix(".json")
 
 
