@@ -44,30 +44,67 @@ class Statistics:
 
 
 def region_similarity(prediction: ArrayLike, annotation: ArrayLike) -> float:
-    """Measure J: the intersection of two masks over their union, in [0, 1].
+    """Measure J, the intersection of two masks over their union (Perazzi et al. 2016, section 5.1).
 
-    `prediction` and `annotation` are (H, W), boolean, or numbers of which all but 0 are the object. Two
-    empty masks are equal: J is 1. Raises InputError when the shapes differ. Perazzi et al. 2016, 5.1.
+    >>> region_similarity([[0, 1, 1]], [[0, 0, 1]])
+    0.5
+
+    Args:
+        prediction: (H, W), boolean, or numbers of which all but 0 are the object.
+        annotation: (H, W), likewise.
+
+    Returns:
+        J in [0, 1]; 1 for two empty masks.
+
+    Raises:
+        InputError: the shapes differ.
     """
     predicted, annotated = _masks(prediction, annotation)
     union = np.count_nonzero(predicted | annotated)
-    return np.count_nonzero(predicted & annotated) / union if union else 1.0
+    return float(np.count_nonzero(predicted & annotated) / union) if union else 1.0
 
 
 def contour_accuracy(prediction: ArrayLike, annotation: ArrayLike, bound: float = BOUND) -> float:
-    """Measure F: the harmonic mean of the precision and recall of the prediction's boundary, in [0, 1].
+    """Measure F, the harmonic mean of the boundary's precision and recall (Perazzi et al. 2016, section 5.1).
 
-    `prediction` and `annotation` are (H, W), boolean, or numbers of which all but 0 are the object.
-    Boundary pixels match within a disk whose radius is `bound` times the frame's diagonal, rounded up, or
-    `bound` itself, rounded up, in pixels, where it is 1 or more. A mask that is empty or fills the frame
-    has no boundary; F is 1 where neither mask has one, 0 where only one has. Raises InputError when the
-    shapes differ. Perazzi et al. 2016, 5.1.
+    A mask that is empty or fills the frame has no boundary.
+
+    Args:
+        prediction: (H, W), boolean, or numbers of which all but 0 are the object.
+        annotation: (H, W), likewise.
+        bound: radius within which boundary pixels match: a fraction of the frame's diagonal below 1, pixels from 1 on;
+            rounded up to whole pixels.
+
+    Returns:
+        F in [0, 1]; 1 if neither mask has a boundary, 0 if only one has.
+
+    Raises:
+        InputError: the shapes differ.
     """
     return region_and_contour(prediction, annotation, bound)[1]
 
 
 def region_and_contour(prediction: ArrayLike, annotation: ArrayLike, bound: float = BOUND) -> tuple[float, float]:
-    """Measure J and F of the same masks at once, sharing the work of the two."""
+    """Measure J and F of the same masks at once, which shares most of the work.
+
+    >>> import numpy as np
+    >>> annotation = np.zeros((48, 64), bool)
+    >>> annotation[10:30, 20:50] = True
+    >>> region, contour = region_and_contour(np.roll(annotation, 5, axis=1), annotation)
+    >>> round(region, 3), round(contour, 3)
+    (0.714, 0.56)
+
+    Args:
+        prediction: see `region_similarity`.
+        annotation: see `region_similarity`.
+        bound: see `contour_accuracy`.
+
+    Returns:
+        J and F, each in [0, 1].
+
+    Raises:
+        InputError: the shapes differ.
+    """
     predicted, annotated = _masks(prediction, annotation)
     radius = _radius(annotated.shape, bound)
     grid, found, sought = _packed(predicted, annotated, radius)
@@ -77,12 +114,20 @@ def region_and_contour(prediction: ArrayLike, annotation: ArrayLike, bound: floa
 
 
 def error_rates(prediction: ArrayLike, annotation: ArrayLike) -> tuple[float, float]:
-    """JumpCut's error: false positives and false negatives over the foreground, 0 or more, 0 is best.
+    """Measure JumpCut's error: false positives and false negatives over the foreground; 0 is best.
 
-    `prediction` and `annotation` are (H, W), boolean, or numbers of which all but 0 are the object. First over the
-    predicted foreground, as section 4.2 of Hu et al., VideoMatch, ECCV 2018, has it; then over the annotated. Where
-    such a foreground is empty, the error is 1 if there are mislabelled pixels and 0 if there are none. Raises
-    InputError when the shapes differ.
+    Where a foreground is empty, the error is 1 if there are mislabelled pixels and 0 if there are none.
+
+    Args:
+        prediction: (H, W), boolean, or numbers of which all but 0 are the object.
+        annotation: (H, W), likewise.
+
+    Returns:
+        The error over the predicted foreground, as in section 4.2 of Hu et al., VideoMatch, ECCV 2018, and over the
+        annotated foreground; each 0 or more.
+
+    Raises:
+        InputError: the shapes differ.
     """
     predicted, annotated = _masks(prediction, annotation)
     wrong = np.count_nonzero(predicted ^ annotated)
@@ -94,12 +139,20 @@ def error_rates(prediction: ArrayLike, annotation: ArrayLike) -> tuple[float, fl
 
 
 def statistics(values: Sequence[float] | NDArray[np.floating]) -> Statistics:
-    """Summarise the values of one measure over the frames of one object, in order.
+    """Summarise one measure over the frames of one object.
 
-    Frames without a value (NaN) do not count in the means; as in the official tool, they do count as not
-    above 0.5 in the recall. Without any value, all three are NaN. The quarters of the decay share the
-    frames where they meet and are those of the official tool, except that it keeps their indices in 8 bits,
-    which is wrong beyond 256 frames.
+    The quarters of the decay share the frames where they meet, as in the official tool; but that keeps their indices in
+    8 bits, which is wrong beyond 256 frames.
+
+    Args:
+        values: (T,), in the order of the frames. NaN is a frame without a value: it is left out of the means and, as in
+            the official tool, counts as not above 0.5 in the recall.
+
+    Returns:
+        Mean, recall and decay; NaN if there is no value.
+
+    Raises:
+        InputError: the values are not of one dimension.
     """
     series = np.asarray(values, dtype=np.float64)
     if series.ndim != 1:

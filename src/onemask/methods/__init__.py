@@ -102,11 +102,22 @@ def configuration(name: str, options: Mapping[str, Any] | None = None) -> Config
 def load(name: str = DEFAULT, *, weights: str | Path | None = None, **options: Any) -> Method:
     """A method by name, ready to run on the CPU and in evaluation mode; a `Session` moves it where it shall run.
 
-    weights: a safetensors file with the method's whole state; None: those found under its name (see weights.store),
-    where they fit the options. A method that needs none then starts with a backbone from ImageNet.
-    options: values of the method's configuration, as `target_only=True`.
-    Raises InputError where something is not known, where weights are not what their card says or do not fit the
-    options, or where a method needs trained weights and has none.
+    >>> method = load("ttvos-lite")
+    >>> alone = load("frtm-lite", target_only=True)
+
+    Args:
+        name: see `onemask methods`.
+        weights: a safetensors file with the method's whole state; None: those found under its name (see
+            `weights.store`), if they fit the options. A method that needs none then starts with a
+            backbone trained on ImageNet.
+        options: values of the method's configuration, see `onemask methods NAME`.
+
+    Returns:
+        The method. Any number of sessions can share it.
+
+    Raises:
+        InputError: a name or value is not known, the weights are not what their card says or do not fit the options, or
+            the method needs trained weights and has none.
     """
     chosen = configuration(name, options)
     path = weights_for(name, chosen) if weights is None else Path(weights)

@@ -22,7 +22,7 @@ class SampleClip:
 
 
 def sample_clip() -> SampleClip:
-    """Give the clip *car-turn* of DAVIS 2016 (CC BY-NC 4.0; see the README beside it) with its 80 annotations."""
+    """Return the clip *car-turn* of DAVIS 2016 (CC BY-NC 4.0; see the README beside it) with its 80 annotations."""
     assets = files("onemask") / "assets"
     with as_file(assets / f"{_NAME}.mp4") as path, as_file(assets / f"{_NAME}-annotations.zip") as archive:
         return SampleClip(path, _label_maps(archive))

@@ -78,12 +78,21 @@ def object_ids(labels: np.ndarray, void: int | None = None) -> tuple[int, ...]:
 
 
 def read_mask(path: str | Path, *, void: Void = "auto", threshold: int | None = None) -> MaskFile:
-    """Read a mask file as a label map; the module's docstring has the rules, `description` what they came to.
+    """Read a mask file as a label map.
 
-    void: the value that is void; None where no value is; "auto" decides about 255 from the whole file.
-    threshold: makes a mask of one object out of a picture with soft edges, in the units of the file's values.
-    Raises InputError for a file that is missing or damaged, and for a picture that does not say which pixel
-    belongs to which object.
+    The module's docstring has the rules; `MaskFile.description` says how this file was read.
+
+    Args:
+        path: a picture in any format that Pillow reads, the size of the video's frames.
+        void: the value of void pixels, 1..65535; None if no value is void; "auto" decides about 255 (65535 in 16 bits)
+            from the whole file.
+        threshold: reads a picture with soft edges as one object: values from here on, 1..65535, are foreground.
+
+    Returns:
+        The label map, with what was decided about it.
+
+    Raises:
+        InputError: the file is missing or damaged, or does not say which pixel belongs to which object.
     """
     _check_options(void, threshold)
     try:
@@ -112,9 +121,15 @@ def check_mask(mask: MaskFile | np.ndarray, height: int, width: int) -> None:
 
 
 def write_mask(path: str | Path, labels: np.ndarray) -> None:
-    """Write a label map (H, W) losslessly as PNG: indexed in `palette()`, or 16-bit grey for ids above 254.
+    """Write a label map losslessly as PNG: indexed in `palette()`, or 16-bit grey for ids above 254.
 
-    Raises InputError for anything but whole numbers in 0..65535, OutputError where writing fails.
+    Args:
+        path: the file, ending in .png; folders above it are made.
+        labels: (H, W), integers in 0..65535.
+
+    Raises:
+        InputError: the name or the values are something else.
+        OutputError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":

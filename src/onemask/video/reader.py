@@ -22,11 +22,25 @@ Source: TypeAlias = str | os.PathLike[str] | Sequence[np.ndarray] | np.ndarray |
 
 
 def open_video(source: Source) -> Video:
-    """Open a video.
+    """Open a video file, a folder of images, or frames in memory.
 
-    `source` is a video file, a folder of images, a pattern such as "shots/*.png" (both in natural order: img2
-    before img10), one image, a sequence of (H, W, 3) uint8 RGB arrays or one (N, H, W, 3) array. A Video is
-    given back as it is. Raises InputError, with what to do, if nothing can be read there.
+    >>> from onemask.video.clip import sample_clip
+    >>> video = open_video(sample_clip().path)
+    >>> video.info.width, video.info.height, video.info.frames
+    (854, 480, 80)
+    >>> video.frame(40).image.shape
+    (480, 854, 3)
+
+    Args:
+        source: a video file; a folder of images, or a pattern such as "shots/*.png", in natural order (img2 before
+            img10); one image; a sequence of (H, W, 3) uint8 RGB arrays, or one (N, H, W, 3) array. A `Video` is
+            returned as it is.
+
+    Returns:
+        The video, whose frames can be read from any place, forward and backward, any number of times.
+
+    Raises:
+        InputError: nothing can be read there.
     """
     if isinstance(source, Video):
         return source
