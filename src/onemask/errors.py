@@ -1,5 +1,12 @@
 """The errors that a user can cause, each with what was expected, what came, and what to do."""
 
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "insufficient memory",
+    "storage size calculation overflow",
+)
+
 
 class OnemaskError(Exception):
     """Anything that onemask refuses or could not do; the command line prints its one line and exits with 2."""
@@ -15,3 +22,11 @@ class Interrupted(OnemaskError):
 
 class OutputError(OnemaskError):
     """Something could not be written (it exists already, the disk is full); what was written before is kept."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was asked for that is not there. On a CPU torch and OpenCV say so only in words."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without its import
+        return True
+    text = str(error).lower()
+    return any(words in text for words in OUT_OF_MEMORY)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError, OnemaskError
+from .errors import InputError, OnemaskError, is_out_of_memory
 from .geometry import Geometry, Picture, shown, size_of
 from .labels import Objects, aggregate, checked_label_map, checked_label_tensor, is_whole, resize, winners
 from .methods.method import Features, Memory, Method
@@ -574,7 +574,7 @@ class Session:
             with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 yield
         except (RuntimeError, MemoryError, cv2.error) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise OnemaskError(
                 f"{self.device} has not enough memory for {len(self._objects)} objects at a short side of "
@@ -583,14 +583,6 @@ class Session:
 
     def _short_side(self) -> int | None:
         return self.size if self._geometry is None else min(self._geometry.working)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was asked for that is not there. On a CPU torch and OpenCV say so only in words."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return any(words in text for words in ("can't allocate memory", "not enough memory", "insufficient memory"))
 
 
 def _pass_on(learned: Future[tuple[int, ...]], ids: tuple[int, ...], memory: Future[Memory]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,9 +18,11 @@ from torch import nn
 
 import onemask
 from cards import ship
-from onemask import methods
+from onemask import methods, plugins
 from onemask.errors import InputError
 from onemask.methods.frtm import FAST, FRTM, LITE, PAPER
+from onemask.training.recipe import read_recipe
+from onemask.weights import store
 
 TINY = {"backbone": "test_efficientnet", "channels": 8, "width": 8, "fine_width": 0, "target_only": False}
 
@@ -30,30 +31,41 @@ def save(method: nn.Module, path: Path) -> None:
     save_file({key: tensor.contiguous() for key, tensor in method.state_dict().items()}, path)
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """A configuration of another package."""
+
+    depth: int = 3
+    width: int | None = None
+    needs_weights: bool = False
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        return {"depth": self.depth}
+
+    def build(self, *, pretrained: bool = True) -> nn.Module:
+        return nn.Linear(self.depth, self.width or 1)
+
+
 @pytest.fixture
-def other_package(monkeypatch) -> Iterator[str]:
-    """A package that offers a method of its own. Returns the method's name."""
+def offer(monkeypatch, tmp_path) -> Iterator[Callable[..., Path]]:
+    """Install a package `elsewhere` with this code, which offers methods; gives its folder."""
 
-    @dataclass(frozen=True)
-    class Elsewhere:
-        depth: int = 3
-        needs_weights: bool = False
+    def install(code: str = "", **names: str) -> Path:
+        folder = tmp_path / "site" / "elsewhere"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+        (folder / "method.py").write_text(code or "from test_registry import Elsewhere\nCONFIG = Elsewhere()\n")
+        monkeypatch.syspath_prepend(folder.parent)
+        offers = [EntryPoint(name, value, plugins.ENTRY_POINTS) for name, value in names.items()]
+        monkeypatch.setattr(plugins, "entry_points", lambda group: offers if group == plugins.ENTRY_POINTS else [])
+        plugins.points.cache_clear()
+        return folder
 
-        @property
-        def architecture(self) -> dict[str, Any]:
-            return {"depth": self.depth}
-
-        def build(self, *, pretrained: bool = True) -> nn.Module:
-            return nn.Linear(self.depth, 1)
-
-    module = ModuleType("elsewhere")
-    module.CONFIG = Elsewhere()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "elsewhere", module)
-    point = EntryPoint("other", "elsewhere:CONFIG", methods.ENTRY_POINTS)
-    monkeypatch.setattr(methods, "entry_points", lambda group: [point] if group == methods.ENTRY_POINTS else [])
-    methods._others.cache_clear()
-    yield "other"
-    methods._others.cache_clear()
+    yield install
+    plugins.points.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "elsewhere"]:
+        del sys.modules[name]
 
 
 class TestNames:
@@ -88,16 +100,85 @@ class TestNames:
 
 
 class TestOtherPackages:
-    def test_offer_methods_by_entry_point(self, other_package):
-        assert methods.names()[other_package] == "from elsewhere"
-        assert onemask.load(other_package, depth=5).in_features == 5
+    def test_offer_methods_by_entry_point(self, offer):
+        offer(other="elsewhere.method:CONFIG")
+        assert methods.names()["other"] == "from elsewhere.method"
+        assert "elsewhere.method" not in sys.modules  # a list of names imports nothing
+        assert onemask.load("other", depth=5).in_features == 5
+        assert onemask.load("other", depth="4", width="2").out_features == 2
+        assert onemask.load("other", width="none").out_features == 1
 
-    def test_never_replace_a_method_of_ours(self, other_package, monkeypatch):
-        point = EntryPoint("frtm", "elsewhere:CONFIG", methods.ENTRY_POINTS)
-        monkeypatch.setattr(methods, "entry_points", lambda group: [point])
-        methods._others.cache_clear()
+    def test_never_replace_a_method_of_ours(self, offer, caplog):
+        offer(frtm="elsewhere.method:CONFIG")
         assert methods.configuration("frtm") == PAPER
         assert methods.names()["frtm"] == methods.METHODS["frtm"].summary
+        assert "method frtm is onemask's own; elsewhere.method:CONFIG, which has the same name, is out" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("code", "value", "told"),
+        [
+            ("import no_such_module", "elsewhere.method:CONFIG", "ModuleNotFoundError: No module named 'no_such"),
+            ("CONFIG = (", "elsewhere.method:CONFIG", "SyntaxError: .*never closed"),
+            ("import sys; sys.exit(3)", "elsewhere.method:CONFIG", "SystemExit: 3"),
+            ("", "elsewhere.method:OTHER", "AttributeError: .* has no attribute 'OTHER'"),
+            ("", "nowhere:CONFIG", "ModuleNotFoundError: No module named 'nowhere'"),
+        ],
+    )
+    def test_that_are_broken_are_one_clear_error(self, offer, code, value, told):
+        offer(code, other=value)
+        assert "other" in methods.names()
+        with pytest.raises(InputError, match=f"^method 'other' comes from {value}, which cannot be .*{told}.*repair"):
+            onemask.load("other")
+        assert methods.configuration("frtm") == PAPER  # and no other method suffers
+
+    @pytest.mark.parametrize(
+        ("code", "told"),
+        [
+            ("CONFIG = 3", "it is int, but an instance of a dataclass is expected"),
+            ("from test_registry import Elsewhere as CONFIG", "it is type, but an instance of a dataclass"),
+            (
+                "from dataclasses import dataclass, field\n@dataclass\nclass C:\n    layers: list = field("
+                "default_factory=list)\nCONFIG = C()\n",
+                "its option layers is <class 'list'>; options are bool, int, float, str, Literal, tuples",
+            ),
+            (
+                "from dataclasses import dataclass\n@dataclass\nclass C:\n    depth: int = 3\nCONFIG = C()\n",
+                "it has no build and no architecture and no needs_weights",
+            ),
+        ],
+    )
+    def test_whose_configuration_is_none_are_refused_when_it_is_asked_for(self, offer, code, told):
+        offer(code, other="elsewhere.method:CONFIG")
+        with pytest.raises(InputError, match=f"method 'other' of elsewhere.method:CONFIG cannot be used: {told}"):
+            methods.configuration("other")
+
+    @pytest.mark.parametrize("width", [2**20, 2**31 - 1])
+    def test_options_for_which_there_is_not_enough_memory(self, offer, width):
+        offer(other="elsewhere.method:CONFIG")
+        with pytest.raises(InputError, match="other with these options takes more memory than there is; give smaller"):
+            onemask.load("other", depth=2**31 - 1, width=width)
+
+    def test_two_of_one_name(self, offer, monkeypatch):
+        offer()
+        offers = [EntryPoint("other", f"{module}:CONFIG", plugins.ENTRY_POINTS) for module in ("a", "b")]
+        monkeypatch.setattr(plugins, "entry_points", lambda group: offers)
+        plugins.points.cache_clear()
+        with pytest.raises(InputError, match="method 'other' is offered by a:CONFIG and by b:CONFIG; remove one"):
+            methods.configuration("other")
+
+    def test_bring_their_weights_and_recipes(self, offer, folders):
+        folder = offer(other="elsewhere.method:CONFIG")
+        trained = nn.Linear(3, 1)
+        ship(folder / "weights", "other", trained, method="other", architecture={"depth": 3})
+        assert same(onemask.load("other"), trained.state_dict())
+        assert store.installed()["other"] == folder / "weights" / "other.safetensors"
+        (folder / "recipes").mkdir()
+        (folder / "recipes" / "other.yaml").write_text(
+            "method: other\nstages: [{name: a, iterations: 1, data: [{kind: stills, root: x}]}]\n"
+        )
+        assert read_recipe("other", ["options.depth=4"]).options == {"depth": 4}
+        with pytest.raises(InputError, match="there is no recipe another"):
+            read_recipe("another")
 
 
 def same(found: nn.Module, wanted: Mapping[str, torch.Tensor]) -> bool:

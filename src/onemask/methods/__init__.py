@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import InputError
+from .. import plugins
+from ..errors import InputError, is_out_of_memory
 from ..weights.card import as_typed
 from ..weights.store import card_of, described, find, read
-from .options import with_options
+from .options import unreadable, with_options
 
 if TYPE_CHECKING:
     from .method import Method
 
+log = logging.getLogger(__name__)
+
 DEFAULT = "frtm-lite"
-ENTRY_POINTS = "onemask.methods"  # the group in which other packages offer configurations by name
 
 
 class Configuration(Protocol):
@@ -80,7 +81,7 @@ METHODS = {
 
 def names() -> dict[str, str]:
     """Every method's name and what it is in a line, those of other packages included."""
-    others = {name: f"from {point.module}" for name, point in _others().items()}
+    others = {name: f"from {' and from '.join(p.module for p in offers)}" for name, offers in plugins.points().items()}
     return others | {name: entry.summary for name, entry in METHODS.items()}
 
 
@@ -92,8 +93,15 @@ def configuration(name: str, options: Mapping[str, Any] | None = None) -> Config
     if name in METHODS:
         module, attribute = METHODS[name].configuration.split(":")
         base = getattr(import_module(module), attribute)
-    elif name in _others():
-        base = _others()[name].load()
+        if name in plugins.points():
+            taken = plugins.points()[name][0].value
+            log.warning("method %s is onemask's own; %s, which has the same name, is out of reach", name, taken)
+    elif name in plugins.points():
+        base = plugins.load_configuration(name)
+        if problem := unreadable(base) or _lacking(base):
+            raise InputError(
+                f"method {name!r} of {plugins.points()[name][0].value} cannot be used: {problem}; see docs/plugins.md"
+            )
     else:
         raise InputError(f"method {name!r} is not known; there are: {', '.join(sorted(names()))}")
     return with_options(base, options or {})
@@ -121,7 +129,12 @@ def load(name: str = DEFAULT, *, weights: str | Path | None = None, **options: A
     """
     chosen = configuration(name, options)
     path = weights_for(name, chosen) if weights is None else Path(weights)
-    return (chosen.build() if path is None else _with_weights(chosen, path)).eval()
+    try:
+        return (chosen.build() if path is None else _with_weights(chosen, path)).eval()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"{name} with these options takes more memory than there is; give smaller ones") from error
 
 
 def weights_for(name: str, chosen: Configuration) -> Path | None:
@@ -186,6 +199,7 @@ def _with_weights(chosen: Configuration, path: Path) -> Method:
     return method
 
 
-@lru_cache(maxsize=1)
-def _others() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+def _lacking(configuration: Any) -> str | None:
+    """What a dataclass has to have besides, to be a configuration."""
+    lacking = [name for name in ("build", "architecture", "needs_weights") if not hasattr(configuration, name)]
+    return f"it has no {' and no '.join(lacking)}" if lacking else None

@@ -22,6 +22,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from .. import plugins
 from ..data.clip import ClipRequest
 from ..data.davis import YEARS
 from ..data.sampling import SamplingConfig
@@ -151,9 +152,7 @@ def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] 
 
     Raises InputError for what is not YAML, a key that is not known, or a value of another kind.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no recipe {path}; expected a YAML file, see recipes/")
+    path = _found(path)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.load(path))
         for key, value in parse_assignments(assignments).items():
@@ -167,6 +166,17 @@ def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] 
         raise InputError(f"{path}: {_first_line(error)}") from error
     assert isinstance(recipe, kind)
     return recipe
+
+
+def _found(path: str | Path) -> Path:
+    """A recipe's file: where it is said to be, or, by its name, in a package that offers methods (see `plugins`)."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    places = [folder / f"{path}.yaml" for folder in plugins.folders("recipes") if path.name == str(path)]
+    if place := next((place for place in places if place.is_file()), None):
+        return place
+    raise InputError(f"there is no recipe {path}; expected a YAML file, see recipes/")
 
 
 def to_yaml(recipe: Any) -> str:

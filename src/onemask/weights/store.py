@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import plugins
 from ..errors import InputError
 from ..files import write_bytes, write_json
 from .card import Card
@@ -42,9 +43,12 @@ def users_folder() -> Path:
 
 
 def installed() -> dict[str, Path]:
-    """Every file of weights that is found by its name; those that ship come before a user's of the same name."""
+    """Every file of weights that is found by its name.
+
+    Those that ship come before those of other packages (see `plugins`), and these before a user's of the same name.
+    """
     found: dict[str, Path] = {}
-    for folder in (PACKAGE, users_folder()):
+    for folder in (PACKAGE, *plugins.folders("weights"), users_folder()):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             if not path.name.startswith("."):  # one that is just being written
                 found.setdefault(path.stem, path)

@@ -1,0 +1,69 @@
+"""Methods of other packages: their entry points, and the weights and recipes that they bring along.
+
+A package offers a method by an entry point in the group `onemask.methods`, NAME = "module:CONFIGURATION". Beside its
+code it may have the folders `weights` (NAME.safetensors with its card NAME.json) and `recipes` (NAME.yaml); both are
+found by that name. Nothing of a package is imported before its method is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+log = logging.getLogger(__name__)
+
+ENTRY_POINTS = "onemask.methods"  # the group
+
+
+@lru_cache(maxsize=1)
+def points() -> dict[str, tuple[EntryPoint, ...]]:
+    """Every name that other packages offer, with what they offer under it: more than one is a clash."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        if all(point.value != other.value for other in found.setdefault(point.name, [])):  # not listed twice
+            found[point.name].append(point)
+    return {name: tuple(offers) for name, offers in sorted(found.items())}
+
+
+def load_configuration(name: str) -> Any:
+    """What the entry point of that name stands for.
+
+    Raises:
+        InputError: it cannot be imported, or two packages have the same name for a method.
+    """
+    point, *others = points()[name]
+    if others:
+        raise InputError(
+            f"method {name!r} is offered by {' and by '.join(p.value for p in (point, *others))}; remove one of them"
+        )
+    try:
+        return point.load()
+    # Whatever somebody else's code raises when it is imported, an attempt to leave the program included.
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"method {name!r} comes from {point.value}, which cannot be imported ({type(error).__name__}: {reason}); "
+            "repair that package, or remove it"
+        ) from error
+
+
+def folders(kind: str) -> list[Path]:
+    """The folders of that name, "weights" or "recipes", in packages that offer methods."""
+    packages = dict.fromkeys(point.module.partition(".")[0] for offers in points().values() for point in offers)
+    places = [Path(place) / kind for package in packages for place in _places(package)]
+    return [place for place in places if place.is_dir()]
+
+
+def _places(package: str) -> list[str]:
+    """The folders of a package, which is not imported to find out."""
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):  # not installed any more; or made by hand, without a place
+        return []
+    return list(spec.submodule_search_locations or ()) if spec else []
