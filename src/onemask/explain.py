@@ -1,4 +1,4 @@
-"""What a method goes by, as one picture: frames from left to right, below each what the method matched there.
+"""Pictures of what a method matched: frames from left to right, the method's maps below each.
 
     onemask explain clip.mp4 --mask first.png --method pmvos-lite --out explained.png
 
@@ -48,7 +48,7 @@ def explain(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> None:
-    """Follow an object from the first annotated frame on, and write what was seen in some frames to the picture `out`.
+    """Track an object from the first annotated frame on, and draw what the method matched in some frames to `out`.
 
     annotations: index of a frame -> its label map (H, W). object_id: of those in the first; None: the lowest. frames:
     how many, evenly spread, the annotated one among them. Raises InputError for what does not fit, OutputError where

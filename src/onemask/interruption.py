@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: long work ends after the step at hand, and can be resumed."""
+"""Graceful Ctrl-C: long work ends after the current step and can be resumed."""
 
 from __future__ import annotations
 

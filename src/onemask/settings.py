@@ -1,4 +1,4 @@
-"""What a run or an evaluation was asked for, as plain values that can be written down and compared."""
+"""Settings of a run or an evaluation, as plain values that can be saved and compared."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _sha256(weights: Path) -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What was asked for before and is not now, as "name value (now other value)"; nested values by their own names."""
+    """Differences between two settings, as "name value (now other value)"; nested values by their own names."""
     found = []
     for name in dict.fromkeys((*before, *now)):
         old, new = (json.loads(json.dumps(asked.get(name))) for asked in (before, now))

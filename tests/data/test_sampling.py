@@ -328,11 +328,11 @@ def test_requests_out_of_range(video, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scale": (0, 1)}, "scale is two positive numbers"),
+        ({"scale": (0, 1)}, "scale must be above 0, got 0"),
         ({"scale": (2, 1)}, "the smaller first, got 2 and 1"),
-        ({"flip": 1.5}, "flip is between 0 and 1, got 1.5"),
-        ({"rotation": -1}, "rotation is between 0 and 90"),
-        ({"minimum_pixels": 0}, "minimum_pixels is 1 or more"),
+        ({"flip": 1.5}, r"flip must be in \[0, 1\], got 1.5"),
+        ({"rotation": -1}, r"rotation must be in \[0, 90\)"),
+        ({"minimum_pixels": 0}, "minimum_pixels must be 1 or more"),
     ],
 )
 def test_configurations_out_of_range(video, change, message):

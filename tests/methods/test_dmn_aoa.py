@@ -567,8 +567,8 @@ class TestOptions:
         [
             ({"proposals": "yolo"}, "proposals are maskrcnn-lite or maskrcnn-coco"),
             ({"cells": 0}, "must be 1 or more"),
-            ({"widths": (1, 1, 1)}, "widths 4 together"),
-            ({"slots": 0}, "slots 1 or more"),
+            ({"widths": (1, 1, 1)}, "widths must be 4 together or more"),
+            ({"slots": 0}, "slots must be 1 or more"),
             ({"margin": -0.1}, "must be 0 or more"),
             ({"first": False, "previous": False, "every": 0}, "the memory holds nothing"),
             ({"memory": False, "frame_memory": True}, "memory is false"),

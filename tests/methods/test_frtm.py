@@ -290,14 +290,14 @@ class TestConfigurations:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"first_samples": 0}, r"first_samples must be 1\.\.memory \(80\), got 0"),
+            ({"first_samples": 0}, "first_samples must be 1 or more, got 0"),
             ({"memory": 4}, r"first_samples must be 1\.\.memory \(4\), got 5"),
             ({"memory": 5, "first_share": 0.2}, r"with first_share, memory must exceed first_samples"),
-            ({"learning_rate": 1.0}, r"learning_rate and minimum_influence must be in \(0, 1\)"),
-            ({"seed": -1}, r"seed 0 or more"),
+            ({"learning_rate": 1.0}, r"learning_rate must be in \(0, 1\), got 1.0"),
+            ({"seed": -1}, "seed must be 0 or more, got -1"),
             ({"channels": 0}, r"channels must be 1 or more"),
-            ({"first_share": 1.0}, r"first_share in \[0, 1\)"),
-            ({"update_every": -1}, r"update_every must be 0 \(never\) or more, got -1"),
+            ({"first_share": 1.0}, r"first_share must be in \[0, 1\)"),
+            ({"update_every": -1}, "update_every must be 0 or more, got -1"),
         ],
     )
     def test_what_cannot_work_is_refused(self, options, message):

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from onemask.errors import InputError
-from onemask.methods.options import parse_assignments, with_options
+from onemask.methods import METHODS, configuration
+from onemask.methods.options import (
+    LARGEST,
+    Count,
+    ProperShare,
+    Range,
+    Whole,
+    check_values,
+    parse_assignments,
+    unreadable,
+    with_options,
+)
 
 
 @dataclass(frozen=True)
@@ -111,3 +123,118 @@ class TestRefusals:
     def test_what_the_configuration_itself_refuses(self):
         with pytest.raises(InputError, match="channels must be positive"):
             with_options(Example(), {"channels": "0"})
+
+
+@dataclass(frozen=True)
+class Ranges:
+    count: Count = 1
+    whole: Whole = 0
+    share: ProperShare = 0.5
+    angle: Annotated[float, Range(-90, 90, "(]")] = 0.0
+    sizes: tuple[Count, ...] = (1,)
+    width: Count | None = None
+    rate: float | None = 0.1
+    which: int | str = 3
+    kind: Literal["a", "b"] = "a"
+    number: int = 0
+    table: Annotated[dict[str, float], Range(0)] = field(default_factory=dict)
+
+    def __post_init__(self):
+        check_values(self)
+
+
+class TestRanges:
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("count", 0, "count must be 1 or more, got 0"),
+            ("count", LARGEST + 1, f"count must be {LARGEST} or less, got {LARGEST + 1}"),
+            ("count", 10**30, f"count must be {LARGEST} or less, got {10**30}"),
+            ("number", -(10**30), f"number must be {LARGEST} or less, got -{10**30}"),
+            ("whole", -1, "whole must be 0 or more, got -1"),
+            ("share", 0.0, r"share must be in \(0, 1\), got 0.0"),
+            ("share", 1.5, r"share must be in \(0, 1\), got 1.5"),
+            ("share", float("nan"), r"share must be a finite number, in \(0, 1\), got nan"),
+            ("share", float("inf"), r"share must be a finite number, in \(0, 1\), got inf"),
+            ("share", 10**400, r"share must be a finite number, got 10{39}\.\.\. \(401 characters\)"),
+            ("angle", -90.0, r"angle must be in \(-90, 90\], got -90.0"),
+            ("sizes", (3, 0), "sizes must be 1 or more, got 0"),
+            ("width", 0, "width must be 1 or more, got 0"),
+            ("width", "wide", "width is none or a whole number|width is a whole number or none, got 'wide'"),
+            ("rate", float("inf"), "rate must be a finite number, got inf"),
+            ("kind", "c", "kind is one of a, b, got 'c'"),
+        ],
+    )
+    def test_values_out_of_range_are_refused_however_they_come(self, name, value, message):
+        with pytest.raises(InputError, match=message):
+            Ranges(**{name: value})
+        with pytest.raises(InputError, match=f"^option ({message})$" if "|" not in message else message):
+            with_options(Ranges(), {name: value})
+
+    @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "9" * 5000, "-1"])
+    def test_text_is_no_way_round(self, text):
+        for name in ("count", "share", "sizes"):
+            with pytest.raises(InputError) as caught:
+                with_options(Ranges(), {name: text})
+            assert len(str(caught.value)) < 150
+
+    def test_numbers_in_a_table(self):
+        with pytest.raises(InputError, match=r"table\.x must be 0 or more, got -1"):
+            Ranges(table={"x": -1})
+
+    @pytest.mark.parametrize(
+        ("name", "text", "value"),
+        [
+            ("width", "none", None),
+            ("width", "7", 7),
+            ("rate", "None", None),
+            ("rate", "0.5", 0.5),
+            ("kind", "b", "b"),
+            ("which", "5", 5),
+            ("which", "five", "five"),
+            ("angle", "90", 90.0),
+        ],
+    )
+    def test_text_of_a_union(self, name, text, value):
+        found = getattr(with_options(Ranges(), {name: text}), name)
+        assert found == value
+        assert type(found) is type(value)
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_every_number_of_every_method_has_its_range(self, name):
+        """No option of a method takes what is not finite, or has more than 31 bits."""
+        chosen: Any = configuration(name)
+        for option in fields(chosen):
+            value = getattr(chosen, option.name)
+            one = value[0] if isinstance(value, tuple) else value
+            if isinstance(one, (int, float)) and not isinstance(one, bool):
+                too_large = (10**30, -(10**30)) if isinstance(one, int) else ()
+                for bad in (float("nan"), float("inf"), *too_large):
+                    given = (bad,) * len(value) if isinstance(value, tuple) else bad
+                    with pytest.raises(InputError, match=option.name):
+                        configuration(name, {option.name: given})
+                    with pytest.raises(InputError, match=option.name):
+                        configuration(name, {option.name: ",".join(map(str, given)) if value is not one else str(bad)})
+
+
+class TestTypes:
+    def test_that_can_be_set_by_name(self):
+        @dataclass
+        class Fine:
+            a: int | None = None
+            b: tuple[Count, ...] = ()
+            c: Literal["x"] = "x"
+            d: float | str = 1.0
+
+        assert unreadable(Fine()) is None
+
+    def test_that_cannot(self):
+        @dataclass
+        class Lists:
+            layers: list[int] = field(default_factory=list)
+
+        assert str(unreadable(Lists())).startswith(
+            "its option layers is list[int]; options are bool, int, float, str, Literal, tuples"
+        )
+        assert unreadable(Lists) == "it is type, but an instance of a dataclass is expected"
+        assert unreadable(3) == "it is int, but an instance of a dataclass is expected"

@@ -252,7 +252,7 @@ class TestSwitches:
         ("options", "message"),
         [
             (dict.fromkeys(SWITCHES[:3], False), "one of global_matching, local_matching and medial_matching"),
-            ({"channels": 0}, r"channels, coarse_width, width and fine_width must be 1 or more, got \(0, 12, 8, 6\)"),
+            ({"channels": 0}, "channels must be 1 or more, got 0"),
             ({"rate": 0.0}, r"rate must be in \(0, 1\], got 0.0"),
         ],
     )

@@ -260,8 +260,8 @@ class TestSwitches:
             ({"template": "mean"}, "template must be one of product, regions, got 'mean'"),
             ({"clue": "none"}, "clue must be one of heatmaps, previous, reextract, got 'none'"),
             ({"channels": 6}, "channels and vectors must be multiples of 4, or 0, got 6 and 0"),
-            ({"fine_width": 0}, "short_width, width and fine_width must be 1 or more, got 8, 8 and 0"),
-            ({"lost": 1.0}, r"lost and forget must be in \[0, 1\), got 1.0 and 0.0"),
+            ({"fine_width": 0}, "fine_width must be 1 or more, got 0"),
+            ({"lost": 1.0}, r"lost must be in \[0, 1\), got 1.0"),
         ],
     )
     def test_what_cannot_work_is_refused(self, options, message):

@@ -1,4 +1,4 @@
-"""What training is fed with: short clips with their label maps, whatever they were made from."""
+"""Training clips: short sequences of frames with label maps, whatever they were made from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """What a stage of training asks of every clip."""
+    """A training stage's requirements on every clip."""
 
     length: int  # frames, the reference included
     size: tuple[int, int]  # height and width, pixels
@@ -34,10 +34,10 @@ class ClipRequest:
 
 
 class ClipSource(Protocol):
-    """Pictures or videos of which clips are made."""
+    """Pictures or videos from which clips are made."""
 
     def __len__(self) -> int:
-        """How many pictures or videos there are."""
+        """Number of pictures or videos."""
 
     def clip(self, index: int, request: ClipRequest, rng: np.random.Generator) -> Clip:
-        """A clip of picture or video `index`; all that is random about it comes from `rng`."""
+        """Make a clip of picture or video `index`; all its randomness comes from `rng`."""

@@ -20,7 +20,7 @@ YEARS = (2016, 2017)
 
 
 class DavisDataset(SequenceDataset):
-    """The sequences of one split; that their files are there is checked when it is opened, once for all."""
+    """The sequences of one split; their files are checked for existence when it is opened."""
 
     def __init__(self, root: str | Path, year: int, split: str, resolution: str = "480p") -> None:
         """Read the list of the split and look up the files of its sequences.

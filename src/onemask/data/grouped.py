@@ -121,7 +121,7 @@ def _mask_folders(root: Path) -> Iterator[Path]:
 
 
 def _mask_part(path: Path) -> int:
-    """Which part of the path says that masks are below it; -1 where none does."""
+    """Index of the path's part that names a folder of masks; -1 if there is none."""
     return next((place for place, part in enumerate(path.parts) if part.lower() in MASKS), -1)
 
 
@@ -153,6 +153,6 @@ def _by_number(path: Path) -> str:
 
 
 def _key_of(frames: tuple[Path, ...], masks: tuple[Path, ...]) -> Callable[[Path], str]:
-    """What a frame and its mask share: their names where each mask has a frame of its name, or else their numbers."""
+    """The key that pairs frames with masks: their names if each mask has a frame of its name, else their numbers."""
     named = {frame.stem for frame in frames}
     return _by_name if all(mask.stem in named for mask in masks) else _by_number

@@ -31,7 +31,7 @@ class Push:
 
 @dataclass(frozen=True)
 class Layer:
-    """Something that is drawn into every frame."""
+    """A picture that is drawn into every frame."""
 
     picture: np.ndarray  # uint8, (h, w, 3), fills the frame, or (h, w, 4) multiplied by alpha
     poses: np.ndarray  # (T, 2, 3): layer pixels to frame pixels

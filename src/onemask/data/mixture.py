@@ -38,7 +38,7 @@ class Mixture:
         self._shares = np.array(shares) / sum(shares)
 
     def __len__(self) -> int:
-        """How many pictures and videos all sources hold together."""
+        """Number of pictures and videos in all sources together."""
         return sum(len(source) for source in self._sources)
 
     def clip(self, number: int, request: ClipRequest) -> Clip:

@@ -32,7 +32,7 @@ def draw_times(request: ClipRequest, frames_a_path: int, rng: np.random.Generato
 
 
 class Motion:
-    """How things move in one clip, and the camera: draws paths, and makes layers of pictures that are put on them.
+    """Motion of objects and camera in one clip: draws paths, and makes layers of pictures that move along them.
 
     A path is (2T, 6): shift across and down (short sides), angle (radians), logarithm of the scale, shear, logarithm of
     the stretching; at the T times and, for the speed there, an instant later.

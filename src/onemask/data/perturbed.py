@@ -150,7 +150,7 @@ def _still(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _median_side(video: VideoSequence, length: int) -> float:
-    """Of an object: the square root of its area, in pixels, in frames where it is in sight."""
+    """Median of the square root of an object's area, in pixels, over frames in which it is in sight."""
     areas = [np.count_nonzero(_frame(video, index)[1]) for index in range(0, length, 5)]
     seen = [area for area in areas if area]
     if not seen:

@@ -1,4 +1,4 @@
-"""What light, lens, sensor and compression do to a clip; where things are stays as it was, so labels hold.
+"""Photometric augmentation: light, lens, sensor and compression. Nothing moves, so labels stay valid.
 
 `jitter_colours` changes the look of a clip as a whole, `degrade` its quality. Both treat the frames of a clip alike,
 with a small drift from frame to frame, as one camera would. All frames are uint8 RGB, (T, H, W, 3); lengths in pixels

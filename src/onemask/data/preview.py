@@ -1,4 +1,4 @@
-"""What training sees, for people: clips on one sheet."""
+"""Contact sheets of training clips."""
 
 from __future__ import annotations
 

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from collections.abc import Sequence as ListOf
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
 
 from ..errors import InputError
+from ..methods.options import Count, Positive, Range, Share, check_values
 from .clip import VOID, Clip, ClipRequest
 from .photometry import jitter_colours
 from .sequence import Sequence
@@ -30,24 +32,26 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How clips are drawn from videos; what is random is drawn once a clip and holds for all its frames."""
+    """How clips are sampled from videos; random values are drawn once per clip and hold for all its frames."""
 
-    flip: float = 0.5  # probability of a mirror image, left for right
-    scale: tuple[float, float] = (0.5, 1.5)  # 1: the whole frame just fits into the clip; log-uniform
-    rotation: float = 5.0  # at most, degrees, either way
-    shear: float = 5.0  # at most, degrees, either way
-    drift: float = 0.01  # of the crop from one frame to the next, standard deviation in clip sides
-    colour: float = 1.0  # strength of the colour jitter; 0: colours stay as they are
-    reverse: float = 0.5  # probability that frames in order run backwards in time
-    minimum_pixels: int = 100  # of every object in the reference, after the crop
-    kept: float = 0.75  # share of the anchor that the crop leaves in the reference, at least
+    flip: Share = 0.5  # probability of a mirror image, left for right
+    scale: tuple[Positive, Positive] = (0.5, 1.5)  # 1: the whole frame just fits into the clip; log-uniform
+    rotation: Annotated[float, Range(0, 90, "[)")] = 5.0  # at most, degrees, either way
+    shear: Annotated[float, Range(0, 90, "[)")] = 5.0  # at most, degrees, either way
+    drift: Annotated[float, Range(0, 90, "[)")] = (
+        0.01  # of the crop from one frame to the next, standard deviation in clip sides
+    )
+    colour: Annotated[float, Range(0, 90, "[)")] = 1.0  # strength of the colour jitter; 0: colours stay as they are
+    reverse: Share = 0.5  # probability that frames in order run backwards in time
+    minimum_pixels: Count = 100  # of every object in the reference, after the crop
+    kept: Share = 0.75  # share of the anchor that the crop leaves in the reference, at least
 
 
 class VideoClips:
     """Annotated videos as a source of clips. A sequence is a video, a clip is made of its annotated frames."""
 
     def __init__(self, sequences: ListOf[Sequence], config: SamplingConfig | None = None) -> None:
-        """Take the videos as they are; what is wrong with their files is the datasets' to tell (`check`).
+        """Take the videos as they are; the dataset validates files (`check`).
 
         config: None takes `SamplingConfig()`. Raises InputError for no videos, a video without any annotation, and a
         configuration out of range.
@@ -279,7 +283,7 @@ def _plain(config: SamplingConfig) -> SamplingConfig:
 
 
 def _extent(linear: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """Where a box comes to lie: ((x0, x1), (y0, y1))."""
+    """Ranges of a box in the view: ((x0, x1), (y0, y1))."""
     x0, y0, x1, y1 = box
     corners = linear @ np.array([[x0, x1, x0, x1], [y0, y0, y1, y1]])
     return np.column_stack([corners.min(axis=1), corners.max(axis=1)])
@@ -330,16 +334,9 @@ def _read_reduced(path: Path, size: tuple[int, ...], divisor: int) -> tuple[np.n
 
 def _require_sensible(config: SamplingConfig) -> None:
     low, high = config.scale
-    if not 0 < low <= high:
+    check_values(config)
+    if low > high:
         raise InputError(f"scale is two positive numbers, the smaller first, got {low} and {high}")
-    for name in ("flip", "reverse", "kept"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise InputError(f"{name} is between 0 and 1, got {getattr(config, name)}")
-    for name in ("rotation", "shear", "drift", "colour"):
-        if not 0 <= getattr(config, name) < 90:
-            raise InputError(f"{name} is between 0 and 90, got {getattr(config, name)}")
-    if config.minimum_pixels < 1:
-        raise InputError(f"minimum_pixels is 1 or more, got {config.minimum_pixels}")
 
 
 def _require_possible(request: ClipRequest) -> None:

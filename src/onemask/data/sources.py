@@ -1,4 +1,4 @@
-"""Where training clips come from, as values that stand in a configuration file."""
+"""Sources of training clips, as values of a configuration file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..methods.options import with_options
+from ..methods.options import NotNegative, with_options
 from .clip import ClipSource
 from .davis import DavisDataset
 from .folders import FolderDataset
@@ -27,7 +27,7 @@ class SourceConfig:
     kind: str = "davis2017"  # davis2016, davis2017, youtube-vos, folders or stills
     root: str = ""  # the dataset's folder, from the base folder unless it is absolute
     split: str = "train"  # of davis and youtube-vos; folders and stills have none
-    share: float = 1.0  # of the clips, in proportion to the other sources' shares
+    share: NotNegative = 1.0  # of the clips, in proportion to the other sources' shares
     cutouts: str = ""  # folder of cut-out pictures that move over stills; empty: none. Only of stills
     resolution: str = "480p"  # folder below JPEGImages and Annotations. Only of davis
     one_object: bool = False  # everything annotated is one object. Only of folders; davis2016 has it so anyway

@@ -19,10 +19,13 @@ Source of the idea: the static-image stage of STM (Oh et al. 2019) and its follo
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import cv2
 import numpy as np
 
+from ..errors import InputError
+from ..methods.options import Count, NotNegative, Positive, Range, Share, Whole, check_values
 from .clip import VOID, Clip, ClipRequest
 from .holes import filled, hole_of
 from .layers import Layer, draw, weight_round
@@ -36,42 +39,54 @@ TWIN_COLOUR = 0.15  # how much a twin's channels differ from the object's, at mo
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """What clips are made of and how far things go. Lengths are in short sides of the frame, times in paths."""
+    """Contents of synthetic clips and how much they vary. Lengths are in short sides of the frame, times in paths."""
 
-    whole: float = 0.3  # probability that the picture stays whole and the object only moves mildly in it
-    elsewhere: float = 0.3  # probability that the objects are pasted over another picture; otherwise over their own
-    largest_hole: float = 0.35  # share of its own picture that an object leaves empty; larger ones go elsewhere
-    further_object: float = 0.7  # probability of a foreign object where the picture has fewer than were asked for
-    distractors: tuple[float, ...] = (0.4, 0.4, 0.2)  # probabilities of 0, 1, 2.. foreign things that are background
-    occluder: float = 0.35  # probability that something passes in front of an object
-    twin: float = 0.0  # probability of a copy of the first object as background; for clips of neighbouring frames
-    cutout: float = 0.25  # probability that a foreign thing is one of the cut-outs, if there are any
-    texture: float = 0.25  # probability that a distractor or occluder is a piece of a picture in no thing's shape
-    mirror: float = 0.5  # probability that a picture is mirrored
+    whole: Share = 0.3  # probability that the picture stays whole and the object only moves mildly in it
+    elsewhere: Share = 0.3  # probability that the objects are pasted over another picture; otherwise over their own
+    largest_hole: Share = 0.35  # share of its own picture that an object leaves empty; larger ones go elsewhere
+    further_object: Share = 0.7  # probability of a foreign object where the picture has fewer than were asked for
+    distractors: tuple[NotNegative, ...] = (
+        0.4,
+        0.4,
+        0.2,
+    )  # probabilities of 0, 1, 2.. foreign things that are background
+    occluder: Share = 0.35  # probability that something passes in front of an object
+    twin: Share = 0.0  # probability of a copy of the first object as background; for clips of neighbouring frames
+    cutout: Share = 0.25  # probability that a foreign thing is one of the cut-outs, if there are any
+    texture: Share = 0.25  # probability that a distractor or occluder is a piece of a picture in no thing's shape
+    mirror: Share = 0.5  # probability that a picture is mirrored
     texture_prefixes: tuple[str, ...] = ("bsds-",)  # pictures whose regions are not always things
-    texture_as_object: float = 0.1  # probability that such a region is taken for an object all the same
+    texture_as_object: Share = 0.1  # probability that such a region is taken for an object all the same
 
-    smallest: float = 0.05  # share of the frame that the first object is to cover in the reference, from
-    largest: float = 0.7  # ... to; mostly near 0.15
-    enlargement: float = 2.2  # at most, of a picture's pixels
-    least_pixels: int = 150  # in a picture, of an object that is taken
-    least_share: float = 0.003  # of its picture, of an object that is taken
-    least_visible: int = 100  # pixels of each object in the reference, in a frame of 240 pixels
+    smallest: Annotated[float, Range(0, 1, "(]")] = (
+        0.05  # share of the frame that the first object is to cover in the reference, from
+    )
+    largest: Annotated[float, Range(0, 1, "(]")] = 0.7  # ... to; mostly near 0.15
+    enlargement: Positive = 2.2  # at most, of a picture's pixels
+    least_pixels: Count = 150  # in a picture, of an object that is taken
+    least_share: Share = 0.003  # of its picture, of an object that is taken
+    least_visible: Count = 100  # pixels of each object in the reference, in a frame of 240 pixels
 
-    shift: float = 0.22  # amplitude of an object's path across and down
-    turn: float = 16.0  # amplitude of its rotation, degrees
-    zoom: float = 0.18  # amplitude of its scale, natural logarithm
-    shear: float = 0.08  # amplitude of its shear, and of its stretching
-    bend: float = 0.025  # amplitude of its bending, in sizes of the object
-    camera: float = 0.35  # the camera's path, as a share of an object's
-    mild: float = 0.35  # an object's path in a whole picture, as a share of what it is otherwise
+    shift: NotNegative = 0.22  # amplitude of an object's path across and down
+    turn: NotNegative = 16.0  # amplitude of its rotation, degrees
+    zoom: NotNegative = 0.18  # amplitude of its scale, natural logarithm
+    shear: NotNegative = 0.08  # amplitude of its shear, and of its stretching
+    bend: NotNegative = 0.025  # amplitude of its bending, in sizes of the object
+    camera: NotNegative = 0.35  # the camera's path, as a share of an object's
+    mild: NotNegative = 0.35  # an object's path in a whole picture, as a share of what it is otherwise
 
-    frames_a_path: int = 40  # neighbouring frames of a video are this part of a path apart
-    exposure: float = 0.03  # longest, in paths: what moves is smeared along its way
-    blurred: float = 0.4  # probability that a clip is exposed so long that one sees it
-    colours: float = 1.0  # strength of the jitter of colours
-    degraded: float = 1.0  # probability that a clip goes through `degrade`, which leaves a third as they are
-    attempts: int = 8  # to place everything so that it is seen in the reference, before something simple is taken
+    frames_a_path: Count = 40  # neighbouring frames of a video are this part of a path apart
+    exposure: NotNegative = 0.03  # longest, in paths: what moves is smeared along its way
+    blurred: Share = 0.4  # probability that a clip is exposed so long that one sees it
+    colours: NotNegative = 1.0  # strength of the jitter of colours
+    degraded: Share = 1.0  # probability that a clip goes through `degrade`, which leaves a third as they are
+    attempts: Whole = 8  # to place everything so that it is seen in the reference, before something simple is taken
+
+    def __post_init__(self):
+        """Refuse what cannot work."""
+        check_values(self)
+        if abs(sum(self.distractors) - 1) > 1e-6:
+            raise InputError(f"distractors are probabilities that sum to 1, got {self.distractors}")
 
 
 class StillClips:
@@ -122,7 +137,7 @@ class StillClips:
         return np.flatnonzero(counts >= max(self.config.least_pixels, self.config.least_share * labels.size))
 
     def is_texture(self, index: int) -> bool:
-        """Whether the regions of a picture are not always things."""
+        """Whether the regions of a picture may be textures rather than objects."""
         return self.stills.names[index].startswith(self.config.texture_prefixes)
 
 
@@ -391,12 +406,12 @@ class _Scene:
 
 
 def _amplitudes(config: SyntheticConfig) -> list[float]:
-    """Of what makes up a path, as `Motion` takes them."""
+    """Amplitudes of the six components of a path, as `Motion` takes them."""
     return [config.shift, 0.7 * config.shift, np.deg2rad(config.turn), config.zoom, config.shear, config.shear]
 
 
 def _well_seen(label_map: np.ndarray, objects: int, config: SyntheticConfig) -> bool:
-    """Whether each object shows in the reference, and the first neither too small nor all there is."""
+    """Whether each object is visible in the reference, and the first neither too small nor the whole frame."""
     counts = np.bincount(label_map.ravel(), minlength=256)[1 : objects + 1]
     least = min(1.0, (min(label_map.shape) / NOMINAL_SIDE) ** 2) * config.least_visible
     share = counts[0] / label_map.size

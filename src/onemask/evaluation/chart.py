@@ -136,7 +136,7 @@ def _colour(index: int) -> str:
 
 
 def _set_axes(axes: Axes, points: Sequence[Point]) -> None:
-    """Limits with room for labels; ticks at 1, 2 and 5 of every decade, or closer, written as people write them."""
+    """Limits with room for labels; ticks at 1, 2 and 5 of every decade, or closer, written without exponents."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     axes.set_xscale("log")
@@ -154,7 +154,7 @@ def _set_axes(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _range(values: Sequence[float], least: float) -> tuple[float, float]:
-    """From below the smallest to above the largest: a seventh of what is between them, of `least` at least."""
+    """Limits of an axis: the values with a margin of a seventh on either side, at least `least` apart."""
     low, high = min(values), max(values)
     margin = max(high - low, least) / 7 + max(0.0, least - (high - low)) / 2
     return low - margin, high + margin
@@ -198,7 +198,7 @@ def _write_labels(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _gap(point: tuple[float, float], middle: tuple[float, float], size: tuple[float, float]) -> float:
-    """How far a label's box is from its point."""
+    """Distance of a label's box from its point."""
     return math.hypot(*(max(0.0, abs(p - m) - s / 2) for p, m, s in zip(point, middle, size, strict=True)))
 
 
@@ -222,7 +222,7 @@ def placed(
     chosen = [own[0][0] for own in choices]
 
     def cost(index: int, middle: tuple[float, float]) -> float:
-        """What a label there would hide, and be hidden by; lines to their points count as well."""
+        """Cost of a label there: what it would cover and be covered by, lines to points included."""
         box = Box.around(*middle, *sizes[index])
         total = 10 * (box.area - box.overlap(inside)) + 10 * box.overlap(markers[index])
         for other, point in enumerate(points):
@@ -243,7 +243,7 @@ def placed(
 
 
 def _choices(point: tuple[float, float], size: tuple[float, float]) -> Iterator[tuple[tuple[float, float], float]]:
-    """Where a label's middle may be, and how little that is liked: far is worse than near, slanting than straight."""
+    """Candidate centres of a label with their costs: far costs more than near, diagonal more than straight."""
     for distance in DISTANCES:
         for rank, (right, up) in enumerate(DIRECTIONS):
             gap = distance / math.hypot(right, up)

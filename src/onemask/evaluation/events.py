@@ -1,4 +1,4 @@
-"""What goes wrong in ways that a mean hides: objects that are not found again, and objects taken for each other.
+"""Events that a mean hides: objects that are not found again after an occlusion, and labels that are swapped.
 
 A *return*: an object that was in sight is out of sight for some frames, and is there again. It is found again where its
 prediction covers half of their union in one of the first frames from then on.
@@ -42,7 +42,7 @@ class Events:
         )
 
     def __str__(self) -> str:
-        """In words, what there was; empty: nothing."""
+        """A sentence about what was counted; empty if nothing was."""
         parts = []
         if self.returns:
             parts.append(f"{self.found} of {self.returns} objects that returned were found within {IN_TIME} frames")
@@ -55,7 +55,7 @@ NOTHING = Events()
 
 
 def overlap(prediction: np.ndarray, annotation: np.ndarray) -> dict[tuple[int, int], int]:
-    """Of two label maps (H, W): how many pixels are labelled as what, and annotated as what."""
+    """Count the pixels of two label maps (H, W) by predicted and annotated id."""
     return {
         (p, a): pixels
         for p in _histogram(prediction)

@@ -39,7 +39,7 @@ class ErrorScore(ObjectScore):
 
 @dataclass(frozen=True)
 class GroupedScores(Scores):
-    """What predictions score: a row for each video, means of groups, and the global figures.
+    """Scores of predictions: a row per video, means of groups, and the global figures.
 
     columns: the benchmark's own figures, those of the table. over: what the global figures are the means of. left_out:
     videos in which nothing was to be judged.

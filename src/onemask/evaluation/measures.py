@@ -36,7 +36,7 @@ BOUND = 0.008
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the frames of one object, or the objects of a benchmark, come to in one measure."""
+    """Mean, recall and decay of one measure over the frames of an object, or over the objects of a benchmark."""
 
     mean: float
     recall: float  # fraction of the frames whose value is above 0.5

@@ -135,7 +135,7 @@ class Davis(Protocol):
 
 
 class GroupedProtocol(Protocol):
-    """What JumpCut and YouTube-Objects share: videos in groups, one object, no splits."""
+    """Base of JumpCut and YouTube-Objects: videos in groups, one object, no splits."""
 
     dataset: type[GroupedDataset]
 

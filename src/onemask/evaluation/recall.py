@@ -26,7 +26,7 @@ def average_recall(overlaps: Iterable[np.ndarray], count: int) -> float:
 
 
 def matched(overlap: np.ndarray) -> np.ndarray:
-    """How many objects of a picture are found at each threshold, (10,): each proposal, in its turn, takes the object
+    """Number of a picture's objects found at each threshold, (10,): each proposal, in order, takes the object
     that it fits best among those that are left."""
     left = np.ones((len(THRESHOLDS), overlap.shape[1]), bool)
     places = np.arange(len(THRESHOLDS))

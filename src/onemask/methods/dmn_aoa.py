@@ -76,6 +76,7 @@ from ..networks.proposals import LITE as LITE_PROPOSALS
 from ..networks.refinenet import REFERENCES, RefineNet
 from ..networks.regions import boxes_of, enlarged, jittered, overlaps, parts_of, pasted, pooled, same_places, within
 from .method import Features, Memory, Method, Prediction
+from .options import Count, NotNegative, Whole, check_values
 
 STRIDES = (4, 8, 16)
 FINE, COARSE = STRIDES[0], STRIDES[-1]
@@ -91,33 +92,31 @@ class DMNAOAConfig:
 
     backbone: str = "resnet50"  # any timm model with features by stage
     proposals: str = COCO  # maskrcnn-coco or maskrcnn-lite; weights do not depend on it
-    widths: tuple[int, int, int] = (64, 128, 256)  # channels of the base features at strides 4, 8, 16
-    cells: int = 14  # along a side of an object's features
-    projected: int = 128  # channels of the space in which things are aligned
-    refine_widths: tuple[int, int, int] = (256, 256, 256)  # channels of RefineNet's blocks at strides 4, 8, 16
-    margin: float = 0.1  # that an object's box is given at each side, of its sides
-    overlap: float = 0.3  # weight of the overlap with the previous mask beside the cosine
+    widths: tuple[Count, Count, Count] = (64, 128, 256)  # channels of the base features at strides 4, 8, 16
+    cells: Count = 14  # along a side of an object's features
+    projected: Count = 128  # channels of the space in which things are aligned
+    refine_widths: tuple[Count, Count, Count] = (256, 256, 256)  # channels of RefineNet's blocks at strides 4, 8, 16
+    margin: NotNegative = 0.1  # that an object's box is given at each side, of its sides
+    overlap: NotNegative = 0.3  # weight of the overlap with the previous mask beside the cosine
     memory: bool = True  # DMN; without it the first frame's features are the template
     frame_memory: bool = False  # its memory is of whole frames (A4)
-    frame_cells: int = 28  # along a side of a whole frame's features, then
+    frame_cells: Count = 28  # along a side of a whole frame's features, then
     alignment: bool = True  # AOA; without it proposals are compared as they are
     matcher: bool = True  # proposals and their matching; without it masks are decoded from the template (A5)
     refine: bool = True  # RefineNet; without it the coarse mask is the result (A6)
     nearby: bool = False  # the previous frame is aligned by what is near, too; not in the paper
     first: bool = True  # the memory holds the first frame
     previous: bool = True  # and the previous one
-    every: int = 5  # and every so many-th; 0: none
-    slots: int = 8  # of those the last so many
+    every: Whole = 5  # and every so many-th; 0: none
+    slots: Count = 8  # of those the last so many
 
     def __post_init__(self):
         """Refuse what cannot work."""
+        check_values(self)
         if self.proposals not in GENERATORS:
             raise InputError(f"proposals are {' or '.join(GENERATORS)}, got {self.proposals!r}")
-        sizes = (*self.widths, *self.refine_widths, self.cells, self.frame_cells, self.projected)
-        if min(sizes) < 1 or sum(self.widths) < 4:
-            raise InputError(f"widths, cells and projected must be 1 or more, and widths 4 together, got {sizes}")
-        if min(self.margin, self.overlap, self.every) < 0 or self.slots < 1:
-            raise InputError("margin, overlap and every must be 0 or more, slots 1 or more")
+        if sum(self.widths) < 4:
+            raise InputError(f"widths must be 4 together or more, got {self.widths}")
         if not (self.first or self.previous or self.every):
             raise InputError("the memory holds nothing: one of first, previous and every must be set")
         if self.frame_memory and not self.memory:

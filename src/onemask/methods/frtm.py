@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ from ..networks.first_frame import first_frame_samples
 from ..networks.gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
 from ..networks.transition import transition_loss
 from .method import Features, Memory, Method, Prediction
+from .options import Count, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
 
 TARGETS = ("learned", "encoded", "finetuned")
 ENCODED_AT_ONCE = 4  # warped first frames in one batch: bounds memory, whatever the number of objects
@@ -60,64 +61,51 @@ class FRTMConfig:
     """The paper's values."""
 
     backbone: str = "resnet101"  # any timm model with features by stage
-    strides: tuple[int, ...] = (4, 8, 16, 32)  # of the features that the segmentation network sees
-    target_stride: int = 16  # of the features that the target model sees
+    strides: tuple[Count, ...] = (4, 8, 16, 32)  # of the features that the segmentation network sees
+    target_stride: Count = 16  # of the features that the target model sees
     target: str = "learned"  # how scores come about: learned in flight, "encoded" (Base net) or "finetuned" (F.-T.)
-    channels: int = 96  # between the target model's layers, or the target encoder's
-    width: int = 64  # channels of the segmentation network
-    fine_width: int = 0  # at its shallowest stride, where most of its time goes; 0: as everywhere
+    channels: Count = 96  # between the target model's layers, or the target encoder's
+    width: Annotated[int, Range(2)] = 64  # channels of the segmentation network
+    fine_width: Whole = 0  # at its shallowest stride, where most of its time goes; 0: as everywhere
     target_only: bool = False  # no segmentation network: the scores, enlarged, are the mask (D-only in table 1)
-    update_every: int = 8  # frames between updates of a learned target model; 0: never (table 1, "no update")
-    first_iterations: tuple[int, ...] = (5, 10, 10, 10, 10)  # conjugate gradient's, of each Gauss-Newton step
-    first_last_iterations: int = 10  # on the last layer alone, after those
-    update_iterations: int = 10  # on the last layer, in an update
+    update_every: Whole = 8  # frames between updates of a learned target model; 0: never (table 1, "no update")
+    first_iterations: tuple[Count, ...] = (5, 10, 10, 10, 10)  # conjugate gradient's, of each Gauss-Newton step
+    first_last_iterations: Whole = 10  # on the last layer alone, after those
+    update_iterations: Whole = 10  # on the last layer, in an update
     whiten: bool = False  # precondition updates by the features' moments: better converged; the paper does not
-    regularisation: tuple[float, float] = (1e-4, 1e-2)  # of the first and the last layer
-    memory: int = 80  # samples an object
-    learning_rate: float = 0.1  # share of the newest sample among the weights
-    first_share: float = 0.0  # share of the weights that the annotated frame never falls below; the paper has none
-    first_samples: int = 5  # of the annotated frame: itself, twice as heavy, and warped copies
-    minimum_influence: float = 0.1  # share of the loss that target pixels have at least
-    minimum_pixels: int = 10  # a frame with fewer target pixels is not learned from
-    finetune_iterations: int = 0  # of Adam, on each object's own segmentation network (table 1, F.-T.: 100); 0: none
-    finetune_samples: int = 20  # of the annotated frame, as first_samples, that it is fine-tuned to
-    finetune_batch: int = 4  # samples in an iteration
-    finetune_rate: float = 1e-3  # of Adam; the paper names none, this is its rate of offline training
+    regularisation: tuple[Positive, Positive] = (1e-4, 1e-2)  # of the first and the last layer
+    memory: Count = 80  # samples an object
+    learning_rate: ProperShare = 0.1  # share of the newest sample among the weights
+    first_share: ShareBelowOne = (
+        0.0  # share of the weights that the annotated frame never falls below; the paper has none
+    )
+    first_samples: Count = 5  # of the annotated frame: itself, twice as heavy, and warped copies
+    minimum_influence: ProperShare = 0.1  # share of the loss that target pixels have at least
+    minimum_pixels: Whole = 10  # a frame with fewer target pixels is not learned from
+    finetune_iterations: Whole = 0  # of Adam, on each object's own segmentation network (table 1, F.-T.: 100); 0: none
+    finetune_samples: Count = 20  # of the annotated frame, as first_samples, that it is fine-tuned to
+    finetune_batch: Count = 4  # samples in an iteration
+    finetune_rate: Positive = 1e-3  # of Adam; the paper names none, this is its rate of offline training
     transition: bool = False  # predict a transition map in training, for the loss "transition"
-    seed: int = 0  # of the models' initial values and the warps; the same for every object
+    seed: Whole = 0  # of the models' initial values and the warps; the same for every object
 
     def __post_init__(self):
         """Refuse what cannot work."""
+        check_values(self)
+        if not (self.strides or self.target_only):
+            raise InputError("strides must not be empty; name those of the features that the network sees, as 4,8,16")
         if not 1 <= self.first_samples <= self.memory:
             raise InputError(f"first_samples must be 1..memory ({self.memory}), got {self.first_samples}")
         if self.first_share and self.first_samples == self.memory:
             raise InputError(f"with first_share, memory must exceed first_samples, got {self.memory} for both")
-        if not 0 < self.learning_rate < 1 or not 0 <= self.first_share < 1 or not 0 < self.minimum_influence < 1:
-            raise InputError("learning_rate and minimum_influence must be in (0, 1) and first_share in [0, 1)")
-        if self.channels < 1 or self.seed < 0 or min(self.regularisation) <= 0:
-            raise InputError("channels must be 1 or more, seed 0 or more, regularisation above 0")
-        if self.width < 2 or self.fine_width < 0 or self.fine_width == 1:
-            raise InputError(
-                f"width must be 2 or more, and fine_width too, or 0; got {self.width} and {self.fine_width}"
-            )
-        if self.update_every < 0:
-            raise InputError(f"update_every must be 0 (never) or more, got {self.update_every}")
+        if self.fine_width == 1:
+            raise InputError("fine_width must be 2 or more, or 0 for that of the other strides; got 1")
         if self.target not in TARGETS:
             raise InputError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
         if self.target_only and self.target != "learned":
             raise InputError(f"target={self.target} needs the segmentation network; set target_only=false")
         if self.transition and (self.target_only or self.target == "encoded"):
             raise InputError("transition=true needs the segmentation network and a target that is learned in flight")
-        if self.finetune_samples < 1 or self.finetune_batch < 1:
-            raise InputError(
-                "finetune_samples and finetune_batch must be 1 or more, "
-                f"got {self.finetune_samples} and {self.finetune_batch}"
-            )
-        if self.finetune_iterations < 0 or self.finetune_rate <= 0:
-            raise InputError(
-                "finetune_iterations must be 0 or more and finetune_rate above 0, "
-                f"got {self.finetune_iterations} and {self.finetune_rate}"
-            )
         if self.target == "finetuned" and not self.finetune_iterations:
             raise InputError("target=finetuned learns in finetune_iterations; the paper's table 1 has 100, got 0")
 

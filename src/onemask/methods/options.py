@@ -1,15 +1,63 @@
-"""Options as people type them, `name=value`, read by the types of a configuration dataclass."""
+"""Options: what values the fields of a dataclass may have, and how they are read as people type them, `name=value`.
+
+    @dataclass(frozen=True)
+    class Config:
+        channels: Count = 96
+        momentum: Annotated[float, Range(0, 1, "[)")] = 0.1
+        width: Whole | None = None
+
+        def __post_init__(self):
+            check_values(self)
+
+The type of a field is all that is needed: what it may be, and between which bounds. Numbers are always finite, and
+whole ones have at most 31 bits, whether a field says more or not.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields, is_dataclass, replace
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
 
 C = TypeVar("C")
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+LARGEST = 2**31 - 1  # of whole numbers
+TYPES = "bool, int, float, str, Literal, tuples of one of these, and any of them | None"
+SHOWN = 40  # characters of a value in an error
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, or of each in a tuple. ends: which of them belong to it, as "[)" for [low, high)."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    ends: Literal["[]", "[)", "(]", "()"] = "[]"
+
+    def __contains__(self, value: float) -> bool:
+        above = value >= self.low if self.ends[0] == "[" else value > self.low
+        return above and (value <= self.high if self.ends[1] == "]" else value < self.high)
+
+    def __str__(self) -> str:
+        low, high = f"{self.low:g}", f"{self.high:g}"
+        if self.high == math.inf:
+            return f"{low} or more" if self.ends[0] == "[" else f"above {low}"
+        if self.low == -math.inf:
+            return f"{high} or less" if self.ends[1] == "]" else f"below {high}"
+        return f"in {self.ends[0]}{low}, {high}{self.ends[1]}"
+
+
+Whole = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1)]
+NotNegative = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, ends="()")]
+Share = Annotated[float, Range(0, 1)]
+ProperShare = Annotated[float, Range(0, 1, "()")]
+ShareBelowOne = Annotated[float, Range(0, 1, "[)")]
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
@@ -23,44 +71,160 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
 def with_options(configuration: C, options: Mapping[str, Any]) -> C:
     """A copy of a configuration dataclass with options changed; values given as text are read by the field's type.
 
-    Raises InputError for a name that is not there or a value that cannot be read.
+    Raises:
+        InputError: a name is not there, or a value cannot be read or is out of range.
     """
-    types = get_type_hints(type(configuration))
-    known = [f.name for f in fields(configuration)]  # type: ignore[arg-type]
-    if unknown := [name for name in options if name not in known]:
-        raise InputError(f"option {unknown[0]!r} is not known; there are: {', '.join(known)}")
-    values = {
-        name: _read(name, value, types[name]) if isinstance(value, str) else _checked(name, value, types[name])
-        for name, value in options.items()
-    }
+    types = _types(type(configuration))
+    if unknown := [name for name in options if name not in types]:
+        raise InputError(f"option {unknown[0]!r} is not known; there are: {', '.join(types)}")
+    values = {name: _valid(f"option {name}", value, types[name], typed=True) for name, value in options.items()}
     return replace(configuration, **values)  # type: ignore[type-var]
 
 
-def _read(name: str, text: str, kind: Any) -> Any:
-    """Text -> a value of a field's type: bool, int, float, str, or a tuple of one of them (separated by commas)."""
+def check_values(configuration: Any, where: str = "") -> None:
+    """Refuse a dataclass with a value that is not of its field's type, or out of its range; `where` names it in errors.
+
+    Fields of other types than options have (those of recipes: lists, tables) are checked for the numbers in them.
+
+    Raises:
+        InputError: it names the field, what was expected, and what came.
+    """
+    for name, kind in _types(type(configuration)).items():
+        _valid(f"{where}.{name}" if where else name, getattr(configuration, name), kind)
+
+
+def unreadable(configuration: Any) -> str | None:
+    """What keeps an object from being a configuration whose options can be set: a line, or None."""
+    if not is_dataclass(configuration) or isinstance(configuration, type):
+        return f"it is {type(configuration).__name__}, but an instance of a dataclass is expected"
+    for name, kind in _types(type(configuration)).items():
+        if not _is_known(kind):
+            return f"its option {name} is {kind}; options are {TYPES}"
+    return None
+
+
+def _types(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(kind)}
+
+
+def _is_known(kind: Any) -> bool:
+    kind, _ = _bare(kind)
+    if get_origin(kind) in (tuple, Union, UnionType):
+        return all(inner in (NoneType, Ellipsis) or _is_known(inner) for inner in get_args(kind))
+    return kind in (bool, int, float, str) or get_origin(kind) is Literal
+
+
+def _bare(kind: Any) -> tuple[Any, Range | None]:
+    """A type without what is annotated to it, and its range."""
+    if get_origin(kind) is not Annotated:
+        return kind, None
+    kind, *extras = get_args(kind)
+    return kind, next((extra for extra in extras if isinstance(extra, Range)), None)
+
+
+def _valid(where: str, value: Any, kind: Any, bounds: Range | None = None, *, typed: bool = False) -> Any:
+    """A value as one of a field's type, which numbers and lists are made to fit; typed: text may stand for it."""
+    kind, own = _bare(kind)
+    bounds = own or bounds
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return _valid_of_any(where, value, kind, bounds, typed=typed)
+    text = value if typed and isinstance(value, str) else None
+    if origin is tuple:
+        parts = value if text is None else [p.strip() for p in text.strip("()").split(",") if p.strip()]
+        if not isinstance(parts, (tuple, list)) or (inner[-1] is not Ellipsis and len(inner) != len(parts)):
+            raise _wrong(where, kind, value)
+        try:
+            return tuple(_valid(where, part, inner[0], bounds, typed=typed) for part in parts)
+        except _WrongKindError:
+            raise _wrong(where, kind, value) from None
+    if origin is Literal:
+        if value not in inner:
+            raise InputError(f"{where} is one of {', '.join(map(str, inner))}, got {_cut(value)}")
+        return value
+    if kind in (bool, int, float, str):
+        value = _plain(where, value, kind, text)
+    return _in_range(where, value, bounds)
+
+
+def _valid_of_any(where: str, value: Any, kind: Any, bounds: Range | None, *, typed: bool) -> Any:
+    """The first type of a union that fits; text is read as None before it is read as text."""
+    inner = get_args(kind)
+    if NoneType in inner and (value is None or (typed and isinstance(value, str) and value.lower() == "none")):
+        return None
+    others = [each for each in inner if each is not NoneType]
+    for each in sorted(others, key=lambda each: _bare(each)[0] is str):
+        try:
+            return _valid(where, value, each, bounds, typed=typed)
+        except _WrongKindError:
+            continue
+    raise _wrong(where, kind, value)
+
+
+def _plain(where: str, value: Any, kind: Any, text: str | None) -> Any:
     try:
-        if get_origin(kind) is tuple:
-            inner = [part for part in text.strip("()").split(",") if part.strip()]
-            return _checked(name, tuple(_read(name, part.strip(), get_args(kind)[0]) for part in inner), kind)
-        return BOOLEANS[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):
-        raise InputError(f"option {name} is {_named(kind)}, got {text!r}") from None
-
-
-def _checked(name: str, value: Any, kind: Any) -> Any:
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        if not isinstance(value, (tuple, list)) or (inner[-1] is not Ellipsis and len(inner) != len(value)):
-            raise InputError(f"option {name} is {_named(kind)}, got {value!r}")
-        return tuple(_checked(name, part, inner[0]) for part in value)
+        if text is not None:
+            return BOOLEANS[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):  # a number of too many digits, too
+        raise _wrong(where, kind, value) from None
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"option {name} is {_named(kind)}, got {value!r}")
-    return kind(value)
+        raise _wrong(where, kind, value)
+    try:
+        return kind(value)
+    except OverflowError:  # a whole number that no float reaches
+        raise InputError(f"{where} must be a finite number, got {_cut(value)}") from None
+
+
+def _in_range(where: str, value: Any, bounds: Range | None) -> Any:
+    """Numbers in `bounds`, and all that are in lists, tables and dataclasses, finite and not too large."""
+    if is_dataclass(value) and not isinstance(value, type):
+        check_values(value, where)
+        return value
+    if isinstance(value, dict):
+        return {key: _in_range(f"{where}.{key}", part, bounds) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_in_range(f"{where}.{place}", part, bounds) for place, part in enumerate(value)]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where} must be a finite number{f', {bounds}' if bounds else ''}, got {value}")
+    if bounds is not None and value not in bounds:
+        raise InputError(f"{where} must be {bounds}, got {_cut(value)}")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise InputError(f"{where} must be {LARGEST} or less, got {_cut(value)}")
+    return value
+
+
+class _WrongKindError(InputError):
+    """A value is of another type than it should be."""
+
+
+def _wrong(where: str, kind: Any, value: Any) -> InputError:
+    return _WrongKindError(f"{where} is {_named(kind)}, got {_cut(value)}")
+
+
+def _cut(value: Any) -> str:
+    """A value in an error, however long it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out whole numbers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
 def _named(kind: Any) -> str:
+    kind, _ = _bare(kind)
+    inner = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join("none" if each is NoneType else _named(each) for each in inner)
     if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        return f"{'a list' if inner[-1] is Ellipsis else len(inner)} of {inner[0].__name__}, separated by commas"
+        element = _bare(inner[0])[0]
+        return (
+            f"{'a list' if inner[-1] is Ellipsis else len(inner)} of "
+            f"{getattr(element, '__name__', element)}, separated by commas"
+        )
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, inner))}"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]

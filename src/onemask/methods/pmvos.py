@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,7 @@ from ..networks.deconvolution import Deconvolution
 from ..networks.matching import normalised
 from ..networks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from .method import Features, Memory, Method, Prediction
+from .options import Count, Range, check_values
 
 STRIDES = (4, 8, 16)  # of the encoder; matching takes place at the last
 COARSE = STRIDES[-1]
@@ -70,25 +71,21 @@ class PMVOSConfig:
 
     backbone: str = "resnet50"  # any timm model with features by stage
     dilated: bool = True  # the last block keeps stride 16; otherwise the network ends where stride 16 does
-    channels: int = 512  # of the features that are matched
-    coarse_width: int = 256  # channels at stride 16 that the similarity maps and the previous mask join
-    width: int = 128  # channels of the decoder
-    fine_width: int = 128  # those at stride 4, where most of its time goes
+    channels: Count = 512  # of the features that are matched
+    coarse_width: Count = 256  # channels at stride 16 that the similarity maps and the previous mask join
+    width: Count = 128  # channels of the decoder
+    fine_width: Count = 128  # those at stride 4, where most of its time goes
     global_matching: bool = True  # G: with the annotated frame
     local_matching: bool = True  # L: with the previous frame
     medial_matching: bool = True  # M: with the mean of all frames
     attention: bool = True  # A: self-attention over the similarity maps
-    rate: float = 0.1  # share of the newest frame in the mean of all frames
+    rate: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the mean of all frames
 
     def __post_init__(self):
         """Refuse what cannot work."""
+        check_values(self)
         if not self.maps:
             raise InputError("one of global_matching, local_matching and medial_matching must be true, all are false")
-        widths = (self.channels, self.coarse_width, self.width, self.fine_width)
-        if min(widths) < 1:
-            raise InputError(f"channels, coarse_width, width and fine_width must be 1 or more, got {widths}")
-        if not 0 < self.rate <= 1:
-            raise InputError(f"rate must be in (0, 1], got {self.rate}")
 
     @property
     def maps(self) -> int:

@@ -77,6 +77,7 @@ from ..networks.template import (
 )
 from ..networks.transition import CLASSES, both_classes, transition_loss
 from .method import Features, Memory, Method, Prediction, along
+from .options import Count, ShareBelowOne, Whole, check_values
 
 FINE, MIDDLE, COARSE = 4, 8, 16  # strides of details, of long-term and of short-term matching
 CLUES = {"heatmaps": 3, "previous": 1, "reextract": 1}  # forms of the clue, and the heatmaps that are kept for it
@@ -93,15 +94,15 @@ class TTVOSConfig:
     """The paper's values, and the switches of its table 4."""
 
     backbone: str = "hrnet_w18_small"  # any timm model with features by stage
-    deepest: int = 32  # stride where the backbone ends: 32, joined with 16; or 16
+    deepest: Count = 32  # stride where the backbone ends: 32, joined with 16; or 16
     joined: bool = False  # what is matched at stride 8 are features of 8 and 16; otherwise those of 8 alone
     template: str = "product"  # "product": the paper's; "regions": means over regions, matched by cosine
-    channels: int = 0  # c_lt, of each template vector; 0: as many as the backbone has at stride 8
-    vectors: int = 0  # N_lt; 0: as many as the backbone has channels at stride 8
+    channels: Whole = 0  # c_lt, of each template vector; 0: as many as the backbone has at stride 8
+    vectors: Whole = 0  # N_lt; 0: as many as the backbone has channels at stride 8
     anchor: bool = False  # match the annotated frame's template too, as it was
-    short_width: int = 128  # channels of the short-term template and similarity
-    width: int = 128  # channels of the long-term similarity and of the attention map
-    fine_width: int = 64  # channels at stride 4
+    short_width: Count = 128  # channels of the short-term template and similarity
+    width: Count = 128  # channels of the long-term similarity and of the attention map
+    fine_width: Count = 64  # channels at stride 4
     short_term: bool = True  # short-term matching (table 4)
     long_term: bool = True  # long-term matching
     update: bool = True  # the long-term template learns from every frame
@@ -109,28 +110,22 @@ class TTVOSConfig:
     clue: str = "heatmaps"  # of templates: "heatmaps", "previous" or "reextract"
     transition: bool = True  # predict a transition map in training
     returns: bool = True  # the template does not learn while the object is out of sight; false: the paper's rule
-    lost: float = 0.1  # share of the area that an object usually covers below which it is lost
-    forget: float = 0.0  # share of rows whose clue is taken away after a frame, in training
+    lost: ShareBelowOne = 0.1  # share of the area that an object usually covers below which it is lost
+    forget: ShareBelowOne = 0.0  # share of rows whose clue is taken away after a frame, in training
 
     def __post_init__(self):
         """Refuse what cannot work."""
+        check_values(self)
         if self.deepest not in (COARSE, 2 * COARSE):
             raise InputError(f"deepest must be {COARSE} or {2 * COARSE}, got {self.deepest}")
         if self.template not in TEMPLATES:
             raise InputError(f"template must be one of {', '.join(TEMPLATES)}, got {self.template!r}")
         if self.clue not in CLUES:
             raise InputError(f"clue must be one of {', '.join(CLUES)}, got {self.clue!r}")
-        if min(self.channels, self.vectors) < 0 or self.channels % GROUP or self.vectors % GROUP:
+        if self.channels % GROUP or self.vectors % GROUP:
             raise InputError(
                 f"channels and vectors must be multiples of {GROUP}, or 0, got {self.channels} and {self.vectors}"
             )
-        if min(self.short_width, self.width, self.fine_width) < 1:
-            raise InputError(
-                "short_width, width and fine_width must be 1 or more, "
-                f"got {self.short_width}, {self.width} and {self.fine_width}"
-            )
-        if not 0 <= self.lost < 1 or not 0 <= self.forget < 1:
-            raise InputError(f"lost and forget must be in [0, 1), got {self.lost} and {self.forget}")
 
     @property
     def adapts(self) -> bool:

@@ -47,7 +47,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ from ..networks.feature_set import FeatureSet
 from ..networks.first_frame import first_frame_samples
 from ..networks.matching import columns, normalised
 from .method import Features, Memory, Method, Prediction
+from .options import Count, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
 
 REMOVED = -10.0  # logit of what is removed as an outlier, at most
 
@@ -71,53 +72,40 @@ class VideoMatchConfig:
     """The paper's values."""
 
     backbone: str = "resnet101"  # any timm model with features by stage
-    strides: tuple[int, ...] = (8,)  # of the features that are matched, joined at the smallest
-    output_stride: int = 8  # largest stride of the backbone, its last stages dilated; 0: as it is
-    k: int = 20  # best similarities that are averaged
-    scale: float = 30.0  # of similarities before the softmax, before training
+    strides: tuple[Count, ...] = (8,)  # of the features that are matched, joined at the smallest
+    output_stride: Whole = 8  # largest stride of the backbone, its last stages dilated; 0: as it is
+    k: Count = 20  # best similarities that are averaged
+    scale: Positive = 30.0  # of similarities before the softmax, before training
     outlier_removal: bool = True  # remove what lies far from the previous mask (table 5)
     background_update: bool = True  # learn removed outliers as background (table 5)
     foreground_update: bool = True  # learn confident pixels of the mask as foreground (table 5)
     foreground_only: bool = False  # match foreground alone (section 4.4)
-    threshold: float = 0.75  # similarity that stands for background's then
-    distance: float = 100.0  # d_c: of pixels from the previous mask, at most, where the short side has 480 pixels
-    sparse: int = 1  # beyond that, where masks are removed anyway, one cell of so many is matched, both ways
-    confidence: float = 0.95  # c_1: of foreground that is learned
-    fusion: float = 0.4  # c_2: probability from which a pixel can be an object's
+    threshold: Annotated[float, Range(-1, 1)] = 0.75  # similarity that stands for background's then
+    distance: Positive = 100.0  # d_c: of pixels from the previous mask, at most, where the short side has 480 pixels
+    sparse: Count = 1  # beyond that, where masks are removed anyway, one cell of so many is matched, both ways
+    confidence: ProperShare = 0.95  # c_1: of foreground that is learned
+    fusion: ProperShare = 0.4  # c_2: probability from which a pixel can be an object's
     returns: bool = True  # find objects again that left; false: the paper's rule, which cannot
-    lost: float = 0.1  # share of the annotated area below which an object is lost
-    foreground: int = 6144  # features of the annotated object that are kept, at most,
-    background: int = 6912  # and of all else in its frame
-    learned: int = 2048  # places of either set for what later frames add; of the first also what the object leaves free
-    added: int = 256  # features that a frame adds to a set, at most
-    finetune: int = 0  # steps on the annotated frame (OURS-FT); 0: none
-    finetune_samples: int = 8  # warped copies of it
-    finetune_pixels: int = 1024  # drawn in a step
-    finetune_rate: float = 1e-3  # of Adam
-    seed: int = 0  # of the warps and of the pixels drawn; the same for every object
+    lost: ShareBelowOne = 0.1  # share of the annotated area below which an object is lost
+    foreground: Count = 6144  # features of the annotated object that are kept, at most,
+    background: Count = 6912  # and of all else in its frame
+    learned: Count = (
+        2048  # places of either set for what later frames add; of the first also what the object leaves free
+    )
+    added: Count = 256  # features that a frame adds to a set, at most
+    finetune: Whole = 0  # steps on the annotated frame (OURS-FT); 0: none
+    finetune_samples: Count = 8  # warped copies of it
+    finetune_pixels: Count = 1024  # drawn in a step
+    finetune_rate: Positive = 1e-3  # of Adam
+    seed: Whole = 0  # of the warps and of the pixels drawn; the same for every object
 
     def __post_init__(self):
         """Refuse what cannot work."""
-        if not self.strides or self.k < 1 or self.output_stride < 0 or self.seed < 0:
-            raise InputError("strides must not be empty, k 1 or more, output_stride and seed 0 or more")
-        if self.scale <= 0 or self.distance <= 0:
-            raise InputError(f"scale and distance must be above 0, got {self.scale} and {self.distance}")
-        for name in ("confidence", "fusion"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"{name} must be in (0, 1), got {getattr(self, name)}")
-        if not 0 <= self.lost < 1:
-            raise InputError(f"lost must be in [0, 1), got {self.lost}")
-        if min(self.foreground, self.background) < 1 or not 1 <= self.added <= self.learned:
-            raise InputError(
-                "foreground, background and added must be 1 or more, learned as many as added or more, got "
-                f"{self.foreground}, {self.background}, {self.added} and {self.learned}"
-            )
-        if self.sparse < 1:
-            raise InputError(f"sparse must be 1 (every cell) or more, got {self.sparse}")
-        if self.finetune < 0 or min(self.finetune_samples, self.finetune_pixels) < 1 or self.finetune_rate <= 0:
-            raise InputError(
-                "finetune must be 0 or more, finetune_samples and finetune_pixels 1 or more, finetune_rate above 0"
-            )
+        check_values(self)
+        if not self.strides:
+            raise InputError("strides must not be empty; name one stride or more, as 8")
+        if self.added > self.learned:
+            raise InputError(f"learned must be as many as added ({self.added}) or more, got {self.learned}")
 
     def build(self, *, pretrained: bool = True) -> VideoMatch:
         """The method; its backbone with ImageNet weights."""

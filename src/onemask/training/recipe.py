@@ -12,11 +12,10 @@ a value that cannot be, is one error before anything loads.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from omegaconf import MISSING, OmegaConf
@@ -30,7 +29,18 @@ from ..data.sources import KINDS, SourceConfig
 from ..data.synthetic import SyntheticConfig
 from ..errors import InputError
 from ..methods import configuration
-from ..methods.options import parse_assignments, with_options
+from ..methods.options import (
+    Count,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    ShareBelowOne,
+    Whole,
+    check_values,
+    parse_assignments,
+    with_options,
+)
 
 R = TypeVar("R")
 
@@ -44,11 +54,11 @@ class OptimiserConfig:
     """How weights are changed."""
 
     name: str = "adamw"  # adam, adamw, sgd
-    rate: float = 1e-3  # at its highest
-    weight_decay: float = 0.0  # of adamw apart from the gradient, of the others within it
+    rate: Positive = 1e-3  # at its highest
+    weight_decay: NotNegative = 0.0  # of adamw apart from the gradient, of the others within it
     amsgrad: bool = False  # of adam and adamw
-    momentum: float = 0.9  # of sgd
-    groups: dict[str, float] = field(default_factory=dict)
+    momentum: ShareBelowOne = 0.9  # of sgd
+    groups: Annotated[dict[str, float], Range(0)] = field(default_factory=dict)
     # beginnings of parameters' names -> a factor on their rate, 0: frozen; the longest that fits counts. Parameters
     # that none fits are trained as the method has it (backbones are frozen).
 
@@ -58,9 +68,9 @@ class ScheduleConfig:
     """How the rate changes over a stage; its places are shares of the stage, in [0, 1]."""
 
     name: str = "constant"  # constant; cosine: falls to `factor` in the end; steps: times `factor` at each of `steps`
-    warmup: float = 0.0  # until there it rises from nothing
-    steps: list[float] = field(default_factory=list)
-    factor: float = 0.1
+    warmup: Share = 0.0  # until there it rises from nothing
+    steps: Annotated[list[float], Range(0, 1)] = field(default_factory=list)
+    factor: NotNegative = 0.1
 
 
 @dataclass
@@ -69,23 +79,29 @@ class StageConfig:
 
     name: str = MISSING
     data: list[SourceConfig] = MISSING  # sources and their shares
-    size: list[int] = field(default_factory=lambda: [256, 448])  # of clips, pixels: multiples of the method's stride
-    length: int = 3  # frames a clip: the reference and those that are judged
-    max_skip: list[int] = field(default_factory=list)
+    size: Annotated[list[int], Range(32)] = field(
+        default_factory=lambda: [256, 448]
+    )  # of clips, pixels: multiples of the method's stride
+    length: Annotated[int, Range(2)] = 3  # frames a clip: the reference and those that are judged
+    max_skip: Annotated[list[int], Range(1)] = field(default_factory=list)
     # frames between neighbours: at most [at the start, at the end] of the stage; empty: frames at any distance
-    max_objects: int = 1  # in a clip
-    batch: int = 8  # clips a step, all processes and accumulated parts together
-    accumulate: int = 1  # parts that a batch is computed in, to save memory
-    iterations: int = 0  # steps; or
-    epochs: float = 0.0  # passes: as many clips as there are pictures and videos, or distinct clips
-    distinct: int = 0  # different clips, seen again and again; 0: each is new. Needed for a cache
+    max_objects: Count = 1  # in a clip
+    batch: Count = 8  # clips a step, all processes and accumulated parts together
+    accumulate: Count = 1  # parts that a batch is computed in, to save memory
+    iterations: Whole = 0  # steps; or
+    epochs: NotNegative = 0.0  # passes: as many clips as there are pictures and videos, or distinct clips
+    distinct: Whole = 0  # different clips, seen again and again; 0: each is new. Needed for a cache
     cache: bool = False  # keep what does not change of distinct clips: a frozen backbone's features, target models
     update: bool = False  # whether the method learns from the frames of a clip, as it does when it runs
-    losses: dict[str, float] = field(default_factory=dict)  # and their weights; none: cross_entropy alone
-    bootstrap: float = 0.15  # share of pixels in bootstrapped_cross_entropy, when the stage ends; all at its start
+    losses: Annotated[dict[str, float], Range(0)] = field(
+        default_factory=dict
+    )  # and their weights; none: cross_entropy alone
+    bootstrap: Annotated[float, Range(0, 1, "(]")] = (
+        0.15  # share of pixels in bootstrapped_cross_entropy, when the stage ends; all at its start
+    )
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    clip_gradient: float = 0.0  # largest norm of the gradient; 0: any
+    clip_gradient: NotNegative = 0.0  # largest norm of the gradient; 0: any
 
     def __post_init__(self):
         """Fill in the loss; as a field's default it would be mixed with those that a recipe names."""
@@ -108,8 +124,8 @@ class ValidationConfig:
     year: int = 2016  # of the layout: 2016 or 2017
     split: str = "dev"
     sequences: list[str] = field(default_factory=list)  # of the split; empty: all
-    size: int = 480  # short side of the working size, pixels
-    every: int = 1000  # iterations
+    size: Annotated[int, Range(16)] = 480  # short side of the working size, pixels
+    every: Count = 1000  # iterations
     options: dict[str, Any] = field(default_factory=dict)  # of the method as it runs, where training has others
 
 
@@ -124,13 +140,13 @@ class Recipe:
     # Modules that begin with the same module's weights of another method: {backbone: videomatch-lite}, a name as of
     # `onemask weights` or a safetensors file.
     initial: dict[str, str] = field(default_factory=dict)
-    seed: int = 0
+    seed: Whole = 0
     precision: str = "float32"  # float32, bfloat16, float16
     # Moving average of the weights: the share that a step leaves of it, as 0.999, less in the beginning; 0: none.
-    average: float = 0.0
-    workers: int = 2  # processes that read and make clips
-    checkpoint_every: int = 200  # iterations
-    picture_every: int = 200  # iterations between pictures in the log
+    average: ShareBelowOne = 0.0
+    workers: Whole = 2  # processes that read and make clips
+    checkpoint_every: Count = 200  # iterations
+    picture_every: Count = 200  # iterations between pictures in the log
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     attribution: list[str] = field(default_factory=list)  # for the card: whose data it was; empty: the sources' names
     licence: str = ""  # for the card: on which terms the weights may be used; empty: see the data's own
@@ -216,19 +232,10 @@ def _check(recipe: Recipe) -> None:
             f"validation.options ({recipe.validation.options}) make another network; set such options for both, "
             "in options"
         )
-    if infinite := next((key for key, value in _numbers("", asdict(recipe)) if not math.isfinite(value)), None):
-        raise InputError(f"{infinite} must be a finite number")
+    check_values(recipe)
     _one_of("precision", recipe.precision, tuple(PRECISIONS))
     if not recipe.stages:
         raise InputError("stages is empty; a recipe needs at least one stage")
-    if not 0 <= recipe.average < 1:
-        raise InputError(f"average must be in [0, 1), got {recipe.average}")
-    for name in ("workers", "seed"):
-        _at_least(0, name, getattr(recipe, name))
-    for name in ("checkpoint_every", "picture_every"):
-        _at_least(1, name, getattr(recipe, name))
-    _at_least(1, "validation.every", recipe.validation.every)
-    _at_least(16, "validation.size", recipe.validation.size)
     if recipe.validation.year not in YEARS:
         raise InputError(f"validation.year is one of {', '.join(map(str, YEARS))}, got {recipe.validation.year}")
     for number, stage in enumerate(recipe.stages):
@@ -237,53 +244,36 @@ def _check(recipe: Recipe) -> None:
 
 def check_stage(stage: StageConfig, where: str) -> None:
     """Refuse values that cannot be; `where` names the stage in the error."""
+    check_values(stage, where)
     if not stage.data:
         raise InputError(f"{where}.data is empty; name at least one source")
     for number, source in enumerate(stage.data):
         _check_source(source, f"{where}.data.{number}")
-    if len(stage.size) != 2 or min(stage.size) < 32:
+    if len(stage.size) != 2:
         raise InputError(f"{where}.size must be height and width, at least 32 pixels each, got {stage.size}")
-    if stage.length < 2:
-        raise InputError(f"{where}.length must be 2 or more (the reference and a frame to judge), got {stage.length}")
-    if stage.max_skip and (len(stage.max_skip) != 2 or min(stage.max_skip) < 1):
+    if stage.max_skip and len(stage.max_skip) != 2:
         raise InputError(f"{where}.max_skip must be two numbers from 1 on, or none, got {stage.max_skip}")
-    if min(stage.iterations, stage.epochs) < 0 or (stage.iterations > 0) == (stage.epochs > 0):
+    if (stage.iterations > 0) == (stage.epochs > 0):
         raise InputError(
             f"{where} needs iterations or epochs, one of them above 0, got {stage.iterations} and {stage.epochs:g}"
         )
-    for name in ("max_objects", "batch", "accumulate"):
-        _at_least(1, f"{where}.{name}", getattr(stage, name))
     if stage.batch % stage.accumulate:
         raise InputError(f"{where}.batch ({stage.batch}) must be a multiple of accumulate ({stage.accumulate})")
-    if stage.distinct < 0 or (stage.cache and stage.distinct == 0):
-        raise InputError(
-            f"{where}.distinct must be 0 or more, and above 0 (clips to keep) with cache, got {stage.distinct}"
-        )
+    if stage.cache and stage.distinct == 0:
+        raise InputError(f"{where}.distinct must be above 0 (clips to keep) with cache, got 0")
     if stage.cache and len(set(stage.max_skip)) > 1:
         raise InputError(f"{where}.max_skip changes over the stage, but clips in a cache do not; got {stage.max_skip}")
-    if min(stage.losses.values()) < 0 or not any(stage.losses.values()):
-        raise InputError(f"{where}.losses must be names and weights of 0 or more, one above 0, got {stage.losses}")
-    if not 0 < stage.bootstrap <= 1:
-        raise InputError(f"{where}.bootstrap must be in (0, 1], got {stage.bootstrap}")
-    if stage.clip_gradient < 0:
-        raise InputError(f"{where}.clip_gradient must be 0 (any norm) or more, got {stage.clip_gradient}")
+    if not any(stage.losses.values()):
+        raise InputError(f"{where}.losses must be names and weights, one of them above 0, got {stage.losses}")
     optimiser, schedule = stage.optimiser, stage.schedule
     _one_of(f"{where}.optimiser.name", optimiser.name, OPTIMISERS)
     _one_of(f"{where}.schedule.name", schedule.name, SCHEDULES)
-    if optimiser.rate <= 0 or optimiser.weight_decay < 0 or min(optimiser.groups.values(), default=0) < 0:
-        raise InputError(f"{where}.optimiser: rate must be above 0, weight_decay and factors of groups 0 or more")
-    if not 0 <= optimiser.momentum < 1:
-        raise InputError(f"{where}.optimiser.momentum must be in [0, 1), got {optimiser.momentum}")
-    if not all(0 <= place <= 1 for place in (schedule.warmup, *schedule.steps)) or schedule.factor < 0:
-        raise InputError(f"{where}.schedule: warmup and steps are shares of the stage in [0, 1], factor 0 or more")
 
 
 def _check_source(source: SourceConfig, where: str) -> None:
     _one_of(f"{where}.kind", source.kind, KINDS)
     if not source.root:
         raise InputError(f"{where}.root is missing; name the folder of the data")
-    if source.share < 0:
-        raise InputError(f"{where}.share must be 0 or more, got {source.share}")
     options: SyntheticConfig | SamplingConfig = SyntheticConfig() if source.kind == "stills" else SamplingConfig()
     try:
         with_options(options, source.options)
@@ -291,20 +281,6 @@ def _check_source(source: SourceConfig, where: str) -> None:
         raise InputError(f"{where}.options: {error}") from error
 
 
-def _numbers(key: str, value: Any) -> Iterator[tuple[str, float]]:
-    """Every float below a value, with its dotted key."""
-    if isinstance(value, (dict, list)):
-        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _numbers(f"{key}.{name}" if key else str(name), inner)
-    elif isinstance(value, float):
-        yield key, value
-
-
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise InputError(f"{key} is one of {', '.join(known)}, got {value!r}")
-
-
-def _at_least(least: int, key: str, value: int) -> None:
-    if value < least:
-        raise InputError(f"{key} must be {least} or more, got {value}")

@@ -1,4 +1,4 @@
-"""What every source of frames offers, whether it is a video file, a folder of images or an array."""
+"""The interface of all sources of frames: video files, folders of images, arrays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DecodeError(InputError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known of a video before its frames are read."""
+    """Properties of a video that are known before its frames are read."""
 
     width: int  # pixels, as displayed: after the rotation that the file asks for
     height: int
@@ -73,7 +73,7 @@ class Video(ABC):
         raise InputError(f"{self.source}: there is no frame {index}; {self._extent()}")
 
     def name(self, index: int) -> str:
-        """What a file about frame `index` is called, without a suffix; see `Frame.name`."""
+        """Name for files about frame `index`, without a suffix; see `Frame.name`."""
         return f"{index:05d}"
 
     def reversed_frames(self, start: int) -> Iterator[Frame]:

@@ -1,4 +1,4 @@
-"""From a decoded picture to the upright 8-bit RGB image that a player would show."""
+"""Conversion of a decoded picture to the upright 8-bit RGB image that a player would show."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ _JOIN_SECONDS = 2.0  # one frame's decoding ends long before; a source that bloc
 
 
 class _End:
-    """What the thread sends last: the error that ended it, or None."""
+    """The last item from the thread: the error that ended it, or None."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error

@@ -1,4 +1,4 @@
-"""The one door through which frames come in: `open_video`."""
+"""`open_video`, the entry point for all frames."""
 
 from __future__ import annotations
 

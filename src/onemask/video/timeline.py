@@ -1,4 +1,4 @@
-"""Which frames a video file holds, learnt from its packets without decoding them."""
+"""The frames of a video file, found from its packets without decoding them."""
 
 from __future__ import annotations
 

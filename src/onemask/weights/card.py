@@ -1,4 +1,4 @@
-"""The card of a file of weights: what it fits, where it came from, and how good it is."""
+"""The card of a file of weights: the options it fits, its origin, and its scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Card:
-    """All that is known of a file of weights. As JSON it has a key for each field; only `notes` may be left out.
+    """Metadata of a file of weights. As JSON it has a key for each field; only `notes` may be left out.
 
     Raises InputError where a field is not what its comment says.
     """
@@ -84,7 +84,7 @@ class Card:
         return self.architecture.keys() > architecture.keys()
 
     def summary(self) -> dict[str, str]:
-        """The lines that tell whether the weights are of use, by their captions."""
+        """The most important lines, by caption."""
         return {
             "method": self.method,
             "size": f"{self.bytes / 1e6:.1f} MB",

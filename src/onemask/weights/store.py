@@ -33,12 +33,12 @@ TOLERANCE = 2**-10  # of rounding; half precision's own is half of it, except fo
 
 
 def home() -> Path:
-    """Where a user may put what onemask shall find: $ONEMASK_HOME, by default ~/.cache/onemask."""
+    """The folder in which onemask looks for a user's files: $ONEMASK_HOME, by default ~/.cache/onemask."""
     return Path(os.environ.get("ONEMASK_HOME", "~/.cache/onemask")).expanduser()
 
 
 def users_folder() -> Path:
-    """Where a user may put weights and their cards."""
+    """The folder for a user's weights and their cards."""
     return home() / "weights"
 
 
@@ -61,7 +61,7 @@ def find(name: str) -> Path | None:
 
 
 def card_path(path: Path) -> Path:
-    """Where the card of a file of weights is."""
+    """Path of the card of a file of weights."""
     return path.with_suffix(".json")
 
 
