@@ -212,7 +212,7 @@ def test_two_masks_of_one_frame(refused, tmp_path):
         (["--set", "memroy=8"], "option 'memroy' is not known; there are: backbone"),
         (["--set", "memory=many"], "option memory is a whole number, got 'many'"),
         (["--set", "memory"], "an option is given as name=value, got 'memory'"),
-        (["--set", "memory=0"], "first_samples must be 1..memory (0)"),
+        (["--set", "memory=0"], "option memory must be 1 or more, got 0"),
         (["--set", "backbone=resnet9000"], "resnet9000"),
         (["--size", "8"], "size is the short side in pixels, at least 16, got 8"),
         (["--size", "-64"], "size is the short side in pixels, at least 16, got -64"),
