@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from onemask import methods
+from onemask import plugins
 from onemask.methods.frtm import FRTM, FRTMConfig
 
 torch.set_num_threads(1)  # on maps this small, threads only wait for each other
@@ -110,9 +110,9 @@ def stub() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(PLUGIN)
         patched.setenv("PYTHONPATH", f"{PLUGIN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")  # for processes
-        methods._others.cache_clear()
+        plugins.points.cache_clear()
         yield "stub"
-    methods._others.cache_clear()
+    plugins.points.cache_clear()
 
 
 # Weights --------------------------------------------------------------------------------------------------------------
