@@ -53,6 +53,22 @@ def test_commands_on_a_page_are_ones_that_the_command_line_takes(page):
             assert callable(parser().parse_args(shlex.split(command)[1:]).command), command
 
 
+def test_the_method_on_the_plugins_page_follows_an_object(make_clip):
+    import sys
+    import types
+
+    import onemask
+
+    (code,) = blocks(ROOT / "docs" / "plugins.md", "python")
+    module = sys.modules["my_method"] = types.ModuleType("my_method")  # where its dataclasses look for annotations
+    exec(code, module.__dict__)
+    clip = make_clip(3)
+    session = onemask.Session(module.CONFIG.build())
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    found, truth = session.step(clip.frames[1]) > 0, clip.label_maps[1] > 0
+    assert (found & truth).sum() > 0.5 * (found | truth).sum()
+
+
 @pytest.mark.parametrize("recipe", sorted(ROOT.glob("recipes/**/*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_stands_in_the_guide(recipe):
     assert recipe.relative_to(ROOT).as_posix() in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
