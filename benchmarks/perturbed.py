@@ -34,7 +34,8 @@ def main() -> None:
         cells = []
         for split in splits:
             out = options.out / split / contender.folder
-            scores = evaluate(options.root, out, contender.settings, protocol="davis2017", split=split).scores
+            evaluation = evaluate(options.root, out, contender.settings, protocol="davis2017", split=split, resume=True)
+            scores = evaluation.scores
             events = scores.events
             said = (
                 f"{events.found} of {events.returns}"

@@ -1,6 +1,6 @@
 """Files: written whole or not at all, read with a clear error, and never outside the folder that they belong to.
 
-Everything that changes the disk goes through this module, so that one test can make each of its calls fail in turn.
+Results and what is kept to resume go through this module, so that a test can make each of its calls fail in turn.
 """
 
 from __future__ import annotations
@@ -86,6 +86,12 @@ def remove(path: Path) -> None:
             os.unlink(path)
     except OSError as error:
         raise OutputError(f"{path} could not be removed: {error.strerror}; check its rights") from error
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that is empty."""
+    with suppress(OSError):
+        os.rmdir(folder)
 
 
 def remove_temporaries(folder: Path, names: Container[str]) -> None:

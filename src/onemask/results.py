@@ -18,7 +18,7 @@ Run, evaluate, compare and train have one set of rules, which is this module's:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from .files import (
     inside,
     read_json,
     remove,
+    remove_if_empty,
     remove_temporaries,
     rename_folder,
     write_bytes,
@@ -88,17 +89,24 @@ class ResultFolder:
         return False
 
     @contextmanager
-    def opened(self, asked: Mapping[str, Any], *, overwrite: bool, resume: bool, clear: bool = True) -> Iterator[bool]:
+    def opened(
+        self,
+        asked: Mapping[str, Any],
+        *,
+        overwrite: bool,
+        resume: bool,
+        discard: Callable[[], None] | None = None,
+    ) -> Iterator[bool]:
         """Hold the folder for the block, which writes into it; gives what `check` does, and raises so.
 
-        clear: whether what is overwritten is removed now, rather than replaced by the block.
+        discard: removes what must not be gone on with when all begins anew; by default all that is onemask's. It is
+        called before what is asked is written down: a process that is killed in between leaves the earlier work.
         """
         with self.held():
             resumed = self._check(asked, overwrite=overwrite, resume=resume)
             remove(self._finished)
             if not resumed:
-                if clear:
-                    self.remove(*list(self._written))
+                discard() if discard else self.remove(*list(self._written))
                 write_json(self._asked, {"kind": self.kind, "asked": dict(asked)}, durable=True)
             yield resumed
 
@@ -175,8 +183,7 @@ class ResultFolder:
             self._written.pop(name, None)
         for folder in sorted({parent for name in names for parent in (self.path / name).parents}, reverse=True):
             if self.path in folder.parents:
-                with suppress(OSError):  # not empty, or not there
-                    folder.rmdir()
+                remove_if_empty(folder)
 
     def rename(self, folder: str, to: str) -> None:
         """Give a folder another name. Raises OutputError where that is taken."""
@@ -231,7 +238,8 @@ class ResultFolder:
             raise OutputError(f"{self.path} holds {self.kind} that was interrupted; pass --resume or --overwrite")
         if not resume:
             raise OutputError(
-                f"{self.path} exists already; it holds {self.kind}. Choose another place, or pass --overwrite"
+                f"{self.path} exists already; it holds {self.kind}. Choose another place, or pass --resume to keep it "
+                "or --overwrite to begin anew"
             )
         if different := differences(record["asked"], asked):
             raise InputError(

@@ -97,11 +97,9 @@ def run(
         return report
     propagation = Propagation(settings.session(), video, annotations, direction=direction, void=void)
     # Everything that can be refused has been: only now is anything written.
-    with folder.results.opened(asked, overwrite=overwrite, resume=resume, clear=False) as resumed:
+    with folder.results.opened(asked, overwrite=overwrite, resume=resume, discard=folder.discard) as resumed:
         taken = folder.segmented(video) if resumed else None
-        if not resumed:
-            folder.begin()
-        elif taken is None:
+        if resumed and taken is None:
             session, start = folder.session(settings, video)
             propagation = Propagation(session, video, annotations, direction=direction, void=void, start=start)
         if taken is None:
@@ -138,8 +136,8 @@ class RunFolder:
             log.warning("%s: the run is finished, and %d of its files were changed since", self.out, len(changed))
         return report
 
-    def begin(self) -> None:
-        """Start anew. What is to be replaced stays until the new label maps are complete."""
+    def discard(self) -> None:
+        """Remove what is not finished. Results that are to be replaced stay until the new label maps are complete."""
         self.results.remove(*self.results.files(PARTIAL))
         for left_over in (self._segmented, *self._checkpoints()):
             remove(left_over)
@@ -163,7 +161,7 @@ class RunFolder:
                 log.warning("%s", error)
         if checkpoints:
             log.warning("%s: the run begins with the first frame again", self.out)
-        self.begin()
+        self.discard()
         return settings.session(), 0
 
     def checkpoint(self, session: Session, next_frame: int) -> None:

@@ -85,7 +85,7 @@ def failing(monkeypatch, *labels: str) -> None:
 
 
 def test_table_and_chart_hold_every_method(compared):
-    assert {path.name for path in compared.iterdir()} == FILES | {"methods.json", "evaluations"}
+    assert {path.name for path in compared.iterdir()} == FILES | {"methods.json", "evaluations", ".onemask"}
     with (compared / "comparison.csv").open() as file:
         alone, never = csv.DictReader(file)
     scores = json.loads((compared / "evaluations" / "alone" / "scores.json").read_text())
@@ -140,7 +140,7 @@ def test_any_protocol_of_evaluate_is_compared(root, tmp_path):
 
 def test_what_is_finished_is_reused_and_said(root, copied):
     before, said = written(copied), []
-    comparison = compare(root, copied, contenders(ALONE, FEWER), say=said.append)
+    comparison = compare(root, copied, contenders(ALONE, FEWER), say=said.append, resume=True)
     assert written(copied) == before
     assert [line.split(" in ")[0].split(", taken")[0] for line in said] == [
         "1 of 2, alone: finished before",
@@ -153,7 +153,7 @@ def test_only_what_is_missing_is_run(root, copied):
     shutil.rmtree(copied / "evaluations" / "never" / "predictions" / "two")
     (copied / "evaluations" / "never" / "scores.json").unlink()
     before, said = written(copied), []
-    compare(root, copied, contenders(ALONE, FEWER), say=said.append)
+    compare(root, copied, contenders(ALONE, FEWER), say=said.append, resume=True)
     after = written(copied)
     assert said[1].startswith("2 of 2, never: goes on")
     kept = "evaluations/never/predictions/one/00000.png"
@@ -170,6 +170,28 @@ def test_overwrite_begins_anew(root, copied):
     assert [row.label for row in comparison.rows] == ["alone"]
 
 
+def test_a_comparison_that_is_there_is_neither_extended_nor_replaced_unasked(root, copied):
+    with pytest.raises(
+        OutputError, match=r"exists already; it holds a comparison. Choose another place, or pass --res"
+    ):
+        compare(root, copied, contenders(ALONE))
+    (copied / "evaluations" / "alone" / "predictions" / "mine.png").write_text("an hour of work")
+    with pytest.raises(OutputError, match=r"mine\.png is not onemask's"):
+        compare(root, copied, contenders(ALONE), overwrite=True)
+
+
+def test_a_table_that_someone_wrote_is_not_replaced(copied):
+    (copied / ".onemask" / "files.jsonl").unlink()
+    with pytest.raises(OutputError, match=r"comparison\.json is in the way and not onemask's"):
+        redraw(copied)
+
+
+def test_a_record_that_leads_out_of_the_folder_is_refused(copied):
+    (copied / "methods.json").write_text('{"alone": "../../elsewhere"}')
+    with pytest.raises(InputError, match=r"methods\.json names '../../elsewhere'; expected a name that stays inside"):
+        redraw(copied)
+
+
 def test_an_interruption_is_no_failure(root, tmp_path):
     def stop(items, total, what):
         if what == "never: two":
@@ -180,7 +202,7 @@ def test_an_interruption_is_no_failure(root, tmp_path):
         compare(root, tmp_path, contenders(ALONE, FEWER), progress=stop)
     assert not FILES & {path.name for path in tmp_path.iterdir()}
     said: list[str] = []
-    assert not compare(root, tmp_path, contenders(ALONE, FEWER), say=said.append).failures
+    assert not compare(root, tmp_path, contenders(ALONE, FEWER), say=said.append, resume=True).failures
     assert ["finished before" in line for line in said] == [True, False]
 
 
@@ -339,7 +361,7 @@ def test_what_is_refused_leaves_no_trace(root, tmp_path, texts, options, message
 def test_other_settings_of_a_label_are_refused_before_anything_runs(root, copied):
     before = written(copied)
     with pytest.raises(InputError, match=r"never holds an evaluation .* memory 9 \(now 8\)"):
-        compare(root, copied, contenders("new: frtm-lite", f"never: frtm-lite update_every=0 {QUICKLY}"))
+        compare(root, copied, contenders("new: frtm-lite", f"never: frtm-lite update_every=0 {QUICKLY}"), resume=True)
     assert written(copied) == before
 
 

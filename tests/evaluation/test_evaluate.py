@@ -15,8 +15,10 @@ from onemask.settings import Settings
 from onemask.video.masks import read_mask, write_mask
 from videos import QUICK, Scene, write_images
 
-QUICKLY = Settings(options=QUICK, size=64, device="cpu")
+QUICKLY = Settings(method="stub", options=QUICK, size=64, device="cpu")
 FRAMES = 5
+
+pytestmark = pytest.mark.usefixtures("stub")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_davis_2017_scores_each_object(root, tmp_path):
     assert f"({1000 * evaluation.seconds_per_frame:.0f} ms a frame)" in speed
     assert 0.1 < evaluation.scores.J_and_F < 1
     assert {path.name for path in tmp_path.iterdir()} == {
-        "asked.json",
+        ".onemask",
         "predictions",
         "times",
         "sheets",
@@ -90,8 +92,8 @@ def test_the_report_says_what_ran_where_and_how_long_it_took(root, tmp_path):
     evaluation = evaluate(root, tmp_path, QUICKLY, protocol="davis2017", sequences=["one"])
     report = json.loads((tmp_path / "scores.json").read_text())
     asked, ran_on, times = report["asked"], report["ran_on"], report["times"]["one"]
-    assert (asked["protocol"], asked["split"], asked["method"], asked["size"]) == ("davis2017", "val", "frtm-lite", 64)
-    assert (asked["options"]["memory"], asked["options"]["channels"]) == (8, 96)
+    assert (asked["protocol"], asked["split"], asked["method"], asked["size"]) == ("davis2017", "val", "stub", 64)
+    assert (asked["options"]["memory"], asked["options"]["gain"]) == (8, 2.0)
     assert (ran_on["device"], ran_on["precision"]) == ("cpu", "float32")
     assert {"python", "torch", "timm", "numpy", "av"} <= set(ran_on)
     assert times["later_frames"] == FRAMES - 1
@@ -132,11 +134,12 @@ def test_only_what_is_missing_is_computed(root, tmp_path):
     evaluate(root, tmp_path, QUICKLY, protocol="davis2017", sequences=["one", "two"])
     before, times = written(tmp_path), (tmp_path / "times" / "one.json").read_text()
     scores = (tmp_path / "scores.csv").read_text()
-    evaluate(root, tmp_path, QUICKLY, protocol="davis2017", sequences=["one", "two"])
+    again = evaluate(root, tmp_path, QUICKLY, protocol="davis2017", sequences=["one", "two"], resume=True)
+    assert again.computed == 0
     assert written(tmp_path) == before
     assert (tmp_path / "scores.csv").read_text() == scores
     shutil.rmtree(tmp_path / "predictions" / "two")
-    evaluate(root, tmp_path, QUICKLY, protocol="davis2017")
+    assert evaluate(root, tmp_path, QUICKLY, protocol="davis2017", resume=True).computed == 2
     after = written(tmp_path)
     assert len(after) == 3 * FRAMES
     assert {name for name in before if after[name] == before[name]} == {name for name in before if "/one/" in name}
@@ -154,23 +157,104 @@ def test_a_sequence_that_was_interrupted_is_begun_anew(root, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         evaluate(root, tmp_path, QUICKLY, protocol="davis2017", progress=stop)
     assert {name.split("/")[1] for name in written(tmp_path)} == {"one", ".two.partial"}
-    evaluate(root, tmp_path, QUICKLY, protocol="davis2017")
+    with pytest.raises(OutputError, match="holds an evaluation that was interrupted; pass --resume"):
+        evaluate(root, tmp_path, QUICKLY, protocol="davis2017")
+    evaluate(root, tmp_path, QUICKLY, protocol="davis2017", resume=True)
     assert {name.split("/")[1] for name in written(tmp_path)} == {"one", "two", "late"}
+
+
+def test_a_prediction_that_is_lost_is_made_anew(root, tmp_path):
+    evaluate(root, tmp_path, QUICKLY, sequences=["one", "two"])
+    scores = (tmp_path / "scores.csv").read_text()
+    (tmp_path / "predictions" / "one" / "00002.png").unlink()
+    assert evaluate(root, tmp_path, QUICKLY, sequences=["one", "two"], resume=True).computed == 1
+    assert len(written(tmp_path)) == 2 * FRAMES
+    assert (tmp_path / "scores.csv").read_text() == scores
+
+
+def test_a_prediction_that_is_lost_in_mid_run_is_missed(root, tmp_path):
+    def remove(items, total, what):
+        if what == "two":
+            (tmp_path / "predictions" / "one" / "00002.png").unlink()
+        yield from items
+
+    with pytest.raises(OutputError, match="predictions of one were removed"):
+        evaluate(root, tmp_path, QUICKLY, progress=remove)
+    evaluate(root, tmp_path, QUICKLY, resume=True)
+    assert len(written(tmp_path)) == 2 * FRAMES
+
+
+def test_a_prediction_that_someone_changed_is_not_scored(root, tmp_path):
+    evaluate(root, tmp_path, QUICKLY, sequences=["one"])
+    (tmp_path / "predictions" / "one" / "00002.png").write_bytes(b"corrected by hand")
+    with pytest.raises(OutputError, match=r"00002\.png was changed since onemask wrote it"):
+        evaluate(root, tmp_path, QUICKLY, sequences=["one"], resume=True)
+
+
+@pytest.mark.parametrize("kind", ["Annotations", "JPEGImages"])
+def test_changed_frames_and_annotations_are_noticed(root, tmp_path, kind):
+    copied, out = tmp_path / "davis", tmp_path / "out"
+    shutil.copytree(root, copied)
+    evaluate(copied, out, QUICKLY)
+    before = (out / "scores.json").read_bytes()
+    folder = copied / kind / "480p" / "two"
+    shutil.copy(folder / "00001.png", folder / "00003.png")
+    with pytest.raises(InputError, match=r"frames or annotations of two have changed since .*out was begun; choose"):
+        evaluate(copied, out, QUICKLY, resume=True)
+    assert (out / "scores.json").read_bytes() == before
+    evaluate(copied, out, QUICKLY, sequences=["one"], resume=True)
+    evaluate(copied, out, QUICKLY, overwrite=True)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"first": 1}', "\0"])
+def test_a_damaged_record_of_times_is_made_anew(root, tmp_path, content):
+    evaluate(root, tmp_path, QUICKLY, sequences=["one"])
+    (tmp_path / "times" / "one.json").write_text(content)
+    assert evaluate(root, tmp_path, QUICKLY, sequences=["one"], resume=True).computed == 1
+
+
+def test_a_folder_that_another_evaluation_writes_is_refused(root, tmp_path):
+    def meanwhile(items, total, what):
+        for how in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(OutputError, match="is being written by process"):
+                evaluate(root, tmp_path, QUICKLY, **how)
+        yield from items
+
+    evaluate(root, tmp_path, QUICKLY, sequences=["one"], progress=meanwhile)
+
+
+@pytest.mark.parametrize("name", ["predictions/one/mine.png", "sheets/mine.png", "scores.csv"])
+def test_overwriting_what_is_not_onemasks_is_refused(root, tmp_path, name):
+    evaluate(root, tmp_path, QUICKLY, sequences=["one"])
+    (tmp_path / name).write_text("an hour of work")
+    with pytest.raises(OutputError, match=r"is not onemask's|was changed since onemask wrote it"):
+        evaluate(root, tmp_path, QUICKLY, overwrite=True)
+    assert (tmp_path / name).read_text() == "an hour of work"
+
+
+@pytest.mark.parametrize("name", ["..", "../..", "/tmp", "a\\..\\..", "one/../../x"])
+def test_a_list_that_leads_out_of_the_dataset_is_refused(root, tmp_path, name):
+    copied = tmp_path / "davis"
+    shutil.copytree(root, copied)
+    write_list(copied, 2017, "val", ["one", name])
+    with pytest.raises(InputError, match=r"val\.txt names .* expected a name that stays inside"):
+        evaluate(copied, tmp_path / "out", QUICKLY, protocol="davis2017")
+    assert {path.name for path in tmp_path.iterdir()} == {"davis"}
 
 
 def test_other_settings_are_refused_until_they_may_overwrite(root, tmp_path):
     out = tmp_path / "out"
     evaluate(root, out, QUICKLY, sequences=["one"])
     before = written(out)
-    other = Settings(options=QUICK | {"memory": 9}, size=80, device="cpu")
-    with pytest.raises(InputError, match=r"started with memory 8 \(now 9\), size 64 \(now 80\); choose another"):
-        evaluate(root, out, other, sequences=["one"])
+    other = Settings(method="stub", options=QUICK | {"memory": 9}, size=80, device="cpu")
+    with pytest.raises(InputError, match=r"started with memory 8 \(now 9\), size 64 \(now 80\); resume it with"):
+        evaluate(root, out, other, sequences=["one"], resume=True)
     with pytest.raises(InputError, match=r"protocol davis2016 \(now davis2017\)"):
-        evaluate(root, out, QUICKLY, protocol="davis2017")
+        evaluate(root, out, QUICKLY, protocol="davis2017", resume=True)
     copied = tmp_path / "copied"
     shutil.copytree(root, copied)
     with pytest.raises(InputError, match=r"dataset .* \(now .*copied\)"):
-        evaluate(copied, out, QUICKLY, sequences=["one"])
+        evaluate(copied, out, QUICKLY, sequences=["one"], resume=True)
     assert written(out) == before
     evaluate(root, out, other, sequences=["one"], overwrite=True)
     assert all(written(out)[name] > time for name, time in before.items())
@@ -217,4 +301,4 @@ def test_annotations_that_do_not_fit_are_named_with_their_sequence(tmp_path):
     with pytest.raises(InputError, match="small: the label map of frame 0 is 48x128 but the video's frames are 96x128"):
         evaluate(tmp_path, tmp_path / "out", QUICKLY, protocol="davis2017")
     with pytest.raises(InputError, match="empty: no frame is annotated"):
-        evaluate(tmp_path, tmp_path / "out", QUICKLY, protocol="davis2017", sequences=["empty"])
+        evaluate(tmp_path, tmp_path / "out", QUICKLY, protocol="davis2017", sequences=["empty"], resume=True)

@@ -180,11 +180,11 @@ def test_jumpcut_goes_on_where_it_stopped(jumpcut, tmp_path):
     assert {path.parent.name for path in before} == {"bear", "goat"}
     assert not (out / "scores.json").exists()
     settings = StillSettings()
-    evaluate(jumpcut, out, settings, protocol="jumpcut")
+    evaluate(jumpcut, out, settings, protocol="jumpcut", resume=True)
     assert sum(shape[0] for shape in settings.still.encoded) == 7 * 2  # bball's key frames and targets alone
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     with pytest.raises(InputError, match=r"protocol jumpcut \(now jumpcut-online\)"):
-        evaluate(jumpcut, out, StillSettings(), protocol="jumpcut-online")
+        evaluate(jumpcut, out, StillSettings(), protocol="jumpcut-online", resume=True)
 
 
 def test_a_group_stands_for_its_sequences(jumpcut, tmp_path):
@@ -294,7 +294,7 @@ def test_youtube_objects_shows_what_lies_between_the_masks(youtube, tmp_path):
     assert {shape[-2:] for shape in settings.still.encoded} == {SIZE}  # frames at the size of the masks
     assert Image.open(out / "predictions" / "aeroplane" / "0001" / "001" / "frame0002.png").size == SIZE[::-1]
     assert Image.open(out / "sheets" / "aeroplane" / "0001" / "001.png").width > 32
-    evaluate(youtube, out, again := StillSettings(), protocol="youtube-objects")
+    evaluate(youtube, out, again := StillSettings(), protocol="youtube-objects", resume=True)
     assert sum(shape[0] for shape in again.still.encoded) == 21  # the cat's alone, 11..31
 
 

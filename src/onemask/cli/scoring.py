@@ -8,7 +8,18 @@ from functools import partial
 
 from ..errors import InputError
 from ..evaluation import PROTOCOLS
-from .arguments import FAILED, OK, add_method, add_overwrite, add_running, add_sequences, listed, settings_of, show
+from .arguments import (
+    FAILED,
+    OK,
+    add_method,
+    add_overwrite,
+    add_resume,
+    add_running,
+    add_sequences,
+    listed,
+    settings_of,
+    show,
+)
 
 
 def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,8 +67,7 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     evaluate = commands.add_parser(
         "evaluate",
         help="run a method over a dataset and score it",
-        description="Run a method over a dataset and score it by a benchmark's protocol. Repeat the command "
-        "to resume an interrupted evaluation.",
+        description="Run a method over a dataset and score it by a benchmark's protocol.",
     )
     evaluate.add_argument(
         "root",
@@ -75,6 +85,7 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     evaluate.add_argument("--out", required=True, metavar="DIR", help="folder for predictions and scores")
     add_sequences(evaluate)
     add_method(evaluate)
+    add_resume(evaluate)
     add_overwrite(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
@@ -90,8 +101,11 @@ def _evaluate(options: argparse.Namespace) -> None:
         split=options.split,
         sequences=options.sequences,
         overwrite=options.overwrite,
+        resume=options.resume,
         progress=show,
     )
+    if not evaluation.computed:
+        print(f"{options.out} holds the finished evaluation already")
     print(evaluation.table())
     print(f"predictions, scores and contact sheets are in {options.out}")
 
@@ -102,8 +116,8 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "compare",
         help="evaluate several methods; write a table and a speed-accuracy chart",
         description="Evaluate several methods on a dataset as `evaluate` does, and write one table (Markdown, CSV, "
-        "JSON) and the speed-accuracy chart (PNG, SVG; needs the extra `plot`). Finished evaluations are reused; "
-        "repeat the command to resume. A method that fails is left out, and the exit code is 2.",
+        "JSON) and the speed-accuracy chart (PNG, SVG; needs the extra `plot`). With --resume finished "
+        "evaluations are reused, and methods can be added. A method that fails is left out, and the exit code is 2.",
     )
     compare.add_argument("root", nargs="?", metavar="ROOT", help="the dataset's folder, as evaluate takes it")
     compare.add_argument("--methods", type=listed, default=[], metavar="A,B", help="see `onemask methods`")
@@ -129,6 +143,7 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     add_sequences(compare)
     add_running(compare.add_argument_group("for all methods"))
+    add_resume(compare)
     add_overwrite(compare)
     compare.set_defaults(command=_compare)
 
@@ -157,6 +172,7 @@ def _compare(options: argparse.Namespace) -> int:
             split=options.split,
             sequences=options.sequences,
             overwrite=options.overwrite,
+            resume=options.resume,
             progress=show,
             say=partial(print, flush=True),
         )

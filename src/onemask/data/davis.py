@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import inside, read_text
 from .sequence import Sequence, SequenceDataset, find_frames, find_masks, refuse_problems
 
 YEARS = (2016, 2017)
@@ -80,10 +81,12 @@ def _listed_names(root: Path, year: int, split: str) -> tuple[str, ...]:
     path = root / "ImageSets" / str(year) / f"{split}.txt"
     if not path.is_file():
         raise InputError(f"{path} does not exist, so there is no split {split}; {_lists_there_are(root)}")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path, "one sequence a line").splitlines()
     names = tuple(dict.fromkeys(_name_in(line) for line in lines if line.strip()))
     if not names:
         raise InputError(f"{path} is empty; it should list one sequence a line")
+    for name in names:
+        inside(root / "JPEGImages", name, str(path))
     return names
 
 
@@ -93,7 +96,7 @@ def _name_in(line: str) -> str:
     The lists of DAVIS 2016 hold a pair of paths for every frame, those of DAVIS 2017 the name of each sequence.
     """
     first = line.split()[0]
-    return Path(first).parent.name if "/" in first else first
+    return Path(first).parent.name if "/" in first and ".." not in first else first
 
 
 def _lists_there_are(root: Path) -> str:

@@ -25,20 +25,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import __version__
+from ..data.sequence import SequenceDataset
 from ..errors import InputError, Interrupted, OnemaskError
-from ..files import refuse_existing, write_bytes, write_json
+from ..files import inside, read_json, write_bytes, write_json
 from ..methods import Configuration, configuration, weights_for
 from ..methods.options import parse_assignments
+from ..results import ResultFolder
 from ..settings import Progress, Settings, silent
 from ..weights.card import as_typed
 from .chart import Point, check_installed, write_chart
-from .evaluate import evaluate, opened
+from .evaluate import asked_for, evaluate, evaluation_folder, refuse_changed_input
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 NAME = "comparison"
+FILES = tuple(f"{NAME}{suffix}" for suffix in (".json", ".csv", ".md", ".png", ".svg"))
+METHODS = "methods.json"
 LONGEST = 80  # characters of a label
 
 
@@ -244,30 +248,36 @@ def compare(
     split: str = "val",
     sequences: Sequence[str] | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress = silent,
     say: Callable[[str], object] = log.info,
 ) -> Comparison:
     """Evaluate each method, then write table and chart of all into `out`.
 
     root, protocol, split, sequences: as `evaluate` takes them. say: is told what is begun, what is reused, what failed.
-    What finished with the same settings is not run again, what was interrupted goes on; `overwrite` begins all anew.
+    resume: go on with an earlier comparison in `out`, or add methods to it; what finished with the same settings is
+    not run again. overwrite: begin all anew.
     A method that fails is left out of table and chart and noted in `failures`, whatever it failed of.
     Raises, before anything runs, InputError for what does not fit (a method that cannot be loaded, an earlier call's
     other settings, no matplotlib) and OutputError where `out` holds something else; OnemaskError where all failed.
     """
-    out = Path(out)
+    out, how = Path(out), {"overwrite": overwrite, "resume": resume}
     check_installed()
     _refuse_alike(contenders)
-    if not (out / "methods.json").exists():
-        refuse_existing(out, overwrite)
+    results = _comparison_folder(out)
+    results.check({}, **how)
     known = {} if overwrite else _folders(out)
     folders = {c.label: out / "evaluations" / c.folder for c in contenders}
-    given: dict[str, Any] = {"protocol": protocol, "split": split, "sequences": sequences, "overwrite": overwrite}
-    finished = []
+    given: dict[str, Any] = {"protocol": protocol, "split": split, "sequences": sequences}
+    finished, asked = [], {}
     for contender in contenders:
         with _named(contender.label):
             contender.settings.described()
-        dataset, _ = opened(root, folders[contender.label], contender.settings, **given)
+        dataset, asked[contender.label] = asked_for(root, contender.settings, **given)
+        _refuse_without_speed(dataset)
+        evaluation = evaluation_folder(folders[contender.label])
+        if evaluation.check(asked[contender.label], overwrite=overwrite, resume=not overwrite):
+            refuse_changed_input(evaluation, dataset)
         names = [sequence.name for sequence in dataset.sequences]
         if not overwrite and _is_finished(folders[contender.label], names):
             finished.append(contender.label)
@@ -275,7 +285,30 @@ def compare(
             with _named(contender.label):
                 contender.settings.session()  # whether it can be loaded is known before the first one runs
 
-    write_json(out / "methods.json", known | {label: folder.name for label, folder in folders.items()})
+    with results.opened({}, **how, discard=lambda: None):  # what is there is replaced, or kept for --redraw
+        for label, folder in folders.items() if overwrite else ():
+            with evaluation_folder(folder).opened(asked[label], overwrite=True, resume=False):
+                pass  # what an earlier comparison left is gone now, not when its turn comes: this one can be resumed
+        with results.writing(METHODS) as path:
+            write_json(path, known | {label: folder.name for label, folder in folders.items()})
+        failures = _evaluated(root, contenders, folders, finished, given, progress, say)
+        rows = (_row(label, folder) for label, folder in folders.items() if label not in failures)
+        comparison = Comparison(tuple(rows), failures)
+        _write(comparison, results)
+        results.finish()
+    return comparison
+
+
+def _evaluated(
+    root: str | Path,
+    contenders: Sequence[Contender],
+    folders: Mapping[str, Path],
+    finished: Sequence[str],
+    given: Mapping[str, Any],
+    progress: Progress,
+    say: Callable[[str], object],
+) -> dict[str, str]:
+    """Evaluate what is not finished; what went wrong, by label. Raises OnemaskError where all failed."""
     failures: dict[str, str] = {}
     for number, contender in enumerate(contenders, 1):
         label, folder = contender.label, folders[contender.label]
@@ -283,9 +316,9 @@ def compare(
         if label in finished:
             say(f"{place}: finished before, taken from {folder}")
             continue
-        say(f"{place}: {'goes on' if not overwrite and (folder / 'asked.json').exists() else 'begins'} in {folder}")
+        say(f"{place}: {'goes on' if (folder / 'predictions').exists() else 'begins'} in {folder}")
         try:
-            evaluate(root, folder, contender.settings, **given, progress=_labelled(progress, label))
+            evaluate(root, folder, contender.settings, **given, resume=True, progress=_labelled(progress, label))
         except Interrupted:
             raise
         except Exception as error:  # an error in one method, of any kind, must not cost the others' results
@@ -294,10 +327,7 @@ def compare(
             say(f"{place}: failed: {failures[label]}")
     if len(failures) == len(contenders):
         raise OnemaskError(f"no method could be evaluated; {_listed(failures)}")
-    rows = (_row(label, folder) for label, folder in folders.items() if label not in failures)
-    comparison = Comparison(tuple(rows), failures)
-    comparison.write(out)
-    return comparison
+    return failures
 
 
 def redraw(out: str | Path) -> Comparison:
@@ -309,7 +339,7 @@ def redraw(out: str | Path) -> Comparison:
     out = Path(out)
     check_installed()
     labels = {folder: label for label, folder in _folders(out).items()}
-    there = sorted(path.name for path in (out / "evaluations").glob("*") if (path / "asked.json").exists())
+    there = sorted(path.name for path in (out / "evaluations").glob("*") if _is_evaluation(path))
     order = [folder for folder in labels if folder in there] + [folder for folder in there if folder not in labels]
     folders = {labels.get(folder, folder): out / "evaluations" / folder for folder in order}
     failures = {
@@ -324,8 +354,28 @@ def redraw(out: str | Path) -> Comparison:
         )
     rows = (_row(label, folder) for label, folder in folders.items() if label not in failures)
     comparison = Comparison(tuple(rows), failures)
-    comparison.write(out)
+    results = _comparison_folder(out)
+    with results.held():
+        _write(comparison, results)
     return comparison
+
+
+def _comparison_folder(out: Path) -> ResultFolder:
+    return ResultFolder(out, "a comparison", (METHODS, *FILES))
+
+
+def _write(comparison: Comparison, results: ResultFolder) -> None:
+    results.claim(*FILES)
+    comparison.write(results.path)
+
+
+def _refuse_without_speed(dataset: SequenceDataset) -> None:
+    if all(len(sequence) < 2 for sequence in dataset):
+        raise InputError("no sequence has a second frame, so there is no speed to compare; use `onemask evaluate`")
+
+
+def _is_evaluation(folder: Path) -> bool:
+    return evaluation_folder(folder).begun or (folder / "scores.json").exists()
 
 
 def _refuse_alike(contenders: Sequence[Contender]) -> None:
@@ -362,14 +412,24 @@ def _labelled(progress: Progress, label: str) -> Progress:
 
 def _folders(out: Path) -> dict[str, str]:
     """Label -> folder, as earlier calls wrote it down."""
-    record = out / "methods.json"
-    return _read(record) if record.exists() else {}
+    record = out / METHODS
+    if not record.exists():
+        return {}
+    folders = _read(record)
+    if not isinstance(folders, dict):
+        raise InputError(f"{record} is no table of labels and folders; delete it, or pass --overwrite to begin anew")
+    for folder in folders.values():
+        inside(out / "evaluations", folder, str(record))
+    return folders
 
 
 def _is_finished(folder: Path, names: Sequence[str]) -> bool:
     """Whether an evaluation was scored on exactly these sequences; that its settings are the same, `opened` sees to."""
     scores = folder / "scores.json"
-    return scores.exists() and list(_read(scores)["times"]) == list(names)
+    if not scores.exists():
+        return False
+    report = _read(scores)
+    return isinstance(report, dict) and list(report.get("times", ())) == list(names)
 
 
 def _row(label: str, folder: Path) -> Row:
@@ -401,10 +461,7 @@ def _row(label: str, folder: Path) -> Row:
 
 
 def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); take its folder away, or evaluate again") from error
+    return read_json(path, "take its folder away, or evaluate again")
 
 
 def _configuration(asked: Mapping[str, Any], options: bool = True) -> Configuration | None:

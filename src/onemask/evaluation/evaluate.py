@@ -4,33 +4,37 @@ OUT/predictions/SEQUENCE/FRAME.png   label maps; a sequence's folder is there on
 OUT/times/SEQUENCE.json              seconds for its first frames (one a passage) and for the later ones
 OUT/sheets/SEQUENCE.png              contact sheet, each judged frame with what it scored
 OUT/scores.json, scores.csv          see `Scores`; the JSON with versions, device, options, times
+OUT/.onemask/                        see `results`
 
 What a method is given and how it is judged is the protocol's, see `protocols`.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
+import hashlib
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..data.sequence import Sequence as VideoSequence
 from ..data.sequence import SequenceDataset
-from ..errors import InputError
-from ..files import refuse_existing, write_json
+from ..errors import InputError, OutputError
+from ..files import fingerprint, read_json, remove, write_json
 from ..propagation import Propagation
+from ..results import ResultFolder
 from ..session import Session
-from ..settings import Progress, Settings, differences, environment, silent
+from ..settings import Progress, Settings, environment, silent
 from ..video.images import ImageSequence
 from ..video.masks import read_label_map, write_mask
 from ..video.sheet import write_contact_sheet
 from .protocols import Protocol
 from .protocols import protocol as protocol_of
 from .score import Scores
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,12 @@ class Evaluation:
 
     scores: Scores
     seconds_per_frame: float  # in later frames of a sequence, reading and writing files included
+    computed: int  # sequences that were not there before
 
     def table(self) -> str:
         """The scores as text, and the speed below."""
+        if not self.seconds_per_frame:
+            return f"{self.scores.table()}\nno sequence has a second frame, so there is no speed"
         speed = f"{1 / self.seconds_per_frame:.2f} frames a second ({1000 * self.seconds_per_frame:.0f} ms a frame)"
         return f"{self.scores.table()}\n{speed}"
 
@@ -55,6 +62,7 @@ def evaluate(
     split: str = "val",
     sequences: Sequence[str] | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
     """Run a method over a dataset in its own layout and score it.
@@ -62,83 +70,98 @@ def evaluate(
     root: the dataset's folder: for DAVIS the one that holds ImageSets, JPEGImages and Annotations; for others see
     `data.jumpcut` and `data.youtube_objects`. protocol: of `evaluation.PROTOCOLS`. split: of DAVIS; the others have
     none. sequences: of the split, or of the dataset; None: all.
-    Sequences that an earlier call with the same settings finished in `out` are not run again; `overwrite` begins anew.
-    Raises InputError for what does not fit, an earlier call's other settings among it, and OutputError where `out`
-    holds something else.
+    resume: go on with what an earlier call with the same settings began in `out`; sequences that it finished are not
+    run again. overwrite: begin anew.
+    Raises InputError for what does not fit, an earlier call's other settings and changed frames or annotations among
+    it, and OutputError where `out` holds something else.
     """
-    settings, out = settings or Settings(), Path(out)
-    dataset, asked = opened(
-        root, out, settings, protocol=protocol, split=split, sequences=sequences, overwrite=overwrite
-    )
-    rules = protocol_of(protocol)
+    settings, rules = settings or Settings(), protocol_of(protocol)
+    dataset, asked = asked_for(root, settings, protocol=protocol, split=split, sequences=sequences)
+    results = evaluation_folder(out)
+    if results.check(asked, overwrite=overwrite, resume=resume):
+        refuse_changed_input(results, dataset)
     session = settings.session()
-    _open(out, asked, overwrite)
-    times = {s.name: _predict(rules, s, session, out, progress) for s in dataset.sequences}
-    scores = rules.score(dataset, out / "predictions")
-    later = sum(t["later"] for t in times.values()) / max(1, sum(t["later_frames"] for t in times.values()))
-    device = {"device": str(session.device), "precision": session.precision}
-    report = {"asked": asked, "ran_on": device | environment(), "seconds_per_frame": later, "times": times}
-    write_json(out / "scores.json", report | scores.to_json())
-    scores.write_csv(out / "scores.csv")
-    _write_sheets(dataset, scores, out)
-    return Evaluation(scores, later)
+    with results.opened(asked, overwrite=overwrite, resume=resume):
+        computed = [s.name for s in dataset.sequences if not _recorded(results, s)]
+        times = {s.name: _recorded(results, s) or _predict(rules, s, session, results, progress) for s in dataset}
+        if lost := [s.name for s in dataset if not _recorded(results, s)]:
+            raise OutputError(
+                f"predictions of {lost[0]} were removed from {out} while they were written; --resume makes them anew"
+            )
+        scores = rules.score(dataset, results.path / "predictions")
+        later = sum(t["later"] for t in times.values()) / max(1, sum(t["later_frames"] for t in times.values()))
+        device = {"device": str(session.device), "precision": session.precision}
+        report = {"asked": asked, "ran_on": device | environment(), "seconds_per_frame": later, "times": times}
+        with results.writing("scores.json") as path:
+            write_json(path, report | scores.to_json())
+        with results.writing("scores.csv") as path:
+            scores.write_csv(path)
+        _write_sheets(dataset, scores, results)
+        results.finish()
+    return Evaluation(scores, later, len(computed))
 
 
-def opened(
-    root: str | Path,
-    out: Path,
-    settings: Settings,
-    *,
-    protocol: str,
-    split: str,
-    sequences: Sequence[str] | None,
-    overwrite: bool,
+def evaluation_folder(out: str | Path) -> ResultFolder:
+    """The folder of an evaluation."""
+    return ResultFolder(out, "an evaluation", ("predictions", "times", "sheets", "scores.json", "scores.csv"))
+
+
+def asked_for(
+    root: str | Path, settings: Settings, *, protocol: str, split: str, sequences: Sequence[str] | None
 ) -> tuple[SequenceDataset, dict[str, Any]]:
-    """The dataset of an evaluation and the record of what is asked; raises as `evaluate` does, and writes nothing."""
+    """The dataset of an evaluation and the record of what is asked. Raises InputError for what does not fit."""
     rules = protocol_of(protocol)
     if sequences is not None and not sequences:
         raise InputError("no sequence is named; name one or more of the split, or leave them out for all")
     dataset = rules.open(root, split, sequences)
     asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split if rules.splits else "all"}
-    asked |= settings.described()
-    _refuse_other(out, asked, overwrite)
-    return dataset, asked
+    return dataset, asked | settings.described()
 
 
-def _refuse_other(out: Path, asked: Mapping[str, Any], overwrite: bool) -> None:
-    """Refuse a folder that holds anything but an evaluation with the same settings."""
-    record = out / "asked.json"
-    if overwrite or not record.exists():
-        refuse_existing(out, overwrite)
-    elif different := differences(json.loads(record.read_text()), asked):
+def refuse_changed_input(results: ResultFolder, dataset: SequenceDataset) -> None:
+    """Raise InputError if the frames or annotations of a finished sequence are not those that it was computed from."""
+    changed = [s.name for s in dataset if (times := _recorded(results, s)) and times["input"] != _fingerprint(s)]
+    if changed:
         raise InputError(
-            f"{out} holds an evaluation that was started with {', '.join(different)}; choose another folder, or pass "
-            "--overwrite to begin anew"
+            f"frames or annotations of {', '.join(changed)} have changed since {results.path} was begun; choose "
+            "another folder, or pass --overwrite to begin anew"
         )
 
 
-def _open(out: Path, asked: Mapping[str, Any], overwrite: bool) -> None:
-    """Start in an empty folder, or go on in one that was started with the same settings."""
-    if (out / "asked.json").exists() and not overwrite:
-        return
-    for stale in ("predictions", "times", "sheets"):
-        shutil.rmtree(out / stale, ignore_errors=True)
-    for stale in ("scores.json", "scores.csv"):
-        (out / stale).unlink(missing_ok=True)
-    write_json(out / "asked.json", asked)
+def _fingerprint(sequence: VideoSequence) -> str:
+    """A hash of a sequence's files."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in (*sequence.frames, *sequence.annotations):
+        digest.update(b"none" if path is None else f"{path.name} {fingerprint(path)}".encode())
+    return digest.hexdigest()
+
+
+def _recorded(results: ResultFolder, sequence: VideoSequence) -> dict[str, Any] | None:
+    """What a sequence took, and what it was computed from; None where it, or one of its predictions, is not there."""
+    folder, record = f"predictions/{sequence.name}", f"times/{sequence.name}.json"
+    predictions = list(filter(results.is_there, results.files(folder)))
+    if not results.is_there(record):
+        return None
+    results.refuse_changed(*predictions)
+    try:
+        times: dict[str, Any] = read_json(results.path / record, "the sequence is run again")
+        whole = times["predictions"] == len(predictions) and {"first", "later", "later_frames", "input"} <= times.keys()
+    except (InputError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s cannot be used: %s", results.path / record, error)
+        return None
+    return times if whole else None
 
 
 def _predict(
-    rules: Protocol, sequence: VideoSequence, session: Session, out: Path, progress: Progress
-) -> dict[str, float]:
-    """Write a sequence's label maps, if they are not there already; give the seconds that they took."""
-    folder, record = out / "predictions" / sequence.name, out / "times" / f"{sequence.name}.json"
-    if folder.exists() and record.exists():
-        return json.loads(record.read_text())
+    rules: Protocol, sequence: VideoSequence, session: Session, results: ResultFolder, progress: Progress
+) -> dict[str, Any]:
+    """Write a sequence's label maps; give the seconds that they took, and what they were computed from."""
+    folder, record = PurePosixPath("predictions", sequence.name), f"times/{sequence.name}.json"
     partial = folder.with_name(f".{folder.name}.partial")
+    remove(results.path / record)
     for stale in (folder, partial):
-        shutil.rmtree(stale, ignore_errors=True)
-    times = {"first": 0.0, "later": 0.0, "later_frames": 0}
+        results.remove(*results.files(str(stale)))
+    times: dict[str, Any] = {"first": 0.0, "later": 0.0, "later_frames": 0, "input": _fingerprint(sequence)}
     for passage in rules.passages(sequence):
         video = ImageSequence([sequence.frames[i] for i in passage.frames], sequence.name, passage.size)
         fresh = Session(session.method, size=session.size, device=None, precision=session.precision)
@@ -146,24 +169,28 @@ def _predict(
         propagation = Propagation(fresh, video, given, direction="forward")
         ended = [time.perf_counter()]
         for labelled in progress(propagation, len(passage.frames), sequence.name):
-            path = partial / f"{labelled.name}.png"
-            if not path.exists():  # an earlier passage's prediction is not replaced by what this one is given
-                write_mask(path, labelled.label_map)
+            name = f"{partial}/{labelled.name}.png"
+            if not results.is_there(name):  # an earlier passage's prediction is not replaced by what this one is given
+                with results.writing(name) as path:
+                    write_mask(path, labelled.label_map)
             ended.append(time.perf_counter())
         times["first"] += ended[1] - ended[0]
         times["later"] += ended[-1] - ended[1]
         times["later_frames"] += len(ended) - 2
-    partial.rename(folder)
-    write_json(record, times)
+    times["predictions"] = len(results.files(str(partial)))
+    results.rename(str(partial), str(folder))
+    with results.writing(record) as path:
+        write_json(path, times, durable=True)
     return times
 
 
-def _write_sheets(dataset: SequenceDataset, scores: Scores, out: Path) -> None:
+def _write_sheets(dataset: SequenceDataset, scores: Scores, results: ResultFolder) -> None:
     for sequence in dataset.sequences:
-        masks = {frame: out / "predictions" / sequence.name / f"{frame.stem}.png" for frame in sequence.frames}
+        masks = {frame: results.path / "predictions" / sequence.name / f"{frame.stem}.png" for frame in sequence.frames}
         masks = {frame: mask for frame, mask in masks.items() if mask.exists()}
         scored = scores.captions(sequence.name)
         captions = [f"{frame.stem}  {scored[frame.stem]}" if frame.stem in scored else frame.stem for frame in masks]
         height, width = read_label_map(next(iter(masks.values()))).shape
         video = ImageSequence(list(masks), sequence.name, (height, width))
-        write_contact_sheet(out / "sheets" / f"{sequence.name}.png", video, list(masks.values()), captions)
+        with results.writing(f"sheets/{sequence.name}.png") as path:
+            write_contact_sheet(path, video, list(masks.values()), captions)
