@@ -594,6 +594,21 @@ def test_after_a_full_disk_the_last_checkpoint_holds(scene, clip, whole, tmp_pat
     assert masks(tmp_path) == whole
 
 
+def test_of_two_checkpoints_the_newest_is_gone_on_from(scene, clip, whole, tmp_path):
+    """The process was killed after a checkpoint was written and before the one before was removed."""
+    arguments = (open_video(clip), late(scene), tmp_path, QUICKLY)
+    with pytest.raises(Interrupted):
+        run(*arguments, progress=stopping_after(9))
+    earlier = tmp_path / ".onemask" / "9.safetensors"
+    kept = earlier.read_bytes()
+    with pytest.raises(Interrupted):
+        run(*arguments, resume=True, progress=stopping_after(2))
+    earlier.write_bytes(kept)
+    report = run(*arguments, save=["masks"], resume=True)
+    assert report.frames_done_now == 1  # 11.safetensors, whose name comes before that of the other
+    assert masks(tmp_path) == whole
+
+
 def test_after_a_damaged_checkpoint_the_run_begins_again(scene, clip, whole, tmp_path, caplog):
     with pytest.raises(Interrupted):
         run(open_video(clip), late(scene), tmp_path, QUICKLY, progress=stopping_after(3))

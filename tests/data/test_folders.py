@@ -9,7 +9,9 @@ from PIL import Image
 
 from onemask.data.clip import VOID
 from onemask.data.folders import FolderDataset
+from onemask.data.sequence import header_size
 from onemask.errors import InputError
+from onemask.video.images import read_image
 
 MAPS = [two_squares(time) for time in range(6)]
 
@@ -126,6 +128,14 @@ def test_masks_with_soft_edges(root):
     soft = np.linspace(0, 255, 64).astype(np.uint8)[None].repeat(48, axis=0)
     save_masks(root, "one", {0: soft})
     assert "one/00000.png: a mask with hard edges was expected" in refused(root)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sizes_in_headers_are_those_of_the_upright_picture(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 30)).save(tmp_path / "frame.jpg", exif=exif)
+    assert header_size(tmp_path / "frame.jpg") == read_image(tmp_path / "frame.jpg").shape[:2]
 
 
 def test_folders_that_are_not_there(root, tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from onemask.data.clip import VOID, Clip, ClipRequest
 from onemask.data.stills import Cutouts, StillImages
-from onemask.data.synthetic import StillClips, SyntheticConfig
+from onemask.data.synthetic import StillClips, SyntheticConfig, _well_seen
 from onemask.video.masks import write_mask
 
 SIZE = (96, 160)
@@ -299,6 +299,16 @@ def test_objects_too_small_to_be_learned_are_not_taken(tmp_path):
         for clip in clips(StillClips(StillImages(tmp_path), config=scene), 0, 5, length=1, max_objects=2):
             assert clip.objects == 1
             assert like(clip.frames[0][inner(clip.labels[0] == 1)], BLUE, 25).all()
+
+
+@pytest.mark.parametrize(("side", "least"), [(240, 100), (120, 25), (480, 100)])
+def test_how_much_of_an_object_must_be_seen_goes_by_the_frames_area(side, least):
+    label_map = np.zeros((side, 2 * side), np.uint8)
+    label_map[: side // 2, : side // 2] = 1
+    for pixels, seen in ((least, True), (least - 1, False)):
+        label_map[-1] = 0
+        label_map[-1, :pixels] = 2
+        assert _well_seen(label_map, 2, SyntheticConfig()) == seen
 
 
 def test_where_nothing_else_will_do_a_piece_of_the_picture_is_the_object(stills):

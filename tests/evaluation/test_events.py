@@ -77,6 +77,11 @@ def test_a_label_that_spills_over_is_not_swapped():
     assert events_of([TWO] * 4, [None, spilt, nibble, spilt]) == Events()
 
 
+def test_a_label_that_lies_on_background_is_lost_and_not_swapped():
+    lost = {(1, 0): 900, (0, 0): 100, (0, 1): 100, (2, 2): 100}
+    assert events_of([TWO] * 3, [lost] * 3) == Events()
+
+
 def test_one_object_alone_is_never_swapped():
     assert events_of([ONE] * 3, [{(1, 0): 100, (0, 1): 100}] * 3) == Events()
 

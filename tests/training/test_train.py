@@ -25,6 +25,7 @@ from made_training import TINY, a_recipe, history, losses, stage, write_davis, w
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import onemask.methods
+from onemask.data.mixture import Mixture
 from onemask.errors import InputError, Interrupted, OutputError
 from onemask.evaluation.evaluate import evaluate
 from onemask.methods import configuration
@@ -33,6 +34,7 @@ from onemask.training import train as training
 from onemask.training.folder import RunFolder
 from onemask.training.recipe import ValidationConfig, read_recipe
 from onemask.training.train import Hardware, train
+from onemask.training.unroll import Unroll
 from onemask.training.validation import Validator
 from onemask.weights.store import card_of, check
 
@@ -159,6 +161,24 @@ class TestLearning:
         assert any(name.startswith("network.") for name in changed[2])
         assert not any(name.startswith("backbone.") for name in changed[2])
 
+    def test_a_later_stage_has_clips_and_random_numbers_of_its_own(self, tmp_path, data, monkeypatch):
+        clips, seeds = [], []
+        make, forward = Mixture.clip, Unroll.forward
+
+        def counted(self, number, request):
+            clips.append(number)
+            return make(self, number, request)
+
+        def seeded(self, opened):
+            seeds.append(torch.initial_seed())
+            return forward(self, opened)
+
+        monkeypatch.setattr(Mixture, "clip", counted)
+        monkeypatch.setattr(Unroll, "forward", seeded)
+        run(a_recipe(tmp_path, stage(iterations=2), stage(name="second", iterations=2)), tmp_path / "out", data)
+        assert clips == list(range(8))
+        assert len(set(seeds)) == 4
+
     def test_no_graph_is_kept(self, tmp_path, data):
         counts = []
 
@@ -226,9 +246,13 @@ class TestWhatIsWritten:
         run(a_recipe(tmp_path, stage(iterations=2), average=0.75), tmp_path / "out", data)
         at_step = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
         run(a_recipe(tmp_path, stage(iterations=2)), tmp_path / "plain", data)
+        run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "one", data)
         name = "network.head.0.weight"
         # After the first step the average is the weights; the second moves it most of the way, as it is the second.
-        assert not torch.allclose(at_step["average"][f"module.{name}"], at_step["method"][name])
+        after_one, after_two = torch.load(tmp_path / "one/checkpoint.pt")["method"][name], at_step["method"][name]
+        assert not torch.allclose(after_one, after_two, atol=1e-4)
+        expected = 2 / 11 * after_one + 9 / 11 * after_two
+        assert torch.allclose(at_step["average"][f"module.{name}"], expected, atol=1e-6)
         last = state(tmp_path / "out" / "last.safetensors")[name]
         assert torch.allclose(last, at_step["average"][f"module.{name}"], atol=1e-3 * last.abs().max())
         assert torch.equal(at_step["method"][name], torch.load(tmp_path / "plain/checkpoint.pt")["method"][name])

@@ -98,6 +98,14 @@ class TestBatches:
         assert batch.pyramid_at(0) is None  # the reference is in the memory
         assert batch.memory.mean[:, 0].tolist() == [0, 0, 1, 2, 2, 2]
 
+    @pytest.mark.parametrize("remembered", [False, True])
+    def test_what_is_known_of_a_frame_is_that_frames(self, clips, remembered):
+        times = range(1 if remembered else 0, 3)  # the reference is in the memory
+        known = {4: torch.tensor([[float(time) for time in times]] * 3)}
+        batch = replace(batch_of(clips), pyramid=known, memory=Sum(torch.ones(6, 1)) if remembered else None)
+        for time in times:
+            assert batch.pyramid_at(time)[4].tolist() == [time] * 3
+
     def test_changed_as_a_whole(self, clips):
         batch = replace(batch_of(clips), pyramid={4: torch.ones(3, 3, 1, 1, 1)}, memory=Sum(torch.ones(6, 1)))
         doubled = batch.map(lambda tensor: 2 * tensor)
@@ -180,6 +188,8 @@ class TestUnrolling:
 class TestWhatIsKnown:
     def test_features_and_memory_instead_of_computing_them(self, clips, make_frtm):
         method = make_frtm().train()
+        for parameter in method.network.parameters():  # as it is built, its output does not depend on features
+            nn.init.normal_(parameter, std=0.3)
         batch = batch_of(clips)
         unroll = Unroll(method, ["cross_entropy"], update=False)
         live = unroll.unrolled(batch)
@@ -196,3 +206,6 @@ class TestWhatIsKnown:
         assert unroll.unrolled(with_both).losses["cross_entropy"].item() == expected
         assert not calls
         assert unroll.unrolled(with_features).losses["cross_entropy"].item() == expected
+        of_other_frames = {stride: tensor.roll(1, dims=1) for stride, tensor in all_frames.items()}
+        others: ClipBatch = replace(batch, pyramid=of_other_frames)
+        assert unroll.unrolled(others).losses["cross_entropy"].item() != expected

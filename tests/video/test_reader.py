@@ -105,6 +105,44 @@ class TestVideoFile:
         with pytest.raises(InputError, match="no frame 49"):
             list(video.reversed_frames(50))
 
+    @pytest.mark.parametrize(
+        "keys",
+        [
+            1,
+            pytest.param(
+                30, marks=pytest.mark.xfail(reason="key frames that are not shown are not known", strict=True)
+            ),
+        ],
+    )
+    def test_what_an_edit_list_cuts_off_is_no_frame(self, tmp_path, keys):
+        """As cameras and cutters without encoding write it: eight pictures before time 0, needed for decoding alone."""
+        path = write_video(
+            tmp_path / "v.mp4",
+            numbered(20),
+            stamps=range(-8, 12),
+            options={"bf": "0", "g": str(keys), "crf": "8"},
+            container_options={"avoid_negative_ts": "disabled"},
+        )
+        video = open_video(path)
+        assert _numbers(video.frames()) == list(range(8, 20))
+        assert _numbers(video.frames(5, 7)) == [13, 14]
+        assert video.info.frames == 12
+
+    def test_pictures_before_the_first_key_frame_are_no_frames(self, tmp_path):
+        """A recording that began in the middle of a group of pictures."""
+        options = {"bf": "0", "g": "12", "keyint_min": "12", "sc_threshold": "0", "crf": "8"}
+        whole = write_video(tmp_path / "whole.ts", numbered(40), options=options)
+        with av.open(str(whole)) as source, av.open(str(tmp_path / "v.ts"), "w") as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for number, packet in enumerate(source.demux(video=0)):
+                if number >= 4 and packet.size:
+                    packet.stream = stream
+                    target.mux(packet)
+        video = open_video(tmp_path / "v.ts")
+        assert video.info.frames == 28
+        assert _numbers(video.frames()) == list(range(12, 40))
+        assert _numbers(video.frames(5, 7)) == [17, 18]
+
     def test_iterators_do_not_disturb_each_other(self, variable):
         video = open_video(variable)
         one, other = video.frames(3), video.frames(20)

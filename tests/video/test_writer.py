@@ -153,6 +153,13 @@ class TestOverlay:
         assert _loudness_at(tmp_path / "out.mp4", 440) > 0.9
         assert open_video(tmp_path / "out.mp4").info.frames == 24
 
+    def test_a_source_that_begins_late_begins_at_once(self, tmp_path):
+        video = open_video(write_video(tmp_path / "in.ts", numbered(6), stamps=range(48, 54)))
+        assert video.start > 1
+        write_overlay(video, _nothing(video), tmp_path / "out.mp4", COLOURS)
+        for frame, out in zip(video.frames(), open_video(tmp_path / "out.mp4").frames(), strict=True):
+            assert abs((frame.time - video.start) - out.time) < Fraction(1, 1000)
+
     def test_copied_sound_is_the_same_packets(self, tmp_path):
         path = write_video(tmp_path / "in.mp4", numbered(24), sound="aac")
         video = open_video(path)
