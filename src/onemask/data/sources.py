@@ -24,14 +24,22 @@ _YEARS = {"davis2016": 2016, "davis2017": 2017}
 class SourceConfig:
     """One source of a mixture."""
 
-    kind: str = "davis2017"  # davis2016, davis2017, youtube-vos, folders or stills
-    root: str = ""  # the dataset's folder, from the base folder unless it is absolute
-    split: str = "train"  # of davis and youtube-vos; folders and stills have none
-    share: NotNegative = 1.0  # of the clips, in proportion to the other sources' shares
-    cutouts: str = ""  # folder of cut-out pictures that move over stills; empty: none. Only of stills
-    resolution: str = "480p"  # folder below JPEGImages and Annotations. Only of davis
-    one_object: bool = False  # everything annotated is one object. Only of folders; davis2016 has it so anyway
-    options: dict[str, Any] = field(default_factory=dict)  # of sampling.SamplingConfig; of stills SyntheticConfig
+    kind: str = "davis2017"
+    """davis2016, davis2017, youtube-vos, folders or stills."""
+    root: str = ""
+    """The dataset's folder, relative to the base folder (`--data`) or absolute."""
+    split: str = "train"
+    """Split of davis and youtube-vos."""
+    share: NotNegative = 1.0
+    """Share of the clips, in proportion to the other sources' shares."""
+    cutouts: str = ""
+    """With stills: a folder of cut-out pictures that move over them; empty: none."""
+    resolution: str = "480p"
+    """With davis: the folder below JPEGImages and Annotations."""
+    one_object: bool = False
+    """With folders: everything annotated is one object, as it always is with davis2016."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Values of `SamplingConfig`, or of `SyntheticConfig` with stills."""
 
 
 def open_source(config: SourceConfig, base: Path) -> ClipSource:

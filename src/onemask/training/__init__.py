@@ -1,1 +1,1 @@
-"""From a recipe to trained weights."""
+"""Training: recipes in, weights out."""

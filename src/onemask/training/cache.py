@@ -1,4 +1,4 @@
-"""What does not change while training goes on, kept on disk: features of a frozen backbone, memories of references.
+"""Disk cache of what training does not change: features of a frozen backbone, memories of references.
 
 A stage with `distinct` clips sees each of them many times. With a frozen backbone its features are the same every
 time, and so is what the method makes of the reference where that is not learned offline (FRTM's target models,
@@ -38,7 +38,7 @@ NOT_OF_MEMORY = {
 
 
 class ClipCache:
-    """A folder with a file a clip.
+    """A folder with one file per clip.
 
     Features are kept in half precision, memories as they are.
     """
@@ -53,7 +53,7 @@ class ClipCache:
             write_json(self.folder / "clips.json", depends_on)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the method, which worker processes have no use for; they read."""
+        """State without the method, which workers do not need: they only read."""
         return {**self.__dict__, "method": None}
 
     def __contains__(self, index: int) -> bool:
@@ -65,7 +65,7 @@ class ClipCache:
 
     @torch.no_grad()
     def fill(self, index: int, batch: ClipBatch) -> None:
-        """Compute what is kept of a clip (a batch of one), as the method runs, and write it."""
+        """Compute what is cached of a clip (a batch of one), with the method as it runs, and write it."""
         with as_it_runs(self.method):  # a method that was just built has batch norm measure its own statistics
             tensors = self._computed(batch)
         with written_whole(self.path(index)) as temporary:
@@ -86,7 +86,7 @@ class ClipCache:
         return tensors
 
     def read(self, index: int) -> ClipBatch:
-        """What `fill` wrote, as a batch of one. Raises InputError where the file is not whole."""
+        """Read what `fill` wrote, as a batch of one. Raises InputError if the file is not whole."""
         path = self.path(index)
         try:
             tensors = load_file(path)
@@ -104,7 +104,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
-    """Everything that decides what is kept of clip i, as plain values."""
+    """Everything that decides what is cached of clip i, as plain values."""
     others = {f"weights of {name}": _fingerprint(part) for name, part in method.constant_parts().items()}
     of_clips = {key: value for key, value in asdict(stage).items() if key not in NOT_OF_CLIPS}
     config: Any = getattr(method, "config", None)
@@ -122,7 +122,7 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
 
 
 def _fingerprint(part: nn.Module) -> str:
-    """Of a network's weights."""
+    """Fingerprint of a network's weights."""
     weights = hashlib.sha256()
     for name, tensor in sorted(part.state_dict().items()):
         weights.update(name.encode())

@@ -22,7 +22,7 @@ from .unroll import ClipBatch, batch_of, joined
 
 @dataclass(frozen=True)
 class Order:
-    """Which clips step k sees: new ones for ever, or `distinct` ones, newly shuffled in every pass."""
+    """The clips of step k: new ones in every step, or `distinct` ones, reshuffled in every pass."""
 
     batch: int
     distinct: int

@@ -33,13 +33,13 @@ NOT_OF_RESULT = ("workers", "checkpoint_every", "picture_every", "attribution", 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What a training writes; `train` says what is in it."""
+    """The output of a training; `train` says what is in it."""
 
     path: Path
 
     @property
     def checkpoint(self) -> Path:
-        """All that is needed to go on."""
+        """The state from which training continues."""
         return self.path / "checkpoint.pt"
 
     @property
@@ -49,7 +49,7 @@ class RunFolder:
 
     @property
     def recipe(self) -> Path:
-        """What was asked for."""
+        """The recipe, with every value."""
         return self.path / "recipe.yaml"
 
     def weights(self, name: str) -> Path:
@@ -137,7 +137,7 @@ class RunFolder:
 
 
 def _checkpoint_in(path: Path) -> dict[str, Any]:
-    """What was written, by torch as a zip archive: a CRC-32 of each part tells whether it still is."""
+    """Load a checkpoint, a zip archive by torch, whose parts have a CRC-32 that is checked."""
     try:
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:

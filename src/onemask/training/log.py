@@ -1,4 +1,4 @@
-"""What happens in a training, for people: a file of lines, and TensorBoard's scalars and pictures."""
+"""Logs of a training: a file of lines, and scalars and pictures for TensorBoard."""
 
 from __future__ import annotations
 

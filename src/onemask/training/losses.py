@@ -1,4 +1,4 @@
-"""What a segmented frame is judged by. Every loss gives one value a clip, so that clips weigh the same in any batch."""
+"""Losses of a segmented frame. Each gives one value per clip, so that clips weigh the same in any batch."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def soft_jaccard(segmented: Segmented, share: float = 1.0) -> Tensor:
 
 
 def _mean(pixels: Tensor, known: Tensor) -> Tensor:
-    """Over all axes but the first, where known."""
+    """Mean over all axes but the first, of what is known."""
     return (pixels * known).flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)
 
 

@@ -16,10 +16,10 @@ from .recipe import OptimiserConfig, ScheduleConfig
 def trained_parameters(
     method: nn.Module, groups: Mapping[str, float], as_built: Mapping[str, bool] | None = None
 ) -> dict[str, list[nn.Parameter]]:
-    """Set which parameters are trained, and sort those by group: the beginning of their names, "" for all others.
+    """Set which parameters are trained, and sort them into groups by the prefix of their names, "" for all others.
 
     as_built: which parameters the method itself trains, by name, where an earlier stage may have changed that.
-    Raises InputError for a group that fits no parameter, and where nothing is left to train.
+    Raises InputError for a group that matches no parameter, and if nothing is left to train.
     """
     sorted_into: dict[str, list[nn.Parameter]] = {}
     found = set()
@@ -72,10 +72,10 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 
 def moving_average(share: float) -> Callable[[Any, Any, Any], None]:
-    """How torch's AveragedModel moves towards the weights: a step leaves `share` of the average.
+    """The update of torch's AveragedModel, an exponential moving average with decay `share`, lower during warm-up.
 
-    After n steps it leaves (1 + n) / (10 + n) at most, so that what training began with is soon forgotten: at 0.998
-    two thirds of it would still be in the average of 200 steps.
+    After n steps the decay is at most (1 + n) / (10 + n), so that the initial weights are soon forgotten: with 0.998
+    from the start, two thirds of them would still be in the average after 200 steps.
     """
 
     @torch.no_grad()

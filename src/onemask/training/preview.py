@@ -1,4 +1,4 @@
-"""What training sees, before it begins."""
+"""Preview of training clips."""
 
 from __future__ import annotations
 

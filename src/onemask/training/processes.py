@@ -17,7 +17,7 @@ from .recipe import PRECISIONS
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where to train, as Lightning Fabric names it. Under `torchrun` processes and hosts are what it says."""
+    """Devices to train on, as Lightning Fabric names them. Under `torchrun` its processes and hosts count."""
 
     accelerator: str = "auto"  # cpu, cuda, mps, auto
     devices: int | str = "auto"  # how many a host, or "auto": all GPUs, and one process where there is none
@@ -59,7 +59,7 @@ def by_the_first(fabric: Fabric, act: Callable[[], None]) -> None:
 
 
 def in_any(fabric: Fabric, here: bool) -> bool:
-    """Whether it is so in any process."""
+    """Whether a condition holds in any process."""
     return bool(total(fabric, torch.tensor(float(here)))) if fabric.world_size > 1 else here
 
 

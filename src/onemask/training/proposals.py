@@ -59,7 +59,7 @@ UNUSED = ("cache", "update", "accumulate", "distinct", "bootstrap")  # of a stag
 
 @dataclass
 class ProposalRecipe:
-    """From a backbone's ImageNet weights to a network of proposals."""
+    """A complete training of the proposal network, from a backbone's ImageNet weights."""
 
     stages: list[StageConfig] = MISSING  # their losses are torchvision's; frames of a clip: `length`
     seed: int = 0
@@ -231,7 +231,7 @@ class _Training:
                     raise Interrupted(f"stopped after step {self.step} of {stage.name}; --resume goes on from there")
 
     def _learn(self, stage: StageConfig, batch: ClipBatch, optimise: torch.optim.Optimizer) -> None:
-        """One change of the weights."""
+        """Take one optimisation step."""
         rate = rate_at(stage.schedule, stage.optimiser.rate, self.step / stage.iterations)
         set_rate(optimise, rate)
         optimise.zero_grad()

@@ -1,4 +1,4 @@
-"""Recipes: how weights come about, as YAML made from the dataclasses below.
+"""Recipes of trainings: YAML, structured by the dataclasses below.
 
     method: frtm-lite
     stages:
@@ -6,8 +6,8 @@
         data: [{kind: stills, root: objects, share: 3}, {kind: davis2016, root: davis-2016, split: fit}]
         iterations: 4000
 
-Every value can be set on the command line, as `seed=1` or `stages.0.optimiser.rate=3e-4`. A key that is not known, or
-a value that cannot be, is one error before anything loads.
+Every value can be overridden on the command line, as `seed=1` or `stages.0.optimiser.rate=3e-4`. Unknown keys and
+invalid values are rejected before anything loads.
 """
 
 from __future__ import annotations
@@ -51,64 +51,82 @@ PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mix
 
 @dataclass
 class OptimiserConfig:
-    """How weights are changed."""
+    """The optimiser of a stage."""
 
-    name: str = "adamw"  # adam, adamw, sgd
-    rate: Positive = 1e-3  # at its highest
-    weight_decay: NotNegative = 0.0  # of adamw apart from the gradient, of the others within it
-    amsgrad: bool = False  # of adam and adamw
-    momentum: ShareBelowOne = 0.9  # of sgd
+    name: str = "adamw"
+    """adam, adamw or sgd."""
+    rate: Positive = 1e-3
+    """Learning rate at its highest."""
+    weight_decay: NotNegative = 0.0
+    """Decoupled from the gradient with adamw, part of it with the others."""
+    amsgrad: bool = False
+    """The AMSGrad variant of adam and adamw."""
+    momentum: ShareBelowOne = 0.9
+    """Momentum of sgd."""
     groups: Annotated[dict[str, float], Range(0)] = field(default_factory=dict)
-    # beginnings of parameters' names -> a factor on their rate, 0: frozen; the longest that fits counts. Parameters
-    # that none fits are trained as the method has it (backbones are frozen).
+    """Prefix of parameters' names -> factor on their learning rate, 0: frozen. The longest matching prefix wins.
+    Parameters that match none are trained as the method has it (backbones are frozen)."""
 
 
 @dataclass
 class ScheduleConfig:
-    """How the rate changes over a stage; its places are shares of the stage, in [0, 1]."""
+    """The learning rate over a stage; positions are shares of the stage, in [0, 1]."""
 
-    name: str = "constant"  # constant; cosine: falls to `factor` in the end; steps: times `factor` at each of `steps`
-    warmup: Share = 0.0  # until there it rises from nothing
+    name: str = "constant"
+    """constant; cosine: falls to `factor` at the end; steps: multiplied by `factor` at each of `steps`."""
+    warmup: Share = 0.0
+    """The rate rises linearly from 0 until here."""
     steps: Annotated[list[float], Range(0, 1)] = field(default_factory=list)
+    """Positions at which the rate changes, with steps."""
     factor: NotNegative = 0.1
+    """Factor on the rate, see `name`."""
 
 
 @dataclass
 class StageConfig:
-    """One stage: what is seen, for how long, and what is learned from it."""
+    """A stage of a recipe: its data, its length, its losses and how they are minimised."""
 
     name: str = MISSING
-    data: list[SourceConfig] = MISSING  # sources and their shares
-    size: Annotated[list[int], Range(32)] = field(
-        default_factory=lambda: [256, 448]
-    )  # of clips, pixels: multiples of the method's stride
-    length: Annotated[int, Range(2)] = 3  # frames a clip: the reference and those that are judged
+    """Name in logs and messages."""
+    data: list[SourceConfig] = MISSING
+    """Sources of clips and their shares."""
+    size: Annotated[list[int], Range(32)] = field(default_factory=lambda: [256, 448])
+    """Height and width of clips in pixels, multiples of the method's stride."""
+    length: Annotated[int, Range(2)] = 3
+    """Frames per clip: the annotated reference and those that are scored."""
     max_skip: Annotated[list[int], Range(1)] = field(default_factory=list)
-    # frames between neighbours: at most [at the start, at the end] of the stage; empty: frames at any distance
-    max_objects: Count = 1  # in a clip
-    batch: Count = 8  # clips a step, all processes and accumulated parts together
-    accumulate: Count = 1  # parts that a batch is computed in, to save memory
-    iterations: Whole = 0  # steps; or
-    epochs: NotNegative = 0.0  # passes: as many clips as there are pictures and videos, or distinct clips
-    distinct: Whole = 0  # different clips, seen again and again; 0: each is new. Needed for a cache
-    cache: bool = False  # keep what does not change of distinct clips: a frozen backbone's features, target models
-    update: bool = False  # whether the method learns from the frames of a clip, as it does when it runs
-    losses: Annotated[dict[str, float], Range(0)] = field(
-        default_factory=dict
-    )  # and their weights; none: cross_entropy alone
-    bootstrap: Annotated[float, Range(0, 1, "(]")] = (
-        0.15  # share of pixels in bootstrapped_cross_entropy, when the stage ends; all at its start
-    )
+    """Largest distance between neighbouring frames, [at the start, at the end] of the stage; empty: any distance."""
+    max_objects: Count = 1
+    """Objects per clip, at most."""
+    batch: Count = 8
+    """Clips per step, over all processes and accumulated parts."""
+    accumulate: Count = 1
+    """Parts in which a batch is computed one after another, to save memory."""
+    iterations: Whole = 0
+    """Length of the stage in steps; give this or `epochs`."""
+    epochs: NotNegative = 0.0
+    """Length of the stage in passes, each of as many clips as there are pictures and videos, or `distinct` clips."""
+    distinct: Whole = 0
+    """Number of different clips, which are then repeated; 0: every clip is new. Needed for `cache`."""
+    cache: bool = False
+    """Keep on disk what training does not change of distinct clips: a frozen backbone's features, target models."""
+    update: bool = False
+    """Whether the method updates its memory with the frames of a clip, as when it runs."""
+    losses: Annotated[dict[str, float], Range(0)] = field(default_factory=dict)
+    """Losses and their weights; empty: cross_entropy alone."""
+    bootstrap: Annotated[float, Range(0, 1, "(]")] = 0.15
+    """Share of pixels in bootstrapped_cross_entropy at the end of the stage; it starts with all of them."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    clip_gradient: NotNegative = 0.0  # largest norm of the gradient; 0: any
+    clip_gradient: NotNegative = 0.0
+    """Largest norm of the gradient; 0: any."""
 
     def __post_init__(self):
         """Fill in the loss; as a field's default it would be mixed with those that a recipe names."""
         self.losses = self.losses or {"cross_entropy": 1.0}
 
     def request(self, progress: float) -> ClipRequest:
-        """What is asked of clips when a share `progress` of the stage is over."""
+        """Requirements on clips when a share `progress` of the stage is over."""
         skip = None
         if self.max_skip:
             first, last = self.max_skip
@@ -118,45 +136,72 @@ class StageConfig:
 
 @dataclass
 class ValidationConfig:
-    """A split that the method is run on during training; the best weights by its J&F are kept."""
+    """A split that the method is run on during training; the weights with the best J&F are kept."""
 
-    root: str = ""  # a dataset in DAVIS layout; empty: no validation, and the last weights are the best
-    year: int = 2016  # of the layout: 2016 or 2017
+    root: str = ""
+    """A dataset in DAVIS layout; empty: no validation, and the last weights are the best."""
+    year: int = 2016
+    """Layout: 2016 or 2017."""
     split: str = "dev"
-    sequences: list[str] = field(default_factory=list)  # of the split; empty: all
-    size: Annotated[int, Range(16)] = 480  # short side of the working size, pixels
-    every: Count = 1000  # iterations
-    options: dict[str, Any] = field(default_factory=dict)  # of the method as it runs, where training has others
+    """ImageSets/YEAR/SPLIT.txt."""
+    sequences: list[str] = field(default_factory=list)
+    """Sequences of the split; empty: all."""
+    size: Annotated[int, Range(16)] = 480
+    """Short side of the working size in pixels."""
+    every: Count = 1000
+    """Steps between validations."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the method as it runs, where they differ from those in training."""
 
 
 @dataclass
 class Recipe:
-    """From nothing to weights."""
+    """A complete training."""
 
-    method: str = MISSING  # see `onemask methods`
+    method: str = MISSING
+    """See `onemask methods`."""
     stages: list[StageConfig] = MISSING
-    options: dict[str, Any] = field(default_factory=dict)  # of the method
-    weights: str = ""  # a safetensors file to begin with; empty: the backbone's ImageNet weights and nothing else
-    # Modules that begin with the same module's weights of another method: {backbone: videomatch-lite}, a name as of
-    # `onemask weights` or a safetensors file.
+    """One after another."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the method."""
+    weights: str = ""
+    """A safetensors file of the same method to begin with; empty: ImageNet weights of the backbone and nothing else."""
     initial: dict[str, str] = field(default_factory=dict)
+    """Modules that begin with the same module's weights of another method: {backbone: videomatch-lite}, a name from
+    `onemask weights` or a safetensors file."""
     seed: Whole = 0
-    precision: str = "float32"  # float32, bfloat16, float16
-    # Moving average of the weights: the share that a step leaves of it, as 0.999, less in the beginning; 0: none.
+    """Of initial values, clips and augmentations."""
+    precision: str = "float32"
+    """float32, bfloat16 or float16."""
     average: ShareBelowOne = 0.0
-    workers: Whole = 2  # processes that read and make clips
-    checkpoint_every: Count = 200  # iterations
-    picture_every: Count = 200  # iterations between pictures in the log
+    """Decay of the moving average of the weights, such as 0.999, lower during warm-up; 0: no average."""
+    workers: Whole = 2
+    """Processes that read and make clips."""
+    checkpoint_every: Count = 200
+    """Steps between checkpoints."""
+    picture_every: Count = 200
+    """Steps between pictures in the log."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    attribution: list[str] = field(default_factory=list)  # for the card: whose data it was; empty: the sources' names
-    licence: str = ""  # for the card: on which terms the weights may be used; empty: see the data's own
-    note: str = ""  # for the card: what else is to be known
+    attribution: list[str] = field(default_factory=list)
+    """For the card: the sources of the data; empty: their names in `data`."""
+    licence: str = ""
+    """For the card: the terms of use of the weights; empty: see the data's own."""
+    note: str = ""
+    """For the card: anything else."""
 
 
 def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
-    """A recipe from a YAML file, with values set by `key=value` texts; checked as far as can be without data.
+    """Read a recipe, and check it as far as possible without data.
 
-    Raises InputError that names the key and what was expected.
+    Args:
+        path: a YAML file, or the name of a recipe in a package that offers methods.
+        assignments: values to override, as "seed=1" or "stages.0.optimiser.rate=3e-4".
+
+    Returns:
+        The recipe, complete with defaults.
+
+    Raises:
+        InputError: names the key and what was expected.
     """
     recipe = read_structured(path, Recipe, assignments)
     _check(recipe)
@@ -164,7 +209,7 @@ def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
 
 
 def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] = ()) -> R:
-    """A dataclass of that kind from a YAML file, with values set by `key=value` texts.
+    """Read a dataclass of that kind from a YAML file, with values overridden by `key=value` texts.
 
     Raises InputError for what is not YAML, a key that is not known, or a value of another kind.
     """
@@ -243,7 +288,7 @@ def _check(recipe: Recipe) -> None:
 
 
 def check_stage(stage: StageConfig, where: str) -> None:
-    """Refuse values that cannot be; `where` names the stage in the error."""
+    """Refuse invalid values; `where` names the stage in the error."""
     check_values(stage, where)
     if not stage.data:
         raise InputError(f"{where}.data is empty; name at least one source")

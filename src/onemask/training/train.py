@@ -1,4 +1,4 @@
-"""From a recipe to weights: stages, steps, checkpoints, scores on the way. Can be interrupted and resumed exactly.
+"""The training loop: stages, steps, checkpoints, validation. Can be interrupted and resumed exactly.
 
 OUT/recipe.yaml         what was asked for, every value
 OUT/best.safetensors    weights with the highest J&F of the validation, or the last ones; best.json: their card
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Place:
-    """How far a training is."""
+    """Progress of a training."""
 
     stage: int = 0
     step: int = 0  # of the stage: the next one
@@ -61,7 +61,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to."""
+    """Result of a training."""
 
     best: Path
     steps: int
@@ -80,12 +80,25 @@ def train(
     resume: bool = False,
     progress: Progress = silent,
 ) -> Trained:
-    """Train what a recipe says and write weights, cards and logs into `out`.
+    """Train a method from a recipe, and write weights, cards and logs into `out`.
 
-    data: the folder that the recipe's roots are relative to. cache: the folder of what stages with `cache` keep, None:
-    `out/cache`; several trainings may share it. resume: go on from the newest checkpoint in `out`, to the same result.
-    Raises InputError for what does not fit, before anything is written, OutputError where `out` holds something
-    already, Interrupted after Ctrl-C.
+    Args:
+        recipe: see `read_recipe`.
+        out: the folder for the results.
+        data: the folder that the recipe's roots are relative to.
+        cache: the folder for what stages with `cache` keep; None: `out/cache`. Several trainings may share it.
+        hardware: devices and hosts; None: the best device of this host.
+        overwrite: replace an earlier training in `out`.
+        resume: continue from the newest checkpoint in `out`, to the same result.
+        progress: wraps an iterable to show its progress, as tqdm does.
+
+    Returns:
+        The best weights, and their scores.
+
+    Raises:
+        InputError: recipe, data or hardware do not fit each other. Nothing was written.
+        OutputError: `out` holds something already, or the disk refuses.
+        Interrupted: after Ctrl-C; `resume` continues.
     """
     fabric, folder, data = (hardware or Hardware()).fabric(recipe.precision), RunFolder(Path(out)), Path(data)
     by_the_first(fabric, lambda: folder.refuse(recipe, overwrite=overwrite, resume=resume))
@@ -202,7 +215,7 @@ class Training:
     def _step(
         self, stage: StageConfig, steps: int, unroll: Any, optimise: torch.optim.Optimizer, batches: list[ClipBatch]
     ) -> None:
-        """One change of the weights."""
+        """Take one optimisation step."""
         progress = self.place.step / steps
         rate = rate_at(stage.schedule, stage.optimiser.rate, progress)
         set_rate(optimise, rate)
@@ -232,7 +245,7 @@ class Training:
             self.log.pictures(self.place.steps, on_device, unrolled)
 
     def _seed(self) -> int:
-        """Of what is random in a step: of this one alone, so that a resumed training needs to know no other."""
+        """Seed of one step, a function of its number alone, so that a resumed training needs no history."""
         entropy = [self.recipe.seed, self.place.steps, self.fabric.global_rank]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
@@ -339,7 +352,7 @@ class Training:
 
 
 def steps_of(stage: StageConfig, mixture: Mixture) -> int:
-    """How many steps a stage has."""
+    """Number of steps in a stage."""
     if stage.iterations:
         return stage.iterations
     return max(1, round(stage.epochs * (stage.distinct or len(mixture)) / stage.batch))

@@ -1,4 +1,4 @@
-"""A method over a batch of clips, by the same four calls that run: what training learns from.
+"""Unrolling a method over a batch of clips, by the same four calls as when it runs.
 
     reference: encode ▶ memorize      every later frame: encode ▶ segment ▶ aggregate ▶ (update)
 
@@ -61,12 +61,12 @@ class ClipBatch(Record):
         return self.frames[:, time].float() / 255
 
     def masks(self, time: int) -> tuple[Tensor, Tensor]:
-        """Of every row its object's mask and where it is known, both (N, 1, H, W) in {0, 1}."""
+        """Each row's mask, and where it is known, both (N, 1, H, W) in {0, 1}."""
         labels = self.labels[self.frame_of_row, time][:, None]
         return (labels == self.object_of_row.view(-1, 1, 1, 1)).float(), (labels != VOID).float()
 
     def pyramid_at(self, time: int) -> dict[Any, Tensor] | None:
-        """What `Method.constant` gives for that frame of every clip, (B, ...) each; None where it is not known."""
+        """Result of `Method.constant` for that frame of every clip, (B, ...) each; None if it is not cached."""
         if self.pyramid is None or (time == 0 and self.memory is not None):
             return None
         place = time if self.memory is None else time - 1
@@ -115,7 +115,7 @@ def as_it_runs(method: nn.Module) -> Iterator[None]:
 
 @dataclass
 class Unrolled:
-    """What came of a batch."""
+    """Losses and predictions of a batch."""
 
     losses: dict[str, Tensor]  # by name, unweighted: means over clips and later frames
     predictions: list[Prediction]  # of each later frame
@@ -141,7 +141,7 @@ class Unroll(nn.Module):
         return self.unrolled(opened())
 
     def unrolled(self, batch: ClipBatch) -> Unrolled:
-        """The same, without what wraps the module."""
+        """Losses and predictions, without what wraps the module."""
         rows, clips = batch.frame_of_row, len(batch.objects)
         memory = batch.memory
         if memory is None:
@@ -167,7 +167,7 @@ class Unroll(nn.Module):
         return unrolled
 
     def _losses(self, segmented: Segmented, prediction: Prediction) -> dict[str, Tensor]:
-        """(B,) each."""
+        """Each loss, (B,)."""
         own = self.method.losses(prediction, segmented.masks, segmented.known)
         return {
             name: segmented.by_clip(own[name]) if name in own else LOSSES[name](segmented, self.bootstrap)
