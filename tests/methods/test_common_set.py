@@ -18,6 +18,7 @@ from onemask.errors import InputError
 from onemask.labels import aggregate
 from onemask.methods.dmn_aoa import DMNAOAConfig
 from onemask.methods.frtm import FRTMConfig
+from onemask.methods.fusion import FusionConfig
 from onemask.methods.method import Features, Memory, Method
 from onemask.methods.pmvos import PMVOSConfig
 from onemask.methods.ttvos import LITE as TTVOS_LITE
@@ -34,6 +35,11 @@ FOUND = 0.3  # IoU: an object of the clips covers a tenth of the frame, which is
 
 def tiny_frtm(**options: Any) -> Method:
     config = FRTMConfig("test_efficientnet", channels=8, width=8, memory=8, first_samples=2)
+    return replace(config, **options).build(pretrained=False)
+
+
+def tiny_fusion(**options: Any) -> Method:
+    config = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8, memory=8, first_samples=2, forget=0.0)
     return replace(config, **options).build(pretrained=False)
 
 
@@ -100,6 +106,8 @@ METHODS = {
     "frtm fine-tuned target": Candidate(
         lambda: tiny_frtm(target="finetuned", finetune_samples=3, finetune_iterations=3), trains=False
     ),
+    "fusion": Candidate(tiny_fusion),
+    "fusion fine-tuned": Candidate(lambda: tiny_fusion(finetune_samples=3, finetune_iterations=3), trains=False),
     "videomatch": Candidate(
         lambda: replace(VIDEOMATCH, foreground=384, background=768, learned=128, added=32).build(), follows=True
     ),

@@ -49,7 +49,7 @@ from ..networks.first_frame import first_frame_samples
 from ..networks.gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
 from ..networks.transition import transition_loss
 from .method import Features, Memory, Method, Prediction
-from .options import Count, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
+from .options import Count, NotNegative, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
 
 TARGETS = ("learned", "encoded", "finetuned")
 ENCODED_AT_ONCE = 4  # warped first frames in one batch: bounds memory, whatever the number of objects
@@ -80,6 +80,7 @@ class FRTMConfig:
         0.0  # share of the weights that the annotated frame never falls below; the paper has none
     )
     first_samples: Count = 5  # of the annotated frame: itself, twice as heavy, and warped copies
+    first_shift: NotNegative = 0.0  # how far the object moves in copies, at most, across and down, in its own sizes
     minimum_influence: ProperShare = 0.1  # share of the loss that target pixels have at least
     minimum_pixels: Whole = 10  # a frame with fewer target pixels is not learned from
     finetune_iterations: Whole = 0  # of Adam, on each object's own segmentation network (table 1, F.-T.: 100); 0: none
@@ -321,7 +322,9 @@ class FRTM(Method):
     def _warped(self, frame: Tensor, mask: Tensor, copies: int) -> tuple[Tensor, Tensor]:
         """A frame (3, H, W) and its mask (H, W) -> warped copies: (k, 3, H, W) in [0, 1] and (k, H, W) bool."""
         image = (frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-        images, masks = first_frame_samples(np.ascontiguousarray(image), mask.cpu().numpy(), copies, self.config.seed)
+        images, masks = first_frame_samples(
+            np.ascontiguousarray(image), mask.cpu().numpy(), copies, self.config.seed, self.config.first_shift
+        )
         frames = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2)
         return frames.to(frame.dtype) / 255, torch.from_numpy(masks).to(mask.device)
 

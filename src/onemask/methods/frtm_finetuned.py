@@ -52,6 +52,10 @@ class FirstFrames(Record):
             drawn = torch.multinomial(weights, size, replacement=True, generator=generator).to(self.labels.device)
             yield self.map(partial(torch.index_select, dim=0, index=drawn))
 
+    def each(self) -> Iterator[FirstFrames]:
+        """One by one."""
+        return (self.map(lambda tensor, k=k: tensor[k, None]) for k in range(len(self.labels)))  # type: ignore[misc]
+
     def samples(self, number: int) -> Samples:
         """The first of them, of one row, as a target model is fitted to them."""
         target, quadratic, linear = (t[None, :number] for t in (self.target, self.quadratic, self.linear))

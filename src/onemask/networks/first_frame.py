@@ -12,15 +12,18 @@ import numpy as np
 INPAINTED_SIDE = 160  # short side at which the hole is filled: it is mostly covered again, and Telea is slow
 
 
-def first_frame_samples(image: np.ndarray, mask: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def first_frame_samples(
+    image: np.ndarray, mask: np.ndarray, number: int, seed: int, shift: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Warped copies of an annotated frame.
 
     image (H, W, 3) uint8, mask (H, W) bool -> images (number, H, W, 3) uint8 and masks (number, H, W) bool. An empty
-    mask gives blurred copies of the frame.
+    mask gives blurred copies of the frame. shift: how far the object's middle moves at most, across and down, in sides
+    of the square that has its area.
     """
     rng = np.random.default_rng(seed)
     background = _without_object(image, mask)
-    pairs = [_warped(image, mask, background, rng) for _ in range(number)]
+    pairs = [_warped(image, mask, background, rng, shift) for _ in range(number)]
     if not pairs:
         return np.zeros((0, *image.shape), np.uint8), np.zeros((0, *mask.shape), bool)
     images, masks = zip(*pairs, strict=True)
@@ -41,9 +44,11 @@ def _without_object(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _warped(
-    image: np.ndarray, mask: np.ndarray, background: np.ndarray, rng: np.random.Generator
+    image: np.ndarray, mask: np.ndarray, background: np.ndarray, rng: np.random.Generator, shift: float
 ) -> tuple[np.ndarray, np.ndarray]:
     warp = _random_affine(mask, rng)
+    if shift:
+        warp[:, 2] += rng.uniform(-shift, shift, 2) * np.sqrt(mask.sum())
     size = mask.shape[::-1]
     moved = cv2.warpAffine(image, warp, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     moved_mask = cv2.warpAffine(mask.astype(np.float32), warp, size, flags=cv2.INTER_LINEAR)

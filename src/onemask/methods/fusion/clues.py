@@ -1,0 +1,78 @@
+"""What is known of an object, as maps over a new frame: the clues that the fusion network reads.
+
+    clue      maps  from                      what it tells
+    target       1  FRTM                      the target model's score: the object at any size and turn, and its doubles
+    first        2  PMVOS, VideoMatch         best cosine with background and object of the annotated frame
+    local        2  TTVOS, PMVOS              the same with the previous frame, within a window round each cell
+    medial       2  PMVOS                     cosine with the mean feature of background and object over all frames
+    place        3  TTVOS                     the masks of the last two frames, and how near the last one is
+
+Maps of features are on the grid of the backbone's stride 16; masks keep stride 4, as they carry the outline. No clue
+has a parameter or a gradient, so what is trained is the network alone, and clips can be kept with all that is known.
+
+Shapes: N rows, C channels, (h, w) the grid, P = h w.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAPS = {"target": 1, "first": 2, "local": 2, "medial": 2, "place": 3}
+RINGS = (3, 9, 21)  # cells: the neighbourhoods of the last mask that "near" is the mean of
+LEAST_NORM = 1e-4  # of a mean feature
+
+
+def cells_of_classes(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Which cells are background's and which the object's: masks (N, 1, H, W) in [0, 1] -> (N, 2, h, w) in {0, 1}.
+
+    A cell belongs to whatever covers more than half of it; an object without such a cell has the one that it covers
+    most.
+    """
+    share = F.interpolate(masks.float(), grid, mode="area")
+    most = share.amax((2, 3), keepdim=True)
+    of_object = (share > 0.5) | ((share == most) & (most > 0) & (most <= 0.5))
+    return torch.cat([~of_object, of_object], 1).float()
+
+
+def windowed_match(query: Tensor, template: Tensor, cells: Tensor, radius: int) -> Tensor:
+    """The best cosine of each cell with each class of another frame, among cells at most `radius` away on either axis.
+
+    query and template (B, C, h, w), unit length along C, B either N or 1 (all rows look at one pair of frames); cells
+    (N, 2, h, w) in {0, 1}. Returns (N, 2, h, w) in [0, 1]; 0 where the window holds nothing of a class.
+    """
+    pairs, channels, height, width = query.shape
+    tall = 2 * radius + 1
+    rows = F.pad(template, (0, 0, radius, radius)).unfold(2, tall, 1)  # (B, C, h, w, tall)
+    keys = rows.permute(0, 2, 1, 4, 3).reshape(pairs * height, channels, tall * width)
+    queries = query.permute(0, 2, 3, 1).reshape(pairs * height, width, channels)
+    columns = torch.arange(width, device=query.device)
+    band = ((columns[:, None] - columns).abs() <= radius).to(query.dtype).repeat(1, tall)  # (w, tall w)
+    cosines = torch.bmm(queries, keys).relu_().mul_(band).unflatten(0, (pairs, height))  # (B, h, w, tall w)
+    seen = F.pad(cells, (0, 0, radius, radius)).unfold(2, tall, 1)  # (N, 2, h, w, tall)
+    seen = seen.transpose(3, 4).flatten(3)[:, :, :, None]  # (N, 2, h, 1, tall w)
+    best = [
+        torch.stack([(cosines[row % pairs] * of_class).amax(-1) for of_class in of_row])
+        for row, of_row in enumerate(seen)
+    ]
+    return torch.stack(best)
+
+
+def class_means(features: Tensor, weights: Tensor) -> Tensor:
+    """The mean feature of each class: (N, C, h, w), (N, 2, h, w) -> (N, 2, C); 0 of a class that has no cell."""
+    total = weights.flatten(2) @ features.flatten(2).transpose(1, 2)
+    return total / weights.flatten(2).sum(2, keepdim=True).clamp(min=1)
+
+
+def cosine_with_means(query: Tensor, means: Tensor) -> Tensor:
+    """Query (N, C, h, w) of unit length, means (N, 2, C) -> (N, 2, h, w) in [0, 1]."""
+    unit = F.normalize(means, dim=2, eps=LEAST_NORM)
+    return (unit @ query.flatten(2)).clamp_(min=0).unflatten(2, query.shape[-2:])
+
+
+def nearness(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """How near each cell is to a mask (N, 1, H, W): (N, 1, h, w) in [0, 1], 1 on it, 0 beyond the widest ring."""
+    on = F.adaptive_max_pool2d(mask, grid)
+    rings = [on, *(F.max_pool2d(on, side, stride=1, padding=side // 2) for side in RINGS)]
+    return torch.stack(rings).mean(0)

@@ -1,0 +1,337 @@
+"""Fusion: FRTM's target model, pixel matching, a mean template and the last masks, read by one refinement network.
+
+FRTM finds the object at any size and turn, and whatever looks like it, far from where it was. PMVOS and VideoMatch know
+where the object was and how it looked, and lose what they have not seen. They fail on opposite things, so here one
+network sees what all of them say. It is FRTM's segmentation network; the clues of the others join its features where
+FRTM's own scores do, by a convolution a level that is at first zero: it begins as FRTM and learns what else to believe.
+
+    frame ──▶ backbone ──▶ shared features ─────────────────────────────┐
+                 │                                                      ▼
+                 ├──▶ target model (fitted online) ──▶ score ──▶ segmentation network ──▶ logits
+                 └──▶ matching with first, last, mean ─┐                ▲
+              masks of the last two frames ────────────┴──▶ clues ──▶ join
+
+    from             what                                                   here
+    FRTM             target model, its sample memory, segmentation network  methods.frtm
+    FRTM, table 1    a network of its own for each object, fine-tuned       Fusion.memorize
+    PMVOS, eq. 1-3   matching with the first frame; the medial template     clues "first", "medial"
+    VideoMatch       cosines of ImageNet's features, nothing learned        the same
+    TTVOS, III-B     matching with the last frame, its mask as a heatmap    clues "local", "place"
+
+What was decided:
+- Clues have no parameters (see clues), so memories do not depend on what training changes, and clips can be kept.
+- Fine-tuning sees warped copies of the annotated frame as frames that follow it: its mask is their last mask, and it is
+  what they are matched with. Their objects move (first_shift), lest the network learns to copy the last mask.
+- In training the last masks are not told now and then (forget), so that an object is found without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...labels import resize
+from ...networks.matching import normalised
+from ...networks.weighted_matching import best_weighted_match, best_weighted_match_shared
+from ..frtm import FRTM, FRTMFeatures, FRTMMemory, FRTMPrediction, full_precision, target_model
+from ..frtm_finetuned import FineTuned, FirstFrames
+from ..method import Features, Memory, Prediction
+from .clues import cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
+from .options import FusionConfig
+
+FINE = 4  # stride at which masks are remembered
+
+
+@dataclass
+class FusionFeatures(FRTMFeatures):
+    """FRTM's, and what is matched."""
+
+    matching: Tensor = field(kw_only=True)  # (B, C, h, w) float32, unit length along C; h = H / target_stride
+
+
+@dataclass
+class FusionMemory(FRTMMemory):
+    """FRTM's, and what the other clues are made of."""
+
+    first_features: Tensor  # (N, C, h, w): of the annotated frame
+    first_cells: Tensor  # (N, 2, h, w) in {0, 1}: which of them are background's and the object's
+    last_features: Tensor  # (N, C, h, w): of the previous frame
+    last_masks: Tensor  # (N, 2, H/4, W/4): of the previous frame and the one before
+    means: Tensor  # (N, 2, C): of background's and the object's features over all frames
+    network: Tensor  # (N, P): each object's own parameters, see Fusion.own_parameters; (N, 0): all have the method's
+
+
+@dataclass
+class FusionPrediction(FRTMPrediction):
+    """FRTM's, and the clues."""
+
+    clues: dict[str, Tensor] = field(kw_only=True)  # by name, (N, maps, h, w); "place" at stride 4
+
+
+class Fusion(FineTuned):
+    """The whole method. What is trained offline is `network` and `join`."""
+
+    memory_type: type[Memory] = FusionMemory
+    memory_is_learned = False
+    config: FusionConfig
+
+    def __init__(self, config: FusionConfig | None = None, *, pretrained: bool = True):
+        config = config or FusionConfig()
+        super().__init__(config, pretrained=pretrained)
+        assert self.network is not None
+        widths = {
+            str(s): cast(Any, self.network.levels[str(s)]).encoder.project[2].out_channels for s in config.strides
+        }
+        self.join = nn.ModuleDict(
+            {
+                stride: nn.Conv2d(config.joined, width, 3, padding=1, bias=False)
+                for stride, width in widths.items()
+                if config.joined
+            }
+        )
+        for convolution in self.join.values():
+            nn.init.zeros_(cast(nn.Conv2d, convolution).weight)
+        self.join.to(memory_format=torch.channels_last)
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> FusionFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> features."""
+        features = super().encode(frames, pyramid)
+        own = {f.name: getattr(features, f.name) for f in fields(features)}
+        return FusionFeatures(**own, matching=normalised(features.target.float()))
+
+    def memorize(self, features: Features, masks: Tensor) -> Memory:
+        """Fit a target model to each of N annotated objects, and fine-tune a network where the options say so.
+
+        masks (N, 1, H, W) in [0, 1]. The method itself stays as it is. Works inside `torch.inference_mode` and
+        `torch.no_grad` too.
+        """
+        assert isinstance(features, FusionFeatures)
+        with torch.no_grad():
+            memory = self._begun(FRTM.memorize(self, features, masks), features, masks)
+        if not self.config.finetune_iterations:
+            return memory
+        frames = features.by_row(features.frames, len(masks))
+        with torch.inference_mode(False), torch.enable_grad():
+            # Clones, for what was computed in inference mode cannot take part in a graph.
+            own = memory.map(torch.clone)
+            tuned = [
+                self._tuned(frame.clone(), mask[0].clone(), own.select([row]))
+                for row, (frame, mask) in enumerate(zip(frames, masks, strict=True))
+            ]
+        return replace(memory, network=torch.stack(tuned))
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        """Gather the clues, refine."""
+        assert isinstance(features, FusionFeatures)
+        assert isinstance(memory, FusionMemory)
+        rows = len(memory)
+        target = features.by_row(features.target.float(), rows)
+        scores, projected = target_model(target, memory.first, memory.last)
+        with torch.no_grad():
+            clues = self._clues(features, memory)
+        if self.training and self.config.forget and "place" in clues:
+            told = torch.rand(rows, 1, 1, 1, device=scores.device) >= self.config.forget
+            clues["place"] = clues["place"] * told
+        coarse = scores if "target" in self.config.clues else torch.zeros_like(scores)
+        logits = self._refined_by_row(self._shared(features, rows), coarse, clues, memory.network)
+        return FusionPrediction(resize(logits.float(), features.size), scores, projected, clues=clues)
+
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        """Let the target model learn as FRTM's does; the frame becomes the last one, and joins the means."""
+        assert isinstance(features, FusionFeatures)
+        assert isinstance(memory, FusionMemory)
+        with torch.no_grad():
+            learned = super().update(memory, features, prediction, masks)
+            assert isinstance(learned, FusionMemory)
+            matching = features.by_row(features.matching, len(masks))
+            cells = cells_of_classes(masks * (masks > 0.5), (matching.shape[-2], matching.shape[-1]))
+            seen = (cells.sum((2, 3)) > 0)[
+                ..., None
+            ]  # (N, 2, 1): a class that is out of sight teaches its mean nothing
+            share = self.config.rate * seen.to(matching.dtype)
+            return replace(
+                learned,
+                last_features=matching,
+                last_masks=torch.cat([_fine(masks), memory.last_masks[:, :1]], 1),
+                means=(1 - share) * memory.means + share * class_means(matching, cells),
+            )
+
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """FRTM's, and every clue."""
+        assert isinstance(prediction, FusionPrediction)
+        captions = {
+            "first": ("background of the first frame", "object of the first frame"),
+            "local": ("background nearby", "object nearby"),
+            "medial": ("background's mean", "object's mean"),
+            "place": ("last mask", "mask before", "nearness"),
+        }
+        maps = {
+            caption: maps[:, index, None]
+            for clue, maps in prediction.clues.items()
+            for index, caption in enumerate(captions[clue])
+        }
+        return super().evidence(features, memory, prediction) | maps
+
+    # Clues -----------------------------------------------------------------------------------------------------------
+
+    def _begun(self, target: Memory, features: FusionFeatures, masks: Tensor) -> FusionMemory:
+        """The memory of objects that were just annotated, not fine-tuned."""
+        matching = features.by_row(features.matching, len(masks))
+        cells = cells_of_classes(masks, (matching.shape[-2], matching.shape[-1]))
+        fine = _fine(masks)
+        return FusionMemory(
+            **{f.name: getattr(target, f.name) for f in fields(FRTMMemory)},
+            first_features=matching,
+            first_cells=cells,
+            last_features=matching,
+            last_masks=torch.cat([fine, fine], 1),
+            means=class_means(matching, cells),
+            network=matching.new_zeros(len(masks), 0),
+        )
+
+    def _clues(self, features: FusionFeatures, memory: FusionMemory) -> dict[str, Tensor]:
+        """All but the target model's score, by name, in the order in which they are joined."""
+        clues, rows = self.config.clues, len(memory)
+        query = features.by_row(features.matching, rows)
+        grid = (query.shape[-2], query.shape[-1])
+        together = features.frame_of_row is None
+        found = {}
+        with full_precision(query):
+            if "first" in clues:
+                template, weights = memory.first_features.flatten(2), memory.first_cells.flatten(2)
+                if together and query.device.type == "cpu":
+                    best = best_weighted_match_shared(features.matching.flatten(2), template, weights)
+                else:
+                    best = best_weighted_match(query.flatten(2), template, weights)
+                found["first"] = best.clamp(min=0).unflatten(2, grid)
+            if "local" in clues:
+                cells = cells_of_classes(memory.last_masks[:, :1] * (memory.last_masks[:, :1] > 0.5), grid)
+                last = memory.last_features
+                one = together and (rows == 1 or last.stride(0) == 0)  # all rows have the same previous frame
+                found["local"] = windowed_match(
+                    *((query[:1], last[:1]) if one else (query, last)), cells, self.config.radius
+                )
+            if "medial" in clues:
+                found["medial"] = cosine_with_means(query, memory.means)
+            if "place" in clues:
+                near = nearness(memory.last_masks[:, :1], grid)
+                fine = (memory.last_masks.shape[-2], memory.last_masks.shape[-1])
+                found["place"] = torch.cat([memory.last_masks, resize(near, fine)], 1)
+        return found
+
+    def _refined_by_row(
+        self, shared: dict[str, Tensor], coarse: Tensor, clues: dict[str, Tensor], network: Tensor
+    ) -> Tensor:
+        """Scores (N, 1, h, w) and clues -> logits (N, 1, H/2, W/2); on a CPU, or with networks of their own, row by
+        row."""
+        own = network.shape[1] > 0
+        if not own and (self.training or coarse.device.type != "cpu"):
+            return self._through(None, shared, coarse, clues)
+        return torch.cat(
+            [
+                self._through(
+                    network[n] if own else None,
+                    {key: tensor[n, None] for key, tensor in shared.items()},
+                    coarse[n, None],
+                    {key: tensor[n, None] for key, tensor in clues.items()},
+                )
+                for n in range(len(coarse))
+            ]
+        )
+
+    def _through(  # type: ignore[override]
+        self, parameters: Tensor | None, shared: dict[str, Tensor], coarse: Tensor, clues: dict[str, Tensor]
+    ) -> Tensor:
+        """Join and refine, under an object's own parameters (P,), None: the method's."""
+        assert self.network is not None
+        if parameters is None:
+            return cast(Tensor, self.network(self._joined(self._kernels(), shared, clues), coarse))
+        given = self._unflattened(parameters)
+        kernels = {key: given[f"join.{key}"] for key in self.join}
+        of_network = {name.removeprefix("network."): p for name, p in given.items() if name.startswith("network.")}
+        joined = self._joined(kernels, shared, clues)
+        return cast(Tensor, functional_call(self.network, of_network, (joined, coarse)))
+
+    def _kernels(self) -> dict[str, Tensor]:
+        return {key: cast(nn.Conv2d, convolution).weight for key, convolution in self.join.items()}
+
+    @staticmethod
+    def _joined(
+        kernels: Mapping[str, Tensor], shared: dict[str, Tensor], clues: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What the network prepared, with the clues' share of the first convolution of every level."""
+        joined = dict(shared)
+        for key, kernel in kernels.items():
+            height, width = shared[key].shape[-2:]
+            maps = torch.cat([_at(tensor, (height, width)) for tensor in clues.values()], 1)
+            joined[key] = shared[key] + F.conv2d(maps.to(shared[key].dtype), kernel.to(shared[key].dtype), padding=1)
+        return joined
+
+    # Fine-tuning -----------------------------------------------------------------------------------------------------
+
+    def own_parameters(self) -> dict[str, Tensor]:
+        """What an object may have of its own, by name: the network but for what it prepares, and the joining kernels."""
+        assert self.network is not None
+        of_network = {f"network.{name}": p for name, p in self.network.own_parameters().items()}
+        return of_network | {f"join.{key}": kernel for key, kernel in self._kernels().items()}
+
+    def _untuned(self) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in self.own_parameters().values()]).requires_grad_()
+
+    def _unflattened(self, parameters: Tensor) -> dict[str, Tensor]:
+        own = self.own_parameters()
+        parts = parameters.split([p.numel() for p in own.values()])
+        return {name: part.view(own[name].shape) for name, part in zip(own, parts, strict=True)}
+
+    def _tuned(self, frame: Tensor, mask: Tensor, memory: FusionMemory) -> Tensor:
+        """The network (P,) of one object, (3, H, W) and (H, W), with its memory (one row)."""
+        config, network = self.config, self._untuned()
+        frames = self._first_frames(frame, mask)
+        with full_precision(mask):
+            with torch.no_grad():
+                scores = [self._scores_of(part, memory.first, memory.last) for part in frames.each()]
+                clues = [self._clues_of(part, memory) for part in frames.each()]
+            coarse = torch.cat(scores) if "target" in config.clues else torch.zeros_like(torch.cat(scores))
+            known = replace(
+                frames,
+                shared=frames.shared
+                | {"score": coarse}
+                | {f"clue {name}": torch.cat([part[name] for part in clues]) for name in clues[0]},
+            )
+            optimizer = torch.optim.Adam([network], config.finetune_rate)
+            for batch in known.batches(config.finetune_iterations, config.finetune_batch, config.seed):
+                optimizer.zero_grad()
+                shared = {key: tensor for key, tensor in batch.shared.items() if key in frames.shared}
+                of_batch = {name: batch.shared[f"clue {name}"] for name in clues[0]}
+                logits = self._through(network, shared, batch.shared["score"], of_batch)
+                height, width = batch.labels.shape[-2:]
+                loss = F.binary_cross_entropy_with_logits(resize(logits, (height, width)), batch.labels[:, None])
+                loss.backward()
+                optimizer.step()
+        return network.detach()
+
+    def _clues_of(self, frames: FirstFrames, memory: FusionMemory) -> dict[str, Tensor]:
+        """The clues in one warped copy of the annotated frame, as if it followed."""
+        matching = normalised(frames.target)
+        like = matching.new_zeros(1, 3, *frames.labels.shape[-2:])
+        return self._clues(FusionFeatures(like, target=frames.target, shared={}, matching=matching), memory)
+
+
+def _fine(masks: Tensor) -> Tensor:
+    """(N, 1, H, W) -> (N, 1, H/4, W/4) float32."""
+    return F.avg_pool2d(masks.float(), FINE)
+
+
+def _at(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps at another size: bilinear where they grow, means where they shrink."""
+    if maps.shape[-2] > size[0]:
+        return F.interpolate(maps, size, mode="area")
+    return resize(maps, size)

@@ -1,0 +1,59 @@
+"""The options of the fusion of clues: FRTM's, for its target model and for fine-tuning, and which clues there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from ...errors import InputError
+from ..frtm import FRTMConfig
+from ..options import Count, NotNegative, Range, ShareBelowOne, Whole
+from .clues import MAPS
+
+if TYPE_CHECKING:
+    from .model import Fusion
+
+
+@dataclass(frozen=True)
+class FusionConfig(FRTMConfig):
+    """Values on the embedded backbone; those of FRTM mean what they mean there."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    width: Annotated[int, Range(2)] = 32
+    fine_width: Whole = 16
+    memory: Count = 32
+    first_share: ShareBelowOne = 0.2
+    first_shift: NotNegative = 0.5
+    whiten: bool = True
+    finetune_samples: Count = 8
+    finetune_batch: Count = 1
+    clues: tuple[str, ...] = tuple(MAPS)  # which the network reads: target, first, local, medial, place
+    radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
+    rate: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
+    forget: ShareBelowOne = 0.15  # probability in training that the last masks are not told, so that lost objects are found
+
+    def __post_init__(self):
+        """Refuse what cannot work."""
+        super().__post_init__()
+        if not self.clues or len(set(self.clues)) < len(self.clues) or not set(self.clues) <= set(MAPS):
+            raise InputError(
+                f"clues must be some of {', '.join(MAPS)}, each once, got {', '.join(self.clues) or 'none'}"
+            )
+        if self.target_only or self.target != "learned" or self.transition:
+            raise InputError("target_only, target and transition are FRTM's alone; leave them out, or choose frtm-lite")
+
+    @property
+    def joined(self) -> int:
+        """The number of maps that join the features, all but the target model's score."""
+        return sum(maps for clue, maps in MAPS.items() if clue in self.clues and clue != "target")
+
+    def build(self, *, pretrained: bool = True) -> Fusion:
+        """The method; its backbone with ImageNet weights, all else untrained."""
+        from .model import Fusion
+
+        return Fusion(self, pretrained=pretrained)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options that weights depend on."""
+        return super().architecture | {"clues": list(self.clues)}

@@ -1,0 +1,143 @@
+"""The fusion of clues: it begins as FRTM, reads every clue that is switched on, and leaves the method as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from onemask.errors import InputError
+from onemask.methods.frtm import FRTMConfig
+from onemask.methods.fusion import BEST, DEFAULT, FusionConfig
+from onemask.methods.fusion.clues import MAPS
+from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
+
+TINY = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8, memory=8, first_samples=2, forget=0.0)
+
+
+def made(config: FusionConfig = TINY, *, joining: float = 0.0) -> Fusion:
+    torch.manual_seed(0)
+    method = config.build(pretrained=False).eval()
+    for parameter in method.join.parameters():
+        torch.nn.init.normal_(parameter, std=joining) if joining else None
+    return method
+
+
+def frames_and_masks() -> tuple[Tensor, Tensor]:
+    frames = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    masks = torch.zeros(2, 1, 64, 96)
+    masks[0, :, 10:40, 10:50] = 1
+    masks[1, :, 30:60, 60:90] = 1
+    return frames, masks
+
+
+def run(method: Fusion) -> tuple[list[Tensor], FusionMemory]:
+    frames, masks = frames_and_masks()
+    with torch.no_grad():
+        memory = method.memorize(method.encode(frames[:1]), masks)
+        logits = []
+        for index in (1, 2):
+            features = method.encode(frames[index : index + 1])
+            prediction = method.segment(features, memory)
+            logits.append(prediction.logits)
+            memory = method.update(memory, features, prediction, prediction.logits.sigmoid())
+    assert isinstance(memory, FusionMemory)
+    return logits, memory
+
+
+def test_begins_as_frtm_with_the_same_weights() -> None:
+    method = made()
+    frtm = FRTMConfig(
+        "test_efficientnet", channels=8, width=8, fine_width=8, memory=8, first_samples=2, first_shift=0.5,
+        first_share=0.2, whiten=True,
+    ).build(pretrained=False).eval()  # fmt: skip
+    frtm.load_state_dict({k: v for k, v in method.state_dict().items() if not k.startswith("join.")})
+    frames, masks = frames_and_masks()
+    with torch.no_grad():
+        memory = frtm.memorize(frtm.encode(frames[:1]), masks)
+        theirs = frtm.segment(frtm.encode(frames[1:2]), memory).logits
+    torch.testing.assert_close(run(method)[0][0], theirs)
+
+
+@pytest.mark.parametrize("clue", [clue for clue in MAPS if clue != "target"])
+def test_every_clue_tells_in_the_end(clue: str) -> None:
+    method = made(joining=0.5)
+    frames, masks = frames_and_masks()
+    features = method.encode(frames[:1])
+    memory = method.memorize(features, masks)
+    found = method.segment(features, memory)
+    assert isinstance(found, FusionPrediction)
+    without = {name: maps for name, maps in found.clues.items()} | {clue: torch.zeros_like(found.clues[clue])}
+    shared = method._shared(features, 2)
+    with torch.no_grad():
+        one, other = (method._through(None, shared, found.scores, clues) for clues in (found.clues, without))
+    assert (one - other).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("clues", [("target",), ("first", "place"), ("target", "local"), ("medial",)])
+def test_clues_can_be_taken_away(clues: tuple[str, ...]) -> None:
+    config = replace(TINY, clues=clues)
+    (logits, _), _ = run(made(config))
+    assert logits.isfinite().all()
+    assert config.architecture != TINY.architecture
+
+
+def test_the_last_masks_and_features_are_those_of_the_last_frame() -> None:
+    method = made(joining=0.5)
+    frames, _ = frames_and_masks()
+    logits, memory = run(method)
+    torch.testing.assert_close(memory.last_masks[:, 0, 0, 0], logits[1].sigmoid()[:, 0, :4, :4].mean((1, 2)))
+    torch.testing.assert_close(memory.last_masks[:, 1, 0, 0], logits[0].sigmoid()[:, 0, :4, :4].mean((1, 2)))
+    with torch.no_grad():
+        torch.testing.assert_close(memory.last_features[0], method.encode(frames[2:]).matching[0])
+
+
+def test_an_object_out_of_sight_leaves_its_mean_as_it_was() -> None:
+    method = made()
+    frames, masks = frames_and_masks()
+    with torch.no_grad():
+        memory = method.memorize(method.encode(frames[:1]), masks)
+        before = memory.means.clone()
+        features = method.encode(frames[1:2])
+        prediction = method.segment(features, memory)
+        after = method.update(memory, features, prediction, masks * torch.tensor([0.0, 1.0]).view(2, 1, 1, 1))
+    assert torch.equal(after.means[0, 1], before[0, 1])
+    assert not torch.equal(after.means[1, 1], before[1, 1])
+
+
+def test_fine_tuning_gives_each_object_its_own_network_and_leaves_the_method_as_it_was() -> None:
+    method = made(replace(TINY, finetune_iterations=3, finetune_samples=3), joining=0.1)
+    before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    _, memory = run(method)
+    size = sum(p.numel() for p in method.own_parameters().values())
+    assert memory.network.shape == (2, size)
+    assert not torch.equal(memory.network[0], memory.network[1])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
+
+
+def test_in_training_the_last_masks_are_forgotten_now_and_then() -> None:
+    method = made(replace(TINY, forget=0.5)).train()
+    frames, masks = frames_and_masks()
+    many = masks[:1].expand(40, -1, -1, -1)
+    features = method.encode(frames[:1])
+    memory = method.memorize(features, many)
+    torch.manual_seed(0)
+    told = method.segment(features, memory).clues["place"].flatten(1).any(1)
+    assert 5 < told.sum() < 35
+    assert method.eval().segment(features, memory).clues["place"].flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"clues": ()}, {"clues": ("first", "first")}, {"clues": ("colour",)}, {"radius": 0}, {"rate": 0.0},
+     {"forget": 1.0}, {"target_only": True}, {"transition": True}, {"target": "encoded"}],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(options: dict) -> None:
+    with pytest.raises(InputError):
+        replace(TINY, **options)
+
+
+def test_presets_differ_in_nothing_that_weights_depend_on() -> None:
+    assert DEFAULT.architecture == BEST.architecture == FusionConfig().architecture
