@@ -69,7 +69,7 @@ def test_every_clue_tells_in_the_end(clue: str) -> None:
     memory = method.memorize(features, masks)
     found = method.segment(features, memory)
     assert isinstance(found, FusionPrediction)
-    without = {name: maps for name, maps in found.clues.items()} | {clue: torch.zeros_like(found.clues[clue])}
+    without = dict(found.clues) | {clue: torch.zeros_like(found.clues[clue])}
     shared = method._shared(features, 2)
     with torch.no_grad():
         one, other = (method._through(None, shared, found.scores, clues) for clues in (found.clues, without))

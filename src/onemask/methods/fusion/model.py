@@ -153,9 +153,7 @@ class Fusion(FineTuned):
             assert isinstance(learned, FusionMemory)
             matching = features.by_row(features.matching, len(masks))
             cells = cells_of_classes(masks * (masks > 0.5), (matching.shape[-2], matching.shape[-1]))
-            seen = (cells.sum((2, 3)) > 0)[
-                ..., None
-            ]  # (N, 2, 1): a class that is out of sight teaches its mean nothing
+            seen = (cells.sum((2, 3)) > 0)[..., None]  # (N, 2, 1); a class out of sight teaches nothing
             share = self.config.rate * seen.to(matching.dtype)
             return replace(
                 learned,
@@ -278,7 +276,7 @@ class Fusion(FineTuned):
     # Fine-tuning -----------------------------------------------------------------------------------------------------
 
     def own_parameters(self) -> dict[str, Tensor]:
-        """What an object may have of its own, by name: the network but for what it prepares, and the joining kernels."""
+        """What an object may have of its own, by name: the network without what it prepares, and the joining kernels."""
         assert self.network is not None
         of_network = {f"network.{name}": p for name, p in self.network.own_parameters().items()}
         return of_network | {f"join.{key}": kernel for key, kernel in self._kernels().items()}

@@ -40,7 +40,15 @@ class FusionConfig(FRTMConfig):
                 f"clues must be some of {', '.join(MAPS)}, each once, got {', '.join(self.clues) or 'none'}"
             )
         if self.target_only or self.target != "learned" or self.transition:
+<<<<<<< HEAD
             raise InputError("target_only, target and transition are FRTM's alone; leave them out, or choose frtm-lite")
+=======
+            raise InputError("target_only, target and transition are options of frtm-lite; leave them out")
+        if self.radius < 1:
+            raise InputError(f"radius must be 1 or more, got {self.radius}")
+        if not 0 < self.rate <= 1 or not 0 <= self.forget < 1:
+            raise InputError(f"rate must be in (0, 1] and forget in [0, 1), got {self.rate} and {self.forget}")
+>>>>>>> 7dbf7af (Fusion: shorter lines)
 
     @property
     def joined(self) -> int:
