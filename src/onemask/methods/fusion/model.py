@@ -276,7 +276,7 @@ class Fusion(FineTuned):
     # Fine-tuning -----------------------------------------------------------------------------------------------------
 
     def own_parameters(self) -> dict[str, Tensor]:
-        """What an object may have of its own, by name: the network without what it prepares, and the joining kernels."""
+        """What an object may have of its own, by name: the network without `prepare`, and the joining kernels."""
         assert self.network is not None
         of_network = {f"network.{name}": p for name, p in self.network.own_parameters().items()}
         return of_network | {f"join.{key}": kernel for key, kernel in self._kernels().items()}

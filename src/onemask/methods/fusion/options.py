@@ -30,7 +30,7 @@ class FusionConfig(FRTMConfig):
     clues: tuple[str, ...] = tuple(MAPS)  # which the network reads: target, first, local, medial, place
     radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
     rate: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
-    forget: ShareBelowOne = 0.15  # probability in training that the last masks are not told, so that lost objects are found
+    forget: ShareBelowOne = 0.15  # probability in training that the last masks are not told: objects are found without
 
     def __post_init__(self):
         """Refuse what cannot work."""
@@ -40,15 +40,7 @@ class FusionConfig(FRTMConfig):
                 f"clues must be some of {', '.join(MAPS)}, each once, got {', '.join(self.clues) or 'none'}"
             )
         if self.target_only or self.target != "learned" or self.transition:
-<<<<<<< HEAD
-            raise InputError("target_only, target and transition are FRTM's alone; leave them out, or choose frtm-lite")
-=======
             raise InputError("target_only, target and transition are options of frtm-lite; leave them out")
-        if self.radius < 1:
-            raise InputError(f"radius must be 1 or more, got {self.radius}")
-        if not 0 < self.rate <= 1 or not 0 <= self.forget < 1:
-            raise InputError(f"rate must be in (0, 1] and forget in [0, 1), got {self.rate} and {self.forget}")
->>>>>>> 7dbf7af (Fusion: shorter lines)
 
     @property
     def joined(self) -> int:
