@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from onemask.methods import configuration
-from onemask.methods.dmn_aoa import DMNAOA
+from onemask.methods.dmn_aoa.model import DMNAOA
+from onemask.methods.dmn_aoa.proposals import ProposalGenerator, maskrcnn_lite
 from onemask.methods.options import parse_assignments
-from onemask.networks.proposals import ProposalGenerator, maskrcnn_lite
 from onemask.session import Session, best_device
 from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import onemask
-from onemask.methods.dmn_aoa import DMNAOA, FIRST, PREVIOUS
+from onemask.methods.dmn_aoa.model import DMNAOA, FIRST, PREVIOUS
+from onemask.methods.dmn_aoa.object_memory import OUTSIDE, position
+from onemask.methods.dmn_aoa.refinenet import REFERENCES
+from onemask.methods.dmn_aoa.regions import enlarged, pooled
 from onemask.methods.options import parse_assignments
-from onemask.networks.object_memory import OUTSIDE, position
-from onemask.networks.refinenet import REFERENCES
-from onemask.networks.regions import enlarged, pooled
 from onemask.session import Session
 from onemask.video.drawing import contact_sheet
 from onemask.video.masks import read_mask

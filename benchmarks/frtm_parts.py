@@ -29,8 +29,8 @@ from onemask.data.davis import DavisDataset, Sequence
 from onemask.evaluation.measures import region_similarity
 from onemask.geometry import Geometry
 from onemask.labels import resize
+from onemask.methods.frtm.gauss_newton import label_terms, neighbours
 from onemask.methods.method import Method
-from onemask.networks.gauss_newton import label_terms, neighbours
 from onemask.video.frames import Frame
 from onemask.video.images import ImageSequence
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from onemask import plugins
-from onemask.methods.frtm import FRTM, FRTMConfig
+from onemask.methods.frtm import FRTMConfig
+from onemask.methods.frtm.model import FRTM
 
 torch.set_num_threads(1)  # on maps this small, threads only wait for each other
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from onemask.errors import InputError
 from onemask.labels import aggregate
 from onemask.methods.dmn_aoa import DMNAOAConfig
+from onemask.methods.dmn_aoa.proposals import Proposals
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.fusion import FusionConfig
 from onemask.methods.method import Features, Memory, Method
@@ -24,7 +25,6 @@ from onemask.methods.pmvos import PMVOSConfig
 from onemask.methods.ttvos import LITE as TTVOS_LITE
 from onemask.methods.ttvos import TTVOSConfig
 from onemask.methods.videomatch import LITE as VIDEOMATCH
-from onemask.networks.proposals import Proposals
 from onemask.session import Session
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ import onemask
 from cards import ship
 from onemask import methods, plugins
 from onemask.errors import InputError
-from onemask.methods.frtm import FAST, FRTM, LITE, PAPER
+from onemask.methods.frtm import FAST, LITE, PAPER
+from onemask.methods.frtm.model import FRTM
 from onemask.training.recipe import read_recipe
 from onemask.weights import store
 
@@ -308,7 +309,7 @@ class TestFoundWeights:
 
     def test_give_a_target_model_alone_its_backbone(self, folders, trained, monkeypatch):
         ship(folders.package, "frtm-lite", trained)
-        monkeypatch.setattr("onemask.networks.backbone.imagenet_weights", lambda name: pytest.fail("not from there"))
+        monkeypatch.setattr("onemask.blocks.backbone.imagenet_weights", lambda name: pytest.fail("not from there"))
         loaded = onemask.load("frtm-lite", **{**TINY, "target_only": True})
         assert loaded.network is None
         assert 0 < len(loaded.state_dict()) < len(trained.state_dict())
@@ -341,7 +342,7 @@ class TestFoundWeights:
 
     def test_that_do_not_fit_are_left_where_none_are_needed(self, folders, trained, monkeypatch):
         ship(folders.package, "frtm-lite", trained)
-        monkeypatch.setattr("onemask.networks.backbone.imagenet_weights", lambda name: imagenet)
+        monkeypatch.setattr("onemask.blocks.backbone.imagenet_weights", lambda name: imagenet)
         imagenet = timm.create_model("resnet18").state_dict()
         loaded = onemask.load("frtm-lite", **{**TINY, "target_only": True, "backbone": "resnet18"})
         assert torch.equal(loaded.state_dict()["backbone.network.conv1.weight"], imagenet["conv1.weight"])

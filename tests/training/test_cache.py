@@ -11,7 +11,7 @@ from made_training import a_recipe, stage
 from onemask.data.sources import open_mixture
 from onemask.errors import InputError
 from onemask.methods.dmn_aoa import DMNAOAConfig
-from onemask.networks.proposals import LiteConfig, ProposalGenerator, maskrcnn_lite
+from onemask.methods.dmn_aoa.proposals import LiteConfig, ProposalGenerator, maskrcnn_lite
 from onemask.training import cache as cache_module
 from onemask.training.cache import ClipCache
 from onemask.training.unroll import Unroll, batch_of, joined

@@ -13,7 +13,7 @@ import torch
 
 from onemask.cli import main
 from onemask.errors import InputError, OutputError
-from onemask.networks.proposals import LITE, LiteConfig, ProposalGenerator, maskrcnn_lite
+from onemask.methods.dmn_aoa.proposals import LITE, LiteConfig, ProposalGenerator, maskrcnn_lite
 from onemask.training import proposals as module
 from onemask.training.proposals import objects_of, read_proposal_recipe, recall, train_proposals
 from onemask.weights.store import check, read
@@ -194,7 +194,7 @@ def test_recall_of_a_generator():
             return module_proposals(boxes, scores)
 
     def module_proposals(boxes, scores):
-        from onemask.networks.proposals import Proposals
+        from onemask.methods.dmn_aoa.proposals import Proposals
 
         return Proposals(boxes, scores, torch.zeros(1, 30, 28, 28))
 

@@ -1,7 +1,7 @@
 """Holes that objects leave in their pictures: how far they reach, and what is put there.
 
 Mostly something is drawn over a hole again, so what counts is that it neither shows the object nor betrays, smooth amid
-texture, where the object was. (`networks.first_frame` fills without texture, at a side of its own: it blurs anyway.)
+texture, where the object was. (`blocks.first_frame` fills without texture, at a side of its own: it blurs anyway.)
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from ..networks.backbone import Backbone
+    from ..blocks.backbone import Backbone
 
 R = TypeVar("R", bound="Record")
 M = TypeVar("M", bound="Memory")

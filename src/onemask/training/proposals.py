@@ -37,8 +37,8 @@ from ..errors import InputError, Interrupted
 from ..evaluation.recall import average_recall, box_overlaps
 from ..files import refuse_existing, write_bytes, written_whole
 from ..interruption import stop_asked
-from ..networks.proposals import LITE, LiteConfig, ProposalGenerator, detection_losses, maskrcnn_lite
-from ..networks.regions import first_and_end
+from ..methods.dmn_aoa.proposals import LITE, LiteConfig, ProposalGenerator, detection_losses, maskrcnn_lite
+from ..methods.dmn_aoa.regions import first_and_end
 from ..settings import Progress, silent
 from ..video.images import read_image
 from ..weights.card import Card

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from .options import FusionConfig
+from .model import Fusion
+from .options import FusionOptions
+
+
+@dataclass(frozen=True)
+class FusionConfig(FusionOptions):
+    """The options, as a configuration that builds the method."""
+
+    def build(self, *, pretrained: bool = True) -> Fusion:
+        """The method; its backbone with ImageNet weights, all else untrained."""
+        return Fusion(self, pretrained=pretrained)
+
 
 BASE = FusionConfig()
 DEFAULT = replace(BASE, finetune_iterations=30)

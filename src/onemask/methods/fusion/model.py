@@ -36,14 +36,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ...blocks.matching import normalised
+from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from ...labels import resize
-from ...networks.matching import normalised
-from ...networks.weighted_matching import best_weighted_match, best_weighted_match_shared
-from ..frtm import FRTM, FRTMFeatures, FRTMMemory, FRTMPrediction, full_precision, target_model
-from ..frtm_finetuned import FineTuned, FirstFrames
+from ..frtm.finetuned import FineTuned, FirstFrames
+from ..frtm.model import FRTM, FRTMFeatures, FRTMMemory, FRTMPrediction, full_precision, target_model
 from ..method import Features, Memory, Prediction
 from .clues import cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
-from .options import FusionConfig
+from .options import FusionOptions
 
 FINE = 4  # stride at which masks are remembered
 
@@ -79,10 +79,10 @@ class Fusion(FineTuned):
 
     memory_type: type[Memory] = FusionMemory
     memory_is_learned = False
-    config: FusionConfig
+    config: FusionOptions
 
-    def __init__(self, config: FusionConfig | None = None, *, pretrained: bool = True):
-        config = config or FusionConfig()
+    def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
+        config = config or FusionOptions()
         super().__init__(config, pretrained=pretrained)
         assert self.network is not None
         widths = {

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from ...errors import InputError
-from ..frtm import FRTMConfig
+from ..frtm.options import FRTMOptions
 from ..options import Count, NotNegative, Range, ShareBelowOne, Whole
 from .clues import MAPS
 
-if TYPE_CHECKING:
-    from .model import Fusion
-
 
 @dataclass(frozen=True)
-class FusionConfig(FRTMConfig):
+class FusionOptions(FRTMOptions):
     """Values on the embedded backbone; those of FRTM mean what they mean there."""
 
     backbone: str = "tf_efficientnet_lite0"
@@ -46,12 +43,6 @@ class FusionConfig(FRTMConfig):
     def joined(self) -> int:
         """The number of maps that join the features, all but the target model's score."""
         return sum(maps for clue, maps in MAPS.items() if clue in self.clues and clue != "target")
-
-    def build(self, *, pretrained: bool = True) -> Fusion:
-        """The method; its backbone with ImageNet weights, all else untrained."""
-        from .model import Fusion
-
-        return Fusion(self, pretrained=pretrained)
 
     @property
     def architecture(self) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""How well every pixel matches the best of a frame's features, each weighed by how likely it is of a class.
+
+Each class of each object has weights of its own, but the features are the same, so a frame's inner products with them
+are computed once for all classes and objects that share the frame. What surely is of a class (weight 1, for all of
+them) needs no more than its best product; only where weights lie between 0 and 1, or differ, products are weighed.
+
+Shapes: N rows, K classes, C channels, P query pixels, M template features. Features are not negative, so neither are
+products: what has no weight matches nothing, and is left out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .matching import LIMIT, LIMITS, best_match, columns
+from .sharing import distinct
+
+
+def best_weighted_match(query: Tensor, template: Tensor, weights: Tensor) -> Tensor:
+    """max over j of weights[n, k, j] * (query[n, :, p] . template[n, :, j]): (N, K, P), with gradients.
+
+    query (N, C, P), template (N, C, M), weights (N, K, M) in [0, 1].
+    """
+    return torch.stack([best_match(query, template * of_class[:, None]) for of_class in weights.unbind(1)], 1)
+
+
+def best_weighted_match_shared(query: Tensor, template: Tensor, weights: Tensor) -> Tensor:
+    """The same for a query (1, C, P) that all rows have in common; without gradients, many times as fast on a CPU."""
+    rows, classes, _ = weights.shape
+    best = query.new_zeros(rows, classes, query.shape[2])
+    one, group_of_row = distinct(template)
+    for group, first in enumerate(one.tolist()):
+        members = (group_of_row == group).nonzero()[:, 0]
+        best[members] = _of_group(query[0], template[first], weights[members])
+    return best
+
+
+def _of_group(query: Tensor, template: Tensor, weights: Tensor) -> Tensor:
+    """query (C, P), template (C, M), weights (n, K, M) -> (n, K, P)."""
+    surely, anyhow = (weights == 1).all(0), (weights > 0).any(0)  # (K, M)
+    unsure = (anyhow & ~surely).any(0)
+    best = query.new_zeros(*weights.shape[:2], query.shape[1])
+    for of_class, sure in enumerate(surely):
+        if (sure := sure & ~unsure).any():
+            best[:, of_class] = best_match(query[None], columns(template, sure)[None])
+    if unsure.any():
+        _weigh(best, query, columns(template, unsure), weights[:, :, unsure])
+    return best
+
+
+def _weigh(best: Tensor, query: Tensor, template: Tensor, weights: Tensor) -> None:
+    """Raise best (n, K, P) to the weighed products of query (C, P) with template (C, m), weights (n, K, m)."""
+    at_once = max(1, LIMITS.get(query.device.type, LIMIT) // template.shape[1])
+    for start in range(0, query.shape[1], at_once):
+        block = slice(start, start + at_once)
+        products = template.T @ query[:, block]  # (m, p)
+        for row, of_row in enumerate(weights):
+            for of_class, weight in enumerate(of_row):
+                some = weight > 0
+                if some.any():
+                    found = (products[some] * weight[some, None]).amax(0)
+                    best[row, of_class, block] = torch.maximum(best[row, of_class, block], found)

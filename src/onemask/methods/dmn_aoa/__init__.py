@@ -1,0 +1,41 @@
+"""DMN-AOA and its configurations: the paper's two, and the one whose weights ship."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from .model import DMNAOA
+from .options import DMNAOAOptions
+from .proposals import LITE as LITE_PROPOSALS
+
+
+@dataclass(frozen=True)
+class DMNAOAConfig(DMNAOAOptions):
+    """The options, as a configuration that builds the method."""
+
+    def build(self, *, pretrained: bool = True, proposals: nn.Module | None = None) -> DMNAOA:
+        """The method; its backbone with ImageNet weights, its proposal network trained, all else untrained.
+
+        proposals: another generator than the option names, with the interface of `ProposalGenerator`.
+        """
+        return DMNAOA(self, pretrained=pretrained, proposals=proposals)
+
+
+PAPER = DMNAOAConfig()
+R101 = DMNAOAConfig(backbone="resnet101")
+# Narrow, and with few cells: on a CPU what all objects share shall cost most.
+LITE = DMNAOAConfig(
+    backbone="tf_efficientnet_lite0",
+    proposals=LITE_PROPOSALS,
+    widths=(16, 32, 64),
+    cells=7,
+    frame_cells=14,
+    projected=64,
+    refine_widths=(32, 48, 64),
+    overlap=1.0,
+    nearby=True,
+)
+
+__all__ = ["LITE", "PAPER", "R101", "DMNAOAConfig"]

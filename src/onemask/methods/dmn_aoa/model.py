@@ -1,0 +1,490 @@
+"""DMN-AOA: proposals of a frame matched with templates of objects, which a memory of all past frames generates.
+
+Liang, Shen, Huang, Hua: Video Object Segmentation with Dynamic Memory Networks and Adaptive Object Alignment, ICCV
+2021. A detector proposes boxes and masks in each frame by itself. For each object a dynamic memory network makes a
+template of what it should look like now; proposals, put together anew so that they look like it, are compared with it,
+and a differentiable matching gives each object its proposals. Their masks, summed, are the coarse mask, which a
+network refines with the first and the previous frame, aligned in the same way. The authors' code was never published.
+
+    paper                        here
+    base features, res2..res4    DMNAOA.reduce, DMNAOAFeatures.base: strides 4, 8 and 16
+    object proposals             methods.dmn_aoa.proposals, DMNAOAFeatures.boxes, .scores, .masks
+    F_m, M_m (figure 3)          DMNAOA._seen_in(): cells x cells of a box, all strides joined: C channels
+    K, V, Q, T (eq. 1)           DMNAOAMemory.keys, .values; methods.dmn_aoa.object_memory
+    T', P', alpha, S (eq. 2)     DMNAOA.template, .proposal (projectors), .correspondence; methods.dmn_aoa.alignment
+    P'' (eq. 3)                  translated()
+    A                            DMNAOAPrediction.shares; methods.dmn_aoa.assignment
+    coarse mask, RefineNet       DMNAOAPrediction.coarse; methods.dmn_aoa.refinenet
+    table 3: A1, A2, A3          memory=false alignment=false; alignment=false; memory=false
+    A4, A5, A6                   frame_memory=true; matcher=false; refine=false
+    B1, B2, B3, B4               previous=false every=0; first=false every=0; every=0; every=1
+
+What the paper leaves open, and what was decided:
+- The features of an object are those of all three strides, joined. Boxes are those of what is above one half in a mask,
+  with a margin; an object that is not seen keeps its last box. Between them nothing has a gradient: boxes are places.
+- The memory holds the first frame, the previous one, and the last `slots` of every 5th, so it is bounded (B4 too).
+- What is read from the memory are the object's cells: each has its share of the object as a weight in the softmax. Left
+  free, attention fell on cells at the edge of the box, which are known by the padding of convolutions.
+- Without the memory network (A1, A3) the template is the object's features in the first frame, times its mask.
+- The distance of matching is the mean cosine over positions, minus 0.3 times the overlap of the proposal's mask with
+  the object's last one, as DMM-Net has it. Objects of a frame compete for its proposals. LITE counts the overlap in
+  full: put together anew, a box with two birds looks like the one as much as a box of it alone.
+- No proposal fits, or there is none: the object's own previous mask is a candidate too, with the features of the
+  current frame in its box, and no overlap to its credit. It is the row's own: nobody competes for it.
+- RefineNet aligns at stride 16: one correspondence between whole frames serves the features of all strides, averaged
+  to it, and the masks. Objects with the same reference frame share it, so that a row costs little.
+- What is aligned by looks alone takes a car's door for the road. So (`nearby`) a position prefers what was near it in
+  the previous frame; and in training the masks of other frames have holes, as when a side of the object is new, so
+  that RefineNet learns to trust the proposals there.
+- A4's memory sees the whole frame in `frame_cells` squared cells. A5 decodes a mask from the template, in its box.
+- Nothing in the paper's losses asks that alignment be one: a template that is the same everywhere, matched with one
+  place of each proposal, tells proposals apart as well, and that is what came of training. So a loss "correspondence"
+  asks that each cell of a template, where it is the object's, finds its place in the frame by equation 2: in a box that
+  is shifted and scaled at random, so that no cell is known by where it lies in the box.
+- In training proposals are the network's own, as when it runs. It is not trained with the method, nor in its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...blocks.backbone import Backbone
+from ...blocks.cells import cells_cross_entropy, shares_of_cells
+from ...blocks.sharing import distinct, each
+from ...labels import resize
+from ..method import Features, Memory, Method, Prediction
+from .alignment import SHARPNESS, Correspondence, Nearness, Projector, bottleneck, mean_cosine, translated
+from .assignment import REACH, assignment
+from .object_memory import DynamicMemoryNetwork
+from .options import DMNAOAOptions
+from .proposals import proposal_generator
+from .refinenet import REFERENCES, RefineNet
+from .regions import boxes_of, enlarged, jittered, overlaps, parts_of, pasted, pooled, same_places, within
+
+STRIDES = (4, 8, 16)
+FINE, COARSE = STRIDES[0], STRIDES[-1]
+FIRST, PREVIOUS = 0, 1  # places in the memory; every 5th frame comes behind
+SURE = 1e-4  # coarse probabilities stay so far from 0 and 1 where they are the logits (A6)
+FITS = 0.1  # overlap with the truth from which a candidate is worth choosing
+HOLED = 0.5  # share of rows whose masks of other frames have a hole, in training
+
+
+@dataclass
+class DMNAOAFeatures(Features):
+    """Of each frame: base features, proposals, and what alignment and RefineNet prepared for all objects."""
+
+    base: dict[str, Tensor] = field(kw_only=True)  # by stride: (B, its width, h, w)
+    boxes: Tensor = field(kw_only=True)  # (B, P, 4): of proposals, pixels
+    scores: Tensor = field(kw_only=True)  # (B, P); 0: no proposal
+    masks: Tensor = field(kw_only=True)  # (B, P, H/4, W/4): of proposals, in the frame
+    proposed: Tensor = field(kw_only=True)  # (B, P, D, cells^2): P', their features in the shared space
+    here: Tensor = field(kw_only=True)  # (B, D, L), L = H/16 W/16: the frame, as one that others are aligned to
+    there: Tensor = field(kw_only=True)  # (B, D, L): the same, as one that is aligned
+    reference: Tensor = field(kw_only=True)  # (B, C, L): base features of all strides at stride 16
+    shared: dict[str, Tensor] = field(kw_only=True)  # see RefineNet.prepare
+
+
+@dataclass
+class DMNAOAMemory(Memory):
+    """Of each object: keys and values of past frames, its last mask and box, and the first and previous frame.
+
+    Places of keys and values: the first frame, the previous one, every 5th. What is switched off has no places, or no
+    positions.
+    """
+
+    keys: Tensor  # (N, T, C/4, l): K
+    values: Tensor  # (N, T, C, l): V; without the memory network T is 1 and this the template
+    inside: Tensor  # (N, T, l): the object's share of each cell
+    filled: Tensor  # (N, T) in {0, 1}
+    age: Tensor  # (N,): frames since the first
+    mask: Tensor  # (N, 1, H/4, W/4): of the previous frame
+    box: Tensor  # (N, 4): where the object was seen last, pixels
+    reference_keys: Tensor  # (N, 2, D, L): `there` of the first and of the previous frame
+    references: Tensor  # (N, 2, C, L): their features
+    reference_masks: Tensor  # (N, 2, L): the object's masks in them
+
+
+@dataclass
+class DMNAOAPrediction(Prediction):
+    """Logits, and what they come from."""
+
+    coarse: Tensor  # (N, 1, H/4, W/4): the coarse mask
+    similarity: Tensor  # (N, P + 1): of the template with each proposal and with the previous mask's box; -inf: none
+    shares: Tensor  # (N, P + 1): A
+    aligned: Tensor  # (N, 2, H/16, W/16): masks of the first and the previous frame, aligned to this one; or none
+    candidates: Tensor | None = None  # (N, P + 1, H/4, W/4): their masks. In training alone; as are
+    box: Tensor | None = None  # (N, 4): where the object was looked for, and
+    found: Tensor | None = None  # (N, l): of each cell the logarithm of S with the same place in another box, if
+    there: Tensor | None = None  # (N, l) bool: it is in that
+
+
+class DMNAOA(Method):
+    """The whole method."""
+
+    stride = COARSE
+    memory_type: type[Memory] = DMNAOAMemory
+    own_losses = ("coarse", "matching", "aligned", "correspondence")
+
+    def __init__(
+        self, config: DMNAOAOptions | None = None, *, pretrained: bool = True, proposals: nn.Module | None = None
+    ):
+        super().__init__()
+        self.config = config = config or DMNAOAOptions()
+        self.backbone = Backbone(config.backbone, STRIDES, pretrained=pretrained)
+        self.backbone.requires_grad_(False)  # recipes train it, by a group of their own
+        widths, channels = dict(zip(STRIDES, config.widths, strict=True)), sum(config.widths)
+        self.reduce = nn.ModuleDict({str(s): bottleneck(self.backbone.channels[s], w) for s, w in widths.items()})
+        self.memory_network = DynamicMemoryNetwork(channels) if config.memory else None
+        self.generator: nn.Module | None = None
+        self.template = self.proposal = self.correspondence = self.decode = None
+        if config.matcher:
+            self.generator = proposals or proposal_generator(config.proposals)
+            self.template, self.proposal = (Projector(channels, config.projected) for _ in range(2))
+            self.correspondence = Correspondence() if config.alignment else None
+        else:
+            self.decode = nn.Sequential(bottleneck(channels, config.projected), nn.Conv2d(config.projected, 1, 1))
+        self.here = self.there = self.frame_correspondence = self.nearness = self.refine = None
+        if config.refine:
+            self.here, self.there = (Projector(widths[COARSE], config.projected) for _ in range(2))
+            self.frame_correspondence = Correspondence(2 * SHARPNESS)  # among many more positions
+            self.nearness = Nearness() if config.nearby else None
+            self.refine = RefineNet(widths, channels, dict(zip(STRIDES, config.refine_widths, strict=True)))
+
+    def constant(self, frames: Tensor) -> dict[Any, Tensor]:
+        """The backbone's features by stride, and the proposals' "boxes", "scores" and "masks", see `Proposals`."""
+        known: dict[Any, Tensor] = self.backbone(frames)
+        if self.generator is not None:
+            found = self.generator(frames)
+            known |= {"boxes": found.boxes, "scores": found.scores, "masks": found.masks}
+        return known
+
+    def constant_parts(self) -> dict[str, nn.Module]:
+        """The proposal network."""
+        return {} if self.generator is None else {"proposals": getattr(self.generator, "network", self.generator)}
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor, pyramid: Mapping[Any, Tensor] | None = None) -> DMNAOAFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> base features, proposals and what is made of both for all objects."""
+        pyramid = pyramid or self.constant(frames)
+        base = {key: reduce(pyramid[int(key)]).float() for key, reduce in self.reduce.items()}
+        boxes, scores, masks, proposed = self._proposed(frames, base, pyramid)
+        at_16 = base[str(COARSE)]
+        averaged = [F.avg_pool2d(base[str(s)], COARSE // s) for s in STRIDES[:-1]]
+        nothing = at_16.new_zeros(len(frames), 0, 0)
+        return DMNAOAFeatures(
+            frames,
+            base=base,
+            boxes=boxes,
+            scores=scores,
+            masks=masks,
+            proposed=proposed,
+            here=nothing if self.here is None else self.here(at_16).float().flatten(2),
+            there=nothing if self.there is None else self.there(at_16).float().flatten(2),
+            reference=nothing if self.refine is None else torch.cat([*averaged, at_16], 1).flatten(2),
+            shared={} if self.refine is None else self.refine.prepare({s: base[str(s)] for s in STRIDES}),
+        )
+
+    def memorize(self, features: Features, masks: Tensor) -> Memory:
+        """The annotated frame is the first and the previous one."""
+        assert isinstance(features, DMNAOAFeatures)
+        config, rows = self.config, len(masks)
+        mask = F.avg_pool2d(masks.float(), FINE)
+        whole = self._whole_frame(features, rows)
+        found, present = boxes_of(mask, FINE)
+        box = torch.where(present[:, None], found, whole)
+        age = mask.new_zeros(rows)
+        keys, values, inside = self._encoded(features, mask, box, age)
+        places = (REFERENCES + (config.slots if config.every else 0)) if config.memory else 1
+        filled = mask.new_zeros(rows, places)
+        # Of a memory of every 5th frame alone the first stands in until the 5th.
+        held = [place for place, holds in ((FIRST, config.first), (PREVIOUS, config.previous)) if holds] or [REFERENCES]
+        filled[:, held if config.memory else [FIRST]] = 1.0
+        there, reference, reference_mask = self._as_reference(features, mask)
+        return DMNAOAMemory(
+            keys=keys[:, None].repeat(1, places, 1, 1),
+            values=values[:, None].repeat(1, places, 1, 1),
+            inside=inside[:, None].repeat(1, places, 1),
+            filled=filled,
+            age=age,
+            mask=mask,
+            box=box,
+            reference_keys=torch.stack([there] * REFERENCES, 1),
+            references=torch.stack([reference] * REFERENCES, 1),
+            reference_masks=torch.stack([reference_mask] * REFERENCES, 1),
+        )
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        """A template from the memory, matched with proposals into a coarse mask, which is refined."""
+        assert isinstance(features, DMNAOAFeatures)
+        assert isinstance(memory, DMNAOAMemory)
+        template, seen = self._template(features, memory)
+        if self.decode is not None:
+            inside = self.decode(template).float().sigmoid()
+            coarse = pasted(inside, self._box(features, memory)[:, None], features.size, FINE)
+            nothing = coarse.new_zeros(len(memory), 0)
+            prediction = DMNAOAPrediction(coarse, coarse, nothing, nothing, coarse[:, :0])
+        else:
+            prediction = self._matched(features, memory, template, seen)
+        if self.refine is None:
+            return replace(prediction, logits=resize(_logits(prediction.coarse), features.size))
+        scores, aligned = self._refined(features, memory, prediction.coarse)
+        logits = resize((scores[:, 1:] - scores[:, :1]).float(), features.size)
+        return replace(prediction, logits=logits, aligned=aligned)
+
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        """The frame becomes the previous one, and every 5th one is remembered."""
+        assert isinstance(features, DMNAOAFeatures)
+        assert isinstance(memory, DMNAOAMemory)
+        mask = F.avg_pool2d(masks.float(), FINE)
+        found, present = boxes_of(mask, FINE)
+        box = torch.where(present[:, None], found, memory.box)
+        memory = replace(memory, age=memory.age + 1, mask=mask, box=box)
+        if self.memory_network is not None and (self.config.previous or self.config.every):
+            memory = self._remembering(memory, *self._encoded(features, mask, box, memory.age))
+        if self.refine is not None:
+            there, reference, reference_mask = self._as_reference(features, mask)
+            memory = replace(
+                memory,
+                reference_keys=torch.stack([memory.reference_keys[:, FIRST], there], 1),
+                references=torch.stack([memory.references[:, FIRST], reference], 1),
+                reference_masks=torch.stack([memory.reference_masks[:, FIRST], reference_mask], 1),
+            )
+        return memory
+
+    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """What the network's parts can be taught by themselves, (N,) each.
+
+        coarse: binary cross-entropy of the coarse mask. aligned: the same of the reference masks that RefineNet is
+        given. matching: minus the logarithm of how well the candidate that is chosen by similarity overlaps with the
+        truth, next to the best; 0 where none is worth choosing. correspondence: minus the logarithm of how much each
+        cell of the template, where it is the object's, finds its place in a box that is a little off.
+        """
+        assert isinstance(prediction, DMNAOAPrediction)
+        truth, known_cells = shares_of_cells(masks, known, FINE)
+        losses = {
+            "coarse": cells_cross_entropy(_logits(prediction.coarse), truth, known_cells),
+            "aligned": truth.new_zeros(len(truth)),
+        }
+        if self.refine is not None:
+            losses["aligned"] = cells_cross_entropy(_logits(prediction.aligned), *shares_of_cells(masks, known, COARSE))
+        losses["correspondence"] = torch.zeros_like(losses["coarse"])
+        if prediction.found is not None and prediction.box is not None and prediction.there is not None:
+            rows = torch.arange(len(truth), device=truth.device)
+            inside = pooled({FINE: truth * known_cells}, prediction.box, rows, self.config.cells).flatten(1)
+            inside = inside * prediction.there
+            losses["correspondence"] = -(prediction.found * inside).sum(1) / inside.sum(1).clamp(min=1)
+        if prediction.candidates is None:
+            return losses | {"matching": torch.zeros_like(losses["coarse"])}
+        fits = overlaps((truth * known_cells).flatten(2), (prediction.candidates * known_cells).flatten(2))[:, 0]
+        best, preference = fits.amax(1), REACH * prediction.similarity
+        worth = (fits / best.clamp(min=FITS)[:, None]).clamp(min=SURE).log()
+        matching = preference.logsumexp(1) - (preference + worth).logsumexp(1)  # of a softmax, however sure it is
+        return losses | {"matching": torch.where(best >= FITS, matching, 0.0)}
+
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """The previous mask, the coarse and the refined one, and how much of the coarse one proposals are."""
+        assert isinstance(memory, DMNAOAMemory)
+        assert isinstance(prediction, DMNAOAPrediction)
+        maps = {"previous mask": memory.mask, "coarse": prediction.coarse}
+        captions = ("first frame's mask, aligned", "previous frame's mask, aligned")
+        maps |= {
+            caption: prediction.aligned[:, [number]]
+            for number, caption in enumerate(captions)
+            if self.refine is not None
+        }
+        return maps | {"refined": prediction.logits.sigmoid()} | {"of proposals": prediction.shares[:, :-1].sum(1)}
+
+    # Proposals and objects -------------------------------------------------------------------------------------------
+
+    def _proposed(
+        self, frames: Tensor, base: Mapping[str, Tensor], known: Mapping[Any, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Boxes, scores, masks and P' of the frames' proposals, see DMNAOAFeatures."""
+        count, size = len(frames), (frames.shape[-2], frames.shape[-1])
+        if self.proposal is None:
+            boxes, masks = frames.new_zeros(count, 0, 4), frames.new_zeros(count, 0, size[0] // FINE, size[1] // FINE)
+            return boxes, boxes[..., 0], masks, frames.new_zeros(count, 0, 0, 0)
+        boxes, places = known["boxes"], known["boxes"].shape[1]
+        frame_of_box = torch.arange(count, device=frames.device).repeat_interleave(places)
+        cut = pooled(_by_stride(base), boxes.flatten(0, 1), frame_of_box, self.config.cells)
+        proposed = self.proposal(cut).float().flatten(2).unflatten(0, (count, places))
+        return boxes, known["scores"], pasted(known["masks"], boxes, size, FINE), proposed
+
+    def _seen_in(self, features: DMNAOAFeatures, boxes: Tensor, cells: int) -> Tensor:
+        """The features of the frame in a box of each row (N, 4) -> (N, C, cells, cells)."""
+        frame_of_row = features.frame_of_row
+        if frame_of_row is None:
+            frame_of_row = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
+        return pooled(_by_stride(features.base), boxes, frame_of_row, cells)
+
+    def _box(self, features: Features, memory: DMNAOAMemory) -> Tensor:
+        """Where the object is looked for, (N, 4): where it was last, and a margin."""
+        return enlarged(memory.box, self.config.margin, features.size)
+
+    def _whole_frame(self, features: Features, rows: int) -> Tensor:
+        """The box of the frame, (N, 4)."""
+        height, width = features.size
+        return features.frames.new_tensor([0, 0, width, height], dtype=torch.float32).expand(rows, 4)
+
+    # The dynamic memory network --------------------------------------------------------------------------------------
+
+    def _encoded(
+        self, features: DMNAOAFeatures, mask: Tensor, box: Tensor, age: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys (N, C/4, l), values (N, C, l) and the object's share (N, l) of the cells of a frame.
+
+        Of masks (N, 1, H/4, W/4) in boxes (N, 4).
+        """
+        config, rows = self.config, torch.arange(len(mask), device=mask.device)
+        whole = config.frame_memory
+        box = self._whole_frame(features, len(mask)) if whole else enlarged(box, config.margin, features.size)
+        cells = config.frame_cells if whole else config.cells
+        seen, inside = self._seen_in(features, box, cells), pooled({FINE: mask}, box, rows, cells)
+        if self.memory_network is None:
+            values = (seen * inside).flatten(2)
+            return values[:, :0], values, inside.flatten(1)
+        return *self.memory_network.remember(seen, inside, age), inside.flatten(1)
+
+    def _remembering(self, memory: DMNAOAMemory, keys: Tensor, values: Tensor, inside: Tensor) -> DMNAOAMemory:
+        """The memory with what `_encoded` gave in the place of the previous frame, and each 5th time in a slot."""
+        config, age, place = self.config, memory.age, torch.zeros_like(memory.filled)
+        if config.previous:
+            place[:, PREVIOUS] = 1
+        if config.every:
+            slot = REFERENCES + ((age // config.every - 1) % config.slots).long()
+            due = (age % config.every == 0).to(place.dtype)
+            place = place.scatter_add(1, slot[:, None], due[:, None]).clamp(max=1)
+        written = place[..., None, None] > 0
+        return replace(
+            memory,
+            keys=torch.where(written, keys[:, None], memory.keys),
+            values=torch.where(written, values[:, None], memory.values),
+            inside=torch.where(written[..., 0], inside[:, None], memory.inside),
+            filled=torch.maximum(memory.filled, place),
+        )
+
+    def _template(self, features: DMNAOAFeatures, memory: DMNAOAMemory) -> tuple[Tensor, Tensor]:
+        """T, and the frame's features in the box where the object was last: both (N, C, cells, cells)."""
+        seen = self._seen_in(features, self._box(features, memory), self.config.cells)
+        if self.memory_network is None:
+            return memory.values[:, FIRST].unflatten(2, seen.shape[-2:]), seen
+        age = memory.age + 1
+        return self.memory_network.read(seen, age, memory.keys, memory.values, memory.filled, memory.inside), seen
+
+    # Matching --------------------------------------------------------------------------------------------------------
+
+    def _matched(
+        self, features: DMNAOAFeatures, memory: DMNAOAMemory, template: Tensor, seen: Tensor
+    ) -> DMNAOAPrediction:
+        """The coarse mask: masks of proposals, and the previous one, weighed by A."""
+        assert self.template is not None
+        assert self.proposal is not None
+        rows = len(memory)
+        wanted = self.template(template).float().flatten(2)  # (N, D, l): T'
+        standing_in = self.proposal(seen).float().flatten(2)
+        masks = features.by_row(features.masks, rows)  # (N, P, h, w)
+        overlap = overlaps(memory.mask.flatten(2), masks.flatten(2))[:, 0].float()
+        cosine = self._cosine(wanted[:, None], features.by_row(features.proposed, rows))
+        similarity = cosine + self.config.overlap * overlap
+        similarity = similarity.masked_fill(features.by_row(features.scores, rows) <= 0, -torch.inf)
+        alone = self._cosine(wanted, standing_in)
+        shares = assignment(-similarity, -alone, features.frame_of_row)
+        coarse = (shares[:, None, :-1] @ masks.flatten(2)).unflatten(2, masks.shape[-2:])
+        coarse = (coarse.float() + shares[:, -1, None, None, None] * memory.mask).clamp(0, 1)
+        both = torch.cat([similarity, alone[:, None]], 1)
+        prediction = DMNAOAPrediction(coarse, coarse, both, shares, coarse[:, :0])
+        if not self.training:
+            return prediction
+        prediction = replace(prediction, candidates=torch.cat([masks, memory.mask], 1))
+        if self.correspondence is None:
+            return prediction
+        box = self._box(features, memory)
+        other = jittered(box)
+        logarithms = self.correspondence.logarithms(
+            wanted, self.proposal(self._seen_in(features, other, self.config.cells)).float().flatten(2)
+        )
+        place, there = same_places(box, other, self.config.cells)
+        found = logarithms.gather(2, place[..., None])[..., 0]
+        return replace(prediction, box=box, found=found, there=there)
+
+    def _cosine(self, template: Tensor, proposal: Tensor) -> Tensor:
+        """How much proposals (..., D, l), aligned, are like templates (..., D, l)."""
+        if self.correspondence is not None:
+            proposal = translated(self.correspondence(template, proposal), proposal)
+        return mean_cosine(template, proposal)
+
+    # Refinement ------------------------------------------------------------------------------------------------------
+
+    def _as_reference(self, features: DMNAOAFeatures, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What RefineNet will want of a frame by row: keys (N, D, L), features (N, C, L), masks (N, L)."""
+        rows = len(mask)
+        cells = F.avg_pool2d(mask, COARSE // FINE).flatten(1)
+        if self.refine is None:
+            cells = cells[:, :0]
+        return features.by_row(features.there, rows), features.by_row(features.reference, rows), cells
+
+    def _refined(self, features: DMNAOAFeatures, memory: DMNAOAMemory, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """RefineNet's scores of background and object (N, 2, H/4, W/4) for coarse masks (N, 1, H/4, W/4).
+
+        Also the masks of both references that it is given, (N, 2, H/16, W/16).
+        On a CPU row by row, as its cache holds what a row needs.
+        """
+        assert self.refine is not None
+        rows, size = len(memory), (coarse.shape[-2], coarse.shape[-1])
+        references = [self._aligned(features, memory, number) for number in range(REFERENCES)]
+        masks = torch.cat([aligned_masks.float() for _, _, aligned_masks in references], 1)
+        of_others = torch.cat([resize(masks, size), memory.mask], 1)
+        if self.training:
+            of_others = of_others * ~self._holes(features, memory)
+        clues = torch.cat([coarse, of_others], 1)
+        together = self.training or coarse.device.type != "cpu"
+        scores = []
+        for some in torch.arange(rows, device=coarse.device).split(rows if together else 1):
+            shared = {key: features.by_row(x, rows)[some] for key, x in features.shared.items()}
+            for shares, group_of_row, _ in references:
+                shared = {key: x + shares[key][group_of_row[some]] for key, x in shared.items()}
+            scores.append(self.refine(shared, clues[some]))
+        return torch.cat(scores), masks
+
+    def _holes(self, features: DMNAOAFeatures, memory: DMNAOAMemory) -> Tensor:
+        """Where masks of other frames are taken away to train the network, boolean (N, 1, H/4, W/4)."""
+        some = torch.rand(len(memory), device=memory.box.device) < HOLED
+        return within(parts_of(memory.box), features.size, FINE) & some[:, None, None, None]
+
+    def _aligned(
+        self, features: DMNAOAFeatures, memory: DMNAOAMemory, number: int
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Reference `number` aligned to the frame, for all rows that have it in common.
+
+        Of G different references RefineNet's shares by stride (G, width, h, w), which of them is each row's, (N,), and
+        each row's mask (N, 1, H/16, W/16).
+        """
+        assert self.refine is not None
+        assert self.frame_correspondence is not None
+        keys, masks = memory.reference_keys[:, number], memory.reference_masks[:, None, number]
+        one, group_of_row = distinct(keys) if features.frame_of_row is None else each(keys)
+        here, at_16 = features.by_row(features.here, len(memory)), features.base[str(COARSE)].shape[-2:]
+        grid = (at_16[0], at_16[1])
+        preference = self.nearness(grid) if number == PREVIOUS and self.nearness is not None else None
+        to_here = self.frame_correspondence(here[one], keys[one], preference)  # (G, L, L)
+        aligned = translated(to_here, memory.references[one, number]).unflatten(2, at_16)
+        shares = self.refine.of_reference(number, aligned)
+        sizes = {key: (x.shape[-2], x.shape[-1]) for key, x in features.shared.items()}
+        by_row = [translated(to_here[group], masks[row]) for row, group in enumerate(group_of_row.tolist())]
+        enlarged_shares = {key: resize(share, sizes[key]) for key, share in shares.items()}
+        return enlarged_shares, group_of_row, torch.stack(by_row).unflatten(2, at_16)
+
+
+def _by_stride(base: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    return {int(key): x for key, x in base.items()}
+
+
+def _logits(probabilities: Tensor) -> Tensor:
+    return probabilities.float().clamp(SURE, 1 - SURE).logit()

@@ -1,0 +1,258 @@
+"""Proposals: boxes and masks of whatever looks like a thing, in each frame by itself.
+
+A generator is a torchvision Mask R-CNN. `maskrcnn-coco` is torchvision's own with COCO's weights, which are downloaded;
+`maskrcnn-lite` is the same class on the embedded backbone: a pyramid of strides 8, 16 and 32, narrow heads, one kind of
+thing. Whatever class they are of, boxes that overlap by more than `OVERLAP` give way to the best (non-maximum
+suppression), and the best `COUNT` are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection import (
+    MaskRCNN,
+    MaskRCNN_ResNet50_FPN_V2_Weights,
+    maskrcnn_resnet50_fpn_v2,
+)
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, nms
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from ...blocks.backbone import Backbone
+from ...errors import InputError
+from ...weights.store import find, home, read, users_folder
+
+log = logging.getLogger(__name__)
+
+COCO, LITE = "maskrcnn-coco", "maskrcnn-lite"
+GENERATORS = (LITE, COCO)
+COUNT = 30  # proposals of a frame
+OVERLAP = 0.4  # intersection over union above which the worse of two proposals is dropped
+_COCO_WEIGHTS = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
+
+
+@dataclass
+class Proposals:
+    """Proposals of B frames, best first, P places each; places that stay empty have score 0 and an empty box."""
+
+    boxes: Tensor  # (B, P, 4): left, top, right, bottom, pixels of the frame
+    scores: Tensor  # (B, P) in [0, 1]
+    masks: Tensor  # (B, P, m, m): probabilities within the box
+
+
+class ProposalGenerator(nn.Module):
+    """A Mask R-CNN that stays as it is: always in evaluation, without gradients, and no part of a method's weights.
+
+    Its weights are a file of their own. So the network is not registered as a part: `state_dict` and `parameters` of
+    what it is built into do not know of it, and it goes along where that is moved or cast.
+    """
+
+    network: MaskRCNN
+
+    def __init__(self, network: MaskRCNN):
+        super().__init__()
+        self.__dict__["network"] = network.eval().requires_grad_(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProposalGenerator:
+        """What torch does by, when a module is moved or cast."""
+        self.network._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    @torch.no_grad()
+    def forward(self, frames: Tensor) -> Proposals:
+        """Frames (B, 3, H, W), RGB in [0, 1] -> their proposals."""
+        size = frames.shape[-2:]
+        found, sizes = _found(self.network, list(frames.float()))
+        kept = [_best(of_frame) for of_frame in found]
+        for of_frame, seen in zip(kept, sizes, strict=True):
+            of_frame["boxes"] = _scaled(of_frame["boxes"], seen, size)
+        return Proposals(*(torch.stack([_filled(one[k]) for one in kept]) for k in ("boxes", "scores", "masks")))
+
+
+def proposal_generator(name: str) -> ProposalGenerator:
+    """The generator of that name, with its trained weights.
+
+    Raises InputError for a name that is not known, and where the weights are not to be had: it says which file is
+    missing and where to put it.
+    """
+    if name not in GENERATORS:
+        raise InputError(f"proposals are {' or '.join(GENERATORS)}, got {name!r}")
+    if name == COCO:
+        return ProposalGenerator(_coco())
+    path = find(LITE)
+    if path is None:
+        raise InputError(
+            f"no weights of {LITE} are found; put {LITE}.safetensors and its card {LITE}.json into {users_folder()}, "
+            f"or choose proposals={COCO}"
+        )
+    network = maskrcnn_lite(pretrained=False)
+    _load(network, read(path), path)
+    return ProposalGenerator(network)
+
+
+# The networks ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LiteConfig:
+    """Sizes of `maskrcnn-lite`."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    channels: int = 64  # of the pyramid and the heads
+    hidden: int = 256  # of the box head
+    short_side: int = 256  # of the frame as the network sees it, pixels
+    long_side: int = 512  # at most
+
+
+class FeaturePyramid(nn.Module):
+    """Strides 8, 16 and 32 of a backbone, each with what the deeper ones know, and stride 64 by sampling."""
+
+    STRIDES = (8, 16, 32)
+
+    def __init__(self, backbone: str, channels: int, *, pretrained: bool):
+        super().__init__()
+        self.backbone = Backbone(backbone, self.STRIDES, pretrained=pretrained)
+        self.pyramid = FeaturePyramidNetwork(
+            [self.backbone.channels[stride] for stride in self.STRIDES],
+            channels,
+            LastLevelMaxPool(),
+            norm_layer=partial(nn.GroupNorm, 8),
+        )
+        self.out_channels = channels  # torchvision asks for it by this name
+
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        """Frames (B, 3, H, W) in [0, 1] -> {stride or "pool": (B, channels, h, w)}."""
+        return self.pyramid({str(stride): x for stride, x in self.backbone(frames).items()})
+
+
+def maskrcnn_lite(config: LiteConfig | None = None, *, pretrained: bool = True) -> MaskRCNN:
+    """The embedded network, to be trained; pretrained: whether its backbone starts with ImageNet's weights."""
+    config = config or LiteConfig()
+    channels, levels = config.channels, [str(stride) for stride in FeaturePyramid.STRIDES]
+    # A backbone's own statistics of colours are subtracted within it. Where frames are small, so are objects: the
+    # level of a box is chosen as if the picture had twice the size, which gives each object twice the cells.
+    anchors = AnchorGenerator(((24, 34), (48, 68), (96, 136), (192, 272)), ((0.5, 1.0, 2.0),) * 4)
+    pool = partial(MultiScaleRoIAlign, levels, sampling_ratio=2, canonical_scale=112)
+    return MaskRCNN(
+        FeaturePyramid(config.backbone, channels, pretrained=pretrained),
+        min_size=config.short_side,
+        max_size=config.long_side,
+        image_mean=[0.0] * 3,
+        image_std=[1.0] * 3,
+        rpn_anchor_generator=anchors,
+        rpn_head=RPNHead(channels, anchors.num_anchors_per_location()[0]),
+        rpn_pre_nms_top_n_train=500,
+        rpn_pre_nms_top_n_test=500,
+        rpn_post_nms_top_n_train=300,
+        rpn_post_nms_top_n_test=200,
+        box_roi_pool=pool(7),
+        box_head=TwoMLPHead(channels * 7 * 7, config.hidden),
+        box_predictor=FastRCNNPredictor(config.hidden, 2),
+        box_score_thresh=0.0,
+        box_nms_thresh=OVERLAP,
+        box_detections_per_img=COUNT,
+        box_batch_size_per_image=64,
+        mask_roi_pool=pool(14),
+        mask_head=MaskRCNNHeads(channels, (channels, channels), 1),
+        mask_predictor=MaskRCNNPredictor(channels, channels, 2),
+    )
+
+
+def _coco() -> MaskRCNN:
+    network = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+    path = _coco_file()
+    _load(network, torch.load(path, map_location="cpu", weights_only=True), path)
+    return network
+
+
+def _coco_file() -> Path:
+    """Placed by the user, in torch's cache, or downloaded into it (logged)."""
+    url = _COCO_WEIGHTS.url
+    name = Path(urlsplit(url).path).name
+    placed, cached = home() / "proposals" / name, Path(torch.hub.get_dir()) / "checkpoints" / name
+    if (there := next((path for path in (placed, cached) if path.exists()), None)) is not None:
+        return there
+    try:
+        if not getproxies().keys() - {"no"}:  # asked first, as for backbones: a failure is then quick
+            socket.getaddrinfo(urlsplit(url).hostname, 443)
+        log.warning("downloading the weights of %s from %s", COCO, url)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(cached), hash_prefix=name.rpartition("-")[2].split(".")[0])
+    except Exception as error:
+        raise InputError(
+            f"the weights of {COCO} are not on this machine and could not be downloaded ({type(error).__name__}); get "
+            f"{url} and put it at {placed}, or choose proposals={LITE}"
+        ) from error
+    return cached
+
+
+def _load(network: nn.Module, stored: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict(stored)
+    except RuntimeError as error:
+        raise InputError(
+            f"the weights in {path} are not those of {type(network).__name__} as built here: "
+            f"{' '.join(str(error).split())[:200]}; get the right file"
+        ) from error
+
+
+# Detection ------------------------------------------------------------------------------------------------------------
+
+
+def detection_losses(network: MaskRCNN, frames: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mask R-CNN's five losses, by torchvision's names, of pictures (3, H, W) in [0, 1] and what is in them.
+
+    targets, of each picture: boxes (G, 4), labels (G,) int64, all 1, and masks (G, H, W) uint8.
+    """
+    images, resized = network.transform(frames, targets)
+    features = network.backbone(images.tensors)
+    with torch.autocast(images.tensors.device.type, enabled=False):
+        whole = {key: x.float() for key, x in features.items()}
+        boxes, of_boxes = network.rpn(images, whole, resized)
+        _, of_heads = network.roi_heads(whole, boxes, images.image_sizes, resized)
+    return {**of_boxes, **of_heads}
+
+
+def _found(network: MaskRCNN, frames: list[Tensor]) -> tuple[list[dict[str, Tensor]], list[tuple[int, int]]]:
+    """What the network finds in every frame, and the size (height, width) in which it saw it, boxes in its pixels.
+
+    Masks stay in their boxes, where torchvision would draw each into the frame. All behind the backbone is computed in
+    float32: bfloat16 knows places in a frame of 256 pixels to a pixel at best.
+    """
+    images, _ = network.transform(frames)
+    features = network.backbone(images.tensors)
+    with torch.autocast(images.tensors.device.type, enabled=False):
+        whole = {key: x.float() for key, x in features.items()}
+        boxes, _ = network.rpn(images, whole)
+        found, _ = network.roi_heads(whole, boxes, images.image_sizes)
+    return found, images.image_sizes
+
+
+def _best(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of all classes' detections the best that do not overlap."""
+    kept = nms(found["boxes"], found["scores"], OVERLAP)[:COUNT]
+    return {"boxes": found["boxes"][kept], "scores": found["scores"][kept], "masks": found["masks"][kept, 0]}
+
+
+def _scaled(boxes: Tensor, seen: tuple[int, int], size: tuple[int, int] | torch.Size) -> Tensor:
+    across, down = size[1] / seen[1], size[0] / seen[0]
+    return boxes * boxes.new_tensor([across, down, across, down])
+
+
+def _filled(tensor: Tensor) -> Tensor:
+    """(n, ...) -> (COUNT, ...), zeros behind."""
+    return F.pad(tensor, (0, 0) * (tensor.ndim - 1) + (0, COUNT - len(tensor)))

@@ -1,0 +1,154 @@
+"""FRTM with scores of other origin: the two rows of its table 1 that do without the target model learned in flight.
+
+Base net replaces the target model by a *target encoder* that is trained offline with the segmentation network: two
+convolutions turn the reference frame's features and mask into a code, two more compare it with the features of a
+later frame. F.-T. learns the target model from random values by Adam instead of Gauss-Newton, and fine-tunes the
+segmentation network to the annotated frame besides, so that every object has a network of its own (section 4.1).
+
+    row of table 1        options of FRTMConfig             here
+    Base net              target=encoded                    EncodedTarget
+    F.-T.                 target=finetuned                  FineTunedTarget
+                          finetune_iterations=100
+    D-only - no update    target_only=true update_every=0   methods.frtm
+    D-only                target_only=true                  methods.frtm
+    Ours - no update      update_every=0                    methods.frtm
+    Ours                                                    methods.frtm
+
+`EncodedTarget` needs training of its own. `FineTunedTarget` has the weights of FRTM: those trained for one run in both.
+Neither learns from later frames, whatever `update_every` says.
+
+What the paper leaves open, and what was decided:
+- Convolutions of the target encoder are 3x3, with as many channels as the target model has between its layers; its
+  code passes a ReLU; the result has one channel, as scores have.
+- What the segmentation network prepares for all objects alike is not fine-tuned (methods.frtm.finetuned).
+- In fine-tuning each part learns from its own loss alone: equation 2 teaches the target model, cross entropy the
+  segmentation network, which takes the scores as they are. So the two losses need no balance.
+- Batches are drawn with replacement in proportion to the samples' weights gamma: their mean is equation 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..frtm import FRTMConfig
+from ..method import Features, Memory, Method, Prediction
+from .finetuned import FineTuned, FineTunedMemory, FirstFrames, with_network
+from .gauss_newton import Samples, two_layer_loss
+from .model import FRTM, FRTMFeatures, full_precision
+
+# Base net ------------------------------------------------------------------------------------------------------------
+
+
+class TwoConvolutions(nn.Module):
+    """Two convolutions on features concatenated with maps.
+
+    The first is the sum of its shares in features and in maps, which a caller computes where each is known.
+    """
+
+    def __init__(self, channels: int, maps: int, width: int, outputs: int):
+        super().__init__()
+        self.of_features = nn.Conv2d(channels, width, 3, padding=1)
+        self.of_maps = nn.Conv2d(maps, width, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(width, outputs, 3, padding=1)
+
+    def forward(self, of_features: Tensor, of_maps: Tensor) -> Tensor:
+        """Both shares (N, width, h, w) -> (N, outputs, h, w)."""
+        return self.second(F.relu(of_features + of_maps))
+
+
+@dataclass
+class EncodedFeatures(FRTMFeatures):
+    """FRTM's, and what comparing them with any object's code begins with."""
+
+    of_features: Tensor = field(kw_only=True)  # (B, c, h, w), see TwoConvolutions
+
+
+@dataclass
+class EncodedMemory(Memory):
+    """Of each object: what its code contributes to the comparison with any frame."""
+
+    of_code: Tensor  # (N, c, h, w), see TwoConvolutions
+
+
+class EncodedTarget(FRTM):
+    """Base net: scores come from an encoder of the reference frame; all but the backbone is trained offline."""
+
+    memory_type = EncodedMemory
+    memory_is_learned = True
+
+    def __init__(self, config: FRTMConfig, *, pretrained: bool = True):
+        super().__init__(config, pretrained=pretrained)
+        channels, width = self.backbone.channels[config.target_stride], config.channels
+        self.target_encoder = TwoConvolutions(channels, 1, width, width)
+        self.comparison = TwoConvolutions(channels, width, width, 1)
+
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> EncodedFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> features."""
+        features = super().encode(frames, pyramid)
+        return EncodedFeatures(
+            frames,
+            target=features.target,
+            shared=features.shared,
+            of_features=self.comparison.of_features(features.target),
+        )
+
+    def memorize(self, features: Features, masks: Tensor) -> EncodedMemory:
+        """Encode N annotated objects: masks (N, 1, H, W) in [0, 1]. Gradients pass, for the encoder is trained."""
+        assert isinstance(features, EncodedFeatures)
+        cells = F.interpolate(masks, features.target.shape[-2:], mode="area")
+        of_features = features.by_row(self.target_encoder.of_features(features.target), len(masks))
+        code = F.relu(self.target_encoder(of_features, self.target_encoder.of_maps(cells)))
+        return EncodedMemory(self.comparison.of_maps(code))
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        """The result of comparing each code with the frame, refined as scores are."""
+        assert isinstance(features, EncodedFeatures)
+        assert isinstance(memory, EncodedMemory)
+        coarse = self.comparison(features.by_row(features.of_features, len(memory)), memory.of_code)
+        return Prediction(self._refined(features, coarse, memory))
+
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        """Nothing is learned from later frames."""
+        return memory
+
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """What was found: scores are not kept."""
+        return Method.evidence(self, features, memory, prediction)
+
+
+# F.-T. ---------------------------------------------------------------------------------------------------------------
+
+
+class FineTunedTarget(FineTuned):
+    """F.-T.: the target model, too, is learned by Adam, from the same batches as the network, one part's loss each."""
+
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        """Nothing is learned from later frames."""
+        return memory
+
+    def _memorized(self, frames: FirstFrames) -> FineTunedMemory:
+        """One row."""
+        config, network, samples = self.config, self._untuned(), frames.samples(self.config.first_samples)
+        first, last = (t.clone().requires_grad_() for t in self._initial_model(samples.features))
+        with full_precision(frames.labels):
+            optimizer = torch.optim.Adam([first, last, network], config.finetune_rate)
+            for batch in frames.batches(config.finetune_iterations, config.finetune_batch, config.seed):
+                loss = two_layer_loss(_evenly_weighed(batch), first, last, config.regularisation)[0]
+                loss = loss + self._network_loss(network, batch, self._scores_of(batch, first, last))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            memory = self._fill_memory(samples, first.detach(), last.detach())
+        return with_network(memory, network)
+
+
+def _evenly_weighed(batch: FirstFrames) -> Samples:
+    """A batch as samples of one row, to which the weights gamma were done justice when it was drawn."""
+    size = len(batch.labels)
+    gamma = batch.labels.new_full((1, size), 1 / size)
+    return Samples(batch.target[None], batch.quadratic[None], batch.linear[None], gamma)

@@ -1,0 +1,355 @@
+"""FRTM: a target model that is learned in flight, and a network that makes its coarse scores a fine mask.
+
+Robinson, Lawin, Danelljan, Khan, Felsberg: Learning Fast and Robust Target Models for Video Object Segmentation,
+CVPR 2020. Each object has a linear model of two layers that turns backbone features into coarse scores. It is fitted
+to the annotated frame (and warped copies of it) in a fraction of a second, and to the network's own masks in every
+eighth frame from then on. The segmentation network knows no object: it refines any scores, and is trained offline.
+
+    paper            here
+    F, x             FRTM.backbone, FRTMFeatures.target
+    D(x; w1, w2), s  the model of a row: FRTMMemory.first, .last; FRTMPrediction.scores
+    S, TSE           segmentation_network.SegmentationNetwork, .prepare (its share that all objects have in common)
+    M, gamma         FRTMMemory.projected, .weights
+    v, kappa_min     methods.frtm.gauss_newton.label_terms, FRTMOptions.minimum_influence
+    N_GN, N_CG       FRTMOptions.first_iterations, .update_iterations
+    t_s, K_max, eta  FRTMOptions.update_every, .memory, .learning_rate
+
+What the paper leaves open, and what was decided:
+- Labels of later frames are the masks after aggregation, cut at one half.
+- A mask of fewer than ten pixels has no influence to be raised from: its pixels weigh 1, as all others.
+- Weights of pixels stand under the square root of the residual, so they enter the loss once.
+- The published code lets the direction of conjugate gradient outlive an update with a factor of 0.9**750; that is
+  nothing, so here every solve starts afresh.
+- A Gauss-Newton step that would raise the loss is halved; with the paper's settings that hardly ever happens.
+- The first layer is fixed after the first frame, so samples are kept *projected* by it; the loss at full resolution
+  is kept as its exact quadratic form on the scores' grid (methods.frtm.gauss_newton).
+
+`transition` is none of the paper's: TTVOS's loss (blocks.transition, table 5 there), which the segmentation network
+can be trained with as well. The previous estimate is the mask of the last frame that the method was updated with, even
+where `update_every` is 0; in clips without updates the annotated mask stands for it, as the only one there is.
+
+Table 1 also has two rows with scores of other origin; `FRTMOptions.target` chooses them (methods.frtm.ablations).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...blocks.backbone import Backbone
+from ...blocks.first_frame import first_frame_samples
+from ...blocks.transition import transition_loss
+from ...labels import resize
+from ..method import Features, Memory, Method, Prediction
+from .gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
+from .options import FRTMOptions
+from .segmentation_network import SegmentationNetwork
+
+ENCODED_AT_ONCE = 4  # warped first frames in one batch: bounds memory, whatever the number of objects
+ENCODED_AT_ONCE_ON_CPU = 1  # a batch of four takes twice as long there: it does not stay in the cache
+
+
+@dataclass
+class FRTMFeatures(Features):
+    """Of each frame: what the target model sees, and what the segmentation network prepared for all objects."""
+
+    target: Tensor = field(kw_only=True)  # (B, C, h, w), h = H / target_stride
+    shared: dict[str, Tensor] = field(kw_only=True)  # see SegmentationNetwork.prepare; empty without one
+
+
+@dataclass
+class FRTMMemory(Memory):
+    """Of each object: its model, and the samples that the model is fitted to."""
+
+    first: Tensor  # (N, c, C): w1
+    last: Tensor  # (N, c, 9): w2
+    projected: Tensor  # (N, K, c, h, w): samples under w1
+    quadratic: Tensor  # (N, K, 9, h, w) and
+    linear: Tensor  # (N, K, h, w): their labels, see methods.frtm.gauss_newton
+    weights: Tensor  # (N, K): gamma, sum 1; 0 where no sample is yet
+    next_weight: Tensor  # (N,): of the next sample, before all are normalised
+    age: Tensor  # (N,) int64: frames since the object was annotated
+    previous: Tensor  # (N, 1, H, W): the last estimate, where a transition map is learned; else (N, 0, 0, 0)
+
+
+@dataclass
+class FRTMPrediction(Prediction):
+    """Logits, with the target model's own scores and what they were computed from."""
+
+    scores: Tensor  # (N, 1, h, w): about 1 on the target, 0 elsewhere
+    projected: Tensor  # (N, c, h, w)
+    transition: Tensor | None = None  # (N, 2, H/4, W/4) in training, where one is learned, and
+    previous: Tensor | None = None  # (N, 1, H, W): the estimate that it corrects
+
+
+class FRTM(Method):
+    """The whole method; all of it that is trained offline is `network`."""
+
+    memory_type: type[Memory] = FRTMMemory
+    memory_is_learned = False
+
+    def __init__(self, config: FRTMOptions | None = None, *, pretrained: bool = True):
+        super().__init__()
+        self.config = config = config or FRTMOptions()
+        strides = () if config.target_only else config.strides
+        self.backbone = Backbone(config.backbone, sorted({*strides, config.target_stride}), pretrained=pretrained)
+        self.backbone.requires_grad_(False)
+        self.stride = max(self.backbone.strides)
+        channels = {stride: self.backbone.channels[stride] for stride in strides}
+        self.network = (
+            None
+            if config.target_only
+            else SegmentationNetwork(channels, config.width, config.fine_width, transition=config.transition)
+        )
+        self.own_losses = ("transition",) if config.transition else ()
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> FRTMFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> features."""
+        pyramid = pyramid or self.backbone(frames)
+        shared = {} if self.network is None else self.network.prepare(pyramid)
+        return FRTMFeatures(frames, target=pyramid[self.config.target_stride], shared=shared)
+
+    @torch.no_grad()
+    def memorize(self, features: Features, masks: Tensor) -> Memory:
+        """Fit a model to each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
+        memory = self._learned(self._first_samples(features, masks))
+        return replace(memory, previous=masks) if self.config.transition else memory
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        """Scores of the target model (line 5), refined (line 6)."""
+        assert isinstance(features, FRTMFeatures)
+        assert isinstance(memory, FRTMMemory)
+        target = features.by_row(features.target.float(), len(memory))
+        coarse, projected = target_model(target, memory.first, memory.last)
+        if self.training and memory.previous.numel():
+            assert self.network is not None
+            logits, transition = self.network.with_transition(self._shared(features, len(memory)), coarse)
+            logits = resize(logits.float(), features.size)
+            return FRTMPrediction(logits, coarse, projected, transition, memory.previous)
+        return FRTMPrediction(self._refined(features, coarse, memory), coarse, projected)
+
+    @torch.no_grad()
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        """Remember the frame (line 7) and, where an object's turn has come, fit its last layer again (line 9)."""
+        assert isinstance(memory, FRTMMemory)
+        assert isinstance(prediction, FRTMPrediction)
+        if memory.previous.numel():
+            memory.previous = masks
+        if self.config.update_every == 0:
+            return memory
+        with full_precision(masks):
+            self._remember(memory, prediction, masks[:, 0] > 0.5)
+            memory.age = memory.age + 1
+            due = torch.nonzero(memory.age % self.config.update_every == 0)[:, 0]
+            self._fit_last(memory, due.tolist(), self.config.update_iterations)
+        return memory
+
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """The target model's scores, before and after refinement, and how much the annotated frame still weighs."""
+        assert isinstance(memory, FRTMMemory)
+        assert isinstance(prediction, FRTMPrediction)
+        first = self._solving_weights(memory.weights)[:, : self.config.first_samples].sum(1)
+        return {
+            "target model's score": prediction.scores.clamp(0, 1),
+            "refined": prediction.logits.sigmoid(),
+            "share of first frame": first,
+        }
+
+    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """ "transition", where a map of it is learned."""
+        if not isinstance(prediction, FRTMPrediction) or prediction.transition is None or prediction.previous is None:
+            return {}
+        return {"transition": transition_loss(prediction.transition, prediction.previous, masks, known)}
+
+    def _shared(self, features: FRTMFeatures, rows: int) -> dict[str, Tensor]:
+        """What the network prepared, by row."""
+        return {name: features.by_row(tensor, rows) for name, tensor in features.shared.items()}
+
+    def _refined(self, features: FRTMFeatures, coarse: Tensor, memory: Memory) -> Tensor:
+        """Scores (N, 1, h, w) -> logits (N, 1, H, W)."""
+        if self.network is None:
+            logits = _logits_of_scores(coarse)
+        else:
+            logits = self._through_network(self._shared(features, len(coarse)), coarse, memory)
+        return resize(logits.float(), features.size)
+
+    def _through_network(self, shared: dict[str, Tensor], coarse: Tensor, memory: Memory) -> Tensor:
+        """What the network prepared, by row, and scores (N, 1, h, w) -> logits at half the shallowest stride."""
+        assert self.network is not None
+        # A backward pass takes longer row by row, on any device.
+        parts = [slice(None)] if self.training else _batches(range(len(coarse)), coarse)
+        return torch.cat([self.network({k: t[part] for k, t in shared.items()}, coarse[part]) for part in parts])
+
+    # The annotated frame ---------------------------------------------------------------------------------------------
+
+    def _first_samples(self, features: Features, masks: Tensor) -> Samples:
+        """The annotated frame itself, first, and warped copies of it."""
+        assert isinstance(features, FRTMFeatures)
+        rows, copies = len(masks), self.config.first_samples - 1
+        frames = features.by_row(features.frames, rows)
+        warped = [self._warped(frame, mask[0] > 0.5, copies) for frame, mask in zip(frames, masks, strict=True)]
+        images = torch.cat([images for images, _ in warped])
+        encoded = [self.backbone(part)[self.config.target_stride].float() for part in encoded_at_once(images)]
+        original = features.by_row(features.target.float(), rows)[:, None]
+        copied = torch.cat(encoded).unflatten(0, (rows, copies)) if encoded and copies else original[:, :0]
+        labels = torch.stack([torch.cat([mask > 0.5, m]) for mask, (_, m) in zip(masks, warped, strict=True)])
+        quadratic, linear = self._label_terms(labels.flatten(0, 1), original.shape[-2:])
+        return Samples(
+            torch.cat([original, copied], 1),
+            quadratic.unflatten(0, (rows, copies + 1)),
+            linear.unflatten(0, (rows, copies + 1)),
+            first_sample_weights(copies + 1, masks).expand(rows, -1),
+        )
+
+    def _warped(self, frame: Tensor, mask: Tensor, copies: int) -> tuple[Tensor, Tensor]:
+        """A frame (3, H, W) and its mask (H, W) -> warped copies: (k, 3, H, W) in [0, 1] and (k, H, W) bool."""
+        image = (frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        images, masks = first_frame_samples(
+            np.ascontiguousarray(image), mask.cpu().numpy(), copies, self.config.seed, self.config.first_shift
+        )
+        frames = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2)
+        return frames.to(frame.dtype) / 255, torch.from_numpy(masks).to(mask.device)
+
+    def _initial_model(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """PyTorch's own initial values of convolutions; the same for every row of features (N, K, C, h, w)."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        shapes = (self.config.channels, features.shape[2]), (self.config.channels, 9)
+        inputs = features.shape[2], self.config.channels * 9
+        first, last = (
+            ((torch.rand(shape, generator=generator) * 2 - 1) / fan_in**0.5).to(features.device)
+            for shape, fan_in in zip(shapes, inputs, strict=True)
+        )
+        return first.expand(len(features), -1, -1), last.expand(len(features), -1, -1)
+
+    def _learned(self, samples: Samples) -> FRTMMemory:
+        """Models fitted to the annotated frame's samples."""
+        config = self.config
+        with full_precision(samples.features):
+            first, last = self._initial_model(samples.features)
+            first, last = fit_two_layers(samples, first, last, config.regularisation, config.first_iterations)
+            memory = self._fill_memory(samples, first, last)
+            self._fit_last(memory, range(len(first)), config.first_last_iterations)
+        return memory
+
+    def _fill_memory(self, samples: Samples, first: Tensor, last: Tensor) -> FRTMMemory:
+        """A memory whose first places hold the first frame's samples."""
+        rows, used = samples.weights.shape
+        empty = self.config.memory - used
+        projected = (first[:, None] @ samples.features.flatten(3)).unflatten(-1, samples.features.shape[-2:])
+
+        def with_space(tensor: Tensor) -> Tensor:
+            return torch.cat([tensor, tensor.new_zeros(rows, empty, *tensor.shape[2:])], 1)
+
+        return FRTMMemory(
+            first=first,
+            last=last.clone(),  # it is written in place
+            projected=with_space(projected),
+            quadratic=with_space(samples.quadratic),
+            linear=with_space(samples.linear),
+            weights=with_space(samples.weights),
+            next_weight=samples.weights.new_full((rows,), self.config.learning_rate),
+            age=torch.zeros(rows, dtype=torch.long, device=first.device),
+            previous=first.new_zeros(rows, 0, 0, 0),
+        )
+
+    # Later frames ----------------------------------------------------------------------------------------------------
+
+    def _remember(self, memory: FRTMMemory, prediction: FRTMPrediction, labels: Tensor) -> None:
+        """Put the frame in place of each row's lightest sample; rows with too few target pixels stay as they are.
+
+        Weights (section 3.4): the new sample weighs 1 / (1 - eta) times the one before, then all are normalised.
+        """
+        rows = torch.arange(len(labels), device=labels.device)
+        learned = labels.sum((1, 2)) >= self.config.minimum_pixels
+        kept_places = self.config.first_samples if self.config.first_share else 0
+        place = kept_places + memory.weights[:, kept_places:].argmin(1)
+
+        def put(store: Tensor, new: Tensor) -> None:
+            choose = learned.view(-1, *[1] * (new.ndim - 1))
+            store[rows, place] = torch.where(choose, new, store[rows, place])
+
+        quadratic, linear = self._label_terms(labels, prediction.projected.shape[-2:])
+        put(memory.projected, prediction.projected)
+        put(memory.quadratic, quadratic)
+        put(memory.linear, linear)
+        put(memory.weights, memory.next_weight)
+        total = memory.weights.sum(1)
+        memory.weights = memory.weights / total[:, None]
+        following = memory.next_weight / total / (1 - self.config.learning_rate)
+        memory.next_weight = torch.where(learned, following, memory.next_weight)
+
+    def _fit_last(self, memory: FRTMMemory, rows: Sequence[int], iterations: int) -> None:
+        """Fit the last layer of those rows to their samples, in place."""
+        if not rows:
+            return
+        config, weights = self.config, self._solving_weights(memory.weights)
+        for part in _batches(rows, memory.last):
+            samples = Samples(memory.projected[part], memory.quadratic[part], memory.linear[part], weights[part])
+            memory.last[part] = fit_last_layer(
+                samples, memory.last[part], config.regularisation[1], iterations, whiten=config.whiten
+            )
+
+    def _solving_weights(self, weights: Tensor) -> Tensor:
+        """The samples' weights (N, K), with those of the annotated frame raised to `first_share` where they fell below.
+
+        That frame's own weights fade to nothing in the end, so its samples' shares are given anew.
+        """
+        count, least = self.config.first_samples, self.config.first_share
+        if not least:
+            return weights
+        first, later = weights.split([count, weights.shape[1] - count], 1)
+        share = first.sum(1, keepdim=True).clamp(min=least)
+        rest = (1 - share) / later.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        return torch.cat([share * first_sample_weights(count, weights), later * rest], 1)
+
+    def _label_terms(self, labels: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:
+        config = self.config
+        with full_precision(labels):
+            return label_terms(
+                labels.float(), (grid[0], grid[1]), config.minimum_influence, minimum_pixels=config.minimum_pixels
+            )
+
+
+def first_sample_weights(count: int, like: Tensor) -> Tensor:
+    """Weights (count,) of the annotated frame's samples: the frame itself, first, is twice as heavy; they sum to 1."""
+    weights = like.new_full((count,), 1 / (count + 1), dtype=torch.float32)
+    weights[0] *= 2
+    return weights
+
+
+def target_model(x: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """D (equation 1): x (N, C, h, w) float32 under w1 (N, c, C) and w2 (N, c, 9) -> s (N, 1, h, w), w1 * x."""
+    with full_precision(x):
+        projected = (first @ x.flatten(2)).unflatten(-1, x.shape[-2:])
+        return scores(projected[:, None], last), projected
+
+
+def encoded_at_once(frames: Tensor) -> tuple[Tensor, ...]:
+    """Frames (B, 3, H, W) in batches for the backbone."""
+    return frames.split(ENCODED_AT_ONCE_ON_CPU if frames.device.type == "cpu" else ENCODED_AT_ONCE)
+
+
+def _batches(rows: Sequence[int], like: Tensor) -> list[slice | list[int]]:
+    """Indices of rows to compute together: all, but on a CPU one by one, as its cache then holds all that a row needs.
+
+    (Ten objects on two cores: the updates took two thirds of the time that one batch took.)
+    """
+    if like.device.type == "cpu":
+        return [slice(row, row + 1) for row in rows]
+    return [slice(None) if len(rows) == len(like) else list(rows)]
+
+
+def _logits_of_scores(coarse: Tensor) -> Tensor:
+    """Scores are regressed to 0 and 1: one half is the border, and probabilities saturate a little beyond both."""
+    return 10 * (coarse - 0.5)
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """The target model is solved for in float32, whatever the networks run in."""
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -1,0 +1,156 @@
+"""FRTM's segmentation network: coarse scores and a pyramid of features -> a fine mask (section 3.2, figure 3).
+
+Each depth merges its features with the scores (target segmentation encoder, TSE), refines them in a residual block,
+lets channel attention (CAB) join what came from the deeper level, and refines again. All that does not depend on the
+object is computed once a frame by `prepare`: the projection, and the share of the first convolution that looks at
+features. (A convolution of concatenated maps is the sum of the convolutions of each.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...blocks.transition import CLASSES
+from ...labels import resize
+
+
+class TargetSegmentationEncoder(nn.Module):
+    """TSE: features projected to `width` channels, joined with the scores, through three convolutions."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.project = nn.Sequential(nn.Conv2d(channels, width, 1), nn.ReLU(), nn.Conv2d(width, width, 1))
+        self.first_of_features = nn.Conv2d(width, width, 3, padding=1)
+        self.first_of_scores = nn.Conv2d(1, width, 3, padding=1, bias=False)
+        self.rest = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+        )
+
+    def forward(self, of_features: Tensor, scores: Tensor) -> Tensor:
+        """The features' share of the first convolution (N, width, h, w), scores (N, 1, h, w) -> (N, width, h, w)."""
+        return self.rest(of_features + self.first_of_scores(scores))
+
+
+class ResidualBlock(nn.Module):
+    """A 1x1 convolution, to which two 3x3 ones add what is missing."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.enter = nn.Conv2d(width, width, 1)
+        self.correct = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, width, h, w) -> the same shape."""
+        x = self.enter(x)
+        return F.relu(x + self.correct(x))
+
+
+class ChannelAttention(nn.Module):
+    """CAB: channels of the shallower maps are weighed by what both levels hold on the whole; the deeper are added."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weigh = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.ReLU(), nn.Conv2d(width, width, 1), nn.Sigmoid())
+
+    def forward(self, shallower: Tensor, deeper: Tensor) -> Tensor:
+        """(N, width, h, w) and (N, width, h', w'), the latter possibly a single cell -> (N, width, h, w)."""
+        means = torch.cat([shallower.mean((2, 3), keepdim=True), deeper.mean((2, 3), keepdim=True)], 1)
+        height, width = shallower.shape[-2:]
+        return shallower * self.weigh(means) + resize(deeper, (height, width))
+
+
+class Level(nn.Module):
+    """One depth of the network. A deeper level of another width is brought to its own by a 1x1 convolution."""
+
+    def __init__(self, channels: int, width: int, deeper_width: int):
+        super().__init__()
+        self.enter = nn.Identity() if deeper_width == width else nn.Conv2d(deeper_width, width, 1)
+        self.encoder = TargetSegmentationEncoder(channels, width)
+        self.before = ResidualBlock(width)
+        self.attention = ChannelAttention(width)
+        self.after = ResidualBlock(width)
+
+    def forward(self, of_features: Tensor, scores: Tensor, deeper: Tensor) -> Tensor:
+        """Features' share (N, width, h, w), scores (N, 1, h, w), the deeper level's output -> (N, width, h, w)."""
+        height, width = of_features.shape[-2:]
+        encoded = self.encoder(of_features, resize(scores, (height, width)))
+        return self.after(self.attention(self.before(encoded), self.enter(deeper)))
+
+
+class SegmentationNetwork(nn.Module):
+    """The whole network, for any backbone.
+
+    channels: {stride: channels} of the features it sees. width: channels throughout. fine_width: of the shallowest
+    level, where most of the time goes; None: as everywhere. transition: whether `with_transition` can be asked for.
+    The last convolution predicts each cell's 2x2 quarters, which are shuffled into place.
+    """
+
+    def __init__(
+        self, channels: Mapping[int, int], width: int = 64, fine_width: int | None = None, *, transition: bool = False
+    ):
+        super().__init__()
+        self.strides = tuple(sorted(channels))
+        widths = dict.fromkeys(self.strides, width) | {self.strides[0]: fine_width or width}
+        deeper = {stride: widths[following] for stride, following in zip(self.strides, self.strides[1:], strict=False)}
+        self.levels = nn.ModuleDict(
+            {str(s): Level(channels[s], widths[s], deeper.get(s, widths[s])) for s in self.strides}
+        )
+        finest = widths[self.strides[0]]
+        self.head = nn.Sequential(
+            nn.Conv2d(finest, finest // 2, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(finest // 2, 4, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+        self.transition = nn.Conv2d(finest, CLASSES, 3, padding=1) if transition else None
+        self.to(memory_format=torch.channels_last)
+
+    def prepare(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        """Features by stride (B, C, h, w) -> what all objects share: by stride, (B, its width, h, w); and under
+        "deepest" the deepest projection's mean (B, width, 1, 1), with which the deepest level begins."""
+        shared: dict[str, Tensor] = {}
+        for stride in self.strides:
+            encoder = self._level(stride).encoder
+            projected = encoder.project(pyramid[stride])
+            shared[str(stride)] = encoder.first_of_features(projected)
+        shared["deepest"] = projected.mean((2, 3), keepdim=True)
+        return shared
+
+    def forward(self, shared: Mapping[str, Tensor], scores: Tensor) -> Tensor:
+        """What `prepare` gave, by row, and coarse scores (N, 1, h, w) -> logits (N, 1, H/2, W/2) of frames HxW
+        (of half the shallowest stride, whichever that is)."""
+        return self.head(self._maps(shared, scores))
+
+    def with_transition(self, shared: Mapping[str, Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and a transition map (N, 2, h, w) at the shallowest stride, see blocks.transition."""
+        assert self.transition is not None
+        maps = self._maps(shared, scores)
+        return self.head(maps), self.transition(maps)
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that `forward` uses, by name; the others are `prepare`'s and the transition map's."""
+        others = ("encoder.project.", "encoder.first_of_features.", "transition.")
+        return {name: p for name, p in self.named_parameters() if not any(part in name for part in others)}
+
+    def _maps(self, shared: Mapping[str, Tensor], scores: Tensor) -> Tensor:
+        """What the shallowest level gives."""
+        x = shared["deepest"]
+        for stride in reversed(self.strides):
+            x = self._level(stride)(shared[str(stride)], scores, x)
+        return x
+
+    def _level(self, stride: int) -> Level:
+        return cast(Level, self.levels[str(stride)])

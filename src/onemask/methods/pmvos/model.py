@@ -1,0 +1,282 @@
+"""PMVOS: pixels matched with templates of all past frames, and self-attention over what the matching says.
+
+Cho, Lee, Kim, Lee, Lee: PMVOS: Pixel-Level Matching-Based Video Object Segmentation, 2020. Every pixel of a frame is
+compared with features of the object, and of all that is not the object, from the first frame, from the previous one,
+and from all frames in between, which are condensed into one vector. The best cosine with each set is a similarity map;
+attention lets the three maps of a class look at each other and across the frame; a light decoder, which also sees the
+previous mask, makes them a fine mask. Nothing is learned in flight.
+
+    paper                here
+    I, X                 PMVOSFeatures.frames, .matching
+    M, m                 masks, downsampled(masks): both classes, background 0 and foreground 1
+    Y (eq. 1)            Y^0 is PMVOSMemory.first times .first_mask, Y^(i-1) is .previous times .mask
+    Y~int, Yint (2, 3)   PMVOS._learned(), PMVOSMemory.medial
+    alpha                PMVOSOptions.rate
+    PM (figure 3)        PMVOS._similarity(), blocks.weighted_matching
+    self-attention       PMVOS.attention, methods.pmvos.attention
+    decoder              Decoder, .prepare (its share that all objects have in common)
+    G, L, M, A           PMVOSOptions.global_matching, .local_matching, .medial_matching, .attention
+
+What the paper leaves open, and what was decided:
+- X is said to lie in [0, 1]: a ReLU stands before the features are normalised. m is the mean of M over 16x16 pixels;
+  what is less than one of these 256 pixels is none. So most of m is 0 or 1, as in the first frame, and matches fast.
+- Templates are kept as X and m, and weighed where they are compared: objects have a frame's X in common.
+- Background is all that is not the object: M_0 = 1 - M_1, other objects included, after soft aggregation (as A-GAME).
+- Yint is a mean of unit vectors and shorter than one; it is averaged as it is, and normalised where it is compared.
+- A class without a single likely pixel (above one half) teaches Yint nothing: the mean would be that of noise. So an
+  object that is gone leaves Yint as it was, and Y^0 finds it again; the maps of an empty template are 0.
+- One attention module serves both classes. Without attention (A) the maps themselves go to the decoder.
+- The decoder is CRVOS's (Cho et al., 2020) as far as the paper tells: a scale's features, reduced, are joined with the
+  score of the deeper one by a 3x3 convolution; scores are brought to stride 4, joined, and enlarged by one last
+  deconvolution. Joining concatenated maps is the sum of two convolutions, so that of features is computed once a frame.
+- Training goes through the memory: templates of later frames are features times *predicted* masks, both with gradients.
+- Matching can be taught directly, by a loss "matching" that recipes may ask for: of every pixel the better match, by
+  each kind of template, should be its own class. The decoder's losses alone leave matching worse than with ImageNet's
+  features, as one best pixel among thousands carries the whole gradient (benchmarks/matching.md).
+- Features are kept and compared in float32: bfloat16 tells cosines near 1 apart by 1/256 only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...blocks.backbone import Backbone
+from ...blocks.cells import cells_cross_entropy, shares_of_cells
+from ...blocks.deconvolution import Deconvolution
+from ...blocks.matching import normalised
+from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
+from ..method import Features, Memory, Method, Prediction
+from .attention import SelfAttention
+from .options import PMVOSOptions
+
+STRIDES = (4, 8, 16)  # of the encoder; matching takes place at the last
+COARSE = STRIDES[-1]
+CLASSES = 2  # background, foreground
+ONE_PIXEL = 1 / COARSE**2  # of a cell
+LEAST_MASS = 1e-6  # cells: keeps equation 2 finite where a class has no mass at all
+LEAST_NORM = 1e-4  # keeps the gradient of a vector finite that nothing was ever learned into
+SHARPNESS = 20.0  # of the loss "matching": the logit of a cosine of 1 with one class and 0 with the other
+
+
+@dataclass
+class PMVOSFeatures(Features):
+    """Of each frame: what is matched, and what the decoder prepared for all objects."""
+
+    matching: Tensor = field(kw_only=True)  # (B, C, h w) float32 in [0, 1], unit length along C; h = H / 16
+    shared: dict[str, Tensor] = field(kw_only=True)  # see Decoder.prepare
+
+
+@dataclass
+class PMVOSMemory(Memory):
+    """Of each object, for background (0) and foreground (1): what templates are made of, and the last mask.
+
+    A template that is switched off has no pixels: its last axis is 0 long.
+    """
+
+    mask: Tensor  # (N, 2, h, w): m of the previous frame
+    first: Tensor  # (N, C, h w): X of the annotated frame
+    first_mask: Tensor  # (N, 2, h w): its m
+    previous: Tensor  # (N, C, h w): X of the previous frame
+    medial: Tensor  # (N, 2, C, 1): Yint
+
+
+@dataclass
+class PMVOSPrediction(Prediction):
+    """Logits, with the similarity maps that they come from."""
+
+    similarity: Tensor  # (N, 2, n, h, w) in [0, 1]: by class; n: global, local, medial, those that are switched on
+
+
+class Scale(nn.Module):
+    """One scale of the decoder: a frame's features, joined with clues of an object.
+
+    channels: of the backbone's features; reduced: of what they are reduced to; clues: of the maps that join them.
+    """
+
+    def __init__(self, channels: int, reduced: int, clues: int, width: int):
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Conv2d(channels, reduced, 1), nn.ReLU())
+        self.join_features = nn.Conv2d(reduced, width, 3, padding=1)
+        self.join_clues = nn.Conv2d(clues, width, 3, padding=1, bias=False)
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """The features' share: (B, channels, h, w) -> (B, width, h, w)."""
+        return self.join_features(self.reduce(features))
+
+    def forward(self, of_features: Tensor, clues: Tensor) -> Tensor:
+        """That share, by row (N, width, h, w), and clues (N, clues, h, w) -> (N, width, h, w)."""
+        return F.relu(of_features + self.join_clues(clues))
+
+
+class Decoder(nn.Module):
+    """Clues at stride 16 -> logits at full size (section 3.5, after CRVOS).
+
+    channels: {stride: channels} of the encoder; widths as of PMVOSOptions. Deconvolutions carry a score of two channels
+    from 16 to 8 to 4; the scores of the three scales meet at 4 and are merged by a last one. Of its two channels, too,
+    nothing but the difference counts, so that is what it computes.
+    """
+
+    def __init__(self, channels: Mapping[int, int], clues: int, coarse_width: int, width: int, fine_width: int):
+        super().__init__()
+        self.scales = nn.ModuleDict(
+            {
+                "16": Scale(channels[16], coarse_width, clues, width),
+                "8": Scale(channels[8], width, CLASSES, width),
+                "4": Scale(channels[4], fine_width, CLASSES, fine_width),
+            }
+        )
+        self.from_16 = Deconvolution(width, CLASSES, stride=2)
+        self.from_8 = Deconvolution(width, CLASSES, stride=2)
+        self.at_4 = nn.Conv2d(fine_width, CLASSES, 3, padding=1)
+        self.coarse_to_4 = Deconvolution(CLASSES, CLASSES, stride=2)
+        self.merge = Deconvolution(3 * CLASSES, 1, stride=4)
+        self.to(memory_format=torch.channels_last)
+
+    def prepare(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        """Features by stride (B, C, h, w) -> what all objects share, by stride: its width is C, (B, C, h, w)."""
+        return {key: cast(Scale, scale).prepare(pyramid[int(key)]) for key, scale in self.scales.items()}
+
+    def forward(self, shared: Mapping[str, Tensor], clues: Tensor) -> Tensor:
+        """What `prepare` gave, by row, and clues (N, clues, H/16, W/16) -> logits (N, 1, H, W)."""
+        of_16 = self.from_16(self.scales["16"](shared["16"], clues))  # (N, 2, H/8, W/8)
+        of_8 = self.from_8(self.scales["8"](shared["8"], of_16))  # (N, 2, H/4, W/4)
+        of_4 = self.at_4(self.scales["4"](shared["4"], of_8))
+        return self.merge(torch.cat([self.coarse_to_4(of_16), of_8, of_4], 1))
+
+
+class PMVOS(Method):
+    """The whole method."""
+
+    stride = COARSE
+    memory_type: type[Memory] = PMVOSMemory
+    own_losses = ("matching",)
+
+    def __init__(self, config: PMVOSOptions | None = None, *, pretrained: bool = True):
+        super().__init__()
+        self.config = config = config or PMVOSOptions()
+        output_stride = COARSE if config.dilated else None
+        self.backbone = Backbone(config.backbone, STRIDES, output_stride=output_stride, pretrained=pretrained)
+        self.backbone.requires_grad_(False)  # recipes train it, by a group of their own
+        self.match = nn.Conv2d(self.backbone.channels[COARSE], config.channels, 1)
+        self.attention = SelfAttention(config.maps) if config.attention else None
+        clues = CLASSES * config.maps * (2 if config.attention else 1) + CLASSES
+        self.decoder = Decoder(self.backbone.channels, clues, config.coarse_width, config.width, config.fine_width)
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> PMVOSFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> features to match, and what the decoder needs of the frame."""
+        pyramid = pyramid or self.backbone(frames)
+        matching = normalised(F.relu(self.match(pyramid[COARSE])).float().flatten(2))
+        return PMVOSFeatures(frames, matching=matching, shared=self.decoder.prepare(pyramid))
+
+    def memorize(self, features: Features, masks: Tensor) -> Memory:
+        """The annotated frame is the first and the previous one, and all that the mean holds (alpha = 1)."""
+        assert isinstance(features, PMVOSFeatures)
+        config, m = self.config, downsampled(masks)
+        x, flat = features.by_row(features.matching, len(masks)), m.flatten(2)
+        return PMVOSMemory(
+            mask=m,
+            first=x if config.global_matching else x[..., :0],
+            first_mask=flat if config.global_matching else flat[..., :0],
+            previous=x if config.local_matching else x[..., :0],
+            medial=_mean(x, m) if config.medial_matching else _mean(x, m)[..., :0],
+        )
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        """Match, attend, decode."""
+        assert isinstance(features, PMVOSFeatures)
+        assert isinstance(memory, PMVOSMemory)
+        similarity = self._similarity(features, memory)
+        attended = similarity.flatten(0, 1)  # a bundle of maps for each class of each row
+        if self.attention is not None:
+            attended = self.attention(attended)
+        maps = attended.unflatten(0, similarity.shape[:2]).flatten(1, 2)
+        logits = self._decoded(features, torch.cat([maps, memory.mask], 1)).float()
+        return PMVOSPrediction(logits, similarity)
+
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        """The frame becomes the previous one, and joins the mean of all frames."""
+        assert isinstance(features, PMVOSFeatures)
+        assert isinstance(memory, PMVOSMemory)
+        config, m = self.config, downsampled(masks)
+        x = features.by_row(features.matching, len(masks))
+        return replace(
+            memory,
+            mask=m,
+            previous=x if config.local_matching else memory.previous,
+            medial=self._learned(memory.medial, x, m, masks) if config.medial_matching else memory.medial,
+        )
+
+    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """ "matching": binary cross entropy at stride 16 of how much better foreground matches than background."""
+        assert isinstance(prediction, PMVOSPrediction)
+        background, foreground = prediction.similarity.float().unbind(1)  # (N, n, h, w)
+        logits = SHARPNESS * (foreground - background)
+        return {"matching": cells_cross_entropy(logits, *shares_of_cells(masks, known, COARSE))}
+
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """The similarity maps of both classes, the mask that comes along, and what the decoder makes of them."""
+        assert isinstance(memory, PMVOSMemory)
+        assert isinstance(prediction, PMVOSPrediction)
+        config = self.config
+        switches = (config.global_matching, config.local_matching, config.medial_matching)
+        kinds = [name for name, on in zip(("first frame's", "previous frame's", "medial"), switches, strict=True) if on]
+        maps = {
+            f"{kind} {of}": prediction.similarity[:, of_class, number, None]
+            for of_class, of in ((1, "foreground"), (0, "background"))
+            for number, kind in enumerate(kinds)
+        }
+        return maps | {"previous mask": memory.mask[:, 1:], "decoded": prediction.logits.sigmoid()}
+
+    # Matching --------------------------------------------------------------------------------------------------------
+
+    def _similarity(self, features: PMVOSFeatures, memory: PMVOSMemory) -> Tensor:
+        """(N, 2, n, h, w): of each pixel its best cosine with each of the n templates of both classes (figure 3)."""
+        query = features.by_row(features.matching, len(memory))
+        shared = features.frame_of_row is None and query.device.type == "cpu" and not torch.is_grad_enabled()
+        maps = []
+        with torch.autocast(query.device.type, enabled=False):
+            for x, m in ((memory.first, memory.first_mask), (memory.previous, memory.mask.flatten(2))):
+                if x.shape[-1]:
+                    best = best_weighted_match_shared if shared else best_weighted_match
+                    maps.append(best(features.matching if shared else query, x, m))
+            if memory.medial.shape[-1]:
+                medial = F.normalize(memory.medial, dim=2, eps=LEAST_NORM)
+                maps.append(medial[..., 0] @ query)
+        return torch.stack(maps, 2).unflatten(-1, memory.mask.shape[-2:])
+
+    def _learned(self, medial: Tensor, x: Tensor, m: Tensor, masks: Tensor) -> Tensor:
+        """Equation 3: Yint (N, 2, C, 1) after a frame with features x, masks m, and M_1 (N, 1, H, W)."""
+        likely = torch.stack([masks.amin((1, 2, 3)) < 0.5, masks.amax((1, 2, 3)) > 0.5], 1)
+        alpha = self.config.rate * likely.to(medial.dtype)[..., None, None]
+        return (1 - alpha) * medial + alpha * _mean(x, m)
+
+    def _decoded(self, features: PMVOSFeatures, clues: Tensor) -> Tensor:
+        """Clues (N, clues, h, w) -> logits (N, 1, H, W); on a CPU row by row, as its cache holds what a row needs."""
+        rows = len(clues)
+        shared = {key: features.by_row(tensor, rows) for key, tensor in features.shared.items()}
+        if self.training or clues.device.type != "cpu":
+            return self.decoder(shared, clues)
+        each = [slice(row, row + 1) for row in range(rows)]
+        return torch.cat([self.decoder({k: t[row] for k, t in shared.items()}, clues[row]) for row in each])
+
+
+def downsampled(masks: Tensor) -> Tensor:
+    """Probabilities M_1 (N, 1, H, W) -> m of background and foreground (N, 2, H/16, W/16), which sum to 1."""
+    foreground = F.avg_pool2d(masks.float(), COARSE)
+    foreground = foreground.masked_fill(foreground < ONE_PIXEL, 0.0).masked_fill(foreground > 1 - ONE_PIXEL, 1.0)
+    return torch.cat([1 - foreground, foreground], 1)
+
+
+def _mean(x: Tensor, m: Tensor) -> Tensor:
+    """Equations 1 and 2: x (N, C, h w) and m (N, 2, h, w) -> the means of features, (N, 2, C, 1); 0 where m is 0."""
+    with torch.autocast(x.device.type, enabled=False):
+        weights = m.flatten(2)
+        return (weights @ x.transpose(1, 2) / weights.sum(2, keepdim=True).clamp(min=LEAST_MASS))[..., None]

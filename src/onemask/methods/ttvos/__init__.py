@@ -1,0 +1,38 @@
+"""TTVOS and its configurations: the backbones of the paper's table 6, and the one whose weights ship."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .model import TTVOS
+from .options import TTVOSOptions
+
+
+@dataclass(frozen=True)
+class TTVOSConfig(TTVOSOptions):
+    """The options, as a configuration that builds the method."""
+
+    def build(self, *, pretrained: bool = True) -> TTVOS:
+        """The method; its backbone with ImageNet weights, all else untrained."""
+        return TTVOS(self, pretrained=pretrained)
+
+
+PAPER = TTVOSConfig()
+RESNET18 = replace(PAPER, backbone="resnet18")
+RESNET50 = replace(PAPER, backbone="resnet50", deepest=16)
+MOBILENETV3 = replace(PAPER, backbone="mobilenetv3_large_100")
+LITE = TTVOSConfig(
+    backbone="tf_efficientnet_lite0",
+    deepest=16,
+    joined=True,
+    template="regions",
+    channels=48,
+    vectors=16,
+    anchor=True,
+    short_width=48,
+    width=32,
+    fine_width=16,
+    forget=0.15,
+)
+
+__all__ = ["LITE", "MOBILENETV3", "PAPER", "RESNET18", "RESNET50", "TTVOSConfig"]

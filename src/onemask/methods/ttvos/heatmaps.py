@@ -1,0 +1,37 @@
+"""What TTVOS's attention clue is made of: heatmaps at stride 8 of where an object was, and coordinates."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...blocks.transition import both_classes
+
+
+def of_known(heatmaps: Tensor, known: Tensor) -> Tensor:
+    """Heatmaps (N, n, 2, h, w), those that are not known 0: (N, 2n, h, w)."""
+    return (heatmaps * known[:, :, None, None, None]).flatten(1, 2)
+
+
+def halved(maps: Tensor) -> Tensor:
+    """Maps (N, C, h, w) -> (N, C, h/2, w/2): the mean of each 3x3 cells, every second one."""
+    return F.avg_pool2d(maps, 3, stride=2, padding=1, count_include_pad=False)
+
+
+def pooled(masks: Tensor) -> Tensor:
+    """Masks (N, 1, H, W) -> (N, 1, H/8, W/8) float32."""
+    return halved(halved(halved(masks.float())))
+
+
+def heatmap_of(masks: Tensor) -> Tensor:
+    """Probabilities (N, 1, H, W) -> a heatmap of background and foreground (N, 2, H/8, W/8)."""
+    return both_classes(pooled(masks))
+
+
+def coordinates(like: Tensor) -> Tensor:
+    """P (1, 3, h, w): x and y in [-1, 1], and the distance from the centre."""
+    height, width = like.shape[-2:]
+    x = torch.linspace(-1, 1, width, dtype=like.dtype, device=like.device).expand(height, -1)
+    y = torch.linspace(-1, 1, height, dtype=like.dtype, device=like.device)[:, None].expand(-1, width)
+    return torch.stack([x, y, (x.square() + y.square()).sqrt()])[None]

@@ -1,0 +1,370 @@
+"""TTVOS: two light templates, of the previous frame and of all, and a loss that teaches to correct the last mask.
+
+Park, Venkatesh, Jang, Yoo, Kwak: TTVOS: Lightweight Video Object Segmentation with Adaptive Template Attention Module
+and Temporal Consistency Loss, 2020, as extended in 2021. The previous frame's features, with heatmaps of where the
+object was, say where it is now (short-term, stride 16); a matrix of template vectors, blended from all frames with a
+weight that the network chooses, says what belongs to it (long-term, stride 8). A refinement network makes both a fine
+mask. Matching costs the same for ever, and nothing is learned in flight.
+
+    paper                     here
+    f^16, f^8, f^4            TTVOS._seen(): what is matched at strides 16 and 8; the backbone's own at 4
+    H^_t-n:t-1, P             TTVOSMemory.heatmaps and .known; TTVOS._long_clue() joins them
+    ST_t, S^ST                TTVOSMemory.short, TTVOSPrediction.short; methods.ttvos.template.ShortTermMatching
+    LT_t, f, g, q, Z          TTVOSMemory.long; methods.ttvos.template.ProductTemplate
+    f^8', S^LT                methods.ttvos.template.LongTermMatching.modified, TTVOSPrediction.long
+    A_t                       methods.ttvos.template.Blend, TTVOSPrediction.attention
+    I_c (eq. 2), (eq. 3)      ProductTemplate.construct, blended()
+    w_t (eq. 4)               methods.ttvos.template.AdaptiveWeight, TTVOSPrediction.weight
+    pi^_t, L_tm (eq. 5)       TTVOS.transition, blocks.transition
+    refinement (figure 6)     methods.ttvos.refinement
+
+    row of table 4            option
+    Short-term M              short_term
+    Long-term M               long_term
+    Update long-term          update
+    Adaptive weight           adaptive_weight; false: 1/t, so that the template is the mean over all frames
+    Attention clue            clue: "heatmaps" (3 heatmaps, coordinates), "previous" (the last one), "reextract"
+    Transition map            transition
+
+What the paper leaves open, and what was decided:
+- Masks come to stride 8, and 16, by 3x3 average pooling of stride 2. A heatmap that there is none of is 0 in both
+  channels, as the paper's first ones are: nothing is known of it.
+- Features at stride 32 are joined with those at 16 (`deepest`); of ResNet-50 three blocks are used, as in table 6.
+- f^8' is a 1x1 convolution of X_t, which S^LT's 3x3 convolution sees beside Z; A_t is ReLU of a 1x1 convolution of S^LT
+  and the enlarged S^ST. w_t begins at 0.12.
+- "reextract": the backbone sees the frame again with the mask, which joins its first convolution; both templates are
+  made of those features, and nothing else is given a clue.
+- A matching that is switched off is replaced by two convolutions over features and the previous heatmap.
+
+The paper's own limit is a long occlusion: empty heatmaps say that the object is nowhere, and it stays so. What helps is
+to have seen that in training: the clue is taken away from a share of rows at random (`forget`), so that the network
+finds an object by its long-term template alone, and does not believe an empty heatmap more than that. And while an
+object is *lost*, its mask below a small share of what it usually covers, the template does not learn from frames that
+do not show it; `returns=false` is the paper's rule. (To take the clue away while it is lost, so that it is sought
+everywhere, was tried: what returned was found no sooner, and until then other things were: benchmarks/perturbed.md.)
+
+LITE departs from the paper, for a backbone without HRNet's exchange between scales and a training of an hour: features
+of stride 16 are joined with those at 8 (`joined`), template vectors are means over regions (`template="regions"`), and
+the annotated frame's are matched beside the blended ones (`anchor`). Vectors of regions tell the object by themselves,
+which can be taught by a loss of its own, "matching".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...blocks.backbone import Backbone
+from ...blocks.cells import cells_cross_entropy
+from ...blocks.transition import CLASSES, both_classes, transition_loss
+from ..method import Features, Memory, Method, Prediction, along
+from .heatmaps import coordinates, halved, heatmap_of, of_known, pooled
+from .options import COARSE, FINE, MIDDLE, TEMPLATES, TTVOSOptions
+from .refinement import Refinement
+from .template import (
+    AdaptiveWeight,
+    Blend,
+    Carried,
+    LongTermMatching,
+    ShortTermMatching,
+    concatenated,
+)
+
+COORDINATES = 3  # x, y, distance from the centre
+USUAL_RATE = 0.1  # share of the newest frame in the area that an object usually covers
+
+
+@dataclass
+class TTVOSFeatures(Features):
+    """Of each frame: what the modules prepared for all objects."""
+
+    short: dict[str, Tensor] = field(kw_only=True)  # at stride 16, see ShortTermMatching.prepare
+    long: dict[str, Tensor] = field(kw_only=True)  # at stride 8, see LongTermMatching.prepare
+    fine: Tensor = field(kw_only=True)  # at stride 4, see Refinement.prepare
+
+
+@dataclass
+class TTVOSMemory(Memory):
+    """Of each object: the last heatmaps and both templates. What is switched off has an axis 0 long."""
+
+    heatmaps: Tensor  # (N, n, 2, h, w): of the last n frames, the newest last; h = H / 8
+    known: Tensor  # (N, n) bool: which of them are a clue
+    short: Tensor  # (N, c, H/16, W/16): ST
+    long: Tensor  # (N, V, c): LT
+    first: Tensor  # (N, V, c): of the annotated frame, where it is an anchor
+    usual: Tensor  # (N,): area that the object usually covers, pixels
+    age: Tensor  # (N,) int64: frames since the object was annotated
+
+
+@dataclass
+class TTVOSPrediction(Prediction):
+    """Logits, with what they came from; and in training the transition map."""
+
+    short: Tensor  # (N, c, H/16, W/16): S^ST
+    long: Tensor  # (N, width, h, w): S^LT
+    attention: Tensor  # (N, width, h, w): A_t
+    weight: Tensor  # (N,): w in (0, 1), of this frame in the template
+    matched: Tensor  # (N, n, h, w): logits by each long-term template alone, where these tell them
+    transition: Tensor | None = None  # (N, 2, h, w)
+    previous: Tensor | None = None  # (N, 1, h, w): the estimate that it corrects
+
+
+class TTVOS(Method):
+    """The whole method."""
+
+    memory_type: type[Memory] = TTVOSMemory
+
+    def __init__(self, config: TTVOSOptions | None = None, *, pretrained: bool = True):
+        super().__init__()
+        self.config = config = config or TTVOSOptions()
+        self.stride = config.deepest
+        self.backbone = Backbone(
+            config.backbone, [s for s in (FINE, MIDDLE, COARSE, 32) if s <= config.deepest], pretrained=pretrained
+        )
+        self.backbone.requires_grad_(False)  # recipes train its last stage, by a group of their own
+        channels = self.backbone.channels
+        coarse = sum(channels[stride] for stride in channels if stride >= COARSE)
+        middle = channels[MIDDLE] + (channels[COARSE] if config.joined else 0)
+        heatmaps = 0 if config.clue == "reextract" else CLASSES * config.heatmaps
+        clue = heatmaps + (COORDINATES if config.clue == "heatmaps" else 0)
+        self.short_term: ShortTermMatching | Carried
+        if config.short_term:
+            self.short_term = ShortTermMatching(coarse, heatmaps, config.short_width)
+        else:
+            self.short_term = Carried(coarse, config.short_width)
+        self.long_term: LongTermMatching | Carried
+        if config.long_term:
+            vectors, own = config.vectors or channels[MIDDLE], config.channels or channels[MIDDLE]
+            template = TEMPLATES[config.template](middle, clue, vectors, own)
+            self.long_term = LongTermMatching(template, middle, clue, config.width, 2 if config.anchor else 1)
+        else:
+            self.long_term = Carried(middle, config.width)
+        self.blend = Blend(config.short_width, config.width)
+        self.weight = AdaptiveWeight(config.width) if config.adapts else None
+        self.transition = nn.Conv2d(config.width, CLASSES, 3, padding=1) if config.transition else None
+        tells = isinstance(self.long_term, LongTermMatching) and self.long_term.template.logits > 0
+        self.own_losses = ("transition",) * config.transition + ("matching",) * tells
+        self.refinement = Refinement(channels[FINE], config.width, config.short_width, config.fine_width)
+        self.shown = _MaskEmbedding(self.backbone.first_convolution) if config.clue == "reextract" else None
+        self.to(memory_format=torch.channels_last)
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> TTVOSFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> what matching and refinement have in common for all objects."""
+        pyramid = pyramid or self.backbone(frames)
+        coarse, middle = self._seen(pyramid)
+        return TTVOSFeatures(
+            frames,
+            short=self.short_term.prepare(coarse),
+            long=self.long_term.prepare(*middle),
+            fine=self.refinement.prepare(pyramid[FINE]),
+        )
+
+    def memorize(self, features: Features, masks: Tensor) -> Memory:
+        """Templates of the annotated frame; heatmaps of frames before it are not known (section III-C1)."""
+        assert isinstance(features, TTVOSFeatures)
+        rows, count = len(masks), self.config.heatmaps
+        newest = heatmap_of(masks)
+        heatmaps = torch.cat([newest.new_zeros(rows, count - 1, *newest.shape[1:]), newest[:, None]], 1)
+        known = torch.arange(count, device=masks.device).expand(rows, -1) == count - 1
+        next_known = self._still_known(known)
+        short, long = self._templates(features, heatmaps, known, next_known, masks)
+        return TTVOSMemory(
+            heatmaps=heatmaps,
+            known=next_known,
+            short=short,
+            long=long,
+            first=long if self.config.anchor else long[:, :0],
+            usual=_area(masks),
+            age=torch.zeros(rows, dtype=torch.long, device=masks.device),
+        )
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        """Match, blend, refine; on a CPU row by row, as its cache holds what a row needs."""
+        assert isinstance(features, TTVOSFeatures)
+        assert isinstance(memory, TTVOSMemory)
+        return _joined([self._segmented(*part) for part in self._parts(features, memory)])
+
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        """The frame becomes the previous one, and joins the long-term template (equation 3)."""
+        assert isinstance(features, TTVOSFeatures)
+        assert isinstance(memory, TTVOSMemory)
+        assert isinstance(prediction, TTVOSPrediction)
+        lost, usual = self._lost(memory, masks)
+        heatmaps = torch.cat([memory.heatmaps[:, 1:], heatmap_of(masks)[:, None]], 1)
+        known = F.pad(memory.known[:, 1:], (0, 1), value=True)
+        next_known = self._still_known(known)
+        short, current = self._templates(features, heatmaps, known, next_known, masks)
+        age = memory.age + 1
+        long = memory.long
+        if self.config.update:
+            weight = prediction.weight if self.config.adapts else 1 / age
+            long = blended(long, current, weight.masked_fill(lost, 0.0))
+        return replace(memory, heatmaps=heatmaps, known=next_known, short=short, long=long, usual=usual, age=age)
+
+    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """ "transition": equation 5. "matching": binary cross entropy of what each long-term template alone tells,
+        where templates do. Both at stride 8."""
+        assert isinstance(prediction, TTVOSPrediction)
+        wanted, where = pooled(masks), pooled(known)
+        losses = {}
+        if prediction.transition is not None and prediction.previous is not None:
+            losses["transition"] = transition_loss(prediction.transition, prediction.previous, wanted, where)
+        if "matching" in self.own_losses:
+            losses["matching"] = cells_cross_entropy(prediction.matched, wanted, where)
+        return losses
+
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """Both similarities and what they blend into, as far as they tell the object; what has to change; w_t."""
+        assert isinstance(memory, TTVOSMemory)
+        assert isinstance(prediction, TTVOSPrediction)
+        found = prediction.logits.sigmoid()
+        shown = {
+            "previous mask": memory.heatmaps[:, -1, 1:],
+            "short-term similarity": along(prediction.short, found),
+            "long-term similarity": along(prediction.long, found),
+            "attention map": along(prediction.attention, found),
+        }
+        if prediction.matched.shape[1]:
+            shown["told by the template alone"] = prediction.matched[:, :1].sigmoid()
+        if self.transition is not None:
+            added = self.transition(prediction.attention)[:, 1:]
+            shown["transition map: 0 goes, 1 comes"] = ((added + 1) / 2).clamp(0, 1)
+        return shown | {"found": found, "update weight": prediction.weight}
+
+    # Matching --------------------------------------------------------------------------------------------------------
+
+    def _seen(self, pyramid: Mapping[int, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What is matched at stride 16, and at 8 (coarser maps behind, to be joined)."""
+        coarse = concatenated(pyramid[COARSE], *(maps for stride, maps in pyramid.items() if stride > COARSE))
+        return coarse, (pyramid[MIDDLE], pyramid[COARSE]) if self.config.joined else (pyramid[MIDDLE],)
+
+    def _short_clue(self, heatmaps: Tensor, known: Tensor) -> Tensor:
+        """The attention clue (N, 6, h/2, w/2) of the short-term template."""
+        if self.config.clue == "reextract":
+            return heatmaps[:, 0, :0, ::2, ::2]
+        return halved(of_known(heatmaps, known))
+
+    def _long_clue(self, heatmaps: Tensor, known: Tensor) -> Tensor:
+        """The attention clue (N, 9, h, w) of all that is at stride 8."""
+        if self.config.clue == "reextract":
+            return heatmaps[:, 0, :0]
+        maps = of_known(heatmaps, known)
+        if self.config.clue == "previous":
+            return maps
+        return torch.cat([maps, coordinates(maps).expand(len(maps), -1, -1, -1)], 1)
+
+    def _segmented(self, features: TTVOSFeatures, memory: TTVOSMemory) -> TTVOSPrediction:
+        """Some rows."""
+        rows = len(memory)
+        of_short = {key: features.by_row(tensor, rows) for key, tensor in features.short.items()}
+        of_long = {key: features.by_row(tensor, rows) for key, tensor in features.long.items()}
+        clue = self._long_clue(memory.heatmaps, memory.known)
+        previous = memory.heatmaps[:, -1]
+        if isinstance(self.short_term, ShortTermMatching):
+            short = self.short_term(of_short, memory.short)
+        else:
+            short = self.short_term(of_short, halved(previous))
+        if isinstance(self.long_term, LongTermMatching):
+            templates = [memory.long, memory.first] if self.config.anchor else [memory.long]
+            long, matched = self.long_term(of_long, clue, templates)
+        else:
+            long = self.long_term(of_long, previous)
+            matched = long[:, :0]
+        attention = self.blend(short, long)
+        logits = self.refinement(features.by_row(features.fine, rows), attention, short).float()
+        map_of = self.transition if self.training else None
+        return TTVOSPrediction(
+            logits,
+            short=short,
+            long=long,
+            attention=attention,
+            weight=logits.new_zeros(rows) if self.weight is None else self.weight(attention),
+            matched=matched,
+            transition=None if map_of is None else map_of(attention),
+            previous=None if map_of is None else previous[:, 1:],
+        )
+
+    def _parts(self, features: TTVOSFeatures, memory: TTVOSMemory) -> Iterator[tuple[TTVOSFeatures, TTVOSMemory]]:
+        """Rows to compute together, with the features that they look at."""
+        if self.training or memory.heatmaps.device.type != "cpu":
+            yield features, memory
+            return
+        for row in range(len(memory)):
+            own = features if features.frame_of_row is None else features.for_rows(features.frame_of_row[row : row + 1])
+            yield own, memory.map(lambda tensor, place=slice(row, row + 1): tensor[place])  # type: ignore[misc]
+
+    # Templates -------------------------------------------------------------------------------------------------------
+
+    def _templates(
+        self, features: TTVOSFeatures, heatmaps: Tensor, known: Tensor, next_known: Tensor, masks: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """ST (N, c, H/16, W/16) and I_c (N, V, c) of a frame whose heatmaps are the newest.
+
+        known (N, n) bool: which heatmaps are a clue in this frame; next_known: in the next one, which ST is for.
+        """
+        rows = len(masks)
+        for_short, for_long = self._short_clue(heatmaps, next_known), self._long_clue(heatmaps, known)
+        of_short = {key: features.by_row(tensor, rows) for key, tensor in features.short.items()}
+        of_long = {key: features.by_row(tensor, rows) for key, tensor in features.long.items()}
+        if self.shown is not None:
+            frames = features.by_row(features.frames, rows)
+            coarse, middle = self._seen(self.backbone(frames, self.shown(both_classes(masks.to(frames.dtype)))))
+            of_short, of_long = self.short_term.prepare(coarse), self.long_term.prepare(*middle)
+        short, long = masks.new_zeros(rows, 0, 0, 0), masks.new_zeros(rows, 0, 0)
+        if isinstance(self.short_term, ShortTermMatching):
+            short = self.short_term.construct(of_short, for_short)
+        if isinstance(self.long_term, LongTermMatching):
+            long = self.long_term.template.construct(of_long, for_long, heatmaps[:, -1])
+        return short, long
+
+    def _lost(self, memory: TTVOSMemory, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Which objects are out of sight, (N,) bool, and the area that each usually covers, (N,)."""
+        area = _area(masks)
+        lost = area < self.config.lost * memory.usual
+        if not self.config.returns:
+            lost = torch.zeros_like(lost)
+        return lost, torch.where(lost, memory.usual, memory.usual + USUAL_RATE * (area - memory.usual))
+
+    def _still_known(self, known: Tensor) -> Tensor:
+        """Which heatmaps (N, n) are a clue in the next frame: in training, of some rows at random, none."""
+        if not (self.training and self.config.forget):
+            return known
+        return known & (torch.rand(len(known), 1, device=known.device) >= self.config.forget)
+
+
+class _MaskEmbedding(nn.Sequential):
+    """A heatmap (N, 2, H, W) as a map that joins what the backbone's first convolution gives (as STM's)."""
+
+    def __init__(self, first: nn.Conv2d):
+        super().__init__(
+            nn.Conv2d(CLASSES, first.out_channels, 3, stride=first.stride[0], padding=1, bias=False),
+            nn.BatchNorm2d(first.out_channels),
+            nn.ReLU(),
+        )
+
+
+def blended(template: Tensor, current: Tensor, weight: Tensor) -> Tensor:
+    """Equation 3: LT_t and I_c (N, V, c), w (N,) -> LT_t+1."""
+    share = (weight / (1 + weight))[:, None, None].to(template.dtype)
+    return (1 - share) * template + share * current
+
+
+def _area(masks: Tensor) -> Tensor:
+    """Pixels of each mask (N, 1, H, W), (N,)."""
+    return (masks > 0.5).flatten(1).sum(1).float()
+
+
+def _joined(predictions: list[TTVOSPrediction]) -> TTVOSPrediction:
+    """The rows of all."""
+    if len(predictions) == 1:
+        return predictions[0]
+    columns: dict[str, list[Any]] = {f.name: [getattr(p, f.name) for p in predictions] for f in fields(TTVOSPrediction)}
+    joined: dict[str, Any] = {name: None if c[0] is None else torch.cat(c) for name, c in columns.items()}
+    return TTVOSPrediction(**joined)

@@ -1,0 +1,91 @@
+"""The options of TTVOS: templates, clues, and the switches of the paper's table 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import InputError
+from ..options import Count, ShareBelowOne, Whole, check_values
+from .template import GROUP, ProductTemplate, RegionTemplate
+
+FINE, MIDDLE, COARSE = 4, 8, 16  # strides of details, of long-term and of short-term matching
+CLUES = {"heatmaps": 3, "previous": 1, "reextract": 1}  # forms of the clue, and the heatmaps that are kept for it
+TEMPLATES: dict[str, type[ProductTemplate] | type[RegionTemplate]] = {
+    "product": ProductTemplate,
+    "regions": RegionTemplate,
+}
+
+
+@dataclass(frozen=True)
+class TTVOSOptions:
+    """The paper's values, and the switches of its table 4."""
+
+    backbone: str = "hrnet_w18_small"  # any timm model with features by stage
+    deepest: Count = 32  # stride where the backbone ends: 32, joined with 16; or 16
+    joined: bool = False  # what is matched at stride 8 are features of 8 and 16; otherwise those of 8 alone
+    template: str = "product"  # "product": the paper's; "regions": means over regions, matched by cosine
+    channels: Whole = 0  # c_lt, of each template vector; 0: as many as the backbone has at stride 8
+    vectors: Whole = 0  # N_lt; 0: as many as the backbone has channels at stride 8
+    anchor: bool = False  # match the annotated frame's template too, as it was
+    short_width: Count = 128  # channels of the short-term template and similarity
+    width: Count = 128  # channels of the long-term similarity and of the attention map
+    fine_width: Count = 64  # channels at stride 4
+    short_term: bool = True  # short-term matching (table 4)
+    long_term: bool = True  # long-term matching
+    update: bool = True  # the long-term template learns from every frame
+    adaptive_weight: bool = True  # as much as the network says; otherwise as much as from any frame before
+    clue: str = "heatmaps"  # of templates: "heatmaps", "previous" or "reextract"
+    transition: bool = True  # predict a transition map in training
+    returns: bool = True  # the template does not learn while the object is out of sight; false: the paper's rule
+    lost: ShareBelowOne = 0.1  # share of the area that an object usually covers below which it is lost
+    forget: ShareBelowOne = 0.0  # share of rows whose clue is taken away after a frame, in training
+
+    def __post_init__(self):
+        """Refuse what cannot work."""
+        check_values(self)
+        if self.deepest not in (COARSE, 2 * COARSE):
+            raise InputError(f"deepest must be {COARSE} or {2 * COARSE}, got {self.deepest}")
+        if self.template not in TEMPLATES:
+            raise InputError(f"template must be one of {', '.join(TEMPLATES)}, got {self.template!r}")
+        if self.clue not in CLUES:
+            raise InputError(f"clue must be one of {', '.join(CLUES)}, got {self.clue!r}")
+        if self.channels % GROUP or self.vectors % GROUP:
+            raise InputError(
+                f"channels and vectors must be multiples of {GROUP}, or 0, got {self.channels} and {self.vectors}"
+            )
+
+    @property
+    def adapts(self) -> bool:
+        """Whether a weight is computed at all."""
+        return self.long_term and self.update and self.adaptive_weight
+
+    @property
+    def heatmaps(self) -> int:
+        """Heatmaps that are kept."""
+        return CLUES[self.clue]
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the method is of no use without weights that were trained offline: its networks know nothing."""
+        return True
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options that weights depend on. Without a weight or a transition map, larger weights serve in part."""
+        optional = {"adaptive_weight": self.adapts, "transition": self.transition}
+        return {
+            "backbone": self.backbone,
+            "deepest": self.deepest,
+            "joined": self.joined,
+            "template": self.template,
+            "channels": self.channels,
+            "vectors": self.vectors,
+            "anchor": self.anchor,
+            "short_width": self.short_width,
+            "width": self.width,
+            "fine_width": self.fine_width,
+            "short_term": self.short_term,
+            "long_term": self.long_term,
+            "clue": self.clue,
+        } | {name: True for name, wanted in optional.items() if wanted}

@@ -1,0 +1,57 @@
+"""TTVOS's refinement network (section III-E, figure 6): an attention map at stride 8 -> logits at full size.
+
+    paper          here
+    A_t            attention (N, width, H/8, W/8)
+    R4, R4'        what `up` gives, joined with features of stride 4 in `detail`
+    S'^ST          localise(short): the short-term similarity once more, for where the object is
+
+The paper's heatmap is the softmax of two scores, which depends on their difference alone: that is what is computed.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...blocks.deconvolution import Deconvolution
+from .template import Joined
+
+SHUFFLE = 2  # the last enlargement, by PixelShuffle
+LOCALISED = 8  # channels of S'^ST
+
+
+class Refinement(nn.Module):
+    """Deconvolutions carry the attention map to stride 4 and 2; PixelShuffle places the last pixels, without a grid.
+
+    channels: of features at stride 4. width: of the attention map; short_width: of the short-term similarity;
+    fine_width: of maps at stride 4, where most of the time goes.
+    """
+
+    def __init__(self, channels: int, width: int, short_width: int, fine_width: int):
+        super().__init__()
+        self.up = nn.Sequential(
+            nn.Conv2d(width, fine_width, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(fine_width, fine_width, 4, stride=2, padding=1),
+        )
+        self.detail = Joined(channels, fine_width, fine_width, kernel=3)
+        self.localise = nn.ConvTranspose2d(short_width, LOCALISED, 8, stride=4, padding=2)
+        self.logits = Deconvolution(2 * fine_width + LOCALISED, SHUFFLE**2, stride=2)
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """What all objects share, of features (B, channels, H/4, W/4): (B, fine_width, H/4, W/4)."""
+        return self.detail.prepare(features)
+
+    def forward(self, prepared: Tensor, attention: Tensor, short: Tensor) -> Tensor:
+        """What `prepare` gave, by row, A_t, and S^ST (N, short_width, H/16, W/16) -> logits (N, 1, H, W)."""
+        r4 = self.up(attention)
+        fine = F.relu(self.detail(prepared, r4), inplace=True)
+        return self._enlarged(torch.cat([r4, fine, self.localise(short)], 1))
+
+    def _enlarged(self, maps: Tensor) -> Tensor:
+        """The last deconvolution and PixelShuffle at once: (N, C, H/4, W/4) -> (N, 1, H, W)."""
+        kernel, bias = self.logits.of_cells()  # (dy dx, py, px, C, 3, 3): pixel d of the cell p
+        kernel = kernel.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1, 4, 5, 6).flatten(0, 3)
+        bias = bias.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1).flatten()
+        return F.pixel_shuffle(F.conv2d(maps, kernel, bias, padding=1), 2 * SHUFFLE)

@@ -1,0 +1,270 @@
+"""TTVOS's matching (section III-B): a short-term template of maps at stride 16, a long-term one of vectors at stride 8.
+
+A template is made of a frame's features and an attention clue: heatmaps of where the object was, and for the long-term
+one coordinates. Whatever a module computes of features alone stands in its `prepare`, once a frame for all objects. (A
+convolution of concatenated maps is the sum of the convolutions of each.) Features may come in several maps, coarser
+ones behind; they count as enlarged and concatenated.
+
+Shapes: N rows, h w cells, V template vectors of c channels. A long-term template is a matrix (N, V, c): what it costs
+does not depend on how many frames it was learned from. It is computed in float32 whatever autocast says, for its
+products are sums over all cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...blocks.transition import CLASSES
+from ...labels import resize
+
+GROUP = 4  # channels a group, of 5x5 convolutions: a wide view for little (section III-B3)
+SLOPE = 0.2  # of LeakyReLU
+FIRST_WEIGHT = -2.0  # logit of w before training: templates forget slowly
+SCALE = 10.0  # of cosines before a softmax, before training
+REGION_FLOOR = 1e-4  # probability of a class that every cell has at least: a region is never empty
+
+
+class Joined(nn.Module):
+    """A convolution over features concatenated with maps of an object, in two shares.
+
+    clue: channels of those maps; 0: there are none.
+    """
+
+    def __init__(self, channels: int, clue: int, outputs: int, kernel: int = 1):
+        super().__init__()
+        self.of_features = nn.Conv2d(channels, outputs, kernel, padding=kernel // 2)
+        self.of_clue = nn.Conv2d(clue, outputs, kernel, padding=kernel // 2, bias=False) if clue else None
+
+    def prepare(self, features: Tensor, *coarser: Tensor) -> Tensor:
+        """The features' share: (B, c, h, w), and what is joined with it -> (B, outputs, h, w).
+
+        Where the kernel is one cell, coarser maps are enlarged behind their convolution, which is the same for less.
+        """
+        if not coarser:
+            return self.of_features(features)
+        if self.of_features.kernel_size != (1, 1):
+            return self.of_features(concatenated(features, *coarser))
+        shares = self.of_features.weight.split([maps.shape[1] for maps in (features, *coarser)], 1)
+        prepared = F.conv2d(features, shares[0], self.of_features.bias)
+        for maps, share in zip(coarser, shares[1:], strict=True):
+            prepared = prepared + resize(F.conv2d(maps, share), (features.shape[2], features.shape[3]))
+        return prepared
+
+    def forward(self, prepared: Tensor, clue: Tensor) -> Tensor:
+        """That share, by row (N, outputs, h, w), and the clue (N, clue, h, w) -> (N, outputs, h, w), a new tensor."""
+        return prepared.clone() if self.of_clue is None else self.of_clue(clue).add_(prepared)
+
+
+def concatenated(features: Tensor, *coarser: Tensor) -> Tensor:
+    """Maps (B, c, h, w), and coarser ones enlarged to them: (B, all channels, h, w)."""
+    return torch.cat([features, *(resize(maps, (features.shape[2], features.shape[3])) for maps in coarser)], 1)
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """In place: half of what small convolutions take on a CPU is memory."""
+    return F.leaky_relu(x, SLOPE, inplace=True)
+
+
+class Embedding(nn.Module):
+    """f, g and q (figure 4): 1x1 over features and clue, then 5x5 in groups, LeakyReLU after both."""
+
+    def __init__(self, channels: int, clue: int, outputs: int):
+        super().__init__()
+        self.enter = Joined(channels, clue, outputs)
+        self.grouped = nn.Conv2d(outputs, outputs, 5, padding=2, groups=outputs // GROUP)
+
+    def prepare(self, *features: Tensor) -> Tensor:
+        """The features' share."""
+        return self.enter.prepare(*features)
+
+    def forward(self, prepared: Tensor, clue: Tensor) -> Tensor:
+        """(N, outputs, h, w), (N, clue, h, w) -> (N, outputs, h, w)."""
+        return leaky_relu(self.grouped(leaky_relu(self.enter(prepared, clue))))
+
+
+class ProductTemplate(nn.Module):
+    """The paper's: I_c = softmax(f g^T) of the object, Z = LT q of a frame (equations 1 and 2).
+
+    The product is divided by the root of the number of cells before the softmax.
+    """
+
+    def __init__(self, channels: int, clue: int, vectors: int, width: int):
+        super().__init__()
+        self.f = Embedding(channels, clue, vectors)
+        self.g = Embedding(channels, clue, width)
+        self.q = Embedding(channels, clue, width)
+        self.maps, self.logits = vectors, 0
+
+    def prepare(self, *features: Tensor) -> dict[str, Tensor]:
+        """What all objects share, of features (B, channels, h, w)."""
+        return {"f": self.f.prepare(*features), "g": self.g.prepare(*features), "q": self.q.prepare(*features)}
+
+    def construct(self, shared: Mapping[str, Tensor], clue: Tensor, heatmap: Tensor) -> Tensor:
+        """I_c (N, V, c) of a frame: what `prepare` gave, by row, clue (N, clue, h, w), and heatmap (N, 2, h, w)."""
+        f, g = self.f(shared["f"], clue).flatten(2), self.g(shared["g"], clue).flatten(2)
+        with torch.autocast(f.device.type, enabled=False):
+            return (f.float() @ g.float().transpose(1, 2) / math.sqrt(f.shape[2])).softmax(2)
+
+    def correlate(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Tensor) -> Tensor:
+        """Z (N, n, V, h, w) of n templates (N, n, V, c)."""
+        query = self.q(shared["q"], clue)
+        with torch.autocast(query.device.type, enabled=False):
+            return _as_maps(_products(templates, query.float()), query)
+
+
+class RegionTemplate(nn.Module):
+    """For few hours of training: means of features over regions of the object, and of what is not the object.
+
+    Each vector is the mean of a frame's embedding over a region of its own: a softmax over cells, weighed with the
+    class's heatmap, of the foreground for the first half of the vectors, of the background for the others. So it says
+    the same of a small object as of a large one, at any size of frame. Query and template share one embedding, which
+    does not depend on the object and is computed once a frame; Z are cosines, which tell objects apart from the first
+    step of training on. The clue shapes the regions.
+
+    A last map is the logit of a softmax over all vectors: how much likelier those of the object make a cell than those
+    of background do, under a learned scale. No convolution can tell that from cosines.
+    """
+
+    def __init__(self, channels: int, clue: int, vectors: int, width: int):
+        super().__init__()
+        self.region = Embedding(channels, clue, vectors)
+        self.embedding = Embedding(channels, 0, width)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+        self.maps, self.logits = vectors + 1, 1
+
+    def prepare(self, *features: Tensor) -> dict[str, Tensor]:
+        """What all objects share, of features (B, channels, h, w): the embedding's vectors have unit length."""
+        embedded = self.embedding(self.embedding.prepare(*features), features[0])
+        return {"region": self.region.prepare(*features), "embedding": F.normalize(embedded.float(), dim=1)}
+
+    def construct(self, shared: Mapping[str, Tensor], clue: Tensor, heatmap: Tensor) -> Tensor:
+        """A template (N, V, c) of unit vectors; arguments as of `ProductTemplate.construct`."""
+        background, foreground = heatmap.clamp(min=REGION_FLOOR).log().chunk(CLASSES, 1)
+        regions = self.region(shared["region"], clue)
+        half = regions.shape[1] // CLASSES
+        within = torch.cat([regions[:, :half] + foreground, regions[:, half:] + background], 1)
+        embedding = shared["embedding"]
+        with torch.autocast(embedding.device.type, enabled=False):
+            means = within.float().flatten(2).softmax(2) @ embedding.flatten(2).transpose(1, 2)
+        return F.normalize(means, dim=2)
+
+    def correlate(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Tensor) -> Tensor:
+        """Z (N, n, V + 1, h, w) of n templates (N, n, V, c): cosines with each vector, and the logit."""
+        embedding = shared["embedding"]
+        with torch.autocast(embedding.device.type, enabled=False):
+            cosines = _products(F.normalize(templates, dim=3), embedding)
+            by_class = (cosines * self.log_scale.exp()).unflatten(3, (CLASSES, -1)).logsumexp(4)
+            logit = by_class[..., :1] - by_class[..., 1:]
+        return _as_maps(torch.cat([cosines, logit], 3), embedding)
+
+
+def _products(templates: Tensor, maps: Tensor) -> Tensor:
+    """Equation 1, transposed: templates (N, n, V, c) and maps (N, c, h, w) -> (N, h w, n, V)."""
+    cells = maps.permute(0, 2, 3, 1).flatten(1, 2)
+    return (cells @ templates.flatten(1, 2).transpose(1, 2)).unflatten(2, templates.shape[1:3])
+
+
+def _as_maps(cells: Tensor, like: Tensor) -> Tensor:
+    """(N, h w, n, V) -> (N, n, V, h, w), channels last as convolutions want it."""
+    return cells.unflatten(1, like.shape[-2:]).permute(0, 3, 4, 1, 2)
+
+
+class ShortTermMatching(nn.Module):
+    """ST_t of the previous frame's features and clue, and how the current frame's features compare with it."""
+
+    def __init__(self, channels: int, clue: int, width: int):
+        super().__init__()
+        self.enter = Joined(channels, clue, width)
+        self.embed = nn.Conv2d(width, width, 3, padding=1)
+        self.compare = Joined(channels, width, width, kernel=3)
+
+    def prepare(self, features: Tensor) -> dict[str, Tensor]:
+        """What all objects share, of features (B, channels, h, w)."""
+        return {"enter": self.enter.prepare(features), "compare": self.compare.prepare(features)}
+
+    def construct(self, shared: Mapping[str, Tensor], clue: Tensor) -> Tensor:
+        """ST (N, width, h, w): what `prepare` gave, by row, and the clue (N, clue, h, w)."""
+        return leaky_relu(self.embed(leaky_relu(self.enter(shared["enter"], clue))))
+
+    def forward(self, shared: Mapping[str, Tensor], template: Tensor) -> Tensor:
+        """S^ST (N, width, h, w), not negative."""
+        return F.relu(self.compare(shared["compare"], template), inplace=True)
+
+
+class LongTermMatching(nn.Module):
+    """S^LT: how templates correlate with a frame, blended with the frame's features (figure 3b).
+
+    templates: how many matrices an object has.
+    """
+
+    def __init__(
+        self, template: ProductTemplate | RegionTemplate, channels: int, clue: int, width: int, templates: int
+    ):
+        super().__init__()
+        self.template: ProductTemplate | RegionTemplate = template
+        self.modified = Joined(channels, clue, width // 2)
+        self.blend = nn.Conv2d(templates * template.maps + width // 2, width, 3, padding=1)
+
+    def prepare(self, *features: Tensor) -> dict[str, Tensor]:
+        """What all objects share, of features (B, channels, h, w)."""
+        return {**self.template.prepare(*features), "modified": self.modified.prepare(*features)}
+
+    def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What `prepare` gave, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, width, h, w), not negative.
+
+        Also the logits of the object by each template alone, (N, n, h, w), where templates tell them; n is 0 otherwise.
+        """
+        z = self.template.correlate(shared, clue, torch.stack([*templates], 1))
+        modified = leaky_relu(self.modified(shared["modified"], clue))
+        logits = z[:, :, z.shape[2] - self.template.logits :].flatten(1, 2)
+        return F.relu(self.blend(torch.cat([z.flatten(1, 2), modified], 1)), inplace=True), logits
+
+
+class Carried(nn.Module):
+    """What stands for a matching that is switched off (table 4): convolutions over features and the last heatmap."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.enter = Joined(channels, CLASSES, width, kernel=3)
+        self.rest = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True))
+
+    def prepare(self, *features: Tensor) -> dict[str, Tensor]:
+        """What all objects share, of features (B, channels, h, w)."""
+        return {"enter": self.enter.prepare(*features)}
+
+    def forward(self, shared: Mapping[str, Tensor], heatmap: Tensor) -> Tensor:
+        """What `prepare` gave, by row, and the heatmap (N, 2, h, w) -> (N, width, h, w), not negative."""
+        return self.rest(self.enter(shared["enter"], heatmap))
+
+
+class Blend(nn.Module):
+    """A_t of both similarities: ReLU of a 1x1 convolution."""
+
+    def __init__(self, short_width: int, width: int):
+        super().__init__()
+        self.of_short = nn.Conv2d(short_width, width, 1, bias=False)
+        self.of_long = nn.Conv2d(width, width, 1)
+
+    def forward(self, short: Tensor, long: Tensor) -> Tensor:
+        """S^ST (N, short_width, h/2, w/2) and S^LT (N, width, h, w) -> (N, width, h, w)."""
+        height, width = long.shape[-2:]
+        return F.relu(self.of_long(long).add_(resize(self.of_short(short), (height, width))), inplace=True)
+
+
+class AdaptiveWeight(nn.Module):
+    """w_t (equation 4) of A_t: how much of a frame goes into the long-term template."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.f1 = nn.Conv2d(width, width // 2, 3, stride=2, padding=1)
+        self.f2 = nn.Linear(width // 2, 1)
+        nn.init.constant_(self.f2.bias, FIRST_WEIGHT)
+
+    def forward(self, attention: Tensor) -> Tensor:
+        """(N, width, h, w) -> (N,) in (0, 1)."""
+        return self.f2(F.relu(self.f1(attention)).mean((2, 3))).float().sigmoid()[:, 0]

@@ -1,0 +1,364 @@
+"""VideoMatch: every pixel is matched with what the annotated frame shows of the object, and of all else.
+
+Hu, Huang, Schwing: VideoMatch: Matching based Video Object Segmentation, ECCV 2018. Features of the annotated frame
+make two sets of each object, foreground and background. A pixel of a later frame is as similar to a set as it is, on
+average, to the K features of it that resemble it most; the softmax of both similarities is the mask. What lies far
+from the previous mask is removed, and both sets learn from the frame. The network itself knows no object.
+
+    paper              here
+    x_t                VideoMatch.backbone, VideoMatchFeatures.matched: unit vectors
+    m_F                VideoMatchMemory.foreground, a feature_set.FeatureSet
+    m_B                what is not .own of .frame, an annotated_frame.AnnotatedFrame; .background, a FeatureSet
+    SML, A, S_t        FeatureSet.similarity, blocks.matching; scores are the scaled difference of both S_t
+    g                  on_grid
+    y_t,init, y_t      VideoMatchPrediction.initial, .logits
+    y^_t-1 (extruded)  VideoMatchMemory.reach, extruded
+    b_t, y-breve_t     VideoMatch.update
+    K, d_c, c_1, c_2   VideoMatchOptions.k, .distance, .confidence, .fusion
+
+What the paper leaves open, and what was decided:
+- "Weighted softmax": both similarities are multiplied by one positive scale, which is learned.
+- The backbone starts from ImageNet, not from Pascal VOC. Features of several strides are joined as unit vectors, so
+  the similarity is the mean of the strides' cosines.
+- An object too small for half a cell of the grid gets the cells that it covers most.
+- Removed pixels lose to background but for a chance of e^-10. y_t is eroded by one cell.
+- Instance fusion: the contract sets rows against each other by soft aggregation, whose border is at one half. So c_2
+  is moved there: its logit is subtracted from all rows alike, which leaves the order of objects as it is. That is the
+  paper's rule for a single claim; of several just below c_2 the likeliest wins. It is no part of what is trained.
+- Sets have fixed places, so time and memory a frame are flat. Features of the annotated frame, evenly spread over its
+  pixels where there are too many, stay; each frame adds a few, evenly spread again, in place of those that were among
+  the K best of the fewest pixels lately (a moving average; a new one begins at the mean of its set).
+- The background of an object is nearly the whole annotated frame. So the frame is matched once for all objects that
+  were annotated in it, and each leaves out its own. A frame of more cells than there are places is thinned before, for
+  all objects alike, not the background of each.
+- An object that leaves and returns: by the paper's rule nothing overlaps an empty mask ever again, and all that looks
+  like the object is learned as background. But what bounds the motion in one frame by d_c bounds it in n frames by
+  n d_c: while an object is lost (its mask below a small share of the annotated one), the extruded mask is extruded
+  further in each frame, and background is not learned. `returns=false` is the paper's rule.
+- Foreground-only matching has no second similarity; a constant stands for it.
+- OURS-FT: a frame is encoded once for all objects, so what is fine-tuned is a linear map of the features for each
+  object, to warped copies of the annotated frame (blocks.first_frame), by Adam on cross entropy.
+
+In training the two frames are any of a sequence, so recipes set `outlier_removal=false`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...blocks.backbone import Backbone
+from ...blocks.first_frame import first_frame_samples
+from ...blocks.matching import columns, normalised
+from ...labels import resize
+from ..method import Features, Memory, Method, Prediction
+from .annotated_frame import AnnotatedFrame, frame_key
+from .feature_set import FeatureSet
+from .options import VideoMatchOptions
+
+REMOVED = -10.0  # logit of what is removed as an outlier, at most
+
+
+@dataclass
+class VideoMatchFeatures(Features):
+    """Of each frame: what is matched."""
+
+    matched: Tensor = field(kw_only=True)  # (B, C, h, w), unit vectors, h = H / smallest stride
+
+
+@dataclass
+class VideoMatchMemory(Memory):
+    """Of each object: its two sets, where it may be in the next frame, and what was fine-tuned to it."""
+
+    foreground: Tensor  # (N, C, M_F) and
+    foreground_usage: Tensor  # (N, M_F): see FeatureSet
+    frame: Tensor  # (N, C, T): where it was annotated,
+    own: Tensor  # (N, T) bool: what of it is foreground, all else being background, and
+    frame_key: Tensor  # (N,): equal for rows of one frame; see AnnotatedFrame
+    background: Tensor  # (N, C, M_B) and
+    background_usage: Tensor  # (N, M_B): what later frames add to that
+    reach: Tensor  # (N, 1, h, w) bool: the extruded previous mask
+    area: Tensor  # (N,): cells of the annotated mask
+    lost: Tensor  # (N,) bool: whether the object was out of sight in the previous frame
+    projection: Tensor  # (N, C, C): of features, where fine-tuned; else (N, 0, 0)
+
+
+@dataclass
+class VideoMatchPrediction(Prediction):
+    """Logits after outlier removal, with what the sets learn from."""
+
+    initial: Tensor  # (N, 1, h, w): probability before
+    query: Tensor  # (N, C, h w): the frame's features as they were matched
+    foreground_counts: Tensor  # (N, M_F) and
+    background_counts: Tensor  # (N, M_B): for how many pixels each feature was among the K best
+
+
+class VideoMatch(Method):
+    """The whole method; what is trained are the backbone and the scale."""
+
+    memory_type = VideoMatchMemory
+
+    def __init__(self, config: VideoMatchOptions | None = None, *, pretrained: bool = True):
+        super().__init__()
+        self.config = config = config or VideoMatchOptions()
+        strides = sorted(set(config.strides))
+        self.backbone = Backbone(
+            config.backbone, strides, output_stride=config.output_stride or None, pretrained=pretrained
+        )
+        self.stride = max(strides)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> VideoMatchFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> features."""
+        pyramid = pyramid or self.backbone(frames)
+        height, width = pyramid[min(self.backbone.strides)].shape[-2:]
+        parts = [normalised(resize(pyramid[stride].float(), (height, width))) for stride in self.backbone.strides]
+        return VideoMatchFeatures(frames, matched=normalised(torch.cat(parts, 1)).to(_matching_dtype(frames)))
+
+    def memorize(self, features: Features, masks: Tensor) -> VideoMatchMemory:
+        """Both sets of N annotated objects (sections 3.1 and 3.4): masks (N, 1, H, W) in [0, 1]."""
+        assert isinstance(features, VideoMatchFeatures)
+        cells = on_grid(masks, features.matched.shape[-2:])
+        projection = self._finetuned(features, masks)
+        x = self._query(features, projection).expand(len(masks), -1, -1)
+        key = features.by_row(frame_key(features.matched), len(masks))
+        foreground, frame, background = self._sets(x, cells.flatten(1), key)
+        return VideoMatchMemory(
+            foreground=foreground.features,
+            foreground_usage=foreground.usage,
+            frame=frame.features,
+            own=frame.own,
+            frame_key=frame.key,
+            background=background.features,
+            background_usage=background.usage,
+            reach=extruded(cells, self._radius(features)),
+            area=cells.float().sum((1, 2, 3)),
+            lost=torch.zeros(len(masks), dtype=torch.bool, device=masks.device),
+            projection=projection,
+        )
+
+    def segment(self, features: Features, memory: Memory) -> VideoMatchPrediction:
+        """Match (section 3.2), fuse (3.4) and remove outliers (3.3)."""
+        assert isinstance(features, VideoMatchFeatures)
+        assert isinstance(memory, VideoMatchMemory)
+        query = self._query(features, memory.projection)
+        scores, foreground_counts, background_counts = self._scores(
+            query, self._matched_cells(memory), *_sets_of(memory)
+        )
+        border = 0.0 if self.training else math.log(self.config.fusion / (1 - self.config.fusion))
+        logits = resize(scores - border, features.size)
+        if self.config.outlier_removal:
+            near = resize(memory.reach.float(), features.size) > 0.5
+            logits = torch.where(near, logits, logits.clamp(max=REMOVED))
+        query = query.expand(len(memory), -1, -1)
+        return VideoMatchPrediction(logits, scores.sigmoid(), query, foreground_counts, background_counts)
+
+    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> VideoMatchMemory:
+        """Add to both sets what the frame shows (section 3.3): masks (N, 1, H, W), probabilities after aggregation."""
+        assert isinstance(memory, VideoMatchMemory)
+        assert isinstance(prediction, VideoMatchPrediction)
+        config, (foreground, _, background) = self.config, _sets_of(memory)
+        share = F.interpolate(masks.float(), prediction.initial.shape[-2:], mode="area")
+        mask, initial, size = share > 0.5, prediction.initial, config.added
+        reach, lost = self._reach(memory, mask, self._radius(features))
+        outliers = (initial > 0.5) & ~memory.reach  # b_t
+        if config.background_update:
+            learned = outliers & ~lost.view(-1, 1, 1, 1)
+            background = background.after(
+                prediction.background_counts, prediction.query, learned[:, 0].flatten(1), size
+            )
+        if config.foreground_update:
+            learned = eroded(mask) & (initial > config.confidence) & ~outliers
+            foreground = foreground.after(
+                prediction.foreground_counts, prediction.query, learned[:, 0].flatten(1), size
+            )
+        return replace(
+            memory,
+            foreground=foreground.features,
+            foreground_usage=foreground.usage,
+            background=background.features,
+            background_usage=background.usage,
+            reach=reach,
+            lost=lost,
+        )
+
+    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+        """What matching says alone, where the object may be, and what is left."""
+        assert isinstance(memory, VideoMatchMemory)
+        assert isinstance(prediction, VideoMatchPrediction)
+        return {
+            "matched": prediction.initial,
+            "within reach": memory.reach.float(),
+            "outliers removed": prediction.logits.sigmoid(),
+        }
+
+    # Matching --------------------------------------------------------------------------------------------------------
+
+    def _query(self, features: VideoMatchFeatures, projection: Tensor) -> Tensor:
+        """What rows match: (1, C, h w) where all see one frame and none was fine-tuned, else (N, C, h w)."""
+        if features.frame_of_row is None and not projection.numel():
+            return features.by_row(features.matched, 1).flatten(2)
+        x = features.by_row(features.matched, len(projection)).flatten(2)
+        return normalised(projection.to(x.dtype) @ x) if projection.numel() else x
+
+    def _sets(self, x: Tensor, own: Tensor, key: Tensor) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
+        """m_F, and m_B in two: what stays, what is learned; of features (N, C, P), the object's own (N, P) bool."""
+        config = self.config
+        return (
+            FeatureSet.of(x, own, config.foreground, config.foreground + config.learned),
+            AnnotatedFrame.of(x, own, key, config.background),
+            FeatureSet.empty(x, config.learned),
+        )
+
+    def _scores(
+        self, query: Tensor, wanted: Tensor, foreground: FeatureSet, frame: AnnotatedFrame, background: FeatureSet
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, 1, h, w) of the weighted softmax, and how often features of either set were among the K best.
+
+        Only the wanted (N, h, w) bool of all cells are matched; the others take over their neighbour's.
+        """
+        (height, width), sparse = wanted.shape[-2:], self.config.sparse
+        cells = torch.arange(height * width, device=query.device).view(height, width)
+        neighbours = cells[::sparse, ::sparse].repeat_interleave(sparse, 0).repeat_interleave(sparse, 1)
+        source = torch.where(wanted, cells, neighbours[:height, :width]).flatten(1)
+        wanted, rows = wanted.flatten(1), []
+        known = None if self.config.foreground_only else frame.best_of_others(query, wanted, self.config.k)
+        for row, chosen in enumerate(wanted):
+            seen = columns(query[row % len(query)], chosen)[None]
+            found, *counts = self._scores_of_row(
+                seen, foreground.row(row), background.row(row), None if known is None else known[row]
+            )
+            rows.append((found.new_zeros(1, height * width).masked_scatter(chosen[None], found), *counts))
+        scores, *counts = (torch.cat(part) for part in zip(*rows, strict=True))
+        return scores.gather(1, source).view(-1, 1, height, width), counts[0], counts[1]
+
+    def _scores_of_row(
+        self, query: Tensor, foreground: FeatureSet, background: FeatureSet, known: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`_scores` of the pixels of a query (1, C, P): (1, P).
+
+        known: their best similarities with the background of the annotated frame; None: match foreground alone.
+        """
+        to_foreground, foreground_counts = foreground.similarity(query, self.config.k)
+        if known is None:
+            to_background = torch.full_like(to_foreground, self.config.threshold)
+            background_counts = torch.zeros_like(background.usage)
+        else:
+            to_background, background_counts = background.similarity(query, self.config.k, known)
+        return self.log_scale.exp() * (to_foreground - to_background), foreground_counts, background_counts
+
+    # Where an object may be ------------------------------------------------------------------------------------------
+
+    def _matched_cells(self, memory: VideoMatchMemory) -> Tensor:
+        """Cells to match, (N, h, w) bool: all.
+
+        With `sparse`, those where the object may be, the ones next to them, and few of the others.
+        """
+        sparse = self.config.sparse
+        if self.training or sparse == 1 or not self.config.outlier_removal:
+            return torch.ones_like(memory.reach[:, 0])
+        wanted = F.max_pool2d(memory.reach.float(), 3, 1, 1)[:, 0] > 0
+        wanted[:, ::sparse, ::sparse] = True
+        return wanted
+
+    def _radius(self, features: Features) -> float:
+        """d_c in cells of the grid."""
+        return self.config.distance * min(features.size) / 480 / min(self.backbone.strides)
+
+    def _reach(self, memory: VideoMatchMemory, mask: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+        """Where each object may be in the next frame, (N, 1, h, w), and whether it is lost, (N,)."""
+        if not self.config.returns:
+            return extruded(mask, radius), torch.zeros_like(memory.lost)
+        area = mask.sum((1, 2, 3))
+        lost = (area == 0) | (area < self.config.lost * memory.area)
+        return extruded(torch.where(lost.view(-1, 1, 1, 1), memory.reach | mask, mask), radius), lost
+
+    # Fine-tuning -----------------------------------------------------------------------------------------------------
+
+    def _finetuned(self, features: VideoMatchFeatures, masks: Tensor) -> Tensor:
+        """A map of features (N, C, C) for each of N objects, one after another; (N, 0, 0) where none is wanted.
+
+        The method itself stays as it is. Works inside `torch.inference_mode` and `torch.no_grad` too.
+        """
+        if not self.config.finetune:
+            return masks.new_zeros(len(masks), 0, 0)
+        frames = features.by_row(features.frames, len(masks))
+        with torch.inference_mode(False), torch.enable_grad():
+            # Clones, for what was computed in inference mode cannot take part in a graph.
+            pairs = zip(frames.clone(), masks[:, 0].clone(), strict=True)
+            return torch.stack([self._finetuned_to(frame, mask > 0.5) for frame, mask in pairs])
+
+    def _finetuned_to(self, frame: Tensor, mask: Tensor) -> Tensor:
+        """A frame (3, H, W) and the mask (H, W) bool of one object -> a map of features, (C, C)."""
+        config = self.config
+        image = np.ascontiguousarray((frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+        images, masks = first_frame_samples(image, mask.cpu().numpy(), config.finetune_samples, config.seed)
+        copies = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2).to(frame.dtype) / 255
+        with torch.no_grad():
+            x, *warped = (self.encode(f[None]).matched.float().flatten(2) for f in (frame, *copies))
+            height, width = (side // min(self.backbone.strides) for side in mask.shape)
+            labels = torch.from_numpy(masks).to(mask)[:, None].float()
+            wanted = F.interpolate(labels, (height, width), mode="area").flatten(1)
+            own, key = on_grid(mask[None, None].float(), (height, width)).flatten(1), frame_key(x)
+        projection = torch.eye(x.shape[1], device=x.device).requires_grad_()
+        optimizer = torch.optim.Adam([projection], config.finetune_rate)
+        generator = torch.Generator().manual_seed(config.seed)
+        for step in range(config.finetune):
+            copy, drawn = step % len(warped), torch.randperm(x.shape[2], generator=generator)[: config.finetune_pixels]
+            drawn, every = drawn.to(x.device), own.new_ones(1, 1, len(drawn))
+            query, template = (normalised(projection @ seen) for seen in (warped[copy][:, :, drawn], x))
+            scores, _, _ = self._scores(query, every, *self._sets(template, own, key))
+            loss = F.binary_cross_entropy_with_logits(scores.flatten(), wanted[copy, drawn])
+            (projection.grad,) = torch.autograd.grad(loss, [projection])  # of nothing else
+            optimizer.step()
+        return projection.detach()
+
+
+def _sets_of(memory: VideoMatchMemory) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
+    """m_F, and m_B in two, as of `VideoMatch._sets`."""
+    return (
+        FeatureSet(memory.foreground, memory.foreground_usage),
+        AnnotatedFrame(memory.frame, memory.own, memory.frame_key),
+        FeatureSet(memory.background, memory.background_usage),
+    )
+
+
+def _matching_dtype(like: Tensor) -> torch.dtype:
+    """Half precision where the networks run in one, on devices that are quick in it: it tells cosines apart by 0.0005.
+
+    Not bfloat16, which does by 0.004; nor in training, whose gradients are too small for it.
+    """
+    device = like.device.type
+    half = device != "cpu" and torch.is_autocast_enabled(device) and not torch.is_grad_enabled()
+    return torch.float16 if half else torch.float32
+
+
+def on_grid(masks: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """g: masks (N, 1, H, W) in [0, 1] -> the cells of a grid that are covered by half, (N, 1, h, w) bool.
+
+    Where no cell is, those that are covered most.
+    """
+    share = F.interpolate(masks.float(), list(grid), mode="area")
+    return (share > 0) & (share >= share.amax((1, 2, 3), keepdim=True).clamp(max=0.5))
+
+
+def extruded(mask: Tensor, radius: float) -> Tensor:
+    """Cells whose distance to the mask (N, 1, h, w) bool is less than the radius, and the mask itself; bool."""
+    reach = math.ceil(radius)
+    along = torch.arange(-reach, reach + 1, device=mask.device)
+    distance = (along[:, None].square() + along.square()).sqrt()
+    disc = ((distance < radius) | (distance == 0)).float()
+    return F.conv2d(mask.float(), disc[None, None], padding=reach) > 0.5
+
+
+def eroded(mask: Tensor) -> Tensor:
+    """Cells whose eight neighbours are the mask's (N, 1, h, w), too; beyond the border all is."""
+    return F.max_pool2d((~mask).float(), 3, 1, 1) == 0

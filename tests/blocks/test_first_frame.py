@@ -1,0 +1,83 @@
+"""Warped copies of the annotated frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onemask.blocks.first_frame import first_frame_samples
+
+RED = np.array([230, 30, 30])
+
+
+@pytest.fixture
+def mask() -> np.ndarray:
+    mask = np.zeros((90, 120), bool)
+    mask[30:55, 40:80] = True
+    return mask
+
+
+@pytest.fixture
+def image(mask) -> np.ndarray:
+    """A red object before grey noise."""
+    image = np.repeat(np.random.default_rng(0).integers(90, 150, (90, 120, 1), np.uint8), 3, axis=2)
+    image[mask] = RED
+    return image
+
+
+def redness(image: np.ndarray) -> np.ndarray:
+    return image[..., 0].astype(int) - image[..., 1]
+
+
+@pytest.mark.parametrize("number", [0, 1, 4])
+def test_as_many_as_asked_for(image, mask, number):
+    images, masks = first_frame_samples(image, mask, number, seed=0)
+    assert images.shape == (number, 90, 120, 3)
+    assert images.dtype == np.uint8
+    assert masks.shape == (number, 90, 120)
+    assert masks.dtype == bool
+
+
+def test_the_seed_decides(image, mask):
+    one, again, other = (first_frame_samples(image, mask, 3, seed) for seed in (7, 7, 8))
+    assert all((a == b).all() for a, b in zip(one, again, strict=True))
+    assert (one[1] != other[1]).any()
+
+
+def test_the_frame_given_is_untouched_and_every_copy_is_another(image, mask):
+    before = image.copy(), mask.copy()
+    _, masks = first_frame_samples(image, mask, 4, seed=0)
+    assert (image == before[0]).all()
+    assert (mask == before[1]).all()
+    assert all((a != b).any() for i, a in enumerate(masks) for b in [mask, *masks[:i]])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_masks_follow_the_object_and_its_old_place_is_filled(image, mask, seed):
+    """All that is red lies under the new mask, and all under it is red: up to the soft and blurred edge."""
+    for warped, warped_mask in zip(*first_frame_samples(image, mask, 4, seed), strict=True):
+        red = redness(warped) > 100
+        assert (red & warped_mask).sum() / (red | warped_mask).sum() > 0.85
+
+
+def test_objects_vary_in_size_and_turn_about_their_middle(image, mask):
+    _, masks = first_frame_samples(image, mask, 30, seed=0)
+    areas = masks.sum((1, 2)) / mask.sum()
+    assert 0.2 < areas.min() < 0.6
+    assert 1.5 < areas.max() < 2.5**2 + 0.1
+    inside = [m for m in masks if not (m[0].any() or m[-1].any() or m[:, 0].any() or m[:, -1].any())]
+    assert len(inside) >= 10
+    assert all(np.abs(np.argwhere(m).mean(0) - np.argwhere(mask).mean(0)).max() < 1 for m in inside)
+
+
+@pytest.mark.parametrize("filled", [False, True], ids=["empty", "full"])
+def test_a_mask_without_a_border(image, filled):
+    mask = np.full((90, 120), filled)
+    images, masks = first_frame_samples(image, mask, 4, seed=1)
+    assert images.shape == (4, 90, 120, 3)
+    assert masks.any((1, 2)).tolist() == [filled] * 4
+    if not filled:  # nothing to paste: the frame, blurred
+        assert np.abs(images.mean((1, 2)) - image.mean((0, 1))).max() < 1
+        assert all(
+            np.diff(copy, axis=1).std() < np.diff(image.astype(int), axis=1).std() for copy in images.astype(int)
+        )

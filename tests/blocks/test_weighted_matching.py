@@ -1,0 +1,67 @@
+"""The shared way of weighted matching gives what the plain one gives, and that is the definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from onemask.blocks import weighted_matching
+from onemask.blocks.matching import normalised
+from onemask.blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
+
+
+def unit(*shape: int) -> Tensor:
+    return normalised(torch.rand(*shape))
+
+
+def masks(kind: str, rows: int, templates: int) -> Tensor:
+    """(rows, 2, templates): background and foreground."""
+    foreground = torch.rand(rows, templates)
+    if kind != "anything":
+        foreground = torch.where(foreground < 0.6, 0.0, torch.where(foreground > 0.8, 1.0, foreground))
+    if kind == "an empty row":
+        foreground[0] = 0
+    if kind == "a full row":
+        foreground[-1] = 1
+    return torch.stack([1 - foreground, foreground], 1)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def test_is_the_definition():
+    query, template, weights = unit(2, 5, 7), unit(2, 5, 9), masks("mostly sure", 2, 9)
+    products = torch.einsum("ncp,ncm->npm", query, template)
+    wanted = (products[:, None] * weights[:, :, None]).amax(3)
+    assert torch.allclose(best_weighted_match(query, template, weights), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["anything", "mostly sure", "an empty row", "a full row"])
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("limit", [1, 40, 1 << 20])
+def test_shared_is_the_same(monkeypatch, kind, rows, limit):
+    monkeypatch.setattr(weighted_matching, "LIMITS", {"cpu": limit})
+    query, weights = unit(1, 5, 30), masks(kind, rows, 25)
+    template = unit(1, 5, 25).expand(rows, -1, -1)
+    wanted = best_weighted_match(query.expand(rows, -1, -1), template, weights)
+    assert torch.allclose(best_weighted_match_shared(query, template, weights), wanted, atol=1e-6)
+
+
+def test_rows_of_different_frames():
+    query, weights = unit(1, 5, 30), masks("mostly sure", 4, 25)
+    template = unit(2, 5, 25)[[0, 1, 1, 0]]
+    wanted = best_weighted_match(query.expand(4, -1, -1), template, weights)
+    assert torch.allclose(best_weighted_match_shared(query, template, weights), wanted, atol=1e-6)
+
+
+def test_gradients_reach_features_and_weights():
+    query, template, weights = unit(1, 5, 7), unit(1, 5, 9), masks("anything", 1, 9)
+    for tensor in (query, template, weights):
+        tensor.requires_grad_()
+    best_weighted_match(query, template, weights).sum().backward()
+    assert query.grad.any()
+    assert template.grad.any()
+    assert weights.grad.any()

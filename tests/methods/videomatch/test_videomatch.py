@@ -1,0 +1,333 @@
+"""VideoMatch: the paper's formulas, how its sets grow, and what its switches do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from onemask.errors import InputError
+from onemask.methods import configuration, load
+from onemask.methods.videomatch import LITE, PAPER, VideoMatchConfig
+from onemask.methods.videomatch.feature_set import EMPTY
+from onemask.methods.videomatch.model import (
+    REMOVED,
+    VideoMatch,
+    VideoMatchFeatures,
+    VideoMatchMemory,
+    eroded,
+    extruded,
+    on_grid,
+)
+from onemask.session import Session
+
+TINY = VideoMatchConfig("test_efficientnet", (8,), 0, foreground=48, background=192, learned=16, added=16)
+
+
+def tiny(**options) -> VideoMatch:
+    torch.manual_seed(0)
+    return replace(TINY, **options).build(pretrained=False).eval()
+
+
+def encoded(method: VideoMatch, frame: np.ndarray) -> VideoMatchFeatures:
+    return method.encode(torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255)
+
+
+def masks_of(label_map: np.ndarray, *ids: int) -> Tensor:
+    return torch.from_numpy(np.stack([label_map == i for i in ids])[:, None]).float()
+
+
+def box(top: int, bottom: int, left: int, right: int, size: tuple[int, int] = (64, 96)) -> Tensor:
+    mask = torch.zeros(1, 1, *size)
+    mask[:, :, top:bottom, left:right] = 1
+    return mask
+
+
+def of_colours(cells: Tensor) -> VideoMatchFeatures:
+    """Features (1, C, 8, 12) that are what a test says: the cells (8, 12) hold the number of a unit vector."""
+    matched = torch.eye(6)[cells].permute(2, 0, 1)[None]
+    return VideoMatchFeatures(torch.zeros(1, 3, 64, 96), matched=matched)
+
+
+def number(usage: Tensor) -> list[int]:
+    return (usage != EMPTY).sum(1).tolist()
+
+
+class TestMatching:
+    @torch.no_grad()
+    @pytest.mark.parametrize("k", [1, 3, 20])
+    def test_the_papers_formula(self, make_clip, k):
+        method, clip = tiny(k=k, scale=7.0, outlier_removal=False, fusion=0.5), make_clip(2)
+        features, later = (encoded(method, frame) for frame in clip.frames)
+        masks = masks_of(clip.label_maps[0], 1)
+        prediction = method.segment(later, method.memorize(features, masks))
+        chosen = on_grid(masks, (8, 12)).flatten()
+        x1, xt = (f.matched[0].flatten(1).T for f in (features, later))
+        for i in range(0, 96, 7):
+            s = []
+            for m in (x1[chosen], x1[~chosen]):
+                a = sorted((float(xt[i] @ other / xt[i].norm() / other.norm()) for other in m), reverse=True)
+                s.append(7.0 * sum(a[:k]) / len(a[:k]))
+            y = np.exp(s[0]) / (np.exp(s[0]) + np.exp(s[1]))
+            assert prediction.initial.flatten()[i].item() == pytest.approx(y, abs=1e-4)
+
+    def test_c2_is_the_border_of_an_object(self, make_clip):
+        clip, logits = make_clip(2), []
+        for fusion in (0.5, 0.4):
+            method = tiny(fusion=fusion, outlier_removal=False)
+            memory = method.memorize(encoded(method, clip.frames[0]), masks_of(clip.label_maps[0], 1))
+            logits.append(method.segment(encoded(method, clip.frames[1]), memory).logits)
+        assert torch.allclose(logits[0].sigmoid() > 0.4, logits[1].sigmoid() > 0.5)
+
+    @torch.no_grad()
+    def test_the_papers_formula_with_several_objects_and_what_they_learned(self, make_clip):
+        method, clip = tiny(k=7, scale=7.0, distance=40.0, fusion=0.5, confidence=0.3), make_clip(4, 3, (96, 128))
+        first, *later = (encoded(method, frame) for frame in clip.frames)
+        memory = method.memorize(first, masks_of(clip.label_maps[0], 1, 2, 3))
+        for features, label_map in zip(later, clip.label_maps[1:], strict=True):
+            prediction = method.segment(features, memory)
+            xt = features.matched[0].flatten(1).T
+            for row in range(3):
+                learned = memory.background[row][:, memory.background_usage[row] != EMPTY]
+                foreground = memory.foreground[row][:, memory.foreground_usage[row] != EMPTY]
+                background = torch.cat([first.matched[0].flatten(1)[:, ~memory.own[row]], learned], 1)
+                s = [(xt @ m).sort(1, descending=True).values[:, :7].mean(1) for m in (foreground, background)]
+                assert torch.allclose(prediction.initial[row].flatten(), (7.0 * (s[0] - s[1])).sigmoid(), atol=1e-5)
+            memory = method.update(memory, features, prediction, masks_of(label_map, 1, 2, 3))
+        assert max(number(memory.background_usage)) > 0
+        assert min(number(memory.foreground_usage)) > 0
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("sparse", [1, 2])
+    def test_objects_of_two_frames_together_equal_each_alone(self, make_clip, sparse):
+        """Objects 1 and 2 are annotated in the first frame, 3 and 4 in the second; then 2 is dropped."""
+        method, clip = tiny(sparse=sparse, distance=100.0), make_clip(4, 4, (96, 128))
+        frames = [encoded(method, frame) for frame in clip.frames]
+        masks = [masks_of(label_map, 1, 2, 3, 4) for label_map in clip.label_maps]
+        annotated = {0: frames[0], 2: frames[1], 3: frames[1]}
+        pairs = [method.memorize(frames[i], masks[i][2 * i : 2 * i + 2]) for i in (0, 1)]
+        memory = pairs[0].join(pairs[1]).select([3, 0, 2])
+        alone = [method.memorize(annotated[n], masks[0 if n < 2 else 1][n : n + 1]) for n in (3, 0, 2)]
+        assert len(set(memory.frame_key.tolist())) == 2
+        for i in (2, 3):
+            prediction, each = method.segment(frames[i], memory), [method.segment(frames[i], one) for one in alone]
+            assert torch.allclose(prediction.logits, torch.cat([p.logits for p in each]), atol=1e-4)
+            truth = masks[i][[3, 0, 2]]
+            memory = method.update(memory, frames[i], prediction, truth)
+            alone = [method.update(one, frames[i], p, t[None]) for one, p, t in zip(alone, each, truth, strict=True)]
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("sparse", [1, 2])
+    def test_ten_objects_together_equal_each_alone(self, make_clip, sparse):
+        method, clip = tiny(sparse=sparse), make_clip(4, 10, (96, 128))
+        frames = [encoded(method, frame) for frame in clip.frames]
+        masks = masks_of(clip.label_maps[0], *range(1, 11))
+        memory, alone = method.memorize(frames[0], masks), [method.memorize(frames[0], m[None]) for m in masks]
+        for features, label_map in zip(frames[1:], clip.label_maps[1:], strict=True):
+            truth = masks_of(label_map, *range(1, 11))
+            prediction, each = method.segment(features, memory), [method.segment(features, one) for one in alone]
+            assert torch.allclose(prediction.logits, torch.cat([p.logits for p in each]), atol=1e-4)
+            memory = method.update(memory, features, prediction, truth)
+            pairs = zip(alone, each, truth, strict=True)
+            alone = [method.update(one, features, p, mask[None]) for one, p, mask in pairs]
+        assert torch.equal(memory.foreground_usage, torch.cat([one.foreground_usage for one in alone]))
+
+
+class TestPlaces:
+    def test_on_grid(self):
+        assert on_grid(box(8, 24, 16, 32), (8, 12)).nonzero()[:, 2:].tolist() == [[1, 2], [1, 3], [2, 2], [2, 3]]
+        assert on_grid(box(8, 12, 16, 24), (8, 12)).sum() == 1  # a half is enough
+        assert on_grid(box(9, 11, 17, 19), (8, 12)).nonzero()[:, 2:].tolist() == [[1, 2]]  # too small: most covered
+        assert not on_grid(box(0, 0, 0, 0), (8, 12)).any()
+
+    def test_extruded_is_nearer_than_the_radius(self):
+        mask = torch.zeros(1, 1, 9, 9, dtype=torch.bool)
+        mask[0, 0, 4, 4] = True
+        away = torch.tensor([[np.hypot(y - 4, x - 4) for x in range(9)] for y in range(9)])
+        for radius in (0.3, 1.0, 1.5, 3.0, 3.2):
+            assert torch.equal(extruded(mask, radius)[0, 0], (away < radius) | (away == 0))
+
+    def test_eroded(self):
+        assert eroded(on_grid(box(8, 32, 0, 32), (8, 12))).nonzero()[:, 2:].tolist() == [[2, 0], [2, 1], [2, 2]]
+
+
+class TestUpdate:
+    """Cells of colour 0 are background, of colour 1 the object; distance 160 is 2.7 cells here."""
+
+    def run(self, *, second: Tensor, mask: Tensor, **options) -> tuple[VideoMatchMemory, VideoMatchMemory]:
+        method = tiny(k=1, distance=160.0, **options)
+        first = torch.zeros(8, 12, dtype=torch.long)
+        first[2:6, 1:5] = 1
+        memory = method.memorize(of_colours(first), box(16, 48, 8, 40))
+        features = of_colours(second)
+        prediction = method.segment(features, memory)
+        return memory, method.update(memory.clone(), features, prediction, mask)
+
+    @pytest.fixture
+    def second(self) -> Tensor:
+        """The object where it was, and two cells far away that look like it."""
+        cells = torch.zeros(8, 12, dtype=torch.long)
+        cells[2:6, 1:5] = 1
+        cells[7, 10:12] = 1
+        return cells
+
+    def test_outliers_are_learned_as_background(self, second):
+        before, after = self.run(second=second, mask=box(16, 48, 8, 40))
+        assert (~before.own).sum() == 80
+        assert number(before.background_usage) == [0]
+        assert number(after.background_usage) == [2]
+        assert torch.equal(after.background[0, :, :2].T, torch.eye(6)[[1, 1]])
+
+    def test_confident_cells_away_from_the_border_are_learned_as_foreground(self, second):
+        before, after = self.run(second=second, mask=box(16, 48, 8, 40))
+        assert number(before.foreground_usage) == [16]
+        assert number(after.foreground_usage) == [20]  # 4 of 4x4 remain after erosion
+
+    def test_less_confident_ones_are_not(self, second):
+        _, after = self.run(second=second, mask=box(16, 48, 8, 40), scale=2.0)
+        assert number(after.foreground_usage) == [16]
+
+    def test_sparse_matching_finds_outliers_of_some_cells(self, second):
+        _, exact = self.run(second=second, mask=box(16, 48, 8, 40))
+        _, sparse = self.run(second=second, mask=box(16, 48, 8, 40), sparse=2)
+        assert number(sparse.background_usage) == [0]  # row 7, which is none of every second one
+        assert number(sparse.foreground_usage) == number(exact.foreground_usage)
+        second[6, 10:] = 1  # cell (6, 10) stands for its four, so all four outliers are found
+        _, sparse = self.run(second=second, mask=box(16, 48, 8, 40), sparse=2)
+        assert number(sparse.background_usage) == [4]
+
+    def test_each_set_has_its_switch(self, second):
+        _, after = self.run(second=second, mask=box(16, 48, 8, 40), background_update=False)
+        assert number(after.background_usage) == [0]
+        assert number(after.foreground_usage) == [20]
+        _, after = self.run(second=second, mask=box(16, 48, 8, 40), foreground_update=False)
+        assert number(after.background_usage) == [2]
+        assert number(after.foreground_usage) == [16]
+
+    def test_a_lost_object_is_looked_for_ever_further(self, second):
+        method, cells = tiny(k=1, distance=160.0), torch.zeros(8, 12, dtype=torch.long)
+        first = cells.clone()
+        first[2:6, 1:5] = 1
+        memory = method.memorize(of_colours(first), box(16, 48, 8, 40))
+        reached = [int(memory.reach.sum())]
+        for _ in range(4):
+            features = of_colours(cells)
+            memory = method.update(memory, features, method.segment(features, memory), box(0, 0, 0, 0))
+            assert memory.lost.all()
+            reached.append(int(memory.reach.sum()))
+        assert reached == sorted(reached)
+        assert reached[-1] == 96
+        cells[7, 8:12] = 1  # back, far from where it left
+        assert (method.segment(of_colours(cells), memory).logits[0, 0, 60, 68:] > 0).all()
+
+    def test_the_papers_rule_never_finds_it_again(self, second):
+        _, after = self.run(second=second * 0, mask=box(0, 0, 0, 0), returns=False)
+        assert not after.reach.any()
+        method = tiny(k=1, distance=160.0, returns=False)
+        assert (method.segment(of_colours(second), after).logits <= REMOVED).all()
+
+    def test_what_looks_like_a_lost_object_is_not_background(self, second):
+        """It may be the object that returns."""
+        _, after = self.run(second=second, mask=box(0, 0, 0, 0))
+        assert number(after.background_usage) == [0]
+        _, after = self.run(second=second, mask=box(0, 0, 0, 0), returns=False)
+        assert number(after.background_usage) == [2]
+
+
+class TestSwitches:
+    @pytest.fixture
+    def scene(self) -> Tensor:
+        cells = torch.zeros(8, 12, dtype=torch.long)
+        cells[2:6, 1:5] = 1
+        cells[7, 10:12] = 1
+        return cells
+
+    def logits(self, scene: Tensor, **options) -> Tensor:
+        method = tiny(**{"k": 1, "distance": 160.0, "fusion": 0.5} | options)
+        first = scene.clone()
+        first[7] = 0
+        memory = method.memorize(of_colours(first), box(16, 48, 8, 40))
+        return method.segment(of_colours(scene), memory).logits[0, 0]
+
+    def test_outlier_removal(self, scene):
+        with_it, without = self.logits(scene), self.logits(scene, outlier_removal=False)
+        assert with_it[60, 92] <= REMOVED
+        assert without[60, 92] > 0
+        assert with_it[32, 24] == without[32, 24] > 0
+
+    def test_sparse_matching_changes_nothing_where_the_object_can_be(self, scene):
+        exact, sparse = self.logits(scene), self.logits(scene, sparse=3)
+        near = exact > REMOVED
+        assert torch.equal(sparse[near], exact[near])
+        assert (sparse[~near] <= REMOVED).all()
+
+    def test_k(self, scene):
+        """With 40 the sixteen features of foreground are averaged all, and background's best are still all alike."""
+        scene[3, 2] = 2  # of no colour that another cell has
+        assert self.logits(scene, k=1)[28, 20] > self.logits(scene, k=40)[28, 20] > -30
+
+    @torch.no_grad()
+    def test_foreground_only(self, scene):
+        scene[0, 0] = 3  # resembles neither
+        scaled = self.logits(scene, foreground_only=True, threshold=0.25, scale=8.0)
+        assert scaled[32, 24] == pytest.approx(8 * 0.75, abs=1e-4)
+        assert scaled[0, 0] == pytest.approx(-8 * 0.25, abs=1e-4)
+
+    def test_distance_scales_with_the_frame(self):
+        method = tiny(distance=96.0)
+        assert method._radius(of_colours(torch.zeros(8, 12, dtype=torch.long))) == pytest.approx(96 * 64 / 480 / 8)
+
+
+class TestFineTuning:
+    def test_lowers_the_error_and_leaves_the_method(self, make_clip):
+        clip, found = make_clip(3, 1, (128, 192)), []
+        for steps in (0, 30):
+            method = tiny(finetune=steps, finetune_samples=2, finetune_rate=1e-2, fusion=0.5, k=5)
+            before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+            with torch.inference_mode():
+                memory = method.memorize(encoded(method, clip.frames[0]), masks_of(clip.label_maps[0], 1))
+                assert memory.projection.shape[1] == (0 if steps == 0 else memory.foreground.shape[1])
+                logits = method.segment(encoded(method, clip.frames[2]), memory).logits
+            truth = masks_of(clip.label_maps[2], 1)
+            found.append(torch.nn.functional.binary_cross_entropy_with_logits(logits, truth).item())
+            assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
+            assert all(p.grad is None for p in method.parameters())
+        assert found[1] < found[0]
+
+    def test_a_session_survives_it(self, make_clip):
+        clip, session = make_clip(3, 2), Session(tiny(finetune=2, finetune_samples=1), device="cpu")
+        session.annotate(clip.frames[0], clip.label_maps[0])
+        session.step(clip.frames[1])
+        copy = session.copy()
+        assert (session.step(clip.frames[2]) == copy.step(clip.frames[2])).all()
+
+
+class TestConfiguration:
+    def test_the_papers_values(self):
+        assert configuration("videomatch") == PAPER
+        assert (PAPER.k, PAPER.distance, PAPER.confidence, PAPER.fusion) == (20, 100, 0.95, 0.4)
+        for sizes in (PAPER, LITE):
+            assert sizes.background >= 60 * 108  # a frame of 480x854, whole
+
+    def test_the_dilated_backbone(self):
+        sizes = {"foreground": 48, "background": 192, "learned": 16, "added": 16}
+        method = VideoMatchConfig("resnet18", **sizes).build(pretrained=False).eval()
+        assert method.stride == 8
+        assert method.encode(torch.rand(1, 3, 64, 96)).matched.shape == (1, 512, 8, 12)
+
+    def test_lite_needs_no_weights(self):
+        assert isinstance(load("videomatch-lite"), VideoMatch)
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            *(("k", 0), ("scale", 0.0), ("confidence", 1.0), ("lost", 1.0), ("added", 17), ("foreground", 0)),
+            *(("finetune", -1), ("strides", ())),
+        ],
+    )
+    def test_what_cannot_work_is_refused(self, option, value):
+        with pytest.raises(InputError):
+            replace(TINY, **{option: value})
