@@ -9,7 +9,7 @@ demo: .venv/runs
 	$(BIN)/onemask demo --out demo --overwrite
 
 test: .venv/develops
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 lint: .venv/develops
 	$(BIN)/ruff check .
