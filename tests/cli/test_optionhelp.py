@@ -1,8 +1,8 @@
-"""The comments of a configuration's fields."""
+"""What is said of a configuration's fields."""
 
 from dataclasses import dataclass, make_dataclass
 
-from onemask.cli.optionhelp import option_comments
+from onemask.cli.optionhelp import option_help
 
 
 @dataclass
@@ -19,16 +19,20 @@ class Derived(Base):
         1,  # not this one
         2,
     )  # this one
-    silent: int = 4
+    told: int = 4  # not this one
+    """A docstring, which may
+    be longer."""
+    silent: int = 5
 
 
-def test_comments_stand_beside_their_fields():
-    assert option_comments(Derived()) == {
+def test_docstrings_stand_under_their_fields_and_comments_behind_them():
+    assert option_help(Derived()) == {
         "kept": "of the base",
         "changed": 'a #2 of "several" words',
         "long": "this one",
+        "told": "A docstring, which may be longer.",
     }
 
 
 def test_a_class_without_source_has_none():
-    assert option_comments(make_dataclass("Made", [("a", int, 1)])()) == {}
+    assert option_help(make_dataclass("Made", [("a", int, 1)])()) == {}

@@ -20,14 +20,14 @@ def _methods(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from ..methods import configuration, names
-    from .optionhelp import option_comments
+    from .optionhelp import option_help
 
     if options.method:
         chosen: Any = configuration(options.method)
-        comments = option_comments(chosen)
+        meanings = option_help(chosen)
         for name, value in asdict(chosen).items():
             setting = f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
-            print(f"{setting:32}  # {comments[name]}" if name in comments else setting)
+            print(f"{setting:32}  # {meanings[name]}" if name in meanings else setting)
         return
     for name, summary in sorted(names().items()):
         print(f"{name:16} {summary}")

@@ -1,4 +1,4 @@
-"""Help for the options of a method, taken from the comments beside them in the code."""
+"""Help for the options of a method: the docstring under a field of its configuration, or else the comment behind it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ import tokenize
 from typing import Any
 
 
-def option_comments(configuration: Any) -> dict[str, str]:
-    """Option -> the comment on its line in the configuration's dataclass; none where the source is not there."""
-    comments: dict[str, str] = {}
+def option_help(configuration: Any) -> dict[str, str]:
+    """Option -> what it means, in a line; without those that have neither, and empty if there is no source."""
+    found: dict[str, str] = {}
     for ancestor in reversed(type(configuration).__mro__[:-1]):
         try:
             source = textwrap.dedent(inspect.getsource(ancestor))
         except (OSError, TypeError):
             continue
-        comments |= _comments_of_fields(source)
-    return comments
+        found |= _help_of_fields(source)
+    return found
 
 
-def _comments_of_fields(source: str) -> dict[str, str]:
+def _help_of_fields(source: str) -> dict[str, str]:
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    by_line = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     (definition,) = ast.parse(source).body
     assert isinstance(definition, ast.ClassDef)
-    return {
-        field.target.id: by_line[field.end_lineno]
-        for field in definition.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.end_lineno in by_line
-    }
+    found = {}
+    for field, below in zip(definition.body, [*definition.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                found[field.target.id] = " ".join(str(below.value.value).split())
+            elif field.end_lineno in comments:
+                found[field.target.id] = comments[field.end_lineno]
+    return found

@@ -14,25 +14,44 @@ from .proposals import COCO, GENERATORS
 class DMNAOAOptions:
     """The paper's values, and the switches of its table 3."""
 
-    backbone: str = "resnet50"  # any timm model with features by stage
-    proposals: str = COCO  # maskrcnn-coco or maskrcnn-lite; weights do not depend on it
-    widths: tuple[Count, Count, Count] = (64, 128, 256)  # channels of the base features at strides 4, 8, 16
-    cells: Count = 14  # along a side of an object's features
-    projected: Count = 128  # channels of the space in which things are aligned
-    refine_widths: tuple[Count, Count, Count] = (256, 256, 256)  # channels of RefineNet's blocks at strides 4, 8, 16
-    margin: NotNegative = 0.1  # that an object's box is given at each side, of its sides
-    overlap: NotNegative = 0.3  # weight of the overlap with the previous mask beside the cosine
-    memory: bool = True  # DMN; without it the first frame's features are the template
-    frame_memory: bool = False  # its memory is of whole frames (A4)
-    frame_cells: Count = 28  # along a side of a whole frame's features, then
-    alignment: bool = True  # AOA; without it proposals are compared as they are
-    matcher: bool = True  # proposals and their matching; without it masks are decoded from the template (A5)
-    refine: bool = True  # RefineNet; without it the coarse mask is the result (A6)
-    nearby: bool = False  # the previous frame is aligned by what is near, too; not in the paper
-    first: bool = True  # the memory holds the first frame
-    previous: bool = True  # and the previous one
-    every: Whole = 5  # and every so many-th; 0: none
-    slots: Count = 8  # of those the last so many
+    backbone: str = "resnet50"
+    """Any timm model with features by stage."""
+    proposals: str = COCO
+    """maskrcnn-coco or maskrcnn-lite; the method's weights do not depend on it."""
+    widths: tuple[Count, Count, Count] = (64, 128, 256)
+    """Channels of the base features at strides 4, 8, 16."""
+    cells: Count = 14
+    """Cells along a side of an object's features."""
+    projected: Count = 128
+    """Channels of the space in which objects are aligned."""
+    refine_widths: tuple[Count, Count, Count] = (256, 256, 256)
+    """Channels of RefineNet's blocks at strides 4, 8, 16."""
+    margin: NotNegative = 0.1
+    """Margin around an object's box, as a share of its sides."""
+    overlap: NotNegative = 0.3
+    """Weight of the overlap with the previous mask, beside the cosine."""
+    memory: bool = True
+    """DMN; false: the first frame's features are the template (A3)."""
+    frame_memory: bool = False
+    """The memory holds whole frames (A4)."""
+    frame_cells: Count = 28
+    """Cells along a side of a whole frame's features, with `frame_memory`."""
+    alignment: bool = True
+    """AOA; false: proposals are compared as they are (A2)."""
+    matcher: bool = True
+    """Proposals and their matching; false: masks are decoded from the template (A5)."""
+    refine: bool = True
+    """RefineNet; false: the coarse mask is the result (A6)."""
+    nearby: bool = False
+    """Alignment with the previous frame also prefers what is near; not in the paper."""
+    first: bool = True
+    """The memory holds the first frame (B1 to B4)."""
+    previous: bool = True
+    """The memory holds the previous frame."""
+    every: Whole = 5
+    """The memory holds every n-th frame; 0: none."""
+    slots: Count = 8
+    """Number of those that are kept, the newest."""
 
     def __post_init__(self):
         """Refuse what cannot work."""

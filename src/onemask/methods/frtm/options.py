@@ -15,35 +15,61 @@ TARGETS = ("learned", "encoded", "finetuned")
 class FRTMOptions:
     """The paper's values."""
 
-    backbone: str = "resnet101"  # any timm model with features by stage
-    strides: tuple[Count, ...] = (4, 8, 16, 32)  # of the features that the segmentation network sees
-    target_stride: Count = 16  # of the features that the target model sees
-    target: str = "learned"  # how scores come about: learned in flight, "encoded" (Base net) or "finetuned" (F.-T.)
-    channels: Count = 96  # between the target model's layers, or the target encoder's
-    width: Annotated[int, Range(2)] = 64  # channels of the segmentation network
-    fine_width: Whole = 0  # at its shallowest stride, where most of its time goes; 0: as everywhere
-    target_only: bool = False  # no segmentation network: the scores, enlarged, are the mask (D-only in table 1)
-    update_every: Whole = 8  # frames between updates of a learned target model; 0: never (table 1, "no update")
-    first_iterations: tuple[Count, ...] = (5, 10, 10, 10, 10)  # conjugate gradient's, of each Gauss-Newton step
-    first_last_iterations: Whole = 10  # on the last layer alone, after those
-    update_iterations: Whole = 10  # on the last layer, in an update
-    whiten: bool = False  # precondition updates by the features' moments: better converged; the paper does not
-    regularisation: tuple[Positive, Positive] = (1e-4, 1e-2)  # of the first and the last layer
-    memory: Count = 80  # samples an object
-    learning_rate: ProperShare = 0.1  # share of the newest sample among the weights
-    first_share: ShareBelowOne = (
-        0.0  # share of the weights that the annotated frame never falls below; the paper has none
-    )
-    first_samples: Count = 5  # of the annotated frame: itself, twice as heavy, and warped copies
-    first_shift: NotNegative = 0.0  # how far the object moves in copies, at most, across and down, in its own sizes
-    minimum_influence: ProperShare = 0.1  # share of the loss that target pixels have at least
-    minimum_pixels: Whole = 10  # a frame with fewer target pixels is not learned from
-    finetune_iterations: Whole = 0  # of Adam, on each object's own segmentation network (table 1, F.-T.: 100); 0: none
-    finetune_samples: Count = 20  # of the annotated frame, as first_samples, that it is fine-tuned to
-    finetune_batch: Count = 4  # samples in an iteration
-    finetune_rate: Positive = 1e-3  # of Adam; the paper names none, this is its rate of offline training
-    transition: bool = False  # predict a transition map in training, for the loss "transition"
-    seed: Whole = 0  # of the models' initial values and the warps; the same for every object
+    backbone: str = "resnet101"
+    """Any timm model with features by stage."""
+    strides: tuple[Count, ...] = (4, 8, 16, 32)
+    """Strides of the features that the segmentation network sees."""
+    target_stride: Count = 16
+    """Stride of the features that the target model sees."""
+    target: str = "learned"
+    """Source of the scores: "learned", a target model fitted online; "encoded" (Base net in table 1); or "finetuned"
+    (F.-T.)."""
+    channels: Count = 96
+    """Channels between the layers of the target model, or of the target encoder."""
+    width: Annotated[int, Range(2)] = 64
+    """Channels of the segmentation network."""
+    fine_width: Whole = 0
+    """Channels at its shallowest stride, where most of its time goes; 0: `width`."""
+    target_only: bool = False
+    """No segmentation network: the scores, upsampled, are the mask (D-only in table 1)."""
+    update_every: Whole = 8
+    """Frames between updates of a learned target model; 0: never (table 1, "no update")."""
+    first_iterations: tuple[Count, ...] = (5, 10, 10, 10, 10)
+    """Iterations of conjugate gradient in each Gauss-Newton step on the annotated frame."""
+    first_last_iterations: Whole = 10
+    """Further iterations on the last layer alone."""
+    update_iterations: Whole = 10
+    """Iterations on the last layer in an update."""
+    whiten: bool = False
+    """Precondition updates by the features' second moments, which converges better; not in the paper."""
+    regularisation: tuple[Positive, Positive] = (1e-4, 1e-2)
+    """Of the first and the last layer."""
+    memory: Count = 80
+    """Samples kept per object."""
+    learning_rate: ProperShare = 0.1
+    """Weight of the newest sample."""
+    first_share: ShareBelowOne = 0.0
+    """Smallest share of the weights that the annotated frame keeps; not in the paper."""
+    first_samples: Count = 5
+    """Samples of the annotated frame: itself, with twice the weight, and augmented copies."""
+    first_shift: NotNegative = 0.0
+    """Largest shift of the object in augmented copies, across and down, in its own sizes."""
+    minimum_influence: ProperShare = 0.1
+    """Smallest share of the loss that target pixels have."""
+    minimum_pixels: Whole = 10
+    """A frame with fewer target pixels is not learned from."""
+    finetune_iterations: Whole = 0
+    """Steps of Adam on each object's own copy of the segmentation network (table 1, F.-T.: 100); 0: none."""
+    finetune_samples: Count = 20
+    """Samples of the annotated frame for fine-tuning, like `first_samples`."""
+    finetune_batch: Count = 4
+    """Samples per step of fine-tuning."""
+    finetune_rate: Positive = 1e-3
+    """Learning rate of fine-tuning; the paper gives none, this is its rate of offline training."""
+    transition: bool = False
+    """Predict a transition map in training, for the loss "transition"."""
+    seed: Whole = 0
+    """Of initial values and augmentations; the same for every object."""
 
     def __post_init__(self):
         """Refuse what cannot work."""

@@ -13,17 +13,28 @@ from ..options import Count, Range, check_values
 class PMVOSOptions:
     """The paper's values, and the switches of its table 1."""
 
-    backbone: str = "resnet50"  # any timm model with features by stage
-    dilated: bool = True  # the last block keeps stride 16; otherwise the network ends where stride 16 does
-    channels: Count = 512  # of the features that are matched
-    coarse_width: Count = 256  # channels at stride 16 that the similarity maps and the previous mask join
-    width: Count = 128  # channels of the decoder
-    fine_width: Count = 128  # those at stride 4, where most of its time goes
-    global_matching: bool = True  # G: with the annotated frame
-    local_matching: bool = True  # L: with the previous frame
-    medial_matching: bool = True  # M: with the mean of all frames
-    attention: bool = True  # A: self-attention over the similarity maps
-    rate: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the mean of all frames
+    backbone: str = "resnet50"
+    """Any timm model with features by stage."""
+    dilated: bool = True
+    """Dilate the last stage, so that it keeps stride 16; false: the network ends with the stage of stride 16."""
+    channels: Count = 512
+    """Channels of the features that are matched."""
+    coarse_width: Count = 256
+    """Channels at stride 16 that the similarity maps and the previous mask join."""
+    width: Count = 128
+    """Channels of the decoder."""
+    fine_width: Count = 128
+    """Channels of the decoder at stride 4, where most of its time goes."""
+    global_matching: bool = True
+    """G: match with the annotated frame (table 1)."""
+    local_matching: bool = True
+    """L: match with the previous frame."""
+    medial_matching: bool = True
+    """M: match with the mean of all frames."""
+    attention: bool = True
+    """A: self-attention over the similarity maps."""
+    rate: Annotated[float, Range(0, 1, "(]")] = 0.1
+    """Weight of the newest frame in the mean of all frames."""
 
     def __post_init__(self):
         """Refuse what cannot work."""

@@ -21,25 +21,44 @@ TEMPLATES: dict[str, type[ProductTemplate] | type[RegionTemplate]] = {
 class TTVOSOptions:
     """The paper's values, and the switches of its table 4."""
 
-    backbone: str = "hrnet_w18_small"  # any timm model with features by stage
-    deepest: Count = 32  # stride where the backbone ends: 32, joined with 16; or 16
-    joined: bool = False  # what is matched at stride 8 are features of 8 and 16; otherwise those of 8 alone
-    template: str = "product"  # "product": the paper's; "regions": means over regions, matched by cosine
-    channels: Whole = 0  # c_lt, of each template vector; 0: as many as the backbone has at stride 8
-    vectors: Whole = 0  # N_lt; 0: as many as the backbone has channels at stride 8
-    anchor: bool = False  # match the annotated frame's template too, as it was
-    short_width: Count = 128  # channels of the short-term template and similarity
-    width: Count = 128  # channels of the long-term similarity and of the attention map
-    fine_width: Count = 64  # channels at stride 4
-    short_term: bool = True  # short-term matching (table 4)
-    long_term: bool = True  # long-term matching
-    update: bool = True  # the long-term template learns from every frame
-    adaptive_weight: bool = True  # as much as the network says; otherwise as much as from any frame before
-    clue: str = "heatmaps"  # of templates: "heatmaps", "previous" or "reextract"
-    transition: bool = True  # predict a transition map in training
-    returns: bool = True  # the template does not learn while the object is out of sight; false: the paper's rule
-    lost: ShareBelowOne = 0.1  # share of the area that an object usually covers below which it is lost
-    forget: ShareBelowOne = 0.0  # share of rows whose clue is taken away after a frame, in training
+    backbone: str = "hrnet_w18_small"
+    """Any timm model with features by stage."""
+    deepest: Count = 32
+    """Largest stride of the backbone: 32, joined with 16; or 16."""
+    joined: bool = False
+    """Match features of strides 8 and 16 at stride 8; false: those of stride 8 alone."""
+    template: str = "product"
+    """"product": the paper's; "regions": means over regions, compared by cosine."""
+    channels: Whole = 0
+    """c_lt: channels of a template vector; 0: as many as the backbone has at stride 8."""
+    vectors: Whole = 0
+    """N_lt: number of template vectors; 0: as many as the backbone has channels at stride 8."""
+    anchor: bool = False
+    """Match the annotated frame's template as well, unchanged."""
+    short_width: Count = 128
+    """Channels of the short-term template and similarity."""
+    width: Count = 128
+    """Channels of the long-term similarity and of the attention map."""
+    fine_width: Count = 64
+    """Channels at stride 4."""
+    short_term: bool = True
+    """Short-term matching (table 4)."""
+    long_term: bool = True
+    """Long-term matching (table 4)."""
+    update: bool = True
+    """The long-term template learns from every frame (table 4)."""
+    adaptive_weight: bool = True
+    """The network predicts the weight of each frame; false: 1/t (table 4)."""
+    clue: str = "heatmaps"
+    """Attention clue of the templates: "heatmaps", "previous" or "reextract" (table 4)."""
+    transition: bool = True
+    """Predict a transition map in training (table 4)."""
+    returns: bool = True
+    """The template does not learn while the object is out of sight; false: the paper's rule."""
+    lost: ShareBelowOne = 0.1
+    """Share of the object's usual area below which it is lost."""
+    forget: ShareBelowOne = 0.0
+    """Share of rows whose clue is withheld after a frame, in training."""
 
     def __post_init__(self):
         """Refuse what cannot work."""
