@@ -101,6 +101,47 @@ FAULTS = (
         "(_EXIF_ORIENTATION, 1) >= 5", "(_EXIF_ORIENTATION, 1) == 6",
         "tests/data",
     ),
+    Fault(
+        "the previous frame's keys take the first frame's place", "methods/dmn_aoa/model.py",
+        "torch.stack([memory.reference_keys[:, FIRST], there], 1)",
+        "torch.stack([memory.reference_keys[:, PREVIOUS], there], 1)",
+        "tests/methods/dmn_aoa/test_dmn_aoa.py",
+    ),
+    Fault(
+        "a query is a frame too young", "methods/dmn_aoa/model.py",
+        "        age = memory.age + 1\n", "        age = memory.age\n",
+        "tests/methods/dmn_aoa/test_dmn_aoa.py",
+    ),
+    Fault(
+        "the short-term template has the clue of its own frame", "methods/ttvos/model.py",
+        "self._short_clue(heatmaps, next_known)", "self._short_clue(heatmaps, known)",
+        "tests/methods/ttvos/test_ttvos.py",
+    ),
+    Fault(
+        "four in five copies are mirrored", "blocks/first_frame.py",
+        "rng.random() < 0.2", "rng.random() >= 0.2",
+        "tests/blocks/test_first_frame.py",
+    ),
+    Fault(
+        "copies are turned by 4.5 degrees", "blocks/first_frame.py",
+        "rng.uniform(-45, 45)", "rng.uniform(-4.5, 4.5)",
+        "tests/blocks/test_first_frame.py",
+    ),
+    Fault(
+        "nine pixels are a target", "methods/frtm/gauss_newton.py",
+        "minimum_pixels - 0.5", "minimum_pixels - 1.5",
+        "tests/methods/frtm/test_gauss_newton.py",
+    ),
+    Fault(
+        "ten pixels are no target", "methods/frtm/gauss_newton.py",
+        "minimum_pixels - 0.5", "minimum_pixels + 0.5",
+        "tests/methods/frtm/test_gauss_newton.py",
+    ),
+    Fault(
+        "whitening ignores the samples' weights", "methods/frtm/gauss_newton.py",
+        "(samples.quadratic.sum(2) * samples.weights[:, :, None, None])", "samples.quadratic.sum(2)",
+        "tests/methods/frtm/test_gauss_newton.py",
+    ),
 )  # fmt: skip
 
 

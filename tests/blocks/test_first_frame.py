@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -68,6 +69,30 @@ def test_objects_vary_in_size_and_turn_about_their_middle(image, mask):
     inside = [m for m in masks if not (m[0].any() or m[-1].any() or m[:, 0].any() or m[:, -1].any())]
     assert len(inside) >= 10
     assert all(np.abs(np.argwhere(m).mean(0) - np.argwhere(mask).mean(0)).max() < 1 for m in inside)
+
+
+def test_one_in_five_is_mirrored_and_turns_go_up_to_45_degrees():
+    """Seen by three coloured spots on a white object."""
+    image, mask = np.full((200, 200, 3), 120, np.uint8), np.zeros((200, 200), bool)
+    mask[70:131, 70:131] = True
+    image[mask] = 235
+    spots = [(85, 85), (115, 85), (85, 115)]  # x, y
+    for channel, middle in enumerate(spots):
+        colour = [235 * (channel == c) for c in range(3)]
+        cv2.circle(image, middle, 8, colour, -1)
+    mirrored, angles = [], []
+    for copy in first_frame_samples(image, mask, 60, seed=0)[0]:
+        found = []
+        for channel in range(3):
+            others = np.delete(copy.astype(int), channel, axis=2).max(2)
+            found.append(np.argwhere(copy[..., channel].astype(int) - others > 60).mean(0)[::-1])
+        across, down = found[1] - found[0], found[2] - found[0]
+        mirrored.append(across[0] * down[1] - across[1] * down[0] < 0)
+        across = -across if mirrored[-1] else across
+        angles.append(np.degrees(np.arctan2(across[1], across[0])))
+    assert 0.1 < np.mean(mirrored) < 0.3
+    assert 38 < np.max(angles) < 48
+    assert -48 < np.min(angles) < -38
 
 
 @pytest.mark.parametrize("filled", [False, True], ids=["empty", "full"])

@@ -238,6 +238,22 @@ class TestMemory:
         assert memory.age.tolist() == [2, 1]
         assert memory.filled.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
 
+    def test_a_query_knows_how_old_its_frame_is(self, monkeypatch):
+        method, ages = tiny(), []
+        read = method.memory_network.read
+
+        def noted(seen, age, *memory):
+            ages.append(age.tolist())
+            return read(seen, age, *memory)
+
+        monkeypatch.setattr(method.memory_network, "read", noted)
+        with torch.no_grad():
+            features = method.encode(frames())
+            memory = method.memorize(features, rectangle(LEFT))
+            for _ in range(2):
+                memory = method.update(memory, features, method.segment(features, memory), rectangle(LEFT))
+        assert ages == [[1], [2]]
+
     def test_the_template_without_the_network_is_the_first_frames(self):
         method = tiny(memory=False)
         with torch.no_grad():
@@ -284,6 +300,8 @@ class TestReferences:
             memory = method.update(memory, later, None, rectangle(RIGHT))
         assert torch.equal(memory.references[:, FIRST], features[0].reference)
         assert torch.equal(memory.references[:, PREVIOUS], features[2].reference)
+        assert torch.equal(memory.reference_keys[:, FIRST], features[0].there)
+        assert torch.equal(memory.reference_keys[:, PREVIOUS], features[2].there)
         assert torch.allclose(memory.reference_masks[0, PREVIOUS], F.avg_pool2d(rectangle(RIGHT), 16).flatten())
 
     @torch.no_grad()

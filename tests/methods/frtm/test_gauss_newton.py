@@ -141,6 +141,14 @@ class TestLabelTerms:
         squares = v * (labels - enlarged(coarse, size)).square()
         assert found.item() == pytest.approx((weights * squares.sum((1, 2))).sum().item(), rel=1e-10, abs=1e-10)
 
+    @pytest.mark.parametrize("pixels", [9, 10])
+    def test_from_ten_pixels_on_a_target_has_more_weight(self, pixels):
+        label = torch.zeros(1, 37, 50, dtype=torch.float64)
+        label[0, 20, 20 : 20 + pixels] = 1
+        _, linear = label_terms(label, (6, 8), MINIMUM_INFLUENCE)
+        weight = 1 if pixels < 10 else MINIMUM_INFLUENCE * 37 * 50 / pixels
+        assert linear.sum().item() == pytest.approx(weight * pixels)
+
     def test_both_terms_are_those_of_the_enlarging_matrix(self):
         size, grid = (23, 31), (4, 5)
         labels = (torch.rand(1, *size, generator=torch.Generator().manual_seed(1)) < 0.2).double()
@@ -296,13 +304,21 @@ class TestRows:
             alone = fit_last_layer(of_row, last[row : row + 1], REGULARISATION[1], 10, whiten=True)
             assert relative(together[row], alone[0]) < 1e-7
 
-    def test_samples_of_no_weight_have_no_influence(self, problems):
+    @pytest.mark.parametrize("layers", ["both", "the last", "the last, whitened"])
+    def test_samples_of_no_weight_have_no_influence(self, problems, layers):
         for problem in problems:
             problem.weights[1] = 0
         changed = [replace(p, features=p.features.clone(), labels=p.labels.clone()) for p in problems]
         for problem in changed:
             problem.features[1] = 100 * torch.randn(5, 6, 8, generator=torch.Generator().manual_seed(9))
             problem.labels[1] = 1 - problem.labels[1]
-        fits = [fit_two_layers(samples_of(*ps), *starts(*ps), REGULARISATION, (5, 10)) for ps in (problems, changed)]
+        fits = []
+        for some in (problems, changed):
+            first, last = starts(*some)
+            if layers == "both":
+                fits.append(fit_two_layers(samples_of(*some), first, last, REGULARISATION, (5, 10)))
+            else:
+                samples, whiten = projected(samples_of(*some), first), layers == "the last, whitened"
+                fits.append((fit_last_layer(samples, last, REGULARISATION[1], 3, whiten=whiten),))
         for untouched, garbled in zip(*fits, strict=True):
             assert torch.equal(untouched, garbled)

@@ -415,6 +415,17 @@ class TestTraining:
         assert torch.equal(prediction.previous, pooled(masks))  # what is corrected is not forgotten
         assert torch.equal(memory.long, tiny().memorize(features, masks).long)  # nor what the template is made with
 
+    @torch.no_grad()
+    def test_the_short_term_template_has_the_clue_of_the_frame_that_it_is_for(self, clip):
+        """It is matched with a frame whose clue may be forgotten: then its own must be, too."""
+        method = tiny(forget=0.999999).train()
+        features, masks = method.encode(pixels(clip.frames[0])), masks_of(clip.label_maps[0])
+        forgotten = method.memorize(features, masks)
+        of_rows = {key: features.by_row(tensor, ROWS) for key, tensor in features.short.items()}
+        nothing = method._short_clue(forgotten.heatmaps, torch.zeros_like(forgotten.known))
+        assert torch.equal(forgotten.short, method.short_term.construct(of_rows, nothing))
+        assert not torch.equal(forgotten.short, tiny().memorize(features, masks).short)
+
     def test_the_loss_falls(self, make_clip):
         method = tiny(TINY_LITE, short_width=16, width=16).train()
         unroll, batch = Unroll(method, ["cross_entropy"], update=True), training_batch(make_clip)
