@@ -28,7 +28,7 @@ import yaml
 from tqdm import tqdm
 
 from onemask.files import write_bytes
-from onemask.training.folder import RunFolder
+from onemask.training.folder import TrainingFolder
 from onemask.training.processes import Hardware
 from onemask.training.recipe import read_recipe
 from onemask.training.train import train
@@ -44,11 +44,11 @@ def shown(items: Any, total: int | None, what: str) -> Iterator[Any]:
 
 def scores_of(row: Path, recipe: Path, assignments: list[str], data: Path, cache: Path) -> dict[str, float]:
     """The scores of a row's weights in percent, by measure; trained where that was not done."""
-    folder = RunFolder(row)
+    folder = TrainingFolder(row)
     if not folder.weights("last").exists():
         train(
             read_recipe(recipe, assignments), row, data=data, cache=cache, hardware=Hardware("auto", 1),
-            resume=folder.checkpoint.exists(), progress=shown,
+            resume=True, progress=shown,
         )  # fmt: skip
     return {name.split()[-1]: value for name, value in described(folder.weights("best")).scores.items()}
 

@@ -107,7 +107,7 @@ class ResultFolder:
             remove(self._finished)
             if not resumed:
                 discard() if discard else self.remove(*list(self._written))
-                write_json(self._asked, {"kind": self.kind, "asked": dict(asked)}, durable=True)
+                self.ask(asked)
             yield resumed
 
     @contextmanager
@@ -193,6 +193,10 @@ class ResultFolder:
         rename_folder(self.path / folder, self.path / to)
         for name in names:
             del self._written[name]
+
+    def ask(self, asked: Mapping[str, Any]) -> None:
+        """Write down what is asked for: from now on there is something to go on with."""
+        write_json(self._asked, {"kind": self.kind, "asked": dict(asked)}, durable=True)
 
     def finish(self) -> None:
         """Note that nothing is left to do."""

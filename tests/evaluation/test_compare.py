@@ -375,7 +375,9 @@ def test_a_folder_of_something_else_is_left_alone(root, tmp_path):
 def test_without_matplotlib_the_extra_is_named_before_anything_runs(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("onemask.evaluation.chart.find_spec", lambda name: None)
     assert main(["compare", str(root), "--out", str(tmp_path / "out"), "--methods", "frtm-lite"]) == 2
-    assert "the chart needs the package matplotlib: pip install 'onemask[plot]'" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "the chart needs the package matplotlib: " in message
+    assert "[plot]" in message
     assert not (tmp_path / "out").exists()
 
 

@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,7 +32,7 @@ from onemask.evaluation.evaluate import evaluate
 from onemask.methods import configuration
 from onemask.settings import Settings
 from onemask.training import train as training
-from onemask.training.folder import RunFolder
+from onemask.training.folder import TrainingFolder
 from onemask.training.recipe import ValidationConfig, read_recipe
 from onemask.training.train import Hardware, train
 from onemask.training.unroll import Unroll
@@ -222,13 +223,13 @@ class TestWhatIsWritten:
         given = iter([0.3, 0.9, 0.5])
         monkeypatch.setattr(Validator, "scores", lambda self, *_: np.full((1, 2), next(given)))
         kept = {}
-        save = training.RunFolder.save
+        save = training.TrainingFolder.save
 
         def note(self, name, method, *arguments):
             kept.setdefault(name, []).append({k: v.clone() for k, v in method.state_dict().items()})
             save(self, name, method, *arguments)
 
-        monkeypatch.setattr(training.RunFolder, "save", note)
+        monkeypatch.setattr(training.TrainingFolder, "save", note)
         recipe = a_recipe(tmp_path, stage(iterations=6), validation={**VALIDATION, "every": 2})
         trained = run(recipe, tmp_path / "out", data)
         assert trained.scores == {"dev J&F": 90.0, "dev J": 90.0, "dev F": 90.0}
@@ -397,7 +398,7 @@ class TestGoingOn:
         self.the_same(tmp_path / "out", uninterrupted)
 
     def test_a_checkpoint_that_was_damaged_anywhere(self, tmp_path):
-        folder = RunFolder(tmp_path)
+        folder = TrainingFolder(tmp_path)
         folder.write_checkpoint({"place": {"step": 3}, "method": {"weight": torch.arange(500.0)}})
         whole, rng = folder.checkpoint.read_bytes(), random.Random(0)
         for _ in range(100):
@@ -411,7 +412,7 @@ class TestGoingOn:
                 assert found["place"] == {"step": 3}
 
     def test_a_full_disk_keeps_what_was_there(self, tmp_path, monkeypatch):
-        folder = RunFolder(tmp_path)
+        folder = TrainingFolder(tmp_path)
         folder.write_checkpoint({"step": 1})
         folder.write_checkpoint({"step": 2})
 
@@ -435,10 +436,35 @@ class TestRefusals:
         assert len(losses(tmp_path / "out")) == 1
         check(tmp_path / "out" / "best.safetensors")
 
-    def test_nothing_to_go_on_with(self, tmp_path, data):
-        with pytest.raises(InputError, match="holds no training to go on with"):
-            run(a_recipe(tmp_path), tmp_path / "out", data, resume=True)
-        assert not (tmp_path / "out").exists()
+    def test_nothing_but_its_own_is_removed(self, tmp_path, data):
+        recipe, weights = a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out" / "best.safetensors"
+        weights.parent.mkdir()
+        weights.write_bytes(b"a week of training")
+        with pytest.raises(OutputError, match=r"best\.safetensors is not onemask's, so --overwrite does not remove"):
+            run(recipe, tmp_path / "out", data, overwrite=True)
+        assert weights.read_bytes() == b"a week of training"
+
+    def test_one_process_at_a_time(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(iterations=1))
+        folder = training.TrainingFolder(tmp_path / "out")
+        with (
+            folder.opened(recipe, overwrite=False, resume=False),
+            pytest.raises(OutputError, match="is being written by process"),
+        ):
+            run(recipe, tmp_path / "out", data, resume=True)
+
+    def test_resuming_begins_goes_on_and_then_says_that_all_is_done(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(iterations=1))
+        assert not run(recipe, tmp_path / "out", data, resume=True).finished_before
+        assert run(recipe, tmp_path / "out", data, resume=True).finished_before
+
+    def test_a_training_of_a_version_without_a_manifest_is_gone_on_with(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(iterations=1))
+        run(recipe, tmp_path / "out", data)
+        shutil.rmtree(tmp_path / "out" / ".onemask")
+        with pytest.raises(OutputError, match="exists already"):
+            run(recipe, tmp_path / "out", data)
+        assert run(recipe, tmp_path / "out", data, resume=True).finished_before
 
     def test_another_recipe(self, tmp_path, data):
         run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..allocation import keep_freed_memory
-from ..errors import Interrupted, OnemaskError
+from ..errors import InputError, Interrupted, OnemaskError
 from .arguments import FAILED, INTERRUPTED, OK
 from .learning import add_train, add_train_proposals
 from .listing import add_methods, add_weights
@@ -37,10 +37,10 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `onemask ARGUMENTS`; returns the exit code."""
-    options = parser().parse_args(arguments)
-    keep_freed_memory()
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
     try:
+        options = _options(sys.argv[1:] if arguments is None else arguments)
+        keep_freed_memory()
+        logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
         code = options.command(options) or OK
         sys.stdout.flush()
         return code
@@ -56,6 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("onemask: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    """What the arguments say. KEY=VALUE of a recipe may stand anywhere, also after options, where argparse stops."""
+    if with_nul := [argument for argument in arguments if "\0" in argument]:
+        raise InputError(f"{with_nul[0]!r} has a NUL character, which no name or value can have")
+    whole = parser()
+    options, left = whole.parse_known_args(arguments)
+    if isinstance(getattr(options, "recipe", None), str):
+        options.set += [text for text in left if not text.startswith("-")]
+        left = [text for text in left if text.startswith("-")]
+    if left:
+        whole.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 def parser() -> argparse.ArgumentParser:

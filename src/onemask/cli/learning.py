@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from functools import partial
 
 from ..errors import InputError
-from .arguments import add_overwrite, show
+from ..extras import how_to_install
+from .arguments import add_overwrite, add_resume, show
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def _extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(f"training needs the package {error.name}: pip install 'onemask[train]'") from error
+        raise InputError(f"training needs the package {error.name}: {how_to_install('train')}") from error
 
 
 def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +37,7 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     train.add_argument("--cache", metavar="DIR", help="folder for cached features (default: --out/cache)")
     train.add_argument("--preview", metavar="FILE", help="write a contact sheet of training clips and exit")
-    train.add_argument("--resume", action="store_true", help="continue an interrupted training in --out")
+    add_resume(train)
     train.add_argument("--device", default="auto", help="cpu, cuda, mps, auto (default)")
     train.add_argument("--devices", default="auto", metavar="N", help="number of devices per host (default: all)")
     train.add_argument(
@@ -68,6 +69,8 @@ def _train(options: argparse.Namespace) -> None:
         resume=options.resume,
         progress=partial(show, unit="step"),
     )
+    if trained.finished_before:
+        print(f"{options.out} holds the finished training already")
     scores = ", ".join(f"{name} {value:.1f}" for name, value in trained.scores.items()) or "not validated"
     print(f"{trained.steps} steps, {100 * trained.waiting:.1f} % of their time spent waiting for data; {scores}")
     print(f"weights are in {trained.best}; use them with --weights")
@@ -87,7 +90,7 @@ def add_train_proposals(commands: argparse._SubParsersAction[argparse.ArgumentPa
     proposals.add_argument(
         "--data", default=".", metavar="DIR", help="folder that holds the recipe's datasets (default: .)"
     )
-    proposals.add_argument("--resume", action="store_true", help="continue an interrupted training in --out")
+    add_resume(proposals)
     proposals.add_argument("--device", default="auto", help="cpu, cuda, mps, auto (default)")
     add_overwrite(proposals)
     proposals.set_defaults(command=_train_proposals)

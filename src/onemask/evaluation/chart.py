@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..extras import how_to_install
 from ..files import written_whole
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Box:
 def check_installed() -> None:
     """Raise InputError where matplotlib is missing."""
     if find_spec("matplotlib") is None:
-        raise InputError("the chart needs the package matplotlib: pip install 'onemask[plot]'")
+        raise InputError(f"the chart needs the package matplotlib: {how_to_install('plot')}")
 
 
 def write_chart(

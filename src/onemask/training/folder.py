@@ -7,7 +7,9 @@ import logging
 import os
 import subprocess
 import zipfile
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,10 @@ import torch
 from .. import __version__
 from ..data.sources import SourceConfig
 from ..errors import InputError
-from ..files import refuse_existing, write_bytes, written_whole
+from ..files import write_bytes, written_whole
 from ..methods import configuration
 from ..methods.method import Method
-from ..settings import differences
+from ..results import ResultFolder
 from ..weights.card import Card
 from ..weights.store import card_path, save
 from .recipe import Recipe, read_recipe, to_yaml
@@ -31,58 +33,50 @@ log = logging.getLogger(__name__)
 NOT_OF_RESULT = ("workers", "checkpoint_every", "picture_every", "attribution", "licence", "note")
 
 
-@dataclass(frozen=True)
-class RunFolder:
+class TrainingFolder:
     """The output of a training; `train` says what is in it."""
 
-    path: Path
-
-    @property
-    def checkpoint(self) -> Path:
-        """The state from which training continues."""
-        return self.path / "checkpoint.pt"
-
-    @property
-    def earlier_checkpoint(self) -> Path:
-        """The last but one, in case the last is damaged."""
-        return self.path / "checkpoint.earlier.pt"
-
-    @property
-    def recipe(self) -> Path:
-        """The recipe, with every value."""
-        return self.path / "recipe.yaml"
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.yaml"  # with every value
+        self.checkpoint = self.path / "checkpoint.pt"  # the state from which training continues
+        self.earlier_checkpoint = self.path / "checkpoint.earlier.pt"  # the last but one, in case that is damaged
+        weights = [self.weights(name) for name in ("best", "last")]
+        checkpoints = [self.checkpoint, self.earlier_checkpoint]
+        files = [self.recipe, *checkpoints, self.path / "history.jsonl", *weights, *map(card_path, weights)]
+        self._files = [path.name for path in files]
+        self.results = ResultFolder(self.path, "a training", (*self._files, "log"))
 
     def weights(self, name: str) -> Path:
         """A file of weights, "best" or "last"."""
         return self.path / f"{name}.safetensors"
 
-    def refuse(self, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
-        """Refuse what holds something else. Raises InputError where there is nothing to go on with, or OutputError."""
-        if not resume:
-            refuse_existing(self.path, overwrite)
-            return
-        if not self.recipe.exists():
-            raise InputError(f"{self.path} holds no training to go on with; leave out --resume to begin one")
-        if different := differences(_decisive(read_recipe(self.recipe)), _decisive(recipe)):
-            raise InputError(
-                f"{self.path} holds a training that was started with {', '.join(different)}; give the values of "
-                f"{self.recipe}, or choose another folder"
-            )
+    def check(self, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
+        """Refuse a folder that holds something else, as `ResultFolder.check` does."""
+        if resume and not self.results.begun and self.recipe.exists():
+            self._take_over()
+        self.results.check(_decisive(recipe), overwrite=overwrite, resume=resume)
 
-    def begin(self, recipe: Recipe, *, resume: bool) -> None:
-        """Write the recipe down; where it is not gone on with, remove what an earlier training left."""
-        if not resume:
-            weights = [self.weights(name) for name in ("best", "last")]
-            stale = [
-                self.checkpoint,
-                self.earlier_checkpoint,
-                self.path / "history.jsonl",
-                *weights,
-                *map(card_path, weights),
-            ]
-            for path in (*stale, *self.path.glob("log/events.*")):
-                path.unlink(missing_ok=True)
-        write_bytes(self.recipe, to_yaml(recipe).encode())
+    @contextmanager
+    def opened(self, recipe: Recipe, *, overwrite: bool, resume: bool) -> Iterator[None]:
+        """Hold the folder for the block. Where nothing is gone on with, what an earlier training left is removed."""
+        with self.results.opened(_decisive(recipe), overwrite=overwrite, resume=resume):
+            self.results.adopt(*self._files)
+            self.note_log()
+            write_bytes(self.recipe, to_yaml(recipe).encode())
+            yield
+
+    def note_log(self) -> None:
+        """Put TensorBoard's files, which it names itself, into the manifest."""
+        self.results.adopt(*(f"log/{path.name}" for path in self.path.glob("log/events.*")))
+
+    def _take_over(self) -> None:
+        """Make a training of a version that kept no manifest one that can be resumed."""
+        asked = _decisive(read_recipe(self.recipe))
+        with self.results.held():
+            self.results.adopt(*self._files)
+            self.note_log()
+            self.results.ask(asked)
 
     def save(self, name: str, method: Method, recipe: Recipe, scores: dict[str, float], commit: str) -> None:
         """Write weights with their card."""

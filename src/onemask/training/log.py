@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Log:
 
     folder: Path
     active: bool = True
+    created: Callable[[], None] = lambda: None  # called when TensorBoard has begun a file
 
     def __post_init__(self):
         self._lines: list[str] = []
@@ -45,6 +47,7 @@ class Log:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(self.folder / "log", purge_step=self._forgotten)
+            self.created()
         return self._writer
 
     def scalars(self, step: int, **values: Any) -> None:

@@ -35,10 +35,11 @@ from ..data.stills import StillImages
 from ..data.synthetic import StillClips
 from ..errors import InputError, Interrupted
 from ..evaluation.recall import average_recall, box_overlaps
-from ..files import refuse_existing, write_bytes, written_whole
+from ..files import write_bytes, written_whole
 from ..interruption import stop_asked
 from ..methods.dmn_aoa.proposals import LITE, LiteConfig, ProposalGenerator, detection_losses, maskrcnn_lite
 from ..methods.dmn_aoa.regions import first_and_end
+from ..results import ResultFolder
 from ..settings import Progress, silent
 from ..video.images import read_image
 from ..weights.card import Card
@@ -108,22 +109,30 @@ def train_proposals(
     Raises InputError for what does not fit, OutputError where `out` holds something, Interrupted after Ctrl-C.
     """
     out, data = Path(out), Path(data)
-    if resume and not (out / "checkpoint.pt").exists():
-        raise InputError(f"{out} holds no checkpoint to go on from; leave out --resume to begin")
-    if not resume:
-        refuse_existing(out, overwrite)
+    files = ("recipe.yaml", "checkpoint.pt", "history.jsonl", f"{LITE}.safetensors", f"{LITE}.json")
+    results = ResultFolder(out, "a training of proposals", files)
+    results.check(asdict(recipe), overwrite=overwrite, resume=resume)
     sources = [_sources(stage, recipe.held_out, data) for stage in recipe.stages]
     mixtures = [Mixture(of_stage, recipe.seed) for of_stage in sources]
     measured = _measured(recipe, data)
     torch.manual_seed(recipe.seed)
     network = maskrcnn_lite()
     training = _Training(recipe, network, mixtures, out, device, progress)
-    if resume:
-        training.take_up()
-    else:
+    with results.opened(asdict(recipe), overwrite=overwrite, resume=resume):
+        results.adopt(*files)
         write_bytes(out / "recipe.yaml", to_yaml(recipe).encode())
-        (out / "history.jsonl").unlink(missing_ok=True)
-    training.run()
+        if (out / "checkpoint.pt").exists():
+            training.take_up()
+        training.run()
+        card = _saved(recipe, network, measured, out, progress)
+        results.finish()
+    return card
+
+
+def _saved(
+    recipe: ProposalRecipe, network: MaskRCNN, measured: dict[str, Pictures], out: Path, progress: Progress
+) -> Card:
+    """Measure the recall and write the weights with their card."""
     scores: dict[str, float] = {}
     generator = ProposalGenerator(network)
     for name, pictures in measured.items():
@@ -203,8 +212,6 @@ class _Training:
     def take_up(self) -> None:
         """Go on from the checkpoint, unless it is of another recipe."""
         state = torch.load(self.out / "checkpoint.pt", map_location="cpu", weights_only=True)
-        if state["recipe"] != to_yaml(self.recipe):
-            raise InputError(f"{self.out} holds a training of another recipe, see its recipe.yaml; give that one")
         self.network.load_state_dict(state["network"])
         self.stage, self.step, self.optimiser_state = state["stage"], state["step"], state["optimiser"]
         taken = sum(stage.iterations for stage in self.recipe.stages[: self.stage]) + self.step

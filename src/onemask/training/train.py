@@ -36,7 +36,7 @@ from ..settings import Progress, silent
 from ..weights.store import find, read
 from .cache import ClipCache
 from .feed import Feed, Order, Parts
-from .folder import RunFolder, commit
+from .folder import TrainingFolder, commit
 from .log import Log
 from .losses import LOSSES
 from .optimisers import moving_average, optimiser, rate_at, set_rate, trained_parameters
@@ -67,6 +67,7 @@ class Trained:
     steps: int
     scores: dict[str, float]  # of the best weights, in percent; empty without a validation
     waiting: float  # share of the time in which a step waited for data
+    finished_before: bool = False  # nothing was left to do
 
 
 def train(
@@ -100,16 +101,20 @@ def train(
         OutputError: `out` holds something already, or the disk refuses.
         Interrupted: after Ctrl-C; `resume` continues.
     """
-    fabric, folder, data = (hardware or Hardware()).fabric(recipe.precision), RunFolder(Path(out)), Path(data)
-    by_the_first(fabric, lambda: folder.refuse(recipe, overwrite=overwrite, resume=resume))
+    fabric, folder, data = (hardware or Hardware()).fabric(recipe.precision), TrainingFolder(Path(out)), Path(data)
+    by_the_first(fabric, lambda: folder.check(recipe, overwrite=overwrite, resume=resume))
     torch.manual_seed(recipe.seed)  # what is not trained yet begins with random values
     method = _method(recipe, data)
     _check(recipe, method, fabric.world_size)
     mixtures = [open_mixture(stage.data, recipe.seed, data) for stage in recipe.stages]
     validator = _validator(recipe, data) if recipe.validation.root else None
-    by_the_first(fabric, lambda: folder.begin(recipe, resume=resume))
     kept = folder.path / "cache" if cache is None else Path(cache)
-    return Training(recipe, method, folder, fabric, mixtures, validator, kept, progress).run()
+    with contextlib.ExitStack() as stack:
+        opened = folder.opened(recipe, overwrite=overwrite, resume=resume)
+        by_the_first(fabric, lambda: stack.enter_context(opened))
+        trained = Training(recipe, method, folder, fabric, mixtures, validator, kept, progress).run()
+        by_the_first(fabric, folder.results.finish)
+    return trained
 
 
 def _validator(recipe: Recipe, data: Path) -> Validator:
@@ -124,7 +129,7 @@ class Training:
         self,
         recipe: Recipe,
         method: Method,
-        folder: RunFolder,
+        folder: TrainingFolder,
         fabric: Fabric,
         mixtures: list[Mixture],
         validator: Validator | None,
@@ -140,7 +145,7 @@ class Training:
         self.average = (
             AveragedModel(self.method, multi_avg_fn=moving_average(recipe.average)) if recipe.average else None
         )
-        self.log = Log(folder.path, active=fabric.is_global_zero)
+        self.log = Log(folder.path, active=fabric.is_global_zero, created=folder.note_log)
         self.commit = commit()  # now: while this runs, the files may change
         self.stop: list[int] = []
         self.seconds = self.waited = 0.0
@@ -161,12 +166,12 @@ class Training:
                 self._checkpoint(None)
                 if number + 1 < len(stages) and in_any(self.fabric, bool(self.stop)):
                     raise Interrupted(f"stopped after {stage.name}; --resume goes on from there")
-            if first == len(stages) and self.folder.weights("last").exists():
-                self._tell("%s is trained already: %d steps", self.folder.path, self.place.steps)
-            else:
+            finished_before = first == len(stages) and self.folder.weights("last").exists()
+            if not finished_before:
                 by_the_first(self.fabric, self._save_last)
         waiting = self.waited / self.seconds if self.seconds else 0.0
-        return Trained(self.folder.weights("best"), self.place.steps, self.place.of_best, waiting)
+        best = self.folder.weights("best")
+        return Trained(best, self.place.steps, self.place.of_best, waiting, finished_before)
 
     def _tell(self, message: str, *values: Any) -> None:
         if self.fabric.is_global_zero:

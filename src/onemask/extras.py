@@ -1,0 +1,27 @@
+"""What to install where a package of an extra is missing."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, distribution
+from urllib.parse import unquote, urlsplit
+
+
+def how_to_install(extra: str) -> str:
+    """The command that adds an extra to onemask, from where it was installed.
+
+    The package index is not advised where onemask did not come from it: the name there may be another project's.
+    """
+    folder = _folder()
+    if folder is None:
+        return f"install onemask again, from where you have it, with the extra [{extra}]"
+    return f"pip install '{folder}[{extra}]'"
+
+
+def _folder() -> str | None:
+    """The folder that pip noted when it installed onemask from one."""
+    try:
+        address = urlsplit(json.loads(distribution("onemask").read_text("direct_url.json") or "{}")["url"])
+    except (PackageNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return unquote(address.path) if address.scheme == "file" else None
