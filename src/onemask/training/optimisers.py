@@ -37,7 +37,9 @@ def trained_parameters(
         tops = sorted({name.split(".")[0] for name, _ in method.named_parameters()})
         raise InputError(f"optimiser.groups: no parameter's name begins with {unknown[0]!r}; they begin with {tops}")
     if not sorted_into:
-        raise InputError("nothing is left to train; the method has nothing that is, or optimiser.groups freezes it")
+        raise InputError(
+            "nothing is left to train; the method has no parameters to train, or optimiser.groups freezes it"
+        )
     return sorted_into
 
 
