@@ -2,7 +2,7 @@
 
     python benchmarks/dmn_aoa_parts.py                            # dmn-aoa-lite, one and five objects
     python benchmarks/dmn_aoa_parts.py --method dmn-aoa --device cuda --objects 5
-    python benchmarks/dmn_aoa_parts.py --untrained                # where no proposal network is at hand
+    python benchmarks/dmn_aoa_parts.py --untrained                # without weights of a proposal network
 
 BFE: base feature extractor, OPG: object proposal generator, OTG: object template generator (the memory network, reading
 and writing), AM: aligned matcher, MRN: mask refinement network with its alignment of references.

@@ -1,8 +1,8 @@
-"""What DMN-AOA's parts do in a frame, as two pictures and a figure.
+"""Two pictures and a figure that show what DMN-AOA's parts do in a frame.
 
     python benchmarks/dmn_aoa_pictures.py VIDEO --mask FIRST.png --frame 20 --out docs/dmn-aoa
 
-OUT-alignment.jpg: the object where it was last; the proposal that fits it best; and that proposal put together anew, as
+OUT-alignment.jpg: the object where it was last; the proposal that fits it best; and that proposal rearranged, as
 equation 3 does with its features, each piece drawn from where the template's correspondence (equation 2) looks most.
 OUT-memory.jpg: places of the memory, and where the object's cells looked when the template was read (equation 1).
 Printed: the share of this attention that falls on the object, next to the share of the cells that are the object's.

@@ -1,4 +1,4 @@
-"""What limits FRTM: each of its parts made ideal in turn, J by sequence.
+"""The limits of FRTM: each of its parts made ideal in turn, J by sequence.
 
 The target model alone:
 grid        the best that any scores on the stride-16 grid can do: fitted to each frame's annotation itself

@@ -1,4 +1,4 @@
-"""How fast and how exact the measures J and F are, against their definition on whole frames.
+"""Speed and exactness of the measures J and F, against their definition on whole frames.
 
 The whole-frame version does what the official DAVIS code does, step by step: the boundary of each mask from
 its shifted copies, `cv2.dilate` of the whole frame with a disk, sums of the products. Predictions are made

@@ -1,11 +1,11 @@
 """Speed and memory of methods: the overhead ratio, how it grows with objects, and that memory does not grow with time.
 
 The overhead ratio is the time of a frame in steady state, updates included, over the time of the method's own backbone
-alone on the same frame, measured in turns in the same process: it means the same on every machine. Weights are those
-that ship, where there are any, and freed memory is kept, as the `onemask` command does it.
+alone on the same frame, measured alternately in one process: it means the same on every machine. Weights are those
+that ship, where there are any, and freed memory is kept, as in the `onemask` command.
 
     python benchmarks/speed.py                                    # frtm-lite as it is
-    python benchmarks/speed.py --give-back                        # as a program that does not ask to keep freed memory
+    python benchmarks/speed.py --give-back                        # as a program that does not call keep_freed_memory
     python benchmarks/speed.py --method frtm-lite --set target_only=true --set update_every=8 --objects 1,10
     python benchmarks/speed.py --memory                           # memory and time after 1,000 frames
 """

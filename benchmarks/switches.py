@@ -1,6 +1,6 @@
-"""What a paper's switches are worth: for each row of its table a training, all alike but for the row's values.
+"""Ablation tables: one training per row of a paper's table, equal except for the row's values.
 
-A file of rows names a recipe, values of it that all rows have in common, and each row's own:
+A file of rows names a recipe, values that all rows share, and each row's own:
 
     recipe: ../../recipes/ttvos-lite.yaml
     common: [stages.0.iterations=400]
@@ -10,9 +10,9 @@ A file of rows names a recipe, values of it that all rows have in common, and ea
 
     python benchmarks/switches.py benchmarks/switches/ttvos.yaml --data DATA --out out/ttvos
 
-Rows that OUT has already are not trained again; one that was interrupted goes on. Features of clips are kept once for
-all rows that agree on them. OUT/table.md holds the scores of the recipe's validation, in percent: those after the last
-step, if `validation.every` is the number of steps.
+Rows that are finished in OUT are not trained again; an interrupted one is resumed. Features of clips are cached once
+for all rows that agree on them. OUT/table.md holds the scores of the recipe's validation, in percent: those after the
+last step, if `validation.every` is the number of steps.
 """
 
 from __future__ import annotations
