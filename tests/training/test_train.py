@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -435,6 +436,27 @@ class TestRefusals:
         run(recipe, tmp_path / "out", data, overwrite=True)
         assert len(losses(tmp_path / "out")) == 1
         check(tmp_path / "out" / "best.safetensors")
+
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_parameters_that_no_loss_reaches(self, tmp_path, data, processes):
+        """On one device they would stay as they began, several would wait for their gradients for ever."""
+        path = write_recipe(tmp_path, stage(iterations=2), options={**TINY, "transition": True})
+        told = (
+            r"stages\.0 trains network\.transition\.weight \(and 1 more\), but its losses give it no gradient; add a "
+            r"loss that does, or leave it as it is with optimiser\.groups: \{network\.transition: 0\}"
+        )
+        if processes == 1:
+            with pytest.raises(InputError, match=told):
+                run(read_recipe(path), tmp_path / "out", data)
+        else:
+            torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+            command = [*torchrun, str(SCRIPT), str(tmp_path / "out"), str(data), str(path)]
+            env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+            assert done.returncode
+            assert re.search(told, done.stderr)
+        frozen = stage(iterations=1, optimiser={"groups": {"network.transition": 0}})
+        run(a_recipe(tmp_path, frozen, options={**TINY, "transition": True}), tmp_path / "out", data, overwrite=True)
 
     def test_nothing_but_its_own_is_removed(self, tmp_path, data):
         recipe, weights = a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out" / "best.safetensors"

@@ -43,6 +43,24 @@ def trained_parameters(
     return sorted_into
 
 
+def refuse_without_gradient(method: nn.Module, where: str) -> None:
+    """Refuse a stage that is to train what its losses do not reach: it would stay as it began without a word.
+
+    To be called once gradients are there. Several processes could not even go on: they wait for every gradient.
+
+    Raises:
+        InputError: it names such parameters and the ways out.
+    """
+    names = [name for name, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    if names:
+        group = names[0].rpartition(".")[0] or names[0]
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        raise InputError(
+            f"{where} trains {names[0]}{more}, but its losses give it no gradient; add a loss that does, or leave it "
+            f"as it is with optimiser.groups: {{{group}: 0}}"
+        )
+
+
 def optimiser(config: OptimiserConfig, groups: Mapping[str, list[nn.Parameter]]) -> torch.optim.Optimizer:
     """The optimiser of parameters by group; each group's `factor` scales the rate that `rate_at` gives."""
     parameters = [

@@ -39,7 +39,14 @@ from .feed import Feed, Order, Parts
 from .folder import TrainingFolder, commit
 from .log import Log
 from .losses import LOSSES
-from .optimisers import moving_average, optimiser, rate_at, set_rate, trained_parameters
+from .optimisers import (
+    moving_average,
+    optimiser,
+    rate_at,
+    refuse_without_gradient,
+    set_rate,
+    trained_parameters,
+)
 from .processes import Hardware, by_the_first, in_any, total
 from .recipe import Recipe, StageConfig
 from .unroll import ClipBatch, Unroll, batch_of
@@ -148,6 +155,7 @@ class Training:
         self.log = Log(folder.path, active=fabric.is_global_zero, created=folder.note_log)
         self.commit = commit()  # now: while this runs, the files may change
         self.stop: list[int] = []
+        self.all_have_gradients = False  # of the stage; seen in its first step
         self.seconds = self.waited = 0.0
 
     @property
@@ -184,6 +192,7 @@ class Training:
         steps = steps_of(stage, self.mixtures[number])
         groups = trained_parameters(self.method, stage.optimiser.groups, self.as_built)
         self.method.zero_grad()  # what an earlier stage left in parameters that this one does not train
+        self.all_have_gradients = False
         unroll: Any = Unroll(self.method, list(stage.losses), update=stage.update)
         unroll, optimise = fabric.setup(unroll, optimiser(stage.optimiser, groups))
         if state is not None and state["optimiser"] is not None:
@@ -236,6 +245,9 @@ class Training:
                 self.fabric.backward(loss / len(batches))
             for name, value in {"loss": loss, **unrolled.losses}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach() / len(batches)
+        if not self.all_have_gradients:
+            refuse_without_gradient(self.method, f"stages.{self.place.stage}")
+            self.all_have_gradients = True
         norm = self.fabric.clip_gradients(
             unroll, optimise, max_norm=stage.clip_gradient or math.inf, error_if_nonfinite=False
         )
