@@ -6,7 +6,7 @@ from PIL import Image
 
 from onemask.cli import main
 from onemask.errors import InputError
-from onemask.explain import CELL, Explained, explain, grid
+from onemask.explaining import CELL, Explained, explain, grid
 from onemask.settings import Settings
 from onemask.video.images import ArraySequence
 from onemask.video.masks import write_mask

@@ -260,5 +260,5 @@ def test_frames_in_batches_are_segmented_as_one_by_one(two, monkeypatch):
 
 
 def test_the_function_is_what_its_name_gives_whatever_was_imported_before():
-    code = "import onemask.run, onemask.evaluation.evaluate, onemask; print(callable(onemask.propagate))"
+    code = "import onemask.running, onemask.evaluation.evaluate, onemask; print(callable(onemask.propagate))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"

@@ -19,7 +19,7 @@ from cards import ship
 from onemask.cli import main
 from onemask.errors import InputError, Interrupted, OutputError
 from onemask.methods import load
-from onemask.run import run
+from onemask.running import run
 from onemask.settings import Settings
 from onemask.video.frames import DecodeError
 from onemask.video.masks import read_label_map, read_mask
@@ -522,7 +522,7 @@ def command(clip: Path, scene: Scene, folder: Path) -> list[str]:
 
 SLOWLY = """
 import sys, time
-import onemask.run as module
+import onemask.running as module
 from onemask.cli import main
 write = module.write_mask
 def slowly(path, labels):
@@ -582,7 +582,7 @@ def test_masks_before_the_disk_was_full_are_kept(scene, clip, whole, tmp_path, m
 
 
 def test_after_a_full_disk_the_last_checkpoint_holds(scene, clip, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("onemask.run.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("onemask.running.CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patched:
         refusing_from(8, patched)
         with pytest.raises(OutputError):

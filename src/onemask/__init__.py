@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .allocation import keep_freed_memory
+    from .api import compare, evaluate, explain, run, train, write_overlay
     from .errors import InputError, OnemaskError, OutputError
     from .methods import load
     from .propagation import propagate
     from .session import Session
+    from .video.masks import read_mask
+    from .video.reader import open_video
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,9 +22,17 @@ __all__ = [
     "OutputError",
     "Session",
     "__version__",
+    "compare",
+    "evaluate",
+    "explain",
     "keep_freed_memory",
     "load",
+    "open_video",
     "propagate",
+    "read_mask",
+    "run",
+    "train",
+    "write_overlay",
 ]
 
 _HOME = {
@@ -29,9 +40,17 @@ _HOME = {
     "OnemaskError": "errors",
     "OutputError": "errors",
     "Session": "session",
+    "compare": "api",
+    "evaluate": "api",
+    "explain": "api",
     "keep_freed_memory": "allocation",
     "load": "methods",
+    "open_video": "video.reader",
     "propagate": "propagation",
+    "read_mask": "video.masks",
+    "run": "api",
+    "train": "api",
+    "write_overlay": "api",
 }
 
 

@@ -14,29 +14,34 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from .errors import InputError, OutputError
-from .labels import Objects, checked_label_map
+from .labels import Objects, checked_label_map, is_whole
 from .methods import DEFAULT, load
 from .methods.method import Method
 from .session import EncodedFrame, Session
 from .video.frames import Frame, Video
-from .video.masks import object_ids
+from .video.masks import MaskFile, object_ids, read_mask
 from .video.prefetch import prefetch
 from .video.reader import Source, open_video
 
 DIRECTIONS = ("both", "forward")
 ENCODED_AT_ONCE = {"cuda": 4}  # frames in one batch, by kind of device; elsewhere one by one is as fast
 
+Annotation = str | PathLike[str] | np.ndarray | Tensor | MaskFile  # of one frame
 Watch = Callable[[Iterable[np.ndarray], int], Iterable[np.ndarray]]  # label maps and their number -> the same ones
 
 
 def propagate(
     video: Source | Video,
-    annotations: Mapping[int, np.ndarray],
+    annotations: Mapping[int, Annotation],
     *,
     method: str | Method = DEFAULT,
     direction: str = "both",
@@ -45,16 +50,28 @@ def propagate(
     device: str = "auto",
     precision: str = "auto",
     **options: Any,
-) -> Iterator[np.ndarray]:
-    """Yield the label map of every frame of a video, in order.
+) -> LabelMaps:
+    """The label map of every frame of a video, in order.
 
-    video: a video file, a folder of images, a glob, a sequence of frames (H, W, 3) uint8 RGB, or an opened `Video`.
-    annotations: index of a frame -> its label map (H, W), with ids of the caller's choice, or a boolean mask of one
-    object, which gets the id 1; `void` marks unknown pixels.
-    method: a name, with `options` of its configuration, or a method as `load` gives it.
-    direction: "both", or "forward": then nothing is said of frames before an object's first annotation.
-    size, device, precision: see `Session`.
-    Raises InputError for annotations that do not fit the video.
+        for label_map in onemask.propagate("clip.mp4", {0: "mask.png"}):
+            ...
+        for frame in onemask.propagate("clip.mp4", {0: "mask.png"}).frames():
+            print(frame.index, frame.time, frame.image.shape, frame.label_map.max())
+
+    Args:
+        video: a video file, a folder of images, a glob, a sequence of frames (H, W, 3) uint8 RGB, or an opened `Video`.
+        annotations: index of a frame -> its mask: a file, see `read_mask`; a label map (H, W) with ids of the caller's
+            choice; or a boolean mask of one object, which gets the id 1.
+        method: a name, with `options` of its configuration, or a method as `load` gives it.
+        direction: "both", or "forward": then nothing is said of frames before an object's first annotation.
+        void: a value that marks unknown pixels; of files None is for what they say themselves.
+        size, device, precision: see `Session`.
+
+    Returns:
+        An iterator over label maps (H, W) uint8 or uint16; its `frames()` gives them with their frames.
+
+    Raises:
+        InputError: something is not what is expected, or annotations do not fit the video.
     """
     if options and not isinstance(method, str):
         raise InputError(
@@ -63,8 +80,32 @@ def propagate(
     chosen = load(method, **options) if isinstance(method, str) else method
     opened = video if isinstance(video, Video) else open_video(video)
     session = Session(chosen, size=size, device=device, precision=precision)
-    propagation = Propagation(session, opened, annotations, direction=direction, void=void)
-    return (labelled.label_map for labelled in propagation)
+    annotated = label_maps_of(annotations, void)
+    return LabelMaps(Propagation(session, opened, annotated, direction=direction, void=void))
+
+
+def label_maps_of(annotations: Mapping[int, Annotation], void: int | None = None) -> dict[int, np.ndarray]:
+    """Annotations of any kind as label maps, by frame; in files unknown pixels become background.
+
+    Raises:
+        InputError: one is none, or a file cannot be read.
+    """
+    if not isinstance(annotations, Mapping):
+        raise InputError(
+            f"annotations are {{index of a frame: its mask}}, got {type(annotations).__name__}; for a mask of the "
+            "first frame give {0: mask}"
+        )
+    if wrong := [index for index in annotations if not is_whole(index)]:
+        raise InputError(f"annotations are by the index of a frame, a whole number, got {wrong[0]!r}")
+    return {int(index): _label_map_of(given, void) for index, given in annotations.items()}
+
+
+def _label_map_of(given: Annotation, void: int | None) -> np.ndarray:
+    if isinstance(given, (str, PathLike)):
+        given = read_mask(Path(given), void="auto" if void is None else void)
+    if not isinstance(given, MaskFile):
+        return checked_label_map(given)
+    return given.labels if given.void is None else np.where(given.labels == given.void, 0, given.labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +115,23 @@ class LabelledFrame:
     index: int
     name: str  # see `Frame.name`
     label_map: np.ndarray  # (H, W) uint8 or uint16
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    time: Fraction | None  # seconds from the start of the video; None: pictures have none
+
+
+class LabelMaps(Iterator[np.ndarray]):
+    """Label maps of a video, frame by frame."""
+
+    def __init__(self, propagation: Propagation):
+        self._frames = iter(propagation)
+
+    def __next__(self) -> np.ndarray:
+        """The label map (H, W) of the next frame."""
+        return next(self._frames).label_map
+
+    def frames(self) -> Iterator[LabelledFrame]:
+        """The frames that are left: index, name, time, picture and label map of each."""
+        return self._frames
 
 
 class Propagation:
@@ -133,7 +191,7 @@ class Propagation:
                     label_map = self.session.annotate(features, self.annotations[frame.index], void=self.void)
                 else:
                     label_map = self.session.step(features)
-                yield LabelledFrame(frame.index, frame.name, label_map)
+                yield LabelledFrame(frame.index, frame.name, label_map, frame.image, frame.time)
         if waiting:
             raise InputError(f"{self.video.source}: frame {waiting[0]} is annotated, but the video ends before it")
 

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
+
 from . import __version__
 from .errors import InputError
 from .methods import DEFAULT, configuration, load, weights_for
@@ -22,34 +24,67 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Settings:
-    """A method by name, and how a session runs it."""
+    """A method, by name or as it is loaded already, and how a session runs it."""
 
-    method: str = DEFAULT
+    method: str | Method = DEFAULT
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method's configuration
     weights: str | Path | None = None  # a file of the method's weights; None: those that ship
     size: int | None = 480  # short side of the working size in pixels
     device: str = "auto"
     precision: str = "auto"
 
+    def __post_init__(self):
+        """Refuse what goes with a name alone."""
+        if isinstance(self.method, Method):
+            if self.options or self.weights is not None:
+                raise InputError(
+                    "options and weights go with a method's name, but it is loaded already; give "
+                    f"{', '.join(self.options) or 'weights'} to load"
+                )
+        elif not isinstance(self.method, str):
+            raise InputError(f"method is a name or a method as load gives it, got {type(self.method).__name__}")
+
+    @classmethod
+    def of(
+        cls,
+        method: str | Method,
+        options: Mapping[str, Any],
+        weights: str | Path | None = None,
+        *,
+        size: int | None,
+        device: str,
+        precision: str,
+    ) -> Settings:
+        """Settings as functions take them, one argument each."""
+        return cls(method, options, weights, size, device, precision)
+
     def session(self) -> Session:
-        """A new session of a newly loaded method."""
+        """A new session of a method, which is loaded where it is given by name."""
         return Session(self._load(), size=self.size, device=self.device, precision=self.precision)
 
     def restore(self, checkpoint: Path) -> Session:
-        """The session that was saved at `checkpoint`, with the method loaded anew."""
+        """The session that was saved at `checkpoint`."""
         return Session.restore(checkpoint, self._load(), device=self.device)
 
     def described(self) -> dict[str, Any]:
         """The settings with every option of the method, and onemask's version: what decides the result."""
-        chosen = configuration(self.method, self.options)
-        described = asdict(self) | {"options": asdict(chosen)}  # type: ignore[call-overload]
-        described["weights"] = None if self.weights is None else str(self.weights)
+        described: dict[str, Any] = {"onemask": __version__}
+        running = {"size": self.size, "device": self.device, "precision": self.precision}
+        if isinstance(self.method, Method):
+            config: Any = getattr(self.method, "config", None)
+            described |= {"method": type(self.method).__name__, "options": asdict(config) if config else {}}
+            return described | {"weights": None, **running, "weights' sha256": _sha256_of_state(self.method)}
+        chosen: Any = configuration(self.method, self.options)
+        described |= {"method": self.method, "options": asdict(chosen)}
+        described |= {"weights": None if self.weights is None else str(self.weights), **running}
         file = weights_for(self.method, chosen) if self.weights is None else Path(self.weights)
         described["weights' sha256"] = None if file is None else _sha256(file)
-        return {"onemask": __version__} | described
+        return described
 
     def _load(self) -> Method:
-        return load(self.method, weights=self.weights, **self.options)
+        return (
+            self.method if isinstance(self.method, Method) else load(self.method, weights=self.weights, **self.options)
+        )
 
 
 def _sha256(weights: Path) -> str:
@@ -57,6 +92,15 @@ def _sha256(weights: Path) -> str:
         return hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     except OSError as error:
         raise InputError(f"there is no file of weights {weights}; expected a safetensors file") from error
+
+
+def _sha256_of_state(method: Method) -> str:
+    """The same of weights that are loaded: names and values in their order."""
+    digest = hashlib.sha256()
+    for name, tensor in method.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from .arguments import add_method, add_overwrite, add_resume, listed, print_file
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..run import RunReport
+    from ..running import RunReport
     from ..video.clip import SampleClip
     from ..video.frames import Video
 
@@ -43,7 +43,7 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(options: argparse.Namespace) -> None:
-    from ..run import SAVED, run
+    from ..running import SAVED, run
     from ..video.reader import open_video
 
     video = open_video(options.input)
@@ -88,7 +88,7 @@ def _demo(options: argparse.Namespace) -> None:
     import numpy as np
 
     from ..evaluation.measures import region_and_contour
-    from ..run import run
+    from ..running import run
     from ..video.clip import sample_clip
     from ..video.masks import read_label_map
     from ..video.reader import open_video
@@ -153,7 +153,7 @@ def add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _explain(options: argparse.Namespace) -> None:
-    from ..explain import explain
+    from ..explaining import explain
     from ..video.reader import open_video
 
     video = open_video(options.input)

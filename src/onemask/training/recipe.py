@@ -208,6 +208,23 @@ def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
     return recipe
 
 
+def checked_recipe(recipe: Recipe) -> Recipe:
+    """A recipe that was put together in Python, checked as one from a file is.
+
+    Raises:
+        InputError: it names the key and what was expected.
+    """
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"a Recipe is expected, or the file of one, got {type(recipe).__name__}")
+    try:
+        typed = OmegaConf.to_object(OmegaConf.structured(recipe))
+    except (OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise InputError(f"recipe: {_first_line(error)}") from error
+    assert isinstance(typed, Recipe)
+    _check(typed)
+    return typed
+
+
 def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] = ()) -> R:
     """Read a dataclass of that kind from a YAML file, with values overridden by `key=value` texts.
 

@@ -48,7 +48,7 @@ from .optimisers import (
     trained_parameters,
 )
 from .processes import Hardware, by_the_first, in_any, total
-from .recipe import Recipe, StageConfig
+from .recipe import Recipe, StageConfig, checked_recipe
 from .unroll import ClipBatch, Unroll, batch_of
 from .validation import Validation, Validator
 
@@ -81,6 +81,7 @@ def train(
     recipe: Recipe,
     out: str | Path,
     *,
+    method: Method | None = None,
     data: str | Path = ".",
     cache: str | Path | None = None,
     hardware: Hardware | None = None,
@@ -93,6 +94,7 @@ def train(
     Args:
         recipe: see `read_recipe`.
         out: the folder for the results.
+        method: one to begin with, of the recipe's configuration; it is trained itself. None: as the recipe says.
         data: the folder that the recipe's roots are relative to.
         cache: the folder for what stages with `cache` keep; None: `out/cache`. Several trainings may share it.
         hardware: devices and hosts; None: the best device of this host.
@@ -108,10 +110,11 @@ def train(
         OutputError: `out` holds something already, or the disk refuses.
         Interrupted: after Ctrl-C; `resume` continues.
     """
+    recipe = checked_recipe(recipe)
     fabric, folder, data = (hardware or Hardware()).fabric(recipe.precision), TrainingFolder(Path(out)), Path(data)
     by_the_first(fabric, lambda: folder.check(recipe, overwrite=overwrite, resume=resume))
     torch.manual_seed(recipe.seed)  # what is not trained yet begins with random values
-    method = _method(recipe, data)
+    method = _method(recipe, data) if method is None else _fitting(recipe, method)
     _check(recipe, method, fabric.world_size)
     mixtures = [open_mixture(stage.data, recipe.seed, data) for stage in recipe.stages]
     validator = _validator(recipe, data) if recipe.validation.root else None
@@ -373,6 +376,18 @@ def steps_of(stage: StageConfig, mixture: Mixture) -> int:
     if stage.iterations:
         return stage.iterations
     return max(1, round(stage.epochs * (stage.distinct or len(mixture)) / stage.batch))
+
+
+def _fitting(recipe: Recipe, method: Method) -> Method:
+    """A method that was given, if it is what the recipe's would be."""
+    if recipe.weights or recipe.initial:
+        raise InputError("the method to begin with is given, so weights and initial of the recipe must be empty")
+    if getattr(method, "config", None) != configuration(recipe.method, recipe.options):
+        raise InputError(
+            f"the method that was given is not {recipe.method} with the recipe's options; name in the recipe what it "
+            "was made of"
+        )
+    return method
 
 
 def _method(recipe: Recipe, base: Path) -> Method:

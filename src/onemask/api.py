@@ -1,0 +1,296 @@
+"""Calls at the top level of `onemask`: the command line's jobs, on paths, arrays and methods as a program has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import explaining, running
+from .methods import DEFAULT
+from .methods.method import Method
+from .propagation import Annotation, label_maps_of
+from .running import RunReport
+from .settings import Progress, Settings, silent
+from .video import writer
+from .video.frames import Video
+from .video.masks import palette
+from .video.reader import Source, open_video
+
+if TYPE_CHECKING:  # scores and charts are imported where they are asked for
+    from .evaluation.compare import Comparison
+    from .evaluation.evaluate import Evaluation
+    from .training.processes import Hardware
+    from .training.recipe import Recipe
+    from .training.train import Trained
+
+
+def run(
+    video: Source | Video,
+    annotations: Mapping[int, Annotation],
+    out: str | Path,
+    *,
+    method: str | Method = DEFAULT,
+    weights: str | Path | None = None,
+    size: int | None = 480,
+    device: str = "auto",
+    precision: str = "auto",
+    direction: str = "both",
+    void: int | None = None,
+    save: Sequence[str] = running.SAVED,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress = silent,
+    **options: Any,
+) -> RunReport:
+    """Segment a video and write label maps, an overlay and a contact sheet into a folder, as `onemask run` does.
+
+        onemask.run("clip.mp4", {0: "mask.png"}, "out")
+
+    Args:
+        video, annotations, method, size, device, precision, direction, void, options: see `propagate`.
+        out: the folder of the results.
+        weights: a file of the method's weights; None: those that are found under its name.
+        save: what to keep, of "masks", "overlay" and "contact-sheet".
+        overwrite: replace the results of an earlier run.
+        resume: go on with an interrupted run, to the very same result; begin where there is none.
+        progress: wraps the frames, to show how far it is.
+
+    Returns:
+        The files that were written, and the time that it took.
+
+    Raises:
+        InputError: something does not fit.
+        OutputError: something cannot be written, or would be overwritten.
+        Interrupted: Ctrl-C was pressed; `resume` goes on from there.
+    """
+    return running.run(
+        open_video(video),
+        label_maps_of(annotations, void),
+        out,
+        Settings.of(method, options, weights, size=size, device=device, precision=precision),
+        direction=direction,
+        void=void,
+        save=save,
+        overwrite=overwrite,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def explain(
+    video: Source | Video,
+    annotations: Mapping[int, Annotation],
+    out: str | Path,
+    *,
+    method: str | Method = DEFAULT,
+    weights: str | Path | None = None,
+    size: int | None = 480,
+    device: str = "auto",
+    precision: str = "auto",
+    object_id: int | None = None,
+    frames: int = 6,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Write a picture of what a method matched in some frames, as `onemask explain` does.
+
+    Args:
+        video, annotations, method, size, device, precision, options: see `propagate`.
+        out: the picture's file, .png or .jpg.
+        weights: see `run`.
+        object_id: an object of the first annotated frame; None: the lowest.
+        frames: how many are shown, the annotated one among them; 2 or more.
+        overwrite: replace the file.
+
+    Raises:
+        InputError: something does not fit.
+        OutputError: the file is there already, or cannot be written.
+    """
+    settings = Settings.of(method, options, weights, size=size, device=device, precision=precision)
+    explaining.explain(
+        open_video(video),
+        label_maps_of(annotations, None),
+        out,
+        settings,
+        object_id=object_id,
+        frames=frames,
+        overwrite=overwrite,
+    )
+
+
+def evaluate(
+    root: str | Path,
+    out: str | Path,
+    *,
+    method: str | Method = DEFAULT,
+    weights: str | Path | None = None,
+    size: int | None = 480,
+    device: str = "auto",
+    precision: str = "auto",
+    protocol: str = "davis2016",
+    split: str = "val",
+    sequences: Sequence[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    **options: Any,
+) -> Evaluation:
+    """Run a method over a dataset and score it, as `onemask evaluate` does.
+
+    Args:
+        root, out, protocol, split, sequences, overwrite, progress: see `onemask.evaluation.evaluate.evaluate`.
+        method, size, device, precision, options: see `propagate`.
+        weights: see `run`.
+
+    Returns:
+        The scores, and the time that a frame took.
+
+    Raises:
+        InputError: something does not fit.
+        OutputError: `out` holds something else.
+    """
+    from .evaluation import evaluate as evaluating
+
+    settings = Settings.of(method, options, weights, size=size, device=device, precision=precision)
+    return evaluating.evaluate(
+        root,
+        out,
+        settings,
+        protocol=protocol,
+        split=split,
+        sequences=sequences,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def compare(
+    root: str | Path,
+    out: str | Path,
+    methods: Mapping[str, str | Method] | Sequence[str],
+    *,
+    size: int | None = 480,
+    device: str = "auto",
+    precision: str = "auto",
+    protocol: str = "davis2016",
+    split: str = "val",
+    sequences: Sequence[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Comparison:
+    """Evaluate several methods, and write a table and a chart of speed and accuracy, as `onemask compare` does.
+
+    Args:
+        root, out, protocol, split, sequences, overwrite, progress: see `onemask.evaluation.compare.compare`.
+        methods: label -> a method, or a text "METHOD [NAME=VALUE ...]"; or a list of such texts, each with "LABEL: " in
+            front or its own label.
+        size, device, precision: see `propagate`; of those methods whose text does not say otherwise.
+
+    Returns:
+        What the table says.
+
+    Raises:
+        InputError: something does not fit.
+        OutputError: `out` holds something else.
+        OnemaskError: every method failed.
+    """
+    from .evaluation import compare as comparing
+
+    shared = Settings(size=size, device=device, precision=precision)
+    named = methods.items() if isinstance(methods, Mapping) else ((None, text) for text in methods)
+    contenders = [_contender(label, method, shared) for label, method in named]
+    return comparing.compare(
+        root,
+        out,
+        contenders,
+        protocol=protocol,
+        split=split,
+        sequences=sequences,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def train(
+    recipe: Recipe | str | Path,
+    out: str | Path,
+    *,
+    method: Method | None = None,
+    data: str | Path = ".",
+    cache: str | Path | None = None,
+    hardware: Hardware | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Trained:
+    """Train what a recipe says, as `onemask train` does.
+
+    Args:
+        recipe: a `Recipe`, which is checked, or a YAML file.
+        method: one to begin with, of the recipe's configuration; it is trained itself. None: as the recipe says.
+        out, data, cache, hardware, overwrite, resume, progress: see `onemask.training.train.train`.
+
+    Returns:
+        The weights, and how good they are.
+
+    Raises:
+        InputError: something does not fit; nothing was written.
+        OutputError: `out` holds something already, or cannot be written.
+        Interrupted: Ctrl-C was pressed; `resume` goes on from there.
+    """
+    from .training import train as training
+    from .training.recipe import read_recipe
+
+    return training.train(
+        read_recipe(recipe) if isinstance(recipe, (str, Path)) else recipe,
+        out,
+        method=method,
+        data=data,
+        cache=cache,
+        hardware=hardware,
+        overwrite=overwrite,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def write_overlay(
+    video: Source | Video,
+    label_maps: Iterable[np.ndarray],
+    path: str | Path,
+    *,
+    colours: np.ndarray | None = None,
+    alpha: float = 0.5,
+) -> int:
+    """Write a video with its label maps drawn over the frames, with its timing and its sound.
+
+    Args:
+        video: see `open_video`.
+        label_maps: (H, W) integer, of frame 0, 1, ...; where they end, the overlay ends.
+        path: the file; its suffix chooses the format, as .mp4.
+        colours: (n, 3) uint8 RGB, by label; None: those of DAVIS.
+        alpha: share of the colour inside objects, in [0, 1].
+
+    Returns:
+        How many frames were written.
+
+    Raises:
+        InputError: there are more label maps than frames, or of another size.
+        OutputError: the file cannot be written.
+    """
+    return writer.write_overlay(
+        open_video(video), label_maps, path, palette() if colours is None else colours, alpha=alpha
+    )
+
+
+def _contender(label: str | None, method: str | Method, shared: Settings) -> Any:
+    from dataclasses import replace
+
+    from .evaluation.compare import Contender
+
+    if isinstance(method, Method):
+        return Contender(label or type(method).__name__, replace(shared, method=method))
+    parsed = Contender.parse(method, shared)
+    return parsed if label is None else Contender(label, parsed.settings)
