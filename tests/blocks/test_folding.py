@@ -107,5 +107,5 @@ class TestOfABackbone:
         with torch.no_grad():
             backbone(torch.rand(1, 3, 64, 64))
         assert list(backbone.state_dict()) == names
-        assert copy.deepcopy(backbone)._folded._network is None
+        assert copy.deepcopy(backbone)._folded._kept == (None, None)
         assert isinstance(copy.deepcopy(backbone)._folded, Folded)

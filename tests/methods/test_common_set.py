@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -366,6 +369,38 @@ class TestGoesOnEqually:
         for frame in clip.frames[4:8]:
             assert np.array_equal(session.step(frame), restored.step(frame))
         assert session.objects or state in ("new", "begun")
+
+
+# Threads -------------------------------------------------------------------------------------------------------------
+
+
+def test_sessions_in_threads_on_one_method_are_as_alone(name, make_clip):
+    """Whatever they do at the same time: nobody writes to the method, not even for a moment."""
+    torch.manual_seed(0)
+    method = METHODS[name].build().eval()
+    before = {key: tensor.clone() for key, tensor in method.state_dict().items()}
+    clips = [make_clip(6, objects, (48, 64), seed=objects) for objects in (1, 2, 3)]
+
+    def alone(clip: Clip, steps: Barrier | None = None) -> list[np.ndarray]:
+        session, found = Session(method, device="cpu"), []
+        for number, (frame, label_map) in enumerate(zip(clip.frames, clip.label_maps, strict=True)):
+            if steps is not None:
+                steps.wait(120)
+            annotated = label_map if number == 0 else np.where(label_map == 1, 1, 0) if number == 3 else None
+            found.append(session.step(frame) if annotated is None else session.annotate(frame, annotated))
+        return found
+
+    interval, steps = sys.getswitchinterval(), Barrier(len(clips))
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(len(clips)) as threads:
+            together = list(threads.map(lambda clip: alone(clip, steps), clips))
+    finally:
+        sys.setswitchinterval(interval)
+    for found, clip in zip(together, clips, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(found, alone(clip), strict=True))
+    after = method.state_dict()
+    assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
 
 
 # Cost -----------------------------------------------------------------------------------------------------------------

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.store import home
 from .folding import Folded
+from .replacing import replaced
 
 log = logging.getLogger(__name__)
 
@@ -99,21 +99,25 @@ class Backbone(nn.Module):
         if added is None:
             network = self.network if torch.is_grad_enabled() else self._folded.of(self.network)
             return dict(zip(self.strides, network(frames), strict=True))
-        with self._joined_by(added):
-            return dict(zip(self.strides, self.network(frames), strict=True))
+        name, first = next((n, m) for n, m in self.network.named_modules() if isinstance(m, nn.Conv2d))
+        return dict(zip(self.strides, replaced(self.network, {name: _Adding(first, added)})(frames), strict=True))
 
     @property
     def first_convolution(self) -> nn.Conv2d:
         """What sees the frame itself."""
         return next(module for module in self.network.modules() if isinstance(module, nn.Conv2d))
 
-    @contextmanager
-    def _joined_by(self, added: Tensor) -> Iterator[None]:
-        hook = self.first_convolution.register_forward_hook(lambda module, inputs, output: output + added)
-        try:
-            yield
-        finally:
-            hook.remove()
+
+class _Adding(nn.Module):
+    """A convolution whose output is joined by other maps."""
+
+    def __init__(self, convolution: nn.Conv2d, added: Tensor):
+        super().__init__()
+        self.convolution, self.added = convolution, added
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', h, w)."""
+        return self.convolution(x) + self.added
 
 
 def _outline(name: str, **options: Any) -> Any:

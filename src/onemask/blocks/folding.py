@@ -25,12 +25,11 @@ class Folded:
     """Keeps the folded copy of a network."""
 
     def __init__(self) -> None:
-        self._state: Any = None
-        self._network: nn.Module | None = None
+        self._kept: tuple[Any, nn.Module | None] = None, None  # one value, so that threads never see half of a change
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: a copy makes its own."""
-        return {"_state": None, "_network": None}
+        return {"_kept": (None, None)}
 
     def of(self, network: nn.Module) -> nn.Module:
         """The copy of a network as it is now: without the batch norms that can be folded.
@@ -41,9 +40,11 @@ class Folded:
         if any(tensor.is_inference() for tensor in tensors):
             return network
         state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-        if self._network is None or state != self._state:
-            self._network, self._state = folded(network), state
-        return self._network
+        of_state, kept = self._kept
+        if kept is None or state != of_state:
+            kept = folded(network)
+            self._kept = state, kept
+        return kept
 
 
 @torch.inference_mode(False)

@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial, reduce
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
+from ...blocks.replacing import replaced
 from ...labels import resize
 from ..method import Features, Memory, Record
 from .gauss_newton import Samples
@@ -105,7 +104,7 @@ class FineTuned(FRTM):
         own = self.network.own_parameters()
         parts = parameters.split([parameter.numel() for parameter in own.values()])
         given = {name: part.view(own[name].shape) for name, part in zip(own, parts, strict=True)}
-        return cast(Tensor, functional_call(self.network, given, (shared, coarse)))
+        return replaced(self.network, given)(shared, coarse)
 
     # Fine-tuning -----------------------------------------------------------------------------------------------------
 

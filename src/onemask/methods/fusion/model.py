@@ -34,9 +34,9 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ...blocks.matching import normalised
+from ...blocks.replacing import replaced
 from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from ...labels import resize
 from ..frtm.finetuned import FineTuned, FirstFrames
@@ -256,7 +256,7 @@ class Fusion(FineTuned):
         kernels = {key: given[f"join.{key}"] for key in self.join}
         of_network = {name.removeprefix("network."): p for name, p in given.items() if name.startswith("network.")}
         joined = self._joined(kernels, shared, clues)
-        return cast(Tensor, functional_call(self.network, of_network, (joined, coarse)))
+        return replaced(self.network, of_network)(joined, coarse)
 
     def _kernels(self) -> dict[str, Tensor]:
         return {key: cast(nn.Conv2d, convolution).weight for key, convolution in self.join.items()}
