@@ -7,7 +7,7 @@ method may run in several threads at once; so here a new module stands beside it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -26,7 +26,9 @@ def replaced(module: M, by: Mapping[str, Tensor | nn.Module], *, prefix: str = "
         A module of the same type. It has the very tensors and parts of the first one, but for those that are replaced.
         To be called, not to be trained or moved: what is done to shared parts is done to both.
     """
-    parameters, parts, same = module._parameters, module._modules, True
+    parameters: dict[str, Any] = module._parameters
+    parts: dict[str, Any] = module._modules
+    same = True
     for name, tensor in parameters.items():
         if (other := by.get(prefix + name, tensor)) is not tensor:
             parameters, same = {**parameters, name: other}, False
