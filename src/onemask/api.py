@@ -134,13 +134,21 @@ def evaluate(
     split: str = "val",
     sequences: Sequence[str] | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress = silent,
     **options: Any,
 ) -> Evaluation:
     """Run a method over a dataset and score it, as `onemask evaluate` does.
 
     Args:
-        root, out, protocol, split, sequences, overwrite, progress: see `onemask.evaluation.evaluate.evaluate`.
+        root: the dataset's folder, in its own layout, see `onemask evaluate --help`.
+        out: the folder of the results.
+        protocol: davis2016, davis2017, jumpcut, jumpcut-online or youtube-objects.
+        split: of DAVIS; the other datasets have none.
+        sequences: of the split, or of the dataset; None: all.
+        overwrite: begin anew.
+        resume: continue an earlier evaluation with the same settings; finished sequences are not run again.
+        progress: see `run`.
         method, size, device, precision, options: see `propagate`.
         weights: see `run`.
 
@@ -162,6 +170,7 @@ def evaluate(
         split=split,
         sequences=sequences,
         overwrite=overwrite,
+        resume=resume,
         progress=progress,
     )
 
@@ -178,12 +187,17 @@ def compare(
     split: str = "val",
     sequences: Sequence[str] | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
     """Evaluate several methods, and write a table and a chart of speed and accuracy, as `onemask compare` does.
 
     Args:
-        root, out, protocol, split, sequences, overwrite, progress: see `onemask.evaluation.compare.compare`.
+        root, protocol, split, sequences: see `evaluate`.
+        out: the folder of evaluations, table and chart.
+        overwrite: begin all anew.
+        resume: continue an earlier comparison in `out`, or add methods to it.
+        progress: see `run`.
         methods: label -> a method, or a text "METHOD [NAME=VALUE ...]"; or a list of such texts, each with "LABEL: " in
             front or its own label.
         size, device, precision: see `propagate`; of those methods whose text does not say otherwise.
@@ -209,6 +223,7 @@ def compare(
         split=split,
         sequences=sequences,
         overwrite=overwrite,
+        resume=resume,
         progress=progress,
     )
 

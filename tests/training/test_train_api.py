@@ -27,6 +27,12 @@ class TestDatasets:
         found = onemask.evaluate(data / "davis", tmp_path / "out", method=Still(), split="dev", size=64, device="cpu")
         assert "frames a second" in found.table()
         assert json.loads((tmp_path / "out" / "scores.json").read_text())["asked"]["method"] == "Still"
+        with pytest.raises(onemask.OutputError):
+            onemask.evaluate(data / "davis", tmp_path / "out", method=Still(), split="dev", size=64, device="cpu")
+        again = onemask.evaluate(
+            data / "davis", tmp_path / "out", method=Still(), split="dev", size=64, device="cpu", resume=True
+        )
+        assert (again.computed, again.scores) == (0, found.scores)
 
     def test_compare(self, data, tmp_path, make_frtm):
         pytest.importorskip("matplotlib")
@@ -34,6 +40,9 @@ class TestDatasets:
         found = onemask.compare(data / "davis", tmp_path / "out", methods, split="dev", size=64, device="cpu")
         assert [row.label for row in found.rows] == ["still", "frtm"]
         assert "Still" in (tmp_path / "out" / "comparison.md").read_text()
+        more = {**methods, "still again": Still()}
+        found = onemask.compare(data / "davis", tmp_path / "out", more, split="dev", size=64, device="cpu", resume=True)
+        assert [row.label for row in found.rows] == ["still", "frtm", "still again"]
 
 
 def recipe(**values: object) -> Recipe:

@@ -254,12 +254,26 @@ def compare(
 ) -> Comparison:
     """Evaluate each method, then write table and chart of all into `out`.
 
-    root, protocol, split, sequences: as `evaluate` takes them. say: is told what is begun, what is reused, what failed.
-    resume: go on with an earlier comparison in `out`, or add methods to it; what finished with the same settings is
-    not run again. overwrite: begin all anew.
-    A method that fails is left out of table and chart and noted in `failures`, whatever it failed of.
-    Raises, before anything runs, InputError for what does not fit (a method that cannot be loaded, an earlier call's
-    other settings, no matplotlib) and OutputError where `out` holds something else; OnemaskError where all failed.
+    A method that fails, for whatever reason, is left out of table and chart and noted in `failures`.
+
+    Args:
+        root, protocol, split, sequences: see `evaluate`.
+        out: the folder of evaluations, table and chart.
+        contenders: the methods, each with a label of its own.
+        overwrite: begin all anew.
+        resume: continue an earlier comparison in `out`, or add methods to it; what finished with the same settings is
+            not run again.
+        progress: see `evaluate`.
+        say: is told what is begun, what is reused, and what failed.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: before anything runs: something does not fit, such as a method that cannot be loaded, an earlier
+            call's other settings, or no matplotlib.
+        OutputError: `out` holds something else.
+        OnemaskError: every method failed.
     """
     out, how = Path(out), {"overwrite": overwrite, "resume": resume}
     check_installed()

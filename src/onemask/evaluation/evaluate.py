@@ -67,13 +67,25 @@ def evaluate(
 ) -> Evaluation:
     """Run a method over a dataset in its own layout and score it.
 
-    root: the dataset's folder: for DAVIS the one that holds ImageSets, JPEGImages and Annotations; for others see
-    `data.jumpcut` and `data.youtube_objects`. protocol: of `evaluation.PROTOCOLS`. split: of DAVIS; the others have
-    none. sequences: of the split, or of the dataset; None: all.
-    resume: go on with what an earlier call with the same settings began in `out`; sequences that it finished are not
-    run again. overwrite: begin anew.
-    Raises InputError for what does not fit, an earlier call's other settings and changed frames or annotations among
-    it, and OutputError where `out` holds something else.
+    Args:
+        root: the dataset's folder: for DAVIS the one that holds ImageSets, JPEGImages and Annotations; for others see
+            `data.jumpcut` and `data.youtube_objects`.
+        out: the folder of the results.
+        settings: method and how it runs; None: the default method.
+        protocol: of `evaluation.PROTOCOLS`.
+        split: of DAVIS; the other datasets have none.
+        sequences: of the split, or of the dataset; None: all.
+        overwrite: begin anew.
+        resume: continue what an earlier call with the same settings began in `out`; finished sequences are not run
+            again.
+        progress: wraps the frames of a sequence, to show how far it is.
+
+    Returns:
+        The scores, and the time that a frame took.
+
+    Raises:
+        InputError: something does not fit, such as an earlier call's other settings, or changed frames or annotations.
+        OutputError: `out` holds something else, or cannot be written.
     """
     settings, rules = settings or Settings(), protocol_of(protocol)
     dataset, asked = asked_for(root, settings, protocol=protocol, split=split, sequences=sequences)
