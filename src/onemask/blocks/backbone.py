@@ -104,7 +104,7 @@ class Backbone(nn.Module):
 
     @property
     def first_convolution(self) -> nn.Conv2d:
-        """What sees the frame itself."""
+        """The convolution that sees the frame itself."""
         return next(module for module in self.network.modules() if isinstance(module, nn.Conv2d))
 
 
@@ -154,7 +154,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
 
 
 def weights_folder() -> Path:
-    """Where a user may put backbone weights: $ONEMASK_HOME/backbones, by default ~/.cache/onemask/backbones."""
+    """The folder for a user's backbone weights: $ONEMASK_HOME/backbones, by default ~/.cache/onemask/backbones."""
     return home() / "backbones"
 
 

@@ -1,4 +1,4 @@
-"""How maps of logits at a stride are judged: the share of each cell that is the object's, where that is known."""
+"""Losses of coarse maps of logits: each cell's target is the share of it that is the object's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well every pixel of a frame matches the best of a set of template features, without the matrix of all pairs.
+"""Similarity of every pixel of a frame to the best of a set of template features, without the matrix of all pairs.
 
 A frame of 480x854 has 6,480 pixels at stride 8, so its similarities with another are 168 MB a row; at twice the size
 they are 2.7 GB. Nobody needs them: what is wanted of a pixel is its best match, or the mean of its best K. So they are
@@ -108,7 +108,7 @@ def top_k_mean_counted(
     known: Tensor | None = None,
     limit: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As `top_k_mean`, and for how many query pixels each template was among the k best: (N, M) float32."""
+    """`top_k_mean`, and the number of query pixels for which each template was among the k best: (N, M) float32."""
     values, indices = top_k(query, template, k, valid=valid, known=known, limit=limit)
     counts = torch.zeros(len(template), template.shape[2] + 1, device=template.device)  # the last: of what was known
     counts.scatter_add_(1, indices.flatten(1), (values > EXCLUDED / 2).flatten(1).to(counts.dtype))
@@ -212,7 +212,7 @@ def _better(values: Tensor, indices: Tensor, similarity: Tensor, start: int, k: 
 
 
 def _indices_of_best(similarity: Tensor, k: int) -> Tensor:
-    """Where the k largest of (n, p, m) are, in any order: (n, p, k).
+    """Indices of the k largest of (n, p, m), in any order: (n, p, k).
 
     Selecting among thousands takes longer than the matrix product before it. But the k largest lie in the k groups
     whose maxima are the largest, whatever the groups, and maxima are quick. Those groups are found the same way.

@@ -1,4 +1,4 @@
-"""Which rows have a tensor in common, so that what depends on it is computed once."""
+"""Rows that share a tensor, so that what depends on it is computed once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def distinct(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Of (N, ...) one row of each group of rows that are the same, (G,), and the group of each row, (N,).
+    """One row of each group of equal rows in (N, ...), (G,), and the group of each row, (N,).
 
     Objects that were annotated in one frame have their first frame in common, and all have the previous one: what
     is aligned to the current frame is then aligned once.
@@ -25,6 +25,6 @@ def distinct(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def each(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The same where each row is a group, as in training, where rows are of different clips."""
+    """`distinct` when rows share nothing, as in training, where they belong to different clips."""
     rows = torch.arange(len(keys), device=keys.device)
     return rows, rows

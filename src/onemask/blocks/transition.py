@@ -27,7 +27,7 @@ def both_classes(masks: Tensor) -> Tensor:
 
 
 def transition(masks: Tensor, previous: Tensor) -> Tensor:
-    """What has to change (equation 5): true masks and previous estimates (N, 1, h, w) -> (N, 2, h, w) in (-1, 1).
+    """Required change (equation 5): true masks and previous estimates (N, 1, h, w) -> (N, 2, h, w) in (-1, 1).
 
     Foreground's channel is 1 where the object has to be added, -1 where it has to be removed, 0 where the previous
     estimate holds; background's is the opposite.

@@ -1,4 +1,4 @@
-"""How well every pixel matches the best of a frame's features, each weighed by how likely it is of a class.
+"""Similarity of every pixel to the best of a frame's features, each weighted by its probability of being of a class.
 
 Each class of each object has weights of its own, but the features are the same, so a frame's inner products with them
 are computed once for all classes and objects that share the frame. What surely is of a class (weight 1, for all of
@@ -26,7 +26,7 @@ def best_weighted_match(query: Tensor, template: Tensor, weights: Tensor) -> Ten
 
 
 def best_weighted_match_shared(query: Tensor, template: Tensor, weights: Tensor) -> Tensor:
-    """The same for a query (1, C, P) that all rows have in common; without gradients, many times as fast on a CPU."""
+    """`best_weighted_match` for a query (1, C, P) that all rows share; without gradients much faster on a CPU."""
     rows, classes, _ = weights.shape
     best = query.new_zeros(rows, classes, query.shape[2])
     one, group_of_row = distinct(template)

@@ -29,17 +29,17 @@ class Configuration(Protocol):
 
     @property
     def needs_weights(self) -> bool:
-        """Whether the method is of no use without weights that were trained offline."""
+        """Whether the method is useless without weights trained offline."""
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The options that weights depend on, as plain values: a card is compared with them, option by option.
+        """The options that weights depend on, as plain values; cards are compared with them, option by option.
 
         Options that are left out where the method uses but a part of larger weights may differ.
         """
 
     def build(self, *, pretrained: bool = True) -> Method:
-        """The method; pretrained: whether its backbone starts with ImageNet weights."""
+        """Build the method. pretrained: whether its backbone starts with ImageNet weights."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ METHODS = {
 
 
 def names() -> dict[str, str]:
-    """Every method's name and what it is in a line, those of other packages included."""
+    """All methods, those of other packages included: name -> what it is, in a line."""
     others = {name: f"from {' and from '.join(p.module for p in offers)}" for name, offers in plugins.points().items()}
     return others | {name: entry.summary for name, entry in METHODS.items()}
 
@@ -173,7 +173,7 @@ def _or_without(chosen: Configuration) -> str:
 
 
 def _misfit(path: Path, misfits: Mapping[str, tuple[Any, Any]], chosen: Configuration) -> str:
-    """What the weights are for, and what the options say. (Options may differ in words where weights do not.)"""
+    """Say which options the weights are for, and which were given. (Options may differ where weights do not.)"""
     theirs = [f"no {name}" if value is None else f"{name}={as_typed(value)}" for name, (value, _) in misfits.items()]
     ours = [f"{name}={as_typed(getattr(chosen, name, value))}" for name, (_, value) in misfits.items()]
     return f"the weights in {path} are for {', '.join(theirs)}, but the options say {', '.join(ours)}"
@@ -205,6 +205,6 @@ def _with_weights(chosen: Configuration, path: Path) -> Method:
 
 
 def _lacking(configuration: Any) -> str | None:
-    """What a dataclass has to have besides, to be a configuration."""
+    """Members that a dataclass lacks to be a configuration."""
     lacking = [name for name in ("build", "architecture", "needs_weights") if not hasattr(configuration, name)]
     return f"it has no {' and no '.join(lacking)}" if lacking else None

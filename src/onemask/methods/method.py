@@ -27,11 +27,11 @@ class Record:
     """A dataclass whose fields are tensors, or dictionaries of tensors, or None."""
 
     def map(self: R, change: Callable[[Tensor], Tensor]) -> R:
-        """A new record with every tensor changed."""
+        """Return a record with `change` applied to every tensor."""
         return replace(self, **{f.name: _map(getattr(self, f.name), change) for f in fields(self)})
 
     def to(self: R, *args: Any, **kwargs: Any) -> R:
-        """Every tensor moved or cast, as `torch.Tensor.to` does."""
+        """Move or cast every tensor, as `torch.Tensor.to` does."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
 
@@ -43,7 +43,7 @@ def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass
 class Features(Record):
-    """What `encode` gives: all of a frame that does not depend on the object. First axis of every tensor: frames, B.
+    """Result of `encode`: everything about a frame that does not depend on the object. First axis: frames, B.
 
     A method adds its own fields. In training the rows of a batch look at different frames: `frame_of_row`, (N,), says
     which; None stands for one frame that all rows look at.
@@ -64,7 +64,7 @@ class Features(Record):
         return alone.map(lambda tensor: tensor[index : index + 1])
 
     def for_rows(self: R, frame_of_row: Tensor) -> R:
-        """The same features, looked at by rows: row n sees frame frame_of_row[n]."""
+        """These features as seen by rows: row n sees frame frame_of_row[n]."""
         rows: R = replace(self, frame_of_row=frame_of_row)  # type: ignore[call-arg]
         return rows
 
@@ -79,27 +79,27 @@ class Features(Record):
 
 @dataclass
 class Memory(Record):
-    """What a method keeps of its objects. Every field is one tensor, first axis: rows, N."""
+    """State that a method keeps about its objects. Every field is one tensor, first axis: rows, N."""
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
 
     def select(self: M, rows: Sequence[int]) -> M:
-        """The memory of those rows, in that order; a copy."""
+        """Select rows, in that order; a copy."""
         return self.map(lambda tensor: tensor[torch.as_tensor(rows, dtype=torch.long, device=tensor.device)])
 
     def join(self: M, other: M) -> M:
-        """These rows, then the other's."""
+        """Join two memories: these rows, then the other's."""
         return type(self)(**{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)})
 
     def clone(self: M) -> M:
-        """A copy that shares nothing."""
+        """Copy all tensors."""
         return self.map(torch.clone)
 
 
 @dataclass
 class Prediction(Record):
-    """What `segment` gives. A method adds what its update or its loss needs besides."""
+    """Result of `segment`. A method adds what its update or its loss needs besides."""
 
     logits: Tensor  # (N, 1, H, W): each object's own, before the objects are set against each other
 
@@ -134,7 +134,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def segment(self, features: Features, memory: Memory) -> Prediction:
-        """Where the objects of the memory are: logits (N, 1, H, W)."""
+        """Segment the objects of the memory: logits (N, 1, H, W)."""
 
     @abstractmethod
     def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
@@ -144,7 +144,7 @@ class Method(nn.Module, ABC):
         """
 
     def constant(self, frames: Tensor) -> dict[Any, Tensor]:
-        """What training never changes of frames while the backbone is frozen: by stride what it gives, (B, C, h, w).
+        """Features that training never changes while the backbone is frozen: its maps by stride, (B, C, h, w).
 
         A method may add to it under names of its own, first axis B; training may keep it on disk.
         """
@@ -155,22 +155,22 @@ class Method(nn.Module, ABC):
         return {}
 
     def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """What else the method can be taught in a frame, by name: (N,) each; a recipe weighs them.
+        """Further losses of a frame, by name: (N,) each; a recipe weighs them.
 
         masks (N, 1, H, W) in {0, 1}: the truth. known (N, 1, H, W) in {0, 1}: 0 where there is none.
         """
         return {}
 
     def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
-        """What the method went by in a frame, for people, by caption: maps (N, 1, h, w) in [0, 1], or numbers (N,).
+        """Human-readable diagnostics of a frame, by caption: maps (N, 1, h, w) in [0, 1], or numbers (N,).
 
-        memory: as it was before the frame was learned from.
+        memory: as it was before the update with this frame.
         """
         return {"found": prediction.logits.sigmoid()}
 
 
 def along(maps: Tensor, found: Tensor) -> Tensor:
-    """Maps of many channels (N, C, h, w) as one, (N, 1, h, w) in [0, 1]: how they tell the object found.
+    """Reduce maps (N, C, h, w) to one that shows how they tell the object that was found: (N, 1, h, w) in [0, 1].
 
     The sum of the channels, each weighed by its covariance with the mask (N, 1, H, W).
     """

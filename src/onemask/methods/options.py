@@ -94,7 +94,7 @@ def check_values(configuration: Any, where: str = "") -> None:
 
 
 def unreadable(configuration: Any) -> str | None:
-    """What keeps an object from being a configuration whose options can be set: a line, or None."""
+    """The reason why an object is no configuration whose options can be set, in a line; None if it is one."""
     if not is_dataclass(configuration) or isinstance(configuration, type):
         return f"it is {type(configuration).__name__}, but an instance of a dataclass is expected"
     for name, kind in _types(type(configuration)).items():

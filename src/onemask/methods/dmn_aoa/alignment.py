@@ -22,7 +22,7 @@ def normalisation(channels: int) -> nn.GroupNorm:
 
 
 def bottleneck(channels: int, width: int) -> nn.Sequential:
-    """What brings features of a backbone to fewer channels."""
+    """A convolution that brings backbone features to fewer channels."""
     return nn.Sequential(
         nn.Conv2d(channels, width, 1),
         normalisation(width),
@@ -68,7 +68,7 @@ class Correspondence(nn.Module):
 
 
 class Nearness(nn.Module):
-    """How much a position prefers what lies near it: a Gaussian's exponent, whose width is learned."""
+    """Preference of a position for what lies near it: the exponent of a Gaussian whose width is learned."""
 
     def __init__(self):
         super().__init__()

@@ -57,7 +57,7 @@ def assignment(
         return onto_simplex(target)
 
     def bought(price: Tensor) -> tuple[Tensor, Tensor]:
-        """What rows take at a price (frames, P + 1) of each column, and how much more than 1 that is."""
+        """Assignment of rows at a price (frames, P + 1) of each column, and its excess over 1 per column."""
         shares = onto_simplex(target - price[frame_of_row])
         return shares, torch.zeros_like(price).index_add(0, frame_of_row, shares) - 1
 
@@ -77,7 +77,7 @@ def assignment(
 
 @torch.no_grad()
 def _over(price: Tensor, before: Tensor, excess: Tensor, competed: Tensor) -> float:
-    """How far prices are from their end: what is asked above 1, and where something has a price, what is left of it."""
+    """Distance of prices from their end: what is asked above 1, and where something has a price, what is left of it."""
     off = torch.where((price > 0) | (before > 0), excess.abs(), excess.clamp(min=0))
     return float((off * competed).max())
 

@@ -77,7 +77,7 @@ HOLED = 0.5  # share of rows whose masks of other frames have a hole, in trainin
 
 @dataclass
 class DMNAOAFeatures(Features):
-    """Of each frame: base features, proposals, and what alignment and RefineNet prepared for all objects."""
+    """Base features and proposals of each frame, and what alignment and RefineNet prepared for all objects."""
 
     base: dict[str, Tensor] = field(kw_only=True)  # by stride: (B, its width, h, w)
     boxes: Tensor = field(kw_only=True)  # (B, P, 4): of proposals, pixels
@@ -92,7 +92,7 @@ class DMNAOAFeatures(Features):
 
 @dataclass
 class DMNAOAMemory(Memory):
-    """Of each object: keys and values of past frames, its last mask and box, and the first and previous frame.
+    """Keys and values of past frames, last mask and box, and first and previous frame of each object.
 
     Places of keys and values: the first frame, the previous one, every 5th. What is switched off has no places, or no
     positions.
@@ -259,7 +259,7 @@ class DMNAOA(Method):
         return memory
 
     def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """What the network's parts can be taught by themselves, (N,) each.
+        """Losses of the network's parts, (N,) each.
 
         coarse: binary cross-entropy of the coarse mask. aligned: the same of the reference masks that RefineNet is
         given. matching: minus the logarithm of how well the candidate that is chosen by similarity overlaps with the
@@ -325,7 +325,7 @@ class DMNAOA(Method):
         return pooled(_by_stride(features.base), boxes, frame_of_row, cells)
 
     def _box(self, features: Features, memory: DMNAOAMemory) -> Tensor:
-        """Where the object is looked for, (N, 4): where it was last, and a margin."""
+        """Search box of each object, (N, 4): its last box and a margin."""
         return enlarged(memory.box, self.config.margin, features.size)
 
     def _whole_frame(self, features: Features, rows: int) -> Tensor:
@@ -415,7 +415,7 @@ class DMNAOA(Method):
         return replace(prediction, box=box, found=found, there=there)
 
     def _cosine(self, template: Tensor, proposal: Tensor) -> Tensor:
-        """How much proposals (..., D, l), aligned, are like templates (..., D, l)."""
+        """Similarity of aligned proposals (..., D, l) to templates (..., D, l)."""
         if self.correspondence is not None:
             proposal = translated(self.correspondence(template, proposal), proposal)
         return mean_cosine(template, proposal)
@@ -423,7 +423,7 @@ class DMNAOA(Method):
     # Refinement ------------------------------------------------------------------------------------------------------
 
     def _as_reference(self, features: DMNAOAFeatures, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What RefineNet will want of a frame by row: keys (N, D, L), features (N, C, L), masks (N, L)."""
+        """Reference for RefineNet by row: keys (N, D, L), features (N, C, L), masks (N, L)."""
         rows = len(mask)
         cells = F.avg_pool2d(mask, COARSE // FINE).flatten(1)
         if self.refine is None:
@@ -454,7 +454,7 @@ class DMNAOA(Method):
         return torch.cat(scores), masks
 
     def _holes(self, features: DMNAOAFeatures, memory: DMNAOAMemory) -> Tensor:
-        """Where masks of other frames are taken away to train the network, boolean (N, 1, H/4, W/4)."""
+        """Holes in the masks of other frames, for training, boolean (N, 1, H/4, W/4)."""
         some = torch.rand(len(memory), device=memory.box.device) < HOLED
         return within(parts_of(memory.box), features.size, FINE) & some[:, None, None, None]
 

@@ -67,7 +67,7 @@ class DMNAOAOptions:
 
     @property
     def needs_weights(self) -> bool:
-        """Whether the method is of no use without weights that were trained offline."""
+        """Whether the method is useless without weights trained offline."""
         return True
 
     @property

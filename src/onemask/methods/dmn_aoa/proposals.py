@@ -68,7 +68,7 @@ class ProposalGenerator(nn.Module):
         self.__dict__["network"] = network.eval().requires_grad_(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProposalGenerator:
-        """What torch does by, when a module is moved or cast."""
+        """The hook by which torch moves or casts a module."""
         self.network._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
@@ -228,7 +228,7 @@ def detection_losses(network: MaskRCNN, frames: list[Tensor], targets: list[dict
 
 
 def _found(network: MaskRCNN, frames: list[Tensor]) -> tuple[list[dict[str, Tensor]], list[tuple[int, int]]]:
-    """What the network finds in every frame, and the size (height, width) in which it saw it, boxes in its pixels.
+    """Detections in every frame, and the size (height, width) at which the network saw it, in whose pixels boxes are.
 
     Masks stay in their boxes, where torchvision would draw each into the frame. All behind the backbone is computed in
     float32: bfloat16 knows places in a frame of 256 pixels to a pixel at best.
@@ -243,7 +243,7 @@ def _found(network: MaskRCNN, frames: list[Tensor]) -> tuple[list[dict[str, Tens
 
 
 def _best(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of all classes' detections the best that do not overlap."""
+    """The best detections over all classes that do not overlap."""
     kept = nms(found["boxes"], found["scores"], OVERLAP)[:COUNT]
     return {"boxes": found["boxes"][kept], "scores": found["scores"][kept], "masks": found["masks"][kept, 0]}
 

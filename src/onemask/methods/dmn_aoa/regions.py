@@ -47,7 +47,7 @@ def jittered(boxes: Tensor) -> Tensor:
 
 
 def parts_of(boxes: Tensor) -> Tensor:
-    """Of each box (N, 4) a box within it, at random, with sides of `PART` of its."""
+    """Draw a box within each box (N, 4), with sides of `PART` of its."""
     low, high = PART
     share, place = torch.rand(2, len(boxes), 2, device=boxes.device, dtype=boxes.dtype).unbind(0)
     side = boxes[:, 2:] - boxes[:, :2]
@@ -57,7 +57,7 @@ def parts_of(boxes: Tensor) -> Tensor:
 
 
 def same_places(boxes: Tensor, others: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """Where the cells of boxes (N, 4) lie in other boxes (N, 4), both of cells x cells.
+    """Positions of the cells of boxes (N, 4) in other boxes (N, 4), both of cells x cells.
 
     Of each cell, row by row, the number of the other box's cell that its middle is in, (N, cells^2), and whether it is
     in that box at all.
@@ -103,7 +103,7 @@ def within(boxes: Tensor, size: tuple[int, int], stride: int) -> Tensor:
 
 
 def _within(cells: Tensor, stride: int, low: Tensor, high: Tensor) -> Tensor:
-    """Where the middles of cells lie between two edges (R,), as -1 to 1: (R, cells). Far outside for an empty box."""
+    """Positions of cells' centres between two edges (R,), as -1 to 1: (R, cells). Far outside for an empty box."""
     middles = stride * (cells + 0.5)
     place = 2 * (middles - low[:, None]) / (high - low).clamp(min=1e-3)[:, None] - 1
     return place.clamp(-1e3, 1e3)

@@ -70,7 +70,7 @@ class EncodedFeatures(FRTMFeatures):
 
 @dataclass
 class EncodedMemory(Memory):
-    """Of each object: what its code contributes to the comparison with any frame."""
+    """Contribution of each object's code to the comparison with any frame."""
 
     of_code: Tensor  # (N, c, h, w), see TwoConvolutions
 
@@ -117,7 +117,7 @@ class EncodedTarget(FRTM):
         return memory
 
     def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
-        """What was found: scores are not kept."""
+        """The probabilities; scores are not kept."""
         return Method.evidence(self, features, memory, prediction)
 
 
@@ -148,7 +148,7 @@ class FineTunedTarget(FineTuned):
 
 
 def _evenly_weighed(batch: FirstFrames) -> Samples:
-    """A batch as samples of one row, to which the weights gamma were done justice when it was drawn."""
+    """A batch as samples of one row, sampled in proportion to the weights gamma."""
     size = len(batch.labels)
     gamma = batch.labels.new_full((1, size), 1 / size)
     return Samples(batch.target[None], batch.quadratic[None], batch.linear[None], gamma)

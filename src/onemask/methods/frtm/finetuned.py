@@ -35,7 +35,7 @@ class FineTunedMemory(FRTMMemory):
 
 @dataclass
 class FirstFrames(Record):
-    """Of one object: the annotated frame, first, and warped copies. First axis of every tensor: samples, K."""
+    """Annotated frame of one object, first, and augmented copies. First axis of every tensor: samples, K."""
 
     shared: dict[str, Tensor]  # see SegmentationNetwork.prepare
     target: Tensor  # (K, C, h, w) float32
@@ -128,13 +128,13 @@ class FineTuned(FRTM):
         )
 
     def _untuned(self) -> Tensor:
-        """What an object's network begins with, the one that was trained offline: (P,), a leaf with a gradient."""
+        """Initial parameters of an object's network, those trained offline: (P,), a leaf with a gradient."""
         assert self.network is not None
         own = self.network.own_parameters().values()
         return torch.cat([parameter.detach().flatten() for parameter in own]).requires_grad_()
 
     def _scores_of(self, batch: FirstFrames, first: Tensor, last: Tensor) -> Tensor:
-        """What one target model, (1, c, C) and (1, c, 9), says of samples: (K, 1, h, w)."""
+        """Scores of one target model, (1, c, C) and (1, c, 9), on samples: (K, 1, h, w)."""
         size = len(batch.labels)
         return target_model(batch.target, first.expand(size, -1, -1), last.expand(size, -1, -1))[0]
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 @dataclass
 class Samples:
-    """What a model is fitted to."""
+    """The samples that a model is fitted to."""
 
     features: Tensor  # (N, K, C, h, w); for the last layer alone: projected by w1, (N, K, c, h, w)
     quadratic: Tensor  # (N, K, 9, h, w): Q

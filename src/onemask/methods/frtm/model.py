@@ -1,4 +1,4 @@
-"""FRTM: a target model that is learned in flight, and a network that makes its coarse scores a fine mask.
+"""FRTM: a target model that is fitted online, and a network that refines its coarse scores into a mask.
 
 Robinson, Lawin, Danelljan, Khan, Felsberg: Learning Fast and Robust Target Models for Video Object Segmentation,
 CVPR 2020. Each object has a linear model of two layers that turns backbone features into coarse scores. It is fitted
@@ -55,7 +55,7 @@ ENCODED_AT_ONCE_ON_CPU = 1  # a batch of four takes twice as long there: it does
 
 @dataclass
 class FRTMFeatures(Features):
-    """Of each frame: what the target model sees, and what the segmentation network prepared for all objects."""
+    """Features of each frame for the target model, and what the segmentation network prepared for all objects."""
 
     target: Tensor = field(kw_only=True)  # (B, C, h, w), h = H / target_stride
     shared: dict[str, Tensor] = field(kw_only=True)  # see SegmentationNetwork.prepare; empty without one
@@ -63,7 +63,7 @@ class FRTMFeatures(Features):
 
 @dataclass
 class FRTMMemory(Memory):
-    """Of each object: its model, and the samples that the model is fitted to."""
+    """Target model of each object, and the samples that it is fitted to."""
 
     first: Tensor  # (N, c, C): w1
     last: Tensor  # (N, c, 9): w2
@@ -168,7 +168,7 @@ class FRTM(Method):
         return {"transition": transition_loss(prediction.transition, prediction.previous, masks, known)}
 
     def _shared(self, features: FRTMFeatures, rows: int) -> dict[str, Tensor]:
-        """What the network prepared, by row."""
+        """The network's shared part, by row."""
         return {name: features.by_row(tensor, rows) for name, tensor in features.shared.items()}
 
     def _refined(self, features: FRTMFeatures, coarse: Tensor, memory: Memory) -> Tensor:
@@ -180,7 +180,7 @@ class FRTM(Method):
         return resize(logits.float(), features.size)
 
     def _through_network(self, shared: dict[str, Tensor], coarse: Tensor, memory: Memory) -> Tensor:
-        """What the network prepared, by row, and scores (N, 1, h, w) -> logits at half the shallowest stride."""
+        """The network's shared part, by row, and scores (N, 1, h, w) -> logits at half the shallowest stride."""
         assert self.network is not None
         # A backward pass takes longer row by row, on any device.
         parts = [slice(None)] if self.training else _batches(range(len(coarse)), coarse)

@@ -87,13 +87,13 @@ class FRTMOptions:
         if self.target_only and self.target != "learned":
             raise InputError(f"target={self.target} needs the segmentation network; set target_only=false")
         if self.transition and (self.target_only or self.target == "encoded"):
-            raise InputError("transition=true needs the segmentation network and a target that is learned in flight")
+            raise InputError("transition=true needs the segmentation network and a target model that is fitted online")
         if self.target == "finetuned" and not self.finetune_iterations:
             raise InputError("target=finetuned learns in finetune_iterations; the paper's table 1 has 100, got 0")
 
     @property
     def needs_weights(self) -> bool:
-        """Whether the method is of no use without weights that were trained offline."""
+        """Whether the method is useless without weights trained offline."""
         return not self.target_only
 
     @property

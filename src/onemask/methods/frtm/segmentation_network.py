@@ -130,12 +130,12 @@ class SegmentationNetwork(nn.Module):
         return shared
 
     def forward(self, shared: Mapping[str, Tensor], scores: Tensor) -> Tensor:
-        """What `prepare` gave, by row, and coarse scores (N, 1, h, w) -> logits (N, 1, H/2, W/2) of frames HxW
+        """Result of `prepare`, by row, and coarse scores (N, 1, h, w) -> logits (N, 1, H/2, W/2) of frames HxW
         (of half the shallowest stride, whichever that is)."""
         return self.head(self._maps(shared, scores))
 
     def with_transition(self, shared: Mapping[str, Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, and a transition map (N, 2, h, w) at the shallowest stride, see blocks.transition."""
+        """`forward`, and a transition map (N, 2, h, w) at the shallowest stride, see blocks.transition."""
         assert self.transition is not None
         maps = self._maps(shared, scores)
         return self.head(maps), self.transition(maps)
@@ -146,7 +146,7 @@ class SegmentationNetwork(nn.Module):
         return {name: p for name, p in self.named_parameters() if not any(part in name for part in others)}
 
     def _maps(self, shared: Mapping[str, Tensor], scores: Tensor) -> Tensor:
-        """What the shallowest level gives."""
+        """Maps of the shallowest level."""
         x = shared["deepest"]
         for stride in reversed(self.strides):
             x = self._level(stride)(shared[str(stride)], scores, x)

@@ -4,7 +4,7 @@ Cho, Lee, Kim, Lee, Lee: PMVOS: Pixel-Level Matching-Based Video Object Segmenta
 compared with features of the object, and of all that is not the object, from the first frame, from the previous one,
 and from all frames in between, which are condensed into one vector. The best cosine with each set is a similarity map;
 attention lets the three maps of a class look at each other and across the frame; a light decoder, which also sees the
-previous mask, makes them a fine mask. Nothing is learned in flight.
+previous mask, makes them a fine mask. Nothing is fitted online.
 
     paper                here
     I, X                 PMVOSFeatures.frames, .matching
@@ -66,7 +66,7 @@ SHARPNESS = 20.0  # of the loss "matching": the logit of a cosine of 1 with one 
 
 @dataclass
 class PMVOSFeatures(Features):
-    """Of each frame: what is matched, and what the decoder prepared for all objects."""
+    """Features of each frame that are matched, and what the decoder prepared for all objects."""
 
     matching: Tensor = field(kw_only=True)  # (B, C, h w) float32 in [0, 1], unit length along C; h = H / 16
     shared: dict[str, Tensor] = field(kw_only=True)  # see Decoder.prepare
@@ -74,7 +74,7 @@ class PMVOSFeatures(Features):
 
 @dataclass
 class PMVOSMemory(Memory):
-    """Of each object, for background (0) and foreground (1): what templates are made of, and the last mask.
+    """Sources of each object's templates, for background (0) and foreground (1), and its last mask.
 
     A template that is switched off has no pixels: its last axis is 0 long.
     """
@@ -110,7 +110,7 @@ class Scale(nn.Module):
         return self.join_features(self.reduce(features))
 
     def forward(self, of_features: Tensor, clues: Tensor) -> Tensor:
-        """That share, by row (N, width, h, w), and clues (N, clues, h, w) -> (N, width, h, w)."""
+        """Shared part, by row (N, width, h, w), and clues (N, clues, h, w) -> (N, width, h, w)."""
         return F.relu(of_features + self.join_clues(clues))
 
 
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
         return {key: cast(Scale, scale).prepare(pyramid[int(key)]) for key, scale in self.scales.items()}
 
     def forward(self, shared: Mapping[str, Tensor], clues: Tensor) -> Tensor:
-        """What `prepare` gave, by row, and clues (N, clues, H/16, W/16) -> logits (N, 1, H, W)."""
+        """Result of `prepare`, by row, and clues (N, clues, H/16, W/16) -> logits (N, 1, H, W)."""
         of_16 = self.from_16(self.scales["16"](shared["16"], clues))  # (N, 2, H/8, W/8)
         of_8 = self.from_8(self.scales["8"](shared["8"], of_16))  # (N, 2, H/4, W/4)
         of_4 = self.at_4(self.scales["4"](shared["4"], of_8))

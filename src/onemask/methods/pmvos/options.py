@@ -49,7 +49,7 @@ class PMVOSOptions:
 
     @property
     def needs_weights(self) -> bool:
-        """Whether the method is of no use without weights that were trained offline: its decoder knows nothing."""
+        """Whether the method is useless without weights trained offline: its decoder is random."""
         return True
 
     @property

@@ -1,4 +1,4 @@
-"""What TTVOS's attention clue is made of: heatmaps at stride 8 of where an object was, and coordinates."""
+"""The parts of TTVOS's attention clue: heatmaps at stride 8 of where an object was, and coordinates."""
 
 from __future__ import annotations
 

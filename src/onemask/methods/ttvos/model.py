@@ -4,7 +4,7 @@ Park, Venkatesh, Jang, Yoo, Kwak: TTVOS: Lightweight Video Object Segmentation w
 and Temporal Consistency Loss, 2020, as extended in 2021. The previous frame's features, with heatmaps of where the
 object was, say where it is now (short-term, stride 16); a matrix of template vectors, blended from all frames with a
 weight that the network chooses, says what belongs to it (long-term, stride 8). A refinement network makes both a fine
-mask. Matching costs the same for ever, and nothing is learned in flight.
+mask. Matching costs the same in every frame, and nothing is fitted online.
 
     paper                     here
     f^16, f^8, f^4            TTVOS._seen(): what is matched at strides 16 and 8; the backbone's own at 4
@@ -81,7 +81,7 @@ USUAL_RATE = 0.1  # share of the newest frame in the area that an object usually
 
 @dataclass
 class TTVOSFeatures(Features):
-    """Of each frame: what the modules prepared for all objects."""
+    """Features of each frame that the modules prepared for all objects."""
 
     short: dict[str, Tensor] = field(kw_only=True)  # at stride 16, see ShortTermMatching.prepare
     long: dict[str, Tensor] = field(kw_only=True)  # at stride 8, see LongTermMatching.prepare
@@ -90,7 +90,7 @@ class TTVOSFeatures(Features):
 
 @dataclass
 class TTVOSMemory(Memory):
-    """Of each object: the last heatmaps and both templates. What is switched off has an axis 0 long."""
+    """Last heatmaps and both templates of each object. A part that is switched off has an axis of length 0."""
 
     heatmaps: Tensor  # (N, n, 2, h, w): of the last n frames, the newest last; h = H / 8
     known: Tensor  # (N, n) bool: which of them are a clue
@@ -241,7 +241,7 @@ class TTVOS(Method):
     # Matching --------------------------------------------------------------------------------------------------------
 
     def _seen(self, pyramid: Mapping[int, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What is matched at stride 16, and at 8 (coarser maps behind, to be joined)."""
+        """Features that are matched at stride 16, and at 8 (coarser maps behind, to be joined)."""
         coarse = concatenated(pyramid[COARSE], *(maps for stride, maps in pyramid.items() if stride > COARSE))
         return coarse, (pyramid[MIDDLE], pyramid[COARSE]) if self.config.joined else (pyramid[MIDDLE],)
 
@@ -325,7 +325,7 @@ class TTVOS(Method):
         return short, long
 
     def _lost(self, memory: TTVOSMemory, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Which objects are out of sight, (N,) bool, and the area that each usually covers, (N,)."""
+        """Objects that are out of sight, (N,) bool, and the area that each usually covers, (N,)."""
         area = _area(masks)
         lost = area < self.config.lost * memory.usual
         if not self.config.returns:
@@ -333,7 +333,7 @@ class TTVOS(Method):
         return lost, torch.where(lost, memory.usual, memory.usual + USUAL_RATE * (area - memory.usual))
 
     def _still_known(self, known: Tensor) -> Tensor:
-        """Which heatmaps (N, n) are a clue in the next frame: in training, of some rows at random, none."""
+        """Heatmaps (N, n) that are a clue in the next frame: in training none for some rows, at random."""
         if not (self.training and self.config.forget):
             return known
         return known & (torch.rand(len(known), 1, device=known.device) >= self.config.forget)

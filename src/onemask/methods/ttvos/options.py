@@ -86,7 +86,7 @@ class TTVOSOptions:
 
     @property
     def needs_weights(self) -> bool:
-        """Whether the method is of no use without weights that were trained offline: its networks know nothing."""
+        """Whether the method is useless without weights trained offline: its networks are random."""
         return True
 
     @property

@@ -40,11 +40,11 @@ class Refinement(nn.Module):
         self.logits = Deconvolution(2 * fine_width + LOCALISED, SHUFFLE**2, stride=2)
 
     def prepare(self, features: Tensor) -> Tensor:
-        """What all objects share, of features (B, channels, H/4, W/4): (B, fine_width, H/4, W/4)."""
+        """Compute the part that all objects share, from features (B, channels, H/4, W/4): (B, fine_width, H/4, W/4)."""
         return self.detail.prepare(features)
 
     def forward(self, prepared: Tensor, attention: Tensor, short: Tensor) -> Tensor:
-        """What `prepare` gave, by row, A_t, and S^ST (N, short_width, H/16, W/16) -> logits (N, 1, H, W)."""
+        """Result of `prepare`, by row, A_t, and S^ST (N, short_width, H/16, W/16) -> logits (N, 1, H, W)."""
         r4 = self.up(attention)
         fine = F.relu(self.detail(prepared, r4), inplace=True)
         return self._enlarged(torch.cat([r4, fine, self.localise(short)], 1))

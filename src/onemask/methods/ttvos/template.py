@@ -56,7 +56,7 @@ class Joined(nn.Module):
         return prepared
 
     def forward(self, prepared: Tensor, clue: Tensor) -> Tensor:
-        """That share, by row (N, outputs, h, w), and the clue (N, clue, h, w) -> (N, outputs, h, w), a new tensor."""
+        """Shared part, by row (N, outputs, h, w), and clue (N, clue, h, w) -> (N, outputs, h, w), a new tensor."""
         return prepared.clone() if self.of_clue is None else self.of_clue(clue).add_(prepared)
 
 
@@ -101,7 +101,7 @@ class ProductTemplate(nn.Module):
         self.maps, self.logits = vectors, 0
 
     def prepare(self, *features: Tensor) -> dict[str, Tensor]:
-        """What all objects share, of features (B, channels, h, w)."""
+        """Compute the part that all objects share, from features (B, channels, h, w)."""
         return {"f": self.f.prepare(*features), "g": self.g.prepare(*features), "q": self.q.prepare(*features)}
 
     def construct(self, shared: Mapping[str, Tensor], clue: Tensor, heatmap: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class RegionTemplate(nn.Module):
         self.maps, self.logits = vectors + 1, 1
 
     def prepare(self, *features: Tensor) -> dict[str, Tensor]:
-        """What all objects share, of features (B, channels, h, w): the embedding's vectors have unit length."""
+        """Compute the part that all objects share, from features (B, channels, h, w): embeddings of unit length."""
         embedded = self.embedding(self.embedding.prepare(*features), features[0])
         return {"region": self.region.prepare(*features), "embedding": F.normalize(embedded.float(), dim=1)}
 
@@ -184,7 +184,7 @@ class ShortTermMatching(nn.Module):
         self.compare = Joined(channels, width, width, kernel=3)
 
     def prepare(self, features: Tensor) -> dict[str, Tensor]:
-        """What all objects share, of features (B, channels, h, w)."""
+        """Compute the part that all objects share, from features (B, channels, h, w)."""
         return {"enter": self.enter.prepare(features), "compare": self.compare.prepare(features)}
 
     def construct(self, shared: Mapping[str, Tensor], clue: Tensor) -> Tensor:
@@ -211,11 +211,11 @@ class LongTermMatching(nn.Module):
         self.blend = nn.Conv2d(templates * template.maps + width // 2, width, 3, padding=1)
 
     def prepare(self, *features: Tensor) -> dict[str, Tensor]:
-        """What all objects share, of features (B, channels, h, w)."""
+        """Compute the part that all objects share, from features (B, channels, h, w)."""
         return {**self.template.prepare(*features), "modified": self.modified.prepare(*features)}
 
     def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """What `prepare` gave, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, width, h, w), not negative.
+        """Result of `prepare`, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, width, h, w), not negative.
 
         Also the logits of the object by each template alone, (N, n, h, w), where templates tell them; n is 0 otherwise.
         """
@@ -226,7 +226,7 @@ class LongTermMatching(nn.Module):
 
 
 class Carried(nn.Module):
-    """What stands for a matching that is switched off (table 4): convolutions over features and the last heatmap."""
+    """Substitute for a matching that is switched off (table 4): convolutions over features and the last heatmap."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -234,11 +234,11 @@ class Carried(nn.Module):
         self.rest = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True))
 
     def prepare(self, *features: Tensor) -> dict[str, Tensor]:
-        """What all objects share, of features (B, channels, h, w)."""
+        """Compute the part that all objects share, from features (B, channels, h, w)."""
         return {"enter": self.enter.prepare(*features)}
 
     def forward(self, shared: Mapping[str, Tensor], heatmap: Tensor) -> Tensor:
-        """What `prepare` gave, by row, and the heatmap (N, 2, h, w) -> (N, width, h, w), not negative."""
+        """Result of `prepare`, by row, and the heatmap (N, 2, h, w) -> (N, width, h, w), not negative."""
         return self.rest(self.enter(shared["enter"], heatmap))
 
 

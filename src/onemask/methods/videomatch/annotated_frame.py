@@ -22,7 +22,7 @@ from .feature_set import spread
 
 @dataclass
 class AnnotatedFrame:
-    """Of each row the frame in which it was annotated."""
+    """The frame in which each row was annotated."""
 
     features: Tensor  # (N, C, T)
     own: Tensor  # (N, T) bool: which of them are the object's

@@ -67,14 +67,14 @@ REMOVED = -10.0  # logit of what is removed as an outlier, at most
 
 @dataclass
 class VideoMatchFeatures(Features):
-    """Of each frame: what is matched."""
+    """Features of each frame that are matched."""
 
     matched: Tensor = field(kw_only=True)  # (B, C, h, w), unit vectors, h = H / smallest stride
 
 
 @dataclass
 class VideoMatchMemory(Memory):
-    """Of each object: its two sets, where it may be in the next frame, and what was fine-tuned to it."""
+    """Both sets of each object, its region in the next frame, and what was fine-tuned to it."""
 
     foreground: Tensor  # (N, C, M_F) and
     foreground_usage: Tensor  # (N, M_F): see FeatureSet
@@ -191,7 +191,7 @@ class VideoMatch(Method):
         )
 
     def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
-        """What matching says alone, where the object may be, and what is left."""
+        """Result of matching alone, region in which the object may be, and what remains."""
         assert isinstance(memory, VideoMatchMemory)
         assert isinstance(prediction, VideoMatchPrediction)
         return {
@@ -203,7 +203,7 @@ class VideoMatch(Method):
     # Matching --------------------------------------------------------------------------------------------------------
 
     def _query(self, features: VideoMatchFeatures, projection: Tensor) -> Tensor:
-        """What rows match: (1, C, h w) where all see one frame and none was fine-tuned, else (N, C, h w)."""
+        """Query of the rows: (1, C, h w) where all see one frame and none was fine-tuned, else (N, C, h w)."""
         if features.frame_of_row is None and not projection.numel():
             return features.by_row(features.matched, 1).flatten(2)
         x = features.by_row(features.matched, len(projection)).flatten(2)
@@ -274,7 +274,7 @@ class VideoMatch(Method):
         return self.config.distance * min(features.size) / 480 / min(self.backbone.strides)
 
     def _reach(self, memory: VideoMatchMemory, mask: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-        """Where each object may be in the next frame, (N, 1, h, w), and whether it is lost, (N,)."""
+        """Region of each object in the next frame, (N, 1, h, w), and whether it is lost, (N,)."""
         if not self.config.returns:
             return extruded(mask, radius), torch.zeros_like(memory.lost)
         area = mask.sum((1, 2, 3))
