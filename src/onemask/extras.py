@@ -1,4 +1,4 @@
-"""What to install where a package of an extra is missing."""
+"""Advice for installing a missing package of an extra."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def remove_temporaries(folder: Path, names: Container[str]) -> None:
 
 
 def refusal(path: Path, error: OSError) -> OutputError:
-    """What is to be said when the system refuses to write `path`: why, and what to do about it."""
+    """Error text when the system refuses to write `path`: the reason, and what to do."""
     return OutputError(f"{path} could not be written: {_reason(path, error)}")
 
 

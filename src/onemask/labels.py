@@ -67,7 +67,7 @@ class Objects:
         return np.array((0, *self.ids), dtype).take(rows)
 
     def label_tensor(self, rows: Tensor) -> Tensor:
-        """The same of a tensor (H, W), on its device: uint8, or int32 where an id is above 254."""
+        """`label_map` for a tensor (H, W), on its device: uint8, or int32 if an id is above 254."""
         dtype = torch.uint8 if max(self.ids, default=0) < 255 else torch.int32
         return torch.tensor((0, *self.ids), dtype=dtype, device=rows.device)[rows.long()]
 
@@ -84,7 +84,7 @@ def checked_label_map(label_map: Any) -> np.ndarray:
 
 
 def checked_label_tensor(label_map: Any) -> Tensor:
-    """The same as a tensor of int64, on the device where it is."""
+    """`checked_label_map` for a tensor, on its device: int64."""
     if not isinstance(label_map, Tensor):
         return torch.from_numpy(checked_label_map(label_map).astype(np.int64))
     if label_map.ndim != 2 or label_map.is_floating_point() or label_map.is_complex():

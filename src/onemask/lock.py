@@ -111,7 +111,7 @@ def _remove_void(path: Path, mine: Holder) -> None:
 
 
 def _holder(path: Path) -> Holder | None:
-    """Who holds a lock; None where nobody does, or where nobody can tell."""
+    """The holder of a lock; None if there is none, or if it cannot be read."""
     try:
         holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -129,7 +129,7 @@ def _held(path: Path, holder: Holder) -> OutputError:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since the system did, where /proc tells; empty for one that has ended."""
+    """Start time of a process in ticks since boot, if /proc has it; empty for one that has ended."""
     try:
         figures = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return "" if figures[0] in "ZX" else figures[19]

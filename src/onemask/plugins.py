@@ -32,7 +32,7 @@ def points() -> dict[str, tuple[EntryPoint, ...]]:
 
 
 def load_configuration(name: str) -> Any:
-    """What the entry point of that name stands for.
+    """Load the entry point of that name.
 
     Raises:
         InputError: it cannot be imported, or two packages have the same name for a method.

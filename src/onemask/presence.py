@@ -1,4 +1,4 @@
-"""What a frame shows of each object, in numbers: from probabilities, without label maps of the frame's size."""
+"""Area, box and confidence of objects in a frame: from probabilities, without label maps of the frame's size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .labels import winners
 
 @dataclass(frozen=True)
 class Presence:
-    """What a frame shows of one object."""
+    """Presence of one object in a frame."""
 
     area: int  # pixels of the frame
     box: tuple[int, int, int, int] | None  # left, top, right, bottom in pixels, right and bottom exclusive
@@ -22,7 +22,7 @@ class Presence:
 
 
 def presences(geometry: Geometry, probabilities: Tensor, background: Tensor) -> list[Presence]:
-    """Of every row, in one transfer from the device; nothing is enlarged to the frame's size."""
+    """Presences of all rows, in one transfer from the device; nothing is enlarged to the frame's size."""
     objects, background = geometry.crop(probabilities), geometry.crop(background)
     winner = winners(objects, background, geometry.working)
     (height, width), own = geometry.working, geometry.own

@@ -167,7 +167,7 @@ class Propagation:
         return self.frames()
 
     def frames(self, watch: Watch = lambda label_maps, total: label_maps) -> Iterator[LabelledFrame]:
-        """The same. watch: wraps the label maps of the way back, all of which are made before the first frame is."""
+        """The labelled frames. watch: wraps the label maps of the backward pass, which come before the first frame."""
         if not self.backward:
             yield from self._forward()
             return
@@ -196,7 +196,7 @@ class Propagation:
             raise InputError(f"{self.video.source}: frame {waiting[0]} is annotated, but the video ends before it")
 
     def _backward(self) -> Iterator[np.ndarray]:
-        """Of frames ..., start + 1, start: objects that are annotated only later, each from where it is first."""
+        """Label maps of frames ..., start + 1, start: objects annotated later, each back from its first annotation."""
         session = Session(self.session.method, size=self.session.size, device=None, precision=self.session.precision)
         first_seen = self._first_seen()
         for frame in prefetch(self.video.reversed_frames(self._first_seen_last() + 1)):

@@ -46,7 +46,7 @@ VIEWS = {"overlay": "overlay.mp4", "contact-sheet": "contact-sheet.png"}
 
 @dataclass(frozen=True)
 class Segmented:
-    """What it took to segment the frames."""
+    """Number of frames, and the time that they took."""
 
     frames: int
     seconds: float  # for the label maps alone, decoding and encoding included; the last stretch of a resumed run
@@ -60,7 +60,7 @@ class Segmented:
 
 @dataclass(frozen=True)
 class RunReport(Segmented):
-    """What a run left behind, and what it took."""
+    """Files of a run, and the time that it took."""
 
     files: dict[str, str]  # kind of output -> path
 
@@ -185,7 +185,7 @@ class RunFolder:
         write_json(self._segmented, asdict(taken), durable=True)
 
     def segmented(self, video: Video) -> Segmented | None:
-        """What it took to segment all frames; None where some are left, or lost."""
+        """The time that segmenting all frames took; None if some are left, or lost."""
         if not self._segmented.exists():
             return None
         folder = PARTIAL if self.partial.exists() else MASKS
@@ -245,7 +245,7 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
 
     The session is saved every half minute and when a frame cannot be read or the user ends the run early. It is not
     when the disk refused or something unforeseen happened: the session may be ahead of what was written then, so that
-    the last checkpoint holds. Of the way back nothing is saved: ended early, it is gone again.
+    the last checkpoint holds. The backward pass has no checkpoints: interrupted, it starts again.
     """
     session, total = propagation.session, propagation.video.info.frames
     left = None if total is None else total - propagation.start
@@ -302,7 +302,7 @@ def _save_views(
 
 
 def _described(video: Video, annotations: Mapping[int, np.ndarray]) -> dict[str, Any]:
-    """What tells whether a run that is resumed has the input that it was started with."""
+    """Fingerprint of the input, by which a resumed run is compared with what it began with."""
     hashes = [
         f"{index}:{hashlib.sha256(np.ascontiguousarray(label_map).tobytes()).hexdigest()[:16]}"
         for index, label_map in sorted(annotations.items())

@@ -26,7 +26,7 @@ def write_state(path: str | Path, state: Mapping[str, Any], tensors: Mapping[str
 
 
 def read_state(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `write_state` wrote. Raises InputError for any other file, and one that was damaged since."""
+    """Read what `write_state` wrote. Raises InputError for any other file, and for a damaged one."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -294,7 +294,7 @@ class Session:
     # What the last frame showed --------------------------------------------------------------------------------------
 
     def area(self, object_id: int) -> int:
-        """How many pixels of the last frame are the object's; 0 where it was not found.
+        """Number of the object's pixels in the last frame; 0 where it was not found.
 
         Counted at the working size and scaled to the frame's: of a frame that was shrunk, exact to the pixels that it
         was shrunk to.
@@ -355,9 +355,9 @@ class Session:
 
     @property
     def probabilities(self) -> dict[int, np.ndarray]:
-        """Of the last frame: id -> (H, W) float32 in [0, 1] at the frame's own size, 0 for background; they sum to 1.
+        """Probabilities in the last frame: id -> (H, W) float32 in [0, 1] at the frame's size; they sum to 1.
 
-        Empty before the first frame, and after `forget` and `restore` until the next.
+        The id 0 is the background. Empty before the first frame, and after `forget` and `restore` until the next.
         """
         if self._last is None or self._geometry is None:
             return {}
@@ -367,7 +367,7 @@ class Session:
 
     @property
     def evidence(self) -> dict[int, Evidence]:
-        """What the method went by in the last frame, where `step` was asked to explain it: id -> caption -> what.
+        """Diagnostics of the last frame, if `step` was asked to explain it: id -> caption -> map or number.
 
         Maps are (h, w) float32 in [0, 1], as coarse as the method has them, of the whole frame; others are numbers.
         """
@@ -504,7 +504,7 @@ class Session:
         return label_map, annotated
 
     def _learned(self, frame: Picture | EncodedFrame, geometry: Geometry, masks: Tensor) -> Memory:
-        """What is to be remembered of objects in a frame; reads nothing that other calls change."""
+        """Memory of new objects in a frame; reads nothing that other calls change."""
         encoded = frame if isinstance(frame, EncodedFrame) else self._encode([frame], geometry)[0]
         with self._computing():
             return self.method.memorize(encoded.features, masks)
@@ -617,7 +617,7 @@ def _is_tensor(frame: Any) -> bool:
 
 
 def _is_any(label_map: Any, ids: Sequence[int]) -> Any:
-    """Where a label map, array or tensor, has one of these ids."""
+    """Pixels of a label map, array or tensor, that have one of these ids."""
     if isinstance(label_map, Tensor):
         return torch.isin(label_map, torch.tensor(ids, dtype=label_map.dtype, device=label_map.device))
     return np.isin(label_map, ids)
@@ -635,7 +635,7 @@ def _joined(memory: Memory | None, other: Memory | None) -> Memory | None:
 
 
 def _described(method: Method) -> dict[str, Any]:
-    """What a saved session only goes on with: the method's class and, where it has a configuration, its options."""
+    """The method's class and, if it has a configuration, its options: what a saved session has to find again."""
     config: Any = getattr(method, "config", None)
     options = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
     described: dict[str, Any] = json.loads(json.dumps({"class": type(method).__name__, **options}, default=str))

@@ -95,7 +95,7 @@ def _sha256(weights: Path) -> str:
 
 
 def _sha256_of_state(method: Method) -> str:
-    """The same of weights that are loaded: names and values in their order."""
+    """Fingerprint of weights that are loaded: names and values in their order."""
     digest = hashlib.sha256()
     for name, tensor in method.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())

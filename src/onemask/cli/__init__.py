@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    """What the arguments say. KEY=VALUE of a recipe may stand anywhere, also after options, where argparse stops."""
+    """Parse the arguments. KEY=VALUE of a recipe may stand anywhere, also after options, where argparse stops."""
     if with_nul := [argument for argument in arguments if "\0" in argument]:
         raise InputError(f"{with_nul[0]!r} has a NUL character, which no name or value can have")
     whole = parser()

@@ -96,7 +96,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Row:
-    """What one method's evaluation says, read from its folder."""
+    """One method's evaluation, read from its folder."""
 
     label: str
     what: str  # the method and the options that are not its defaults
@@ -139,7 +139,7 @@ class Comparison:
 
     @property
     def differing(self) -> list[str]:
-        """What of "size" and "ran" is not the same for all methods, so that each needs it said."""
+        """Those of "size" and "ran" that differ between methods, so that each row has to show them."""
         return [name for name in ("size", "ran") if len({getattr(row, name) for row in self.rows}) > 1]
 
     def table(self) -> str:
@@ -219,7 +219,7 @@ class Comparison:
         ]
 
     def _conditions(self) -> str:
-        """What holds for all of what decides speed, and what does not."""
+        """The conditions that decide speed: those that all methods share, and those that differ."""
         words = {"size": "several sizes", "ran": "several devices or precisions"}
         return ", ".join(words[name] if name in self.differing else getattr(self.rows[0], name) for name in words)
 
@@ -447,7 +447,7 @@ def _is_finished(folder: Path, names: Sequence[str]) -> bool:
 
 
 def _row(label: str, folder: Path) -> Row:
-    """What the evaluation in a folder says."""
+    """Read the evaluation in a folder."""
     path = folder / "scores.json"
     report = _read(path)
     try:

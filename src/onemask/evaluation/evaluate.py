@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a method scores on a dataset, and how long a frame took it."""
+    """Scores of a method on a dataset, and the time per frame."""
 
     scores: Scores
     seconds_per_frame: float  # in later frames of a sequence, reading and writing files included
@@ -149,7 +149,7 @@ def _fingerprint(sequence: VideoSequence) -> str:
 
 
 def _recorded(results: ResultFolder, sequence: VideoSequence) -> dict[str, Any] | None:
-    """What a sequence took, and what it was computed from; None where it, or one of its predictions, is not there."""
+    """The record of a sequence: times, and input; None if it or one of its predictions is missing."""
     folder, record = f"predictions/{sequence.name}", f"times/{sequence.name}.json"
     predictions = list(filter(results.is_there, results.files(folder)))
     if not results.is_there(record):

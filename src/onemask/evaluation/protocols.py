@@ -73,7 +73,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
-        """How a sequence is shown to the method. A frame's prediction is that of the first passage it is in."""
+        """The passages in which a method sees a sequence. A frame's prediction is that of the first passage with it."""
 
     @abstractmethod
     def score(self, dataset: SequenceDataset, predictions: Path) -> Scores:
@@ -234,7 +234,7 @@ class YouTubeObjects(GroupedProtocol):
         return dataset
 
     def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
-        """From the first annotated frame with an object to the last annotated frame."""
+        """One passage, from the first annotated frame with an object to the last annotated frame."""
         first, *_, last = self._annotated(sequence)
         mask = sequence.annotation(first)
         assert mask is not None

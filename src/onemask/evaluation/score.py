@@ -65,7 +65,7 @@ class ObjectScore:
 
     @property
     def series(self) -> dict[str, tuple[float, ...]]:
-        """What was measured in each frame."""
+        """The measures of each frame, by name."""
         return {"J": self.region, "F": self.contour}
 
     @property
@@ -76,7 +76,7 @@ class ObjectScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """What predictions score: a row for each object of each sequence, and the means over all rows."""
+    """Scores of predictions: a row per object of each sequence, and the means over all rows."""
 
     rows: tuple[ObjectScore, ...]
     events: Events = NOTHING  # objects that returned or were taken for each other, all sequences together
@@ -127,7 +127,7 @@ class Scores:
         return "\n".join(filter(None, [aligned(lines), str(self.events)]))
 
     def captions(self, sequence: str) -> dict[str, str]:
-        """What a sequence's scored frames came to, by the frame's name: "J 0.83", the mean over its objects."""
+        """Captions of a sequence's scored frames, by the frame's name: "J 0.83", the mean over its objects."""
         values: dict[str, list[float]] = {}
         measure = ""
         for row in self.rows:
@@ -185,7 +185,7 @@ def score_folders(
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where one frame's label maps are."""
+    """Paths of one frame's label maps."""
 
     sequence: str
     annotation: Path
@@ -270,7 +270,7 @@ def _frames(sequence: str, predictions: Path, annotations: Path, missing: str) -
 
 @dataclass(frozen=True)
 class _Measured:
-    """What is in one frame, and J and F of everything in it."""
+    """Objects of one frame, with their J and F."""
 
     frame: _Frame
     annotated: frozenset[int]

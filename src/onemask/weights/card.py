@@ -118,7 +118,7 @@ def as_typed(value: Any) -> str:
 
 
 def _problem(name: str, value: Any) -> str | None:
-    """What was expected of a field, where it is something else."""
+    """The requirement that a field violates; None if it is valid."""
     if name == "architecture":
         return None if isinstance(value, dict) else "an object of options"
     if name == "data":

@@ -1,4 +1,4 @@
-"""FRTM with scores of other origin: the two rows of its table 1 that do without the target model learned in flight.
+"""FRTM with scores of other origin: the two rows of its table 1 without a target model that is fitted online.
 
 Base net replaces the target model by a *target encoder* that is trained offline with the segmentation network: two
 convolutions turn the reference frame's features and mask into a code, two more compare it with the features of a

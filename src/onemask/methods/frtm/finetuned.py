@@ -2,7 +2,7 @@
 
 What the network was taught offline to make of scores is right for objects in general; some hundred steps on the one
 frame that is known tell it what this object looks like and what beside it does not count. The paper compares with that
-in table 1 (F.-T.), there with a target model that is fine-tuned, too; here it is learned in flight, as FRTM has it.
+in table 1 (F.-T.), there with a target model that is fine-tuned, too; here it is fitted online, as in FRTM.
 
 Each object is fine-tuned to the annotated frame and warped copies of it (blocks.first_frame) by Adam on binary cross
 entropy, with the target model's scores as they are. What the network prepares for all objects of a frame alike

@@ -1,4 +1,4 @@
-"""Two-layer linear models fitted in flight: Gauss-Newton and conjugate gradient, without automatic differentiation.
+"""Two-layer linear models fitted online: Gauss-Newton and conjugate gradient, without automatic differentiation.
 
 The model of a row maps features to scores on a coarse grid, s = w2 * (w1 x): w1 is 1x1, w2 is 3x3 with one output.
 Its loss compares the scores, enlarged bilinearly by U, with labels at full resolution (FRTM, equation 2):
