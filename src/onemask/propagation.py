@@ -113,10 +113,14 @@ class LabelledFrame:
     """A frame's place in the video, and what was found in it."""
 
     index: int
-    name: str  # see `Frame.name`
-    label_map: np.ndarray  # (H, W) uint8 or uint16
-    image: np.ndarray  # (H, W, 3) uint8 RGB
-    time: Fraction | None  # seconds from the start of the video; None: pictures have none
+    name: str
+    """See `Frame.name`."""
+    label_map: np.ndarray
+    """(H, W) uint8 or uint16."""
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    time: Fraction | None
+    """Seconds from the start of the video; None: pictures have none."""
 
 
 class LabelMaps(Iterator[np.ndarray]):

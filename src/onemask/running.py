@@ -49,8 +49,10 @@ class Segmented:
     """Number of frames, and the time that they took."""
 
     frames: int
-    seconds: float  # for the label maps alone, decoding and encoding included; the last stretch of a resumed run
-    frames_done_now: int  # in those seconds
+    seconds: float
+    """Time for the label maps alone, decoding and encoding included; of a resumed run the last stretch."""
+    frames_done_now: int
+    """Frames done in those seconds."""
 
     @property
     def frames_per_second(self) -> float:
@@ -62,7 +64,8 @@ class Segmented:
 class RunReport(Segmented):
     """Files of a run, and the time that it took."""
 
-    files: dict[str, str]  # kind of output -> path
+    files: dict[str, str]
+    """Kind of output -> path."""
 
 
 def run(

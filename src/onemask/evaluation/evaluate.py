@@ -42,8 +42,10 @@ class Evaluation:
     """Scores of a method on a dataset, and the time per frame."""
 
     scores: Scores
-    seconds_per_frame: float  # in later frames of a sequence, reading and writing files included
-    computed: int  # sequences that were not there before
+    seconds_per_frame: float
+    """Mean time of later frames of a sequence, reading and writing files included."""
+    computed: int
+    """Number of sequences that were not there before."""
 
     def table(self) -> str:
         """The scores as text, and the speed below."""

@@ -72,9 +72,12 @@ class Trained:
 
     best: Path
     steps: int
-    scores: dict[str, float]  # of the best weights, in percent; empty without a validation
-    waiting: float  # share of the time in which a step waited for data
-    finished_before: bool = False  # nothing was left to do
+    scores: dict[str, float]
+    """Scores of the best weights, in percent; empty without validation."""
+    waiting: float
+    """Share of the time in which a step waited for data."""
+    finished_before: bool = False
+    """Whether nothing was left to do."""
 
 
 def train(

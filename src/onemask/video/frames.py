@@ -27,10 +27,13 @@ class DecodeError(InputError):
 class VideoInfo:
     """Properties of a video that are known before its frames are read."""
 
-    width: int  # pixels, as displayed: after the rotation that the file asks for
+    width: int
+    """Pixels as displayed, after the rotation that the file asks for."""
     height: int
-    frames: int | None  # None: only decoding would tell
-    rate: Fraction | None  # average number of frames a second; None for images and arrays
+    frames: int | None
+    """Number of frames; None: only decoding would tell."""
+    rate: Fraction | None
+    """Average frames per second; None for images and arrays."""
     has_audio: bool
 
 
@@ -39,9 +42,12 @@ class Frame:
     """One picture of a video."""
 
     index: int
-    name: str  # what a file about this frame is called: the image's stem, or the index in five digits
-    image: np.ndarray  # (H, W, 3) uint8, RGB
-    time: Fraction | None  # presentation time in seconds on the file's own clock; None for images and arrays
+    name: str
+    """Name for files about this frame: the image's stem, or the index in five digits."""
+    image: np.ndarray
+    """(H, W, 3) uint8, RGB."""
+    time: Fraction | None
+    """Presentation time in seconds on the file's own clock; None for images and arrays."""
 
 
 class Video(ABC):
