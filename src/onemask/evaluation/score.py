@@ -149,17 +149,25 @@ def score_folders(
 ) -> Scores:
     """Score the label maps in `predictions` against `annotations`, both `SEQUENCE/FRAME.png`.
 
-    The frames that are annotated are scored, except an object's first and the sequence's last; predictions
-    are needed for no others. Label maps are indexed or grey PNGs of 8 or 16 bits; 0 and the largest value
-    (255, or 65535 in 16 bits: void) are background.
+    Annotated frames are scored, except an object's first and the sequence's last; no other predictions are needed.
+    Label maps are indexed or grey PNGs of 8 or 16 bits; 0 and the largest value (255, or 65535 in 16 bits: void) are
+    background.
 
-    missing: whether a scored frame without prediction is an error or an empty prediction. sequences: which
-    to score; without, all that are annotated. workers: frames that are scored at a time; without, one for
-    each CPU. single_object: score all ids of a frame as one object, as DAVIS-2016 does. In grey maps that
-    hold nothing but 0 and 255, 255 is the object.
+    Args:
+        predictions: the folder of predicted label maps.
+        annotations: the folder of annotations.
+        missing: whether a scored frame without a prediction is an "error" or an "empty" prediction.
+        sequences: names of those to score; None: all that are annotated.
+        workers: frames that are scored at a time; None: one per CPU.
+        single_object: score all ids of a frame as one object, as DAVIS 2016 does. In grey maps that hold only 0 and
+            255, 255 is the object.
 
-    Raises InputError on anything that does not fit together: a sequence or frame that is missing, a map
-    that cannot be read or has another size, an id in a prediction that no annotation of its sequence has.
+    Returns:
+        J and F of every object in every scored frame, their means, and events.
+
+    Raises:
+        InputError: predictions and annotations do not fit: a sequence or frame is missing, a map cannot be read or has
+            another size, or a prediction has an id that no annotation of its sequence has.
     """
     if missing not in ("error", "empty"):
         raise InputError(f"missing should be 'error' or 'empty', but is {missing!r}")

@@ -91,9 +91,17 @@ def names() -> dict[str, str]:
 
 
 def configuration(name: str, options: Mapping[str, Any] | None = None) -> Configuration:
-    """The configuration of a method by name, with options changed; text values are read by the options' types.
+    """Return the configuration of a method.
 
-    Raises InputError where the name, an option, or a value is not known.
+    Args:
+        name: see `names`.
+        options: options to change; texts are read by the option's type.
+
+    Returns:
+        A frozen dataclass, whose `build` makes the method.
+
+    Raises:
+        InputError: the name, an option, or a value is not known.
     """
     if name in METHODS:
         module, attribute = METHODS[name].configuration.split(":")
