@@ -105,22 +105,16 @@ class TestVideoFile:
         with pytest.raises(InputError, match="no frame 49"):
             list(video.reversed_frames(50))
 
-    @pytest.mark.parametrize(
-        "keys",
-        [
-            1,
-            pytest.param(
-                30, marks=pytest.mark.xfail(reason="key frames that are not shown are not known", strict=True)
-            ),
-        ],
+    @pytest.mark.xfail(
+        reason="a key frame that is not shown is not taken for one, so four frames are counted", strict=True
     )
-    def test_what_an_edit_list_cuts_off_is_no_frame(self, tmp_path, keys):
+    def test_what_an_edit_list_cuts_off_is_no_frame(self, tmp_path):
         """As cameras and cutters without encoding write it: eight pictures before time 0, needed for decoding alone."""
         path = write_video(
             tmp_path / "v.mp4",
             numbered(20),
             stamps=range(-8, 12),
-            options={"bf": "0", "g": str(keys), "crf": "8"},
+            options={"bf": "0", "g": "30", "keyint_min": "30", "sc_threshold": "0", "crf": "8"},
             container_options={"avoid_negative_ts": "disabled"},
         )
         video = open_video(path)
