@@ -33,11 +33,13 @@ def valid() -> Tensor:
     return chosen
 
 
-@pytest.mark.parametrize("limit", [None, 100_000, 5_000, 50, 1])
+@pytest.mark.parametrize(
+    ("limit", "columns"), [(None, 700), (100_000, 700), (5_000, 700), (50, 80), (1, 80)]
+)  # a column at a time is slow
 @pytest.mark.parametrize("k", [1, 5, 20, 1000])
-def test_top_k_mean_is_the_formula(valid, k, limit):
-    query, template = some(4, 8, 31), some(4, 8, 700, seed=1)
-    for chosen in (None, valid):
+def test_top_k_mean_is_the_formula(valid, k, limit, columns):
+    query, template = some(4, 8, 31 if columns > 80 else 3), some(4, 8, columns, seed=1)
+    for chosen in (None, valid[:, :columns]):
         found = top_k_mean(query, template, chosen, k, limit=limit)
         assert torch.allclose(found, plainly(query, template, chosen, k), atol=1e-5)
 
