@@ -14,7 +14,7 @@ from onemask.cli import parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
-EXAMPLES = ("onemask.evaluation.measures", "onemask.methods", "onemask.video.reader")
+EXAMPLES = ("onemask.evaluation.measures", "onemask.methods", "onemask.session", "onemask.video.reader")
 
 
 @pytest.mark.parametrize("module", EXAMPLES)

@@ -62,6 +62,17 @@ class _Pending:
 class Session:
     """Follows any number of objects through one video, frame by frame.
 
+    >>> import onemask
+    >>> from onemask.video.clip import sample_clip
+    >>> clip = sample_clip()
+    >>> frames = onemask.open_video(clip.path).frames()
+    >>> session = onemask.Session(onemask.load("ttvos-lite"), device="cpu")
+    >>> label_map = session.annotate(next(frames).image, clip.annotations[0])
+    >>> session.step(next(frames).image).shape
+    (480, 854)
+    >>> session.objects, session.visible(1)
+    ((1,), True)
+
     All frames of a session have one size. Frames are (H, W, 3) uint8 RGB, numpy arrays or torch tensors; label maps
     (H, W) integer with the caller's ids, 1..254 or 1..65534. A frame that comes as a tensor gives a label map that is
     a tensor on the session's device (uint8, or int32 where an id is above 254), and nothing of it is copied to the
