@@ -50,7 +50,15 @@ def run(
         onemask.run("clip.mp4", {0: "mask.png"}, "out")
 
     Args:
-        video, annotations, method, size, device, precision, direction, void, options: see `propagate`.
+        video: see `propagate`.
+        annotations: see `propagate`.
+        method: see `propagate`.
+        size: see `propagate`.
+        device: see `propagate`.
+        precision: see `propagate`.
+        direction: see `propagate`.
+        void: see `propagate`.
+        options: see `propagate`.
         out: the folder of the results.
         weights: a file of the method's weights; None: those that are found under its name.
         save: what to keep, of "masks", "overlay" and "contact-sheet".
@@ -98,7 +106,13 @@ def explain(
     """Write a picture of what a method matched in some frames, as `onemask explain` does.
 
     Args:
-        video, annotations, method, size, device, precision, options: see `propagate`.
+        video: see `propagate`.
+        annotations: see `propagate`.
+        method: see `propagate`.
+        size: see `propagate`.
+        device: see `propagate`.
+        precision: see `propagate`.
+        options: see `propagate`.
         out: the picture's file, .png or .jpg.
         weights: see `run`.
         object_id: an object of the first annotated frame; None: the lowest.
@@ -149,7 +163,11 @@ def evaluate(
         overwrite: begin anew.
         resume: continue an earlier evaluation with the same settings; finished sequences are not run again.
         progress: see `run`.
-        method, size, device, precision, options: see `propagate`.
+        method: see `propagate`.
+        size: see `propagate`.
+        device: see `propagate`.
+        precision: see `propagate`.
+        options: see `propagate`.
         weights: see `run`.
 
     Returns:
@@ -193,14 +211,19 @@ def compare(
     """Evaluate several methods, and write a table and a chart of speed and accuracy, as `onemask compare` does.
 
     Args:
-        root, protocol, split, sequences: see `evaluate`.
+        root: see `evaluate`.
+        protocol: see `evaluate`.
+        split: see `evaluate`.
+        sequences: see `evaluate`.
         out: the folder of evaluations, table and chart.
         overwrite: begin all anew.
         resume: continue an earlier comparison in `out`, or add methods to it.
         progress: see `run`.
         methods: label -> a method, or a text "METHOD [NAME=VALUE ...]"; or a list of such texts, each with "LABEL: " in
             front or its own label.
-        size, device, precision: see `propagate`; of those methods whose text does not say otherwise.
+        size: see `propagate`; of those methods whose text does not say otherwise.
+        device: see `propagate`; of those methods whose text does not say otherwise.
+        precision: see `propagate`; of those methods whose text does not say otherwise.
 
     Returns:
         What the table says.
@@ -245,7 +268,13 @@ def train(
     Args:
         recipe: a `Recipe`, which is checked, or a YAML file.
         method: one to begin with, of the recipe's configuration; it is trained itself. None: as the recipe says.
-        out, data, cache, hardware, overwrite, resume, progress: see `onemask.training.train.train`.
+        out: see `onemask.training.train.train`.
+        data: see `onemask.training.train.train`.
+        cache: see `onemask.training.train.train`.
+        hardware: see `onemask.training.train.train`.
+        overwrite: see `onemask.training.train.train`.
+        resume: see `onemask.training.train.train`.
+        progress: see `onemask.training.train.train`.
 
     Returns:
         The weights, and how good they are.

@@ -65,7 +65,9 @@ def propagate(
         method: a name, with `options` of its configuration, or a method as `load` gives it.
         direction: "both", or "forward": then nothing is said of frames before an object's first annotation.
         void: a value that marks unknown pixels; of files None is for what they say themselves.
-        size, device, precision: see `Session`.
+        size: see `Session`.
+        device: see `Session`.
+        precision: see `Session`.
 
     Returns:
         An iterator over label maps (H, W) uint8 or uint16; its `frames()` gives them with their frames.

@@ -208,7 +208,10 @@ class Session:
         taken in yet; to have it in, wait for the result, and step.
 
         Args:
-            frame, label_map, objects, void: see `annotate`.
+            frame: see `annotate`.
+            label_map: see `annotate`.
+            objects: see `annotate`.
+            void: see `annotate`.
 
         Returns:
             A future whose result is the ids that were learned. Its `result()` waits, and raises what learning raised:

@@ -257,7 +257,10 @@ def compare(
     A method that fails, for whatever reason, is left out of table and chart and noted in `failures`.
 
     Args:
-        root, protocol, split, sequences: see `evaluate`.
+        root: see `evaluate`.
+        protocol: see `evaluate`.
+        split: see `evaluate`.
+        sequences: see `evaluate`.
         out: the folder of evaluations, table and chart.
         contenders: the methods, each with a label of its own.
         overwrite: begin all anew.
