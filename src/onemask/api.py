@@ -268,13 +268,13 @@ def train(
     Args:
         recipe: a `Recipe`, which is checked, or a YAML file.
         method: one to begin with, of the recipe's configuration; it is trained itself. None: as the recipe says.
-        out: see `onemask.training.train.train`.
-        data: see `onemask.training.train.train`.
-        cache: see `onemask.training.train.train`.
-        hardware: see `onemask.training.train.train`.
-        overwrite: see `onemask.training.train.train`.
-        resume: see `onemask.training.train.train`.
-        progress: see `onemask.training.train.train`.
+        out: the folder of the results.
+        data: the folder that the recipe's roots are relative to.
+        cache: the folder for what stages with `cache` keep; None: `out/cache`. Several trainings may share it.
+        hardware: devices and hosts; None: the best device of this host.
+        overwrite: replace an earlier training in `out`.
+        resume: continue from the newest checkpoint in `out`, to the same result; begin where there is none.
+        progress: see `run`.
 
     Returns:
         The weights, and how good they are.
