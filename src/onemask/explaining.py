@@ -23,7 +23,7 @@ from .settings import Progress, Settings, silent
 from .video.drawing import contact_sheet, overlay
 from .video.frames import Video
 from .video.masks import object_ids, palette
-from .video.writer import write_picture
+from .video.writer import require_picture_suffix, write_picture
 
 CELL = 300  # width of a frame in the picture, pixels
 
@@ -57,6 +57,7 @@ def explain(
     if frames < 2:
         raise InputError(f"frames must be 2 or more (the annotated one and one to explain), got {frames}")
     refuse_existing(out, overwrite)
+    require_picture_suffix(out)
     labels = {index: checked_label_map(label_map) for index, label_map in sorted(annotations.items())}
     start, first = next(iter(labels.items()))
     ids = object_ids(first)
@@ -65,11 +66,13 @@ def explain(
         raise InputError(
             f"the label map of frame {start} has the objects {', '.join(map(str, ids)) or '-'}, not {chosen}"
         )
-    session = (settings or Settings()).session()
     end = video.info.frames if video.info.frames is not None else sum(1 for _ in video.frames())
     length = end - start
+    if max(labels) >= end:
+        raise InputError(f"frame {max(labels)} is annotated, but the video's frames are 0..{end - 1}")
     if length < 2:
         raise InputError(f"there is no frame after frame {start}, which is annotated, so nothing was matched with it")
+    session = (settings or Settings()).session()
     wanted = set(start + np.linspace(0, length - 1, min(frames, length)).round().astype(int))
     seen = []
     for frame in progress(video.frames(start), length, "explaining"):

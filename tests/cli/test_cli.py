@@ -117,6 +117,26 @@ def test_run_with_masks_of_several_frames_and_little_saved(scene, tmp_path):
     assert (asked["size"], asked["options"]["memory"], asked["options"]["first_samples"]) == (64, 8, 2)
 
 
+def test_several_masks_of_a_frame_are_joined(capsys, scene, tmp_path):
+    """An object a file, all called 1 by the program that drew them, or each with an id of its own."""
+    for object_id in (1, 7):
+        write_mask(tmp_path / f"binary{object_id}.png", (scene.labels[0] == object_id).astype(np.uint8))
+        write_mask(tmp_path / f"own{object_id}.png", scene.labels[0] * (scene.labels[0] == object_id))
+    for kind, ids in (("binary", "1, 2"), ("own", "1, 7")):
+        out = tmp_path / kind
+        masks = [f"--mask={tmp_path / f'{kind}1.png'}", f"--mask=0:{tmp_path / f'{kind}7.png'}"]
+        assert main(["run", "clip.mp4", *masks, "--out", str(out), "--save", "masks", *QUICKLY]) == 0
+        assert f"frame 0: 2 masks are joined: objects {ids}" in capsys.readouterr().out
+        first = read_label_map(out / "masks" / "00000.png")
+        expected = scene.labels[0] if kind == "own" else np.select([scene.labels[0] == 1, scene.labels[0] == 7], [1, 2])
+        assert np.array_equal(first, expected)
+
+
+def test_a_mask_under_another_is_refused(refused, tmp_path):
+    message = refused("run", "clip.mp4", "--mask", "mask.png", "--mask", "mask.png", "--out", str(tmp_path / "out"))
+    assert "frame 0: one of the masks lies wholly under those after it" in message
+
+
 def test_every_mask_has_its_own_void(scene, tmp_path):
     """255 is void in 8 bits and an object in 16, 65535 is void there."""
     eight, sixteen = scene.labels[0].copy(), np.zeros((96, 128), np.uint16)
@@ -198,11 +218,6 @@ def test_videos_that_cannot_be_read(refused, tmp_path, video, message):
 def test_masks_that_do_not_fit(refused, tmp_path, mask, message):
     assert message in refused("run", "clip.mp4", f"--mask={mask}", "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-
-
-def test_two_masks_of_one_frame(refused, tmp_path):
-    message = refused("run", "clip.mp4", "--mask", "mask.png", "--mask", "0:mask5.png", "--out", str(tmp_path))
-    assert "frame 0 has two masks; give each frame one (--mask FRAME:FILE)" in message
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def _methods(options: argparse.Namespace) -> None:
     from ..methods import configuration, names
     from .optionhelp import option_help
 
-    if options.method:
+    if options.method is not None:
         chosen: Any = configuration(options.method)
         meanings = option_help(chosen)
         for name, value in asdict(chosen).items():

@@ -206,13 +206,14 @@ def add_perturb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _perturb(options: argparse.Namespace) -> None:
     from ..data.davis import DavisDataset
-    from ..data.perturbed import SPLITS, perturbed_videos
+    from ..data.perturbed import SPLITS, perturbed_videos, refuse_too_few
     from ..files import refuse_existing
 
     refuse_existing(options.out, options.overwrite)
     dataset = DavisDataset(options.root, options.year, options.split)
     if options.sequences:
         dataset = dataset.select(options.sequences)
+    refuse_too_few(dataset)
     for split in SPLITS:
         names = list(show(perturbed_videos(dataset, options.out, split), len(dataset), split, unit="video"))
         print(f"{split}: {len(names)} videos")

@@ -178,7 +178,8 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="[FRAME:]FILE",
-        help="mask of a frame (default: 0, the first): palette, grey, binary, 16-bit, RGB or alpha; may be repeated",
+        help="mask of a frame (default: 0, the first): palette, grey, binary, 16-bit, RGB or alpha; may be repeated, "
+        "also for one frame, with an object in each file",
     )
     parser.add_argument(
         "--void", type=_void, default="auto", help="mask value for unknown pixels: a number, none, or auto (default)"
@@ -193,13 +194,11 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
 
     Which value is void differs from file to file: 255 is an object in 16 bits.
     """
-    from ..video.masks import check_mask, read_mask
+    from ..video.masks import check_mask, join_label_maps, object_ids, read_mask
 
-    annotations: dict[int, np.ndarray] = {}
+    by_frame: dict[int, list[np.ndarray]] = {}
     for given in options.mask:
         index, path = _frame_and_file(given)
-        if index in annotations:
-            raise InputError(f"frame {index} has two masks; give each frame one (--mask FRAME:FILE)")
         mask = read_mask(path, void=options.void, threshold=options.threshold)
         try:
             check_mask(mask, video.info.height, video.info.width)
@@ -208,7 +207,16 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
         print(f"{path}: {mask.description}")
         if mask.void is not None:
             mask.labels[mask.labels == mask.void] = 0
-        annotations[index] = mask.labels
+        by_frame.setdefault(index, []).append(mask.labels)
+    annotations: dict[int, np.ndarray] = {}
+    for index, label_maps in by_frame.items():
+        try:
+            annotations[index] = join_label_maps(label_maps)
+        except InputError as error:
+            raise InputError(f"frame {index}: {error}") from None
+        if len(label_maps) > 1:
+            ids = ", ".join(map(str, object_ids(annotations[index])))
+            print(f"frame {index}: {len(label_maps)} masks are joined: objects {ids}")
     return annotations
 
 

@@ -94,7 +94,24 @@ def perturbed_videos(dataset: SequenceDataset, out: str | Path, split: str) -> I
     follow in the dataset. split: of `SPLITS`. The split's list is written last.
     Raises InputError where there are too few videos, or none that is long enough.
     """
-    out, videos = Path(out), list(dataset)
+    out = Path(out)
+    made = _planned(dataset, split)
+    for name, frames in made.items():
+        _write(frames, out, name)
+        yield name
+    with written_whole(out / "ImageSets" / "2017" / f"{split}.txt") as temporary:
+        temporary.write_text("".join(f"{name}\n" for name in made))
+
+
+def refuse_too_few(dataset: SequenceDataset) -> None:
+    """Raise InputError if any split cannot be made of a dataset."""
+    for split in SPLITS:
+        _planned(dataset, split)
+
+
+def _planned(dataset: SequenceDataset, split: str) -> dict[str, Iterator[Frame]]:
+    """The videos of a split by name, none of them begun."""
+    videos = list(dataset)
     if split == "occluded":
         made = {f"{video.name}-occluded": occluded(video) for video in videos if len(video) >= LEAST_FRAMES}
         if not made:
@@ -105,11 +122,7 @@ def perturbed_videos(dataset: SequenceDataset, out: str | Path, split: str) -> I
             raise InputError(f"`{split}` needs {number} videos, but {dataset.root} has {len(videos)} to choose from")
         crowds = [[videos[(place + n) % len(videos)] for n in range(number)] for place in range(len(videos))]
         made = {"-".join(video.name for video in crowd): crowded(crowd[0], crowd[1:]) for crowd in crowds}
-    for name, frames in made.items():
-        _write(frames, out, name)
-        yield name
-    with written_whole(out / "ImageSets" / "2017" / f"{split}.txt") as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in made))
+    return made
 
 
 def _write(frames: Iterator[Frame], out: Path, name: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import inside
 from .sequence import Sequence, SequenceDataset, file_problems, find_frames, find_masks, refuse_problems
 
 _LAYOUT = "expected JPEGImages, Annotations and meta.json in it, or in a folder below it that is called like the split"
@@ -74,6 +75,8 @@ def _listed_objects(path: Path) -> dict[str, dict[int, list[str]]]:
         ) from error
     if not listed:
         raise InputError(f"{path} lists no video")
+    for name in listed:
+        inside(path.parent / "JPEGImages", name, str(path))
     if odd := [f"{name} {i}" for name, objects in listed.items() for i in objects if not 1 <= i <= 254]:
         raise InputError(f"{path}: ids of objects are 1..254, but there is {odd[0]}")
     return listed

@@ -12,6 +12,7 @@ invalid values are rejected before anything loads.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,6 +236,7 @@ def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] 
         merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.load(path))
         for key, value in parse_assignments(assignments).items():
             _assign(merged, key, value)
+        _refuse_resolvers(OmegaConf.to_container(merged, resolve=False), str(path))
         recipe = OmegaConf.to_object(merged)
     except InputError:
         raise
@@ -244,6 +246,18 @@ def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] 
         raise InputError(f"{path}: {_first_line(error)}") from error
     assert isinstance(recipe, kind)
     return recipe
+
+
+def _refuse_resolvers(value: Any, where: str) -> None:
+    """Refuse `${oc.env:...}` and its like: recipes go into cards, so what is resolved would be made public."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _refuse_resolvers(inner, where)
+    elif isinstance(value, str) and (found := re.search(r"\$\{[^}]*:[^}]*\}?", value)):
+        raise InputError(
+            f"{where}: {found[0]} is not resolved, since recipes are saved with weights; write the value itself, or "
+            "give it as key=value"
+        )
 
 
 def _found(path: str | Path) -> Path:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -417,6 +418,30 @@ def _palette_of(image: Image.Image) -> np.ndarray:
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(entries)] = entries
     return table
+
+
+def join_label_maps(label_maps: Sequence[np.ndarray]) -> np.ndarray:
+    """Join label maps of one frame, with an object or more in each; later ones lie on top.
+
+    Args:
+        label_maps: (H, W) each, 0 is background.
+
+    Returns:
+        A label map (H, W). Ids are kept where no two maps share one; else objects are 1, 2, ... in the order given.
+
+    Raises:
+        InputError: an object is covered by those on top.
+    """
+    ids = [object_ids(labels) for labels in label_maps]
+    distinct = len({i for of_map in ids for i in of_map}) == sum(map(len, ids))
+    joined, number = np.zeros(label_maps[0].shape, np.uint16), 0
+    for labels, of_map in zip(label_maps, ids, strict=True):
+        for object_id in of_map:
+            number += 1
+            joined[labels == object_id] = object_id if distinct else number
+    if len(object_ids(joined)) < number:
+        raise InputError("one of the masks lies wholly under those after it; give it last, or take it away")
+    return joined if joined.max(initial=0) > 254 else joined.astype(np.uint8)
 
 
 def _colour_codes(picture: np.ndarray) -> tuple[list[tuple[int, int, int]], np.ndarray]:

@@ -215,10 +215,17 @@ def write_overlay(
     return done
 
 
+def require_picture_suffix(path: str | Path) -> None:
+    """Raise OutputError if no picture can be written to a file of that name."""
+    if Path(path).suffix.lower() not in Image.registered_extensions():
+        raise OutputError(f"{path}: no picture can be written to this kind of file; use .png or .jpg")
+
+
 def write_picture(path: str | Path, image: np.ndarray) -> None:
     """Write an (H, W, 3) uint8 RGB image; the suffix chooses the format."""
+    require_picture_suffix(path)
     with written_whole(path) as temporary:
         try:
             Image.fromarray(image).save(temporary)
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             raise OutputError(f"{path}: no picture can be written to this kind of file; use .png or .jpg") from error

@@ -1,0 +1,168 @@
+"""What users and their files get wrong, by command: one line that says so, exit code 2, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onemask.cli import main
+from onemask.video.masks import write_mask
+from videos import Scene, write_images, write_video
+
+RUN = ["run", "clip.mp4", "--mask", "mask.png", "--out", "out"]
+DAVIS = ["--protocol", "davis2017", "--method", "stub", "--size", "64", "--device", "cpu", "--out", "out"]
+EVALUATE = ["evaluate", "davis", *DAVIS]
+COMPARE = ["compare", "davis", "--protocol", "davis2017", "--size", "64", "--device", "cpu", "--out", "out"]
+EXPLAIN = ["explain", "clip.mp4", "--mask", "mask.png", "--method", "stub", "--out", "out.png"]
+TRAIN = ["train", "recipe.yaml", "--out", "out"]
+NUL, LONG = "a\0b", "x" * 300
+
+BAD = [
+    # run: videos
+    *(["run", video, "--mask", "mask.png", "--out", "out"] for video in
+      ("", "..", "none.mp4", "text.mp4", "empty.mp4", "noise.mp4", "cut.mp4", "nothing", "mask*.jpg", "[", NUL,
+       LONG, "text.png",
+       "/dev/null", "http://localhost/a.mp4", "-", "mixed", "tiny.png/x", "davis")),
+    # run: masks
+    *(["run", "clip.mp4", f"--mask={mask}", "--out", "out"] for mask in
+      ("", "none.png", "text.png", "empty.png", "nothing", "small.png", "turned.png", "black.png", "6:mask.png",
+       "-1:mask.png", "1e3:mask.png", "999999999999999999999:mask.png", ":mask.png", "0:", NUL, LONG, "clip.mp4",
+       "cut.png", "/dev/null")),
+    [*RUN, "--mask", "mask.png"],
+    # run: options
+    *([*RUN, *options] for options in (
+        ["--method", "none"], ["--method", ""], ["--method", "../stub"], ["--set", "gain"], ["--set", "=1"],
+        ["--set", "gain=nan"], ["--set", "gain=many"], ["--set", "none=1"], ["--size", "-1"], ["--size", "3"],
+        ["--size", "99999999999999999999"], ["--device", "gpu"], ["--device", "cuda:99"], ["--device", ""],
+        ["--weights", "none.safetensors"], ["--weights", "text.png"], ["--weights", "nothing"],
+        ["--weights", "huge.safetensors"], ["--weights", "/dev/null"], ["--save", "all"], ["--save", ""],
+        ["--void", "-1"], ["--void", "70000"], ["--void", "0"], ["--threshold", "-5"], ["--threshold", "99999"],
+        ["--resume", "--overwrite"], ["--out", "taken"], ["--out", "mask.png"], ["--out", "mask.png/out"],
+        ["--out", "/proc/none"], ["--out", LONG], ["--out", NUL], ["--bogus"], ["--size"], ["--direction", "up"],
+        ["--precision", "int8"], ["extra"], ["gain=1"])),
+    # demo
+    ["demo", "--out", "taken"], ["demo", "--out", "mask.png"], ["demo", "--method", "none", "--out", "out"],
+    ["demo", "--keep-inputs", "mask.png", "--out", "out"], ["demo", "--resume", "--overwrite", "--out", "out"],
+    # explain
+    *([*EXPLAIN, *options] for options in (
+        ["--object", "9"], ["--object", "-1"], ["--frames", "1"], ["--frames", "-5"], ["--out", "out.xyz"],
+        ["--out", "mask.png"], ["--out", "nothing"], ["--out", "mask.png/a.png"], ["--mask", "5:mask.png"])),
+    # score
+    *(["score", *folders] for folders in (
+        ["none", "annotations"], ["annotations", "none"], ["annotations", "mask.png"], ["nothing", "annotations"],
+        ["annotations", "nothing"], ["annotations", "annotations", "--sequences", "none"],
+        ["annotations", "annotations", "--sequences", ".."], ["annotations", "annotations", "--json", "mask.png"],
+        ["few", "annotations"], ["damaged", "annotations"], [NUL, "annotations"])),
+    # evaluate
+    *([*EVALUATE, *options] for options in (
+        ["--split", "none"], ["--split", ""], ["--split", "out"], ["--split", "empty"], ["--split", "binary"],
+        ["--split", "nul"], ["--split", "gone"], ["--sequences", "none"], ["--sequences", ".."],
+        ["--sequences", ","], ["--protocol", "jumpcut"], ["--protocol", "youtube-objects"],
+        ["--protocol", "davis2016"], ["--protocol", "none"], ["--out", "taken"], ["--out", "mask.png"],
+        ["--resume", "--overwrite"], ["--method", "none"], ["--set", "gain=inf"])),
+    *(["evaluate", root, *DAVIS] for root in ("none", "mask.png", "nothing", "", NUL, LONG)),
+    # compare
+    *([*COMPARE, *options] for options in (
+        [], ["--methods", ""], ["--methods", "none"], ["--methods", "stub,stub"], ["--variant", ""],
+        ["--variant", "a: "], ["--variant", "'"], ["--variant", "../x: stub", "--variant", "x: stub"],
+        ["--variant", "stub size=big"], ["--variant", "stub gain=nan"], ["--methods", "stub", "--split", "out"],
+        ["--methods", "stub", "--out", "taken"], ["--methods", "stub", "--resume", "--overwrite"], ["--redraw"])),
+    ["compare", "--redraw", "--out", "nothing"], ["compare", "--redraw", "--out", "none"],
+    ["compare", "--redraw", "--out", "compared"], ["compare", "--redraw", "--out", "outside"],
+    # perturb
+    ["perturb", "none", "--out", "out"], ["perturb", "davis", "--year", "2017", "--out", "out"],
+    ["perturb", "davis", "--year", "2017", "--split", "binary", "--out", "out"],
+    ["perturb", "davis", "--year", "2017", "--out", "taken"],
+    # train
+    *(["train", recipe, "--out", "out"] for recipe in
+      ("none.yaml", "mask.png", "nothing", "text.png", "list.yaml", "secret.yaml", "loop.yaml", NUL)),
+    *([*TRAIN, *options] for options in (
+        ["seed=nan"], ["seed=99999999999999999999"], ["none=1"], ["seed"], ["=1"], ["stages.9.batch=1"],
+        ["method=none"], ["seed=${oc.env:HOME}"], ["--device", "gpu"], ["--devices", "-1"], ["--data", "none"],
+        ["--out", "mask.png"], ["--out", "taken"], ["--resume", "--overwrite"], ["--bogus"])),
+    ["train", "recipe.yaml"],
+    # methods, weights
+    ["methods", "none"], ["methods", ""], ["methods", "../stub"], ["methods", NUL],
+    ["weights", "none"], ["weights", "../frtm-lite"], ["weights", NUL],
+    [], ["walk"], ["--bogus"],
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with good files and bad."""
+    folder, scene = tmp_path_factory.mktemp("place"), Scene.of(frames=3, height=48, width=64, ids=(1, 7))
+    write_video(folder / "clip.mp4", scene.images)
+    write_mask(folder / "mask.png", scene.labels[0])
+    write_mask(folder / "small.png", scene.labels[0][::2, ::2])
+    write_mask(folder / "turned.png", scene.labels[0].T)
+    write_mask(folder / "black.png", scene.labels[0] * 0)
+    for name in ("text.mp4", "text.png", "text.yaml"):
+        (folder / name).write_text("only words")
+    (folder / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    for name in ("clip.mp4", "mask.png"):
+        (folder / f"cut{Path(name).suffix}").write_bytes((folder / name).read_bytes()[:200])
+        (folder / f"empty{Path(name).suffix}").write_bytes(b"")
+    Image.fromarray(scene.images[0][:8, :8]).save(folder / "tiny.png")
+    write_images(folder / "mixed", scene.images)
+    Image.fromarray(scene.images[0][:20]).save(folder / "mixed" / "00000.png")
+    (folder / "huge.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+    (folder / "nothing").mkdir()
+    (folder / "taken").mkdir()
+    (folder / "taken" / "notes.txt").write_text("mine")
+    for index, labels in enumerate(scene.labels):
+        write_mask(folder / "annotations" / "one" / f"{index:05d}.png", labels)
+        write_mask(folder / "davis" / "Annotations" / "480p" / "one" / f"{index:05d}.png", labels)
+        if index != 1:
+            write_mask(folder / "few" / "one" / f"{index:05d}.png", labels)
+        (folder / "damaged" / "one").mkdir(parents=True, exist_ok=True)
+        (folder / "damaged" / "one" / f"{index:05d}.png").write_bytes(b"no picture")
+    write_images(folder / "davis" / "JPEGImages" / "480p" / "one", scene.images)
+    lists = folder / "davis" / "ImageSets" / "2017"
+    lists.mkdir(parents=True)
+    contents = {"val": b"one\n", "empty": b"", "binary": b"\xff\xfe\x00\x01", "nul": b"one\0two\n", "out": b"../..\n"}
+    for name, content in (contents | {"gone": b"two\n"}).items():
+        (lists / f"{name}.txt").write_bytes(content)
+    for name, folders in (("compared", {"a": "a"}), ("outside", {"a": "../../secret"})):
+        (folder / name / "evaluations" / "a").mkdir(parents=True)
+        (folder / name / "methods.json").write_text(json.dumps(folders))
+        (folder / name / "evaluations" / "a" / "scores.json").write_text("{")
+    stage = "name: main\n    data: [{kind: stills, root: stills}]\n    iterations: 1"
+    recipe = f"method: stub\nstages:\n  - {stage}\n"
+    (folder / "recipe.yaml").write_text(recipe)
+    (folder / "list.yaml").write_text("- 1\n- 2\n")
+    (folder / "secret.yaml").write_text(recipe + "note: ${oc.env:HOME}\n")
+    (folder / "loop.yaml").write_text(recipe + "note: ${licence}\nlicence: ${note}\n")
+    return folder
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def command(arguments: list[str]) -> str:
+    return " ".join(argument if len(argument) < 60 else "LONG" for argument in arguments).replace("\0", "NUL") or "none"
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize("arguments", BAD, ids=command)
+def test_a_bad_input_is_one_line(place, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(place)
+    before = files(place)
+    try:
+        code = main(arguments)
+    except SystemExit as ended:  # argparse, whose last line is the message
+        code = int(ended.code or 0)
+    error = capsys.readouterr().err
+    assert code == 2, error
+    assert "Traceback" not in error
+    *usage, message = error.rstrip("\n").split("\n")
+    assert message.startswith("onemask")
+    assert ": " in message
+    assert not [line for line in usage if not line.startswith(("usage:", " "))]
+    assert files(place) == before
