@@ -23,7 +23,9 @@ from .timeline import read_timeline
 
 log = logging.getLogger(__name__)
 
-Numbered = Iterator[tuple[int, av.VideoFrame]]
+Numbered = Iterator[tuple[int, av.VideoFrame, Fraction]]  # with the time at which it is shown, in seconds
+
+_JUMP = 1  # seconds; a clock that goes back by more was set anew, as where two recordings are joined
 
 
 class VideoFile(Video):
@@ -31,7 +33,12 @@ class VideoFile(Video):
 
     Opening reads the packets once without decoding them, which tells the exact number of frames and where
     each one is. Reading from the middle seeks to the key frame before, and agrees with reading from the
-    beginning, also when the frame rate varies or frames are stored out of order.
+    beginning, also when the frame rate varies, frames are stored out of order, or an edit list begins between
+    key frames.
+
+    Times always increase. A frame without a time stamp, or with one that is not after the frame before, is shown one
+    average frame duration after it; where the clock jumps back by more than a second, all later times are shifted so
+    that they go on from there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,11 +49,11 @@ class VideoFile(Video):
             self.time_base = stream.time_base or Fraction(1, av.time_base)  # unit of time stamps, in seconds
             self.start = Fraction(max(0, container.start_time or 0), av.time_base)  # of picture or sound, seconds
             self.pixel_aspect = stream.sample_aspect_ratio or None  # width of a pixel over its height
-            self._timeline = read_timeline(container, stream)
-            rate = self._timeline.average_rate(stream)
+            self._timeline = read_timeline(container, stream, path)
+            self._rate = self._timeline.average_rate(stream)
             has_audio = bool(container.streams.audio)
         height, width = self._first_image().shape[:2]
-        self._info = VideoInfo(width, height, self._timeline.promised, rate, has_audio)
+        self._info = VideoInfo(width, height, self._timeline.promised, self._rate, has_audio)
 
     @property
     def info(self) -> VideoInfo:
@@ -59,21 +66,20 @@ class VideoFile(Video):
         if stop is not None and stop <= start:
             return
         convert = RgbConverter()
-        for index, picture in self._pictures(start):
+        for index, picture, time in self._pictures(start):
             image = convert(picture)
             require_same_size(image, self._info, f"{self.source}: frame {index}")
-            time = None if picture.pts is None else self.time_base * picture.pts
             yield Frame(index, f"{index:05d}", image, time)
             if index + 1 == stop:
                 return
 
     def _first_image(self) -> np.ndarray:
-        for _, picture in self._pictures(0):
+        for _, picture, _ in self._pictures(0):
             return RgbConverter()(picture)
         raise InputError(f"{self.source} holds no frame that can be decoded; is the file complete?")
 
     def _pictures(self, start: int) -> Numbered:
-        """Yield the decoded pictures from number `start` on, each with its number."""
+        """Yield the decoded pictures from number `start` on, each with its number and time."""
         with opened(self.path) as (container, stream):
             numbered = self._from_key_frame(container, stream, start) if self._seekable(start) else None
             if numbered is not None:
@@ -95,13 +101,19 @@ class VideoFile(Video):
             return None
         decoder = _Decoder(container, stream)
         pictures = iter(decoder)
+        first = bisect_left(self._timeline.pts, key)
+        expected = self._timeline.pts[first]  # a later one than the key frame's if an edit list hides that
         for picture in pictures:
-            if picture.pts is None or picture.pts < key:
+            if picture.pts is None or picture.pts < expected:
                 continue  # the seek led further back, or the group refers to the one before
-            if picture.pts > key and not decoder.damage:
+            if picture.pts > expected and not decoder.damage:
                 log.debug("%s: seeking to %d led to %d; decoding from the beginning", self.source, key, picture.pts)
                 return None
-            first = bisect_left(self._timeline.pts, key)
+            if picture.pts == key and not picture.key_frame:
+                log.debug(
+                    "%s: the frame at %d is no key frame, as marked; decoding from the beginning", self.source, key
+                )
+                return None
             return self._numbered(decoder, chain([picture], pictures), first)
         return None
 
@@ -114,6 +126,8 @@ class VideoFile(Video):
         pts = self._timeline.pts
         agree = self._timeline.exact
         index = first
+        step = max(1 / self._rate, self.time_base) if self._rate else self.time_base
+        clock = _Clock(self.time_base, step, self.start)
         for picture in pictures:
             in_place = agree and index < len(pts) and picture.pts == pts[index]
             if decoder.damage and not in_place:
@@ -121,7 +135,7 @@ class VideoFile(Video):
             agree = in_place
             if picture.is_corrupt:
                 log.warning("%s: frame %d is damaged; what was lost of it is guessed", self.source, index)
-            yield index, picture
+            yield index, picture, clock(picture.pts)
             index += 1
         if self._timeline.missing:
             promised = f" of {self._timeline.promised}" if self._timeline.promised else ""
@@ -145,6 +159,26 @@ class VideoFile(Video):
             return start
         key = self._timeline.first_key_index(start, stop)
         return start if key is None else key
+
+
+class _Clock:
+    """Makes increasing times of time stamps; `VideoFile` says how."""
+
+    def __init__(self, time_base: Fraction, step: Fraction, start: Fraction) -> None:
+        self._time_base = time_base
+        self._step = step  # seconds from a frame to the next where the stamps do not say
+        self._next = start  # time of the next frame if its stamp cannot be used
+        self._last: Fraction | None = None
+        self._shift = Fraction(0)
+
+    def __call__(self, stamp: int | None) -> Fraction:
+        time = self._next if stamp is None else stamp * self._time_base + self._shift
+        if self._last is not None and time <= self._last:
+            if time < self._last - _JUMP:
+                self._shift += self._next - time
+            time = self._next
+        self._last, self._next = time, time + self._step
+        return time
 
 
 class _Decoder:
@@ -173,7 +207,7 @@ class _Decoder:
 
 
 def _starting_at(start: int, numbered: Numbered) -> Numbered:
-    return ((index, picture) for index, picture in numbered if index >= start)
+    return (each for each in numbered if each[0] >= start)
 
 
 @contextmanager

@@ -5,19 +5,23 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
-
-# A Matroska header's duration is rounded by some writers; a file that lacks less than this is taken as whole.
-_SLACK_SECONDS = Fraction(1, 2)
 
 # Relative; time stamps in whole milliseconds, as in Matroska, miss the rate by less.
 _RATE_TOLERANCE = 0.02
 
 # Codecs with packets that are decoded but never shown, so that packets are not frames.
 _HIDDEN_FRAMES = frozenset({"vp8"})
+
+# In a transport stream a packet is called corrupt where packets are missed before it: by a gap in reception, or by
+# another recording that was appended. Neither says that the end is missing.
+_TRANSPORT_STREAMS = frozenset({"mpegts", "hls"})
+
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # ids of Matroska's two outermost elements
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Timeline:
     """
 
     pts: tuple[int, ...]
-    keys: tuple[int, ...]  # time stamps at which decoding can start
+    keys: tuple[int, ...]  # time stamps at which decoding can start, also those of frames that are not shown
     exact: bool
     missing: bool  # the file ends before what its header promises
     promised: int | None  # number of frames with the missing ones; None where it is not known
@@ -57,56 +61,69 @@ class Timeline:
         return index if index < stop else None
 
 
-def read_timeline(container: InputContainer, stream: VideoStream) -> Timeline:
-    """Read all packets of `stream`: a pass over the file at the speed of the disk."""
+def read_timeline(container: InputContainer, stream: VideoStream, path: Path) -> Timeline:
+    """Read all packets of `stream` of the file at `path`: a pass over the file at the speed of the disk."""
     pts: list[int] = []
     keys: list[int] = []
     unstamped = packets = 0
     broken = False
-    end = 0
+    in_order = True  # of decoding; where it jumps back, recordings were joined and sorted stamps would mix them
+    previous: int | None = None
+    transport = container.format.name in _TRANSPORT_STREAMS
     try:
         for packet in container.demux(stream):
             if not packet.size:
                 continue
             packets += 1
-            broken |= packet.is_corrupt  # cut in the middle
+            broken = packet.is_corrupt and not transport  # the last one: the file is cut in its middle
+            if packet.dts is not None:
+                in_order &= previous is None or packet.dts >= previous
+                previous = packet.dts
+            if packet.pts is not None and packet.is_keyframe:
+                keys.append(packet.pts)
             if packet.is_discard:  # outside the edit list: needed for decoding, not shown
                 continue
             if packet.pts is None:
                 unstamped += 1
                 continue
-            end = max(end, packet.pts + (packet.duration or 0))
             pts.append(packet.pts)
-            if packet.is_keyframe:
-                keys.append(packet.pts)
     except av.FFmpegError:
         broken = True
     keys.sort()
     # Pictures before the first key frame cannot be decoded: the recording began in the middle of a group.
     shown = sorted(stamp for stamp in pts if keys and stamp >= keys[0])
-    exact = bool(shown) and not unstamped and len(set(shown)) == len(shown)
+    exact = bool(shown) and in_order and not unstamped and len(set(shown)) == len(shown)
     exact &= stream.codec_context.name not in _HIDDEN_FRAMES
     # An MP4's index lists all samples, also those that the file no longer has.
     lacking = max(0, len(getattr(stream, "index_entries", ())) - packets)
-    missing = broken or lacking > 0 or _ends_before_header(container, stream, end)
+    missing = broken or lacking > 0 or _is_cut_matroska(container, path)
     promised = len(shown) + lacking if exact and (lacking or not missing) else None
     return Timeline(tuple(shown), tuple(keys), exact, missing, promised)
 
 
-def _ends_before_header(container: InputContainer, stream: VideoStream, end: int) -> bool:
-    """Whether a Matroska or WebM file lacks its end; its header has the duration, of each track or of all."""
-    if "matroska" not in container.format.name or stream.time_base is None:
+def _is_cut_matroska(container: InputContainer, path: Path) -> bool:
+    """Whether a Matroska or WebM file ends before its segment does.
+
+    Durations in its header promise nothing: writers round them, and count how long the last frame is held.
+    """
+    if "matroska" not in container.format.name or not path.is_file():
         return False
-    promised = _parse_duration(stream.metadata.get("DURATION", ""))
-    if promised is None and len(container.streams) == 1 and container.duration is not None:
-        promised = Fraction(container.duration, av.time_base)
-    return promised is not None and end * stream.time_base < promised - _SLACK_SECONDS
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head[:4] != _EBML:
+        return False
+    size, width = _ebml_size(head, 4)
+    start = 4 + width + (size or 0)
+    if head[start : start + 4] != _SEGMENT:
+        return False
+    size, width = _ebml_size(head, start + 4)
+    return size is not None and path.stat().st_size < start + 4 + width + size
 
 
-def _parse_duration(text: str) -> Fraction | None:
-    """Seconds of a Matroska DURATION tag, such as 00:01:02.500000000."""
-    try:
-        hours, minutes, seconds = text.strip("\x00 ").split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
-    except ValueError:
-        return None
+def _ebml_size(head: bytes, at: int) -> tuple[int | None, int]:
+    """The size field at `at`, None where the writer left it open, and the number of bytes it takes."""
+    if at >= len(head) or not head[at]:
+        return None, 1
+    width = 9 - head[at].bit_length()
+    value = int.from_bytes(head[at : at + width], "big") & ((1 << 7 * width) - 1)
+    return (None if value == (1 << 7 * width) - 1 else value), width

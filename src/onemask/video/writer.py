@@ -63,6 +63,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         self._time_base = self._like.time_base if self._like else 1 / self._rate
         self._written = 0
         self._last = -1
+        self._seconds = Fraction(-1)
         self._audio: AudioTracks | None = None
         self._reformatter = VideoReformatter()
 
@@ -147,6 +148,9 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
     def _stamp(self, time: Fraction | None) -> int:
         seconds = self._written / self._rate if time is None else time - self._shift
         stamp = round(seconds / self._time_base)
+        if self._written and seconds > self._seconds:
+            stamp = max(stamp, self._last + 1)  # two times within a tick
+        self._seconds = seconds
         if self._written and stamp <= self._last:
             raise InputError(f"frame {self._written} is shown at {float(seconds):.4f} s, not after the one before")
         return stamp
