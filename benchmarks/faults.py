@@ -29,9 +29,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+import onemask.run
 import torch
 
-import onemask.run
 from onemask.cli import main
 from onemask.video.masks import read_label_map, write_mask
 from onemask.weights.store import installed
