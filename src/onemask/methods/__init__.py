@@ -48,14 +48,17 @@ class Entry:
 
     summary: str
     configuration: str  # "module:NAME"
+    weights: str | None = None  # the method whose trained weights serve it too, where it has none of its own
 
 
 METHODS = {
     "fusion": Entry(
         "Fusion: the clues of FRTM, VideoMatch, PMVOS and TTVOS read by one network", "onemask.methods.fusion:DEFAULT"
     ),
-    "fusion-fast": Entry("Fusion without fine-tuning: adding an object is quick", "onemask.methods.fusion:FAST"),
-    "fusion-best": Entry("Fusion fine-tuned longer: adding an object is slow", "onemask.methods.fusion:BEST"),
+    "fusion-fast": Entry(
+        "Fusion without fine-tuning: adding an object is quick", "onemask.methods.fusion:FAST", "fusion"
+    ),
+    "fusion-best": Entry("Fusion fine-tuned longer: adding an object is slow", "onemask.methods.fusion:BEST", "fusion"),
     "frtm": Entry("FRTM: a target model fitted online, ResNet-101, the paper's", "onemask.methods.frtm:PAPER"),
     "frtm-fast": Entry("FRTM with ResNet-18 and fewer iterations, the paper's", "onemask.methods.frtm:FAST"),
     "frtm-lite": Entry(
@@ -155,7 +158,7 @@ def weights_for(name: str, chosen: Configuration) -> Path | None:
 
     Raises InputError where it cannot do without.
     """
-    path = find(name)
+    path = find(name) or _shared_weights(name)
     if path is not None:
         misfits = described(path).misfits(chosen.architecture)
         if not misfits:
@@ -166,6 +169,12 @@ def weights_for(name: str, chosen: Configuration) -> Path | None:
     elif chosen.needs_weights:
         raise InputError(f"no trained weights ship for {name}; give a file of weights{_or_without(chosen)}")
     return None
+
+
+def _shared_weights(name: str) -> Path | None:
+    """The weights of another method that serve this one too."""
+    other = METHODS[name].weights if name in METHODS else None
+    return None if other is None else find(other)
 
 
 def _or_without(chosen: Configuration) -> str:
