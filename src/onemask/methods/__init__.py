@@ -53,12 +53,15 @@ class Entry:
 
 METHODS = {
     "fusion": Entry(
-        "Fusion: the clues of FRTM, VideoMatch, PMVOS and TTVOS read by one network", "onemask.methods.fusion:DEFAULT"
+        "Fusion: the clues of FRTM, VideoMatch, PMVOS and TTVOS in one network; weights ship",
+        "onemask.methods.fusion:DEFAULT",
     ),
     "fusion-fast": Entry(
-        "Fusion without fine-tuning: adding an object is quick", "onemask.methods.fusion:FAST", "fusion"
+        "Fusion without fine-tuning: adding an object is quick; weights ship", "onemask.methods.fusion:FAST", "fusion"
     ),
-    "fusion-best": Entry("Fusion fine-tuned longer: adding an object is slow", "onemask.methods.fusion:BEST", "fusion"),
+    "fusion-best": Entry(
+        "Fusion fine-tuned longer: adding an object is slow; weights ship", "onemask.methods.fusion:BEST", "fusion"
+    ),
     "frtm": Entry("FRTM: a target model fitted online, ResNet-101, the paper's", "onemask.methods.frtm:PAPER"),
     "frtm-fast": Entry("FRTM with ResNet-18 and fewer iterations, the paper's", "onemask.methods.frtm:FAST"),
     "frtm-lite": Entry(

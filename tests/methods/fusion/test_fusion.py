@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import onemask
 from onemask.errors import InputError
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.fusion import BEST, DEFAULT, FusionConfig
@@ -137,6 +138,13 @@ def test_in_training_the_last_masks_are_forgotten_now_and_then() -> None:
 def test_what_cannot_work_is_refused(options: dict) -> None:
     with pytest.raises(InputError):
         replace(TINY, **options)
+
+
+def test_presets_share_the_weights_that_ship() -> None:
+    states = [onemask.load(name, finetune_iterations=0).state_dict() for name in ("fusion", "fusion-fast", "fusion-best")]
+    assert states[0]["join.4.weight"].abs().sum() > 0
+    for state in states[1:]:
+        assert all(torch.equal(tensor, states[0][name]) for name, tensor in state.items())
 
 
 def test_presets_differ_in_nothing_that_weights_depend_on() -> None:
