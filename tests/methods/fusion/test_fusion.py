@@ -141,7 +141,9 @@ def test_what_cannot_work_is_refused(options: dict) -> None:
 
 
 def test_presets_share_the_weights_that_ship() -> None:
-    states = [onemask.load(name, finetune_iterations=0).state_dict() for name in ("fusion", "fusion-fast", "fusion-best")]
+    states = [
+        onemask.load(name, finetune_iterations=0).state_dict() for name in ("fusion", "fusion-fast", "fusion-best")
+    ]
     assert states[0]["join.4.weight"].abs().sum() > 0
     for state in states[1:]:
         assert all(torch.equal(tensor, states[0][name]) for name, tensor in state.items())
