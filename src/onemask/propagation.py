@@ -28,7 +28,7 @@ from .methods import DEFAULT, load
 from .methods.method import Method
 from .session import EncodedFrame, Session
 from .video.frames import Frame, Video
-from .video.masks import MaskFile, object_ids, read_mask
+from .video.masks import MaskFile, number_alike, object_ids, read_mask
 from .video.prefetch import prefetch
 from .video.reader import Source, open_video
 
@@ -99,12 +99,19 @@ def label_maps_of(annotations: Mapping[int, Annotation], void: int | None = None
         )
     if wrong := [index for index in annotations if not is_whole(index)]:
         raise InputError(f"annotations are by the index of a frame, a whole number, got {wrong[0]!r}")
-    return {int(index): _label_map_of(given, void) for index, given in annotations.items()}
+    read = {
+        int(index): read_mask(Path(given), void="auto" if void is None else void)
+        if isinstance(given, (str, PathLike))
+        else given
+        for index, given in annotations.items()
+    }
+    in_order = sorted(read.items(), key=lambda index_and_mask: index_and_mask[0])
+    files = {f"the mask of frame {index}": mask for index, mask in in_order if isinstance(mask, MaskFile)}
+    alike = number_alike(files)
+    return {index: _label_map_of(alike.get(f"the mask of frame {index}", given)) for index, given in read.items()}
 
 
-def _label_map_of(given: Annotation, void: int | None) -> np.ndarray:
-    if isinstance(given, (str, PathLike)):
-        given = read_mask(Path(given), void="auto" if void is None else void)
+def _label_map_of(given: np.ndarray | Tensor | MaskFile) -> np.ndarray:
     if not isinstance(given, MaskFile):
         return checked_label_map(given)
     return given.labels if given.void is None else np.where(given.labels == given.void, 0, given.labels)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from onemask.errors import InputError, OutputError
-from onemask.video.masks import MaskFile, check_mask, object_ids, palette, read_mask, write_mask
+from onemask.video.masks import MaskFile, check_mask, number_alike, object_ids, palette, read_mask, write_mask
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
@@ -566,3 +566,47 @@ def test_object_masks():
         assert mask.void == (255 if 255 in indices else None)
         assert mask.kind == "palette"
     assert any(read_mask(path).void == 255 for path in paths)
+
+
+class TestNumberAlike:
+    """The masks of one video: one colour is one object in all of them."""
+
+    RED, BLUE, GREEN = (250, 10, 10), (10, 10, 250), (10, 250, 10)
+
+    @staticmethod
+    def colours(path, *colours):
+        picture = np.zeros((20, 30, 3), np.uint8)
+        for place, colour in enumerate(colours):
+            picture[5:15, 10 * place : 10 * place + 8] = colour
+        Image.fromarray(picture).save(path)
+        return read_mask(path)
+
+    @staticmethod
+    def indexed(path, colour):
+        image = Image.fromarray(np.pad(np.ones((10, 10), np.uint8), 5))
+        image.putpalette([0, 0, 0, *colour])
+        image.save(path)
+        return read_mask(path)
+
+    def test_a_colour_keeps_its_id(self, tmp_path):
+        masks = {
+            "first": self.colours(tmp_path / "0.png", self.RED, self.BLUE),
+            "later": self.colours(tmp_path / "1.png", self.RED),
+            "other": self.colours(tmp_path / "2.png", self.GREEN, self.RED),
+        }
+        first, later, other = number_alike(masks).values()
+        assert first.labels is masks["first"].labels
+        red = int(first.labels[10, 0])
+        assert later.labels[10, 0] == other.labels[10, 10] == red
+        assert other.labels[10, 0] not in (0, *object_ids(first.labels))
+        assert later.colours == {red: self.RED}
+
+    def test_palettes_that_differ(self, tmp_path):
+        red, blue = (self.indexed(tmp_path / f"{n}.png", c) for n, c in enumerate((self.RED, self.BLUE)))
+        assert [object_ids(mask.labels) for mask in number_alike({"a": red, "b": blue}).values()] == [(1,), (2,)]
+        assert [object_ids(mask.labels) for mask in number_alike({"a": red, "b": red}).values()] == [(1,), (1,)]
+
+    def test_what_cannot_be_told_apart_is_refused(self, tmp_path):
+        grey = self.indexed(tmp_path / "grey.png", (255, 255, 255))
+        with pytest.raises(InputError, match="colour tells objects apart by colours of its own, but grey by values"):
+            number_alike({"grey": grey, "colour": self.colours(tmp_path / "0.png", self.RED)})

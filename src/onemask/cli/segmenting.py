@@ -194,16 +194,19 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
 
     Which value is void differs from file to file: 255 is an object in 16 bits.
     """
-    from ..video.masks import check_mask, join_label_maps, object_ids, read_mask
+    from ..video.masks import check_mask, join_label_maps, number_alike, object_ids, read_mask
 
-    by_frame: dict[int, list[np.ndarray]] = {}
-    for given in options.mask:
-        index, path = _frame_and_file(given)
+    masks = {}
+    for index, path in sorted(map(_frame_and_file, options.mask), key=lambda frame_and_file: frame_and_file[0]):
         mask = read_mask(path, void=options.void, threshold=options.threshold)
         try:
             check_mask(mask, video.info.height, video.info.width)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+        masks[index, path] = mask
+    alike = number_alike({f"{path} (frame {index})": mask for (index, path), mask in masks.items()})
+    by_frame: dict[int, list[np.ndarray]] = {}
+    for (index, path), mask in zip(masks, alike.values(), strict=True):
         print(f"{path}: {mask.description}")
         if mask.void is not None:
             mask.labels[mask.labels == mask.void] = 0
