@@ -194,6 +194,25 @@ def test_black_and_white_masks_are_a_single_object(write):
     assert score_folders(predictions, annotations, single_object=True).J_and_F == 1
 
 
+@pytest.mark.parametrize("kind", ["palette", "16 bit"])
+def test_black_and_white_in_any_kind_of_file(write, kind):
+    predictions, annotations = write([ONE * 255] * 4, [ONE] * 4)
+    for path in (predictions / "bear").iterdir():
+        if kind == "16 bit":
+            Image.fromarray(ONE.astype(np.uint16) * 65535).save(path)
+    assert score_folders(predictions, annotations, single_object=True).J_and_F == 1
+
+
+def test_numbers_without_zeros_and_suffixes_in_capitals(write):
+    """Frame 10 comes last, so it is the one that is not scored, and frame 2 is."""
+    predictions, annotations = write([ONE] * 11, [ONE] * 11)
+    for folder in (predictions, annotations):
+        for path in (folder / "bear").iterdir():
+            path.rename(path.with_name(f"{int(path.stem)}.PNG"))
+    (row,) = score_folders(predictions, annotations).rows
+    assert row.frames == tuple(map(str, range(1, 10)))
+
+
 def test_missing_frames_may_count_as_empty(write):
     (row,) = score_folders(*write([ONE, None, ONE, None], [ONE] * 4), missing="empty").rows
     assert row.region == row.contour == (0.0, 1.0)

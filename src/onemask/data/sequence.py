@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..video.images import read_image
+from ..video.images import natural_key, read_image
 from ..video.masks import MaskFile, object_ids, palette, read_mask
 from .clip import VOID
 
@@ -120,16 +120,19 @@ class SequenceDataset:
 
 
 def find_frames(folder: Path) -> tuple[Path, ...]:
-    """List the pictures in a video's folder, sorted by name; none where there is no folder."""
+    """List the pictures in a video's folder, in natural order (9 before 10); none where there is no folder."""
     if not folder.is_dir():
         return ()
     pictures = (path for path in folder.iterdir() if path.suffix.lower() in _FRAME_SUFFIXES)
-    return tuple(sorted(path for path in pictures if not path.name.startswith(".")))
+    return tuple(sorted((path for path in pictures if not path.name.startswith(".")), key=natural_key))
 
 
 def find_masks(folder: Path) -> dict[str, Path]:
-    """Stem -> mask of the PNGs in a video's folder; none where there is no folder."""
-    return {path.stem: path for path in sorted(folder.glob("*.png")) if not path.name.startswith(".")}
+    """Stem -> mask of the PNGs in a video's folder, in natural order; none where there is no folder."""
+    if not folder.is_dir():
+        return {}
+    masks = (path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith("."))
+    return {path.stem: path for path in sorted(masks, key=natural_key)}
 
 
 # Finding problems -----------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..data.sequence import find_masks
 from ..errors import InputError
 from ..files import write_bytes
 from .events import NOTHING, Events, events_of, overlap
@@ -159,8 +160,8 @@ def score_folders(
         missing: whether a scored frame without a prediction is an "error" or an "empty" prediction.
         sequences: names of those to score; None: all that are annotated.
         workers: frames that are scored at a time; None: one per CPU.
-        single_object: score all ids of a frame as one object, as DAVIS 2016 does. In grey maps that hold only 0 and
-            255, 255 is the object.
+        single_object: score all ids of a frame as one object, as DAVIS 2016 does. In maps that hold only 0 and
+            the largest value, that is the object.
 
     Returns:
         J and F of every object in every scored frame, their means, and events.
@@ -242,12 +243,8 @@ def _sequences(folder: Path, role: str) -> dict[str, Path]:
 
 
 def _maps(folder: Path) -> dict[str, Path]:
-    """The PNGs of a folder by name without suffix, in order; hidden files are left out.
-
-    Shorter names come first, so that 9 is before 10 where numbers are not padded with zeros.
-    """
-    paths = sorted(folder.glob("*.png"), key=lambda path: (len(path.stem), path.stem))
-    return {path.stem: path for path in paths if not path.name.startswith(".")}
+    """The PNGs of a folder by name without suffix, in natural order; hidden files are left out."""
+    return find_masks(folder)
 
 
 def _frames(sequence: str, predictions: Path, annotations: Path, missing: str) -> list[_Frame]:
@@ -336,7 +333,7 @@ def _read(path: Path, single_object: bool) -> LabelMap:
     labels: LabelMap = values.astype(np.uint8) if mode in ("1", "P", "L") else values.astype(np.uint16)
     if not single_object:
         return labels
-    if mode == "L" and ((labels == 0) | (labels == 255)).all():
+    if ((labels == 0) | (labels == _void(labels))).all():  # black and white, however the file stores it
         return (labels != 0).astype(np.uint8)
     return ((labels != 0) & (labels != _void(labels))).astype(np.uint8)
 
