@@ -37,7 +37,7 @@ class TestContents:
     @pytest.mark.parametrize("learned", [False, True])
     def test_equal_what_is_computed_live(self, tmp_path, recipe, batch, make_frtm, monkeypatch, learned):
         method = make_frtm()  # as built: neither train() nor eval() was called yet
-        monkeypatch.setattr(type(method), "memory_is_learned", learned)
+        monkeypatch.setattr(type(method), "memory_depends_on_weights", learned)
         cache = ClipCache(tmp_path / "cache", method, recipe, recipe.stages[0])
         for number in range(2):
             cache.fill(number, batch(number))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import torch
 import torch.nn.functional as F
@@ -68,8 +68,19 @@ class Features(Record):
         rows: R = replace(self, frame_of_row=frame_of_row)  # type: ignore[call-arg]
         return rows
 
-    def by_row(self, tensor: Tensor, rows: int) -> Tensor:
-        """(B, ...) by frame -> (N, ...) by row; without a copy where all rows look at one frame."""
+    @overload
+    def by_row(self, tensors: Tensor, rows: int) -> Tensor: ...
+
+    @overload
+    def by_row(self, tensors: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]: ...
+
+    def by_row(self, tensors: Tensor | Mapping[str, Tensor], rows: int) -> Tensor | dict[str, Tensor]:
+        """(B, ...) by frame -> (N, ...) by row, of one tensor or of each; without a copy where all see one frame."""
+        if isinstance(tensors, Mapping):
+            return {key: self._by_row(tensor, rows) for key, tensor in tensors.items()}
+        return self._by_row(tensors, rows)
+
+    def _by_row(self, tensor: Tensor, rows: int) -> Tensor:
         if self.frame_of_row is not None:
             return tensor[self.frame_of_row]
         if len(tensor) != 1:
@@ -104,7 +115,12 @@ class Prediction(Record):
     logits: Tensor  # (N, 1, H, W): each object's own, before the objects are set against each other
 
 
-class Method(nn.Module, ABC):
+FeaturesT = TypeVar("FeaturesT", bound=Features)
+MemoryT = TypeVar("MemoryT", bound=Memory)
+PredictionT = TypeVar("PredictionT", bound=Prediction)
+
+
+class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     """A method of semi-supervised video object segmentation: four calls around a memory that is passed.
 
         features = method.encode(frames)                                  # once a frame
@@ -112,32 +128,35 @@ class Method(nn.Module, ABC):
         prediction = method.segment(features, memory)                     # in every later frame
         memory = method.update(memory, features, prediction, masks)       # masks: probabilities after aggregation
 
-    The same calls serve training, where rows of one batch belong to different clips.
+    The same calls serve training, where rows of one batch belong to different clips. A method names its own types once,
+    as in `class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction])`. None of the calls writes to the method.
     """
 
     stride: int  # height and width of frames must be multiples of it
-    memory_type: type[Memory]
+    memory_type: type[MemoryT]
     backbone: Backbone
-    memory_is_learned: bool = True  # whether `memorize` depends on what training changes, a trained backbone apart
+    config: Any = None  # the options that it was built with, a frozen dataclass; None: it has none
+    memory_depends_on_weights: bool = True  # whether `memorize` uses what training changes; a trained backbone apart
+    not_of_memory: tuple[str, ...] = ()  # options that what `memorize` gives does not depend on, where weights do not
     own_losses: tuple[str, ...] = ()  # the names of what `losses` gives
 
     @abstractmethod
-    def encode(self, frames: Tensor, pyramid: Mapping[Any, Tensor] | None = None) -> Features:
+    def encode(self, frames: Tensor, pyramid: Mapping[Any, Tensor] | None = None) -> FeaturesT:
         """Frames (B, 3, H, W), RGB in [0, 1] -> features; once a frame, whatever the number of objects.
 
         pyramid: what `constant` gives for these frames, where that is known already.
         """
 
     @abstractmethod
-    def memorize(self, features: Features, masks: Tensor) -> Memory:
+    def memorize(self, features: FeaturesT, masks: Tensor) -> MemoryT:
         """Masks (N, 1, H, W) in [0, 1] of N new objects in the frame where they were annotated -> their memory."""
 
     @abstractmethod
-    def segment(self, features: Features, memory: Memory) -> Prediction:
+    def segment(self, features: FeaturesT, memory: MemoryT) -> PredictionT:
         """Segment the objects of the memory: logits (N, 1, H, W)."""
 
     @abstractmethod
-    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+    def update(self, memory: MemoryT, features: FeaturesT, prediction: PredictionT, masks: Tensor) -> MemoryT:
         """Learn from a segmented frame: masks (N, 1, H, W), probabilities after aggregation.
 
         The memory passed in is used up: its storage may be written again. `clone()` it first to keep it.
@@ -154,14 +173,14 @@ class Method(nn.Module, ABC):
         """The networks besides the backbone that `constant` is made by."""
         return {}
 
-    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+    def losses(self, prediction: PredictionT, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """Further losses of a frame, by name: (N,) each; a recipe weighs them.
 
         masks (N, 1, H, W) in {0, 1}: the truth. known (N, 1, H, W) in {0, 1}: 0 where there is none.
         """
         return {}
 
-    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+    def evidence(self, features: FeaturesT, memory: MemoryT, prediction: PredictionT) -> dict[str, Tensor]:
         """Human-readable diagnostics of a frame, by caption: maps (N, 1, h, w) in [0, 1], or numbers (N,).
 
         memory: as it was before the update with this frame.

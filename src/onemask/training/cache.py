@@ -31,10 +31,6 @@ NOT_OF_CLIPS = {
     *("name", "batch", "accumulate", "iterations", "epochs", "distinct", "cache", "update", "losses", "bootstrap"),
     *("optimiser", "schedule", "clip_gradient"),
 }  # values of a stage that its clips do not depend on
-NOT_OF_MEMORY = {
-    *("width", "fine_width", "update_every", "update_iterations"),
-    *("finetune_iterations", "finetune_samples", "finetune_batch", "finetune_rate"),
-}  # options that what a method without fine-tuning learns from a reference does not depend on
 
 
 class ClipCache:
@@ -45,7 +41,7 @@ class ClipCache:
 
     def __init__(self, folder: Path, method: Method, recipe: Recipe, stage: StageConfig):
         self.method = method
-        self.with_memory, self.memory_type = not method.memory_is_learned, method.memory_type
+        self.with_memory, self.memory_type = not method.memory_depends_on_weights, method.memory_type
         depends_on = _depends_on(method, recipe, stage)
         name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = folder / name
@@ -107,7 +103,7 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
     """Everything that decides what is cached of clip i, as plain values."""
     others = {f"weights of {name}": _fingerprint(part) for name, part in method.constant_parts().items()}
     of_clips = {key: value for key, value in asdict(stage).items() if key not in NOT_OF_CLIPS}
-    config: Any = getattr(method, "config", None)
+    config = method.config
     # The first version is left out, as it was before there were versions.
     version = {} if CLIPS == 1 else {"version": CLIPS}
     return version | {
@@ -132,7 +128,6 @@ def _fingerprint(part: nn.Module) -> str:
 
 def _of_memory(method: Method) -> set[str]:
     """The options that what is kept depends on: of a memory possibly all but the network's size and the updates."""
-    config: Any = getattr(method, "config", None)
-    if method.memory_is_learned or config is None:
+    if method.memory_depends_on_weights or method.config is None:
         return set()
-    return {field.name for field in fields(config)} - NOT_OF_MEMORY
+    return {field.name for field in fields(method.config)} - set(method.not_of_memory)

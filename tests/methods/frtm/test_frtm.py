@@ -187,9 +187,13 @@ class TestBatches:
         def together(rows, like):
             return [slice(None) if len(rows) == len(like) else list(rows)]
 
+        def all_rows(compute, *by_row, together):
+            return compute(*by_row)
+
         results = []
-        for batches in (frtm._batches, together):
-            monkeypatch.setattr(frtm, "_batches", batches)
+        for names in ({}, {"batches_of_rows": together, "in_row_batches": all_rows}):
+            for name, other in names.items():
+                monkeypatch.setattr(frtm, name, other)
             method = make_frtm(target_only=target_only, update_every=2).eval()
             memory = method.memorize(encode(method, 0), masks(0, 1))
             memory = learn(method, memory, 1, 1)

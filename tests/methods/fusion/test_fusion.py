@@ -71,7 +71,7 @@ def test_every_clue_tells_in_the_end(clue: str) -> None:
     found = method.segment(features, memory)
     assert isinstance(found, FusionPrediction)
     without = dict(found.clues) | {clue: torch.zeros_like(found.clues[clue])}
-    shared = method._shared(features, 2)
+    shared = features.by_row(features.shared, 2)
     with torch.no_grad():
         one, other = (method._through(None, shared, found.scores, clues) for clues in (found.clues, without))
     assert (one - other).abs().max() > 1e-4

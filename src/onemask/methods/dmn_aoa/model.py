@@ -56,6 +56,7 @@ from torch import Tensor, nn
 
 from ...blocks.backbone import Backbone
 from ...blocks.cells import cells_cross_entropy, shares_of_cells
+from ...blocks.rows import in_row_batches
 from ...blocks.sharing import distinct, each
 from ...labels import resize
 from ..method import Features, Memory, Method, Prediction
@@ -124,11 +125,11 @@ class DMNAOAPrediction(Prediction):
     there: Tensor | None = None  # (N, l) bool: it is in that
 
 
-class DMNAOA(Method):
+class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
     """The whole method."""
 
     stride = COARSE
-    memory_type: type[Memory] = DMNAOAMemory
+    memory_type = DMNAOAMemory
     own_losses = ("coarse", "matching", "aligned", "correspondence")
 
     def __init__(
@@ -191,9 +192,8 @@ class DMNAOA(Method):
             shared={} if self.refine is None else self.refine.prepare({s: base[str(s)] for s in STRIDES}),
         )
 
-    def memorize(self, features: Features, masks: Tensor) -> Memory:
+    def memorize(self, features: DMNAOAFeatures, masks: Tensor) -> DMNAOAMemory:
         """The annotated frame is the first and the previous one."""
-        assert isinstance(features, DMNAOAFeatures)
         config, rows = self.config, len(masks)
         mask = F.avg_pool2d(masks.float(), FINE)
         whole = self._whole_frame(features, rows)
@@ -220,10 +220,8 @@ class DMNAOA(Method):
             reference_masks=torch.stack([reference_mask] * REFERENCES, 1),
         )
 
-    def segment(self, features: Features, memory: Memory) -> Prediction:
+    def segment(self, features: DMNAOAFeatures, memory: DMNAOAMemory) -> DMNAOAPrediction:
         """A template from the memory, matched with proposals into a coarse mask, which is refined."""
-        assert isinstance(features, DMNAOAFeatures)
-        assert isinstance(memory, DMNAOAMemory)
         template, seen = self._template(features, memory)
         if self.decode is not None:
             inside = self.decode(template).float().sigmoid()
@@ -238,10 +236,10 @@ class DMNAOA(Method):
         logits = resize((scores[:, 1:] - scores[:, :1]).float(), features.size)
         return replace(prediction, logits=logits, aligned=aligned)
 
-    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+    def update(
+        self, memory: DMNAOAMemory, features: DMNAOAFeatures, prediction: DMNAOAPrediction, masks: Tensor
+    ) -> DMNAOAMemory:
         """The frame becomes the previous one, and every 5th one is remembered."""
-        assert isinstance(features, DMNAOAFeatures)
-        assert isinstance(memory, DMNAOAMemory)
         mask = F.avg_pool2d(masks.float(), FINE)
         found, present = boxes_of(mask, FINE)
         box = torch.where(present[:, None], found, memory.box)
@@ -258,7 +256,7 @@ class DMNAOA(Method):
             )
         return memory
 
-    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+    def losses(self, prediction: DMNAOAPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """Losses of the network's parts, (N,) each.
 
         coarse: binary cross-entropy of the coarse mask. aligned: the same of the reference masks that RefineNet is
@@ -266,7 +264,6 @@ class DMNAOA(Method):
         truth, next to the best; 0 where none is worth choosing. correspondence: minus the logarithm of how much each
         cell of the template, where it is the object's, finds its place in a box that is a little off.
         """
-        assert isinstance(prediction, DMNAOAPrediction)
         truth, known_cells = shares_of_cells(masks, known, FINE)
         losses = {
             "coarse": cells_cross_entropy(_logits(prediction.coarse), truth, known_cells),
@@ -288,10 +285,10 @@ class DMNAOA(Method):
         matching = preference.logsumexp(1) - (preference + worth).logsumexp(1)  # of a softmax, however sure it is
         return losses | {"matching": torch.where(best >= FITS, matching, 0.0)}
 
-    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+    def evidence(
+        self, features: DMNAOAFeatures, memory: DMNAOAMemory, prediction: DMNAOAPrediction
+    ) -> dict[str, Tensor]:
         """The previous mask, the coarse and the refined one, and how much of the coarse one proposals are."""
-        assert isinstance(memory, DMNAOAMemory)
-        assert isinstance(prediction, DMNAOAPrediction)
         maps = {"previous mask": memory.mask, "coarse": prediction.coarse}
         captions = ("first frame's mask, aligned", "previous frame's mask, aligned")
         maps |= {
@@ -434,7 +431,6 @@ class DMNAOA(Method):
         """RefineNet's scores of background and object (N, 2, H/4, W/4) for coarse masks (N, 1, H/4, W/4).
 
         Also the masks of both references that it is given, (N, 2, H/16, W/16).
-        On a CPU row by row, as its cache holds what a row needs.
         """
         assert self.refine is not None
         rows, size = len(memory), (coarse.shape[-2], coarse.shape[-1])
@@ -444,14 +440,16 @@ class DMNAOA(Method):
         if self.training:
             of_others = of_others * ~self._holes(features, memory)
         clues = torch.cat([coarse, of_others], 1)
-        together = self.training or coarse.device.type != "cpu"
-        scores = []
-        for some in torch.arange(rows, device=coarse.device).split(rows if together else 1):
-            shared = {key: features.by_row(x, rows)[some] for key, x in features.shared.items()}
+        refine, of_rows = self.refine, features.by_row(features.shared, rows)
+
+        def refined(some: Tensor, maps: Tensor) -> Tensor:
+            shared = {key: x[some] for key, x in of_rows.items()}
             for shares, group_of_row, _ in references:
                 shared = {key: x + shares[key][group_of_row[some]] for key, x in shared.items()}
-            scores.append(self.refine(shared, clues[some]))
-        return torch.cat(scores), masks
+            return refine(shared, maps)
+
+        scores = in_row_batches(refined, torch.arange(rows, device=coarse.device), clues, together=self.training)
+        return scores, masks
 
     def _holes(self, features: DMNAOAFeatures, memory: DMNAOAMemory) -> Tensor:
         """Holes in the masks of other frames, for training, boolean (N, 1, H/4, W/4)."""

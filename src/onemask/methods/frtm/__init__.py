@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from .model import FRTM
 from .options import FRTMOptions
+
+if TYPE_CHECKING:
+    from .ablations import EncodedTarget
 
 
 @dataclass(frozen=True)
 class FRTMConfig(FRTMOptions):
     """The options, as a configuration that builds the method."""
 
-    def build(self, *, pretrained: bool = True) -> FRTM:
+    def build(self, *, pretrained: bool = True) -> FRTM | EncodedTarget:
         """The method; its backbone with ImageNet weights, all else that is trained offline untrained."""
         from .ablations import EncodedTarget, FineTunedTarget
         from .finetuned import FineTuned

@@ -35,11 +35,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..frtm import FRTMConfig
-from ..method import Features, Memory, Method, Prediction
+from ...blocks.backbone import Backbone
+from ...blocks.rows import in_row_batches
+from ...labels import resize
+from ..method import Memory, Method, Prediction
 from .finetuned import FineTuned, FineTunedMemory, FirstFrames, with_network
 from .gauss_newton import Samples, two_layer_loss
-from .model import FRTM, FRTMFeatures, full_precision
+from .model import FRTMFeatures, FRTMMemory, FRTMPrediction, full_precision
+from .options import FRTMOptions
+from .segmentation_network import SegmentationNetwork
 
 # Base net ------------------------------------------------------------------------------------------------------------
 
@@ -75,50 +79,52 @@ class EncodedMemory(Memory):
     of_code: Tensor  # (N, c, h, w), see TwoConvolutions
 
 
-class EncodedTarget(FRTM):
+class EncodedTarget(Method[EncodedFeatures, EncodedMemory, Prediction]):
     """Base net: scores come from an encoder of the reference frame; all but the backbone is trained offline."""
 
     memory_type = EncodedMemory
-    memory_is_learned = True
 
-    def __init__(self, config: FRTMConfig, *, pretrained: bool = True):
-        super().__init__(config, pretrained=pretrained)
+    def __init__(self, config: FRTMOptions, *, pretrained: bool = True):
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(
+            config.backbone, sorted({*config.strides, config.target_stride}), pretrained=pretrained
+        )
+        self.backbone.requires_grad_(False)
+        self.stride = max(self.backbone.strides)
+        of_strides = {stride: self.backbone.channels[stride] for stride in config.strides}
+        self.network = SegmentationNetwork(of_strides, config.width, config.fine_width)
         channels, width = self.backbone.channels[config.target_stride], config.channels
         self.target_encoder = TwoConvolutions(channels, 1, width, width)
         self.comparison = TwoConvolutions(channels, width, width, 1)
 
     def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> EncodedFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features."""
-        features = super().encode(frames, pyramid)
-        return EncodedFeatures(
-            frames,
-            target=features.target,
-            shared=features.shared,
-            of_features=self.comparison.of_features(features.target),
-        )
+        pyramid = pyramid or self.backbone(frames)
+        target = pyramid[self.config.target_stride]
+        of_features = self.comparison.of_features(target)
+        return EncodedFeatures(frames, target=target, shared=self.network.prepare(pyramid), of_features=of_features)
 
-    def memorize(self, features: Features, masks: Tensor) -> EncodedMemory:
+    def memorize(self, features: EncodedFeatures, masks: Tensor) -> EncodedMemory:
         """Encode N annotated objects: masks (N, 1, H, W) in [0, 1]. Gradients pass, for the encoder is trained."""
-        assert isinstance(features, EncodedFeatures)
         cells = F.interpolate(masks, features.target.shape[-2:], mode="area")
         of_features = features.by_row(self.target_encoder.of_features(features.target), len(masks))
         code = F.relu(self.target_encoder(of_features, self.target_encoder.of_maps(cells)))
         return EncodedMemory(self.comparison.of_maps(code))
 
-    def segment(self, features: Features, memory: Memory) -> Prediction:
+    def segment(self, features: EncodedFeatures, memory: EncodedMemory) -> Prediction:
         """The result of comparing each code with the frame, refined as scores are."""
-        assert isinstance(features, EncodedFeatures)
-        assert isinstance(memory, EncodedMemory)
-        coarse = self.comparison(features.by_row(features.of_features, len(memory)), memory.of_code)
-        return Prediction(self._refined(features, coarse, memory))
+        rows = len(memory)
+        coarse = self.comparison(features.by_row(features.of_features, rows), memory.of_code)
+        shared = features.by_row(features.shared, rows)
+        logits = in_row_batches(lambda scores, maps: self.network(maps, scores), coarse, shared, together=self.training)
+        return Prediction(resize(logits.float(), features.size))
 
-    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+    def update(
+        self, memory: EncodedMemory, features: EncodedFeatures, prediction: Prediction, masks: Tensor
+    ) -> EncodedMemory:
         """Nothing is learned from later frames."""
         return memory
-
-    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
-        """The probabilities; scores are not kept."""
-        return Method.evidence(self, features, memory, prediction)
 
 
 # F.-T. ---------------------------------------------------------------------------------------------------------------
@@ -127,7 +133,9 @@ class EncodedTarget(FRTM):
 class FineTunedTarget(FineTuned):
     """F.-T.: the target model, too, is learned by Adam, from the same batches as the network, one part's loss each."""
 
-    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+    def update(
+        self, memory: FRTMMemory, features: FRTMFeatures, prediction: FRTMPrediction, masks: Tensor
+    ) -> FRTMMemory:
         """Nothing is learned from later frames."""
         return memory
 

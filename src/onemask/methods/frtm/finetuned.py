@@ -21,9 +21,9 @@ from torch import Tensor
 
 from ...blocks.replacing import replaced
 from ...labels import resize
-from ..method import Features, Memory, Record
+from ..method import Record
 from .gauss_newton import Samples
-from .model import FRTM, FRTMMemory, encoded_at_once, first_sample_weights, full_precision, target_model
+from .model import FRTM, FRTMFeatures, FRTMMemory, encoded_at_once, first_sample_weights, full_precision, target_model
 
 
 @dataclass
@@ -64,10 +64,10 @@ class FirstFrames(Record):
 class FineTuned(FRTM):
     """FRTM with a network of its own for each object. It has the weights of FRTM."""
 
-    memory_type: type[Memory] = FineTunedMemory
-    memory_is_learned = True  # it is no function of features that are kept, and nothing is trained with it
+    memory_type: type[FRTMMemory] = FineTunedMemory
+    memory_depends_on_weights = True  # it is no function of features that are kept, and nothing is trained with it
 
-    def memorize(self, features: Features, masks: Tensor) -> Memory:
+    def memorize(self, features: FRTMFeatures, masks: Tensor) -> FRTMMemory:
         """Fit a model and fine-tune a network to each of N annotated objects, one after another.
 
         masks (N, 1, H, W) in [0, 1]. The method itself stays as it is. Works inside `torch.inference_mode` and
@@ -92,7 +92,7 @@ class FineTuned(FRTM):
                 optimizer.step()
         return with_network(memory, network)
 
-    def _through_network(self, shared: dict[str, Tensor], coarse: Tensor, memory: Memory) -> Tensor:
+    def _through_network(self, shared: dict[str, Tensor], coarse: Tensor, memory: FRTMMemory) -> Tensor:
         assert isinstance(memory, FineTunedMemory)
         rows = range(len(coarse))
         parts = [({k: t[n, None] for k, t in shared.items()}, coarse[n, None]) for n in rows]

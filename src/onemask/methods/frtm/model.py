@@ -42,6 +42,7 @@ from torch import Tensor
 
 from ...blocks.backbone import Backbone
 from ...blocks.first_frame import first_frame_samples
+from ...blocks.rows import batches_of_rows, in_row_batches
 from ...blocks.transition import transition_loss
 from ...labels import resize
 from ..method import Features, Memory, Method, Prediction
@@ -86,11 +87,15 @@ class FRTMPrediction(Prediction):
     previous: Tensor | None = None  # (N, 1, H, W): the estimate that it corrects
 
 
-class FRTM(Method):
+class FRTM(Method[FRTMFeatures, FRTMMemory, FRTMPrediction]):
     """The whole method; all of it that is trained offline is `network`."""
 
-    memory_type: type[Memory] = FRTMMemory
-    memory_is_learned = False
+    memory_type: type[FRTMMemory] = FRTMMemory
+    memory_depends_on_weights = False
+    not_of_memory = (
+        *("width", "fine_width", "update_every", "update_iterations"),
+        *("finetune_iterations", "finetune_samples", "finetune_batch", "finetune_rate"),
+    )
 
     def __init__(self, config: FRTMOptions | None = None, *, pretrained: bool = True):
         super().__init__()
@@ -116,29 +121,27 @@ class FRTM(Method):
         return FRTMFeatures(frames, target=pyramid[self.config.target_stride], shared=shared)
 
     @torch.no_grad()
-    def memorize(self, features: Features, masks: Tensor) -> Memory:
+    def memorize(self, features: FRTMFeatures, masks: Tensor) -> FRTMMemory:
         """Fit a model to each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
         memory = self._learned(self._first_samples(features, masks))
         return replace(memory, previous=masks) if self.config.transition else memory
 
-    def segment(self, features: Features, memory: Memory) -> Prediction:
+    def segment(self, features: FRTMFeatures, memory: FRTMMemory) -> FRTMPrediction:
         """Scores of the target model (line 5), refined (line 6)."""
-        assert isinstance(features, FRTMFeatures)
-        assert isinstance(memory, FRTMMemory)
         target = features.by_row(features.target.float(), len(memory))
         coarse, projected = target_model(target, memory.first, memory.last)
         if self.training and memory.previous.numel():
             assert self.network is not None
-            logits, transition = self.network.with_transition(self._shared(features, len(memory)), coarse)
+            logits, transition = self.network.with_transition(features.by_row(features.shared, len(memory)), coarse)
             logits = resize(logits.float(), features.size)
             return FRTMPrediction(logits, coarse, projected, transition, memory.previous)
         return FRTMPrediction(self._refined(features, coarse, memory), coarse, projected)
 
     @torch.no_grad()
-    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+    def update(
+        self, memory: FRTMMemory, features: FRTMFeatures, prediction: FRTMPrediction, masks: Tensor
+    ) -> FRTMMemory:
         """Remember the frame (line 7) and, where an object's turn has come, fit its last layer again (line 9)."""
-        assert isinstance(memory, FRTMMemory)
-        assert isinstance(prediction, FRTMPrediction)
         if memory.previous.numel():
             memory.previous = masks
         if self.config.update_every == 0:
@@ -150,10 +153,8 @@ class FRTM(Method):
             self._fit_last(memory, due.tolist(), self.config.update_iterations)
         return memory
 
-    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+    def evidence(self, features: FRTMFeatures, memory: FRTMMemory, prediction: FRTMPrediction) -> dict[str, Tensor]:
         """The target model's scores, before and after refinement, and how much the annotated frame still weighs."""
-        assert isinstance(memory, FRTMMemory)
-        assert isinstance(prediction, FRTMPrediction)
         first = self._solving_weights(memory.weights)[:, : self.config.first_samples].sum(1)
         return {
             "target model's score": prediction.scores.clamp(0, 1),
@@ -161,36 +162,30 @@ class FRTM(Method):
             "share of first frame": first,
         }
 
-    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+    def losses(self, prediction: FRTMPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """ "transition", where a map of it is learned."""
-        if not isinstance(prediction, FRTMPrediction) or prediction.transition is None or prediction.previous is None:
+        if prediction.transition is None or prediction.previous is None:
             return {}
         return {"transition": transition_loss(prediction.transition, prediction.previous, masks, known)}
 
-    def _shared(self, features: FRTMFeatures, rows: int) -> dict[str, Tensor]:
-        """The network's shared part, by row."""
-        return {name: features.by_row(tensor, rows) for name, tensor in features.shared.items()}
-
-    def _refined(self, features: FRTMFeatures, coarse: Tensor, memory: Memory) -> Tensor:
+    def _refined(self, features: FRTMFeatures, coarse: Tensor, memory: FRTMMemory) -> Tensor:
         """Scores (N, 1, h, w) -> logits (N, 1, H, W)."""
         if self.network is None:
             logits = _logits_of_scores(coarse)
         else:
-            logits = self._through_network(self._shared(features, len(coarse)), coarse, memory)
+            logits = self._through_network(features.by_row(features.shared, len(coarse)), coarse, memory)
         return resize(logits.float(), features.size)
 
-    def _through_network(self, shared: dict[str, Tensor], coarse: Tensor, memory: Memory) -> Tensor:
+    def _through_network(self, shared: dict[str, Tensor], coarse: Tensor, memory: FRTMMemory) -> Tensor:
         """The network's shared part, by row, and scores (N, 1, h, w) -> logits at half the shallowest stride."""
         assert self.network is not None
-        # A backward pass takes longer row by row, on any device.
-        parts = [slice(None)] if self.training else _batches(range(len(coarse)), coarse)
-        return torch.cat([self.network({k: t[part] for k, t in shared.items()}, coarse[part]) for part in parts])
+        network = self.network
+        return in_row_batches(lambda scores, maps: network(maps, scores), coarse, shared, together=self.training)
 
     # The annotated frame ---------------------------------------------------------------------------------------------
 
-    def _first_samples(self, features: Features, masks: Tensor) -> Samples:
+    def _first_samples(self, features: FRTMFeatures, masks: Tensor) -> Samples:
         """The annotated frame itself, first, and warped copies of it."""
-        assert isinstance(features, FRTMFeatures)
         rows, copies = len(masks), self.config.first_samples - 1
         frames = features.by_row(features.frames, rows)
         warped = [self._warped(frame, mask[0] > 0.5, copies) for frame, mask in zip(frames, masks, strict=True)]
@@ -289,7 +284,7 @@ class FRTM(Method):
         if not rows:
             return
         config, weights = self.config, self._solving_weights(memory.weights)
-        for part in _batches(rows, memory.last):
+        for part in batches_of_rows(rows, memory.last):
             samples = Samples(memory.projected[part], memory.quadratic[part], memory.linear[part], weights[part])
             memory.last[part] = fit_last_layer(
                 samples, memory.last[part], config.regularisation[1], iterations, whiten=config.whiten
@@ -333,16 +328,6 @@ def target_model(x: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor
 def encoded_at_once(frames: Tensor) -> tuple[Tensor, ...]:
     """Frames (B, 3, H, W) in batches for the backbone."""
     return frames.split(ENCODED_AT_ONCE_ON_CPU if frames.device.type == "cpu" else ENCODED_AT_ONCE)
-
-
-def _batches(rows: Sequence[int], like: Tensor) -> list[slice | list[int]]:
-    """Indices of rows to compute together: all, but on a CPU one by one, as its cache then holds all that a row needs.
-
-    (Ten objects on two cores: the updates took two thirds of the time that one batch took.)
-    """
-    if like.device.type == "cpu":
-        return [slice(row, row + 1) for row in rows]
-    return [slice(None) if len(rows) == len(like) else list(rows)]
 
 
 def _logits_of_scores(coarse: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ from ...blocks.weighted_matching import best_weighted_match, best_weighted_match
 from ...labels import resize
 from ..frtm.finetuned import FineTuned, FirstFrames
 from ..frtm.model import FRTM, FRTMFeatures, FRTMMemory, FRTMPrediction, full_precision, target_model
-from ..method import Features, Memory, Prediction
+from ..method import Memory
 from .clues import cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
 from .options import FusionOptions
 
@@ -77,8 +77,8 @@ class FusionPrediction(FRTMPrediction):
 class Fusion(FineTuned):
     """The whole method. What is trained offline is `network` and `join`."""
 
-    memory_type: type[Memory] = FusionMemory
-    memory_is_learned = False
+    memory_type = FusionMemory
+    memory_depends_on_weights = False
     config: FusionOptions
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
@@ -107,7 +107,7 @@ class Fusion(FineTuned):
         own = {f.name: getattr(features, f.name) for f in fields(features)}
         return FusionFeatures(**own, matching=normalised(features.target.float()))
 
-    def memorize(self, features: Features, masks: Tensor) -> Memory:
+    def memorize(self, features: FRTMFeatures, masks: Tensor) -> FRTMMemory:
         """Fit a target model to each of N annotated objects, and fine-tune a network where the options say so.
 
         masks (N, 1, H, W) in [0, 1]. The method itself stays as it is. Works inside `torch.inference_mode` and
@@ -128,7 +128,7 @@ class Fusion(FineTuned):
             ]
         return replace(memory, network=torch.stack(tuned))
 
-    def segment(self, features: Features, memory: Memory) -> Prediction:
+    def segment(self, features: FRTMFeatures, memory: FRTMMemory) -> FRTMPrediction:
         """Gather the clues, refine."""
         assert isinstance(features, FusionFeatures)
         assert isinstance(memory, FusionMemory)
@@ -141,10 +141,12 @@ class Fusion(FineTuned):
             told = torch.rand(rows, 1, 1, 1, device=scores.device) >= self.config.forget
             clues["place"] = clues["place"] * told
         coarse = scores if "target" in self.config.clues else torch.zeros_like(scores)
-        logits = self._refined_by_row(self._shared(features, rows), coarse, clues, memory.network)
+        logits = self._refined_by_row(features.by_row(features.shared, rows), coarse, clues, memory.network)
         return FusionPrediction(resize(logits.float(), features.size), scores, projected, clues=clues)
 
-    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+    def update(
+        self, memory: FRTMMemory, features: FRTMFeatures, prediction: FRTMPrediction, masks: Tensor
+    ) -> FRTMMemory:
         """Let the target model learn as FRTM's does; the frame becomes the last one, and joins the means."""
         assert isinstance(features, FusionFeatures)
         assert isinstance(memory, FusionMemory)
@@ -162,7 +164,7 @@ class Fusion(FineTuned):
                 means=(1 - share) * memory.means + share * class_means(matching, cells),
             )
 
-    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+    def evidence(self, features: FRTMFeatures, memory: FRTMMemory, prediction: FRTMPrediction) -> dict[str, Tensor]:
         """FRTM's, and every clue."""
         assert isinstance(prediction, FusionPrediction)
         captions = {

@@ -50,6 +50,7 @@ from ...blocks.backbone import Backbone
 from ...blocks.cells import cells_cross_entropy, shares_of_cells
 from ...blocks.deconvolution import Deconvolution
 from ...blocks.matching import normalised
+from ...blocks.rows import in_row_batches
 from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from ..method import Features, Memory, Method, Prediction
 from .attention import SelfAttention
@@ -150,11 +151,11 @@ class Decoder(nn.Module):
         return self.merge(torch.cat([self.coarse_to_4(of_16), of_8, of_4], 1))
 
 
-class PMVOS(Method):
+class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
     """The whole method."""
 
     stride = COARSE
-    memory_type: type[Memory] = PMVOSMemory
+    memory_type = PMVOSMemory
     own_losses = ("matching",)
 
     def __init__(self, config: PMVOSOptions | None = None, *, pretrained: bool = True):
@@ -176,9 +177,8 @@ class PMVOS(Method):
         matching = normalised(F.relu(self.match(pyramid[COARSE])).float().flatten(2))
         return PMVOSFeatures(frames, matching=matching, shared=self.decoder.prepare(pyramid))
 
-    def memorize(self, features: Features, masks: Tensor) -> Memory:
+    def memorize(self, features: PMVOSFeatures, masks: Tensor) -> PMVOSMemory:
         """The annotated frame is the first and the previous one, and all that the mean holds (alpha = 1)."""
-        assert isinstance(features, PMVOSFeatures)
         config, m = self.config, downsampled(masks)
         x, flat = features.by_row(features.matching, len(masks)), m.flatten(2)
         return PMVOSMemory(
@@ -189,10 +189,8 @@ class PMVOS(Method):
             medial=_mean(x, m) if config.medial_matching else _mean(x, m)[..., :0],
         )
 
-    def segment(self, features: Features, memory: Memory) -> Prediction:
+    def segment(self, features: PMVOSFeatures, memory: PMVOSMemory) -> PMVOSPrediction:
         """Match, attend, decode."""
-        assert isinstance(features, PMVOSFeatures)
-        assert isinstance(memory, PMVOSMemory)
         similarity = self._similarity(features, memory)
         attended = similarity.flatten(0, 1)  # a bundle of maps for each class of each row
         if self.attention is not None:
@@ -201,10 +199,10 @@ class PMVOS(Method):
         logits = self._decoded(features, torch.cat([maps, memory.mask], 1)).float()
         return PMVOSPrediction(logits, similarity)
 
-    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+    def update(
+        self, memory: PMVOSMemory, features: PMVOSFeatures, prediction: PMVOSPrediction, masks: Tensor
+    ) -> PMVOSMemory:
         """The frame becomes the previous one, and joins the mean of all frames."""
-        assert isinstance(features, PMVOSFeatures)
-        assert isinstance(memory, PMVOSMemory)
         config, m = self.config, downsampled(masks)
         x = features.by_row(features.matching, len(masks))
         return replace(
@@ -214,17 +212,14 @@ class PMVOS(Method):
             medial=self._learned(memory.medial, x, m, masks) if config.medial_matching else memory.medial,
         )
 
-    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+    def losses(self, prediction: PMVOSPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """ "matching": binary cross entropy at stride 16 of how much better foreground matches than background."""
-        assert isinstance(prediction, PMVOSPrediction)
         background, foreground = prediction.similarity.float().unbind(1)  # (N, n, h, w)
         logits = SHARPNESS * (foreground - background)
         return {"matching": cells_cross_entropy(logits, *shares_of_cells(masks, known, COARSE))}
 
-    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+    def evidence(self, features: PMVOSFeatures, memory: PMVOSMemory, prediction: PMVOSPrediction) -> dict[str, Tensor]:
         """The similarity maps of both classes, the mask that comes along, and what the decoder makes of them."""
-        assert isinstance(memory, PMVOSMemory)
-        assert isinstance(prediction, PMVOSPrediction)
         config = self.config
         switches = (config.global_matching, config.local_matching, config.medial_matching)
         kinds = [name for name, on in zip(("first frame's", "previous frame's", "medial"), switches, strict=True) if on]
@@ -259,13 +254,9 @@ class PMVOS(Method):
         return (1 - alpha) * medial + alpha * _mean(x, m)
 
     def _decoded(self, features: PMVOSFeatures, clues: Tensor) -> Tensor:
-        """Clues (N, clues, h, w) -> logits (N, 1, H, W); on a CPU row by row, as its cache holds what a row needs."""
-        rows = len(clues)
-        shared = {key: features.by_row(tensor, rows) for key, tensor in features.shared.items()}
-        if self.training or clues.device.type != "cpu":
-            return self.decoder(shared, clues)
-        each = [slice(row, row + 1) for row in range(rows)]
-        return torch.cat([self.decoder({k: t[row] for k, t in shared.items()}, clues[row]) for row in each])
+        """Clues (N, clues, h, w) -> logits (N, 1, H, W)."""
+        shared = features.by_row(features.shared, len(clues))
+        return in_row_batches(lambda some, maps: self.decoder(maps, some), clues, shared, together=self.training)
 
 
 def downsampled(masks: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ which can be taught by a loss of its own, "matching".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -61,6 +61,7 @@ from torch import Tensor, nn
 
 from ...blocks.backbone import Backbone
 from ...blocks.cells import cells_cross_entropy
+from ...blocks.rows import in_row_batches
 from ...blocks.transition import CLASSES, both_classes, transition_loss
 from ..method import Features, Memory, Method, Prediction, along
 from .heatmaps import coordinates, halved, heatmap_of, of_known, pooled
@@ -114,10 +115,10 @@ class TTVOSPrediction(Prediction):
     previous: Tensor | None = None  # (N, 1, h, w): the estimate that it corrects
 
 
-class TTVOS(Method):
+class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     """The whole method."""
 
-    memory_type: type[Memory] = TTVOSMemory
+    memory_type = TTVOSMemory
 
     def __init__(self, config: TTVOSOptions | None = None, *, pretrained: bool = True):
         super().__init__()
@@ -166,9 +167,8 @@ class TTVOS(Method):
             fine=self.refinement.prepare(pyramid[FINE]),
         )
 
-    def memorize(self, features: Features, masks: Tensor) -> Memory:
+    def memorize(self, features: TTVOSFeatures, masks: Tensor) -> TTVOSMemory:
         """Templates of the annotated frame; heatmaps of frames before it are not known (section III-C1)."""
-        assert isinstance(features, TTVOSFeatures)
         rows, count = len(masks), self.config.heatmaps
         newest = heatmap_of(masks)
         heatmaps = torch.cat([newest.new_zeros(rows, count - 1, *newest.shape[1:]), newest[:, None]], 1)
@@ -185,17 +185,20 @@ class TTVOS(Method):
             age=torch.zeros(rows, dtype=torch.long, device=masks.device),
         )
 
-    def segment(self, features: Features, memory: Memory) -> Prediction:
-        """Match, blend, refine; on a CPU row by row, as its cache holds what a row needs."""
-        assert isinstance(features, TTVOSFeatures)
-        assert isinstance(memory, TTVOSMemory)
-        return _joined([self._segmented(*part) for part in self._parts(features, memory)])
+    def segment(self, features: TTVOSFeatures, memory: TTVOSMemory) -> TTVOSPrediction:
+        """Match, blend, refine."""
 
-    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> Memory:
+        def segmented(rows: Tensor, some: TTVOSMemory) -> TTVOSPrediction:
+            own = features if features.frame_of_row is None else features.for_rows(features.frame_of_row[rows])
+            return self._segmented(own, some)
+
+        rows = torch.arange(len(memory), device=memory.heatmaps.device)
+        return in_row_batches(segmented, rows, memory, together=self.training, join=_joined)
+
+    def update(
+        self, memory: TTVOSMemory, features: TTVOSFeatures, prediction: TTVOSPrediction, masks: Tensor
+    ) -> TTVOSMemory:
         """The frame becomes the previous one, and joins the long-term template (equation 3)."""
-        assert isinstance(features, TTVOSFeatures)
-        assert isinstance(memory, TTVOSMemory)
-        assert isinstance(prediction, TTVOSPrediction)
         lost, usual = self._lost(memory, masks)
         heatmaps = torch.cat([memory.heatmaps[:, 1:], heatmap_of(masks)[:, None]], 1)
         known = F.pad(memory.known[:, 1:], (0, 1), value=True)
@@ -208,10 +211,9 @@ class TTVOS(Method):
             long = blended(long, current, weight.masked_fill(lost, 0.0))
         return replace(memory, heatmaps=heatmaps, known=next_known, short=short, long=long, usual=usual, age=age)
 
-    def losses(self, prediction: Prediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+    def losses(self, prediction: TTVOSPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """ "transition": equation 5. "matching": binary cross entropy of what each long-term template alone tells,
         where templates do. Both at stride 8."""
-        assert isinstance(prediction, TTVOSPrediction)
         wanted, where = pooled(masks), pooled(known)
         losses = {}
         if prediction.transition is not None and prediction.previous is not None:
@@ -220,10 +222,8 @@ class TTVOS(Method):
             losses["matching"] = cells_cross_entropy(prediction.matched, wanted, where)
         return losses
 
-    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+    def evidence(self, features: TTVOSFeatures, memory: TTVOSMemory, prediction: TTVOSPrediction) -> dict[str, Tensor]:
         """Both similarities and what they blend into, as far as they tell the object; what has to change; w_t."""
-        assert isinstance(memory, TTVOSMemory)
-        assert isinstance(prediction, TTVOSPrediction)
         found = prediction.logits.sigmoid()
         shown = {
             "previous mask": memory.heatmaps[:, -1, 1:],
@@ -263,8 +263,8 @@ class TTVOS(Method):
     def _segmented(self, features: TTVOSFeatures, memory: TTVOSMemory) -> TTVOSPrediction:
         """Some rows."""
         rows = len(memory)
-        of_short = {key: features.by_row(tensor, rows) for key, tensor in features.short.items()}
-        of_long = {key: features.by_row(tensor, rows) for key, tensor in features.long.items()}
+        of_short = features.by_row(features.short, rows)
+        of_long = features.by_row(features.long, rows)
         clue = self._long_clue(memory.heatmaps, memory.known)
         previous = memory.heatmaps[:, -1]
         if isinstance(self.short_term, ShortTermMatching):
@@ -291,15 +291,6 @@ class TTVOS(Method):
             previous=None if map_of is None else previous[:, 1:],
         )
 
-    def _parts(self, features: TTVOSFeatures, memory: TTVOSMemory) -> Iterator[tuple[TTVOSFeatures, TTVOSMemory]]:
-        """Rows to compute together, with the features that they look at."""
-        if self.training or memory.heatmaps.device.type != "cpu":
-            yield features, memory
-            return
-        for row in range(len(memory)):
-            own = features if features.frame_of_row is None else features.for_rows(features.frame_of_row[row : row + 1])
-            yield own, memory.map(lambda tensor, place=slice(row, row + 1): tensor[place])  # type: ignore[misc]
-
     # Templates -------------------------------------------------------------------------------------------------------
 
     def _templates(
@@ -311,8 +302,8 @@ class TTVOS(Method):
         """
         rows = len(masks)
         for_short, for_long = self._short_clue(heatmaps, next_known), self._long_clue(heatmaps, known)
-        of_short = {key: features.by_row(tensor, rows) for key, tensor in features.short.items()}
-        of_long = {key: features.by_row(tensor, rows) for key, tensor in features.long.items()}
+        of_short = features.by_row(features.short, rows)
+        of_long = features.by_row(features.long, rows)
         if self.shown is not None:
             frames = features.by_row(features.frames, rows)
             coarse, middle = self._seen(self.backbone(frames, self.shown(both_classes(masks.to(frames.dtype)))))
@@ -363,8 +354,6 @@ def _area(masks: Tensor) -> Tensor:
 
 def _joined(predictions: list[TTVOSPrediction]) -> TTVOSPrediction:
     """The rows of all."""
-    if len(predictions) == 1:
-        return predictions[0]
     columns: dict[str, list[Any]] = {f.name: [getattr(p, f.name) for p in predictions] for f in fields(TTVOSPrediction)}
     joined: dict[str, Any] = {name: None if c[0] is None else torch.cat(c) for name, c in columns.items()}
     return TTVOSPrediction(**joined)

@@ -99,7 +99,7 @@ class VideoMatchPrediction(Prediction):
     background_counts: Tensor  # (N, M_B): for how many pixels each feature was among the K best
 
 
-class VideoMatch(Method):
+class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPrediction]):
     """The whole method; what is trained are the backbone and the scale."""
 
     memory_type = VideoMatchMemory
@@ -123,9 +123,8 @@ class VideoMatch(Method):
         parts = [normalised(resize(pyramid[stride].float(), (height, width))) for stride in self.backbone.strides]
         return VideoMatchFeatures(frames, matched=normalised(torch.cat(parts, 1)).to(_matching_dtype(frames)))
 
-    def memorize(self, features: Features, masks: Tensor) -> VideoMatchMemory:
+    def memorize(self, features: VideoMatchFeatures, masks: Tensor) -> VideoMatchMemory:
         """Both sets of N annotated objects (sections 3.1 and 3.4): masks (N, 1, H, W) in [0, 1]."""
-        assert isinstance(features, VideoMatchFeatures)
         cells = on_grid(masks, features.matched.shape[-2:])
         projection = self._finetuned(features, masks)
         x = self._query(features, projection).expand(len(masks), -1, -1)
@@ -145,10 +144,8 @@ class VideoMatch(Method):
             projection=projection,
         )
 
-    def segment(self, features: Features, memory: Memory) -> VideoMatchPrediction:
+    def segment(self, features: VideoMatchFeatures, memory: VideoMatchMemory) -> VideoMatchPrediction:
         """Match (section 3.2), fuse (3.4) and remove outliers (3.3)."""
-        assert isinstance(features, VideoMatchFeatures)
-        assert isinstance(memory, VideoMatchMemory)
         query = self._query(features, memory.projection)
         scores, foreground_counts, background_counts = self._scores(
             query, self._matched_cells(memory), *_sets_of(memory)
@@ -161,10 +158,10 @@ class VideoMatch(Method):
         query = query.expand(len(memory), -1, -1)
         return VideoMatchPrediction(logits, scores.sigmoid(), query, foreground_counts, background_counts)
 
-    def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> VideoMatchMemory:
+    def update(
+        self, memory: VideoMatchMemory, features: VideoMatchFeatures, prediction: VideoMatchPrediction, masks: Tensor
+    ) -> VideoMatchMemory:
         """Add to both sets what the frame shows (section 3.3): masks (N, 1, H, W), probabilities after aggregation."""
-        assert isinstance(memory, VideoMatchMemory)
-        assert isinstance(prediction, VideoMatchPrediction)
         config, (foreground, _, background) = self.config, _sets_of(memory)
         share = F.interpolate(masks.float(), prediction.initial.shape[-2:], mode="area")
         mask, initial, size = share > 0.5, prediction.initial, config.added
@@ -190,10 +187,10 @@ class VideoMatch(Method):
             lost=lost,
         )
 
-    def evidence(self, features: Features, memory: Memory, prediction: Prediction) -> dict[str, Tensor]:
+    def evidence(
+        self, features: VideoMatchFeatures, memory: VideoMatchMemory, prediction: VideoMatchPrediction
+    ) -> dict[str, Tensor]:
         """Result of matching alone, region in which the object may be, and what remains."""
-        assert isinstance(memory, VideoMatchMemory)
-        assert isinstance(prediction, VideoMatchPrediction)
         return {
             "matched": prediction.initial,
             "within reach": memory.reach.float(),

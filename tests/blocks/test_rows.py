@@ -1,0 +1,64 @@
+"""Rows in batches: the same result however they are cut, and cut where it pays."""
+
+from dataclasses import dataclass
+from itertools import chain
+
+import pytest
+import torch
+from torch import Tensor
+
+from onemask.blocks.rows import batches_of_rows, in_row_batches
+from onemask.methods.method import Memory
+
+
+@dataclass
+class SomeMemory(Memory):
+    value: Tensor
+
+
+class TestInRowBatches:
+    @pytest.fixture
+    def seen(self):
+        return []
+
+    @pytest.fixture
+    def add(self, seen):
+        def compute(first, mapping, memory):
+            seen.append(len(first))
+            return first + mapping["a"] + memory.value
+
+        return compute
+
+    @pytest.mark.parametrize(("together", "batches"), [(False, [1, 1, 1]), (True, [3])])
+    def test_tensors_mappings_and_records_are_cut_alike(self, add, seen, together, batches):
+        first, other, third = torch.rand(3, 3, 2).unbind(0)
+        result = in_row_batches(add, first, {"a": other}, SomeMemory(third), together=together)
+        assert torch.equal(result, first + other + third)
+        assert seen == batches
+
+    def test_one_row_is_computed_as_it_is(self, add, seen):
+        first = torch.rand(1, 2)
+        assert torch.equal(in_row_batches(add, first, {"a": first}, SomeMemory(first)), first + first + first)
+        assert seen == [1]
+
+    def test_other_devices_compute_all_at_once(self, add, seen):
+        first = torch.rand(3, 2, device="meta")
+        in_row_batches(add, first, {"a": first}, SomeMemory(first))
+        assert seen == [3]
+
+    def test_results_other_than_tensors_are_joined_as_asked(self):
+        assert in_row_batches(lambda x: x.tolist(), torch.arange(3), join=lambda parts: list(chain(*parts))) == [
+            0,
+            1,
+            2,
+        ]
+
+
+class TestBatchesOfRows:
+    def test_one_by_one_on_a_cpu(self):
+        assert batches_of_rows([0, 2], torch.rand(3, 1)) == [slice(0, 1), slice(2, 3)]
+
+    def test_at_once_elsewhere(self):
+        like = torch.rand(3, 1, device="meta")
+        assert batches_of_rows([0, 1, 2], like) == [slice(None)]
+        assert batches_of_rows([0, 2], like) == [[0, 2]]
