@@ -345,7 +345,7 @@ def test_methods(capsys, refused):
     assert main(["methods", "frtm-lite"]) == 0
     lines = capsys.readouterr().out.splitlines()
     options = dict(line.split("  #")[0].rstrip().split("=", 1) for line in lines)
-    assert "memory=32                         # samples an object" in lines
+    assert "memory=32                         # Samples kept per object." in lines
     assert (options["backbone"], options["memory"], options["strides"]) == ("tf_efficientnet_lite0", "32", "4,8,16,32")
     assert "method 'nope' is not known" in refused("methods", "nope")
 
@@ -543,6 +543,8 @@ def test_evaluate(scene, capsys, tmp_path, refused):
     assert [line.split()[0] for line in table] == ["sequence", "disc", "disc", "global"]
     assert "frames a second" in speed
     assert where == f"predictions, scores and contact sheets are in {out}"
+    assert "it holds an evaluation. Choose another place, or pass --resume" in refused(*arguments)
+    arguments.append("--resume")
     assert main(arguments) == 0
     assert "memory 8 (now 9)" in refused(*arguments, "--set", "memory=9")
     assert "no sequence bear; it has disc" in refused(*arguments, "--sequences", "bear")
@@ -562,6 +564,7 @@ def test_evaluate_by_another_protocol(capsys, tmp_path, refused):
     assert [line.split()[0] for line in table] == ["sequence", "FAST/disc", "FAST", "global"]
     assert table[0].split()[1:] == ["Error", "Error-Annotated", "J-Mean"]
     assert sorted(path.stem for path in (out / "predictions" / "FAST" / "disc").iterdir()) == ["00000", "00016"]
+    arguments.append("--resume")
     assert main([*arguments, "--sequences", "FAST"]) == 0
     assert "no splits, but split is 'dev'" in refused(*arguments, "--split", "dev")
     assert "started with protocol jumpcut (now jumpcut-online)" in refused(*arguments, "--protocol", "jumpcut-online")

@@ -275,7 +275,8 @@ def test_a_folder_of_something_else_is_left_alone(root, tmp_path):
     [
         (
             {"protocol": "davis2018"},
-            "protocol is davis2016 or davis2017 or jumpcut or jumpcut-online or youtube-objects, got 'davis2018'",
+            "protocol is davis2016 or davis2017 or jumpcut or jumpcut-online or youtube-objects or youtube-vos, "
+            "got 'davis2018'",
         ),
         ({"split": "train"}, "so there is no split train; there are 2016/val, 2017/val"),
         ({"sequences": ["three"]}, "has no sequence three; it has one, two"),

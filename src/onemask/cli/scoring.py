@@ -73,7 +73,9 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "root",
         metavar="ROOT",
         help="the dataset: for DAVIS the folder with ImageSets, JPEGImages and Annotations; for JumpCut "
-        "[GROUP/]SEQUENCE/ and for YouTube-Objects CLASS/data/VIDEO/shots/SHOT/, with images/ and labels/ in it",
+        "[GROUP/]SEQUENCE/ and for YouTube-Objects CLASS/data/VIDEO/shots/SHOT/, with images/ and labels/ in it; for "
+        "YouTube-VOS, and all that is laid out like it, the folder with JPEGImages, Annotations and meta.json, or the "
+        "one above it",
     )
     evaluate.add_argument(
         "--protocol",
@@ -81,7 +83,16 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="davis2016",
         help="; ".join(f"{name}: {summary}" for name, summary in PROTOCOLS.items()) + " (default: davis2016)",
     )
-    evaluate.add_argument("--split", default="val", help="DAVIS split, ImageSets/YEAR/SPLIT.txt (default: val)")
+    evaluate.add_argument(
+        "--split",
+        default="val",
+        help="DAVIS split, ImageSets/YEAR/SPLIT.txt, or folder of a YouTube-VOS split (default: val, or valid)",
+    )
+    evaluate.add_argument(
+        "--submission",
+        metavar="FILE",
+        help="also write the label maps to FILE as the ZIP that YouTube-VOS's server takes",
+    )
     evaluate.add_argument("--out", required=True, metavar="DIR", help="folder for predictions and scores")
     add_sequences(evaluate)
     add_method(evaluate)
@@ -100,6 +111,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         protocol=options.protocol,
         split=options.split,
         sequences=options.sequences,
+        submission=options.submission,
         overwrite=options.overwrite,
         resume=options.resume,
         progress=show,

@@ -9,7 +9,9 @@ Objects may come late: many are annotated only from a later frame on.
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,14 @@ class YouTubeVosDataset(SequenceDataset):
         """
         self.root = _folder_of(Path(root), split)
         self.split = split
-        listed = _listed_objects(self.root / "meta.json")
+        videos = _listed_videos(self.root / "meta.json")
+        listed = {name: {i: frames for i, (frames, _) in objects.items()} for name, objects in videos.items()}
+        self.categories: dict[str, dict[int, str]] = {  # of each video's objects; "" where meta.json has none
+            name: {i: category for i, (_, category) in objects.items()} for name, objects in videos.items()
+        }
+        self._listed_frames: dict[str, set[str]] = {
+            name: set().union(*frames.values()) for name, frames in listed.items()
+        }
         self.sequences = tuple(self._find(name, tuple(sorted(objects))) for name, objects in listed.items())
         problems = [
             problem
@@ -43,6 +52,25 @@ class YouTubeVosDataset(SequenceDataset):
             problems,
             "Unpack the dataset again, or take these videos out of meta.json",
         )
+
+    def select(self, names: Iterable[str]) -> YouTubeVosDataset:
+        """Return the dataset of the videos `names` alone, in the order of meta.json. InputError for unknown ones."""
+        wanted = set(names)
+        if unknown := sorted(wanted.difference(sequence.name for sequence in self)):
+            known = ", ".join(sequence.name for sequence in self)
+            raise InputError(f"{self.root} has no video {', '.join(unknown)}; it has {known}")
+        subset = copy.copy(self)
+        subset.sequences = tuple(sequence for sequence in self if sequence.name in wanted)
+        return subset
+
+    def submitted(self, sequence: Sequence) -> tuple[str, ...]:
+        """The names of the frames whose label maps a submission has: those that meta.json lists, or all.
+
+        All, where it lists none but annotated frames: then it says nothing of those that are to be predicted.
+        """
+        listed = self._listed_frames[sequence.name]
+        annotated = {sequence.frames[index].stem for index in sequence.annotated}
+        return tuple(frame.stem for frame in sequence.frames if listed <= annotated or frame.stem in listed)
 
     def _find(self, name: str, objects: tuple[int, ...]) -> Sequence:
         frames = find_frames(self.root / "JPEGImages" / name)
@@ -60,12 +88,15 @@ def _folder_of(root: Path, split: str) -> Path:
     raise InputError(f"{root} {what}; {_LAYOUT} ({split})")
 
 
-def _listed_objects(path: Path) -> dict[str, dict[int, list[str]]]:
-    """Video -> id -> the names of the frames in which the object is annotated."""
+def _listed_videos(path: Path) -> dict[str, dict[int, tuple[list[str], str]]]:
+    """Video -> id -> the names of the object's frames, and its category, "" where there is none."""
     try:
         videos: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["videos"]
         listed = {
-            name: {int(i): [str(frame) for frame in entry.get("frames", [])] for i, entry in video["objects"].items()}
+            name: {
+                int(i): ([str(frame) for frame in entry.get("frames", [])], str(entry.get("category", "")))
+                for i, entry in video["objects"].items()
+            }
             for name, video in videos.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:

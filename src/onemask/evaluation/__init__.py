@@ -6,5 +6,6 @@ PROTOCOLS = {
     "jumpcut": "error, 16 frames after each of the key frames 0, 16, ..., 96, straight from the one to the other",
     "jumpcut-online": "the same, with the frames between seen",
     "youtube-objects": "J by class, from the first annotated frame of a shot",
+    "youtube-vos": "J and F of each object in all annotated frames after its first; G over seen and unseen classes",
 }
 """The protocols by name; `protocols.protocol` gives them."""

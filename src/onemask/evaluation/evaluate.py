@@ -22,7 +22,7 @@ from typing import Any
 from ..data.sequence import Sequence as VideoSequence
 from ..data.sequence import SequenceDataset
 from ..errors import InputError, OutputError
-from ..files import fingerprint, read_json, remove, write_json
+from ..files import fingerprint, read_json, refuse_existing, remove, write_json
 from ..propagation import Propagation
 from ..results import ResultFolder
 from ..session import Session
@@ -63,6 +63,7 @@ def evaluate(
     protocol: str = "davis2016",
     split: str = "val",
     sequences: Sequence[str] | None = None,
+    submission: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress = silent,
@@ -71,12 +72,13 @@ def evaluate(
 
     Args:
         root: the dataset's folder: for DAVIS the one that holds ImageSets, JPEGImages and Annotations; for others see
-            `data.jumpcut` and `data.youtube_objects`.
+            `data.jumpcut`, `data.youtube_objects` and `data.youtube_vos`.
         out: the folder of the results.
         settings: method and how it runs; None: the default method.
         protocol: of `evaluation.PROTOCOLS`.
-        split: of DAVIS; the other datasets have none.
+        split: of DAVIS and YouTube-VOS; the other datasets have none.
         sequences: of the split, or of the dataset; None: all.
+        submission: where to write the ZIP for YouTube-VOS's server, once all is predicted; None: nowhere.
         overwrite: begin anew.
         resume: continue what an earlier call with the same settings began in `out`; finished sequences are not run
             again.
@@ -91,6 +93,8 @@ def evaluate(
     """
     settings, rules = settings or Settings(), protocol_of(protocol)
     dataset, asked = asked_for(root, settings, protocol=protocol, split=split, sequences=sequences)
+    if submission is not None:
+        _refuse_submission(rules, protocol, sequences, Path(submission), replace=overwrite or resume)
     results = evaluation_folder(out)
     if results.check(asked, overwrite=overwrite, resume=resume):
         refuse_changed_input(results, dataset)
@@ -102,6 +106,8 @@ def evaluate(
             raise OutputError(
                 f"predictions of {lost[0]} were removed from {out} while they were written; --resume makes them anew"
             )
+        if submission is not None:
+            rules.submit(dataset, results.path / "predictions", submission)
         scores = rules.score(dataset, results.path / "predictions")
         later = sum(t["later"] for t in times.values()) / max(1, sum(t["later_frames"] for t in times.values()))
         device = {"device": str(session.device), "precision": session.precision}
@@ -113,6 +119,19 @@ def evaluate(
         _write_sheets(dataset, scores, results)
         results.finish()
     return Evaluation(scores, later, len(computed))
+
+
+def _refuse_submission(
+    rules: Protocol, protocol: str, sequences: Sequence[str] | None, path: Path, replace: bool
+) -> None:
+    """Refuse to submit what no server takes, and to replace a file unless told so."""
+    if not rules.submits:
+        raise InputError(f"there is nothing to submit for {protocol}; leave out --submission, or choose youtube-vos")
+    if sequences is not None:
+        raise InputError("a submission has all videos of a split; leave out --sequences, or --submission")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; --submission names the ZIP to write")
+    refuse_existing(path, replace)
 
 
 def evaluation_folder(out: str | Path) -> ResultFolder:

@@ -9,6 +9,8 @@ jumpcut         key frames 0, 16, ..., 96,     the frame 16 after each        er
                 each on its own
 youtube-objects the first annotation with an   all annotated frames after it  J: mean over frames, shots of a class,
                 object                                                        then classes
+youtube-vos     each object's first annotation all annotated frames after it  G: mean over frames, objects, then J and
+                                                                              F of seen and unseen classes
 =============== ============================== ============================== =======================================
 
 JumpCut, as section 4.2 of Hu et al., VideoMatch, ECCV 2018, describes it. The mask goes from frame i to frame i + 16
@@ -24,6 +26,9 @@ shots, here, is what the evaluation published with OnAVOS does, which stands in 
 annotated frame in which prediction and annotation are empty counts as 1, and a shot in which nothing is left to judge
 (two have one mask only) is left out. A method sees all frames from the given one to the last annotated, at the size of
 the masks.
+
+YouTube-VOS: any folder in its layout, of which annotations may be sparse and objects late; see `youtube_vos`. A method
+sees all frames that are there.
 """
 
 from __future__ import annotations
@@ -42,12 +47,14 @@ from ..data.jumpcut import JumpCutDataset
 from ..data.sequence import Sequence as VideoSequence
 from ..data.sequence import SequenceDataset, refuse_problems
 from ..data.youtube_objects import YouTubeObjectsDataset
+from ..data.youtube_vos import YouTubeVosDataset
 from ..errors import InputError
 from ..video.masks import read_label_map
 from . import PROTOCOLS
 from .grouped import ErrorScore, GroupedScores
 from .measures import error_rates, region_and_contour
 from .score import ObjectScore, Scores, score_folders
+from .youtube_vos import YouTubeVosScores, score_videos, write_submission
 
 KEY_FRAMES = range(0, 97, 16)
 DISTANCE = 16
@@ -66,6 +73,7 @@ class Protocol(ABC):
     """A benchmark's rules. Sequences are called as in its dataset."""
 
     splits = False  # whether the dataset lists splits
+    submits = False  # whether there is a file to submit, see `submit`
 
     @abstractmethod
     def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> SequenceDataset:
@@ -79,6 +87,10 @@ class Protocol(ABC):
     def score(self, dataset: SequenceDataset, predictions: Path) -> Scores:
         """Score the label maps predictions/SEQUENCE/FRAME.png."""
 
+    def submit(self, dataset: SequenceDataset, predictions: Path, path: str | Path) -> None:
+        """Write the file that the benchmark's server takes, where `submits` says that it takes one."""
+        raise NotImplementedError
+
 
 def protocol(name: str) -> Protocol:
     """The protocol of a name in `PROTOCOLS`. Raises InputError for another."""
@@ -88,6 +100,7 @@ def protocol(name: str) -> Protocol:
         "jumpcut": JumpCut(),
         "jumpcut-online": JumpCut(between=True),
         "youtube-objects": YouTubeObjects(),
+        "youtube-vos": YouTubeVos(),
     }
     if name not in known:
         raise InputError(f"protocol is {' or '.join(PROTOCOLS)}, got {name!r}")
@@ -95,12 +108,20 @@ def protocol(name: str) -> Protocol:
 
 
 def first_annotations(sequence: VideoSequence) -> dict[int, np.ndarray]:
-    """Of each object the frame in which it is annotated first, and nothing of it from any other frame."""
+    """Of each object the frame in which it is annotated first, and nothing of it from any other frame.
+
+    Where the dataset lists a video's objects, other ids are left out.
+    """
     given: dict[int, np.ndarray] = {}
     known = {0}
     for index in range(len(sequence)):
         label_map = sequence.annotation(index)
-        if label_map is None or not (new := set(np.unique(label_map).tolist()) - known):
+        if label_map is None:
+            continue
+        new = set(np.unique(label_map).tolist()) - known
+        if sequence.objects is not None:
+            new &= set(sequence.objects)
+        if not new:
             continue
         given[index] = np.where(np.isin(label_map, list(new)), label_map, 0).astype(label_map.dtype)
         known |= new
@@ -132,6 +153,36 @@ class Davis(Protocol):
             sequences=[sequence.name for sequence in dataset],
             single_object=self.year == 2016,
         )
+
+
+@dataclass(frozen=True)
+class YouTubeVos(Protocol):
+    """YouTube-VOS, and whatever has its layout."""
+
+    splits = True
+    submits = True
+
+    def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> YouTubeVosDataset:
+        """The videos of a split's folder, ROOT/SPLIT, or of ROOT itself; by default of ROOT/valid if it is there."""
+        folder = "valid" if split == "val" and not (Path(root) / "val").is_dir() else split
+        if split != "val" and not (Path(root) / split).is_dir():
+            raise InputError(f"{root} has no folder {split}, so there is no such split; leave it out for {root} itself")
+        dataset = YouTubeVosDataset(root, folder)
+        return dataset if names is None else dataset.select(names)
+
+    def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
+        """The whole video, each object given where it is annotated first."""
+        yield Passage(range(len(sequence)), first_annotations(sequence))
+
+    def score(self, dataset: SequenceDataset, predictions: Path) -> YouTubeVosScores:
+        """J and F of each object, and G where there are seen and unseen classes."""
+        assert isinstance(dataset, YouTubeVosDataset)
+        return score_videos(dataset, predictions)
+
+    def submit(self, dataset: SequenceDataset, predictions: Path, path: str | Path) -> None:
+        """Write a ZIP of Annotations/VIDEO/FRAME.png."""
+        assert isinstance(dataset, YouTubeVosDataset)
+        write_submission(dataset, predictions, path)
 
 
 class GroupedProtocol(Protocol):
