@@ -103,3 +103,8 @@ class TestContactSheet:
             contact_sheet([])
         with pytest.raises(InputError, match="1 captions for 2 images"):
             contact_sheet([image, image], ["one"])
+
+
+def test_captions_that_are_not_utf8():
+    name = b"caf\xe9_0".decode("utf-8", "surrogateescape")
+    assert contact_sheet([np.zeros((20, 30, 3), np.uint8)], [name]).any()

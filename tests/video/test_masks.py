@@ -568,6 +568,15 @@ def test_object_masks():
     assert any(read_mask(path).void == 255 for path in paths)
 
 
+def test_a_mask_is_turned_as_its_frames_are(tmp_path):
+    labels = np.zeros((6, 10), np.uint8)
+    labels[:2, :3] = 1
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path, indexed(labels), exif=exif)
+    np.testing.assert_array_equal(read_mask(path).labels, np.rot90(labels, -1))
+
+
 class TestNumberAlike:
     """The masks of one video: one colour is one object in all of them."""
 

@@ -111,6 +111,8 @@ def _place(cell: np.ndarray, image: np.ndarray) -> None:
 def _write(strip: np.ndarray, text: str) -> None:
     """Write a caption into `strip`, in place; what does not fit is cut off with dots."""
 
+    text = text.encode("utf-8", "replace").decode()  # a name that is not UTF-8 would end the process in OpenCV
+
     def width(words: str) -> int:
         return cv2.getTextSize(words, _FONT, _FONT_SCALE, 1)[0][0]
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError
 from ..files import written_whole
@@ -251,6 +251,7 @@ def _load(path: Path) -> Image.Image:
             pictures = getattr(image, "n_frames", 1)
             if pictures == 1:
                 image.load()
+                ImageOps.exif_transpose(image, in_place=True)  # as its frames are
     except FileNotFoundError as error:
         raise InputError("there is no such file; check the mask's path") from error
     except IsADirectoryError as error:
