@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from onemask import methods
+from onemask.methods import configuration
 from onemask.methods.dmn_aoa import DMNAOAConfig
 from onemask.methods.dmn_aoa.proposals import Proposals
 from onemask.methods.frtm import FRTMConfig
@@ -96,6 +98,12 @@ METHODS = {
     "dmn-aoa": Candidate(tiny_dmn_aoa, competes=True),
     "dmn-aoa without matcher": Candidate(lambda: tiny_dmn_aoa(matcher=False)),
 }
+
+
+def test_no_method_escapes() -> None:
+    """Every method of the table is one of these, with other values."""
+    tested = {type(candidate.build().config) for candidate in METHODS.values()}
+    assert {type(configuration(name)) for name in methods.METHODS} <= tested
 
 
 @pytest.fixture(scope="module", params=METHODS)
