@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,8 +134,14 @@ def test_several_masks_of_a_frame_are_joined(capsys, scene, tmp_path):
 
 
 def test_a_mask_under_another_is_refused(refused, tmp_path):
-    message = refused("run", "clip.mp4", "--mask", "mask.png", "--mask", "mask.png", "--out", str(tmp_path / "out"))
+    copied = shutil.copy("mask.png", tmp_path / "copied.png")
+    message = refused("run", "clip.mp4", "--mask", "mask.png", "--mask", str(copied), "--out", str(tmp_path / "out"))
     assert "frame 0: one of the masks lies wholly under those after it" in message
+
+
+def test_a_mask_given_twice_is_refused(refused, tmp_path):
+    message = refused("run", "clip.mp4", "--mask", "mask.png", "--mask", "0:mask.png", "--out", str(tmp_path / "out"))
+    assert "--mask mask.png is given twice for frame 0; give each file once" in message
 
 
 def test_every_mask_has_its_own_void(scene, tmp_path):

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from disk import Disk, Killed
-from onemask.run import run
 from safetensors import safe_open
 
 from onemask import Session
 from onemask.errors import OutputError
 from onemask.evaluation.evaluate import evaluate
+from onemask.running import run
 from onemask.settings import Settings
 from onemask.video.masks import read_label_map, write_mask
 from onemask.video.reader import open_video
@@ -47,7 +47,7 @@ def root(scene, tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def checkpoint_after_every_frame(monkeypatch):
-    monkeypatch.setattr("onemask.run.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("onemask.running.CHECKPOINT_SECONDS", 0.0)
 
 
 def results(out: Path) -> dict[str, bytes]:

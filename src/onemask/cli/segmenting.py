@@ -198,6 +198,8 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
 
     masks = {}
     for index, path in sorted(map(_frame_and_file, options.mask), key=lambda frame_and_file: frame_and_file[0]):
+        if (index, path) in masks:
+            raise InputError(f"--mask {path} is given twice for frame {index}; give each file once")
         mask = read_mask(path, void=options.void, threshold=options.threshold)
         try:
             check_mask(mask, video.info.height, video.info.width)

@@ -536,7 +536,7 @@ class TestProposals:
         assert features.masks.shape == (2, 30, 24, 32)
 
     def test_weights_are_loaded_each_from_their_file(self, folders, monkeypatch, tmp_path):
-        from onemask.methods.dmn_aoa.model import proposals as module
+        from onemask.methods.dmn_aoa import proposals as module
         from onemask.methods.dmn_aoa.proposals import LiteConfig, ProposalGenerator, maskrcnn_lite
 
         sizes = LiteConfig("test_efficientnet", channels=8, hidden=8, short_side=64, long_side=128)

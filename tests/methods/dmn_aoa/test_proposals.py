@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onemask.errors import InputError
-from onemask.methods.dmn_aoa.model import proposals as module
+from onemask.methods.dmn_aoa import proposals as module
 from onemask.methods.dmn_aoa.proposals import (
     COUNT,
     LITE,

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from onemask.blocks.transition import transition_loss
 from onemask.errors import InputError
-from onemask.methods import configuration, frtm, weights_for
+from onemask.methods import configuration, weights_for
 from onemask.methods.frtm import FAST, LITE, PAPER, FRTMConfig
+from onemask.methods.frtm import model as frtm
 from onemask.methods.frtm.gauss_newton import Samples, fit_last_layer
 from onemask.methods.frtm.model import FRTM, FRTMFeatures, FRTMMemory
 from onemask.weights.store import PACKAGE, check
@@ -372,5 +373,5 @@ class TestTransitionMap:
 
     @pytest.mark.parametrize("options", [{"target_only": True}, {"target": "encoded"}])
     def test_needs_a_network_and_a_model_learned_in_flight(self, options):
-        with pytest.raises(InputError, match="transition=true needs the segmentation network and a target that is"):
+        with pytest.raises(InputError, match="transition=true needs the segmentation network and a target model"):
             FRTMConfig(transition=True, **options)

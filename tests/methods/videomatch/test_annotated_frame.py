@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from onemask.blocks.matching import NO_MATCH, mean_of_valid, normalised
+from onemask.methods.videomatch import annotated_frame
 from onemask.methods.videomatch.annotated_frame import AnnotatedFrame, frame_key
-from onemask.methods.videomatch.model import annotated_frame
 
 CELLS, PIXELS = 300, 90
 
