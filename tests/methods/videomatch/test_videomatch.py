@@ -9,18 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from onemask.blocks.reach import REMOVED, cells_of
 from onemask.errors import InputError
 from onemask.methods import configuration, load
 from onemask.methods.videomatch import LITE, PAPER, VideoMatchConfig
 from onemask.methods.videomatch.feature_set import EMPTY
 from onemask.methods.videomatch.model import (
-    REMOVED,
     VideoMatch,
     VideoMatchFeatures,
     VideoMatchMemory,
     eroded,
-    extruded,
-    on_grid,
 )
 from onemask.session import Session
 
@@ -64,7 +62,7 @@ class TestMatching:
         features, later = (encoded(method, frame) for frame in clip.frames)
         masks = masks_of(clip.label_maps[0], 1)
         prediction = method.segment(later, method.memorize(features, masks))
-        chosen = on_grid(masks, (8, 12)).flatten()
+        chosen = cells_of(masks, (8, 12)).flatten()
         x1, xt = (f.matched[0].flatten(1).T for f in (features, later))
         for i in range(0, 96, 7):
             s = []
@@ -137,21 +135,8 @@ class TestMatching:
 
 
 class TestPlaces:
-    def test_on_grid(self):
-        assert on_grid(box(8, 24, 16, 32), (8, 12)).nonzero()[:, 2:].tolist() == [[1, 2], [1, 3], [2, 2], [2, 3]]
-        assert on_grid(box(8, 12, 16, 24), (8, 12)).sum() == 1  # a half is enough
-        assert on_grid(box(9, 11, 17, 19), (8, 12)).nonzero()[:, 2:].tolist() == [[1, 2]]  # too small: most covered
-        assert not on_grid(box(0, 0, 0, 0), (8, 12)).any()
-
-    def test_extruded_is_nearer_than_the_radius(self):
-        mask = torch.zeros(1, 1, 9, 9, dtype=torch.bool)
-        mask[0, 0, 4, 4] = True
-        away = torch.tensor([[np.hypot(y - 4, x - 4) for x in range(9)] for y in range(9)])
-        for radius in (0.3, 1.0, 1.5, 3.0, 3.2):
-            assert torch.equal(extruded(mask, radius)[0, 0], (away < radius) | (away == 0))
-
     def test_eroded(self):
-        assert eroded(on_grid(box(8, 32, 0, 32), (8, 12))).nonzero()[:, 2:].tolist() == [[2, 0], [2, 1], [2, 2]]
+        assert eroded(cells_of(box(8, 32, 0, 32), (8, 12))).nonzero()[:, 2:].tolist() == [[2, 0], [2, 1], [2, 2]]
 
 
 class TestUpdate:

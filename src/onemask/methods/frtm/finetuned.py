@@ -77,7 +77,8 @@ class FineTuned(FRTM):
         with torch.inference_mode(False), torch.enable_grad():
             # Clones, for what was computed in inference mode cannot take part in a graph.
             pairs = zip(frames.clone(), masks[:, 0].clone(), strict=True)
-            return reduce(FineTunedMemory.join, [self._memorized(self._first_frames(*pair)) for pair in pairs])
+            memory = reduce(FineTunedMemory.join, [self._memorized(self._first_frames(*pair)) for pair in pairs])
+        return self._within_reach(memory, masks)
 
     def _memorized(self, frames: FirstFrames) -> FineTunedMemory:
         """One row."""

@@ -24,6 +24,9 @@ What the paper leaves open, and what was decided:
 - The first layer is fixed after the first frame, so samples are kept *projected* by it; the loss at full resolution
   is kept as its exact quadratic form on the scores' grid (methods.frtm.gauss_newton).
 
+`distance` is none of the paper's: the target model finds all that looks like the object, at any distance from
+where it was. VideoMatch's rule (blocks.reach) removes what is too far to be reached, and so teaches it nothing.
+
 `transition` is none of the paper's: TTVOS's loss (blocks.transition, table 5 there), which the segmentation network
 can be trained with as well. The previous estimate is the mask of the last frame that the method was updated with, even
 where `update_every` is 0; in clips without updates the annotated mask stands for it, as the only one there is.
@@ -35,13 +38,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...blocks.backbone import Backbone
 from ...blocks.first_frame import first_frame_samples
+from ...blocks.reach import cells_of, extruded, is_lost, next_reach, without_outliers
 from ...blocks.rows import batches_of_rows, in_row_batches
 from ...blocks.transition import transition_loss
 from ...labels import resize
@@ -50,6 +56,7 @@ from .gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, 
 from .options import FRTMOptions
 from .segmentation_network import SegmentationNetwork
 
+REACH_STRIDE = 8
 ENCODED_AT_ONCE = 4  # warped first frames in one batch: bounds memory, whatever the number of objects
 ENCODED_AT_ONCE_ON_CPU = 1  # a batch of four takes twice as long there: it does not stay in the cache
 
@@ -74,6 +81,8 @@ class FRTMMemory(Memory):
     weights: Tensor  # (N, K): gamma, sum 1; 0 where no sample is yet
     next_weight: Tensor  # (N,): of the next sample, before all are normalised
     age: Tensor  # (N,) int64: frames since the object was annotated
+    reach: Tensor  # (N, 1, H / 8, W / 8) bool: where the object may be; (N, 1, 0, 0) where it may be anywhere
+    area: Tensor  # (N,): annotated cells of that grid
     previous: Tensor  # (N, 1, H, W): the last estimate, where a transition map is learned; else (N, 0, 0, 0)
 
 
@@ -85,6 +94,9 @@ class FRTMPrediction(Prediction):
     projected: Tensor  # (N, c, h, w)
     transition: Tensor | None = None  # (N, 2, H/4, W/4) in training, where one is learned, and
     previous: Tensor | None = None  # (N, 1, H, W): the estimate that it corrects
+
+
+MemoryT = TypeVar("MemoryT", bound=FRTMMemory)
 
 
 class FRTM(Method[FRTMFeatures, FRTMMemory, FRTMPrediction]):
@@ -123,7 +135,7 @@ class FRTM(Method[FRTMFeatures, FRTMMemory, FRTMPrediction]):
     @torch.no_grad()
     def memorize(self, features: FRTMFeatures, masks: Tensor) -> FRTMMemory:
         """Fit a model to each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
-        memory = self._learned(self._first_samples(features, masks))
+        memory = self._within_reach(self._learned(self._first_samples(features, masks)), masks)
         return replace(memory, previous=masks) if self.config.transition else memory
 
     def segment(self, features: FRTMFeatures, memory: FRTMMemory) -> FRTMPrediction:
@@ -144,6 +156,7 @@ class FRTM(Method[FRTMFeatures, FRTMMemory, FRTMPrediction]):
         """Remember the frame (line 7) and, where an object's turn has come, fit its last layer again (line 9)."""
         if memory.previous.numel():
             memory.previous = masks
+        self._move_reach(memory, masks)
         if self.config.update_every == 0:
             return memory
         with full_precision(masks):
@@ -174,7 +187,7 @@ class FRTM(Method[FRTMFeatures, FRTMMemory, FRTMPrediction]):
             logits = _logits_of_scores(coarse)
         else:
             logits = self._through_network(features.by_row(features.shared, len(coarse)), coarse, memory)
-        return resize(logits.float(), features.size)
+        return self._without_outliers(resize(logits.float(), features.size), memory)
 
     def _through_network(self, shared: dict[str, Tensor], coarse: Tensor, memory: FRTMMemory) -> Tensor:
         """The network's shared part, by row, and scores (N, 1, h, w) -> logits at half the shallowest stride."""
@@ -250,8 +263,39 @@ class FRTM(Method[FRTMFeatures, FRTMMemory, FRTMPrediction]):
             weights=with_space(samples.weights),
             next_weight=samples.weights.new_full((rows,), self.config.learning_rate),
             age=torch.zeros(rows, dtype=torch.long, device=first.device),
+            reach=first.new_zeros(rows, 1, 0, 0, dtype=torch.bool),
+            area=first.new_zeros(rows),
             previous=first.new_zeros(rows, 0, 0, 0),
         )
+
+    # Where an object may be ------------------------------------------------------------------------------------------
+
+    def _within_reach(self, memory: MemoryT, masks: Tensor) -> MemoryT:
+        """The memory of objects that were just annotated, with their reach: masks (N, 1, H, W) in [0, 1]."""
+        if not self.config.distance:
+            return memory
+        cells = self._cells(masks)
+        return replace(memory, reach=extruded(cells, self._radius(masks)), area=cells.sum((1, 2, 3)).float())
+
+    def _move_reach(self, memory: FRTMMemory, masks: Tensor) -> None:
+        """Let the reach follow the masks (N, 1, H, W), probabilities, in place."""
+        if memory.reach.numel():
+            cells = F.interpolate(masks.float(), memory.reach.shape[-2:], mode="area") > 0.5
+            lost = is_lost(cells, memory.area, self.config.lost)
+            memory.reach = next_reach(memory.reach, cells, lost, self._radius(masks))
+
+    def _without_outliers(self, logits: Tensor, memory: FRTMMemory) -> Tensor:
+        """Logits without what is out of reach. Frames of a training's clips are any distance apart, and nothing is."""
+        if self.training or not memory.reach.numel():
+            return logits
+        return without_outliers(logits, memory.reach)
+
+    def _cells(self, masks: Tensor) -> Tensor:
+        return cells_of(masks, (masks.shape[-2] // REACH_STRIDE, masks.shape[-1] // REACH_STRIDE))
+
+    def _radius(self, masks: Tensor) -> float:
+        """The largest motion, in cells."""
+        return self.config.distance * min(masks.shape[-2:]) / 480 / REACH_STRIDE
 
     # Later frames ----------------------------------------------------------------------------------------------------
 

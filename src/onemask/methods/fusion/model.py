@@ -142,7 +142,8 @@ class Fusion(FineTuned):
             clues["place"] = clues["place"] * told
         coarse = scores if "target" in self.config.clues else torch.zeros_like(scores)
         logits = self._refined_by_row(features.by_row(features.shared, rows), coarse, clues, memory.network)
-        return FusionPrediction(resize(logits.float(), features.size), scores, projected, clues=clues)
+        logits = self._without_outliers(resize(logits.float(), features.size), memory)
+        return FusionPrediction(logits, scores, projected, clues=clues)
 
     def update(
         self, memory: FRTMMemory, features: FRTMFeatures, prediction: FRTMPrediction, masks: Tensor

@@ -10,9 +10,9 @@ from the previous mask is removed, and both sets learn from the frame. The netwo
     m_F                VideoMatchMemory.foreground, a feature_set.FeatureSet
     m_B                what is not .own of .frame, an annotated_frame.AnnotatedFrame; .background, a FeatureSet
     SML, A, S_t        FeatureSet.similarity, blocks.matching; scores are the scaled difference of both S_t
-    g                  on_grid
+    g                  blocks.reach.cells_of
     y_t,init, y_t      VideoMatchPrediction.initial, .logits
-    y^_t-1 (extruded)  VideoMatchMemory.reach, extruded
+    y^_t-1 (extruded)  VideoMatchMemory.reach, blocks.reach
     b_t, y-breve_t     VideoMatch.update
     K, d_c, c_1, c_2   VideoMatchOptions.k, .distance, .confidence, .fusion
 
@@ -56,13 +56,13 @@ from torch import Tensor, nn
 from ...blocks.backbone import Backbone
 from ...blocks.first_frame import first_frame_samples
 from ...blocks.matching import columns, normalised
+from ...blocks.reach import cells_of, extruded, is_lost, next_reach, without_outliers
 from ...labels import resize
 from ..method import Features, Memory, Method, Prediction
 from .annotated_frame import AnnotatedFrame, frame_key
 from .feature_set import FeatureSet
 from .options import VideoMatchOptions
 
-REMOVED = -10.0  # logit of what is removed as an outlier, at most
 
 
 @dataclass
@@ -125,7 +125,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
 
     def memorize(self, features: VideoMatchFeatures, masks: Tensor) -> VideoMatchMemory:
         """Both sets of N annotated objects (sections 3.1 and 3.4): masks (N, 1, H, W) in [0, 1]."""
-        cells = on_grid(masks, features.matched.shape[-2:])
+        cells = cells_of(masks, features.matched.shape[-2:])
         projection = self._finetuned(features, masks)
         x = self._query(features, projection).expand(len(masks), -1, -1)
         key = features.by_row(frame_key(features.matched), len(masks))
@@ -153,8 +153,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         border = 0.0 if self.training else math.log(self.config.fusion / (1 - self.config.fusion))
         logits = resize(scores - border, features.size)
         if self.config.outlier_removal:
-            near = resize(memory.reach.float(), features.size) > 0.5
-            logits = torch.where(near, logits, logits.clamp(max=REMOVED))
+            logits = without_outliers(logits, memory.reach)
         query = query.expand(len(memory), -1, -1)
         return VideoMatchPrediction(logits, scores.sigmoid(), query, foreground_counts, background_counts)
 
@@ -274,9 +273,8 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         """Region of each object in the next frame, (N, 1, h, w), and whether it is lost, (N,)."""
         if not self.config.returns:
             return extruded(mask, radius), torch.zeros_like(memory.lost)
-        area = mask.sum((1, 2, 3))
-        lost = (area == 0) | (area < self.config.lost * memory.area)
-        return extruded(torch.where(lost.view(-1, 1, 1, 1), memory.reach | mask, mask), radius), lost
+        lost = is_lost(mask, memory.area, self.config.lost)
+        return next_reach(memory.reach, mask, lost, radius), lost
 
     # Fine-tuning -----------------------------------------------------------------------------------------------------
 
@@ -304,7 +302,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
             height, width = (side // min(self.backbone.strides) for side in mask.shape)
             labels = torch.from_numpy(masks).to(mask)[:, None].float()
             wanted = F.interpolate(labels, (height, width), mode="area").flatten(1)
-            own, key = on_grid(mask[None, None].float(), (height, width)).flatten(1), frame_key(x)
+            own, key = cells_of(mask[None, None].float(), (height, width)).flatten(1), frame_key(x)
         projection = torch.eye(x.shape[1], device=x.device).requires_grad_()
         optimizer = torch.optim.Adam([projection], config.finetune_rate)
         generator = torch.Generator().manual_seed(config.seed)
@@ -336,24 +334,6 @@ def _matching_dtype(like: Tensor) -> torch.dtype:
     device = like.device.type
     half = device != "cpu" and torch.is_autocast_enabled(device) and not torch.is_grad_enabled()
     return torch.float16 if half else torch.float32
-
-
-def on_grid(masks: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """g: masks (N, 1, H, W) in [0, 1] -> the cells of a grid that are covered by half, (N, 1, h, w) bool.
-
-    Where no cell is, those that are covered most.
-    """
-    share = F.interpolate(masks.float(), list(grid), mode="area")
-    return (share > 0) & (share >= share.amax((1, 2, 3), keepdim=True).clamp(max=0.5))
-
-
-def extruded(mask: Tensor, radius: float) -> Tensor:
-    """Cells whose distance to the mask (N, 1, h, w) bool is less than the radius, and the mask itself; bool."""
-    reach = math.ceil(radius)
-    along = torch.arange(-reach, reach + 1, device=mask.device)
-    distance = (along[:, None].square() + along.square()).sqrt()
-    disc = ((distance < radius) | (distance == 0)).float()
-    return F.conv2d(mask.float(), disc[None, None], padding=reach) > 0.5
 
 
 def eroded(mask: Tensor) -> Tensor:

@@ -1,0 +1,53 @@
+"""Where an object may be: cells, extrusion, and how reach grows while an object is lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onemask.blocks.reach import REMOVED, cells_of, extruded, is_lost, next_reach, without_outliers
+
+
+def box(top: int, bottom: int, left: int, right: int, size: tuple[int, int] = (64, 96)) -> Tensor:
+    mask = torch.zeros(1, 1, *size)
+    mask[:, :, top:bottom, left:right] = 1
+    return mask
+
+
+def test_cells_of():
+    assert cells_of(box(8, 24, 16, 32), (8, 12)).nonzero()[:, 2:].tolist() == [[1, 2], [1, 3], [2, 2], [2, 3]]
+    assert cells_of(box(8, 12, 16, 24), (8, 12)).sum() == 1  # a half is enough
+    assert cells_of(box(9, 11, 17, 19), (8, 12)).nonzero()[:, 2:].tolist() == [[1, 2]]  # too small: most covered
+    assert not cells_of(box(0, 0, 0, 0), (8, 12)).any()
+
+
+def test_extruded_is_nearer_than_the_radius():
+    mask = torch.zeros(1, 1, 9, 9, dtype=torch.bool)
+    mask[0, 0, 4, 4] = True
+    away = torch.tensor([[np.hypot(y - 4, x - 4) for x in range(9)] for y in range(9)])
+    for radius in (0.3, 1.0, 1.5, 3.0, 3.2):
+        assert torch.equal(extruded(mask, radius)[0, 0], (away < radius) | (away == 0))
+
+
+def test_an_object_is_lost_below_a_share_of_its_annotated_cells():
+    masks = torch.cat([box(0, 8, 0, 8 * n) for n in (0, 1, 2)]).bool()
+    cells = cells_of(masks.float(), (8, 12))
+    assert is_lost(cells, torch.tensor([10.0, 10, 10]), 0.15).tolist() == [True, True, False]
+    assert is_lost(cells, torch.tensor([10.0, 10, 10]), 0).tolist() == [True, False, False]
+
+
+def test_reach_grows_while_an_object_is_lost_and_follows_it_while_it_is_not():
+    reach, found = (cells_of(box(*sides), (8, 12)) for sides in ((0, 8, 0, 8), (40, 48, 80, 88)))
+    lost, known = (torch.tensor([value]) for value in (True, False))
+    assert torch.equal(next_reach(reach, found, known, 1.5), extruded(found, 1.5))
+    assert torch.equal(next_reach(reach, found, lost, 1.5), extruded(reach | found, 1.5))
+
+
+def test_only_what_is_out_of_reach_is_removed():
+    logits = torch.full((1, 1, 64, 96), 3.0)
+    logits[..., 95] = -20.0
+    kept = without_outliers(logits, cells_of(box(0, 64, 0, 48), (8, 12)))
+    assert (kept[..., :48] == 3).all()
+    assert (kept[..., 52:95] == REMOVED).all()
+    assert (kept[..., 95] == -20).all()
