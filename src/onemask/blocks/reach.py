@@ -39,7 +39,7 @@ def extruded(mask: Tensor, radius: float) -> Tensor:
 
 
 def is_lost(mask: Tensor, annotated: Tensor, share: float) -> Tensor:
-    """Whether each object is lost, (N,) bool: nothing is left of it, or less than a share of its annotated cells (N,)."""
+    """Whether each object is lost, (N,) bool: less than a share of its annotated cells (N,) is left, or nothing."""
     area = mask.sum((1, 2, 3))
     return (area == 0) | (area < share * annotated)
 

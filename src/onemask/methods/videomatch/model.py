@@ -64,7 +64,6 @@ from .feature_set import FeatureSet
 from .options import VideoMatchOptions
 
 
-
 @dataclass
 class VideoMatchFeatures(Features):
     """Features of each frame that are matched."""
