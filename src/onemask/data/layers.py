@@ -41,6 +41,7 @@ class Layer:
     void: np.ndarray | None = None  # (h, w) bool
     labels: np.ndarray | None = None  # (h, w) uint8, of a base that shows objects or void
     push: Push | None = None
+    views: tuple[np.ndarray, ...] = ()  # T pictures of the size of `picture`, shown instead of it; empty: it stays
 
 
 def draw(layers: list[Layer], t: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +92,8 @@ def _draw_over(layer: Layer, t: int, frame: np.ndarray, label_map: np.ndarray) -
     if left >= right or top >= bottom:
         return
     xs, ys = _sources(layer, t, (left, top, right, bottom), whole)
-    picture = cv2.remap(layer.picture, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    shown = layer.views[t] if layer.views else layer.picture
+    picture = cv2.remap(shown, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     smear = layer.smears[t, 0], layer.smears[t, 1]
     if np.hypot(*smear) >= 1:
         picture = blur_along(picture, smear)

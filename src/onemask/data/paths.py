@@ -94,7 +94,8 @@ class Motion:
         if camera:
             poses = self._camera @ poses
         bends, smears = self._bends(np.sqrt(width * height) * scale), self._smears(poses, middle)
-        return Layer(sprite.picture, poses[: self._frames, :2], bends, smears, object_id, void=sprite.void)
+        poses = poses[: self._frames, :2]
+        return Layer(sprite.picture, poses, bends, smears, object_id, void=sprite.void, views=sprite.views)
 
     def push(self, weight: np.ndarray, middle: tuple[float, float], scale: float, path: np.ndarray) -> Push:
         """Return what moves a part of a base along a path, (2T, 6), about `middle`, (x, y) pixels of the base.

@@ -34,6 +34,8 @@ class SourceConfig:
     """Share of the clips, in proportion to the other sources' shares."""
     cutouts: str = ""
     """With stills: a folder of cut-out pictures that move over them; empty: none."""
+    turntable: str = ""
+    """With stills: a folder of things seen from many sides, see `data.turntable`; empty: none."""
     resolution: str = "480p"
     """With davis: the folder below JPEGImages and Annotations."""
     one_object: bool = False
@@ -71,9 +73,14 @@ def _open_stills(config: SourceConfig, root: Path, base: Path) -> ClipSource:
     # Warping stills takes more code than cutting videos; who trains on videos alone need not load it.
     from .stills import Cutouts, StillImages
     from .synthetic import StillClips, SyntheticConfig
+    from .turntable import Turntable
 
     cutouts = Cutouts(_existing(base / config.cutouts, config)) if config.cutouts else None
-    return StillClips(StillImages(root), cutouts, with_options(SyntheticConfig(), config.options))
+    turntable = Turntable(_existing(base / config.turntable, config)) if config.turntable else None
+    options = with_options(SyntheticConfig(), config.options)
+    if options.turning and turntable is None:
+        raise InputError(f"turning is {options.turning:g}, but no turntable is named; name its folder, or leave it out")
+    return StillClips(StillImages(root), cutouts, options, turntable)
 
 
 def _require_consistent(config: SourceConfig) -> None:
@@ -83,6 +90,8 @@ def _require_consistent(config: SourceConfig) -> None:
         raise InputError(f"a source of kind {config.kind} needs a root, the folder of its data")
     if config.cutouts and config.kind != "stills":
         raise InputError(f"cutouts move over stills, but this source is {config.kind}; leave them out")
+    if config.turntable and config.kind != "stills":
+        raise InputError(f"a turntable's things move over stills, but this source is {config.kind}; leave it out")
     if config.one_object and config.kind != "folders":
         raise InputError(f"one_object is an option of folders, but this source is {config.kind}; leave it out")
     if not config.share >= 0:

@@ -22,6 +22,7 @@ class Sprite:
     scale: float  # to frame pixels
     place: tuple[float, float]  # of its middle in its own picture, in frame pixels
     touches: tuple[bool, bool, bool, bool]  # left, top, right, bottom border of its picture: it goes on beyond
+    views: tuple[np.ndarray, ...] = ()  # pictures of the same size that it shows in the frames of a clip; empty: one
 
 
 def cut_sprite(

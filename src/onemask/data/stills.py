@@ -125,11 +125,19 @@ class Cutouts:
 
         Raises InputError for a file that is damaged.
         """
-        picture = _decoded(self._files[index], cv2.IMREAD_UNCHANGED)
-        if picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
-            with Image.open(self._files[index]) as image:  # grey or palette with alpha: rare, so slowly
-                return np.asarray(image.convert("RGBA"))
-        return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
+        return read_cutout(self._files[index])
+
+
+def read_cutout(path: Path) -> np.ndarray:
+    """Read a picture with alpha: (H, W, 4) uint8, RGB, not multiplied by alpha, and alpha, 255 opaque.
+
+    Raises InputError for a file that is damaged.
+    """
+    picture = _decoded(path, cv2.IMREAD_UNCHANGED)
+    if picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
+        with Image.open(path) as image:  # grey or palette with alpha: rare, so slowly
+            return np.asarray(image.convert("RGBA"))
+    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
 
 
 def _pictures_in(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ A clip is a stack of layers, each a picture with alpha, a path and a slow bendin
                  picture as it is, in which the object is only pushed about
     objects      1..N, cut out of pictures or ready-made cut-outs
     distractors  things, and pieces of mere texture, pasted in the same way, so that a seam betrays nothing
+    turning      in place of the picture's objects: a thing on a turntable, which shows one side after another
     twin         a copy of the first object that is background: only where it was tells the object from it
     occluder     one of them that crosses before an object, not in the reference frame
 
@@ -33,6 +34,7 @@ from .paths import Motion, draw_times
 from .photometry import NOMINAL_SIDE, degrade, jitter_colours
 from .sprites import Sprite, cut_sprite, draw_blob, opaque_side, sprite_of_cutout
 from .stills import Cutouts, StillImages
+from .turntable import Turntable
 
 TWIN_COLOUR = 0.15  # how much a twin's channels differ from the object's, at most, as a share
 
@@ -52,6 +54,8 @@ class SyntheticConfig:
     )  # probabilities of 0, 1, 2.. foreign things that are background
     occluder: Share = 0.35  # probability that something passes in front of an object
     twin: Share = 0.0  # probability of a copy of the first object as background; for clips of neighbouring frames
+    turning: Share = 0.0  # probability that the object is a thing on a turntable, if there is one
+    turns: NotNegative = 1.0  # of such a thing in a path, at most, either way
     cutout: Share = 0.25  # probability that a foreign thing is one of the cut-outs, if there are any
     texture: Share = 0.25  # probability that a distractor or occluder is a piece of a picture in no thing's shape
     mirror: Share = 0.5  # probability that a picture is mirrored
@@ -93,11 +97,16 @@ class StillClips:
     """Clips made of still pictures with masks; a `ClipSource`."""
 
     def __init__(
-        self, stills: StillImages, cutouts: Cutouts | None = None, config: SyntheticConfig | None = None
+        self,
+        stills: StillImages,
+        cutouts: Cutouts | None = None,
+        config: SyntheticConfig | None = None,
+        turntable: Turntable | None = None,
     ) -> None:
-        """Take pictures, things to paste over them, and what is to be done with them."""
+        """Take pictures, things to paste over them, what is to be done with them, and things that can turn."""
         self.stills = stills
         self.cutouts = cutouts
+        self.turntable = turntable
         self.config = config or SyntheticConfig()
         texture = [name.startswith(self.config.texture_prefixes) for name in stills.names]
         things = np.flatnonzero(~np.array(texture))
@@ -189,6 +198,11 @@ class _Scene:
         if self.source.is_texture(index) and self.rng.random() >= self.config.texture_as_object:
             ids = ids[:0]
         ids = self.rng.permutation(ids)[: self.wanted]
+        turning = self.source.turntable is not None and bool(self.config.turning)
+        if turning and self.rng.random() < self.config.turning:
+            self.first = self._turning(self._share())
+            layers = [self._ground(image), self._wandering(self.first, 1)]
+            return self._with_others(layers, 1)
         kind = self.rng.random()
         if len(ids) == 0:
             layers, objects = [self._ground(image)], 0
@@ -198,6 +212,10 @@ class _Scene:
             layers, objects = self._apart(
                 image, labels, ids, elsewhere=kind < self.config.whole + self.config.elsewhere
             )
+        return self._with_others(layers, objects)
+
+    def _with_others(self, layers: list[Layer], objects: int) -> tuple[list[Layer], int]:
+        """The layers with further objects, as many as are wanted, and with what distracts from them."""
         while objects < self.wanted and (objects == 0 or self.rng.random() < self.config.further_object):
             objects += 1
             share = self._share() * (1.0 if objects == 1 else 0.4)
@@ -310,6 +328,7 @@ class _Scene:
             void=None,
             scale=self.first.scale * self.rng.uniform(0.8, 1.2),
             touches=(False,) * 4,
+            views=(),
         )
         way, _ = self._way(next((layer for layer in layers if layer.object_id == 1), layers[0]))
         anchors = [self._anchor(twin) for _ in range(6)]
@@ -362,6 +381,20 @@ class _Scene:
                 return cut_sprite(image, chosen, labels == VOID, scale, self.rng)
         return self._piece(image, share)
 
+    def _turning(self, share: float) -> Sprite:
+        """A thing on the turntable, in other colours than its own; it turns evenly, the faster in longer clips."""
+        assert self.source.turntable is not None
+        ring = self._unused("turning", np.arange(len(self.source.turntable)))
+        turns = self.rng.uniform(-self.config.turns, self.config.turns)
+        times = self.motion.times[: len(self.motion.times) // 2]
+        views = self.source.turntable.read(ring, 360 * (self.rng.random() + turns * (times - times[0])))
+        if self.rng.random() < self.config.mirror:
+            views = [cv2.flip(view, 1) for view in views]
+        views = _recoloured(views, self.rng)
+        scale = self._scale(np.count_nonzero(views[0][..., 3] > 127), share)
+        sprites = [sprite_of_cutout(view, scale) for view in views]
+        return replace(sprites[0], views=tuple(sprite.picture for sprite in sprites))
+
     def _distraction(self, share: float) -> Sprite:
         if self.rng.random() < self.config.texture:
             image, _ = self.read(self._unused("still", np.arange(len(self.source))))
@@ -408,6 +441,12 @@ class _Scene:
 def _amplitudes(config: SyntheticConfig) -> list[float]:
     """Amplitudes of the six components of a path, as `Motion` takes them."""
     return [config.shift, 0.7 * config.shift, np.deg2rad(config.turn), config.zoom, config.shear, config.shear]
+
+
+def _recoloured(views: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Views (h, w, 4) uint8 of one thing with its channels in another order, each brighter or darker."""
+    order, gains = rng.permutation(3), rng.uniform(0.6, 1.4, 3)
+    return [np.dstack([np.clip(view[..., order] * gains, 0, 255).astype(np.uint8), view[..., 3]]) for view in views]
 
 
 def _well_seen(label_map: np.ndarray, objects: int, config: SyntheticConfig) -> bool:

@@ -1,0 +1,79 @@
+"""Things on a turntable: one thing from many sides, cut out, so that a synthetic clip can really turn it.
+
+ROOT/THING/ELEVATION-AZIMUTH.webp    a view, RGBA, cropped; angles in whole degrees, also .png
+
+Warps of one picture cannot show a side that it does not show. Views of one elevation, in order of azimuth, can: a thing
+that turns shows the view that is nearest to its angle.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import InputError
+from .stills import read_cutout
+
+FEWEST = 8  # views of one elevation that make a turn; between fewer the thing jumps
+_VIEW = re.compile(r"(\d+)-(\d+)\.(?:webp|png)", re.IGNORECASE)
+
+
+class Turntable:
+    """Rings of views: each is one thing from one elevation, all round."""
+
+    def __init__(self, root: str | Path) -> None:
+        """List the rings below `root` that have eight views or more.
+
+        Raises InputError where there is none.
+        """
+        self.root = Path(root)
+        views: dict[tuple[str, int], list[tuple[int, Path]]] = {}
+        for path in sorted(self.root.glob("*/*")):
+            if found := _VIEW.fullmatch(path.name):
+                elevation, azimuth = int(found[1]), int(found[2])
+                views.setdefault((path.parent.name, elevation), []).append((azimuth, path))
+        self._rings = [(thing, sorted(ring)) for (thing, _), ring in sorted(views.items()) if len(ring) >= FEWEST]
+        if not self._rings:
+            raise InputError(
+                f"{self.root} has no thing with {FEWEST} views of one elevation; expected "
+                "THING/ELEVATION-AZIMUTH.webp with angles in degrees, such as cup1/090-022.webp"
+            )
+
+    def __len__(self) -> int:
+        return len(self._rings)
+
+    @property
+    def things(self) -> tuple[str, ...]:
+        """The thing of each ring."""
+        return tuple(thing for thing, _ in self._rings)
+
+    def read(self, index: int, angles: np.ndarray) -> list[np.ndarray]:
+        """The views of a ring that are nearest to some angles, each in the middle of pictures of one size.
+
+        Args:
+            index: of the ring.
+            angles: (T,), degrees, any.
+
+        Returns:
+            T pictures (h, w, 4) uint8: RGB, not multiplied by alpha, and alpha, 255 opaque.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        _, ring = self._rings[index]
+        azimuths = np.array([azimuth for azimuth, _ in ring])
+        away = np.abs((np.asarray(angles)[:, None] - azimuths + 180) % 360 - 180)
+        nearest = away.argmin(1).tolist()
+        views = {place: read_cutout(ring[place][1]) for place in set(nearest)}
+        height, width = np.max([view.shape[:2] for view in views.values()], axis=0)
+        shown = {place: _centred(view, height, width) for place, view in views.items()}
+        return [shown[place] for place in nearest]
+
+
+def _centred(view: np.ndarray, height: int, width: int) -> np.ndarray:
+    down, right = height - view.shape[0], width - view.shape[1]
+    sides = (down // 2, down - down // 2, right // 2, right - right // 2)
+    return cv2.copyMakeBorder(view, *sides, cv2.BORDER_CONSTANT)
