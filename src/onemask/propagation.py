@@ -28,7 +28,8 @@ from .methods import DEFAULT, load
 from .methods.method import Method
 from .session import EncodedFrame, Session
 from .video.frames import Frame, Video
-from .video.masks import MaskFile, number_alike, object_ids, read_mask
+from .video.masks import MaskFile, object_ids, read_mask
+from .video.numbering import number_alike
 from .video.prefetch import prefetch
 from .video.reader import Source, open_video
 

@@ -17,7 +17,7 @@ from onemask.evaluation import PROTOCOLS
 from onemask.evaluation.evaluate import evaluate
 from onemask.evaluation.grouped import GroupedScores
 from onemask.evaluation.protocols import protocol
-from onemask.evaluation.score import ObjectScore
+from onemask.evaluation.scores import ObjectScore
 from onemask.session import Session
 from onemask.settings import Settings
 from onemask.video.masks import read_label_map, write_mask

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from PIL import Image
 
 from onemask.errors import InputError
-from onemask.evaluation.score import FIGURES, Scores, score_folders
+from onemask.evaluation.score import score_folders
+from onemask.evaluation.scores import FIGURES, Scores
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "davis-score"
 
@@ -126,7 +128,7 @@ def test_predictions_between_annotations_are_passed_over(write):
 
 
 def test_an_object_that_is_in_neither_map_counts_as_found(write):
-    (row,) = score_folders(*write([EMPTY] * 4, [ONE, EMPTY, ONE, ONE])).rows
+    (row,) = score_folders(*write([EMPTY] * 4, [ONE, EMPTY, ONE, ONE]), missing="empty").rows
     assert row.region == row.contour == (1.0, 0.0)
 
 
@@ -201,6 +203,54 @@ def test_black_and_white_in_any_kind_of_file(write, kind):
         if kind == "16 bit":
             Image.fromarray(ONE.astype(np.uint16) * 65535).save(path)
     assert score_folders(predictions, annotations, single_object=True).J_and_F == 1
+    assert score_folders(predictions, annotations).J_and_F == 1
+    assert score_folders(annotations, predictions).J_and_F == 1
+
+
+def test_soft_predictions_are_cut_at_a_threshold(write):
+    predictions, annotations = write([ONE] * 4, [ONE] * 4)
+    for path in (predictions / "bear").iterdir():
+        soft = Image.fromarray(ONE * 200).resize((120, 80), Image.Resampling.BICUBIC).resize((30, 20))
+        soft.save(path)
+    with pytest.raises(InputError, match=r"00001.png: a mask with hard edges was expected.*--threshold"):
+        score_folders(predictions, annotations)
+    assert score_folders(predictions, annotations, threshold=100).J_and_F == 1
+
+
+def test_a_zip_as_results_are_published(write, tmp_path):
+    predictions, annotations = write([ONE * 255] * 4, [ONE] * 4)
+    archive = tmp_path / "results.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("__MACOSX/method/480p/bear/._00001.png", b"not a picture")
+        file.writestr("method/480p/.DS_Store", b"")
+        for path in (predictions / "bear").iterdir():
+            file.write(path, f"method/480p/bear/{path.name}")
+    assert score_folders(archive, annotations) == score_folders(predictions, annotations)
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("method/480p/bear/00002.png", b"not a picture")  # the later entry is the one that counts
+    with pytest.raises(InputError, match=r"results.zip/method/480p/bear/00002.png: a picture was expected"):
+        score_folders(archive, annotations)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["../bear/00001.png"], r"results.zip names '../bear/00001.png'; expected a name that stays inside"),
+        (["read.me"], "holds no PNG"),
+        (None, r"cannot be read as a ZIP \(File is not a zip file\)"),
+    ],
+)
+def test_a_zip_that_cannot_be_scored(write, tmp_path, names, said):
+    _, annotations = write([ONE] * 4, [ONE] * 4)
+    archive = tmp_path / "results.zip"
+    if names is None:
+        archive.write_bytes(b"PK nothing")
+    else:
+        with zipfile.ZipFile(archive, "w") as file:
+            for name in names:
+                file.writestr(name, b"")
+    with pytest.raises(InputError, match=said):
+        score_folders(archive, annotations)
 
 
 def test_numbers_without_zeros_and_suffixes_in_capitals(write):
@@ -247,7 +297,7 @@ def test_sequences_in_the_order_that_was_asked_for(write):
 def test_global_figures_are_means_over_objects(write):
     write([ONE] * 4, [ONE] * 4)
     folders = write([EMPTY] * 4, [TWO] * 4, "camel")
-    scores = score_folders(*folders)
+    scores = score_folders(*folders, missing="empty")
     assert scores.J.mean == scores.F.recall == scores.J_and_F == pytest.approx(1 / 3)
 
 
@@ -294,7 +344,7 @@ class TestRefusals:
         self.refused(
             write([None, None, ONE, None, ONE], [ONE] * 5),
             r"predictions/bear/00001\.png should be the prediction for .*annotations/bear/00001\.png, but is missing "
-            r"\(2 of 3 scored frames are\); predict it, or count missing frames as empty \(missing='empty'\)$",
+            r"\(2 of 3 scored frames are\); predict it, or count missing frames as empty with --missing empty$",
         )
 
     def test_wrong_size(self, write):
@@ -336,13 +386,13 @@ class TestRefusals:
         )
 
     def test_no_sequences_asked_for(self, write):
-        self.refused(write([ONE] * 4, [ONE] * 4), r"sequences should name one at least, but is empty", sequences=[])
+        self.refused(write([ONE] * 4, [ONE] * 4), r"no sequence is named; name one", sequences=[])
 
     def test_no_maps(self, write, tmp_path):
         predictions, _ = write([ONE] * 4, [ONE] * 4)
         self.refused(
             (predictions, tmp_path / "none"),
-            r"annotations should be a folder of label maps, but .*none is none; check the path",
+            r"annotations should be a folder of label maps or a ZIP of one, but there is no .*none; check the path",
         )
         (tmp_path / "hollow").mkdir()
         self.refused(
@@ -356,23 +406,37 @@ class TestRefusals:
         path = predictions / "bear" / "00002.png"
         path.write_bytes(path.read_bytes()[:-60] if content is None else content)
         self.refused(
-            (predictions, annotations), r"bear/00002\.png should be a PNG, but cannot be read \(.*\); write it again"
+            (predictions, annotations), r"bear/00002\.png: (a picture was expected|the picture is damaged).*; save"
         )
 
     def test_colours(self, write):
         predictions, annotations = write([ONE] * 4, [ONE] * 4)
-        indexed(ONE).convert("RGB").save(predictions / "bear" / "00001.png")
+        Image.fromarray(ONE[..., None] * np.array([250, 10, 10], np.uint8)).save(predictions / "bear" / "00001.png")
         self.refused(
-            (predictions, annotations),
-            r"bear/00001\.png should be an indexed or grey PNG whose values are object ids, but its mode is RGB; save",
+            (predictions, annotations), r"bear/00001\.png: objects are told apart by colours, .*; save the ids"
         )
+        assert score_folders(predictions, annotations, single_object=True).J_and_F == 1
 
     def test_black_and_white_masks_among_ids(self, write):
         self.refused(
             write([ONE, ONE * 255, ONE, ONE], [ONE] * 4),
-            r"bear/00001\.png should hold object ids, but holds only 0 and void \(255\); write the "
+            r"bear/00001\.png should hold object ids, but holds only 0 and void; write the "
             r"annotations' ids, or score such masks as a single object",
         )
+
+    def test_black_and_white_masks_of_several_objects(self, write):
+        self.refused(
+            write([ONE * 255] * 4, [TWO] * 4), r"is black and white, .* hold one object, but the annotations have 1, 2"
+        )
+
+    def test_predictions_without_any_object(self, write):
+        """They are none: a score of zero would say that they are wrong."""
+        folders = write([EMPTY] * 4, [ONE] * 4)
+        self.refused(
+            folders, r"predictions/bear should hold predictions, but no mask in it has any object; .*--missing"
+        )
+        indexed(ONE).save(folders[0] / "bear" / "00000.png")  # given, and lost in the next frame
+        assert score_folders(*folders).J.mean == 0
 
     def test_too_few_frames(self, write):
         self.refused(

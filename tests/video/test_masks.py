@@ -5,7 +5,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from onemask.errors import InputError, OutputError
-from onemask.video.masks import MaskFile, check_mask, number_alike, object_ids, palette, read_mask, write_mask
+from onemask.video.masks import MaskFile, check_mask, object_ids, palette, read_mask, void_of, write_mask
+from onemask.video.numbering import number_alike
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
@@ -358,7 +359,7 @@ def soft_masks() -> dict[str, Image.Image]:
 @pytest.mark.parametrize("kind", soft_masks())
 def test_soft_edges_are_refused_and_a_threshold_cuts_them(tmp_path, kind):
     path = saved(tmp_path, soft_masks()[kind])
-    half = 32768 if kind == "16 bit" else 128
+    half = {"16 bit": 32768, "colours": 38, "photograph": 77}.get(kind, 128)  # half of the brightest
     assert f"pass --threshold {half} to read it as one object" in refused(path)
     mask = read_mask(path, threshold=half if kind != "colours" else 20)
     assert object_ids(mask.labels) == (1,)
@@ -575,6 +576,38 @@ def test_a_mask_is_turned_as_its_frames_are(tmp_path):
     exif[0x0112] = 6
     path = saved(tmp_path, indexed(labels), exif=exif)
     np.testing.assert_array_equal(read_mask(path).labels, np.rot90(labels, -1))
+
+
+@pytest.mark.parametrize(
+    ("values", "void"),
+    [
+        ([(255,), (255,)], None),  # black and white
+        ([(255,), (255, 1), (255,)], 255),
+        ([(255,), (), (7,)], 255),
+        ([(65535,), (65535,)], None),
+        ([(65535, 255)], 65535),  # 255 is an id among 16 bits
+        ([(1,), (255,), (300, 1)], 65535),
+        ([()], None),
+    ],
+)
+def test_what_is_void_all_masks_of_a_video_say_together(tmp_path, values, void):
+    paths = []
+    for number, of_file in enumerate(values):
+        deep = max(of_file, default=0) > 255 or max(max(v, default=0) for v in values) > 255
+        labels = np.zeros((12, 40), np.uint16 if deep else np.uint8)
+        for place, value in enumerate(of_file):
+            labels[2:10, 10 * place : 10 * place + 8] = value
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(labels).save(paths[-1])
+    assert void_of(paths) == void
+
+
+def test_a_threshold_that_keeps_a_saturated_colour_in_a_jpeg(tmp_path):
+    red = disc()[..., None] * np.array([255, 0, 0], np.uint8)
+    path = saved(tmp_path, Image.fromarray(red), "mask.jpg", quality=90)
+    said = refused(path)
+    hint = int(said.split("--threshold ")[1].split()[0])
+    assert (read_mask(path, threshold=hint).labels == disc()).mean() > 0.99
 
 
 class TestNumberAlike:

@@ -27,16 +27,19 @@ def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     score = commands.add_parser(
         "score",
         help="score predictions against annotations",
-        description="J and F as DAVIS defines them, for two folders of SEQUENCE/FRAME.png.",
+        description="J and F as DAVIS defines them, for two folders of SEQUENCE/FRAME.png, or ZIPs of them.",
     )
-    score.add_argument("predictions", metavar="PREDICTIONS")
-    score.add_argument("annotations", metavar="ANNOTATIONS")
+    score.add_argument("predictions", metavar="PREDICTIONS", help="folder or ZIP of the predicted masks")
+    score.add_argument("annotations", metavar="ANNOTATIONS", help="folder or ZIP of the annotations")
     score.add_argument("--json", metavar="FILE", help="write all scores, per frame, to FILE")
     score.add_argument(
         "--missing",
         choices=["error", "empty"],
         default="error",
         help="treat a missing frame as an error or as an empty mask (default: error)",
+    )
+    score.add_argument(
+        "--threshold", type=int, metavar="N", help="read soft predictions: values of N and more are the object"
     )
     score.add_argument("--single-object", action="store_true", help="score all objects as one, as DAVIS 2016 does")
     add_sequences(score)
@@ -56,6 +59,7 @@ def _score(options: argparse.Namespace) -> None:
         missing=options.missing,
         sequences=options.sequences,
         single_object=options.single_object,
+        threshold=options.threshold,
     )
     print(scores.table())
     if options.json:

@@ -194,7 +194,9 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
 
     Which value is void differs from file to file: 255 is an object in 16 bits.
     """
-    from ..video.masks import check_mask, join_label_maps, number_alike, object_ids, read_mask
+    from ..video.label_maps import join_label_maps
+    from ..video.masks import check_mask, object_ids, read_mask
+    from ..video.numbering import number_alike
 
     masks = {}
     for index, path in sorted(map(_frame_and_file, options.mask), key=lambda frame_and_file: frame_and_file[0]):

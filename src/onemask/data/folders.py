@@ -9,13 +9,10 @@ void, but foreground in a video whose masks are black and white.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
-from ..video.masks import object_ids, read_mask
-from .clip import VOID
-from .sequence import Sequence, SequenceDataset, file_problems, find_frames, find_masks, refuse_problems
+from .sequence import Sequence, SequenceDataset, file_problems, find_frames, find_masks, mask_problems, refuse_problems
 
 
 class FolderDataset(SequenceDataset):
@@ -32,7 +29,7 @@ class FolderDataset(SequenceDataset):
         problems = [f"masks/{name} has no frames/{name}" for name in masked if name not in names]
         self.sequences = tuple(self._find(name, one_object) for name in names)
         for sequence in self.sequences:
-            problems += file_problems(sequence) + _unreadable(sequence)
+            problems += file_problems(sequence) + mask_problems(sequence, for_training=True)
         refuse_problems(
             f"{self.root}: frames and masks do not fit each other", problems, "A mask is a PNG, called like its frame"
         )
@@ -40,10 +37,7 @@ class FolderDataset(SequenceDataset):
     def _find(self, name: str, one_object: bool) -> Sequence:
         frames = find_frames(self.root / "frames" / name)
         masks = find_masks(self.root / "masks" / name)
-        sequence = Sequence(name, frames, tuple(masks.get(frame.stem) for frame in frames), one_object)
-        if one_object or not _is_black_and_white(sequence):
-            return sequence
-        return replace(sequence, void=None)
+        return Sequence(name, frames, tuple(masks.get(frame.stem) for frame in frames), one_object)
 
 
 def _folders_in(folder: Path) -> list[str]:
@@ -53,35 +47,3 @@ def _folders_in(folder: Path) -> list[str]:
     if not names:
         raise InputError(f"{folder} holds no folder; expected one for each video, {folder.name}/VIDEO")
     return names
-
-
-def _looked_at(sequence: Sequence) -> tuple[int, ...]:
-    """The first, the middle and the last annotated frame: enough to know what kind of masks a video has."""
-    annotated = sequence.annotated
-    return tuple(dict.fromkeys(annotated[i] for i in (0, len(annotated) // 2, -1))) if annotated else ()
-
-
-def _is_black_and_white(sequence: Sequence) -> bool:
-    """Whether 255 is the only value beside 0: the foreground then, for void alone says nothing."""
-    white = False
-    for index in _looked_at(sequence):
-        path = sequence.annotations[index]
-        assert path is not None
-        try:
-            mask = read_mask(path, void=VOID)
-        except InputError:
-            continue  # `_unreadable` names it
-        if object_ids(mask.labels, mask.void):
-            return False
-        white = white or mask.void is not None
-    return white
-
-
-def _unreadable(sequence: Sequence) -> list[str]:
-    problems = []
-    for index in _looked_at(sequence):
-        try:
-            sequence.labels(index)
-        except InputError as error:
-            problems.append(str(error))
-    return problems

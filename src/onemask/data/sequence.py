@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
 from ..video.images import natural_key, read_image
-from ..video.masks import MaskFile, object_ids, palette, read_mask
+from ..video.masks import MaskFile, SoftEdges, object_ids, palette, read_mask, void_of
 from .clip import VOID
 
 _FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -35,7 +37,8 @@ class Sequence:
     frames: tuple[Path, ...]
     annotations: tuple[Path | None, ...]  # as many as frames
     one_object: bool = False  # everything annotated is object 1, as DAVIS 2016 has it
-    void: int | None = 255  # the value in files that is void; None: 255 is foreground. Unused with one_object
+    void: int | Literal["video"] | None = "video"  # value that is void; "video": see `void_of`; unused with one_object
+    threshold: int | None = None  # reads soft masks as one object
     objects: tuple[int, ...] | None = None  # the ids that the dataset lists for this video; None: it lists none
 
     def __len__(self) -> int:
@@ -47,11 +50,13 @@ class Sequence:
         return tuple(index for index, path in enumerate(self.annotations) if path is not None)
 
     def annotation(self, index: int) -> np.ndarray | None:
-        """Return the label map (H, W) of frame `index`, with void as background; None where there is none."""
-        path = self.annotations[index]
-        if path is None:
+        """Return the label map (H, W) of frame `index`, with void as background; None where there is none.
+
+        Raises InputError as `mask` does.
+        """
+        mask = self.mask(index)
+        if mask is None:
             return None
-        mask = self._read(path)
         if mask.void is not None:
             mask.labels[mask.labels == mask.void] = 0
         return (mask.labels > 0).astype(np.uint8) if self.one_object else mask.labels
@@ -60,29 +65,51 @@ class Sequence:
         """Return the label map (H, W) uint8 of frame `index` as training sees it; None where there is none.
 
         0 background, 1..254 objects, 255 void: what the file has as void, and ids that the dataset does not list.
-        Raises InputError for a file that is no label map, for ids above 254, and for objects told apart by colours
-        of the file's own, since another file of the video may number them differently.
+        Raises InputError as `mask` does, and for ids above 254.
         """
-        path = self.annotations[index]
-        if path is None:
+        mask = self.mask(index)
+        if mask is None:
             return None
-        mask = self._read(path)
         if self.one_object:
             labels = (mask.labels > 0).astype(np.uint8)
             if mask.void is not None:
                 labels[mask.labels == mask.void] = VOID
             return labels
-        _require_stable_ids(mask, path)
+        ids = object_ids(mask.labels, mask.void)
+        if ids and ids[-1] >= VOID:
+            path = self.annotations[index]
+            raise InputError(f"{path}: ids are 1..{VOID - 1} for training, but there is {ids[-1]}; renumber them")
         if self.objects is None:
             return mask.labels.astype(np.uint8, copy=False)
         known = np.full(256, VOID, np.uint8)
         known[[0, *self.objects]] = [0, *self.objects]
         return known[mask.labels]
 
-    def _read(self, path: Path) -> MaskFile:
+    def mask(self, index: int) -> MaskFile | None:
+        """Return the mask file of frame `index` as it was read; None where there is none.
+
+        Raises InputError for a file that is no label map, and for objects told apart by colours of the file's own,
+        unless all are one, since another file of the video may number them differently.
+        """
+        path = self.annotations[index]
+        if path is None:
+            return None
         if self.one_object and path.suffix.lower() in _LOSSY_SUFFIXES:  # black and white, but for JPEG's own noise
-            return read_mask(path, threshold=_HALF)
-        return read_mask(path, void="auto" if self.one_object else self.void)
+            return read_mask(path, threshold=self.threshold or _HALF)
+        if self.threshold is not None:
+            return read_mask(path, threshold=self.threshold)
+        try:
+            mask = read_mask(path, void="auto" if self.one_object else self.void_value)
+        except SoftEdges as error:
+            raise InputError(error.where_none_can_be_given) from error
+        if not self.one_object:
+            _require_stable_ids(mask, path)
+        return mask
+
+    @cached_property
+    def void_value(self) -> int | None:
+        """The value that is void in the video's masks; None: 255, or 65535, is the foreground."""
+        return void_of(path for path in self.annotations if path) if self.void == "video" else self.void
 
 
 class SequenceDataset:
@@ -154,9 +181,21 @@ def file_problems(sequence: Sequence) -> list[str]:
     return problems + _size_problems(sequence)
 
 
+def mask_problems(sequence: Sequence, *, for_training: bool = False) -> list[str]:
+    """Read the first, the middle and the last mask, for masks of a video are of one kind, and say what is wrong."""
+    annotated = sequence.annotated
+    problems = []
+    for index in dict.fromkeys(annotated[i] for i in (0, len(annotated) // 2, -1)) if annotated else ():
+        try:
+            sequence.labels(index) if for_training else sequence.mask(index)
+        except InputError as error:
+            problems.append(str(error))
+    return problems
+
+
 def value_problems(sequence: Sequence) -> list[str]:
     """Describe what is wrong with a video's annotated frames and its masks once they are read, pixel by pixel."""
-    name, problems, seen = sequence.name, [], False
+    name, problems, seen, void_alone = sequence.name, [], False, []
     for index in sequence.annotated:
         path = sequence.annotations[index]
         assert path is not None
@@ -169,12 +208,20 @@ def value_problems(sequence: Sequence) -> list[str]:
         assert labels is not None
         if labels.shape != shape:
             problems.append(f"{name}: label map {path.name} is {_size(labels.shape)} but its frame is {_size(shape)}")
-        seen = seen or bool(object_ids(labels, VOID))
+        objects = object_ids(labels, VOID)
+        seen = seen or bool(objects)
+        if not objects and VOID in labels:
+            void_alone.append(path.name)
         if sequence.objects is not None:
             raw = sequence.annotation(index)
             assert raw is not None
             if unlisted := sorted(set(object_ids(raw)).difference(sequence.objects)):
                 problems.append(f"{name}: mask {path.name} holds {_some(unlisted)}, which is not listed for this video")
+    if seen and len(void_alone) > len(sequence.annotated) / 2:
+        problems.append(
+            f"{name}: 255 is void, for masks of this video have other ids, but {len(void_alone)} of "
+            f"{len(sequence.annotated)} have nothing else, such as {void_alone[0]}"
+        )
     if not seen and not problems:
         problems.append(f"{name} has no object in any of its masks")
     return problems
@@ -218,17 +265,23 @@ def header_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # Of the formats here only JPEG has its orientation before the pixels.
-            turned = image.format == "JPEG" and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+            if image.format == "PNG" and "exif" not in image.info and _has_late_exif(path):
+                image.load()  # some writers put it behind the pixels
+            without = image.format == "PNG" and "exif" not in image.info  # of which `getexif` would decode the pixels
+            turned = not without and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} could not be read as a picture ({error})") from error
     return (width, height) if turned else (height, width)
 
 
+def _has_late_exif(path: Path) -> bool:
+    """Whether a PNG has an EXIF block in its last 64 kB, where it stands if not before the pixels."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 65536))
+        return b"eXIf" in file.read()
+
+
 def _require_stable_ids(mask: MaskFile, path: Path) -> None:
-    ids = object_ids(mask.labels, mask.void)
-    if ids and ids[-1] >= VOID:
-        raise InputError(f"{path}: ids are 1..{VOID - 1} for training, but there is {ids[-1]}; renumber them")
     if mask.kind != "colour" or not mask.colours:
         return
     standard = palette()

@@ -32,7 +32,7 @@ from ..video.masks import read_label_map, write_mask
 from ..video.sheet import write_contact_sheet
 from .protocols import Protocol
 from .protocols import protocol as protocol_of
-from .score import Scores
+from .scores import Scores
 
 log = logging.getLogger(__name__)
 

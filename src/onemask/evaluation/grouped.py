@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.grouped import group_of
 from .measures import Statistics
-from .score import FIGURES, ObjectScore, Scores, aligned, percent
+from .scores import FIGURES, ObjectScore, Scores, aligned, percent
 
 
 @dataclass(frozen=True)

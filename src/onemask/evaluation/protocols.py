@@ -45,7 +45,7 @@ from ..data.davis import DavisDataset
 from ..data.grouped import GroupedDataset, size_problem
 from ..data.jumpcut import JumpCutDataset
 from ..data.sequence import Sequence as VideoSequence
-from ..data.sequence import SequenceDataset, refuse_problems
+from ..data.sequence import SequenceDataset, mask_problems, refuse_problems
 from ..data.youtube_objects import YouTubeObjectsDataset
 from ..data.youtube_vos import YouTubeVosDataset
 from ..errors import InputError
@@ -53,7 +53,8 @@ from ..video.masks import read_label_map
 from . import PROTOCOLS
 from .grouped import ErrorScore, GroupedScores
 from .measures import error_rates, region_and_contour
-from .score import ObjectScore, Scores, score_folders
+from .score import refuse_unscorable, score_folders
+from .scores import ObjectScore, Scores
 from .youtube_vos import YouTubeVosScores, score_videos, write_submission
 
 KEY_FRAMES = range(0, 97, 16)
@@ -138,7 +139,15 @@ class Davis(Protocol):
     def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> DavisDataset:
         """The sequences of a split."""
         dataset = DavisDataset(root, self.year, split)
-        return dataset if names is None else dataset.select(names)
+        dataset = dataset if names is None else dataset.select(names)
+        annotations = dataset.root / "Annotations" / dataset.resolution
+        refuse_unscorable({sequence.name: annotations / sequence.name for sequence in dataset})
+        refuse_problems(
+            f"{dataset.root}: annotations of {split} cannot be scored",
+            [problem for sequence in dataset for problem in mask_problems(sequence)],
+            "Repair them, or name the other sequences",
+        )
+        return dataset
 
     def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
         """The whole sequence, each object given where it is annotated first."""

@@ -1,142 +1,36 @@
 """Folders of predictions against folders of annotations: J and F of every object in every frame.
 
-Both folders hold `SEQUENCE/FRAME.png`, label maps whose values are object ids, as DAVIS lays them out; a
-folder that holds PNGs itself is one sequence. The rules are those of the semi-supervised task of DAVIS: the
-first annotation of an object is what the method was given, so it is not scored; nor is the last frame of a
-sequence. An object that is in neither map counts as found. Pont-Tuset et al., The 2017 DAVIS Challenge on
-Video Object Segmentation, 2017.
+Both folders hold `SEQUENCE/FRAME.png`, label maps as DAVIS lays them out; a folder that holds PNGs itself is one
+sequence, and a ZIP stands for what is in it. Masks are read as everywhere, see `video.masks`. The rules are those of
+the semi-supervised task of DAVIS: the first annotation of an object is what the method was given, so it is not scored;
+nor is the last frame of a sequence. An object that is in neither map counts as found. Pont-Tuset et al., The 2017
+DAVIS Challenge on Video Object Segmentation, 2017.
 
-Beyond DAVIS, whose objects are all there in the first frame, an object may appear in a later annotation, as
-in YouTube-VOS; it is scored from the next frame on.
+Beyond DAVIS, whose objects are all there in the first frame, an object may appear in a later annotation, as in
+YouTube-VOS; it is scored from the next frame on.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass
-from functools import cached_property
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Literal
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
+from ..data.sequence import Sequence as VideoSequence
 from ..data.sequence import find_masks
 from ..errors import InputError
-from ..files import write_bytes
-from .events import NOTHING, Events, events_of, overlap
-from .measures import Statistics, region_and_contour, statistics
-
-LabelMap = NDArray[np.uint8] | NDArray[np.uint16]
-
-FIGURES = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
-"""What a row of results says, in the official tool's names and order."""
-
-
-@dataclass(frozen=True)
-class ObjectScore:
-    """One object of one sequence: J and F in each of its scored frames, in order."""
-
-    sequence: str
-    object_id: int
-    frames: tuple[str, ...]  # their names, without suffix
-    region: tuple[float, ...]  # J of each frame
-    contour: tuple[float, ...]  # F of each frame
-
-    @cached_property
-    def J(self) -> Statistics:
-        """Mean, recall and decay of the region similarity."""
-        return statistics(self.region)
-
-    @cached_property
-    def F(self) -> Statistics:
-        """Mean, recall and decay of the contour accuracy."""
-        return statistics(self.contour)
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """The row of results: `FIGURES` and their values, fractions rather than percent."""
-        return _figures(self.J, self.F)
-
-    @property
-    def series(self) -> dict[str, tuple[float, ...]]:
-        """The measures of each frame, by name."""
-        return {"J": self.region, "F": self.contour}
-
-    @property
-    def shown(self) -> tuple[str, tuple[float, ...]]:
-        """The measure by which a frame is looked at, its name and its values."""
-        return "J", self.region
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of predictions: a row per object of each sequence, and the means over all rows."""
-
-    rows: tuple[ObjectScore, ...]
-    events: Events = NOTHING  # objects that returned or were taken for each other, all sequences together
-
-    @property
-    def J(self) -> Statistics:
-        """Mean, recall and decay of the region similarity, each the mean over the objects."""
-        return _mean([row.J for row in self.rows])
-
-    @property
-    def F(self) -> Statistics:
-        """Mean, recall and decay of the contour accuracy, each the mean over the objects."""
-        return _mean([row.F for row in self.rows])
-
-    @property
-    def J_and_F(self) -> float:
-        """The figure by which methods are ranked: the mean of J's mean and F's mean."""
-        return self.figures["J&F-Mean"]
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """The global row of results: `FIGURES` and their values, fractions rather than percent."""
-        return _figures(self.J, self.F)
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it, for `json.dump`: the global figures, every object's, and J and F of every frame."""
-        frames: dict[str, dict[str, Any]] = {}
-        for row in self.rows:
-            series = {"names": list(row.frames)} | {name: list(values) for name, values in row.series.items()}
-            frames.setdefault(row.sequence, {})[str(row.object_id)] = series
-        rows = [{"sequence": row.sequence, "object": row.object_id, **row.figures} for row in self.rows]
-        return {"global": self.figures, "events": asdict(self.events), "rows": rows, "frames": frames}
-
-    def write_csv(self, path: str | Path) -> None:
-        """Write a line for each object; the global figures are the means of its columns."""
-        text = io.StringIO()
-        lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(("sequence", "object", *(self.rows[0].figures if self.rows else FIGURES)))
-        for row in self.rows:
-            lines.writerow((row.sequence, row.object_id, *row.figures.values()))
-        write_bytes(path, text.getvalue().encode())
-
-    def table(self) -> str:
-        """The figures in percent as aligned text: a line for each object, the global one, and events if there were."""
-        lines: list[tuple[str, ...]] = [("sequence", "object", *FIGURES)]
-        lines += [(row.sequence, str(row.object_id), *percent(row.figures)) for row in self.rows]
-        lines += [("global", "", *percent(self.figures))]
-        return "\n".join(filter(None, [aligned(lines), str(self.events)]))
-
-    def captions(self, sequence: str) -> dict[str, str]:
-        """Captions of a sequence's scored frames, by the frame's name: "J 0.83", the mean over its objects."""
-        values: dict[str, list[float]] = {}
-        measure = ""
-        for row in self.rows:
-            if row.sequence == sequence:
-                measure, series = row.shown
-                for name, value in zip(row.frames, series, strict=True):
-                    values.setdefault(name, []).append(value)
-        return {name: f"{measure} {np.mean(each):.2f}" for name, each in values.items()}
+from ..video.masks import SoftEdges, object_ids, void_of
+from .archives import extract_masks
+from .events import NOTHING, events_of, overlap
+from .measures import region_and_contour
+from .scores import ObjectScore, Scores
 
 
 def score_folders(
@@ -147,64 +41,103 @@ def score_folders(
     sequences: Sequence[str] | None = None,
     workers: int | None = None,
     single_object: bool = False,
+    threshold: int | None = None,
 ) -> Scores:
     """Score the label maps in `predictions` against `annotations`, both `SEQUENCE/FRAME.png`.
 
     Annotated frames are scored, except an object's first and the sequence's last; no other predictions are needed.
-    Label maps are indexed or grey PNGs of 8 or 16 bits; 0 and the largest value (255, or 65535 in 16 bits: void) are
-    background.
+    Masks are read as everywhere; 255 (65535 in 16 bits) is void beside ids in any mask of a sequence, and then
+    background, and the one object of a sequence without ids.
 
     Args:
-        predictions: the folder of predicted label maps.
-        annotations: the folder of annotations.
+        predictions: the folder of predicted label maps, or a ZIP of it.
+        annotations: the folder of annotations, or a ZIP of it.
         missing: whether a scored frame without a prediction is an "error" or an "empty" prediction.
         sequences: names of those to score; None: all that are annotated.
         workers: frames that are scored at a time; None: one per CPU.
-        single_object: score all ids of a frame as one object, as DAVIS 2016 does. In maps that hold only 0 and
-            the largest value, that is the object.
+        single_object: score all ids of a frame as one object, as DAVIS 2016 does.
+        threshold: reads soft predictions as one object: values from here on are foreground.
 
     Returns:
         J and F of every object in every scored frame, their means, and events.
 
     Raises:
         InputError: predictions and annotations do not fit: a sequence or frame is missing, a map cannot be read or has
-            another size, or a prediction has an id that no annotation of its sequence has.
+            another size, a prediction has an id that no annotation of its sequence has, or no prediction of a sequence
+            has any.
     """
     if missing not in ("error", "empty"):
         raise InputError(f"missing should be 'error' or 'empty', but is {missing!r}")
     if workers is not None and workers < 1:
         raise InputError(f"workers should be 1 or more, but is {workers}; leave it out for one a CPU")
-    frames = [
-        _frames(name, predicted, annotated, missing)
-        for name, predicted, annotated in _pairs(Path(predictions), Path(annotations), sequences)
+    with _folder(predictions) as predicted, _folder(annotations) as annotated:
+        pairs = _pairs(predicted, annotated, sequences)
+        refuse_unscorable({name: folder for name, _, folder in pairs})
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            opened = [pool.submit(_video, *pair, missing, single_object, threshold) for pair in pairs]
+            videos = [video.result() for video in opened]
+            try:
+                running = [[pool.submit(_measure, video, index) for index in range(len(video))] for video in videos]
+                measured = [[frame.result() for frame in frames] for frames in running]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        rows = [row for video, frames in zip(videos, measured, strict=True) for row in _rows(video, frames)]
+        if missing == "error":
+            for video, frames in zip(videos, measured, strict=True):
+                _refuse_empty(video, frames)
+    events = [
+        events_of([frame.annotated for frame in frames], [frame.overlap for frame in frames]) for frames in measured
     ]
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        try:
-            running = [[pool.submit(_measure, frame, single_object) for frame in video] for video in frames]
-            measured = [[frame.result() for frame in video] for video in running]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    events = [events_of([frame.annotated for frame in video], [frame.overlap for frame in video]) for video in measured]
-    return Scores(tuple(row for video in measured for row in _rows(video)), sum(events, NOTHING))
+    return Scores(tuple(rows), sum(events, NOTHING))
+
+
+def refuse_unscorable(annotations: Mapping[str, Path]) -> None:
+    """Raise InputError where a sequence has too few annotated frames. annotations: the folder of each."""
+    for folder in annotations.values():
+        if (count := len(find_masks(folder))) < 3:
+            raise InputError(
+                f"{folder} should have three annotated frames or more, for first and last are not scored, but has "
+                f"{count}; leave the sequence out"
+            )
 
 
 # Sequences and frames on disk
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """Paths of one frame's label maps."""
+@contextmanager
+def _folder(path: str | Path) -> Iterator[Path]:
+    """The folder `path`, or what is in the ZIP of that name; without folders that have nothing but one other in them.
 
-    sequence: str
-    annotation: Path
-    prediction: Path | None  # None where there is none: the frame is not scored, or its prediction is empty
-    scored: bool
+    Errors name the ZIP.
+    """
+    if not Path(path).is_file():
+        yield _innermost(Path(os.path.abspath(path)))
+        return
+    with TemporaryDirectory(prefix="onemask-") as temporary:
+        folder = Path(temporary)
+        extract_masks(Path(path), folder)
+        try:
+            yield _innermost(folder)
+        except InputError as error:
+            raise InputError(str(error).replace(temporary, str(path))) from error.__cause__
+
+
+def _innermost(folder: Path) -> Path:
+    while folder.is_dir() and not find_masks(folder):
+        within = [path for path in folder.iterdir() if path.is_dir() and _is_visible(path)]
+        if len(within) != 1 or find_masks(within[0]):
+            break
+        folder = within[0]
+    return folder
+
+
+def _is_visible(folder: Path) -> bool:
+    return not folder.name.startswith(".") and folder.name != "__MACOSX"
 
 
 def _pairs(predictions: Path, annotations: Path, wanted: Iterable[str] | None) -> list[tuple[str, Path, Path]]:
     """Name, folder of predictions and folder of annotations of each sequence to score."""
-    predictions, annotations = (Path(os.path.abspath(folder)) for folder in (predictions, annotations))
     predicted, annotated = _sequences(predictions, "predictions"), _sequences(annotations, "annotations")
     if list(annotated.values()) == [annotations] and list(predicted.values()) == [predictions]:
         # Two folders of frames belong together whatever they are called.
@@ -217,7 +150,7 @@ def _pairs(predictions: Path, annotations: Path, wanted: Iterable[str] | None) -
         )
     names = sorted(annotated) if wanted is None else list(dict.fromkeys(wanted))
     if not names:
-        raise InputError("sequences should name one at least, but is empty; leave it out to score all")
+        raise InputError("no sequence is named; name one at least, or leave --sequences out to score all")
     for folder, present in ((annotations, annotated), (predictions, predicted)):
         absent = [name for name in names if name not in present]
         if absent:
@@ -232,9 +165,11 @@ def _pairs(predictions: Path, annotations: Path, wanted: Iterable[str] | None) -
 def _sequences(folder: Path, role: str) -> dict[str, Path]:
     """The sequences in a folder: itself where it holds PNGs, else each folder in it that does."""
     if not folder.is_dir():
-        raise InputError(f"{role} should be a folder of label maps, but {folder} is none; check the path")
-    candidates = [folder] if _maps(folder) else sorted(path for path in folder.iterdir() if path.is_dir())
-    sequences = {path.name: path for path in candidates if _maps(path)}
+        raise InputError(
+            f"{role} should be a folder of label maps or a ZIP of one, but there is no {folder}; check the path"
+        )
+    candidates = [folder] if find_masks(folder) else sorted(filter(_is_visible, filter(Path.is_dir, folder.iterdir())))
+    sequences = {path.name: path for path in candidates if find_masks(path)}
     if not sequences:
         raise InputError(
             f"{role} should be SEQUENCE/FRAME.png, but neither {folder} nor a folder in it holds a PNG; check the path"
@@ -242,32 +177,51 @@ def _sequences(folder: Path, role: str) -> dict[str, Path]:
     return sequences
 
 
-def _maps(folder: Path) -> dict[str, Path]:
-    """The PNGs of a folder by name without suffix, in natural order; hidden files are left out."""
-    return find_masks(folder)
+@dataclass(frozen=True)
+class _Video:
+    """A sequence: its annotated frames in order, and the prediction of each that is scored."""
+
+    name: str
+    annotations: VideoSequence
+    predictions: VideoSequence
+    unscored: tuple[Path, ...]  # predictions of other frames
+
+    def __len__(self) -> int:
+        return len(self.annotations.annotations)
+
+    def annotation(self, index: int) -> Path:
+        path = self.annotations.annotations[index]
+        assert path is not None
+        return path
+
+    def is_scored(self, index: int) -> bool:
+        return 0 < index < len(self) - 1
 
 
-def _frames(sequence: str, predictions: Path, annotations: Path, missing: str) -> list[_Frame]:
-    """The annotated frames of a sequence in order, each with its prediction where it needs one."""
-    annotated, predicted = _maps(annotations), _maps(predictions)
+def _video(
+    name: str, predictions: Path, annotations: Path, missing: str, single_object: bool, threshold: int | None
+) -> _Video:
+    """Find the files of a sequence."""
+    annotated, predicted = find_masks(annotations), find_masks(predictions)
     scored = list(annotated)[1:-1]
-    if not scored:
-        raise InputError(
-            f"{annotations} should have three annotated frames or more, for first and last are not scored, "
-            f"but has {len(annotated)}; leave the sequence out"
-        )
-    absent = [name for name in scored if name not in predicted]
+    absent = [frame for frame in scored if frame not in predicted]
     if absent and missing == "error":
         raise InputError(
             f"{predictions / absent[0]}.png should be the prediction for {annotated[absent[0]]}, but is "
             f"missing ({len(absent)} of {len(scored)} scored frames are); predict it, or count missing frames "
-            "as empty (missing='empty')"
+            "as empty with --missing empty"
         )
     needed = set(scored)
-    return [
-        _Frame(sequence, path, predicted.get(name) if name in needed else None, name in needed)
-        for name, path in annotated.items()
-    ]
+    files, truth = (predicted.get(frame) if frame in needed else None for frame in annotated), tuple(annotated.values())
+    unscored = tuple(path for frame, path in predicted.items() if frame not in needed)
+    # Which value is void, all masks of a video say together; also those that are not scored.
+    void = None if single_object or threshold else void_of(predicted.values())
+    return _Video(
+        name,
+        VideoSequence(name, truth, truth, single_object),
+        VideoSequence(name, truth, tuple(files), single_object, void=void, threshold=threshold),
+        unscored,
+    )
 
 
 # One frame
@@ -277,145 +231,113 @@ def _frames(sequence: str, predictions: Path, annotations: Path, missing: str) -
 class _Measured:
     """Objects of one frame, with their J and F."""
 
-    frame: _Frame
     annotated: frozenset[int]
     predicted: frozenset[int]
     values: dict[int, tuple[float, float]]
     overlap: dict[tuple[int, int], int] | None = None  # see events.overlap; None where the frame is not scored
 
 
-def _measure(frame: _Frame, single_object: bool) -> _Measured:
+def _measure(video: _Video, index: int) -> _Measured:
     """Read one frame's label maps and measure every object that is in either."""
-    annotation = _read(frame.annotation, single_object)
-    annotated = _ids(annotation)
-    if not frame.scored:
-        return _Measured(frame, annotated, frozenset(), {})
-    prediction = _prediction(frame, annotation.shape, single_object)
-    predicted = _ids(prediction)
-    if not predicted and _has_void(prediction) and not _has_void(annotation):
+    annotation, has_void = _label_map(video.annotations, index)
+    annotated = frozenset(object_ids(annotation))
+    if not video.is_scored(index):
+        return _Measured(annotated, frozenset(), {})
+    path = video.predictions.annotations[index]
+    if path is None:
+        prediction, void_predicted = np.zeros_like(annotation), False
+    else:
+        try:
+            prediction, void_predicted = _label_map(video.predictions, index)
+        except InputError as error:
+            raise (error.__cause__ if isinstance(error.__cause__, SoftEdges) else error) from None
+    if prediction.shape != annotation.shape:
         raise InputError(
-            f"{frame.prediction} should hold object ids, but holds only 0 and void ({_void(prediction)}); "
-            "write the annotations' ids, or score such masks as a single object (single_object=True)"
+            f"{path} should be {annotation.shape[1]}x{annotation.shape[0]} like its annotation, but is "
+            f"{prediction.shape[1]}x{prediction.shape[0]}; predict at the annotation's size, or resize "
+            "with nearest neighbour"
+        )
+    predicted = frozenset(object_ids(prediction))
+    if not predicted and void_predicted and not has_void:
+        raise InputError(
+            f"{path} should hold object ids, but holds only 0 and void; write the annotations' ids, or score such "
+            "masks as a single object with --single-object"
         )
     values = {
         object_id: region_and_contour(prediction == object_id, annotation == object_id)
         for object_id in annotated | predicted
     }
-    return _Measured(frame, annotated, predicted, values, overlap(prediction, annotation))
+    return _Measured(annotated, predicted, values, overlap(prediction, annotation))
 
 
-def _prediction(frame: _Frame, shape: tuple[int, ...], single_object: bool) -> LabelMap:
-    if frame.prediction is None:
-        return np.zeros(shape, dtype=np.uint8)
-    prediction = _read(frame.prediction, single_object)
-    if prediction.shape != shape:
-        raise InputError(
-            f"{frame.prediction} should be {shape[1]}x{shape[0]} like its annotation, but is "
-            f"{prediction.shape[1]}x{prediction.shape[0]}; predict at the annotation's size, or resize "
-            "with nearest neighbour"
-        )
-    return prediction
-
-
-def _read(path: Path, single_object: bool) -> LabelMap:
-    """A label map (H, W), uint8 or uint16; with `single_object` 1 where the object is and 0 elsewhere."""
-    try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} should be a PNG, but cannot be read ({error}); write it again") from error
-    if mode not in ("1", "P", "L", "I", "I;16", "I;16B"):
-        raise InputError(
-            f"{path} should be an indexed or grey PNG whose values are object ids, but its mode is {mode}; "
-            "save the ids, not their colours"
-        )
-    # What Pillow gives as 32 bits are the 16 of a PNG.
-    labels: LabelMap = values.astype(np.uint8) if mode in ("1", "P", "L") else values.astype(np.uint16)
-    if not single_object:
-        return labels
-    if ((labels == 0) | (labels == _void(labels))).all():  # black and white, however the file stores it
-        return (labels != 0).astype(np.uint8)
-    return ((labels != 0) & (labels != _void(labels))).astype(np.uint8)
-
-
-def _void(labels: LabelMap) -> int:
-    return int(np.iinfo(labels.dtype).max)
-
-
-def _has_void(labels: LabelMap) -> bool:
-    return bool((labels == _void(labels)).any())
-
-
-def _ids(labels: LabelMap) -> frozenset[int]:
-    """The objects in a label map: its values without background and void."""
-    void = _void(labels)
-    counts = cv2.calcHist([labels], [0], None, [void + 1], [0, void + 1])
-    return frozenset(np.flatnonzero(counts).tolist()) - {0, void}
+def _label_map(video: VideoSequence, index: int) -> tuple[np.ndarray, bool]:
+    """A label map (H, W), uint8 or uint16, with void as background, and whether there was void in it."""
+    mask = video.mask(index)
+    assert mask is not None
+    labels = mask.labels
+    if mask.void is not None:
+        labels[labels == mask.void] = 0
+    return ((labels > 0).astype(np.uint8) if video.one_object else labels), mask.void is not None
 
 
 # The objects of a sequence
 
 
-def _rows(video: list[_Measured]) -> list[ObjectScore]:
+def _rows(video: _Video, frames: list[_Measured]) -> list[ObjectScore]:
     """The scores of a sequence's objects, from its annotated frames in order."""
     first_frames: dict[int, int] = {}
-    for index, measured in enumerate(video):
+    for index, measured in enumerate(frames):
         for object_id in measured.annotated:
             first_frames.setdefault(object_id, index)
-    _refuse_unknown_ids(video, first_frames.keys())
+    _refuse_unknown_ids(video, frames, first_frames.keys())
     rows = [
-        _row(object_id, scored)
+        _row(video, frames, object_id, first + 1)
         for object_id, first in sorted(first_frames.items())
-        if (scored := video[first + 1 : -1])
+        if first + 1 < len(frames) - 1
     ]
     if not rows:
         raise InputError(
-            f"{video[0].frame.annotation.parent} should have an object before its last two frames, but has none "
-            "to score; leave the sequence out, or score maps of 0 and 255 as a single object"
+            f"{video.annotation(0).parent} should have an object before its last two frames, but has none to score; "
+            "leave the sequence out"
         )
     return rows
 
 
-def _row(object_id: int, scored: list[_Measured]) -> ObjectScore:
+def _row(video: _Video, frames: list[_Measured], object_id: int, start: int) -> ObjectScore:
     # An object that is in neither map has two empty masks, which are equal.
-    values = [measured.values.get(object_id, (1.0, 1.0)) for measured in scored]
+    values = [measured.values.get(object_id, (1.0, 1.0)) for measured in frames[start:-1]]
     region, contour = zip(*values, strict=True)
-    names = tuple(measured.frame.annotation.stem for measured in scored)
-    return ObjectScore(scored[0].frame.sequence, object_id, names, region, contour)
+    names = tuple(video.annotation(index).stem for index in range(start, len(frames) - 1))
+    return ObjectScore(video.name, object_id, names, region, contour)
 
 
-def _refuse_unknown_ids(video: list[_Measured], known: Iterable[int]) -> None:
-    for measured in video:
-        unknown = measured.predicted.difference(known)
+def _refuse_unknown_ids(video: _Video, frames: list[_Measured], known: Collection[int]) -> None:
+    for index, measured in enumerate(frames):
+        path, unknown = video.predictions.annotations[index], measured.predicted.difference(known)
         if unknown:
             raise InputError(
-                f"{measured.frame.prediction} should have no ids but those of its sequence's annotations, "
-                f"{_some(sorted(known))}, but has {_some(sorted(unknown))}; write the annotations' ids"
+                f"{path} should have no ids but those of its sequence's annotations, {_some(sorted(known))}, but has "
+                f"{_some(sorted(unknown))}; write the annotations' ids"
+            )
+        black_and_white = video.predictions.void is None and not video.predictions.one_object
+        if black_and_white and measured.predicted and len(known) > 1:
+            raise InputError(
+                f"{path} is black and white, as all predictions of {video.name}, so that they hold one object, but the "
+                f"annotations have {_some(sorted(known))}; write their ids, or score all as one with --single-object"
             )
 
 
-# Figures and words
-
-
-def _figures(region: Statistics, contour: Statistics) -> dict[str, float]:
-    values = ((region.mean + contour.mean) / 2, *astuple(region), *astuple(contour))
-    return dict(zip(FIGURES, values, strict=True))
-
-
-def _mean(each: list[Statistics]) -> Statistics:
-    mean, recall, decay = np.mean([astuple(one) for one in each], axis=0).tolist()
-    return Statistics(mean, recall, decay)
-
-
-def percent(figures: dict[str, float]) -> list[str]:
-    """Fractions as text, in percent with one decimal."""
-    return [f"{100 * value:.1f}" for value in figures.values()]
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]) for cells in lines)
+def _refuse_empty(video: _Video, frames: list[_Measured]) -> None:
+    """Refuse predictions without any object, which are none rather than wrong in every pixel."""
+    if any(measured.predicted for measured in frames) or not any(measured.annotated for measured in frames[1:-1]):
+        return
+    others = replace(video.predictions, frames=video.unscored, annotations=video.unscored)
+    if not any(_label_map(others, index)[0].any() for index in range(len(video.unscored))):
+        folder = next(path.parent for path in video.predictions.annotations if path)
+        raise InputError(
+            f"{folder} should hold predictions, but no mask in it has any object; write the annotations' ids, or, "
+            "where a method found nothing in the whole sequence, pass --missing empty to count it so"
+        )
 
 
 def _some(names: Iterable[object], most: int = 5) -> str:

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..files import written_whole
 from ..video.masks import read_label_map
 from .measures import region_and_contour
-from .score import FIGURES, ObjectScore, Scores, aligned, percent
+from .scores import FIGURES, ObjectScore, Scores, aligned, percent
 
 # fmt: off
 SEEN = frozenset((

@@ -1,4 +1,4 @@
-"""Mask files: label maps out of pictures as people have them, and label maps into PNG.
+"""Mask files: label maps out of pictures as people have them.
 
 How a picture becomes a label map, by what it is:
 
@@ -16,37 +16,62 @@ with transparent pixels opaque pixels of one colour, or a photograph cut out: ob
 255 (65535 where values above 255 occur) stands for void beside other ids, and for the foreground without
 them.
 
-Soft edges hold no ids, so they are refused. A blended pixel lies strictly between the darkest and the
-brightest pixel of its 3x3 neighbourhood; between two hard labels there is no such pixel, only where three of
-them meet. A value most of whose pixels are blended is an edge value, and a picture is soft when edge values
-make up `SOFT_SHARE` of the pixels along its edges. Maps in the standard palette are taken at their word; a
-JPEG, whose values are never exact, is taken only with two of them.
+Soft edges (see `softness`) hold no ids, so they are refused. Maps in the standard palette are taken at their
+word; a JPEG, whose values are never exact, is taken only with two of them.
+
+What 255 is in one file may be left open by it: `void_of` decides from all masks of a video.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from ..errors import InputError
-from ..files import written_whole
+from .label_maps import (
+    ALPHA_MODES,
+    GREY_MODES,
+    distinct_values,
+    grey_values,
+    load_picture,
+    object_ids,
+    palette,
+    read_label_map,
+    write_mask,
+)
+from .softness import is_soft
+
+__all__ = [
+    "MaskFile",
+    "SoftEdges",
+    "check_mask",
+    "object_ids",
+    "palette",
+    "read_label_map",
+    "read_mask",
+    "void_of",
+    "write_mask",
+]
 
 Void = int | None | Literal["auto"]
 Colours = dict[int, tuple[int, int, int]]
 
-SOFT_SHARE = 0.05  # of the pixels along edges; hard maps have none, the mildest anti-aliasing 0.1
 MIN_BESIDE_VOID = 0.02  # ids that cover less than this share of what 255 covers leave open what 255 means
 
-_GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N")
-_ALPHA_MODES = ("LA", "PA", "RGBA")
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+
+class SoftEdges(InputError):
+    """A mask with soft edges, which only a threshold makes a label map of."""
+
+    def __init__(self, path: Path, why: str, threshold: int) -> None:
+        what = f"{path}: a mask with hard edges was expected, but this one's are soft ({why});"
+        save = "save the ids as palette PNG without anti-aliasing"
+        super().__init__(f"{what} pass --threshold {threshold} to read it as one object, or {save}")
+        self.where_none_can_be_given = f"{what} {save}"
 
 
 @dataclass(frozen=True)
@@ -58,24 +83,6 @@ class MaskFile:
     kind: str  # palette, grey, binary, colour, alpha or threshold
     colours: Colours | None  # the colour of each id in the file, None where the file has none
     description: str  # one line for the user: how the file was understood
-
-
-def palette() -> np.ndarray:
-    """Return the colours of DAVIS and PASCAL VOC, (256, 3) uint8: the id's bits, dealt to R, G and B in turn.
-
-    Bit 3k of the id is bit 7-k of red, bit 3k+1 of green, bit 3k+2 of blue: close ids look far apart.
-    """
-    ids = np.arange(256)[:, None]
-    colours = np.zeros((256, 3), dtype=np.int64)
-    for k in range(3):
-        bits = (ids >> (3 * k + np.arange(3))) & 1
-        colours |= bits << (7 - k)
-    return colours.astype(np.uint8)
-
-
-def object_ids(labels: np.ndarray, void: int | None = None) -> tuple[int, ...]:
-    """Return the ids in a label map, sorted, without background (0) and `void`."""
-    return tuple(value for value in _distinct(labels) if value not in (0, void))
 
 
 def read_mask(path: str | Path, *, void: Void = "auto", threshold: int | None = None) -> MaskFile:
@@ -93,79 +100,40 @@ def read_mask(path: str | Path, *, void: Void = "auto", threshold: int | None = 
         The label map, with what was decided about it.
 
     Raises:
+        SoftEdges: a threshold is needed.
         InputError: the file is missing or damaged, or does not say which pixel belongs to which object.
     """
     _check_options(void, threshold)
     try:
-        image = _load(Path(path))
-        return _decode(image, void) if threshold is None else _cut(image, threshold)
+        image = load_picture(Path(path))
+        return _cut(image, threshold) if threshold is not None else _decode(image, void)
+    except _Soft as soft:
+        brightest = int(_cut_values(image)[0].max())  # half of it may be far below 128: saturated red has 76
+        raise SoftEdges(Path(path), soft.why, max(1, (brightest + 1) // 2)) from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from error.__cause__
 
 
-def number_alike(masks: Mapping[str, MaskFile]) -> dict[str, MaskFile]:
-    """Number the objects of several masks of one video so that one colour is one object in all of them.
+def void_of(paths: Iterable[Path]) -> int | None:
+    """The value that is void in all masks of one video; None where it is the foreground of black and white masks.
 
-    A file of colours numbers its own alone, and the palettes of two files may differ. Ids stay as they are where the
-    colours agree on them; otherwise the first file with a colour keeps its id for it. Shades of grey tell no objects
-    apart: masks that have nothing else go by their values.
-
-    Args:
-        masks: name of the file -> how it was read, in order of the frames.
-
-    Returns:
-        The same masks under one numbering.
-
-    Raises:
-        InputError: some masks tell objects apart by colours and others by values, so that they cannot be matched.
+    That is 255, or 65535 where a file of 16 bits has a value above 255. One mask may have nothing but void in it, or
+    none of the highest ids: only all of them together say what 255 is. What cannot be read says nothing.
     """
-    coloured = {name: mask for name, mask in masks.items() if _is_coloured(mask)}
-    own = [name for name, mask in coloured.items() if _numbers_its_own(mask)]
-    ids: dict[tuple[int, int, int], int] = {}
-    for name in sorted(coloured, key=own.__contains__):  # ids that a file states come before those made for its colours
-        for value, colour in sorted((coloured[name].colours or {}).items()):
-            if colour not in ids:
-                taken = set(ids.values())
-                ids[colour] = value if value not in taken else next(i for i in range(1, 65536) if i not in taken)
-    moved = {name for name, mask in coloured.items() if any(ids[c] != i for i, c in (mask.colours or {}).items())}
-    by_value = [name for name, mask in masks.items() if name not in coloured]
-    alike = [name for name in moved if len(set((masks[name].colours or {}).values())) < len(masks[name].colours or {})]
-    if by_value and (own or moved):
-        raise InputError(
-            f"{(own or sorted(moved))[0]} tells objects apart by colours of its own, but {by_value[0]} by values, so "
-            "which object is which cannot be known; save all masks of a video in the same colours, or all with ids"
-        )
-    if alike:
-        raise InputError(
-            f"{alike[0]} has two ids of one colour, and its ids do not agree with the colours of the other masks; save "
-            "all masks of a video with one palette"
-        )
-    if ids and max(ids.values()) > 254:
-        raise InputError(
-            f"colours tell at most 254 objects apart, but the masks have {len(ids)}; save more as 16 bit grey PNG"
-        )
-    return {name: _renumbered(mask, ids) if name in moved else mask for name, mask in masks.items()}
-
-
-def _is_coloured(mask: MaskFile) -> bool:
-    return bool(mask.colours) and any(len(set(colour)) > 1 for colour in (mask.colours or {}).values())
-
-
-def _numbers_its_own(mask: MaskFile) -> bool:
-    standard = palette()
-    return mask.kind == "colour" and any(_triple(standard[i]) != c for i, c in (mask.colours or {}).items())
-
-
-def _renumbered(mask: MaskFile, ids: Mapping[tuple[int, int, int], int]) -> MaskFile:
-    colours = {ids[colour]: colour for colour in (mask.colours or {}).values()}
-    if mask.void in colours:
-        raise InputError(f"{mask.void} is void in one mask and an object in another; read them with --void none")
-    table = np.arange(int(mask.labels.max()) + 1).astype(mask.labels.dtype)
-    for value, colour in (mask.colours or {}).items():
-        table[value] = ids[colour]
-    found = _listed(tuple(sorted(colours)))
-    text = f"colours, one object each over all masks: {found}"
-    return replace(mask, labels=table[mask.labels], colours=colours, description=text)
+    ids: set[int] = set()
+    for path in paths:
+        try:
+            deep = _is_deep(path)
+            if ids and not deep:
+                continue  # 255 is void beside ids, and nothing in 8 bits can change that
+            mask = read_mask(path, void=65535)
+        except InputError:
+            continue
+        present = object_ids(mask.labels, mask.void)
+        if any(value > 255 for value in present) or (mask.void == 65535 and present):
+            return 65535
+        ids.update(value for value in present if value != 255)
+    return 255 if ids else None
 
 
 def check_mask(mask: MaskFile | np.ndarray, height: int, width: int) -> None:
@@ -186,53 +154,6 @@ def check_mask(mask: MaskFile | np.ndarray, height: int, width: int) -> None:
         raise InputError(f"mask is empty: every pixel is {only}; mark at least one object")
 
 
-def write_mask(path: str | Path, labels: np.ndarray) -> None:
-    """Write a label map losslessly as PNG: indexed in `palette()`, or 16-bit grey for ids above 254.
-
-    Args:
-        path: the file, ending in .png; folders above it are made.
-        labels: (H, W), integers in 0..65535.
-
-    Raises:
-        InputError: the name or the values are something else.
-        OutputError: the file cannot be written.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise InputError(f"masks are written as PNG, but the name is {path.name}; end it with .png")
-    image = _image_of(np.asarray(labels))
-    with written_whole(path) as temporary:
-        # Run lengths are what label maps are made of: as small as zlib's default, in a fraction of its time.
-        image.save(temporary, format="PNG", compress_level=6, compress_type=zlib.Z_RLE)
-
-
-def read_label_map(path: str | Path) -> np.ndarray:
-    """Read what `write_mask` wrote, value by value: (H, W) uint8 or uint16."""
-    path = Path(path)
-    try:
-        image = _load(path)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error.__cause__
-    return np.array(image) if image.mode == "P" else _grey_values(image)
-
-
-def _image_of(labels: np.ndarray) -> Image.Image:
-    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "bui":
-        came = f"{labels.dtype} of shape {labels.shape}"
-        raise InputError(f"a label map is an array (height, width) of whole numbers, but this one is {came}")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high > 65535:
-        raise InputError(f"ids in a mask file are 0..65535, but the label map has {low}..{high}; renumber them")
-    if high > (255 if labels.dtype.itemsize == 1 else 254):  # 255 is void in 8 bits, an id like any other in 16
-        return Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
-    image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
-    image.putpalette(palette().tobytes())
-    return image
-
-
-# ---------------------------------------------------------------------------------------------------- opening
-
-
 def _check_options(void: Void, threshold: int | None) -> None:
     if isinstance(void, str) and void != "auto":
         raise InputError(f'void is "auto", None or a number, but it is "{void}"')
@@ -244,69 +165,43 @@ def _check_options(void: Void, threshold: int | None) -> None:
         raise InputError("a picture cut at a threshold has no void; give either a threshold or a void value")
 
 
-def _load(path: Path) -> Image.Image:
-    """Decode the file's only picture, in one of the modes that can hold a mask."""
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ALPHA_MODES or (image.mode in ("L", "P", "RGB") and "transparency" in image.info)
+
+
+# Deciding -------------------------------------------------------------------------------------------------------------
+
+
+class _Soft(Exception):
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def _is_deep(path: Path) -> bool:
     try:
         with Image.open(path) as image:
-            pictures = getattr(image, "n_frames", 1)
-            if pictures == 1:
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)  # as its frames are
-    except FileNotFoundError as error:
-        raise InputError("there is no such file; check the mask's path") from error
-    except IsADirectoryError as error:
-        raise InputError("a mask file was expected, but this is a folder; give one file in it") from error
-    except PermissionError as error:
-        raise InputError("the file may not be read; check its rights") from error
-    except UnidentifiedImageError as error:
-        raise InputError(
-            "a picture was expected, but this is not one that can be read; save the mask as PNG"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise InputError("the picture is too large for a mask; give it in the size of the video's frames") from error
-    except _DAMAGED as error:
-        raise InputError(f"the picture is damaged ({error}); save or copy it again") from error
-    if pictures > 1:
-        raise InputError(f"one picture was expected, but the file holds {pictures}; save the one wanted as PNG")
-    if image.mode == "F":
-        raise InputError("whole numbers were expected, but the values are floating point; save it as 8 or 16 bit PNG")
-    if image.mode not in (*_GREY_MODES, *_ALPHA_MODES, "P", "RGB"):
-        raise InputError(f"a palette, grey or RGB picture was expected, but it is {image.mode}; save the mask as PNG")
-    return image
-
-
-def _has_alpha(image: Image.Image) -> bool:
-    return image.mode in _ALPHA_MODES or (image.mode in ("L", "P", "RGB") and "transparency" in image.info)
-
-
-def _grey_values(image: Image.Image) -> np.ndarray:
-    """Return the values of a picture without colours, (H, W) uint8 or uint16."""
-    values = np.asarray(image)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise InputError(f"values in 0..65535 were expected, but they are {low}..{high}; save it as 16 bit PNG")
-    return values.astype(np.uint8 if high <= 255 else np.uint16)
-
-
-# --------------------------------------------------------------------------------------------------- deciding
+            return image.mode.startswith("I")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def _decode(image: Image.Image, void: Void) -> MaskFile:
-    if image.format == "JPEG" and len(_distinct(np.asarray(image.convert("L")))) > 2:
-        _raise_soft("a JPEG keeps no exact values", np.uint8)
+    if image.format == "JPEG" and len(distinct_values(np.asarray(image.convert("L")))) > 2:
+        raise _Soft("a JPEG keeps no exact values")
     if image.mode == "P":
         return _from_palette(image, void)
     if _has_alpha(image):
         return _from_alpha(np.asarray(image.convert("RGBA")), void)
     if image.mode == "RGB":
         return _from_colours(np.asarray(image), void)
-    return _from_grey(_grey_values(image), void)
+    return _from_grey(grey_values(image), void)
 
 
 def _from_palette(image: Image.Image, void: Void) -> MaskFile:
     indices = np.array(image)  # a copy: what Pillow lends cannot be written to
     table = _palette_of(image)
-    used = np.array(_distinct(indices))
+    used = np.array(distinct_values(indices))
     if _has_alpha(image):
         rgba = np.asarray(image.convert("RGBA"))
         if (indices[rgba[..., 3] == 0] > 0).any():  # not a label map with a clear background: a cut-out
@@ -317,7 +212,7 @@ def _from_palette(image: Image.Image, void: Void) -> MaskFile:
     standard = (table[used] == palette()[used]).all()
     if not standard:
         _refuse_soft(indices, table[indices])
-    colours = {int(i): _triple(table[i]) for i in used if i > 0}
+    colours = {int(i): triple(table[i]) for i in used if i > 0}
     return _label_map(indices, void, "palette", "palette picture, index = id", colours)
 
 
@@ -345,7 +240,7 @@ def _from_colours(picture: np.ndarray, void: Void) -> MaskFile:
         return _from_grey(np.ascontiguousarray(picture[..., 0]), void)
     colours, codes = _colour_codes(picture)
     _refuse_soft(codes, picture)
-    known = {_triple(colour): i for i, colour in enumerate(palette())}
+    known = {triple(colour): i for i, colour in enumerate(palette())}
     if all(colour in known for colour in colours):
         ids = np.array([known[colour] for colour in colours], dtype=np.uint8)
         colour_of = {known[colour]: colour for colour in colours if any(colour)}
@@ -372,7 +267,7 @@ def _from_alpha(rgba: np.ndarray, void: Void) -> MaskFile:
     _refuse_soft(alpha, alpha[..., None])
     picture = np.where(opaque[..., None], rgb, 0).astype(np.uint8)
     one_colour = (rgb[opaque] == rgb[opaque][0]).all()
-    if one_colour or _is_soft(_colour_codes(picture)[1], picture):
+    if one_colour or is_soft(_colour_codes(picture)[1], picture):
         text = "cut-out: object 1 is where the picture is not transparent"
         return MaskFile(opaque.astype(np.uint8), None, "alpha", None, text)
     return _from_colours(picture, void)
@@ -381,7 +276,7 @@ def _from_alpha(rgba: np.ndarray, void: Void) -> MaskFile:
 def _label_map(values: np.ndarray, void: Void, kind: str, what: str, colours: Colours | None) -> MaskFile:
     """Decide what 255 (65535 in a map with values above 255) means; every other value is an id."""
     present = object_ids(values)
-    top = _top(values)
+    top = 65535 if void == 65535 else _top(values)
     if present == (top,) and void != top:
         text = f"{what.split(',')[0]} with no id but {top}: that is the foreground, object 1"
         colours = {1: colours[top]} if colours else None
@@ -396,7 +291,7 @@ def _label_map(values: np.ndarray, void: Void, kind: str, what: str, colours: Co
     ids = object_ids(values, found)
     if present == (1,):
         kind = _two_valued(kind)
-    text = f"{what}: {_listed(ids)}"
+    text = f"{what}: {listed(ids)}"
     text += f"; {found} is void" if found is not None else ""
     text += "; there is no background" if values.min() > 0 else ""
     if colours:
@@ -406,71 +301,32 @@ def _label_map(values: np.ndarray, void: Void, kind: str, what: str, colours: Co
 
 def _cut(image: Image.Image, threshold: int) -> MaskFile:
     """Object 1 where the alpha, if it varies, or else the luminance reaches the threshold."""
-    values, what = _luminance(image), "luminance"
-    if _has_alpha(image):
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if (alpha != alpha.flat[0]).any():
-            values, what = alpha, "alpha"
+    values, what = _cut_values(image)
     labels = (values >= threshold).astype(np.uint8)
     return MaskFile(labels, None, "threshold", None, f"object 1 is where {what} is {threshold} or more")
 
 
+def _cut_values(image: Image.Image) -> tuple[np.ndarray, str]:
+    """What a threshold is compared with, and what that is."""
+    if _has_alpha(image):
+        alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        if (alpha != alpha.flat[0]).any():
+            return alpha, "alpha"
+    return _luminance(image), "luminance"
+
+
 def _luminance(image: Image.Image) -> np.ndarray:
-    if image.mode in _GREY_MODES and image.mode != "1":
-        return _grey_values(image)
+    if image.mode in GREY_MODES and image.mode != "1":
+        return grey_values(image)
     return np.asarray(image.convert("RGB").convert("L"))
 
 
-# ------------------------------------------------------------------------------------------------- soft edges
-
-
 def _refuse_soft(codes: np.ndarray, picture: np.ndarray) -> None:
-    if _is_soft(codes, picture):
-        _raise_soft(f"most of its {len(np.unique(codes))} different values are only along edges", picture.dtype)
+    if is_soft(codes, picture):
+        raise _Soft(f"most of its {len(np.unique(codes))} different values are only along edges")
 
 
-def _raise_soft(why: str, dtype: np.dtype | type) -> NoReturn:
-    half = 128 if dtype == np.uint8 else 32768
-    raise InputError(
-        f"a mask with hard edges was expected, but this one's are soft ({why}); pass --threshold {half} to "
-        "read it as one object, or save the ids as palette PNG without anti-aliasing"
-    )
-
-
-def _is_soft(codes: np.ndarray, picture: np.ndarray) -> bool:
-    """Whether edge values make up `SOFT_SHARE` of the pixels along edges.
-
-    codes: (H, W) whole numbers, one a distinct value or colour. picture: (H, W, C), what `codes` look like.
-    """
-    counts = np.bincount(codes.ravel())
-    if np.count_nonzero(counts) <= 2:
-        return False
-    low, high = _neighbourhood(picture, np.minimum), _neighbourhood(picture, np.maximum)
-    along_edges = np.count_nonzero((low < high).any(axis=-1))
-    blended = ((low < picture) & (picture < high)).any(axis=-1)
-    blended_counts = np.bincount(codes[blended], minlength=len(counts))
-    edge_values = 2 * blended_counts > counts
-    return bool(counts[edge_values].sum() >= SOFT_SHARE * along_edges)
-
-
-def _neighbourhood(picture: np.ndarray, extreme: np.ufunc) -> np.ndarray:
-    """Return the extreme (np.minimum or np.maximum) of each pixel's 3x3 neighbourhood, (H, W, C)."""
-    rows = picture.copy()
-    extreme(rows[1:], picture[:-1], out=rows[1:])
-    extreme(rows[:-1], picture[1:], out=rows[:-1])
-    result = rows.copy()
-    extreme(result[:, 1:], rows[:, :-1], out=result[:, 1:])
-    extreme(result[:, :-1], rows[:, 1:], out=result[:, :-1])
-    return result
-
-
-# ----------------------------------------------------------------------------------------------- small things
-
-
-def _distinct(values: np.ndarray) -> list[int]:
-    if values.dtype in (np.uint8, np.uint16):  # counting is far quicker than sorting
-        return np.flatnonzero(np.bincount(values.ravel())).tolist()
-    return np.unique(values).tolist()
+# Small things ---------------------------------------------------------------------------------------------------------
 
 
 def _top(values: np.ndarray) -> int:
@@ -486,30 +342,6 @@ def _palette_of(image: Image.Image) -> np.ndarray:
     return table
 
 
-def join_label_maps(label_maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Join label maps of one frame, with an object or more in each; later ones lie on top.
-
-    Args:
-        label_maps: (H, W) each, 0 is background.
-
-    Returns:
-        A label map (H, W). Ids are kept where no two maps share one; else objects are 1, 2, ... in the order given.
-
-    Raises:
-        InputError: an object is covered by those on top.
-    """
-    ids = [object_ids(labels) for labels in label_maps]
-    distinct = len({i for of_map in ids for i in of_map}) == sum(map(len, ids))
-    joined, number = np.zeros(label_maps[0].shape, np.uint16), 0
-    for labels, of_map in zip(label_maps, ids, strict=True):
-        for object_id in of_map:
-            number += 1
-            joined[labels == object_id] = object_id if distinct else number
-    if len(object_ids(joined)) < number:
-        raise InputError("one of the masks lies wholly under those after it; give it last, or take it away")
-    return joined if joined.max(initial=0) > 254 else joined.astype(np.uint8)
-
-
 def _colour_codes(picture: np.ndarray) -> tuple[list[tuple[int, int, int]], np.ndarray]:
     """Return the distinct colours in order of (R, G, B), and each pixel's place among them, (H, W)."""
     red, green, blue = np.moveaxis(picture.astype(np.int32), -1, 0)
@@ -521,7 +353,7 @@ def _colour_codes(picture: np.ndarray) -> tuple[list[tuple[int, int, int]], np.n
     return [(code >> 16, (code >> 8) & 255, code & 255) for code in present.tolist()], place[packed]
 
 
-def _triple(colour: Any) -> tuple[int, int, int]:
+def triple(colour: Any) -> tuple[int, int, int]:
     red, green, blue = (int(channel) for channel in colour)
     return red, green, blue
 
@@ -530,7 +362,7 @@ def _two_valued(kind: str) -> str:
     return "binary" if kind == "grey" else kind
 
 
-def _listed(ids: tuple[int, ...]) -> str:
+def listed(ids: tuple[int, ...]) -> str:
     if not ids:
         return "no objects"
     shown = ", ".join(map(str, ids[:10])) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")

@@ -1,0 +1,50 @@
+"""Masks out of ZIP archives, as results are published."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from ..errors import InputError
+from ..files import inside, refusal
+
+
+def extract_masks(archive: Path, folder: Path) -> None:
+    """Write the PNGs of a ZIP into a folder, at their places; what macOS adds (`__MACOSX`, `._NAME`) is left out.
+
+    Raises InputError for what is no ZIP, is damaged or encrypted, holds no PNG, or names files out of the folder;
+    OutputError where the disk refuses.
+    """
+    count = 0
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for entry in file.infolist():
+                path = PurePosixPath(entry.filename)
+                hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts if part != "..")
+                if entry.is_dir() or hidden or path.suffix.lower() != ".png":
+                    continue
+                target = inside(folder, entry.filename, str(archive))
+                with file.open(entry) as source:
+                    _write(source, target)
+                count += 1
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, EOFError, ValueError) as error:
+        raise InputError(
+            f"{archive} should be a folder of label maps or a ZIP of one, but cannot be read as a ZIP ({error}); give "
+            "a folder, or pack it again"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{archive} cannot be read ({error.strerror or error}); check it, and its rights") from error
+    if not count:
+        raise InputError(f"{archive} holds no PNG; expected SEQUENCE/FRAME.png in it")
+
+
+def _write(source: IO[bytes], target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            shutil.copyfileobj(source, file)
+    except OSError as error:
+        raise refusal(target, error) from error

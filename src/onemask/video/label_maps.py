@@ -1,0 +1,154 @@
+"""Label maps as files of onemask's own: indexed PNGs in the DAVIS palette, and what all label maps have in common."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import InputError
+from ..files import written_whole
+
+GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N")
+ALPHA_MODES = ("LA", "PA", "RGBA")
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+
+
+def palette() -> np.ndarray:
+    """Return the colours of DAVIS and PASCAL VOC, (256, 3) uint8: the id's bits, dealt to R, G and B in turn.
+
+    Bit 3k of the id is bit 7-k of red, bit 3k+1 of green, bit 3k+2 of blue: close ids look far apart.
+    """
+    ids = np.arange(256)[:, None]
+    colours = np.zeros((256, 3), dtype=np.int64)
+    for k in range(3):
+        bits = (ids >> (3 * k + np.arange(3))) & 1
+        colours |= bits << (7 - k)
+    return colours.astype(np.uint8)
+
+
+def object_ids(labels: np.ndarray, void: int | None = None) -> tuple[int, ...]:
+    """Return the ids in a label map, sorted, without background (0) and `void`."""
+    return tuple(value for value in distinct_values(labels) if value not in (0, void))
+
+
+def join_label_maps(label_maps: Sequence[np.ndarray]) -> np.ndarray:
+    """Join label maps of one frame, with an object or more in each; later ones lie on top.
+
+    Args:
+        label_maps: (H, W) each, 0 is background.
+
+    Returns:
+        A label map (H, W). Ids are kept where no two maps share one; else objects are 1, 2, ... in the order given.
+
+    Raises:
+        InputError: an object is covered by those on top.
+    """
+    ids = [object_ids(labels) for labels in label_maps]
+    distinct = len({i for of_map in ids for i in of_map}) == sum(map(len, ids))
+    joined, number = np.zeros(label_maps[0].shape, np.uint16), 0
+    for labels, of_map in zip(label_maps, ids, strict=True):
+        for object_id in of_map:
+            number += 1
+            joined[labels == object_id] = object_id if distinct else number
+    if len(object_ids(joined)) < number:
+        raise InputError("one of the masks lies wholly under those after it; give it last, or take it away")
+    return joined if joined.max(initial=0) > 254 else joined.astype(np.uint8)
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def write_mask(path: str | Path, labels: np.ndarray) -> None:
+    """Write a label map losslessly as PNG: indexed in `palette()`, or 16-bit grey for ids above 254.
+
+    Args:
+        path: the file, ending in .png; folders above it are made.
+        labels: (H, W), integers in 0..65535.
+
+    Raises:
+        InputError: the name or the values are something else.
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"masks are written as PNG, but the name is {path.name}; end it with .png")
+    image = _image_of(np.asarray(labels))
+    with written_whole(path) as temporary:
+        # Run lengths are what label maps are made of: as small as zlib's default, in a fraction of its time.
+        image.save(temporary, format="PNG", compress_level=6, compress_type=zlib.Z_RLE)
+
+
+def read_label_map(path: str | Path) -> np.ndarray:
+    """Read what `write_mask` wrote, value by value: (H, W) uint8 or uint16."""
+    path = Path(path)
+    try:
+        image = load_picture(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error.__cause__
+    return np.array(image) if image.mode == "P" else grey_values(image)
+
+
+def _image_of(labels: np.ndarray) -> Image.Image:
+    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "bui":
+        came = f"{labels.dtype} of shape {labels.shape}"
+        raise InputError(f"a label map is an array (height, width) of whole numbers, but this one is {came}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > 65535:
+        raise InputError(f"ids in a mask file are 0..65535, but the label map has {low}..{high}; renumber them")
+    if high > (255 if labels.dtype.itemsize == 1 else 254):  # 255 is void in 8 bits, an id like any other in 16
+        return Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
+    image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
+    image.putpalette(palette().tobytes())
+    return image
+
+
+def load_picture(path: Path) -> Image.Image:
+    """Decode the file's only picture, in one of the modes that can hold a mask."""
+    try:
+        with Image.open(path) as image:
+            pictures = getattr(image, "n_frames", 1)
+            if pictures == 1:
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)  # as its frames are
+    except FileNotFoundError as error:
+        raise InputError("there is no such file; check the mask's path") from error
+    except IsADirectoryError as error:
+        raise InputError("a mask file was expected, but this is a folder; give one file in it") from error
+    except PermissionError as error:
+        raise InputError("the file may not be read; check its rights") from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            "a picture was expected, but this is not one that can be read; save the mask as PNG"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise InputError("the picture is too large for a mask; give it in the size of the video's frames") from error
+    except _DAMAGED as error:
+        raise InputError(f"the picture is damaged ({error}); save or copy it again") from error
+    if pictures > 1:
+        raise InputError(f"one picture was expected, but the file holds {pictures}; save the one wanted as PNG")
+    if image.mode == "F":
+        raise InputError("whole numbers were expected, but the values are floating point; save it as 8 or 16 bit PNG")
+    if image.mode not in (*GREY_MODES, *ALPHA_MODES, "P", "RGB"):
+        raise InputError(f"a palette, grey or RGB picture was expected, but it is {image.mode}; save the mask as PNG")
+    return image
+
+
+def grey_values(image: Image.Image) -> np.ndarray:
+    """Return the values of a picture without colours, (H, W) uint8 or uint16."""
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise InputError(f"values in 0..65535 were expected, but they are {low}..{high}; save it as 16 bit PNG")
+    return values.astype(np.uint8 if high <= 255 else np.uint16)
+
+
+def distinct_values(values: np.ndarray) -> list[int]:
+    """The different values of an array of whole numbers, sorted."""
+    if values.dtype in (np.uint8, np.uint16):  # counting is far quicker than sorting
+        return np.flatnonzero(np.bincount(values.ravel())).tolist()
+    return np.unique(values).tolist()
