@@ -19,11 +19,13 @@ from .learning import add_train, add_train_proposals
 from .listing import add_methods, add_weights
 from .scoring import add_compare, add_evaluate, add_perturb, add_score
 from .segmenting import add_demo, add_explain, add_run
+from .studio import add_studio
 
 COMMANDS = (
     add_run,
     add_demo,
     add_explain,
+    add_studio,
     add_score,
     add_evaluate,
     add_compare,

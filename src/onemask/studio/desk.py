@@ -1,0 +1,497 @@
+"""The desk: one project, one worker, and all who look on. Every change goes through `do`, one at a time.
+
+Events go to each subscriber as JSON values: "state" (all but the frames), "frames" (what is known of some of them),
+"mask" (a label map), "proposal" (a mask out of clicks) and "notice" (something to tell people).
+"""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .. import __version__
+from ..errors import InputError, OnemaskError
+from ..methods import METHODS, names
+from ..video.masks import check_mask, object_ids, palette, read_mask
+from . import commands, plan, runlengths
+from .commands import Command
+from .exporting import EXPORTS, Export, Source, export_named
+from .frames import FrameStore
+from .project import Made, Project, Thing, new_object
+from .worker import FirstMask, Job, Worker, unpack
+
+Event = dict[str, Any]
+Hear = Callable[[Event], None]
+UNCERTAIN_BELOW = 0.75  # confidence: a frame below deserves a look
+SMALL_PART = 0.02  # of an object's area: "tidy" drops parts below
+
+
+@dataclass
+class Running:
+    """A job that the worker does."""
+
+    what: str
+    signatures: dict[int, str]
+    """Frame -> what its label map is made from."""
+    backward: bool
+    done: int = 0
+    total: int = 0
+    at: str = "Starting"
+    stopping: bool = False
+
+
+class Desk:
+    """A project that is worked at."""
+
+    def __init__(self, project: Project):
+        self.project = project
+        self.frames = FrameStore(project.video, project.frames)
+        self.worker = Worker(project.path_of_video, self._hear)
+        self.job: Running | None = None
+        self.problem: str | None = None  # how the last job failed
+        self._lock, self._exporting = threading.RLock(), threading.Lock()
+        self._subscribers: dict[int, Hear] = {}
+        self._next_subscriber = 0
+        self._asked: dict[int, tuple[int, int]] = {}  # number for the worker -> (subscriber, its own number)
+        self._next_request = 0
+
+    def close(self) -> None:
+        """End the worker."""
+        self.worker.close()
+        self.frames.close()
+
+    # Who looks on ----------------------------------------------------------------------------------------------------
+
+    def subscribe(self, hear: Hear) -> int:
+        """Tell `hear` of all events from now on, the state first; the subscriber's number."""
+        with self._lock:
+            number = self._next_subscriber
+            self._next_subscriber += 1
+            self._subscribers[number] = hear
+            hear(self.state())
+            hear(self._frames_event(range(self.project.frames)))
+            return number
+
+    def unsubscribe(self, number: int) -> None:
+        """Tell it no more."""
+        with self._lock:
+            self._subscribers.pop(number, None)
+
+    def state(self) -> Event:
+        """All that is known, but of the frames."""
+        with self._lock:
+            project, info = self.project, self.project.video.info
+            job = None
+            if self.job is not None:
+                job = {
+                    "what": self.job.what,
+                    "at": self.job.at,
+                    "done": self.job.done,
+                    "total": self.job.total,
+                    "stopping": self.job.stopping,
+                }
+            return {
+                "type": "state",
+                "version": __version__,
+                "video": {
+                    "name": project.name,
+                    "width": info.width,
+                    "height": info.height,
+                    "frames": project.frames,
+                    "rate": float(info.rate) if info.rate else None,
+                },
+                "objects": [asdict(thing) for thing in project.objects],
+                "method": asdict(project.method),
+                "methods": _methods(),
+                "keys": sorted(project.keys),
+                "undo": project.to_undo,
+                "redo": project.to_redo,
+                "job": job,
+                "problem": self.problem,
+                "command": self.command(),
+                "exports": [{"name": export.name, "summary": export.summary} for export in EXPORTS],
+            }
+
+    def command(self) -> str | None:
+        """The command line that makes the same label maps; None where none does."""
+        project = self.project
+        if not project.keys:
+            return None
+        parts = ["onemask", "run", str(project.path_of_video)]
+        for index, path in project.annotation_files().items():
+            parts += ["--mask", f"{index}:{path}"]
+        parts += ["--method", project.method.method]
+        for option, value, default in (
+            ("--size", project.method.size or 0, 480),
+            ("--device", project.method.device, "auto"),
+            ("--precision", project.method.precision, "auto"),
+        ):
+            parts += [option, str(value)] if value != default else []
+        return shlex.join([*parts, "--out", "results"])
+
+    # Label maps ------------------------------------------------------------------------------------------------------
+
+    def shown(self, index: int) -> np.ndarray:
+        """The label map (H, W) uint8 that is shown in a frame: the user's, and what was propagated."""
+        with self._lock:
+            project = self.project
+            project.check_frame(index)
+            annotation, made = project.annotation(index), project.mask(index)
+            if annotation is None:
+                shown = np.zeros(project.shape, np.uint8) if made is None else made
+            elif made is not None and self._status(index) == "fresh":
+                shown = made  # the annotation, and objects that were followed through it
+            else:
+                shown = annotation
+            known = [thing.id for thing in project.objects]
+            return np.where(np.isin(shown, known), shown, 0).astype(np.uint8)
+
+    def import_mask(self, index: int, path: Any) -> str:
+        """Annotate a frame with a mask file; how it was read."""
+        with self._lock:
+            self.project.check_frame(index)
+            mask = read_mask(path)
+            check_mask(mask, *self.project.shape)
+            labels = mask.labels
+            if mask.void is not None:
+                labels = np.where(labels == mask.void, 0, labels)
+            if labels.max() > runlengths.HIGHEST:
+                raise InputError(f"ids of objects are 1..{runlengths.HIGHEST} here, but the mask has {labels.max()}")
+            objects = list(self.project.objects)
+            for object_id in object_ids(labels):
+                if all(thing.id != object_id for thing in objects):
+                    others = [Thing(i, "", "") for i in range(1, object_id)]
+                    objects.append(new_object(others))
+            self._change("Import a mask", {index: labels.astype(np.uint8)}, sorted(objects, key=lambda o: o.id))
+            return mask.description
+
+    def export(self, name: str) -> tuple[Path, str]:
+        """Write the label maps that are shown in a format; the file, and the name to give it."""
+        export = export_named(name)
+        colours = palette()
+        for thing in self.project.objects:
+            colours[thing.id] = [int(thing.colour[i : i + 2], 16) for i in (1, 3, 5)]
+        source = Source(self.project.video, lambda: map(self.shown, range(self.project.frames)), colours)
+        path, shown = self._place_of(export)
+        with self._exporting:  # one at a time, for they share the place
+            path.parent.mkdir(exist_ok=True)
+            export.write(source, path)
+        return path, shown
+
+    def exported(self, name: str) -> tuple[Path, str]:
+        """The file that `export` wrote last, and the name to give it."""
+        path, shown = self._place_of(export_named(name))
+        if not path.is_file():
+            raise InputError(f"nothing was exported as {name} yet")
+        return path, shown
+
+    def _place_of(self, export: Export) -> tuple[Path, str]:
+        shown = f"{Path(self.project.name).stem}-{export.name}.{export.suffix}"
+        return self.project.folder / "exports" / f"{export.name}.{export.suffix}", shown
+
+    # Commands --------------------------------------------------------------------------------------------------------
+
+    def do(self, command: Command, subscriber: int | None = None) -> None:
+        """Do what a command says; who looks on hears of it.
+
+        Raises InputError for what cannot be done, OutputError where the disk refuses; nothing is changed then.
+        """
+        with self._lock:
+            match command:
+                case commands.Look():
+                    self._look(command.frames, subscriber)
+                case commands.Edit():
+                    self._edit(command)
+                case commands.Shape():
+                    self._shape(command)
+                case commands.Clear():
+                    self.project.check_frame(command.frame)
+                    if command.frame in self.project.keys:
+                        self._change("Clear the annotation", {command.frame: None})
+                case commands.Keep():
+                    self._annotate(command.frame, self.shown(command.frame), "Keep as it is")
+                case commands.First():
+                    self._first(command, subscriber)
+                case commands.AddObject():
+                    thing = new_object(self.project.objects)
+                    thing = replace(thing, name=command.name or thing.name)
+                    self._change(f"Add {thing.name}", objects=sorted([*self.project.objects, thing], key=_by_id))
+                case commands.ChangeObject():
+                    self._change_object(command)
+                case commands.RemoveObject():
+                    self._remove_object(command.object)
+                case commands.Undo():
+                    self._changed(self.project.undo())
+                case commands.Redo():
+                    self._changed(self.project.redo())
+                case commands.Choose():
+                    self._choose(command.method)
+                case commands.Propagate():
+                    self._propagate(command)
+                case commands.Stop():
+                    if self.job is not None:
+                        self.job.stopping = True
+                        self.worker.stop()
+                        self._tell(self.state())
+
+    def _look(self, indices: Iterable[int], subscriber: int | None) -> None:
+        events = [self._mask_event(index) for index in indices]
+        hear = self._subscribers.get(-1 if subscriber is None else subscriber)
+        for event in events:
+            if hear is not None:
+                hear(event)
+
+    def _edit(self, command: commands.Edit) -> None:
+        label_map = runlengths.decode(command.runs, self.project.shape)
+        self._refuse_unknown(object_ids(label_map))
+        self._annotate(command.frame, label_map, command.what)
+
+    def _annotate(self, index: int, label_map: np.ndarray, what: str) -> None:
+        """Annotate a frame; one without any object is none."""
+        self.project.check_frame(index)
+        empty = not label_map.any()
+        if empty and index not in self.project.keys:
+            if index in self.project.made:
+                raise InputError(
+                    "a frame cannot be annotated as empty: mark an object in it, or correct a frame nearby"
+                )
+            return
+        self._change(what, {index: None if empty else label_map})
+
+    def _shape(self, command: commands.Shape) -> None:
+        self._refuse_unknown([command.object])
+        shown = self.shown(command.frame)
+        mask = (shown == command.object).astype(np.uint8)
+        if not mask.any():
+            raise InputError(f"{self._name(command.object)} is not in frame {command.frame}")
+        shaped = _SHAPES[command.do](mask) > 0
+        left = np.where(mask > 0, 0, shown)
+        label_map = np.where(shaped & (left == 0), command.object, left).astype(np.uint8)
+        if (label_map == command.object).any():
+            words = {"fill": "Fill holes", "grow": "Grow", "shrink": "Shrink", "tidy": "Drop small parts"}
+            self._annotate(command.frame, label_map, words[command.do])
+
+    def _first(self, command: commands.First, subscriber: int | None) -> None:
+        self.project.check_frame(command.frame)
+        number = self._next_request
+        self._next_request += 1
+        self._asked[number] = (-1 if subscriber is None else subscriber, command.request)
+        scribbles = tuple((tuple(points), positive) for points, positive in command.scribbles)
+        self.worker.submit(FirstMask(number, command.frame, command.box, tuple(command.clicks), scribbles))
+
+    def _change_object(self, command: commands.ChangeObject) -> None:
+        self._refuse_unknown([command.object])
+        changed = {key: value for key in ("name", "colour", "visible") if (value := getattr(command, key)) is not None}
+        objects = [replace(t, **changed) if t.id == command.object else t for t in self.project.objects]
+        if tuple(objects) != self.project.objects:
+            self._change(f"Change {self._name(command.object)}", objects=objects)
+
+    def _remove_object(self, object_id: int) -> None:
+        self._refuse_unknown([object_id])
+        annotations: dict[int, np.ndarray | None] = {}
+        for index, key in self.project.keys.items():
+            if object_id in key.ids:
+                label_map = self.project.annotation(index)
+                assert label_map is not None
+                without = np.where(label_map == object_id, 0, label_map).astype(np.uint8)
+                annotations[index] = without if without.any() else None
+        name = self._name(object_id)
+        self._change(f"Remove {name}", annotations, [t for t in self.project.objects if t.id != object_id])
+
+    def _choose(self, method: str) -> None:
+        if self.job is not None:
+            raise InputError("another method cannot be chosen while one is at work; stop it first")
+        if method not in names():
+            raise InputError(f"method {method!r} is not known; there are: {', '.join(sorted(names()))}")
+        self.project.choose(replace(self.project.method, method=method))
+        self._changed(())
+
+    # Propagation -----------------------------------------------------------------------------------------------------
+
+    def _propagate(self, command: commands.Propagate) -> None:
+        project = self.project
+        project.check_frame(command.frame)
+        if self.job is not None:
+            raise InputError("a propagation is at work already; stop it first")
+        if not project.keys:
+            raise InputError("no object is marked yet; mark one in any frame first")
+        job, running = self._backward(command) if command.direction == "backward" else self._forward(command)
+        running.total = len(running.signatures)
+        self.problem = None
+        self.worker.submit(job)
+        self.job = running
+        self._tell(self.state())
+
+    def _forward(self, command: commands.Propagate) -> tuple[Job, Running]:
+        project = self.project
+        first = command.frame if command.direction == "forward" else 0
+        last = project.frames - 1 if command.last is None else min(command.last, project.frames - 1)
+        wanted = [i for i in range(first, last + 1) if self._status(i) != "fresh"]
+        if not wanted:
+            raise InputError("these frames are up to date: correct one, and what it touches is made again")
+        settings = project.settings_key()
+        signatures = {i: plan.signature(project.keys, i, settings) for i in wanted}
+        stretches = tuple(plan.stretches(project.keys, wanted))
+        what = "Forward" if command.direction == "forward" else "All frames"
+        return Job(project.method, project.annotation_files(), stretches), Running(what, signatures, False)
+
+    def _backward(self, command: commands.Propagate) -> tuple[Job, Running]:
+        project = self.project
+        key = min((k for k in project.keys if k >= command.frame), default=None)
+        if key is None:
+            raise InputError("backward goes from a corrected frame, and there is none from here on")
+        before = max((k for k in project.keys if k < key), default=-1)
+        stop = max(before + 1, command.last or 0)
+        if stop >= key:
+            raise InputError("there are no frames between this annotated frame and the one before it")
+        of = plan.signature_backward(project.keys, key, project.settings_key())
+        running = Running("Backward", dict.fromkeys(range(stop, key), of), True)
+        return Job(project.method, project.annotation_files(), backward=(key, stop)), running
+
+    def _status(self, index: int) -> str:
+        """Whether a frame's propagated label map is "none", "fresh" or "stale"."""
+        made = self.project.made.get(index)
+        if made is None:
+            return "none"
+        accepted = plan.accepted(self.project.keys, index, self.project.settings_key())
+        return "fresh" if made.of in accepted else "stale"
+
+    # What the worker says --------------------------------------------------------------------------------------------
+
+    def _hear(self, message: tuple[Any, ...]) -> None:
+        with self._lock:
+            match message:
+                case ("mask", index, packed, confidence):
+                    self._take(index, unpack(packed), confidence)
+                case ("glimpse", index, packed):
+                    runs = runlengths.encode(unpack(packed))
+                    self._tell({"type": "mask", "frame": index, "runs": runs, "glimpse": True})
+                case ("at", done, total, what) if self.job is not None:
+                    self.job.done, self.job.at = done, what
+                    self.job.total = total or self.job.total
+                    self._tell({"type": "at", "done": done, "total": self.job.total, "at": what})
+                case ("first", number, packed, problem):
+                    self._answer(number, packed, problem)
+                case ("end", problem) | ("died", problem):
+                    self._end(problem)
+
+    def _take(self, index: int, label_map: np.ndarray, confidence: dict[int, float]) -> None:
+        if self.job is None or index not in self.job.signatures:
+            return
+        try:
+            self.project.write_made(index, label_map, Made(self.job.signatures[index], confidence))
+        except OnemaskError as error:  # the disk is full, say: the job ends, and what was written is kept
+            if not self.job.stopping:
+                self.job.stopping = True
+                self.problem = str(error)
+                self.worker.stop()
+            return
+        self._tell(self._frames_event([index]))
+        self._tell(self._mask_event(index))
+
+    def _answer(self, number: int, packed: Any, problem: str | None) -> None:
+        subscriber, request = self._asked.pop(number, (-1, 0))
+        hear = self._subscribers.get(subscriber)
+        if hear is not None:
+            runs = None if packed is None else runlengths.encode(unpack(packed))
+            hear({"type": "proposal", "request": request, "runs": runs, "problem": problem})
+
+    def _end(self, problem: str | None) -> None:
+        for number in list(self._asked) if problem else []:
+            self._answer(number, None, problem)
+        if self.job is not None:
+            self.problem = problem or self.problem
+            self.job = None
+        self._tell(self.state())
+
+    # Telling ---------------------------------------------------------------------------------------------------------
+
+    def _change(
+        self,
+        what: str,
+        annotations: dict[int, np.ndarray | None] | None = None,
+        objects: list[Thing] | None = None,
+    ) -> None:
+        self.project.change(what, annotations, objects)
+        self._changed(annotations or ())
+
+    def _changed(self, indices: Iterable[int]) -> None:
+        """Tell of a change that the annotations of some frames took part in: it may touch all frames."""
+        self._tell(self.state())
+        self._tell(self._frames_event(range(self.project.frames)))
+        for index in indices:
+            self._tell(self._mask_event(index))
+
+    def _tell(self, event: Event) -> None:
+        for hear in list(self._subscribers.values()):
+            hear(event)
+
+    def _frames_event(self, indices: Iterable[int]) -> Event:
+        """[index, status, least confidence of the objects in sight or None, whether to look] of some frames."""
+        rows = []
+        for index in indices:
+            made = self.project.made.get(index)
+            seen = [] if made is None else [c for c in made.confidence.values() if c > 0]
+            least = min(seen, default=None)
+            rows.append([index, self._status(index), least, least is not None and least < UNCERTAIN_BELOW])
+        return {"type": "frames", "frames": rows}
+
+    def _mask_event(self, index: int) -> Event:
+        return {"type": "mask", "frame": index, "runs": runlengths.encode(self.shown(index)), "glimpse": False}
+
+    def _refuse_unknown(self, ids: Iterable[int]) -> None:
+        known = {thing.id for thing in self.project.objects}
+        if unknown := sorted(set(ids) - known):
+            raise InputError(f"there is no object {unknown[0]}; there are: {sorted(known) or 'none'}")
+
+    def _name(self, object_id: int) -> str:
+        return next(thing.name for thing in self.project.objects if thing.id == object_id)
+
+
+def _by_id(thing: Thing) -> int:
+    return thing.id
+
+
+def _methods() -> list[dict[str, str]]:
+    """The methods that can run as they are: those whose weights ship, and those of other packages."""
+    return [
+        {"name": name, "summary": summary}
+        for name, summary in names().items()
+        if name not in METHODS or "weights ship" in METHODS[name].summary
+    ]
+
+
+# Shapes of a mask (H, W) uint8 of 0 and 1 -----------------------------------------------------------------------------
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    framed = cv2.copyMakeBorder(1 - mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    cv2.floodFill(framed, None, (0, 0), 0)
+    return mask | framed[1:-1, 1:-1]
+
+
+def _tidied(mask: np.ndarray) -> np.ndarray:
+    count, parts, figures, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    areas = figures[1:, cv2.CC_STAT_AREA]
+    kept = [part + 1 for part in range(count - 1) if areas[part] >= SMALL_PART * areas.sum()]
+    return np.isin(parts, kept).astype(np.uint8)
+
+
+def _disc(mask: np.ndarray) -> np.ndarray:
+    radius = max(1, round(min(mask.shape) / 240))  # two pixels at 480p
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+
+
+_SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "fill": _filled,
+    "tidy": _tidied,
+    "grow": lambda mask: cv2.dilate(mask, _disc(mask)),
+    "shrink": lambda mask: cv2.erode(mask, _disc(mask)),
+}

@@ -1,0 +1,97 @@
+"""`onemask studio`: open a project, listen, and show the page."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from .. import lock
+from ..errors import InputError
+from ..methods import names
+from .desk import Desk
+from .project import Method, Project
+from .server import LARGEST_COMMAND, make_app
+
+SHORTEST_TOKEN = 16
+
+
+def serve(
+    video: str | None,
+    folder: Path | None,
+    method: Method,
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    say: Callable[[str], None],
+    browse: bool,
+) -> None:
+    """Serve a project until Ctrl-C.
+
+    video: None: the project's, or without a project the clip that ships. folder: None: beside the working directory's
+    other files, by the video's name. say: called with the lines that people are to see.
+    Raises InputError for what does not fit, OutputError where another process has the project open.
+    """
+    if token is not None and len(token) < SHORTEST_TOKEN:
+        raise InputError(
+            f"a token has {SHORTEST_TOKEN} characters or more, got {len(token)}; leave it out for a new one"
+        )
+    if method.method not in names():
+        raise InputError(f"method {method.method!r} is not known; there are: {', '.join(sorted(names()))}")
+    if video is None and folder is None:
+        from ..video.clip import sample_clip
+
+        video = str(sample_clip().path)
+    if folder is None:
+        folder = Path(f"{Path(str(video)).resolve().stem}.studio")
+    token = token or secrets.token_urlsafe(24)
+    listening = _listen(host, port)
+    with listening, lock.held(folder / ".onemask" / "lock"):
+        desk = Desk(Project.open(folder, video, method))
+        port = listening.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{port}/?token={token}"
+        say(f"project: {folder}")
+        say(f"open {address}")
+        if not _is_loopback(host):
+            say("others can reach this address, and what is sent is not encrypted: put a proxy with TLS before it")
+        say("Ctrl-C ends it; everything is kept")
+        hosts = tuple(f"{name}:{port}" for name in (shown, "localhost", "127.0.0.1")) if _is_loopback(host) else None
+        config = uvicorn.Config(
+            make_app(desk, token, hosts),
+            log_level="warning",
+            access_log=False,
+            ws_max_size=LARGEST_COMMAND,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+        if browse:
+            timer = threading.Timer(0.5, webbrowser.open, [address])
+            timer.daemon = True
+            timer.start()
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot listen at {host}, port {port}: {error}; name another --port or --host") from error
+    return listening
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

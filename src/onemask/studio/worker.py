@@ -1,0 +1,297 @@
+"""The process that computes: propagation, and masks out of clicks and boxes.
+
+The server starts it and talks to it over a pipe. It only computes: what it makes is sent back, and the server writes.
+So it can be stopped or die at any time, and nothing is lost but the frame in the making. What it says:
+
+    ("mask", index, label map, confidence)     a frame is done
+    ("glimpse", index, label map)              one on the way back, which others may still come over
+    ("at", done, total, what)                  how far a job is
+    ("first", request, mask or None, problem)  the answer to clicks or a box
+    ("end", problem or None)                   the job is done, stopped, or refused
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, OnemaskError
+from .plan import Stretch
+
+if TYPE_CHECKING:
+    from ..methods.method import Method as LoadedMethod
+    from ..propagation import Propagation
+    from ..session import Session
+    from ..video.frames import Video
+    from .project import Method
+
+log = logging.getLogger(__name__)
+
+Say = Callable[..., None]
+Packed = tuple[bytes, tuple[int, ...]]
+DIED = "the process that computes has ended unexpectedly{}; nothing is lost, and the next job starts a new one"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Frames to make."""
+
+    method: Method
+    annotations: Mapping[int, Path]
+    stretches: tuple[Stretch, ...] = ()
+    """As `onemask run` makes them."""
+    backward: tuple[int, int] | None = None
+    """(from this annotated frame, back to this one); in place of stretches."""
+
+
+@dataclass(frozen=True)
+class FirstMask:
+    """Marks of an object in a frame, out of which a mask is wanted."""
+
+    request: int
+    frame: int
+    box: tuple[float, float, float, float] | None = None
+    """x, y, width, height."""
+    clicks: tuple[tuple[float, float, bool], ...] = ()
+    scribbles: tuple[tuple[tuple[tuple[float, float], ...], bool], ...] = ()
+
+
+class Stopped(Exception):
+    """The server wants the job to end."""
+
+
+# In the process -------------------------------------------------------------------------------------------------------
+
+
+def work(pipe: Connection, source: Path) -> None:
+    """Do what comes through the pipe until it is closed. The process's main function."""
+    from ..video.reader import open_video
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        bench = _Bench(pipe, open_video(source))
+        while True:
+            bench.handle(pipe.recv())
+
+
+@dataclass
+class _Bench:
+    """What the process keeps between two requests."""
+
+    pipe: Connection
+    video: Video
+    _loaded: tuple[Method, LoadedMethod] | None = None
+    _selection: tuple[int, Any] | None = None  # of the frame that was marked last
+
+    def handle(self, message: Any) -> None:
+        if isinstance(message, Job):
+            self._job(message)
+        elif isinstance(message, FirstMask):
+            self._first_mask(message)
+
+    def say(self, *message: Any) -> None:
+        self.pipe.send(message)
+
+    def _job(self, job: Job) -> None:
+        try:
+            if job.backward is not None:
+                self._make_backward(job, *job.backward)
+            else:
+                self._make(job)
+            self.say("end", None)
+        except Stopped:
+            self.say("end", None)
+        except OnemaskError as error:
+            self.say("end", str(error))
+        except Exception as error:  # a fault in a method of another package must not end the process
+            log.exception("a job failed")
+            self.say("end", f"{type(error).__name__}: {error}")
+
+    def _make(self, job: Job) -> None:
+        """Make stretches as `onemask run` would with all annotations."""
+        from ..propagation import Propagation
+        from ..video.masks import read_label_map
+
+        self.say("at", 0, 0, f"Loading {job.method.method}")
+        annotations = {index: read_label_map(path) for index, path in job.annotations.items()}
+        total = sum(stretch.last + 1 - stretch.first for stretch in job.stretches)
+        done = 0
+        for stretch in job.stretches:
+            session = self._session(job.method)
+            from_start = {index: labels for index, labels in annotations.items() if index >= stretch.start}
+            propagation = Propagation(session, self.video, from_start, start=stretch.start)
+            behind: dict[int, dict[int, float]] = {}
+            for labelled in propagation.frames(partial(self._watched, of=propagation, behind=behind)):
+                self._listen()
+                if labelled.index >= stretch.first:
+                    done += 1
+                    sure = behind.get(labelled.index, {}) | _confidence(session)
+                    self.say("mask", labelled.index, pack(labelled.label_map), sure)
+                    self.say("at", done, total, "Propagating")
+                else:
+                    self.say("at", 0, total, f"Getting to frame {stretch.first}")
+                if labelled.index >= stretch.last:
+                    break
+
+    def _watched(
+        self, label_maps: Iterable[np.ndarray], count: int, *, of: Propagation, behind: dict[int, dict[int, float]]
+    ) -> Iterator[np.ndarray]:
+        """Label maps of the way back, shown as they are made."""
+        for number, label_map in enumerate(label_maps):
+            self._listen()
+            assert of.backward_session is not None
+            index = of.start + count - 1 - number
+            behind[index] = _confidence(of.backward_session)
+            self.say("glimpse", index, pack(label_map))
+            self.say("at", number + 1, count, "Looking back")
+            yield label_map
+
+    def _make_backward(self, job: Job, key: int, last: int) -> None:
+        from ..video.masks import read_label_map
+        from ..video.prefetch import prefetch
+
+        self.say("at", 0, 0, f"Loading {job.method.method}")
+        session = self._session(job.method)
+        for frame in prefetch(self.video.reversed_frames(key + 1)):
+            self._listen()
+            if frame.index == key:
+                session.annotate(frame.image, read_label_map(job.annotations[key]))
+                continue
+            label_map = session.step(frame.image)
+            self.say("mask", frame.index, pack(label_map), _confidence(session))
+            self.say("at", key - frame.index, key - last, "Propagating backward")
+            if frame.index <= last:
+                break
+
+    def _listen(self) -> None:
+        """Take what came through the pipe meanwhile. Raises Stopped."""
+        while self.pipe.poll():
+            message = self.pipe.recv()
+            if message == "stop":
+                raise Stopped
+            self.handle(message)
+
+    def _session(self, method: Method) -> Session:
+        from ..methods import load
+        from ..session import Session
+
+        if self._loaded is None or self._loaded[0].method != method.method:
+            self._loaded = (method, load(method.method))
+        return Session(self._loaded[1], size=method.size, device=method.device, precision=method.precision)
+
+    def _first_mask(self, marks: FirstMask) -> None:
+        from ..first_mask import Selection
+
+        try:
+            if self._selection is None or self._selection[0] != marks.frame:
+                self._selection = (marks.frame, Selection(self.video.frame(marks.frame).image))
+            mask = self._selection[1].mask(box=marks.box, clicks=marks.clicks, scribbles=marks.scribbles)
+            self.say("first", marks.request, pack(np.asarray(mask, np.uint8)), None)
+        except OnemaskError as error:
+            self.say("first", marks.request, None, str(error))
+        except Exception as error:
+            log.exception("no first mask")
+            self.say("first", marks.request, None, f"{type(error).__name__}: {error}")
+
+
+def _confidence(session: Session) -> dict[int, float]:
+    return {object_id: session.confidence(object_id) for object_id in session.objects}
+
+
+def pack(label_map: np.ndarray) -> Packed:
+    """A label map (H, W) with ids up to 254, compressed."""
+    return zlib.compress(np.ascontiguousarray(label_map, np.uint8).tobytes(), 1), label_map.shape
+
+
+def unpack(packed: Packed) -> np.ndarray:
+    """What `pack` packed: (H, W) uint8."""
+    data, shape = packed
+    return np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape)
+
+
+# In the server --------------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """The process, as the server sees it; started at the first request, and anew after it died.
+
+    hear: called with each message, from a thread of its own; ("died", problem) when the process ends by itself.
+    """
+
+    def __init__(self, source: Path, hear: Callable[[tuple[Any, ...]], None]):
+        self._source, self._hear = source, hear
+        self._context = multiprocessing.get_context("spawn")
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._sending = threading.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number; None while there is none."""
+        return self._process.pid if self._process is not None and self._process.is_alive() else None
+
+    def submit(self, request: Job | FirstMask) -> None:
+        """Hand over a request."""
+        with self._sending:
+            if self.pid is None:
+                self._start()
+            assert self._pipe is not None
+            try:
+                self._pipe.send(request)
+            except (BrokenPipeError, ConnectionResetError) as error:  # it died just now; its thread says so, too
+                raise InputError(DIED.format("")) from error
+
+    def stop(self) -> None:
+        """Ask for the end of the job, after the frame in the making."""
+        with self._sending, suppress(BrokenPipeError, ConnectionResetError, OSError):
+            if self._pipe is not None:
+                self._pipe.send("stop")
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if self._pipe is not None:
+            with suppress(OSError):
+                self._pipe.send("stop")
+            self._pipe.close()
+        if process is not None:
+            process.join(timeout=2)
+            if process.is_alive():
+                process.terminate()
+                process.join(timeout=5)
+
+    def _start(self) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=work, args=(theirs, self._source), daemon=True, name="onemask-studio")
+        process.start()
+        theirs.close()
+        self._process, self._pipe = process, ours
+        threading.Thread(target=self._listen, args=(ours, process), daemon=True, name="onemask-worker").start()
+
+    def _listen(self, pipe: Connection, process: multiprocessing.process.BaseProcess) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                self._hear(pipe.recv())
+        if self._process is process:  # nobody ended it
+            process.join(timeout=5)
+            self._hear(("died", DIED.format(_by(process.exitcode))))
+
+
+def _by(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return ""
+    with suppress(ValueError):
+        return f" ({signal.Signals(-exitcode).name})"
+    return f" (signal {-exitcode})"

@@ -1,0 +1,49 @@
+// The WebSocket: commands go out, events come in; when it breaks it is opened again.
+
+import type { Command, Event } from "./protocol";
+
+export class Connection {
+  private socket: WebSocket | null = null;
+  private delay = 300;
+
+  constructor(
+    private readonly hear: (event: Event) => void,
+    private readonly online: (online: boolean, problem: string) => void,
+  ) {
+    this.open();
+  }
+
+  send(command: Command): void {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(command));
+  }
+
+  private open(): void {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = new WebSocket(`${scheme}://${location.host}/api/socket`);
+    this.socket = socket;
+    socket.onopen = () => {
+      this.delay = 300;
+      this.online(true, "");
+    };
+    socket.onmessage = (message) => this.hear(JSON.parse(message.data as string) as Event);
+    socket.onclose = (close) => {
+      this.online(false, close.code === 1008 ? `the server did not understand: ${close.reason}` : "");
+      setTimeout(() => void this.again(), this.delay);
+      this.delay = Math.min(5000, this.delay * 1.7);
+    };
+  }
+
+  /** Open anew, unless another server answers now, which this page's token does not fit. */
+  private async again(): Promise<void> {
+    try {
+      const answer = await fetch("/api/state");
+      if (answer.status === 401) {
+        this.online(false, "The studio was started anew. Open the address that it printed.");
+        return;
+      }
+    } catch {
+      // not there yet
+    }
+    this.open();
+  }
+}

@@ -1,0 +1,48 @@
+// The export dialog: a format, a download, and the command that does the same.
+
+import { element, make, onClick } from "./dom";
+import type { Store } from "./store";
+
+export function addExport(store: Store): void {
+  const dialog = element<HTMLDialogElement>("export-dialog");
+  const formats = element("formats");
+  const status = element("export-status");
+  const download = onClick("download", () => void save());
+  let chosen = store.state!.exports[0]?.name ?? "";
+  formats.replaceChildren(
+    ...store.state!.exports.map(({ name, summary }) => {
+      const radio = make("input", { type: "radio", name: "format", value: name, checked: name === chosen });
+      radio.addEventListener("change", () => (chosen = name));
+      return make("label", {}, radio, make("span", {}, name), make("small", {}, summary));
+    }),
+  );
+  onClick("export-close", () => dialog.close());
+  onClick("export", () => {
+    const left = store.frames.filter((frame, i) => frame.status !== "fresh" && !store.state!.keys.includes(i)).length;
+    element("export-left").textContent = left
+      ? `${left} of ${store.frames.length} frames are not up to date; they are exported as they are.`
+      : `All ${store.frames.length} frames are up to date.`;
+    element("command-label").hidden = store.state!.command === null;
+    element<HTMLTextAreaElement>("command").value = store.state!.command ?? "";
+    status.textContent = "";
+    dialog.showModal();
+  });
+
+  async function save(): Promise<void> {
+    download.disabled = true;
+    status.textContent = "Writing …";
+    try {
+      const answer = await fetch(`/api/exports/${encodeURIComponent(chosen)}`, { method: "POST", body: "" });
+      const said = (await answer.json()) as { problem?: string; file?: string; name?: string };
+      if (!answer.ok || !said.file) throw new Error(said.problem ?? "The export failed.");
+      const link = make("a", { href: said.file, download: said.name ?? "" });
+      document.body.append(link);
+      link.click();
+      link.remove();
+      status.textContent = `${said.name} is being downloaded.`;
+    } catch (error) {
+      status.textContent = error instanceof Error ? error.message : String(error);
+    }
+    download.disabled = false;
+  }
+}

@@ -1,0 +1,147 @@
+// The page: everything is made once the server has said what the project is.
+
+import { Connection } from "./connection";
+import { element, make, onClick } from "./dom";
+import { addExport } from "./exporting";
+import { icon } from "./icons";
+import { addKeys } from "./keys";
+import { addMask, addObjects, addPropagation, addTools, addView, TOOLS } from "./panels";
+import { Pictures } from "./pictures";
+import { addPlayer } from "./player";
+import { Stage } from "./stage";
+import { Store } from "./store";
+import { Timeline } from "./timeline";
+
+const NOTICE_MS = 7000;
+
+const store = new Store();
+let stage: Stage | null = null;
+
+const connection = new Connection(
+  (event) => {
+    if (event.type === "notice") notice(capitalised(event.text));
+    else if (event.type === "proposal") stage?.proposed(event);
+    else store.hear(event);
+    if (event.type === "state" && !stage) start();
+  },
+  (online, problem) => {
+    store.setOnline(online);
+    if (problem) notice(problem);
+    showStatus();
+  },
+);
+store.send = (command) => connection.send(command);
+
+function start(): void {
+  const { video } = store.state!;
+  store.frame = Math.min(Number(sessionStorage.getItem("frame") ?? 0) || 0, video.frames - 1);
+  document.title = `${video.name} – onemask studio`;
+  element("name").textContent = video.name;
+  element("facts").textContent = `${video.width} × ${video.height}, ${video.frames} frames`;
+  const pictures = new Pictures(video.frames, video.width * video.height * 4, (index) => index === store.frame && stage?.draw(), notice);
+  stage = new Stage(element<HTMLCanvasElement>("stage"), store, pictures, notice);
+  new Timeline(element<HTMLCanvasElement>("timeline"), store, pictures);
+  addTools(store);
+  addObjects(store);
+  addMask(store, stage);
+  addPropagation(store);
+  addView(store);
+  addPlayer(store, pictures, notice);
+  addExport(store);
+  addBar(stage);
+  addKeys(store, stage, notice, () => element<HTMLDialogElement>("help-dialog").showModal());
+  store.on(["frame"], () => sessionStorage.setItem("frame", String(store.frame)));
+  store.on(["state", "job", "tool", "frames", "mask", "frame"], () => {
+    showStatus();
+    showHint();
+  });
+  store.look([store.frame]);
+  showStatus();
+  showHint();
+}
+
+function addBar(on: Stage): void {
+  for (const [id, name] of [["undo", "undo"], ["redo", "redo"], ["theme", "theme"], ["zoom-in", "in"], ["zoom-out", "out"]]) element(id).append(icon(name));
+  const undo = onClick("undo", () => {
+    on.forgetMarks();
+    store.send({ type: "undo" });
+  });
+  const redo = onClick("redo", () => {
+    on.forgetMarks();
+    store.send({ type: "redo" });
+  });
+  const show = (): void => {
+    for (const [button, what, word] of [[undo, store.state!.undo, "Undo"], [redo, store.state!.redo, "Redo"]] as const) {
+      button.disabled = what === null;
+      button.title = what ? `${word}: ${what}` : word;
+    }
+  };
+  store.on(["state"], show);
+  show();
+  onClick("help", () => element<HTMLDialogElement>("help-dialog").showModal());
+  onClick("theme", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+  onClick("zoom-in", () => on.zoomBy(1.25));
+  onClick("zoom-out", () => on.zoomBy(0.8));
+  const fit = onClick("zoom-fit", () => on.fit());
+  const showZoom = (): void => void requestAnimationFrame(() => (fit.textContent = `${on.percent} %`));
+  for (const id of ["zoom-in", "zoom-out"]) element(id).addEventListener("click", showZoom);
+  store.on(["tool"], showZoom);
+  showZoom();
+  const file = element<HTMLInputElement>("file");
+  onClick("import", () => file.click());
+  file.addEventListener("change", () => {
+    const [chosen] = file.files ?? [];
+    if (chosen) void importMask(chosen);
+    file.value = "";
+  });
+}
+
+async function importMask(file: File): Promise<void> {
+  const answer = await fetch(`/api/masks/${store.frame}`, { method: "POST", body: file });
+  const said = (await answer.json().catch(() => null)) as { problem?: string; read?: string } | null;
+  if (answer.ok && said?.read) element("status").textContent = `Read as ${said.read}`;
+  else notice(capitalised(said?.problem ?? "That file was refused: it may be too large."));
+}
+
+function showStatus(): void {
+  const { state } = store;
+  const text = !store.online
+    ? "The studio does not answer. Everything is kept; trying again …"
+    : !state
+      ? ""
+      : state.job
+        ? `${state.job.at}${state.job.done ? ` ${Math.round((100 * state.job.done) / Math.max(1, state.job.total))} %` : " …"}`
+        : "Everything is saved";
+  const status = element("status");
+  if (status.textContent !== text) status.textContent = text;
+  document.body.classList.toggle("offline", !store.online);
+}
+
+/** What to do next, in a line, for who is here for the first time. */
+function showHint(): void {
+  const state = store.state!;
+  const hint = TOOLS.find(({ tool }) => tool === store.tool)?.hint ?? "";
+  const missing = store.activeObject && !store.labels()?.has(store.active);
+  const nothingMade = store.frames.every(({ status }) => status === "none");
+  const text = state.job ? "" : missing && nothingMade ? hint : state.keys.length && nothingMade ? "Now propagate: press G, or the button on the right." : "";
+  const shown = element("hint");
+  if (shown.textContent !== text) shown.textContent = text;
+}
+
+function notice(text: string): void {
+  const shown = make("div", { className: "notice" }, text);
+  element("notices").append(shown);
+  setTimeout(() => shown.remove(), NOTICE_MS);
+}
+
+function capitalised(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+function setTheme(theme: string): void {
+  document.documentElement.dataset.theme = theme;
+  localStorage.setItem("theme", theme);
+  store.tell("view");
+}
+
+document.documentElement.dataset.theme = localStorage.getItem("theme") === "light" ? "light" : "dark";

@@ -1,0 +1,178 @@
+// The panels beside the picture: tools, objects, the mask's shape, propagation, the view.
+
+import { element, make, onClick } from "./dom";
+import { icon } from "./icons";
+import type { Stage } from "./stage";
+import type { Store, Tool, View } from "./store";
+
+export const TOOLS: { tool: Tool; name: string; key: string; hint: string }[] = [
+  { tool: "click", name: "Click or scribble on the object", key: "C", hint: "Click on the object. Right-click, or Alt, on what does not belong to it." },
+  { tool: "box", name: "Box around the object", key: "X", hint: "Drag a box around the object." },
+  { tool: "brush", name: "Brush", key: "B", hint: "Paint the object. [ and ] change the size." },
+  { tool: "eraser", name: "Eraser", key: "E", hint: "Wipe off the object. [ and ] change the size." },
+  { tool: "polygon", name: "Polygon", key: "P", hint: "Click corners; Enter or a click on the first one closes. With Alt it takes away." },
+  { tool: "lasso", name: "Lasso", key: "L", hint: "Draw around the object. With Alt it takes away." },
+  { tool: "move", name: "Move the picture", key: "V", hint: "" },
+];
+
+export function addTools(store: Store): void {
+  const group = element("tools");
+  const buttons = TOOLS.map(({ tool, name, key }) => {
+    const button = make("button", { title: `${name} (${key})` }, icon(tool), make("kbd", { ariaHidden: "true" }, key));
+    button.setAttribute("role", "radio");
+    button.setAttribute("aria-label", name);
+    button.setAttribute("aria-keyshortcuts", key);
+    button.addEventListener("click", () => store.set("tool", tool, "tool"));
+    group.append(button);
+    return button;
+  });
+  group.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    const at = TOOLS.findIndex(({ tool }) => tool === store.tool);
+    const next = (at + step + TOOLS.length) % TOOLS.length;
+    store.set("tool", TOOLS[next].tool, "tool");
+    buttons[next].focus();
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  const show = (): void =>
+    TOOLS.forEach(({ tool }, i) => {
+      buttons[i].setAttribute("aria-checked", String(tool === store.tool));
+      buttons[i].tabIndex = tool === store.tool ? 0 : -1;
+    });
+  store.on(["tool"], show);
+  show();
+}
+
+export function addObjects(store: Store): void {
+  const list = element<HTMLUListElement>("objects");
+  let shown = "";
+  const show = (): void => {
+    const things = store.state!.objects;
+    const now = JSON.stringify([things, store.active]);
+    if (now === shown) return;
+    const ids = things.map((thing) => thing.id).join();
+    const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.of : undefined;
+    const typing = document.activeElement instanceof HTMLInputElement && list.contains(document.activeElement) && document.activeElement.type === "text";
+    if (typing && list.dataset.ids === ids && shown !== "" && JSON.parse(shown)[1] === store.active) return; // not under the user's hands
+    shown = now;
+    list.dataset.ids = ids;
+    list.replaceChildren(
+      ...things.map((thing) => {
+        const colour = make("input", { type: "color", value: thing.colour, ariaLabel: `Colour of ${thing.name}` });
+        colour.addEventListener("change", () => store.send({ type: "change-object", object: thing.id, colour: colour.value }));
+        const name = make("input", { type: "text", value: thing.name, maxLength: 60, ariaLabel: `Name of object ${thing.id}` });
+        name.dataset.of = `name ${thing.id}`;
+        name.addEventListener("focus", () => store.set("active", thing.id, "state"));
+        name.addEventListener("change", () => {
+          if (name.value.trim()) store.send({ type: "change-object", object: thing.id, name: name.value.trim() });
+          else name.value = thing.name;
+        });
+        name.addEventListener("keydown", (event) => {
+          if (event.key === "Enter" || event.key === "Escape") name.blur();
+        });
+        const eye = make("button", { ariaLabel: `${thing.visible ? "Hide" : "Show"} ${thing.name}` }, icon(thing.visible ? "eye" : "hidden"));
+        eye.dataset.of = `eye ${thing.id}`;
+        eye.addEventListener("click", () => store.send({ type: "change-object", object: thing.id, visible: !thing.visible }));
+        const bin = make("button", { ariaLabel: `Remove ${thing.name}` }, icon("remove"));
+        bin.addEventListener("click", () => store.send({ type: "remove-object", object: thing.id }));
+        const item = make("li", {}, colour, name, eye, bin);
+        item.toggleAttribute("data-active", thing.id === store.active);
+        if (thing.id === store.active) item.setAttribute("aria-current", "true");
+        item.addEventListener("pointerdown", () => {
+          if (store.active !== thing.id) setTimeout(() => store.set("active", thing.id, "state"));
+        });
+        return item;
+      }),
+    );
+    if (focused) list.querySelector<HTMLElement>(`[data-of="${focused}"]`)?.focus();
+  };
+  store.on(["state"], show);
+  list.addEventListener("focusout", () => setTimeout(show));
+  onClick("add", () => {
+    const taken = new Set(store.state!.objects.map((thing) => thing.id));
+    store.active = Array.from({ length: 254 }, (_, i) => i + 1).find((id) => !taken.has(id)) ?? store.active;
+    store.send({ type: "add-object" });
+  });
+  show();
+}
+
+export function addMask(store: Store, stage: Stage): void {
+  const brush = element<HTMLInputElement>("brush");
+  brush.addEventListener("input", () => store.set("brush", Number(brush.value), "tool"));
+  for (const button of document.querySelectorAll<HTMLButtonElement>("[data-shape]")) {
+    button.addEventListener("click", () => {
+      stage.forgetMarks();
+      store.send({ type: "shape", frame: store.frame, object: store.active, do: button.dataset.shape as "fill" | "grow" | "shrink" | "tidy" });
+    });
+  }
+  const keep = onClick("keep", () => store.send({ type: "keep", frame: store.frame }));
+  const clear = onClick("clear", () => {
+    stage.forgetMarks();
+    store.send({ type: "clear", frame: store.frame });
+  });
+  keep.title = "Take the mask of this frame for a correction (K)";
+  clear.title = "Drop what was drawn in this frame (Delete)";
+  const show = (): void => {
+    element("brush-row").hidden = store.tool !== "brush" && store.tool !== "eraser";
+    brush.value = String(store.brush);
+    element("brush-size").textContent = `${store.brush} px`;
+    const here = store.labels();
+    for (const button of document.querySelectorAll<HTMLButtonElement>("[data-shape]")) button.disabled = !here?.has(store.active);
+    keep.disabled = store.isKey || !here?.data.some((id) => id > 0);
+    clear.disabled = !store.isKey;
+  };
+  store.on(["tool", "state", "frame", "mask"], show);
+  show();
+}
+
+export function addPropagation(store: Store): void {
+  const method = element<HTMLSelectElement>("method");
+  method.replaceChildren(...store.state!.methods.map(({ name, summary }) => make("option", { value: name, title: summary }, name)));
+  method.addEventListener("change", () => store.send({ type: "choose", method: method.value }));
+  const both = onClick("both", () => store.send({ type: "propagate", direction: "both", frame: store.frame }));
+  const forward = onClick("forward", () => store.send({ type: "propagate", direction: "forward", frame: store.frame }));
+  const backward = onClick("backward", () => store.send({ type: "propagate", direction: "backward", frame: store.frame }));
+  const stop = onClick("stop", () => store.send({ type: "stop" }));
+  both.title = "Make all frames that are not up to date (G)";
+  forward.title = "Make what is not up to date from this frame on (F)";
+  backward.title = "Make the frames before this corrected frame anew, backward from it (R)";
+  const show = (): void => {
+    const { job, problem, keys } = store.state!;
+    for (const button of [both, forward, backward]) button.disabled = job !== null || keys.length === 0 || !store.online;
+    const left = store.frames.filter(({ status }) => status !== "fresh").length;
+    both.textContent = !keys.length || left === store.frames.length ? "Propagate to all frames" : left ? `Update ${left} ${left === 1 ? "frame" : "frames"}` : "All frames are up to date";
+    if (!left) both.disabled = true;
+    method.value = store.state!.method.method;
+    method.title = store.state!.methods.find(({ name }) => name === method.value)?.summary ?? "";
+    method.disabled = job !== null;
+    element("job").hidden = job === null;
+    stop.disabled = job?.stopping ?? false;
+    const bar = element<HTMLProgressElement>("progress");
+    if (job?.total && job.done) {
+      bar.max = job.total;
+      bar.value = job.done;
+    } else bar.removeAttribute("value");
+    element("job-text").textContent = job ? `${job.stopping ? "Stopping" : job.at}${job.total && job.done ? `: ${job.done} of ${job.total}` : " …"}` : "";
+    element("problem").hidden = problem === null;
+    element("problem").textContent = problem ?? "";
+  };
+  store.on(["state", "job", "frames", "online"], show);
+  show();
+}
+
+export function addView(store: Store): void {
+  const view = element<HTMLSelectElement>("view");
+  const opacity = element<HTMLInputElement>("opacity");
+  view.addEventListener("change", () => store.set("view", view.value as View, "view"));
+  opacity.addEventListener("input", () => store.set("opacity", Number(opacity.value) / 100, "view"));
+  const show = (): void => {
+    view.value = store.view;
+    opacity.value = String(Math.round(store.opacity * 100));
+    element("opacity-value").textContent = `${opacity.value} %`;
+    element("opacity-row").hidden = store.view !== "overlay";
+  };
+  store.on(["view"], show);
+  show();
+}

@@ -1,0 +1,69 @@
+// What travels between the page and the server; the server's side is commands.py and desk.py.
+
+export interface Thing {
+  id: number;
+  name: string;
+  colour: string;
+  visible: boolean;
+}
+
+export interface JobState {
+  what: string;
+  at: string;
+  done: number;
+  total: number;
+  stopping: boolean;
+}
+
+export interface State {
+  type: "state";
+  version: string;
+  video: { name: string; width: number; height: number; frames: number; rate: number | null };
+  objects: Thing[];
+  method: { method: string; size: number | null; device: string; precision: string };
+  methods: { name: string; summary: string }[];
+  keys: number[];
+  undo: string | null;
+  redo: string | null;
+  job: JobState | null;
+  problem: string | null;
+  command: string | null;
+  exports: { name: string; summary: string }[];
+}
+
+export type Status = "none" | "fresh" | "stale";
+/** [frame, status, least confidence of its objects, whether it deserves a look] */
+export type FrameRow = [number, Status, number | null, boolean];
+
+export type Event =
+  | State
+  | { type: "frames"; frames: FrameRow[] }
+  | { type: "mask"; frame: number; runs: number[]; glimpse: boolean }
+  | { type: "at"; done: number; total: number; at: string }
+  | { type: "proposal"; request: number; runs: number[] | null; problem: string | null }
+  | { type: "notice"; text: string; to: string };
+
+export type Point = [number, number];
+
+export type Command =
+  | { type: "look"; frames: number[] }
+  | { type: "edit"; frame: number; runs: number[]; what: string }
+  | { type: "shape"; frame: number; object: number; do: "fill" | "grow" | "shrink" | "tidy" }
+  | { type: "clear"; frame: number }
+  | { type: "keep"; frame: number }
+  | {
+      type: "first";
+      request: number;
+      frame: number;
+      box: [number, number, number, number] | null;
+      clicks: [number, number, boolean][];
+      scribbles: [Point[], boolean][];
+    }
+  | { type: "add-object"; name?: string }
+  | { type: "change-object"; object: number; name?: string; colour?: string; visible?: boolean }
+  | { type: "remove-object"; object: number }
+  | { type: "undo" }
+  | { type: "redo" }
+  | { type: "choose"; method: string }
+  | { type: "propagate"; direction: "forward" | "backward" | "both"; frame: number; last?: number }
+  | { type: "stop" };

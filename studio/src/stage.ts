@@ -1,0 +1,431 @@
+// The picture that is worked at: the frame, its objects, and what the pointer does with the tool at hand.
+
+import { LabelMap } from "./labels";
+import { Painter } from "./paint";
+import type { Pictures } from "./pictures";
+import type { Event, Point } from "./protocol";
+import type { Store } from "./store";
+
+const MOST_ZOOM = 32;
+const CLICK = 4; // CSS pixels: a pointer that moved less has clicked
+
+/** What was marked of one object in one frame since the tool was taken up. */
+interface Marks {
+  frame: number;
+  object: number;
+  under: LabelMap; // the frame's label map before the first mark
+  box: [number, number, number, number] | null;
+  clicks: [number, number, boolean][];
+  scribbles: [Point[], boolean][];
+}
+
+export class Stage {
+  private readonly context: CanvasRenderingContext2D;
+  private readonly painter: Painter;
+  private zoom = 1;
+  private offset: Point = [0, 0]; // of the frame's corner, in CSS pixels
+  private fitted = true;
+  private working: LabelMap | null = null; // what is being painted
+  private line: Point[] = []; // polygon, lasso, scribble or box in the making
+  private drag: { id: number; from: Point; start: Point; panning: boolean; negative: boolean } | null = null;
+  private readonly touches = new Map<number, Point>();
+  private pointer: Point | null = null;
+  private marks: Marks | null = null;
+  private request = 0;
+  private waiting = false;
+  private stale = true;
+  private due = false;
+  spaceHeld = false;
+
+  constructor(
+    private readonly canvas: HTMLCanvasElement,
+    private readonly store: Store,
+    private readonly pictures: Pictures,
+    private readonly notice: (text: string) => void,
+  ) {
+    this.context = canvas.getContext("2d")!;
+    const { width, height } = store.state!.video;
+    this.painter = new Painter(width, height);
+    new ResizeObserver(() => this.resize()).observe(canvas);
+    canvas.addEventListener("pointerdown", (event) => this.down(event));
+    canvas.addEventListener("pointermove", (event) => this.move(event));
+    canvas.addEventListener("pointerup", (event) => this.up(event));
+    canvas.addEventListener("pointercancel", (event) => this.cancelPointer(event));
+    canvas.addEventListener("pointerleave", () => {
+      this.pointer = null;
+      this.draw();
+    });
+    canvas.addEventListener("dblclick", () => this.closePolygon());
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    store.on(["mask", "view", "state"], () => this.repaint());
+    store.on(["frame"], () => {
+      this.abandon();
+      this.repaint();
+    });
+    store.on(["tool"], () => {
+      this.abandon();
+      this.canvas.dataset.tool = store.tool;
+      this.draw();
+    });
+    canvas.dataset.tool = store.tool;
+    this.resize();
+  }
+
+  // Looking ------------------------------------------------------------------------------------------------------
+
+  repaint(): void {
+    this.stale = true;
+    this.draw();
+  }
+
+  draw(): void {
+    if (this.due) return;
+    this.due = true;
+    requestAnimationFrame(() => {
+      this.due = false;
+      this.render();
+    });
+  }
+
+  fit(): void {
+    this.fitted = true;
+    const { width, height } = this.store.state!.video;
+    const { clientWidth, clientHeight } = this.canvas;
+    this.zoom = Math.min((clientWidth - 24) / width, (clientHeight - 24) / height);
+    this.offset = [(clientWidth - width * this.zoom) / 2, (clientHeight - height * this.zoom) / 2];
+    this.draw();
+    this.store.tell("tool");
+  }
+
+  zoomBy(factor: number, at?: Point): void {
+    const centre: Point = at ?? [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2];
+    const zoom = Math.max(0.05, Math.min(MOST_ZOOM, this.zoom * factor));
+    this.offset = [0, 1].map((i) => centre[i] - ((centre[i] - this.offset[i]) * zoom) / this.zoom) as Point;
+    this.zoom = zoom;
+    this.fitted = false;
+    this.draw();
+  }
+
+  get percent(): number {
+    return Math.round(this.zoom * 100 * devicePixelRatio);
+  }
+
+  private resize(): void {
+    const scale = devicePixelRatio;
+    this.canvas.width = Math.max(1, Math.round(this.canvas.clientWidth * scale));
+    this.canvas.height = Math.max(1, Math.round(this.canvas.clientHeight * scale));
+    if (this.fitted) this.fit();
+    this.draw();
+  }
+
+  private shown: number | null = null;
+
+  private render(): void {
+    const { store, context, painter } = this;
+    const { width, height } = store.state!.video;
+    const scale = devicePixelRatio;
+    const picture = this.pictures.get(store.frame);
+    if (!picture && this.shown !== store.frame && this.shown !== null) return; // keep the last one until it is here
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    context.setTransform(this.zoom * scale, 0, 0, this.zoom * scale, this.offset[0] * scale, this.offset[1] * scale);
+    context.imageSmoothingEnabled = this.zoom * scale < 3;
+    context.imageSmoothingQuality = "high";
+    if (picture) {
+      context.drawImage(picture, 0, 0, width, height);
+      this.shown = store.frame;
+      this.canvas.dataset.frame = String(store.frame);
+    }
+    const map = this.working ?? (this.stale ? store.labels() : null);
+    if (this.stale || this.working) {
+      const before = store.view === "difference" && store.frame > 0 ? store.labels(store.frame - 1) : null;
+      painter.paint(map ?? new LabelMap(width, height), store.state!.objects, store.view, store.opacity, before);
+      this.stale = false;
+    }
+    context.drawImage(painter.canvas, 0, 0);
+    this.renderTool();
+  }
+
+  private renderTool(): void {
+    const { context, store, line } = this;
+    const colour = store.activeObject?.colour ?? "#ffffff";
+    const pixel = 1 / this.zoom;
+    context.lineWidth = 2 * pixel;
+    context.strokeStyle = colour;
+    if (line.length > 1 && store.tool === "box") {
+      const [[x1, y1], [x2, y2]] = [line[0], line[line.length - 1]];
+      context.setLineDash([6 * pixel, 4 * pixel]);
+      context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+      context.setLineDash([]);
+    } else if (line.length) {
+      context.beginPath();
+      line.forEach(([x, y]) => context.lineTo(x, y));
+      if (store.tool === "polygon" && this.pointer) context.lineTo(...this.toFrame(this.pointer));
+      context.stroke();
+      if (store.tool === "polygon") for (const point of line) this.dot(point, 4 * pixel, colour);
+    }
+    if (this.marks && this.marks.frame === store.frame && this.marks.object === store.active) {
+      for (const [x, y, positive] of this.marks.clicks) this.dot([x, y], 5 * pixel, positive ? "#22c55e" : "#ef4444");
+      for (const [points, positive] of this.marks.scribbles) {
+        context.strokeStyle = positive ? "#22c55e" : "#ef4444";
+        context.lineWidth = 3 * pixel;
+        context.beginPath();
+        points.forEach(([x, y]) => context.lineTo(x, y));
+        context.stroke();
+      }
+    }
+    if (this.pointer && (store.tool === "brush" || store.tool === "eraser") && !this.spaceHeld) {
+      const [x, y] = this.toFrame(this.pointer);
+      for (const [wide, ink] of [[3, "#000000"], [1.5, store.tool === "brush" ? colour : "#ffffff"]] as const) {
+        context.beginPath();
+        context.arc(x, y, store.brush / 2, 0, 2 * Math.PI);
+        context.lineWidth = wide * pixel;
+        context.strokeStyle = ink;
+        context.stroke();
+      }
+    }
+  }
+
+  private dot([x, y]: Point, radius: number, colour: string): void {
+    const { context } = this;
+    context.beginPath();
+    context.arc(x, y, radius, 0, 2 * Math.PI);
+    context.fillStyle = colour;
+    context.fill();
+    context.lineWidth = radius / 3;
+    context.strokeStyle = "#ffffff";
+    context.stroke();
+  }
+
+  private toFrame([x, y]: Point): Point {
+    return [(x - this.offset[0]) / this.zoom, (y - this.offset[1]) / this.zoom];
+  }
+
+  // The pointer --------------------------------------------------------------------------------------------------
+
+  private at(event: PointerEvent | WheelEvent): Point {
+    const box = this.canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  }
+
+  private wheel(event: WheelEvent): void {
+    event.preventDefault();
+    this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), this.at(event));
+    this.store.tell("tool");
+  }
+
+  private down(event: PointerEvent): void {
+    const at = this.at(event);
+    this.canvas.focus();
+    if (event.pointerType === "touch") {
+      this.touches.set(event.pointerId, at);
+      if (this.touches.size === 2) {
+        this.abandonDrag(); // two fingers zoom and pan
+        return;
+      }
+    }
+    if (this.drag) return;
+    this.canvas.setPointerCapture(event.pointerId);
+    const { store } = this;
+    const panning = store.tool === "move" || event.button === 1 || this.spaceHeld;
+    const negative = event.altKey || event.button === 2;
+    this.drag = { id: event.pointerId, from: at, start: at, panning, negative };
+    this.pointer = at;
+    if (panning) return;
+    if (!store.activeObject) {
+      this.notice("Add an object first.");
+      this.drag = null;
+      return;
+    }
+    const place = this.toFrame(at);
+    if (store.tool === "brush" || store.tool === "eraser") {
+      this.working = store.labels()?.copy() ?? null;
+      this.working?.stroke(place, place, store.brush / 2, store.active, this.erases(negative));
+    } else if (store.tool !== "polygon") this.line = [place];
+    this.draw();
+  }
+
+  private move(event: PointerEvent): void {
+    const at = this.at(event);
+    if (this.touches.has(event.pointerId) && this.touches.size === 2) {
+      this.pinch(event.pointerId, at);
+      return;
+    }
+    this.pointer = at;
+    const { drag, store } = this;
+    if (drag && drag.id === event.pointerId) {
+      const [from, to] = [this.toFrame(drag.from), this.toFrame(at)];
+      if (drag.panning) {
+        this.offset = [this.offset[0] + at[0] - drag.from[0], this.offset[1] + at[1] - drag.from[1]];
+        this.fitted = false;
+      } else if (this.working) this.working.stroke(from, to, store.brush / 2, store.active, this.erases(drag.negative));
+      else if (this.line.length && store.tool !== "polygon") this.line.push(to);
+      drag.from = at;
+    }
+    this.draw();
+  }
+
+  private up(event: PointerEvent): void {
+    this.touches.delete(event.pointerId);
+    const { drag, store } = this;
+    if (!drag || drag.id !== event.pointerId) return;
+    this.drag = null;
+    const at = this.at(event);
+    const moved = Math.hypot(at[0] - drag.start[0], at[1] - drag.start[1]) > CLICK;
+    const line = this.line;
+    if (drag.panning) return;
+    switch (store.tool) {
+      case "brush":
+      case "eraser":
+        if (this.working) store.edit(this.working, this.erases(drag.negative) ? "Erase" : "Brush");
+        this.working = null;
+        break;
+      case "lasso":
+        this.line = [];
+        if (moved) this.fill(line, drag.negative, "Lasso");
+        break;
+      case "polygon":
+        this.corner(this.toFrame(at), drag.negative);
+        break;
+      case "box":
+        this.line = [];
+        if (moved) this.mark({ box: this.boxed(line[0], this.toFrame(at)) });
+        break;
+      case "click":
+        this.line = [];
+        if (moved) this.mark({ scribble: [thinned(line.map((p) => this.inside(p))), !drag.negative] });
+        else this.mark({ click: [...this.inside(this.toFrame(at)), !drag.negative] });
+        break;
+    }
+    this.repaint();
+  }
+
+  private cancelPointer(event: PointerEvent): void {
+    this.touches.delete(event.pointerId);
+    this.abandonDrag();
+  }
+
+  private pinch(id: number, at: Point): void {
+    const before = [...this.touches.values()];
+    this.touches.set(id, at);
+    const after = [...this.touches.values()];
+    const middle = (points: Point[]): Point => [(points[0][0] + points[1][0]) / 2, (points[0][1] + points[1][1]) / 2];
+    const apart = (points: Point[]): number => Math.hypot(points[0][0] - points[1][0], points[0][1] - points[1][1]);
+    const [old, now] = [middle(before), middle(after)];
+    this.offset = [this.offset[0] + now[0] - old[0], this.offset[1] + now[1] - old[1]];
+    this.zoomBy(apart(after) / Math.max(1, apart(before)), now);
+  }
+
+  private erases(negative: boolean): boolean {
+    return (this.store.tool === "eraser") !== negative;
+  }
+
+  private inside([x, y]: Point): Point {
+    const { width, height } = this.store.state!.video;
+    return [Math.max(0, Math.min(width - 1, x)), Math.max(0, Math.min(height - 1, y))];
+  }
+
+  private boxed(from: Point, to: Point): [number, number, number, number] {
+    const [[x1, y1], [x2, y2]] = [this.inside(from), this.inside(to)];
+    return [Math.min(x1, x2), Math.min(y1, y2), Math.abs(x2 - x1) + 1, Math.abs(y2 - y1) + 1];
+  }
+
+  private fill(line: Point[], erase: boolean, what: string): void {
+    const map = this.store.labels()?.copy();
+    if (!map || line.length < 3) return;
+    map.fill(line, this.store.active, erase);
+    this.store.edit(map, erase ? `${what}, take away` : what);
+  }
+
+  // The polygon --------------------------------------------------------------------------------------------------
+
+  private negativePolygon = false;
+
+  private corner(place: Point, negative: boolean): void {
+    if (!this.line.length) this.negativePolygon = negative;
+    const [first] = this.line;
+    if (this.line.length > 2 && Math.hypot(place[0] - first[0], place[1] - first[1]) * this.zoom < 10) this.closePolygon();
+    else this.line.push(place);
+  }
+
+  closePolygon(): void {
+    if (this.store.tool !== "polygon" || this.line.length < 3) return;
+    const line = this.line;
+    this.line = [];
+    this.fill(line, this.negativePolygon, "Polygon");
+    this.repaint();
+  }
+
+  // Masks out of marks -------------------------------------------------------------------------------------------
+
+  private mark(add: { box?: Marks["box"]; click?: [number, number, boolean]; scribble?: [Point[], boolean] }): void {
+    const { store } = this;
+    const under = store.labels();
+    if (!under) return;
+    if (this.marks?.frame !== store.frame || this.marks.object !== store.active) {
+      this.marks = { frame: store.frame, object: store.active, under, box: null, clicks: [], scribbles: [] };
+    }
+    if (add.box) Object.assign(this.marks, { box: add.box, clicks: [], scribbles: [] });
+    if (add.click) this.marks.clicks.push(add.click);
+    if (add.scribble) this.marks.scribbles.push(add.scribble);
+    const { frame, box, clicks, scribbles } = this.marks;
+    this.request += 1;
+    this.setWaiting(true);
+    store.send({ type: "first", request: this.request, frame, box, clicks, scribbles });
+  }
+
+  /** The answer to marks; it becomes an annotation of its frame. */
+  proposed(event: Extract<Event, { type: "proposal" }>): void {
+    if (event.request !== this.request || !this.marks) return;
+    this.setWaiting(false);
+    const { marks, store } = this;
+    if (event.problem || !event.runs) {
+      this.notice(event.problem ?? "No object was found there.");
+      this.marks = null;
+    } else if (marks.frame === store.frame) {
+      const map = marks.under.copy();
+      map.replace(marks.object, LabelMap.decode(event.runs, map.width, map.height));
+      const count = marks.clicks.length + marks.scribbles.length + (marks.box ? 1 : 0);
+      store.edit(map, count > 1 ? "Refine the mask" : marks.box ? "Box" : "Click");
+    }
+    this.repaint();
+  }
+
+  /** The marks no longer say how the mask came about: it was changed otherwise. */
+  forgetMarks(): void {
+    this.marks = null;
+    this.request += 1;
+    this.setWaiting(false);
+    this.draw();
+  }
+
+  private setWaiting(waiting: boolean): void {
+    this.waiting = waiting;
+    this.canvas.toggleAttribute("data-waiting", this.waiting);
+    this.canvas.setAttribute("aria-busy", String(waiting));
+  }
+
+  // Giving up ----------------------------------------------------------------------------------------------------
+
+  /** Leave what is half done. Whether anything was. */
+  abandon(): boolean {
+    const had = this.line.length > 0 || this.working !== null || this.marks !== null;
+    this.abandonDrag();
+    this.forgetMarks();
+    return had;
+  }
+
+  private abandonDrag(): void {
+    this.drag = null;
+    this.line = [];
+    this.working = null;
+    this.repaint();
+  }
+}
+
+/** At most some hundred points of a line, evenly. */
+function thinned(points: Point[]): Point[] {
+  const step = Math.ceil(points.length / 300);
+  return points.filter((_, i) => i % step === 0);
+}

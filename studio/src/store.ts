@@ -1,0 +1,137 @@
+// All that the page knows: what the server said, and where the user is. Views listen, and draw what changed.
+
+import { LabelMap } from "./labels";
+import type { Command, Event, FrameRow, State, Thing } from "./protocol";
+
+export type Tool = "move" | "click" | "box" | "brush" | "eraser" | "polygon" | "lasso";
+export type View = "overlay" | "outline" | "matte" | "cutout" | "difference";
+export type Topic = "state" | "frames" | "mask" | "frame" | "tool" | "view" | "job" | "online" | "play";
+
+export interface Frame {
+  status: FrameRow[1];
+  confidence: number | null;
+  uncertain: boolean;
+}
+
+export class Store {
+  state: State | null = null;
+  frames: Frame[] = [];
+  online = false;
+  frame = 0;
+  active = 1;
+  tool: Tool = "click";
+  view: View = "overlay";
+  opacity = 0.5;
+  brush = 24;
+  playing = false;
+  send: (command: Command) => void = () => {};
+
+  private readonly runs = new Map<number, number[]>();
+  private readonly asked = new Set<number>();
+  private readonly listeners: { topics: Topic[]; call: () => void }[] = [];
+
+  on(topics: Topic[], call: () => void): void {
+    this.listeners.push({ topics, call });
+  }
+
+  tell(topic: Topic): void {
+    for (const { topics, call } of this.listeners) if (topics.includes(topic)) call();
+  }
+
+  hear(event: Event): void {
+    switch (event.type) {
+      case "state":
+        if (event.video.frames !== this.state?.video.frames) this.frames = Array.from({ length: event.video.frames }, () => ({ status: "none", confidence: null, uncertain: false }));
+        this.state = event;
+        if (!this.activeObject) this.active = event.objects[0]?.id ?? 0;
+        this.tell("state");
+        this.tell("job");
+        break;
+      case "frames": {
+        for (const [index, status, confidence, uncertain] of event.frames) this.frames[index] = { status, confidence, uncertain };
+        // Objects may have come or gone everywhere: what is not shown is asked for again when it is.
+        if (event.frames.length === this.frames.length) {
+          const here = this.runs.get(this.frame);
+          this.runs.clear();
+          this.asked.clear();
+          if (here) this.runs.set(this.frame, here);
+          this.look([this.frame]);
+        }
+        this.tell("frames");
+        break;
+      }
+      case "mask":
+        this.runs.set(event.frame, event.runs);
+        this.asked.add(event.frame);
+        this.tell("mask");
+        break;
+      case "at":
+        if (this.state?.job) Object.assign(this.state.job, { done: event.done, total: event.total, at: event.at });
+        this.tell("job");
+        break;
+    }
+  }
+
+  setOnline(online: boolean): void {
+    this.online = online;
+    if (!online) this.asked.clear();
+    this.tell("online");
+  }
+
+  get activeObject(): Thing | undefined {
+    return this.state?.objects.find((thing) => thing.id === this.active);
+  }
+
+  get isKey(): boolean {
+    return this.state?.keys.includes(this.frame) ?? false;
+  }
+
+  /** The label map of a frame; one that is not known yet is asked for, and null. */
+  labels(index = this.frame): LabelMap | null {
+    const runs = this.runs.get(index);
+    if (!runs || !this.state) {
+      this.look([index]);
+      return null;
+    }
+    return LabelMap.decode(runs, this.state.video.width, this.state.video.height);
+  }
+
+  /** Ask for label maps that are not known yet. */
+  look(indices: number[]): void {
+    const wanted = indices.filter((i) => i >= 0 && i < this.frames.length && !this.asked.has(i));
+    if (!wanted.length || !this.online) return;
+    wanted.forEach((i) => this.asked.add(i));
+    this.send({ type: "look", frames: wanted });
+  }
+
+  /** Annotate the frame that is looked at: shown at once, and sent. */
+  edit(map: LabelMap, what: string): void {
+    const runs = map.encode();
+    this.runs.set(this.frame, runs);
+    this.tell("mask");
+    this.send({ type: "edit", frame: this.frame, runs, what });
+  }
+
+  goTo(index: number): void {
+    const wanted = Math.max(0, Math.min(this.frames.length - 1, Math.round(index)));
+    if (wanted === this.frame) return;
+    this.frame = wanted;
+    this.look(Array.from({ length: 12 }, (_, i) => wanted + i));
+    this.tell("frame");
+  }
+
+  /** The next frame from here on, round the end, that fits; null if none does. */
+  next(fits: (index: number) => boolean, step: 1 | -1 = 1): number | null {
+    const count = this.frames.length;
+    for (let i = 1; i <= count; i++) {
+      const index = (((this.frame + step * i) % count) + count) % count;
+      if (fits(index)) return index;
+    }
+    return null;
+  }
+
+  set<K extends "tool" | "view" | "opacity" | "brush" | "active" | "playing">(key: K, value: this[K], topic: Topic): void {
+    this[key] = value;
+    this.tell(topic);
+  }
+}

@@ -1,0 +1,56 @@
+"""A small project that tests share the making of: a tiny clip, and the smallest method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="the studio needs the extra [studio]")
+
+from onemask.studio.desk import Desk
+from onemask.studio.project import Method, Project
+from onemask.testing import Clip, moving_shapes
+
+FRAMES = 8
+TOKEN = "a-token-for-the-tests"
+
+
+@pytest.fixture(scope="session")
+def clip() -> Clip:
+    return moving_shapes(FRAMES)
+
+
+@pytest.fixture(scope="session")
+def folder_of_frames(clip, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clip") / "shapes"
+    folder.mkdir()
+    for index, frame in enumerate(clip.frames):
+        Image.fromarray(frame).save(folder / f"{index:03d}.png")
+    return folder
+
+
+@pytest.fixture
+def project(folder_of_frames, tmp_path, stub) -> Project:
+    return Project.open(tmp_path / "shapes.studio", folder_of_frames, Method(stub))
+
+
+@pytest.fixture
+def reopen(project) -> Callable[[], Project]:
+    return lambda: Project.open(project.folder, None, Method("another"))
+
+
+@pytest.fixture
+def desk(project) -> Iterator[Desk]:
+    desk = Desk(project)
+    yield desk
+    desk.close()
+
+
+def square(shape: tuple[int, int], top: int, left: int, side: int = 16, object_id: int = 1) -> np.ndarray:
+    label_map = np.zeros(shape, np.uint8)
+    label_map[top : top + side, left : left + side] = object_id
+    return label_map

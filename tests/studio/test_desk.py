@@ -1,0 +1,196 @@
+"""The desk with its worker: what is propagated is what `onemask run` makes, and only what a correction touches."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+
+import numpy as np
+import pytest
+
+from onemask import propagate
+from onemask.errors import InputError
+from onemask.studio import commands, runlengths
+from onemask.studio.desk import Desk
+from onemask.studio.project import Method, Project
+
+from .conftest import square
+
+
+class Watcher:
+    """Who looks on at a desk: events by type, as they come."""
+
+    def __init__(self, desk: Desk):
+        self.desk, self.events = desk, queue.Queue()
+        self.number = desk.subscribe(self.events.put)
+
+    def do(self, type: str, **values):
+        self.desk.do(commands.COMMAND.validate_python({"type": type, **values}), self.number)
+
+    def edit(self, frame: int, label_map: np.ndarray):
+        self.do("edit", frame=frame, runs=runlengths.encode(label_map))
+
+    def until(self, wanted) -> list[dict]:
+        """The events up to the one that is wanted."""
+        seen = []
+        while True:
+            seen.append(self.events.get(timeout=120))
+            if wanted(seen[-1]):
+                return seen
+
+    def propagate(self, direction: str = "both", **values) -> list[int]:
+        """The frames that were made, in their order."""
+        while not self.events.empty():
+            self.events.get()
+        self.do("propagate", direction=direction, **values)
+        self.until(lambda event: event["type"] == "state" and event["job"])
+        seen = self.until(lambda event: event["type"] == "state" and event["job"] is None)
+        assert seen[-1]["problem"] is None
+        return [row[0] for event in seen if event["type"] == "frames" for row in event["frames"]]
+
+
+@pytest.fixture(scope="module")
+def watcher(folder_of_frames, tmp_path_factory, stub):
+    """One project for all tests of this file, for starting a worker takes seconds."""
+    folder = tmp_path_factory.mktemp("desk") / "project"
+    desk = Desk(Project.open(folder, folder_of_frames, Method(stub)))
+    yield Watcher(desk)
+    desk.close()
+
+
+@pytest.fixture
+def fresh(watcher):
+    """The project without any annotation."""
+    for frame in list(watcher.desk.project.keys):
+        watcher.do("clear", frame=frame)
+    for thing in watcher.desk.project.objects[1:]:
+        watcher.do("remove-object", object=thing.id)
+    watcher.desk.project.made.clear()
+    return watcher
+
+
+def shown(watcher) -> list[np.ndarray]:
+    return [watcher.desk.shown(index) for index in range(watcher.desk.project.frames)]
+
+
+def as_run(watcher) -> list[np.ndarray]:
+    project = watcher.desk.project
+    annotations = {index: project.annotation(index) for index in sorted(project.keys)}
+    return list(propagate(str(project.path_of_video), annotations, method=project.method.method))
+
+
+def test_what_is_propagated_is_what_a_run_makes_and_a_correction_touches_what_follows(fresh):
+    shape = fresh.desk.project.shape
+    fresh.edit(0, square(shape, 20, 20))
+    assert fresh.propagate() == list(range(8))
+    assert all(map(np.array_equal, shown(fresh), as_run(fresh)))
+    before = shown(fresh)
+    fresh.edit(5, square(shape, 30, 40))
+    assert fresh.propagate() == [5, 6, 7]
+    fresh.edit(3, square(shape, 10, 10))
+    assert fresh.propagate() == [3, 4]
+    after = shown(fresh)
+    assert all(map(np.array_equal, after, as_run(fresh)))
+    assert all(map(np.array_equal, before[:3], after[:3]))
+    with pytest.raises(InputError, match="up to date"):
+        fresh.propagate()
+    assert all(0 < made.confidence[1] <= 1 for made in fresh.desk.project.made.values())
+
+
+def test_objects_that_are_annotated_later_come_back_and_are_seen_on_their_way(fresh):
+    shape = fresh.desk.project.shape
+    fresh.edit(2, square(shape, 20, 20))
+    fresh.do("add-object", name="Second")
+    fresh.edit(6, square(shape, 4, 60, object_id=2))
+    while not fresh.events.empty():
+        fresh.events.get()
+    fresh.do("propagate", direction="both")
+    seen = fresh.until(lambda event: event["type"] == "state" and event["job"] is None and event["keys"] == [2, 6])
+    glimpses = [event["frame"] for event in seen if event["type"] == "mask" and event["glimpse"]]
+    assert glimpses == [6, 5, 4, 3, 2, 1, 0]
+    assert all(map(np.array_equal, shown(fresh), as_run(fresh)))
+    assert set(fresh.desk.project.made[0].confidence) == {1, 2}
+
+
+def test_backward_makes_the_stretch_before_a_corrected_frame_and_keeps_it(fresh):
+    shape = fresh.desk.project.shape
+    fresh.edit(0, square(shape, 20, 20))
+    fresh.propagate()
+    fresh.edit(6, square(shape, 20, 30))
+    assert fresh.propagate("backward", frame=4) == [5, 4, 3, 2, 1]
+    back = shown(fresh)
+    assert fresh.propagate() == [6, 7]
+    assert all(map(np.array_equal, shown(fresh)[:6], back[:6]))
+
+
+def test_propagation_stops_when_asked_and_keeps_what_is_made(fresh):
+    fresh.edit(0, square(fresh.desk.project.shape, 20, 20))
+    while not fresh.events.empty():
+        fresh.events.get()
+    fresh.do("propagate", direction="forward", frame=0)
+    fresh.do("stop")
+    seen = fresh.until(lambda event: event["type"] == "state" and event["job"] is None and event["problem"] is None)
+    assert any(event["type"] == "state" and event["job"] and event["job"]["stopping"] for event in seen)
+    made = len(fresh.desk.project.made)
+    assert made < 8
+    assert len(fresh.propagate()) == 8 - made
+
+
+def test_a_worker_that_dies_is_replaced_and_the_project_is_whole(fresh):
+    fresh.edit(0, square(fresh.desk.project.shape, 20, 20))
+    fresh.propagate("forward", last=1)
+    died = fresh.desk.worker.pid
+    fresh.do("propagate", direction="both")
+    os.kill(died, signal.SIGKILL)
+    seen = fresh.until(lambda event: event["type"] == "state" and event["job"] is None and event["problem"])
+    assert "ended unexpectedly (SIGKILL)" in seen[-1]["problem"]
+    again = Project.open(fresh.desk.project.folder, None, Method("stub"))
+    assert {0, 1} <= set(again.made)
+    fresh.propagate()
+    assert fresh.desk.worker.pid not in (None, died)
+    assert all(map(np.array_equal, shown(fresh), as_run(fresh)))
+
+
+def test_shapes_of_an_object_leave_others_alone(fresh):
+    shape = fresh.desk.project.shape
+    fresh.do("add-object", name="Second")
+    ring = square(shape, 10, 10, 20)
+    ring[16:22, 16:22] = 0
+    ring[18:20, 18:20] = 2
+    ring[50, 80] = 1
+    for do, area in (("fill", 20 * 20 - 4 + 1), ("tidy", 20 * 20 - 4), ("shrink", 18 * 18 - 12)):
+        fresh.edit(1, ring) if do == "fill" else None
+        fresh.do("shape", frame=1, object=1, do=do)
+        assert ((fresh.desk.shown(1) == 1).sum(), (fresh.desk.shown(1) == 2).sum()) == (area, 4), do
+    fresh.do("undo")
+    assert (fresh.desk.shown(1) == 1).sum() == 20 * 20 - 4
+
+
+def test_a_removed_object_is_gone_from_all_frames_until_that_is_undone(fresh):
+    shape = fresh.desk.project.shape
+    fresh.do("add-object")
+    fresh.edit(0, square(shape, 20, 20) + square(shape, 2, 60, object_id=2))
+    fresh.edit(4, square(shape, 2, 60, object_id=2))
+    fresh.propagate()
+    fresh.do("remove-object", object=2)
+    assert not any((labels == 2).any() for labels in shown(fresh))
+    assert sorted(fresh.desk.project.keys) == [0]
+    fresh.do("undo")
+    assert sorted(fresh.desk.project.keys) == [0, 4]
+    assert (fresh.desk.shown(4) == 2).any()
+
+
+def test_what_cannot_be_done_is_refused_and_changes_nothing(fresh):
+    for values, problem in (
+        ({"type": "propagate", "direction": "both"}, "no object is marked"),
+        ({"type": "edit", "frame": 99, "runs": [1, 64 * 96]}, "no frame 99"),
+        ({"type": "edit", "frame": 0, "runs": [7, 64 * 96]}, "no object 7"),
+        ({"type": "edit", "frame": 0, "runs": [1, 5]}, "cover 5 pixels"),
+        ({"type": "shape", "frame": 0, "object": 1, "do": "fill"}, "not in frame 0"),
+        ({"type": "choose", "method": "telepathy"}, "not known"),
+    ):
+        before = fresh.desk.state()
+        with pytest.raises(InputError, match=problem):
+            fresh.do(**values)
+        assert fresh.desk.state() == before

@@ -1,0 +1,232 @@
+"""The server: who is let in, and what may be sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from onemask.studio import runlengths
+from onemask.studio.server import LARGEST_BODY, make_app
+from onemask.video.masks import read_label_map, write_mask
+
+from .conftest import FRAMES, TOKEN, square
+
+HOST = "127.0.0.1:4711"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture
+def client(desk):
+    return TestClient(make_app(desk, TOKEN, (HOST,)), base_url=f"http://{HOST}", headers=BEARER)
+
+
+@pytest.fixture
+def stranger(desk):
+    return TestClient(make_app(desk, TOKEN, (HOST,)), base_url=f"http://{HOST}", follow_redirects=False)
+
+
+def socket(client, **headers):
+    return client.websocket_connect(f"ws://{HOST}/api/socket", headers={"host": HOST, **headers})
+
+
+PATHS = ("/", "/studio.js", "/api/state", "/api/openapi.json", "/api/frames/0.jpg", "/api/masks/0.png", "/docs", "/x")
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], f"{TOKEN}x", "ü"])
+def test_without_the_token_nothing_answers(stranger, token):
+    for path in PATHS:
+        given = stranger.get(path if token is None else f"{path}?token={token}")
+        assert given.status_code == 401, path
+    headers = {} if token is None else {"authorization": f"Bearer {token}".encode()}
+    assert stranger.post("/api/commands", json={"type": "undo"}, headers=headers).status_code == 401
+    with pytest.raises(WebSocketDisconnect), socket(stranger):
+        pass
+
+
+def test_the_address_with_the_token_gives_a_cookie_and_is_left(stranger):
+    given = stranger.get(f"/?token={TOKEN}")
+    assert (given.status_code, given.headers["location"]) == (303, "/")
+    cookie = given.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert stranger.get("/").status_code == 200
+    assert stranger.get("/api/state").json()["video"]["frames"] == FRAMES
+    with socket(stranger, origin=f"http://{HOST}") as opened:
+        assert opened.receive_json()["type"] == "state"
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:4712", f"http://{HOST}.evil.example"]
+)
+def test_other_pages_are_refused_though_they_have_the_token(client, origin):
+    assert client.get("/api/state", headers={"origin": origin}).status_code == 403
+    assert client.post("/api/commands", json={"type": "undo"}, headers={"origin": origin}).status_code == 403
+    with pytest.raises(WebSocketDisconnect), socket(client, origin=origin):
+        pass
+
+
+def test_other_names_for_this_host_are_refused(client):
+    assert client.get("/api/state", headers={"host": "rebound.example:4711"}).status_code == 421
+
+
+def test_every_answer_forbids_scripts_from_elsewhere(client, stranger):
+    for given in (client.get("/"), client.get("/api/state"), client.get("/api/frames/99.jpg"), stranger.get("/")):
+        policy = given.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert given.headers["x-content-type-options"] == "nosniff"
+
+
+def test_frames_are_those_of_the_video(client, clip):
+    for index in (0, 5, 2, 7):
+        picture = cv2.imdecode(np.frombuffer(client.get(f"/api/frames/{index}.jpg").content, np.uint8), 1)[..., ::-1]
+        error = [np.abs(picture.astype(int) - frame).mean() for frame in clip.frames]
+        assert np.argmin(error) == index
+        assert client.get(f"/api/thumbnails/{index}.jpg").headers["content-type"] == "image/jpeg"
+    assert client.get(f"/api/frames/{FRAMES}.jpg").json()["problem"].startswith(f"there is no frame {FRAMES}")
+
+
+@pytest.mark.parametrize("name", ["..%2f..%2fproject.json", "%2fetc%2fpasswd", "0%00", "-1", "1e3", "0.jpg%2f.."])
+def test_no_path_from_outside_is_used_as_one(client, name):
+    for kind in ("frames", "masks", "thumbnails"):
+        given = client.get(f"/api/{kind}/{name}.jpg")
+        assert given.status_code in (400, 404, 405, 422), (kind, name)
+    assert client.get(f"/{name}").status_code == 404
+
+
+def test_two_who_look_on_see_the_same(client, desk):
+    runs = runlengths.encode(square(desk.project.shape, 8, 8))
+    with socket(client) as one, socket(client) as two:
+        for opened in (one, two):
+            assert [opened.receive_json()["type"] for _ in range(2)] == ["state", "frames"]
+        one.send_json({"type": "edit", "frame": 2, "runs": runs, "what": "Brush"})
+        for opened in (one, two):
+            state, frames, mask = (opened.receive_json() for _ in range(3))
+            assert (state["keys"], state["undo"]) == ([2], "Brush")
+            assert len(frames["frames"]) == FRAMES
+            assert (mask["frame"], mask["runs"]) == (2, runs)
+
+
+MALFORMED = [
+    "",
+    "{",
+    "null",
+    "[]",
+    '"undo"',
+    "{}",
+    '{"type": "format-disk"}',
+    '{"type": "undo", "path": "/etc/passwd"}',
+    '{"type": "edit", "frame": -1, "runs": []}',
+    '{"type": "edit", "frame": 0, "runs": "all"}',
+    '{"type": "edit", "frame": 0, "runs": [1e400]}',
+    '{"type": "first", "request": 0, "frame": 0, "box": [1, 2, 3]}',
+    '{"type": "first", "request": 0, "frame": 0, "box": [NaN, 0, 1, 1]}',
+    '{"type": "change-object", "object": 1, "colour": "red;}"}',
+    "[" * 100_000,
+]
+
+
+def test_a_malformed_message_closes_its_socket_and_nothing_else(client, desk):
+    before = desk.state()
+    with socket(client) as bystander:
+        bystander.receive_json()
+        bystander.receive_json()
+        for text in MALFORMED:
+            with socket(client) as opened:
+                opened.receive_json()
+                opened.receive_json()
+                opened.send_text(text)
+                assert opened.receive()["type"] == "websocket.close", text[:60]
+        with socket(client) as opened:
+            opened.receive_json()
+            opened.receive_json()
+            opened.send_bytes(b"\x00\xff")
+            assert opened.receive()["type"] == "websocket.close"
+        bystander.send_json({"type": "look", "frames": [0]})
+        assert bystander.receive_json()["type"] == "mask"
+    assert desk.state() == before
+
+
+def test_what_cannot_be_done_is_told_to_who_asked(client):
+    with socket(client) as opened:
+        opened.receive_json()
+        opened.receive_json()
+        opened.send_json({"type": "undo"})
+        assert opened.receive_json()["text"] == "there is nothing to undo"
+    assert client.post("/api/commands", json={"type": "undo"}).status_code == 400
+    assert client.post("/api/commands", json={"type": "format"}).status_code == 422
+
+
+def test_a_mask_file_is_read_and_comes_back(client, desk, tmp_path):
+    labels = square(desk.project.shape, 8, 8) + square(desk.project.shape, 30, 50, object_id=3)
+    write_mask(tmp_path / "mask.png", labels)
+    given = client.post("/api/masks/4", content=(tmp_path / "mask.png").read_bytes())
+    assert "1, 3" in given.json()["read"]
+    assert [thing.id for thing in desk.project.objects] == [1, 3]
+    back = cv2.imdecode(np.frombuffer(client.get("/api/masks/4.png").content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert back is not None
+    assert np.array_equal(desk.shown(4), labels)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n" + bytes(50), b"<svg onload=alert(1)>", bytes(1000)])
+def test_what_is_no_mask_file_is_refused(client, desk, content):
+    given = client.post("/api/masks/4", content=content)
+    assert given.status_code == 400
+    assert "/" not in given.json()["problem"].partition(":")[0]
+    assert desk.project.keys == {}
+
+
+def test_a_huge_upload_is_refused_before_it_is_read(client, desk):
+    read = 0
+
+    def gigabyte():
+        nonlocal read
+        for _ in range(1024):
+            read += 1
+            yield bytes(2**20)
+
+    headers = {"content-length": str(2**30)}
+    assert client.post("/api/masks/0", content=gigabyte(), headers=headers).status_code == 413
+    assert client.post("/api/masks/0", content=gigabyte()).status_code == 411
+    assert client.post("/api/commands", content=b" " * (LARGEST_BODY + 1)).status_code == 413
+    assert desk.project.keys == {}
+
+
+def test_the_api_describes_itself_with_every_command(client):
+    schema = json.dumps(client.get("/api/openapi.json").json())
+    for command in ("propagate", "edit", "first", "undo", "add-object"):
+        assert f'"const": "{command}"' in schema
+
+
+def test_what_is_exported_is_what_is_shown(client, desk, tmp_path):
+    labels = square(desk.project.shape, 8, 8)
+    desk.project.change("Brush", {3: labels})
+    given = client.post("/api/exports/masks", content=b"").json()
+    assert given["name"] == "shapes-masks.zip"
+    archive = tmp_path / "masks.zip"
+    archive.write_bytes(client.get(given["file"]).content)
+    with zipfile.ZipFile(archive) as masks:
+        assert masks.namelist() == [f"masks/{index:03d}.png" for index in range(FRAMES)]
+        masks.extractall(tmp_path)
+    assert np.array_equal(read_label_map(tmp_path / "masks" / "003.png"), labels)
+    assert client.post("/api/exports/%2e%2e", content=b"").status_code in (400, 404, 405)
+    assert client.get("/api/exports/overlay/file").status_code == 400
+
+
+def test_the_page_that_ships_is_built_from_the_sources_that_lie_here():
+    sources = Path(__file__).parents[2] / "studio" / "src"
+    digest = hashlib.sha256()
+    for path in sorted(sources.iterdir(), key=lambda path: path.name.encode()):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    built_from = (files("onemask.studio") / "static" / "built-from.txt").read_text().strip()
+    assert built_from == digest.hexdigest(), "run: cd studio && npm ci && npm run build"
