@@ -22,7 +22,7 @@ def add_studio(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "video",
         nargs="?",
         metavar="VIDEO",
-        help="a video file or a folder of images (default: that of the project; without any, the clip that ships)",
+        help="a video file or a folder of images (default: that of the project, or the clip that ships)",
     )
     studio.add_argument("--project", metavar="DIR", help="the project's folder (default: VIDEO's name and .studio)")
     studio.add_argument("--no-browser", action="store_true", help="only print the address")
