@@ -99,6 +99,12 @@ class TestAggregate:
         assert objects.flatten().tolist() == pytest.approx([4 / total, 1 / total], abs=1e-6)
         assert background.item() == pytest.approx(1 / 9 / total, abs=1e-6)
 
+    def test_the_least_background_by_hand(self):
+        """Odds 4, 1, and background 0.2 : 0.8."""
+        objects, background = aggregate(torch.tensor([0.8, 0.5]).view(2, 1, 1, 1), background="least")
+        assert objects.flatten().tolist() == pytest.approx([4 / 5.25, 1 / 5.25], abs=1e-6)
+        assert background.item() == pytest.approx(0.25 / 5.25, abs=1e-6)
+
     def test_certain_values_stay_finite(self):
         objects, background = aggregate(torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]).view(2, 1, 1, 3))
         assert objects[:, 0, 0].T.tolist() == [pytest.approx(pair, abs=1e-5) for pair in ([0.5, 0.5], [1, 0], [0, 0])]
@@ -114,14 +120,15 @@ class TestAggregate:
         assert torch.allclose(same_background, background, atol=1e-6)
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_rows_of_several_frames_equal_separate_calls(self, seed):
+    @pytest.mark.parametrize("kind", ["product", "least"])
+    def test_rows_of_several_frames_equal_separate_calls(self, seed, kind):
         p = random_probabilities(seed, 7)
         frame_of_row = torch.tensor([2, 0, 0, 3, 2, 0, 2])  # nothing in frame 1
-        objects, background = aggregate(p, frame_of_row, 4)
+        objects, background = aggregate(p, frame_of_row, 4, kind)
         assert background.shape[0] == 4
         for frame in (0, 2, 3):
             rows = frame_of_row == frame
-            alone, alone_background = aggregate(p[rows])
+            alone, alone_background = aggregate(p[rows], background=kind)
             assert torch.allclose(objects[rows], alone, atol=1e-6)
             assert torch.allclose(background[frame], alone_background[0], atol=1e-6)
         assert torch.allclose(background[1], torch.ones(1, 6, 9), atol=1e-6)

@@ -69,11 +69,25 @@ def test_padding_repeats_the_border_and_is_cut_off_again():
     assert torch.equal(geometry.crop(padded), maps)
 
 
+@pytest.mark.parametrize("size", [(5, 7), (2, 1), (8, 8)])
+def test_frames_can_be_mirrored_at_all_borders_instead(size):
+    geometry = Geometry.of(size, None, stride=8, padding="reflected")
+    picture = np.arange(size[0] * size[1] * 3, dtype=np.uint8).reshape(*size, 3)
+    frames = geometry.frames([picture], torch.device("cpu"))
+    borders = [((8 - side + 1) // 2, (8 - side) // 2) for side in size]
+    wanted = np.pad(picture, (*borders, (0, 0)), mode="reflect")
+    assert np.array_equal((255 * frames[0].permute(1, 2, 0)).round().numpy().astype(np.uint8), wanted)
+    maps = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    assert torch.equal(geometry.pad(maps), frames * 255)
+    assert torch.equal(geometry.crop(geometry.pad(maps)), maps)
+
+
 @pytest.mark.parametrize("size", [(96, 128), (97, 131), (131, 97), (18, 23), (1, 1)])
 @pytest.mark.parametrize("short_side", [None, 64])
-def test_the_method_sees_whole_strides_and_the_caller_his_own_size(size, short_side):
+@pytest.mark.parametrize("padding", ["edge", "reflected"])
+def test_the_method_sees_whole_strides_and_the_caller_his_own_size(size, short_side, padding):
     method = Still()
-    session = Session(method, size=short_side, device="cpu")
+    session = Session(method, size=short_side, device="cpu", padding=padding)
     frame, label_map = np.full((*size, 3), 90, np.uint8), np.ones(size, np.uint8)
     label_map[:, size[1] // 2 + 1 :] = 0
     first, later = session.annotate(frame, label_map), session.step(frame)
@@ -325,6 +339,12 @@ def test_a_session_of_other_options_is_refused(lite, scene, tmp_path):
     other = onemask.load("frtm-lite", **QUICK | {"channels": 48, "seed": 1})
     with pytest.raises(InputError, match=r"method: channels 96 \(now 48\), seed 0 \(now 1\); restore"):
         Session.restore(tmp_path / "state.safetensors", other, device="cpu")
+
+
+def test_padding_is_saved_and_copied(tmp_path):
+    session = Session(Still(), device="cpu", padding="reflected").copy()
+    session.save(tmp_path / "state.safetensors")
+    assert Session.restore(tmp_path / "state.safetensors", Still(), device="cpu").padding == "reflected"
 
 
 @pytest.mark.parametrize(("asked", "later"), [("auto", "bfloat16"), ("float32", "float32")])
@@ -741,6 +761,7 @@ def test_an_unknown_object_cannot_be_forgotten(still):
         ({"size": 15}, "at least 16, got 15"),
         ({"size": -1}, "at least 16, got -1"),
         ({"precision": "double"}, "float32, bfloat16, float16; got 'double'"),
+        ({"padding": "zeros"}, "padding is edge, reflected or None; got 'zeros'"),
         ({"device": "gpu"}, "device 'gpu' cannot be used here; expected auto, cpu, cuda"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
         ({"device": "meta"}, "device 'meta' cannot be used here"),

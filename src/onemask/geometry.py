@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .labels import object_masks
+from .methods.method import Padding
 
 Picture = np.ndarray | Tensor  # (H, W, 3) uint8 RGB
 
@@ -26,13 +27,22 @@ class Geometry:
     own: tuple[int, int]
     working: tuple[int, int]
     padded: tuple[int, int]
+    padding: Padding = "edge"
 
     @classmethod
-    def of(cls, own: tuple[int, int], short_side: int | None, stride: int) -> Geometry:
+    def of(cls, own: tuple[int, int], short_side: int | None, stride: int, padding: Padding = "edge") -> Geometry:
         """Shrink (never enlarge) to a short side, then pad to multiples of the stride."""
         scale = 1.0 if short_side is None else min(1.0, short_side / min(own))
         height, width = (max(1, round(side * scale)) for side in own)
-        return cls(own, (height, width), (-(-height // stride) * stride, -(-width // stride) * stride))
+        return cls(own, (height, width), (-(-height // stride) * stride, -(-width // stride) * stride), padding)
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Where the upper left corner of a frame comes to lie among what is padded."""
+        if self.padding == "edge":
+            return 0, 0
+        down, right = (to - side + 1 for side, to in zip(self.working, self.padded, strict=True))
+        return down // 2, right // 2
 
     def frames(self, pictures: Sequence[Picture], device: torch.device) -> Tensor:
         """Pictures (H, W, 3) uint8 -> (B, 3, h, w) float32 in [0, 1] on a device, shrunk and padded."""
@@ -55,13 +65,27 @@ class Geometry:
         return self.pad(torch.from_numpy(shrunk)[:, None].to(device))
 
     def pad(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) at the working size -> padded: the last row and column of frames and masks go on."""
-        (height, width), (to_height, to_width) = self.working, self.padded
-        return F.pad(maps, (0, to_width - width, 0, to_height - height), mode="replicate")
+        """(B, C, h, w) of frames or masks at the working size -> padded."""
+        above, below, left, right = self._borders
+        if self.padding == "edge":
+            return F.pad(maps, (left, right, above, below), mode="replicate")
+        # F.pad reflects but once, and what is padded may be larger than a small frame.
+        rows, columns = (
+            torch.from_numpy(np.pad(np.arange(side), borders, mode="reflect")).to(maps.device)
+            for side, borders in zip(self.working, ((above, below), (left, right)), strict=True)
+        )
+        return maps[..., rows[:, None], columns]
 
     def crop(self, maps: Tensor) -> Tensor:
         """The inverse of `pad`."""
-        return maps[..., : self.working[0], : self.working[1]]
+        (top, left), (height, width) = self.corner, self.working
+        return maps[..., top : top + height, left : left + width]
+
+    @property
+    def _borders(self) -> tuple[int, int, int, int]:
+        """What is padded above, below, on the left and on the right."""
+        (above, left), (height, width), (to_height, to_width) = self.corner, self.working, self.padded
+        return above, to_height - height - above, left, to_width - width - left
 
     def _shrunk(self, picture: np.ndarray) -> np.ndarray:
         """(H, W, ...) at the frame's own size -> at the working size, by area."""
@@ -71,8 +95,8 @@ class Geometry:
         return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
     def _padded_picture(self, picture: np.ndarray) -> np.ndarray:
-        below, right = self.padded[0] - self.working[0], self.padded[1] - self.working[1]
-        return cv2.copyMakeBorder(self._shrunk(picture), 0, below, 0, right, cv2.BORDER_REPLICATE)
+        kind = cv2.BORDER_REPLICATE if self.padding == "edge" else cv2.BORDER_REFLECT_101
+        return cv2.copyMakeBorder(self._shrunk(picture), *self._borders, kind)
 
 
 def area_resampled(maps: Tensor, size: tuple[int, int]) -> Tensor:

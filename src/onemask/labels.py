@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from .errors import InputError
 LARGEST_ID = 65534  # in 16-bit label maps; 254 in 8-bit ones, where 255 means void
 LABEL_MAP = "a label map is (height, width) of integers or bool"
 EPSILON = 1e-7  # keeps odds finite
+
+Background = Literal["product", "least"]  # see `aggregate`
 
 
 @dataclass(frozen=True)
@@ -102,23 +104,30 @@ def object_masks(label_map: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     return (label_map == np.reshape(ids, (-1, 1, 1))).astype(np.float32)
 
 
-def aggregate(probabilities: Tensor, frame_of_row: Tensor | None = None, frames: int = 1) -> tuple[Tensor, Tensor]:
+def aggregate(
+    probabilities: Tensor, frame_of_row: Tensor | None = None, frames: int = 1, background: Background = "product"
+) -> tuple[Tensor, Tensor]:
     """Soft aggregation: set the objects of a frame against each other and against background.
 
     probabilities (N, 1, H, W) in [0, 1]: each object's own, as if it were alone. frame_of_row (N,) tells which of the
     `frames` each row belongs to; None: all to one.
     Returns the objects' probabilities (N, 1, H, W) and background's (frames, 1, H, W), which sum to 1 in every pixel
-    of a frame. Background's own probability is the product of all (1 - p); then odds p / (1 - p) are normalised.
-    Source: Wug Oh et al., Fast Video Object Segmentation by Reference-Guided Mask Propagation, CVPR 2018, eq. 4.
+    of a frame. Background's own probability is the product of all (1 - p) ("product"), or the least of them ("least");
+    then odds p / (1 - p) are normalised. For one object both are the same.
+    Source: Wug Oh et al., Fast Video Object Segmentation by Reference-Guided Mask Propagation, CVPR 2018, eq. 4; the
+    least one is what the authors of FRTM, PMVOS and TTVOS compute.
     """
     p = probabilities.float().clamp(EPSILON, 1 - EPSILON)
     without = 1 - p
     if frame_of_row is None:
-        background = without if len(without) == 1 else without.prod(0, keepdim=True)
+        by_all = without.prod if background == "product" else without.amin
+        none_of_them = without if len(without) == 1 else by_all(0, keepdim=True)
+    elif background == "product":
+        none_of_them = _sum_by_frame(without.log(), frame_of_row, frames).exp()
     else:
-        background = _sum_by_frame(without.log(), frame_of_row, frames).exp()
-    background = background.clamp(EPSILON, 1 - EPSILON)
-    odds, background_odds = p / without, background / (1 - background)
+        none_of_them = without.new_ones(frames, *without.shape[1:]).index_reduce(0, frame_of_row, without, "amin")
+    none_of_them = none_of_them.clamp(EPSILON, 1 - EPSILON)
+    odds, background_odds = p / without, none_of_them / (1 - none_of_them)
     total = _sum_by_frame(odds, frame_of_row, frames) + background_odds
     total_of_row = total if frame_of_row is None else total[frame_of_row]
     return odds / total_of_row, background_odds / total

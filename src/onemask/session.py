@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ from torch import Tensor
 from .errors import InputError, OnemaskError, is_out_of_memory
 from .geometry import Geometry, Picture, shown, size_of
 from .labels import Objects, aggregate, checked_label_map, checked_label_tensor, is_whole, resize, winners
-from .methods.method import Features, Memory, Method
+from .methods.method import Features, Memory, Method, Padding
 from .presence import Presence, presences
 from .saved import no_session, read_state, write_state
 from .video.masks import object_ids
@@ -91,6 +91,8 @@ class Session:
         device: where to compute, as torch names it; "auto" is the best there is, None leaves the method where it is.
         precision: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, else bfloat16 where the device has
             it.
+        padding: how frames come to multiples of the method's stride. "edge": their last row and column go on, below
+            and on the right; "reflected": they are mirrored at all four borders; None: the method's own way.
 
     Raises:
         InputError: one of them is something else, or the device is not there.
@@ -103,6 +105,7 @@ class Session:
         size: int | None = 480,
         device: str | torch.device | None = "auto",
         precision: str = "auto",
+        padding: Padding | None = None,
     ):
         if not isinstance(method, Method):
             raise InputError(f"a session runs a method as onemask.load gives it, got {type(method).__name__}")
@@ -110,11 +113,14 @@ class Session:
             raise InputError(f"size is the short side in pixels, at least 16, got {size!r}")
         if precision not in ("auto", *PRECISIONS):
             raise InputError(f"precision is auto, {', '.join(PRECISIONS)}; got {precision!r}")
+        if padding not in (None, *get_args(Padding)):
+            raise InputError(f"padding is {', '.join(get_args(Padding))} or None; got {padding!r}")
         self.method = _evaluating(method if device is None else method.to(best_device(device)))
         self.size = None if size is None else int(size)
         self.device = next(method.parameters()).device
         self.precision = _best_precision(self.device) if precision == "auto" else precision
         self._asked_precision = precision
+        self.padding: Padding = padding or method.padding
         self._objects = Objects()
         self._memory: Memory | None = None
         self._geometry: Geometry | None = None
@@ -264,7 +270,7 @@ class Session:
         encoded = self._encoded(frame)
         with self._computing():
             prediction = self.method.segment(encoded.features, self._memory)
-            self._show(aggregate(prediction.logits.float().sigmoid()))
+            self._show(self._aggregated(prediction.logits.float().sigmoid()))
             assert self._last is not None
             if explain:
                 self._evidence = self.method.evidence(encoded.features, self._memory, prediction)
@@ -396,16 +402,19 @@ class Session:
         if value.ndim == 0:
             return float(value)
         assert self._geometry is not None
-        (height, width), padded = self._geometry.working, self._geometry.padded
-        rows = max(1, round(height * value.shape[1] / padded[0]))
-        columns = max(1, round(width * value.shape[2] / padded[1]))
-        return value[0, :rows, :columns].float().cpu().numpy()
+        places = []
+        for at, side, padded, cells in zip(
+            self._geometry.corner, self._geometry.working, self._geometry.padded, value.shape[1:], strict=True
+        ):
+            first = min(round(at * cells / padded), cells - 1)
+            places.append(slice(first, first + max(1, round(side * cells / padded))))
+        return value[0, places[0], places[1]].float().cpu().numpy()
 
     # Copies ----------------------------------------------------------------------------------------------------------
 
     def copy(self) -> Session:
         """A session that goes on from here by itself; the method is shared, all state is not."""
-        other = Session(self.method, size=self.size, device=None, precision=self._asked_precision)
+        other = Session(self.method, size=self.size, device=None, precision=self._asked_precision, padding=self.padding)
         other._objects, other._geometry, other._last = self._objects, self._geometry, self._last
         other._memory = None if self._memory is None else self._memory.clone()
         return other
@@ -429,6 +438,7 @@ class Session:
             "own": None if self._geometry is None else self._geometry.own,
             "size": self.size,
             "precision": self._asked_precision,
+            "padding": self.padding,
         }
         write_state(path, state, tensors)
 
@@ -449,15 +459,16 @@ class Session:
             before, objects = dict(state["method"]), Objects(tuple(state["objects"]))
             own = None if state["own"] is None else (int(state["own"][0]), int(state["own"][1]))
             size, precision = None if state["size"] is None else int(state["size"]), str(state["precision"])
+            padding: Any = state.get("padding", "edge")  # sessions saved before there was a choice have none
             _refuse_another_method(path, before, _described(method))
             memory = method.memory_type(**tensors) if tensors else None
         except InputError:
             raise
         except (LookupError, TypeError, ValueError) as error:
             raise no_session(path, error) from error
-        session = cls(method, size=size, device=device, precision=precision)
+        session = cls(method, size=size, device=device, precision=precision, padding=padding)
         session._objects = objects
-        session._geometry = None if own is None else Geometry.of(own, session.size, method.stride)
+        session._geometry = None if own is None else Geometry.of(own, session.size, method.stride, session.padding)
         session._memory = None if memory is None else memory.to(session.device)
         return session
 
@@ -481,7 +492,7 @@ class Session:
     def _geometry_of(self, frame: Any) -> Geometry:
         """InputError for what is no frame, or not one of this session's video; changes nothing."""
         own = frame.geometry.own if isinstance(frame, EncodedFrame) else size_of(frame)
-        geometry = Geometry.of(own, self.size, self.method.stride)
+        geometry = Geometry.of(own, self.size, self.method.stride, self.padding)
         if self._geometry is not None and self._geometry != geometry:
             raise InputError(
                 f"frame is {shown(own)} but the session's frames are {shown(self._geometry.own)} (height x width); "
@@ -565,10 +576,14 @@ class Session:
         """The others beside annotated masks (N, 1, h, w): their memory, and the probabilities of them, then those."""
         memory = self._remembered(others.ids)
         if memory is None:
-            return None, aggregate(masks)
+            return None, self._aggregated(masks)
         prediction = self.method.segment(features, memory)
-        last = aggregate(torch.cat([prediction.logits.float().sigmoid(), masks]))
+        last = self._aggregated(torch.cat([prediction.logits.float().sigmoid(), masks]))
         return self.method.update(memory, features, prediction, last[0][: len(others)]), last
+
+    def _aggregated(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (N, 1, h, w) of each object by itself, set against each other as the method has it."""
+        return aggregate(probabilities, background=self.method.background)
 
     def _label_map(self, as_tensor: bool) -> np.ndarray | Tensor:
         assert self._last is not None

@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from onemask.blocks.deconvolution import Deconvolution
 
 
-@pytest.mark.parametrize("stride", [2, 4, 6])
+@pytest.mark.parametrize(("stride", "kernel"), [(2, None), (4, None), (4, 6), (6, None)])
 @pytest.mark.parametrize("size", [(1, 1), (5, 4)])
-def test_is_the_deconvolution(stride, size):
+def test_is_the_deconvolution(stride, kernel, size):
     torch.manual_seed(0)
-    layer, x = Deconvolution(3, 2, stride).double(), torch.rand(2, 3, *size, dtype=torch.double)
+    layer, x = Deconvolution(3, 2, stride, kernel).double(), torch.rand(2, 3, *size, dtype=torch.double)
     found = layer(x)
-    wanted = F.conv_transpose2d(x, layer.weight, layer.bias, stride=stride, padding=stride // 2)
+    padding = ((kernel or 2 * stride) - stride) // 2
+    wanted = F.conv_transpose2d(x, layer.weight, layer.bias, stride=stride, padding=padding)
     assert found.shape == (2, 2, stride * size[0], stride * size[1])
     assert torch.allclose(found, wanted)
     gradient = torch.rand_like(wanted)
@@ -30,3 +31,9 @@ def test_is_the_deconvolution(stride, size):
 def test_refuses_odd_strides():
     with pytest.raises(ValueError, match="even"):
         Deconvolution(1, 1, 3)
+
+
+@pytest.mark.parametrize("kernel", [2, 5, 10])
+def test_refuses_kernels_of_more_than_three_cells(kernel):
+    with pytest.raises(ValueError, match="from 4 to 8"):
+        Deconvolution(1, 1, 4, kernel)

@@ -50,6 +50,15 @@ def test_shared_is_the_same(monkeypatch, kind, rows, limit):
     assert torch.allclose(best_weighted_match_shared(query, template, weights), wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["mostly sure", "an empty row", "a full row"])
+def test_what_has_no_weight_offers_nothing_where_all_else_is_negative(kind):
+    query, weights = -unit(1, 5, 30), masks(kind, 3, 25)
+    template = unit(1, 5, 25).expand(3, -1, -1)
+    wanted = best_weighted_match(query.expand(3, -1, -1), template, weights)
+    assert (wanted < 0).any() == (kind != "mostly sure")  # where all of a class has its whole weight
+    assert torch.allclose(best_weighted_match_shared(query, template, weights), wanted, atol=1e-6)
+
+
 def test_rows_of_different_frames():
     query, weights = unit(1, 5, 30), masks("mostly sure", 4, 25)
     template = unit(2, 5, 25)[[0, 1, 1, 0]]

@@ -30,7 +30,8 @@ EMBEDDED = {
 class Backbone(nn.Module):
     """Features of whole frames at the asked strides.
 
-    name: a timm model that can give features by stage (`tf_efficientnet_lite0`, `resnet101`, ...).
+    name: a timm model that can give features by stage (`tf_efficientnet_lite0`, `resnet101`, ...), where there are
+        several sets of weights with timm's tag of one (`resnet101.tv_in1k`: torchvision's).
     strides: the strides wanted, in rising order; stages behind the last one are never computed.
     output_stride: dilate the last stages so that no stride exceeds it (where the network can: ResNets).
     pretrained: load ImageNet weights; False leaves them random (to be filled from a state dict, or for tests).
@@ -51,8 +52,11 @@ class Backbone(nn.Module):
         pretrained: bool = True,
     ):
         super().__init__()
-        if name not in timm.list_models():
+        if name.partition(".")[0] not in timm.list_models():
             raise InputError(f"backbone {name!r} is not known to timm {timm.__version__}; see timm.list_models()")
+        if "." in name and name not in timm.list_pretrained():
+            tags = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*")) or "none"
+            raise InputError(f"timm {timm.__version__} has no weights {name!r}; there are: {tags}")
         options: dict[str, Any] = {"features_only": True}
         if output_stride is not None:
             options["output_stride"] = output_stride

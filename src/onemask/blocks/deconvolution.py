@@ -1,7 +1,8 @@
 """Deconvolutions to few channels, computed as what they are: 3x3 convolutions to the cells that each cell becomes.
 
-A deconvolution of kernel 2s, stride s and padding s / 2 makes s x s cells of each, and every one of them sees 3x3 cells
-at most. With as few channels as a mask has, the convolution is several times as fast on a CPU.
+A deconvolution of stride s and kernel k, from s to 2s, with a padding of (k - s) / 2 makes s x s cells of each, and
+every one of them sees 3x3 cells at most. With as few channels as a mask has, the convolution is several times as fast
+on a CPU.
 """
 
 from __future__ import annotations
@@ -12,17 +13,26 @@ from torch import Tensor, nn
 
 
 class Deconvolution(nn.ConvTranspose2d):
-    """(N, channels, h, w) -> (N, outputs, s h, s w), s the stride, which is even; parameters as of ConvTranspose2d."""
+    """(N, channels, h, w) -> (N, outputs, s h, s w), s the stride, which is even; parameters as of ConvTranspose2d.
+
+    kernel: its side, even, from s to 2 s; None: 2 s.
+    """
 
     taps: Tensor
 
-    def __init__(self, channels: int, outputs: int, stride: int):
+    def __init__(self, channels: int, outputs: int, stride: int, kernel: int | None = None):
         if stride % 2:
             raise ValueError(f"stride must be even, got {stride}")
-        super().__init__(channels, outputs, 2 * stride, stride=stride, padding=stride // 2)
-        # Row r of a cell's s rows takes in row k of the kernel from the cell at t - 1: r = k - s / 2 + (t - 1) s.
-        rows = torch.arange(stride)[:, None] + stride // 2 + stride * (1 - torch.arange(3))
-        taps = torch.where((rows >= 0) & (rows < 2 * stride), rows, 2 * stride)  # (s, 3); 2 s: none, a zero behind
+        kernel = 2 * stride if kernel is None else kernel
+        if kernel % 2 or not stride <= kernel <= 2 * stride:
+            raise ValueError(f"kernel must be even, from {stride} to {2 * stride}, got {kernel}")
+        padding = (kernel - stride) // 2
+        super().__init__(channels, outputs, kernel, stride=stride, padding=padding)
+        # Row r of a cell's s rows takes in row k of the kernel from the cell at t - 1: r = k - padding + (t - 1) s.
+        rows = torch.arange(stride)[:, None] + padding + stride * (1 - torch.arange(3))
+        taps = torch.where(
+            (rows >= 0) & (rows < kernel), rows, kernel
+        )  # (s, 3); the kernel's side: none, a zero behind
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:

@@ -4,8 +4,8 @@ Each class of each object has weights of its own, but the features are the same,
 are computed once for all classes and objects that share the frame. What surely is of a class (weight 1, for all of
 them) needs no more than its best product; only where weights lie between 0 and 1, or differ, products are weighed.
 
-Shapes: N rows, K classes, C channels, P query pixels, M template features. Features are not negative, so neither are
-products: what has no weight matches nothing, and is left out.
+Shapes: N rows, K classes, C channels, P query pixels, M template features. What has no weight has a product of 0,
+which is computed for none of it.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ def _of_group(query: Tensor, template: Tensor, weights: Tensor) -> Tensor:
     """query (C, P), template (C, M), weights (n, K, M) -> (n, K, P)."""
     surely, anyhow = (weights == 1).all(0), (weights > 0).any(0)  # (K, M)
     unsure = (anyhow & ~surely).any(0)
-    best = query.new_zeros(*weights.shape[:2], query.shape[1])
+    nothing = torch.where((weights == 0).any(2), 0.0, -torch.inf).to(query)  # (n, K): the best of what has no weight
+    best = nothing[:, :, None].repeat(1, 1, query.shape[1])
     for of_class, sure in enumerate(surely):
         if (sure := sure & ~unsure).any():
-            best[:, of_class] = best_match(query[None], columns(template, sure)[None])
+            found = best_match(query[None], columns(template, sure)[None])
+            best[:, of_class] = torch.maximum(best[:, of_class], found)
     if unsure.any():
         _weigh(best, query, columns(template, unsure), weights[:, :, unsure])
     return best

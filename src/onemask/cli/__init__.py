@@ -16,7 +16,7 @@ from ..allocation import keep_freed_memory
 from ..errors import InputError, Interrupted, OnemaskError
 from .arguments import FAILED, INTERRUPTED, OK
 from .learning import add_train, add_train_proposals
-from .listing import add_methods, add_weights
+from .listing import add_import_weights, add_methods, add_weights
 from .scoring import add_compare, add_evaluate, add_perturb, add_score
 from .segmenting import add_demo, add_explain, add_run
 from .studio import add_studio
@@ -34,6 +34,7 @@ COMMANDS = (
     add_train_proposals,
     add_methods,
     add_weights,
+    add_import_weights,
 )
 
 

@@ -1,4 +1,4 @@
-"""`onemask methods` and `onemask weights`."""
+"""`onemask methods`, `onemask weights` and `onemask import-weights`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_methods(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _methods(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from ..methods import configuration, names
+    from ..methods import METHODS, configuration, names
     from .optionhelp import option_help
 
     if options.method is not None:
@@ -30,7 +30,53 @@ def _methods(options: argparse.Namespace) -> None:
             print(f"{setting:32}  # {meanings[name]}" if name in meanings else setting)
         return
     for name, summary in sorted(names().items()):
-        print(f"{name:16} {summary}")
+        print(f"{name:17} {summary}")
+        if name in METHODS and (published := METHODS[name].published):
+            print(f"{'':17} weights: {published.files}, {published.offered}: {published.scored}")
+
+
+def add_import_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `onemask import-weights`: weights that a method's authors published."""
+    importing = commands.add_parser(
+        "import-weights",
+        help="make weights of a checkpoint that a method's authors published",
+        description="Make weights of onemask of a checkpoint that a method's authors published; `onemask methods` says "
+        "where. Nothing in the file is run.",
+    )
+    importing.add_argument("method", metavar="METHOD", help="the method that it is of")
+    importing.add_argument("checkpoint", metavar="FILE", help="the checkpoint, as its authors offer it")
+    importing.add_argument(
+        "--out", metavar="WEIGHTS", help="NAME.safetensors (default: among your own, where METHOD finds it by name)"
+    )
+    importing.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="what it was trained on, for the card; can be repeated",
+    )
+    importing.add_argument("--licence", default="", metavar="TEXT", help="its licence, for the card")
+    importing.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method; can be repeated"
+    )
+    importing.set_defaults(command=_import_weights)
+
+
+def _import_weights(options: argparse.Namespace) -> None:
+    from ..methods.importing import import_weights
+    from ..methods.options import parse_assignments
+
+    path, card = import_weights(
+        options.method,
+        options.checkpoint,
+        options.out,
+        options=parse_assignments(options.set),
+        data=options.data,
+        licence=options.licence,
+    )
+    print(path)
+    for caption, text in (card.summary() | {"checkpoint": card.recipe["sha256 of the checkpoint"]}).items():
+        print(f"  {caption:11}", text)
 
 
 def add_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -17,6 +17,8 @@ from ..weights.store import card_of, described, find, read
 from .options import unreadable, with_options
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .method import Method
 
 log = logging.getLogger(__name__)
@@ -43,12 +45,23 @@ class Configuration(Protocol):
 
 
 @dataclass(frozen=True)
+class Published:
+    """Weights that the authors of a method offer, which `onemask import-weights` takes."""
+
+    files: str
+    offered: str  # where
+    scored: str  # what the authors give, J&F in percent
+    renamed: str  # "module:function" that gives a checkpoint's tensors the method's names
+
+
+@dataclass(frozen=True)
 class Entry:
     """A line of the table of methods."""
 
     summary: str
     configuration: str  # "module:NAME"
     weights: str | None = None  # the method whose trained weights serve it too, where it has none of its own
+    published: Published | None = None
 
 
 METHODS = {
@@ -72,7 +85,14 @@ METHODS = {
     ),
     "videomatch-lite": Entry("VideoMatch on EfficientNet-Lite0; weights ship", "onemask.methods.videomatch:LITE"),
     "pmvos": Entry(
-        "PMVOS: pixels matched with templates of past frames, ResNet-50, the paper's", "onemask.methods.pmvos:PAPER"
+        "PMVOS: pixels matched with templates of past frames, ResNet-50, the paper's",
+        "onemask.methods.pmvos:PAPER",
+        published=Published(
+            "PMVOS_best.tar",
+            "github.com/CV-IP/PMVOS",
+            "85.6 on DAVIS 2016's validation set, 74.0 on DAVIS 2017's",
+            "onemask.methods.pmvos.published:tensors",
+        ),
     ),
     "pmvos-lite": Entry("PMVOS on EfficientNet-Lite0; weights ship", "onemask.methods.pmvos:LITE"),
     "ttvos": Entry(
@@ -170,7 +190,9 @@ def weights_for(name: str, chosen: Configuration) -> Path | None:
             advice = f"set them so, or give a file of weights that fits{_or_without(chosen)}"
             raise InputError(f"{_misfit(path, misfits, chosen)}; {advice}")
     elif chosen.needs_weights:
-        raise InputError(f"no trained weights ship for {name}; give a file of weights{_or_without(chosen)}")
+        raise InputError(
+            f"no trained weights ship for {name}; give a file of weights{_or_without(chosen)}{_offer(name)}"
+        )
     return None
 
 
@@ -178,6 +200,14 @@ def _shared_weights(name: str) -> Path | None:
     """The weights of another method that serve this one too."""
     other = METHODS[name].weights if name in METHODS else None
     return None if other is None else find(other)
+
+
+def _offer(name: str) -> str:
+    """What to do where the authors offer weights, as the end of an error's advice."""
+    published = METHODS[name].published if name in METHODS else None
+    if published is None:
+        return ""
+    return f"; the authors offer {published.files} ({published.offered}), which onemask import-weights {name} takes"
 
 
 def _or_without(chosen: Configuration) -> str:
@@ -208,6 +238,14 @@ def _with_weights(chosen: Configuration, path: Path) -> Method:
     expected = method.state_dict()
     if card and card.serves_in_part(chosen.architecture):
         stored = {name: tensor for name, tensor in stored.items() if name in expected}
+    if problem := misfit(stored, expected):
+        raise InputError(f"the weights in {path} do not fit these options: {problem}")
+    method.load_state_dict(stored)
+    return method
+
+
+def misfit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """Compare names and shapes of tensors with what a method expects: what does not fit, in a line; None: all does."""
     problems = (
         [f"{name} is missing" for name in expected if name not in stored]
         + [f"{name} is unknown" for name in stored if name not in expected]
@@ -217,11 +255,9 @@ def _with_weights(chosen: Configuration, path: Path) -> Method:
             if name in stored and stored[name].shape != tensor.shape
         ]
     )
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InputError(f"the weights in {path} do not fit these options: {problems[0]}{more}")
-    method.load_state_dict(stored)
-    return method
+    if not problems:
+        return None
+    return problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
 
 
 def _lacking(configuration: Any) -> str | None:

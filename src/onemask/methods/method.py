@@ -9,14 +9,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..labels import Background
+
 if TYPE_CHECKING:
     from ..blocks.backbone import Backbone
+
+# "edge": the last row and column go on, below and on the right. "reflected": the frame is mirrored at all four borders,
+# above and on the left by the larger half.
+Padding = Literal["edge", "reflected"]
 
 R = TypeVar("R", bound="Record")
 M = TypeVar("M", bound="Memory")
@@ -133,6 +139,8 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     """
 
     stride: int  # height and width of frames must be multiples of it
+    padding: Padding = "edge"  # how frames come to such a size, where a session is not told
+    background: Background = "product"  # how the objects of a frame are aggregated, see labels.aggregate
     memory_type: type[MemoryT]
     backbone: Backbone
     config: Any = None  # the options that it was built with, a frozen dataclass; None: it has none

@@ -153,7 +153,9 @@ class Unroll(nn.Module):
         for time in times:
             features = self.method.encode(batch.pictures(time), batch.pyramid_at(time)).for_rows(rows)
             prediction = self.method.segment(features, memory)
-            probabilities, background = aggregate(prediction.logits.float().sigmoid(), rows, clips)
+            probabilities, background = aggregate(
+                prediction.logits.float().sigmoid(), rows, clips, self.method.background
+            )
             masks, known = batch.masks(time)
             segmented = Segmented(prediction.logits.float(), probabilities, background, masks, known, rows)
             for name, value in self._losses(segmented, prediction).items():

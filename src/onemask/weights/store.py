@@ -2,7 +2,7 @@
 
 NAME.safetensors holds the whole state of a method, its backbone included, and NAME.json beside it is its card. Numbers
 are stored in half precision, which halves the file and moves a network's output by about a thousandth; a tensor that
-would lose more stays in float32. What is read is float32 again.
+would lose more stays in float32, and so does all that was imported. What is read is float32 again.
 """
 
 from __future__ import annotations
@@ -105,18 +105,18 @@ def read(path: Path) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-def save(method: nn.Module, path: str | Path, card: Card) -> Card:
+def save(method: nn.Module, path: str | Path, card: Card, *, exact: bool = False) -> Card:
     """Write the whole state of a method, and beside it its card with the file's size and SHA-256, which is returned.
 
-    The same state gives the same file. Raises InputError for a name without .safetensors and for values that are not
-    finite, OutputError where the disk refuses.
+    The same state gives the same file. exact: in float32, which makes it twice as large. Raises InputError for a name
+    without .safetensors and for values that are not finite, OutputError where the disk refuses.
     """
     from safetensors.torch import save as encoded
 
     path = Path(path)
     if path.suffix != SUFFIX:
         raise InputError(f"weights are saved as NAME{SUFFIX}, got {path.name}")
-    content = encoded(_rounded(method))
+    content = encoded(_stored(method, exact=exact))
     card = replace(card, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
     write_bytes(path, content)
     write_json(card_path(path), card.to_json())
@@ -146,8 +146,8 @@ def _content(path: Path, card: Card | None) -> bytes:
     return content
 
 
-def _rounded(method: nn.Module) -> dict[str, Tensor]:
-    """The state of a method as it is stored: in half precision, but for integers and what would lose too much.
+def _stored(method: nn.Module, *, exact: bool) -> dict[str, Tensor]:
+    """The state of a method as it is stored: in half precision, but for what would lose too much; or exactly.
 
     Copies, laid out in the order of their axes: safetensors knows neither shared storage nor channels_last.
     """
@@ -176,6 +176,6 @@ def _rounded(method: nn.Module) -> dict[str, Tensor]:
             if not value.isfinite().all():
                 raise InputError(f"{name} holds values that are not finite; such weights are of no use")
             half = value.half()
-            value = half if survives(name, value, half) else value
+            value = half if not exact and survives(name, value, half) else value
         state[name] = value
     return state

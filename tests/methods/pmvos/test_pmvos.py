@@ -21,6 +21,7 @@ from onemask.training.unroll import Unroll, batch_of
 from onemask.weights.store import PACKAGE, check
 
 TINY = PMVOSConfig("test_efficientnet", channels=8, coarse_width=12, width=8, fine_width=6)
+TINY = replace(TINY, signed=False, medial="mean", whole_pixels=True)  # the equations as the paper has them
 SWITCHES = ("global_matching", "local_matching", "medial_matching", "attention")
 TABLE_1: dict[str, dict[str, Any]] = {
     "I": dict(zip(SWITCHES, (True, False, False, False), strict=True)),
@@ -126,8 +127,8 @@ class TestEquations:
 
     def test_less_than_a_pixel_of_a_cell_is_none(self):
         masks = torch.tensor([0.5 / 256, 0.1, 1 - 0.5 / 256]).repeat_interleave(16).expand(1, 1, 16, 48)
-        assert torch.allclose(downsampled(masks)[0, 1, 0], torch.tensor([0, 0.1, 1]))
-        assert downsampled(masks)[0, :, 0, 0].tolist() == [1, 0]
+        assert torch.allclose(downsampled(masks, whole_pixels=True)[0, 1, 0], torch.tensor([0, 0.1, 1]))
+        assert downsampled(masks, whole_pixels=True)[0, :, 0, 0].tolist() == [1, 0]
 
     @torch.no_grad()
     def test_the_mean_over_frames_moves_by_its_rate(self, clip):
@@ -160,6 +161,25 @@ class TestEquations:
         weight = torch.cat([scale.join_features.weight, scale.join_clues.weight], 1)
         wanted = F.conv2d(joined, weight, scale.join_features.bias, padding=1).relu()
         assert torch.allclose(scale(scale.prepare(features), clues), wanted, atol=1e-5)
+
+
+class TestAsItsAuthorsHaveIt:
+    @torch.no_grad()
+    def test_templates_are_directions_and_features_have_signs(self, clip):
+        method = tiny(signed=True, medial="directions", whole_pixels=False)
+        features, memory, predictions, masks = followed(method, clip)
+        x, query = features[0].matching[0], features[-1].matching[0]
+        assert (query < 0).any()
+        for k in range(2):
+            wanted = torch.zeros(len(x))
+            for t, (encoded, mask) in enumerate(zip(features[:-1], masks[:-1], strict=True)):
+                foreground = F.avg_pool2d(mask[:1], 16).flatten()
+                total = encoded.matching[0] @ (foreground if k else 1 - foreground)
+                direction = total.clamp(min=1e-7) / total.clamp(min=1e-7).norm()
+                wanted = direction if t == 0 else 0.9 * wanted + 0.1 * direction
+            assert torch.allclose(predictions[-1].similarity[0, k, 2].flatten(), wanted @ query, atol=1e-5)
+            products = query.T @ (x * memory.first_mask[0, k])
+            assert torch.allclose(predictions[-1].similarity[0, k, 0].flatten(), products.amax(1), atol=1e-5)
 
 
 class TestGoneAndFoundAgain:
@@ -369,7 +389,9 @@ class TestConfigurations:
         card = check(path)
         assert card.bytes <= 12e6
         assert card.architecture == LITE.architecture
-        with pytest.raises(InputError, match=r"no trained weights ship for pmvos; give a file of weights$"):
+        with pytest.raises(
+            InputError, match=r"no trained weights ship for pmvos; give a file of weights; the authors offer PMVOS_best"
+        ):
             weights_for("pmvos", PAPER)
         with pytest.raises(InputError, match="attention=true, but the options say attention=false"):
             weights_for("pmvos-lite", replace(LITE, attention=False))

@@ -17,14 +17,21 @@ previous mask, makes them a fine mask. Nothing is fitted online.
     decoder              Decoder, .prepare (its share that all objects have in common)
     G, L, M, A           PMVOSOptions.global_matching, .local_matching, .medial_matching, .attention
 
-What the paper leaves open, and what was decided:
-- X is said to lie in [0, 1]: a ReLU stands before the features are normalised. m is the mean of M over 16x16 pixels;
-  what is less than one of these 256 pixels is none. So most of m is 0 or 1, as in the first frame, and matches fast.
-- Templates are kept as X and m, and weighed where they are compared: objects have a frame's X in common.
+Where the paper and its authors' code differ, the options' defaults are the code's, so that their weights give their
+results (tests/parity), and the other value is what `pmvos-lite` was trained with:
+- signed: the paper says that X lies in [0, 1]; the code has no ReLU before the features are normalised.
+- medial: the paper averages means (equations 2 and 3); the code averages *directions*, sums of features whose negative
+  channels are cut off, made of unit length, and compares with what that gives, which is shorter. With "mean" a class
+  without a single likely pixel (above one half) teaches Yint nothing, as the mean would be that of noise: an object
+  that is gone leaves Yint as it was, and Y^0 finds it again. The code has no such gate.
+- whole_pixels: m is the mean of M over 16x16 pixels; with this, less than one of these 256 pixels is none. So most of m
+  is 0 or 1, as in the first frame, and matches fast.
+- background, padding: see labels.aggregate and Session.
+
+What both leave open, or what gives the same at less cost:
+- Templates are kept as X and m, and weighed where they are compared: objects have a frame's X in common. What has no
+  weight still offers a product of 0, which matters where all others are negative.
 - Background is all that is not the object: M_0 = 1 - M_1, other objects included, after soft aggregation (as A-GAME).
-- Yint is a mean of unit vectors and shorter than one; it is averaged as it is, and normalised where it is compared.
-- A class without a single likely pixel (above one half) teaches Yint nothing: the mean would be that of noise. So an
-  object that is gone leaves Yint as it was, and Y^0 finds it again; the maps of an empty template are 0.
 - One attention module serves both classes. Without attention (A) the maps themselves go to the decoder.
 - The decoder is CRVOS's (Cho et al., 2020) as far as the paper tells: a scale's features, reduced, are joined with the
   score of the deeper one by a 3x3 convolution; scores are brought to stride 4, joined, and enlarged by one last
@@ -60,6 +67,7 @@ STRIDES = (4, 8, 16)  # of the encoder; matching takes place at the last
 COARSE = STRIDES[-1]
 CLASSES = 2  # background, foreground
 ONE_PIXEL = 1 / COARSE**2  # of a cell
+LEAST_SUM = 1e-7  # of a channel of the features of a class: what is less, or negative, counts as this
 LEAST_MASS = 1e-6  # cells: keeps equation 2 finite where a class has no mass at all
 LEAST_NORM = 1e-4  # keeps the gradient of a vector finite that nothing was ever learned into
 SHARPNESS = 20.0  # of the loss "matching": the logit of a cosine of 1 with one class and 0 with the other
@@ -69,7 +77,7 @@ SHARPNESS = 20.0  # of the loss "matching": the logit of a cosine of 1 with one 
 class PMVOSFeatures(Features):
     """Features of each frame that are matched, and what the decoder prepared for all objects."""
 
-    matching: Tensor = field(kw_only=True)  # (B, C, h w) float32 in [0, 1], unit length along C; h = H / 16
+    matching: Tensor = field(kw_only=True)  # (B, C, h w) float32, unit length along C; h = H / 16
     shared: dict[str, Tensor] = field(kw_only=True)  # see Decoder.prepare
 
 
@@ -84,14 +92,14 @@ class PMVOSMemory(Memory):
     first: Tensor  # (N, C, h w): X of the annotated frame
     first_mask: Tensor  # (N, 2, h w): its m
     previous: Tensor  # (N, C, h w): X of the previous frame
-    medial: Tensor  # (N, 2, C, 1): Yint
+    medial: Tensor  # (N, 2, C, 1): Yint; of "directions" the mean of unit vectors
 
 
 @dataclass
 class PMVOSPrediction(Prediction):
     """Logits, with the similarity maps that they come from."""
 
-    similarity: Tensor  # (N, 2, n, h, w) in [0, 1]: by class; n: global, local, medial, those that are switched on
+    similarity: Tensor  # (N, 2, n, h, w) in [-1, 1]: by class; n: global, local, medial, those that are switched on
 
 
 class Scale(nn.Module):
@@ -123,7 +131,15 @@ class Decoder(nn.Module):
     nothing but the difference counts, so that is what it computes.
     """
 
-    def __init__(self, channels: Mapping[int, int], clues: int, coarse_width: int, width: int, fine_width: int):
+    def __init__(
+        self,
+        channels: Mapping[int, int],
+        clues: int,
+        coarse_width: int,
+        width: int,
+        fine_width: int,
+        last_kernel: int,
+    ):
         super().__init__()
         self.scales = nn.ModuleDict(
             {
@@ -136,7 +152,7 @@ class Decoder(nn.Module):
         self.from_8 = Deconvolution(width, CLASSES, stride=2)
         self.at_4 = nn.Conv2d(fine_width, CLASSES, 3, padding=1)
         self.coarse_to_4 = Deconvolution(CLASSES, CLASSES, stride=2)
-        self.merge = Deconvolution(3 * CLASSES, 1, stride=4)
+        self.merge = Deconvolution(3 * CLASSES, 1, stride=4, kernel=last_kernel)
         self.to(memory_format=torch.channels_last)
 
     def prepare(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
@@ -161,32 +177,35 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
     def __init__(self, config: PMVOSOptions | None = None, *, pretrained: bool = True):
         super().__init__()
         self.config = config = config or PMVOSOptions()
+        self.background, self.padding = config.background, config.padding
         output_stride = COARSE if config.dilated else None
         self.backbone = Backbone(config.backbone, STRIDES, output_stride=output_stride, pretrained=pretrained)
         self.backbone.requires_grad_(False)  # recipes train it, by a group of their own
         self.match = nn.Conv2d(self.backbone.channels[COARSE], config.channels, 1)
         self.attention = SelfAttention(config.maps) if config.attention else None
         clues = CLASSES * config.maps * (2 if config.attention else 1) + CLASSES
-        self.decoder = Decoder(self.backbone.channels, clues, config.coarse_width, config.width, config.fine_width)
+        widths = config.coarse_width, config.width, config.fine_width
+        self.decoder = Decoder(self.backbone.channels, clues, *widths, config.last_kernel)
 
     # The four calls --------------------------------------------------------------------------------------------------
 
     def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> PMVOSFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features to match, and what the decoder needs of the frame."""
         pyramid = pyramid or self.backbone(frames)
-        matching = normalised(F.relu(self.match(pyramid[COARSE])).float().flatten(2))
+        projected = self.match(pyramid[COARSE])
+        matching = normalised((projected if self.config.signed else F.relu(projected)).float().flatten(2))
         return PMVOSFeatures(frames, matching=matching, shared=self.decoder.prepare(pyramid))
 
     def memorize(self, features: PMVOSFeatures, masks: Tensor) -> PMVOSMemory:
         """The annotated frame is the first and the previous one, and all that the mean holds (alpha = 1)."""
-        config, m = self.config, downsampled(masks)
+        config, m = self.config, self._downsampled(masks)
         x, flat = features.by_row(features.matching, len(masks)), m.flatten(2)
         return PMVOSMemory(
             mask=m,
             first=x if config.global_matching else x[..., :0],
             first_mask=flat if config.global_matching else flat[..., :0],
             previous=x if config.local_matching else x[..., :0],
-            medial=_mean(x, m) if config.medial_matching else _mean(x, m)[..., :0],
+            medial=self._condensed(x, m) if config.medial_matching else self._condensed(x, m)[..., :0],
         )
 
     def segment(self, features: PMVOSFeatures, memory: PMVOSMemory) -> PMVOSPrediction:
@@ -203,7 +222,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         self, memory: PMVOSMemory, features: PMVOSFeatures, prediction: PMVOSPrediction, masks: Tensor
     ) -> PMVOSMemory:
         """The frame becomes the previous one, and joins the mean of all frames."""
-        config, m = self.config, downsampled(masks)
+        config, m = self.config, self._downsampled(masks)
         x = features.by_row(features.matching, len(masks))
         return replace(
             memory,
@@ -224,7 +243,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         switches = (config.global_matching, config.local_matching, config.medial_matching)
         kinds = [name for name, on in zip(("first frame's", "previous frame's", "medial"), switches, strict=True) if on]
         maps = {
-            f"{kind} {of}": prediction.similarity[:, of_class, number, None]
+            f"{kind} {of}": prediction.similarity[:, of_class, number, None].clamp(0, 1)
             for of_class, of in ((1, "foreground"), (0, "background"))
             for number, kind in enumerate(kinds)
         }
@@ -243,15 +262,26 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
                     best = best_weighted_match_shared if shared else best_weighted_match
                     maps.append(best(features.matching if shared else query, x, m))
             if memory.medial.shape[-1]:
-                medial = F.normalize(memory.medial, dim=2, eps=LEAST_NORM)
+                medial = memory.medial
+                if self.config.medial == "mean":
+                    medial = F.normalize(medial, dim=2, eps=LEAST_NORM)
                 maps.append(medial[..., 0] @ query)
         return torch.stack(maps, 2).unflatten(-1, memory.mask.shape[-2:])
 
     def _learned(self, medial: Tensor, x: Tensor, m: Tensor, masks: Tensor) -> Tensor:
         """Equation 3: Yint (N, 2, C, 1) after a frame with features x, masks m, and M_1 (N, 1, H, W)."""
-        likely = torch.stack([masks.amin((1, 2, 3)) < 0.5, masks.amax((1, 2, 3)) > 0.5], 1)
-        alpha = self.config.rate * likely.to(medial.dtype)[..., None, None]
-        return (1 - alpha) * medial + alpha * _mean(x, m)
+        alpha: Tensor | float = self.config.rate
+        if self.config.medial == "mean":
+            likely = torch.stack([masks.amin((1, 2, 3)) < 0.5, masks.amax((1, 2, 3)) > 0.5], 1)
+            alpha = alpha * likely.to(medial.dtype)[..., None, None]
+        return (1 - alpha) * medial + alpha * self._condensed(x, m)
+
+    def _condensed(self, x: Tensor, m: Tensor) -> Tensor:
+        """What a frame adds to Yint: x (N, C, h w) and m (N, 2, h, w) -> (N, 2, C, 1)."""
+        return _mean(x, m) if self.config.medial == "mean" else _direction(x, m)
+
+    def _downsampled(self, masks: Tensor) -> Tensor:
+        return downsampled(masks, whole_pixels=self.config.whole_pixels)
 
     def _decoded(self, features: PMVOSFeatures, clues: Tensor) -> Tensor:
         """Clues (N, clues, h, w) -> logits (N, 1, H, W)."""
@@ -259,10 +289,14 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         return in_row_batches(lambda some, maps: self.decoder(maps, some), clues, shared, together=self.training)
 
 
-def downsampled(masks: Tensor) -> Tensor:
-    """Probabilities M_1 (N, 1, H, W) -> m of background and foreground (N, 2, H/16, W/16), which sum to 1."""
+def downsampled(masks: Tensor, *, whole_pixels: bool = False) -> Tensor:
+    """Probabilities M_1 (N, 1, H, W) -> m of background and foreground (N, 2, H/16, W/16), which sum to 1.
+
+    whole_pixels: take less than one pixel of a cell for none.
+    """
     foreground = F.avg_pool2d(masks.float(), COARSE)
-    foreground = foreground.masked_fill(foreground < ONE_PIXEL, 0.0).masked_fill(foreground > 1 - ONE_PIXEL, 1.0)
+    if whole_pixels:
+        foreground = foreground.masked_fill(foreground < ONE_PIXEL, 0.0).masked_fill(foreground > 1 - ONE_PIXEL, 1.0)
     return torch.cat([1 - foreground, foreground], 1)
 
 
@@ -271,3 +305,9 @@ def _mean(x: Tensor, m: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         weights = m.flatten(2)
         return (weights @ x.transpose(1, 2) / weights.sum(2, keepdim=True).clamp(min=LEAST_MASS))[..., None]
+
+
+def _direction(x: Tensor, m: Tensor) -> Tensor:
+    """x (N, C, h w) and m (N, 2, h, w) -> sums of features of each class, of unit length: (N, 2, C, 1)."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.normalize((m.flatten(2) @ x.transpose(1, 2)).clamp(min=LEAST_SUM), dim=2)[..., None]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from ...errors import InputError
+from ...labels import Background
+from ..method import Padding
 from ..options import Count, Range, check_values
 
 
@@ -13,7 +15,7 @@ from ..options import Count, Range, check_values
 class PMVOSOptions:
     """The paper's values, and the switches of its table 1."""
 
-    backbone: str = "resnet50"
+    backbone: str = "resnet50.tv_in1k"
     """Any timm model with features by stage."""
     dilated: bool = True
     """Dilate the last stage, so that it keeps stride 16; false: the network ends with the stage of stride 16."""
@@ -25,6 +27,8 @@ class PMVOSOptions:
     """Channels of the decoder."""
     fine_width: Count = 128
     """Channels of the decoder at stride 4, where most of its time goes."""
+    last_kernel: Literal[6, 8] = 6
+    """Side of the last deconvolution's kernel, of stride 4."""
     global_matching: bool = True
     """G: match with the annotated frame (table 1)."""
     local_matching: bool = True
@@ -33,6 +37,17 @@ class PMVOSOptions:
     """M: match with the mean of all frames."""
     attention: bool = True
     """A: self-attention over the similarity maps."""
+    signed: bool = True
+    """Match features as the projection gives them; false: without what is negative."""
+    medial: Literal["directions", "mean"] = "directions"
+    """What is averaged over frames: the directions of their sums of features, or equation 2's means, which leave out
+    frames that do not show the class, and are matched by their direction."""
+    whole_pixels: bool = False
+    """Take less than a pixel of a cell's mask for none."""
+    background: Background = "least"
+    """Background's probability beside several objects: the least of (1 - p), or their product."""
+    padding: Padding = "reflected"
+    """How frames come to multiples of 16: mirrored at all borders, or the last row and column go on."""
     rate: Annotated[float, Range(0, 1, "(]")] = 0.1
     """Weight of the newest frame in the mean of all frames."""
 
@@ -54,7 +69,7 @@ class PMVOSOptions:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The options that weights depend on: all but the rate."""
+        """The options that weights depend on: all but the rate, and what happens outside of the networks."""
         return {
             "backbone": self.backbone,
             "dilated": self.dilated,
@@ -62,8 +77,12 @@ class PMVOSOptions:
             "coarse_width": self.coarse_width,
             "width": self.width,
             "fine_width": self.fine_width,
+            "last_kernel": self.last_kernel,
             "global_matching": self.global_matching,
             "local_matching": self.local_matching,
             "medial_matching": self.medial_matching,
             "attention": self.attention,
+            "signed": self.signed,
+            "medial": self.medial,
+            "whole_pixels": self.whole_pixels,
         }

@@ -1,0 +1,111 @@
+"""Checkpoints that others saved with torch.save: read without running anything in them, and taken apart by name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:  # torch is loaded where it is needed
+    from torch import Tensor
+
+CONTAINERS = ("model", "net", "state_dict")  # keys under which a checkpoint may hold the tensors, beside other things
+
+
+class Checkpoint:
+    """Tensors by their authors' names. What is taken is noted, so that nothing is left over unseen.
+
+    Args:
+        tensors: by name.
+        path: where they come from, for errors.
+        sha256: of that file.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], path: str | Path = "", sha256: str = ""):
+        self.path, self.sha256 = Path(path), sha256
+        self._tensors = dict(tensors)
+        self._taken: set[str] = set()
+
+    @classmethod
+    def read(cls, path: str | Path) -> Checkpoint:
+        """Read a file as torch.save writes it: a dictionary of tensors, or one that has it under a key of CONTAINERS.
+
+        Nothing in the file is run: one that holds more than tensors, texts, numbers, lists and dictionaries is refused.
+
+        Raises:
+            InputError: there is no such file, it is none of torch.save's, or it holds something else.
+        """
+        import torch
+
+        path = Path(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{path} could not be read: {error.strerror}; expected a checkpoint of torch.save"
+            ) from error
+        try:
+            value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+            if content[:2] not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+                reason = "it is no file of torch.save's"
+            elif "Unsupported" in str(error) or "weights_only" in str(error).lower():
+                reason = f"it holds something that is no tensor and would have to be run ({_what(error)})"
+            else:
+                reason = f"it is not whole ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            raise InputError(
+                f"{path} cannot be imported: {reason}; expected a checkpoint of torch.save that holds tensors by name"
+            ) from error
+        return cls(_tensors_in(value, path), path, hashlib.sha256(content).hexdigest())
+
+    def take(self, name: str) -> Tensor:
+        """The tensor of a name. Raises InputError where there is none."""
+        if name not in self._tensors:
+            raise InputError(f"{self.path} has no tensor {name!r}; {self._shown()}")
+        self._taken.add(name)
+        return self._tensors[name]
+
+    def take_under(self, prefix: str) -> dict[str, Tensor]:
+        """All tensors whose name begins with a prefix, by what follows."""
+        names = [name for name in self._tensors if name.startswith(prefix)]
+        self._taken.update(names)
+        return {name[len(prefix) :]: self._tensors[name] for name in names}
+
+    def left(self) -> list[str]:
+        """The names of what was not taken."""
+        return [name for name in self._tensors if name not in self._taken]
+
+    def _shown(self) -> str:
+        some = list(self._tensors)[:3]
+        return f"its tensors are {', '.join(some)}, ... ({len(self._tensors)} in all)"
+
+
+def _tensors_in(value: Any, path: Path) -> dict[str, Tensor]:
+    """The dictionary of tensors in what a file held."""
+    import torch
+
+    for key in CONTAINERS:
+        if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
+            value = value[key]
+            break
+    tensors = isinstance(value, Mapping) and all(isinstance(tensor, torch.Tensor) for tensor in value.values())
+    if not value or not tensors or not all(isinstance(name, str) for name in value):
+        keys = f"a dictionary with {', '.join(map(repr, list(value)[:5]))}" if isinstance(value, Mapping) else None
+        raise InputError(
+            f"{path} holds {keys or type(value).__name__}, but tensors by name were expected, at the top or under "
+            f"{', '.join(map(repr, CONTAINERS))}"
+        )
+    return dict(value)
+
+
+def _what(error: Exception) -> str:
+    """What a pickle asked for, out of the message of torch."""
+    words = str(error).replace("`", " ").split()
+    if "GLOBAL" in words and words.index("GLOBAL") + 1 < len(words):
+        return words[words.index("GLOBAL") + 1]
+    return str(error).splitlines()[0]

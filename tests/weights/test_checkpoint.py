@@ -1,0 +1,75 @@
+"""Checkpoints are read without running what is in them, and nothing in them is lost sight of."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import torch
+
+from onemask.cli import main
+from onemask.errors import InputError
+from onemask.weights.checkpoint import Checkpoint
+
+TENSORS = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(2), "b": torch.tensor(1)}
+
+
+@pytest.mark.parametrize("wrapped", [lambda t: t, lambda t: {"model": t, "epoch": 3}, lambda t: {"net": t}])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_are_found_at_the_top_or_in_a_container(tmp_path, wrapped, zipped):
+    path = tmp_path / "weights.pth"
+    torch.save(wrapped(TENSORS), path, _use_new_zipfile_serialization=zipped)
+    read = Checkpoint.read(path)
+    assert torch.equal(read.take("a.weight"), torch.ones(2, 3))
+    assert list(read.take_under("a.")) == ["weight", "bias"]
+    assert read.left() == ["b"]
+    assert len(read.sha256) == 64
+    with pytest.raises(InputError, match=r"has no tensor 'c'; its tensors are a.weight, a.bias, b, ... \(3 in all\)"):
+        read.take("c")
+
+
+def test_what_would_have_to_be_run_is_refused(tmp_path):
+    path = tmp_path / "evil.pth"
+    torch.save({"model": TENSORS, "options": argparse.Namespace(rate=0.1)}, path)
+    with pytest.raises(
+        InputError, match=r"evil.pth cannot be imported: .* would have to be run \(argparse.Namespace\)"
+    ):
+        Checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is no file of torch.save's"),
+        (b"<html>quota exceeded", "it is no file of torch.save's"),
+        (b"PK\x03\x04 cut off", "it is not whole"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(tmp_path, content, message):
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        Checkpoint.read(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1, 2], "holds list, but tensors by name"),
+        ({"epoch": 3}, "holds a dictionary with 'epoch', but"),
+        ({}, "holds a dictionary"),
+    ],
+)
+def test_other_values_are_refused(tmp_path, value, message):
+    torch.save(value, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=message):
+        Checkpoint.read(tmp_path / "weights.pth")
+
+
+def test_the_command_refuses_methods_without_published_weights_and_files_of_others(folders, tmp_path, capsys):
+    path = tmp_path / "weights.pth"
+    torch.save(TENSORS, path)
+    assert main(["import-weights", "videomatch", str(path)]) == 2
+    assert "there are no published weights of 'videomatch' to import; there are of" in capsys.readouterr().err
+    assert main(["import-weights", "pmvos", str(path)]) == 2
+    assert "has no tensor 'vos.pm.conv_in.conv.weight'; its tensors are a.weight" in capsys.readouterr().err
+    assert not list(folders.user.glob("*"))
