@@ -108,19 +108,38 @@ class TestVideoFile:
         with pytest.raises(InputError, match="no frame 49"):
             list(video.reversed_frames(50))
 
-    def test_what_an_edit_list_cuts_off_is_no_frame(self, tmp_path):
+    @pytest.mark.parametrize("all_sync", [False, True], ids=["", "all marked as sync"])
+    @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+    @pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
+    def test_what_an_edit_list_cuts_off_is_no_frame(self, tmp_path, codec, suffix, all_sync):
         """As cameras and cutters without encoding write it: eight pictures before time 0, needed for decoding alone."""
+        options = {
+            "libx264": {"bf": "0", "g": "30", "keyint_min": "30", "sc_threshold": "0", "crf": "8"},
+            "libx265": {"x265-params": "bframes=0:keyint=30:scenecut=0:crf=8:log-level=none:pools=1"},
+            "mpeg4": {"bf": "0", "g": "30", "sc_threshold": "1000000000", "qscale": "2"},
+        }[codec]
         path = write_video(
-            tmp_path / "v.mp4",
+            tmp_path / f"v{suffix}",
             numbered(20),
+            codec=codec,
             stamps=range(-8, 12),
-            options={"bf": "0", "g": "30", "keyint_min": "30", "sc_threshold": "0", "crf": "8"},
+            options=options,
             container_options={"avoid_negative_ts": "disabled"},
         )
+        if all_sync:  # without a table of key frames, as some writers leave it
+            path.write_bytes(path.read_bytes().replace(b"stss", b"free"))
         video = open_video(path)
         assert _numbers(video.frames()) == list(range(8, 20))
         assert _numbers(video.frames(5, 7)) == [13, 14]
+        assert _numbers(video.reversed_frames(3)) == [10, 9, 8]
         assert video.info.frames == 12
+
+    def test_a_file_that_was_cut_without_encoding(self, shared):
+        video = open_video(shared / "cases/cut-mp4/small_cut.mp4")
+        images = [frame.image for frame in video.frames()]
+        assert len(images) == video.info.frames == 99
+        for start in (1, 40, 98):
+            np.testing.assert_array_equal(video.frame(start).image, images[start])
 
     @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
     def test_all_samples_marked_as_key_frames(self, tmp_path, codec):
@@ -353,6 +372,60 @@ class TestImages:
         assert [frame.name for frame in video.reversed_frames(2)] == ["img2", "img1"]
         assert [frame.name for frame in open_video(tmp_path / "img1*.png").frames()] == ["img1", "img10"]
         assert [frame.name for frame in open_video(tmp_path / "img2.png").frames()] == ["img2"]
+
+    @pytest.mark.parametrize("name", ["a.webp", "a.png", "a.tif", "a.gif"])
+    def test_pictures_of_one_file(self, tmp_path, name):
+        durations = [40, 90, 40, 200, 40]
+        first, *rest = (Image.fromarray(image) for image in numbered(5))
+        options = {} if name == "a.tif" else {"duration": durations}
+        first.save(tmp_path / name, save_all=True, append_images=rest, **options)
+        video = open_video(tmp_path / name)
+        assert video.info.frames == 5
+        assert _numbers(video.frames()) == list(range(5))
+        assert _numbers(video.frames(2, 4)) == [2, 3]
+        times = [frame.time for frame in video.frames()]
+        expected = [Fraction(sum(durations[:n]), 1000) for n in range(5)]
+        assert times == ([None] * 5 if name == "a.tif" else expected)
+        write_overlay(video, [np.zeros((64, 96), np.uint8)] * 5, tmp_path / "o.mp4", palette())
+        written = [frame.time for frame in open_video(tmp_path / "o.mp4").frames()]
+        assert written == ([Fraction(n, 25) for n in range(5)] if name == "a.tif" else expected)
+
+    def test_pictures_of_one_file_that_are_not_for_the_eye(self, tmp_path):
+        """A preview in a TIFF; the picture that stands for an animation; the second picture of a phone's JPEG."""
+        first, second, third = (Image.fromarray(image) for image in numbered(3))
+        third.encoderinfo = {"tiffinfo": {254: 1}}
+        first.save(tmp_path / "a.tif", save_all=True, append_images=[second, third])
+        assert _numbers(open_video(tmp_path / "a.tif").frames()) == [0, 1]
+        first.save(tmp_path / "a.png", save_all=True, append_images=[second, third], default_image=True)
+        assert _numbers(open_video(tmp_path / "a.png").frames()) == [1, 2]
+        first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+        assert _numbers(open_video(tmp_path / "a.jpg").frames()) == [0]
+
+    def test_several_pictures_among_files_of_one_are_refused(self, tmp_path):
+        first, second = (Image.fromarray(image) for image in numbered(2))
+        first.save(tmp_path / "a.png")
+        first.save(tmp_path / "b.png", save_all=True, append_images=[second])
+        with pytest.raises(
+            InputError, match=r"b.png holds 2 pictures, but one a file was expected; give that file alone"
+        ):
+            list(open_video(tmp_path).frames())
+
+    def test_an_animation_that_is_cut_off(self, tmp_path):
+        first, *rest = (Image.fromarray(image) for image in noise(6))
+        first.save(tmp_path / "a.png", save_all=True, append_images=rest, duration=40)
+        data = (tmp_path / "a.png").read_bytes()
+        (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
+        with pytest.raises(InputError, match=r"a.png: picture \d could not be read \(.*\); is the file damaged\?"):
+            list(open_video(tmp_path / "a.png").frames())
+
+    def test_folders_named_like_a_pattern(self, tmp_path):
+        folder = tmp_path / "x [1]"
+        folder.mkdir()
+        for number in range(2):
+            Image.new("RGB", (8, 6), (number, 0, 0)).save(folder / f"{number}.png")
+        assert open_video(folder).info.frames == 2
+        assert open_video(folder / "*.png").info.frames == 2
+        assert open_video(folder / "1.png").info.frames == 1
 
     def test_depths_and_modes(self, tmp_path):
         ramp = (np.arange(256, dtype=np.uint16) * 257)[None]

@@ -118,6 +118,18 @@ class TestOverlay:
         for frame, out in zip(video.frames(), written, strict=True):
             assert abs(frame.time - (out.time - begin)) <= finest
 
+    def test_long_pauses_in_nanoseconds(self, tmp_path):
+        """Of which MP4 cannot count more than two seconds."""
+        path = write_video(tmp_path / "in.mkv", numbered(4), stamps=[0, 40, 9000, 9040], time_base=Fraction(1, 1000))
+        video = open_video(path)
+        frames = list(video.frames())
+        video.time_base = Fraction(1, 10**9)  # as in files that count so
+        with VideoWriter(tmp_path / "out.mp4", 96, 64, 24, like=video) as writer:
+            for frame in frames:
+                writer.write(frame.image, frame.time)
+        times = [float(frame.time) for frame in open_video(tmp_path / "out.mp4").frames()]
+        np.testing.assert_allclose(times, [0, 0.04, 9, 9.04], atol=1e-3)
+
     def test_masks_are_drawn(self, tmp_path):
         video = open_video([np.full((48, 64, 3), 100, np.uint8)] * 4)
         labels = np.zeros((48, 64), np.uint8)

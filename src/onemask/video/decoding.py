@@ -6,6 +6,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -19,17 +20,18 @@ from av.video.stream import VideoStream
 from ..errors import InputError
 from .frames import DecodeError, Frame, Video, VideoInfo, require_first, require_same_size
 from .pixels import RgbConverter, refuse_hdr
-from .timeline import read_timeline
+from .timeline import Timeline, read_timeline
 
 log = logging.getLogger(__name__)
 
 Numbered = Iterator[tuple[int, av.VideoFrame, Fraction]]  # with the time at which it is shown, in seconds
 
+_WHOLE = {"advanced_editlist": "0"}
 _JUMP = 1  # seconds; a clock that goes back by more was set anew, as where two recordings are joined
 
 
 class VideoFile(Video):
-    """The first video stream of a file.
+    """The video stream of a file: the one that is marked as the default, else the first.
 
     Opening reads the packets once without decoding them, which tells the exact number of frames and where
     each one is. Reading from the middle seeks to the key frame before, and agrees with reading from the
@@ -50,6 +52,9 @@ class VideoFile(Video):
             self.start = Fraction(max(0, container.start_time or 0), av.time_base)  # of picture or sound, seconds
             self.pixel_aspect = stream.sample_aspect_ratio or None  # width of a pixel over its height
             self._timeline = read_timeline(container, stream, path)
+            whole = self._with_hidden_pictures() if "mp4" in container.format.name else None
+            self._hidden_too = whole is not None
+            self._timeline = whole or self._timeline
             self._rate = self._timeline.average_rate(stream)
             has_audio = bool(container.streams.audio)
         height, width = self._first_image().shape[:2]
@@ -73,6 +78,21 @@ class VideoFile(Video):
             if index + 1 == stop:
                 return
 
+    def _with_hidden_pictures(self) -> Timeline | None:
+        """The timeline where FFmpeg leaves out pictures before an edit list's first that decoding needs; else None.
+
+        It does where every sample is marked as a key frame, as some writers mark all: then it begins with the first
+        that is shown, whatever that builds on. Without its treatment of edit lists all are there.
+        """
+        if not self._timeline.marks_no_groups:
+            return None
+        with opened(self.path, _WHOLE) as (container, stream):
+            whole = read_timeline(container, stream, self.path)
+        shown = frozenset(self._timeline.stamps)
+        if not (whole.exact and shown and whole.pts[0] < min(shown) and shown <= set(whole.pts)):
+            return None
+        return replace(whole, pts=tuple(sorted(shown)), promised=whole.promised and len(shown))
+
     def _first_image(self) -> np.ndarray:
         for _, picture, _ in self._pictures(0):
             return RgbConverter()(picture)
@@ -85,12 +105,14 @@ class VideoFile(Video):
             if numbered is not None:
                 yield from _starting_at(start, numbered)
                 return
-        with opened(self.path) as (container, stream):
+        with opened(self.path, _WHOLE if self._hidden_too else None) as (container, stream):
             decoder = _Decoder(container, stream)
-            yield from _starting_at(start, self._numbered(decoder, decoder, first=0))
+            shown = frozenset(self._timeline.pts)
+            pictures = (picture for picture in decoder if not self._hidden_too or picture.pts in shown)
+            yield from _starting_at(start, self._numbered(decoder, pictures, first=0))
 
     def _seekable(self, start: int) -> bool:
-        return self._timeline.exact and 0 < start < len(self._timeline.pts)
+        return self._timeline.exact and not self._hidden_too and 0 < start < len(self._timeline.pts)
 
     def _from_key_frame(self, container: InputContainer, stream: VideoStream, start: int) -> Numbered | None:
         """Seek to the key frame from which `start` can be decoded; None if the file does not lead there."""
@@ -211,16 +233,17 @@ def _starting_at(start: int, numbered: Numbered) -> Numbered:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a video file; give its container and its first video stream, set to decode in several threads.
+def opened(path: Path, options: dict[str, str] | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video file; give its container and its video stream, set to decode in several threads.
 
+    options: of FFmpeg's demuxer. Of several streams it is the one that is marked as the default, else the first.
     Raises InputError if the file is missing, is no media file, or has no video stream.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a video file, a folder of images or a pattern")
     try:
         # "file:" because FFmpeg would take what stands before a colon in a name for a protocol.
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(f"file:{path}", options=options or {}, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise InputError(
             f"{path} could not be opened as a video ({error.strerror}); "
@@ -231,9 +254,10 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    for stream in container.streams.video:
-        if stream.disposition & Disposition.attached_pic:  # the cover of a record is no video
-            continue
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image  # covers, previews
+    moving = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    if moving:
+        stream = next((each for each in moving if each.disposition & Disposition.default), moving[0])
         if stream.codec_context is None:
             raise InputError(f"{path} is coded in a way that is not known here; convert it to H.264")
         stream.thread_type = "AUTO"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +16,9 @@ from PIL import Image, ImageOps
 from ..errors import InputError
 from .frames import Frame, Video, VideoInfo, require_first, require_same_size
 
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_TIFF_KIND, _TIFF_NOT_A_PAGE = 254, 1 | 4  # NewSubfileType: a reduced copy, a transparency mask
 
 
 class ImageSequence(Video):
@@ -128,14 +132,21 @@ def read_image(path: Path) -> np.ndarray:
     """Read an image file as (H, W, 3) uint8 RGB, upright.
 
     16-bit values are scaled to 8 bits, grey becomes RGB, transparent pixels are laid on black, and the EXIF
-    orientation is applied. Raises InputError if the file is no image, or ends early.
+    orientation is applied. Raises InputError if the file is no image, holds several, or ends early.
     """
     try:
         with Image.open(path) as image:
-            return _as_rgb(ImageOps.exif_transpose(image))
+            if (count := len(pictures_in(image))) > 1:
+                raise InputError(
+                    f"{path} holds {count} pictures, but one a file was expected; give that file alone as a video, or "
+                    "save its pictures as files of their own"
+                )
+            return as_upright_rgb(image)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; expected an image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except InputError:
+        raise
+    except UNREADABLE as error:
         # Pillow does not know 16-bit RGB TIFF, which compositing programs write.
         deep = _read_deep_tiff(path)
         if deep is None:
@@ -143,6 +154,31 @@ def read_image(path: Path) -> np.ndarray:
                 f"{path} could not be read as an image ({error}); is it damaged or another kind of file?"
             ) from error
         return deep
+
+
+def pictures_in(image: Image.Image) -> list[int]:
+    """The numbers of a file's pictures that are to be seen, by which `seek` finds them.
+
+    Left out are what is not for the eye: previews in a TIFF or beside a phone's JPEG, and the picture that stands for
+    an animated PNG where animations are not shown.
+    """
+    count = getattr(image, "n_frames", 1)
+    if count == 1 or image.format == "MPO":
+        return [0]
+    if image.format == "TIFF":
+        pages = []
+        for page in range(count):
+            image.seek(page)
+            if not image.tag_v2.get(_TIFF_KIND, 0) & _TIFF_NOT_A_PAGE:  # type: ignore[attr-defined]
+                pages.append(page)
+        image.seek(0)
+        return pages or [0]
+    return list(range(1 if image.info.get("default_image") else 0, count))
+
+
+def as_upright_rgb(image: Image.Image) -> np.ndarray:
+    """The picture of an opened image file that is to be seen: (H, W, 3) uint8 RGB; see `read_image`."""
+    return _as_rgb(ImageOps.exif_transpose(image))
 
 
 def _as_rgb(image: Image.Image) -> np.ndarray:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from ..errors import InputError
+from .animations import AnimatedImage
 from .decoding import VideoFile
 from .frames import DecodeError, Frame, Video, VideoInfo
-from .images import ArraySequence, ImageSequence, images_in, is_image, natural_key
+from .images import UNREADABLE, ArraySequence, ImageSequence, images_in, is_image, natural_key, pictures_in
 from .prefetch import prefetch
 
 __all__ = ["DecodeError", "Frame", "Source", "Video", "VideoInfo", "open_video", "prefetch"]
@@ -33,8 +35,8 @@ def open_video(source: Source) -> Video:
 
     Args:
         source: a video file; a folder of images, or a pattern such as "shots/*.png", in natural order (img2 before
-            img10); one image; a sequence of (H, W, 3) uint8 RGB arrays, or one (N, H, W, 3) array. A `Video` is
-            returned as it is.
+            img10); one image, or one with several pictures (animated WebP and PNG, TIFF with pages); a sequence of
+            (H, W, 3) uint8 RGB arrays, or one (N, H, W, 3) array. A `Video` is returned as it is.
 
     Returns:
         The video, whose frames can be read from any place, forward and backward, any number of times.
@@ -54,12 +56,28 @@ def open_video(source: Source) -> Video:
     if not path.exists() and glob.has_magic(str(path)):
         return ImageSequence(_matches(str(path)), str(path))
     if is_image(path):
-        return ImageSequence([path], str(path))
+        return _image(path)
     return VideoFile(path)
 
 
+def _image(path: Path) -> Video:
+    try:
+        with Image.open(path) as image:
+            several = len(pictures_in(image)) > 1
+    except UNREADABLE:
+        several = False  # `ImageSequence` says what is wrong
+    return AnimatedImage(path) if several else ImageSequence([path], str(path))
+
+
 def _matches(pattern: str) -> list[Path]:
-    paths = sorted((Path(match) for match in glob.glob(pattern, recursive=True)), key=natural_key)
+    literal = Path(pattern)
+    while not literal.exists():
+        literal = literal.parent
+    # What is there under its name is no pattern, whatever characters are in it: "x [1]/*.png".
+    rest = Path(pattern).relative_to(literal)
+    paths = sorted(
+        (literal / match for match in glob.glob(str(rest), root_dir=literal, recursive=True)), key=natural_key
+    )
     if not paths:
         raise InputError(f"no file matches {pattern}; expected a pattern of images, such as 'shots/*.png'")
     for path in paths:

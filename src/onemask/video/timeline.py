@@ -32,11 +32,17 @@ class Timeline:
     time stamp in `pts` is the number of the frame. Otherwise frames can only be counted while decoding.
     """
 
-    pts: tuple[int, ...]
+    stamps: tuple[int, ...]  # of all packets that are to be shown, in the file's order
+    pts: tuple[int, ...]  # of the frames: of those that can be decoded, sorted
     keys: tuple[int, ...]  # time stamps at which decoding can start, also those of frames that are not shown
     exact: bool
     missing: bool  # the file ends before what its header promises
     promised: int | None  # number of frames with the missing ones; None where it is not known
+
+    @property
+    def marks_no_groups(self) -> bool:
+        """Whether every one of several frames is marked as a key frame, or none."""
+        return len(self.stamps) > 1 and (not self.keys or len(self.keys) >= len(self.stamps))
 
     def average_rate(self, stream: VideoStream) -> Fraction | None:
         """Frames a second: what the header says, unless the time stamps tell otherwise (variable rates)."""
@@ -98,7 +104,7 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path) ->
     lacking = max(0, len(getattr(stream, "index_entries", ())) - packets)
     missing = broken or lacking > 0 or _is_cut_matroska(container, path)
     promised = len(shown) + lacking if exact and (lacking or not missing) else None
-    return Timeline(tuple(shown), tuple(keys), exact, missing, promised)
+    return Timeline(tuple(pts), tuple(shown), tuple(keys), exact, missing, promised)
 
 
 def _is_cut_matroska(container: InputContainer, path: Path) -> bool:

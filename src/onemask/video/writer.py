@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..errors import InputError, OutputError
 from ..files import written_whole
+from .animations import AnimatedImage
 from .audio import AudioTracks
 from .decoding import VideoFile
 from .drawing import overlay
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_RATE = Fraction(25)  # frames a second, where the source is a folder of images
 _QUALITY = {"crf": "18", "preset": "medium"}  # CRF 18: hard to tell from the original
+# Pauses are 31 bits of it: 6.6 hours here, two seconds of the nanoseconds that some MKV count in.
+_FINEST = Fraction(1, 90_000)
 _BT709, _LIMITED = 1, 1  # codes of H.273
 _PRECISE = 0x2 | 0x40000  # BILINEAR | ACCURATE_RND
 
@@ -60,7 +63,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         self._rate = Fraction(rate).limit_denominator(100_000)
         self._like = like if isinstance(like, VideoFile) else None
         self._shift = self._like.start if self._like else Fraction(0)
-        self._time_base = self._like.time_base if self._like else 1 / self._rate
+        self._time_base = _time_base(like, self._rate)
         self._written = 0
         self._last = -1
         self._seconds = Fraction(-1)
@@ -181,6 +184,13 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
     def _wrong_container(self) -> OutputError:
         return OutputError(f"{self.path}: no H.264 video can be written to this kind of file; use .mp4, .mkv, .mov")
+
+
+def _time_base(like: Video | None, rate: Fraction) -> Fraction:
+    """The unit of time stamps: that of the video that is followed, if MP4 can hold its pauses in it."""
+    if not isinstance(like, VideoFile | AnimatedImage) or like.time_base is None:
+        return 1 / rate
+    return max(like.time_base, _FINEST)
 
 
 def write_overlay(
