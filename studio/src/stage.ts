@@ -27,7 +27,7 @@ export class Stage {
   private fitted = true;
   private working: LabelMap | null = null; // what is being painted
   private line: Point[] = []; // polygon, lasso, scribble or box in the making
-  private drag: { id: number; from: Point; start: Point; panning: boolean; negative: boolean } | null = null;
+  private drag: { id: number; from: Point; start: Point; moved: boolean; panning: boolean; negative: boolean } | null = null;
   private readonly touches = new Map<number, Point>();
   private pointer: Point | null = null;
   private marks: Marks | null = null;
@@ -230,7 +230,7 @@ export class Stage {
     const { store } = this;
     const panning = store.tool === "move" || event.button === 1 || this.spaceHeld;
     const negative = event.altKey || event.button === 2;
-    this.drag = { id: event.pointerId, from: at, start: at, panning, negative };
+    this.drag = { id: event.pointerId, from: at, start: at, moved: false, panning, negative };
     this.pointer = at;
     if (panning) return;
     if (!store.activeObject) {
@@ -238,10 +238,16 @@ export class Stage {
       this.drag = null;
       return;
     }
+    const labels = store.labels();
+    if (!labels) {
+      this.notice("The mask of this frame is not here yet; try again in a moment.");
+      this.drag = null;
+      return;
+    }
     const place = this.toFrame(at);
     if (store.tool === "brush" || store.tool === "eraser") {
-      this.working = store.labels()?.copy() ?? null;
-      this.working?.stroke(place, place, store.brush / 2, store.active, this.erases(negative));
+      this.working = labels; // a copy of its own
+      this.working.stroke(place, place, store.brush / 2, store.active, this.erases(negative));
     } else if (store.tool !== "polygon") this.line = [place];
     this.draw();
   }
@@ -256,6 +262,7 @@ export class Stage {
     const { drag, store } = this;
     if (drag && drag.id === event.pointerId) {
       const [from, to] = [this.toFrame(drag.from), this.toFrame(at)];
+      drag.moved ||= Math.hypot(at[0] - drag.start[0], at[1] - drag.start[1]) > CLICK;
       if (drag.panning) {
         this.offset = [this.offset[0] + at[0] - drag.from[0], this.offset[1] + at[1] - drag.from[1]];
         this.fitted = false;
@@ -272,7 +279,7 @@ export class Stage {
     if (!drag || drag.id !== event.pointerId) return;
     this.drag = null;
     const at = this.at(event);
-    const moved = Math.hypot(at[0] - drag.start[0], at[1] - drag.start[1]) > CLICK;
+    const { moved } = drag;
     const line = this.line;
     if (drag.panning) return;
     switch (store.tool) {
@@ -332,7 +339,7 @@ export class Stage {
   }
 
   private fill(line: Point[], erase: boolean, what: string): void {
-    const map = this.store.labels()?.copy();
+    const map = this.store.labels();
     if (!map || line.length < 3) return;
     map.fill(line, this.store.active, erase);
     this.store.edit(map, erase ? `${what}, take away` : what);
