@@ -514,6 +514,32 @@ def test_a_restored_session_has_seen_no_frame(still, tmp_path):
     assert restored.area(1) == 1600
 
 
+# Frames that rows have in common --------------------------------------------------------------------------------------
+
+
+def test_frames_are_numbered_in_the_memory(still, tmp_path):
+    """Rows of one number have the frame in common, through annotations, copies and files."""
+
+    def seen(session: Session) -> list[tuple[int, int]]:
+        memory = session._memory
+        return list(zip(memory.first_frame.tolist(), memory.last_frame.tolist(), strict=True))
+
+    both = one_object(1)
+    both[70:90, 30:70] = 2
+    still.annotate(FRAME, both)
+    (first, _), other = seen(still)
+    assert other == (first, first)
+    still.step(FRAME)
+    still.annotate(FRAME, one_object(3), objects=[2, 3])  # 2 is out of sight, and keeps what it has
+    assert seen(still) == [(first, first + 2), (first, first + 1), (first + 2, first + 2)]
+    still.save(tmp_path / "state.safetensors")
+    for other in (still.copy(), Session.restore(tmp_path / "state.safetensors", Still(), device="cpu")):
+        assert seen(other) == seen(still)
+        other.annotate_later(FRAME, one_object(4)).result(60)
+        other.step(FRAME)
+        assert seen(other) == [(first, first + 4), (first, first + 4), (first + 2, first + 4), (first + 3, first + 4)]
+
+
 # Learning in the background ------------------------------------------------------------------------------------------
 
 

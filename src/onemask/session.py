@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -29,7 +29,7 @@ from torch import Tensor
 from .errors import InputError, OnemaskError, is_out_of_memory
 from .geometry import Geometry, Picture, shown, size_of
 from .labels import Objects, aggregate, checked_label_map, checked_label_tensor, is_whole, resize, winners
-from .methods.method import Features, Memory, Method, Padding
+from .methods.method import Features, Memory, Method, Padding, Prediction
 from .presence import Presence, presences
 from .saved import no_session, read_state, write_state
 from .video.masks import object_ids
@@ -124,6 +124,7 @@ class Session:
         self._objects = Objects()
         self._memory: Memory | None = None
         self._geometry: Geometry | None = None
+        self._frame = 0  # number of the newest frame that was annotated or segmented
         self._last: tuple[Tensor, Tensor] | None = None  # probabilities of objects and background, padded
         self._presences: dict[int, Presence] | None = None  # of the last frame, once somebody asked
         self._evidence: dict[str, Tensor] = {}  # of the last frame, where it was asked for; padded
@@ -169,7 +170,7 @@ class Session:
         label_map, annotated = self._annotated(frame, label_map, own, objects, void)
         ids = annotated.ids
         self._take_over()
-        encoded = self._encoded(frame)
+        encoded, number = self._encoded(frame), self._next_frame()
         self._evidence = {}
         with self._computing():
             masks = encoded.geometry.masks(label_map, ids, self.device)
@@ -179,9 +180,9 @@ class Session:
             masks = masks[[annotated.row(i) for i in in_order.ids]]
             memory = self._remembered(hidden)
             if len(learned):
-                memory = _joined(memory, self.method.memorize(encoded.features, masks[len(hidden) :]))
+                memory = _joined(memory, self._memorized(encoded.features, masks[len(hidden) :], number))
             others = self._objects.select(self._objects.rows_without(ids))
-            memory_of_others, last = self._followed(encoded.features, others, masks)
+            memory_of_others, last = self._followed(encoded.features, others, masks, number)
             self._memory, self._objects = _joined(memory_of_others, memory), others.join(in_order.ids)
             self._show(last)
             self._supersede(ids)
@@ -241,7 +242,7 @@ class Session:
             return learned
         if self._background is None:
             self._background = ThreadPoolExecutor(1, "onemask-annotate")
-        memory = self._background.submit(self._learned, frame, geometry, masks)
+        memory = self._background.submit(self._learned, frame, geometry, masks, self._next_frame())
         self._pending.append(_Pending(ids, set(ids), memory))
         memory.add_done_callback(partial(_pass_on, learned, ids))
         return learned
@@ -267,14 +268,14 @@ class Session:
             self._geometry = geometry
             empty = np.zeros(geometry.own, np.uint8)
             return cast(P, torch.from_numpy(empty).to(self.device) if _is_tensor(frame) else empty)
-        encoded = self._encoded(frame)
+        encoded, number = self._encoded(frame), self._next_frame()
         with self._computing():
             prediction = self.method.segment(encoded.features, self._memory)
             self._show(self._aggregated(prediction.logits.float().sigmoid()))
             assert self._last is not None
             if explain:
                 self._evidence = self.method.evidence(encoded.features, self._memory, prediction)
-            self._memory = self.method.update(self._memory, encoded.features, prediction, self._last[0])
+            self._memory = self._updated(self._memory, encoded.features, prediction, self._last[0], number)
         return cast(P, self._label_map(encoded.is_tensor))
 
     def encode(self, frames: Sequence[Picture]) -> list[EncodedFrame]:
@@ -416,6 +417,7 @@ class Session:
         """A session that goes on from here by itself; the method is shared, all state is not."""
         other = Session(self.method, size=self.size, device=None, precision=self._asked_precision, padding=self.padding)
         other._objects, other._geometry, other._last = self._objects, self._geometry, self._last
+        other._frame = self._frame
         other._memory = None if self._memory is None else self._memory.clone()
         return other
 
@@ -431,7 +433,7 @@ class Session:
             OutputError: the disk or the folder refuses.
         """
         memory = self._memory
-        tensors = {} if memory is None else {f.name: getattr(memory, f.name) for f in fields(memory)}
+        tensors = {} if memory is None else memory.tensors()
         state = {
             "method": _described(self.method),
             "objects": self._objects.ids,
@@ -439,6 +441,7 @@ class Session:
             "size": self.size,
             "precision": self._asked_precision,
             "padding": self.padding,
+            "frame": self._frame,
         }
         write_state(path, state, tensors)
 
@@ -460,6 +463,7 @@ class Session:
             own = None if state["own"] is None else (int(state["own"][0]), int(state["own"][1]))
             size, precision = None if state["size"] is None else int(state["size"]), str(state["precision"])
             padding: Any = state.get("padding", "edge")  # sessions saved before there was a choice have none
+            frame = int(state.get("frame", 0))  # nor numbers of frames
             _refuse_another_method(path, before, _described(method))
             memory = method.memory_type(**tensors) if tensors else None
         except InputError:
@@ -467,7 +471,7 @@ class Session:
         except (LookupError, TypeError, ValueError) as error:
             raise no_session(path, error) from error
         session = cls(method, size=size, device=device, precision=precision, padding=padding)
-        session._objects = objects
+        session._objects, session._frame = objects, frame
         session._geometry = None if own is None else Geometry.of(own, session.size, method.stride, session.padding)
         session._memory = None if memory is None else memory.to(session.device)
         return session
@@ -528,11 +532,28 @@ class Session:
             )
         return label_map, annotated
 
-    def _learned(self, frame: Picture | EncodedFrame, geometry: Geometry, masks: Tensor) -> Memory:
+    def _learned(self, frame: Picture | EncodedFrame, geometry: Geometry, masks: Tensor, number: int) -> Memory:
         """Memory of new objects in a frame; reads nothing that other calls change."""
         encoded = frame if isinstance(frame, EncodedFrame) else self._encode([frame], geometry)[0]
         with self._computing():
-            return self.method.memorize(encoded.features, masks)
+            return self._memorized(encoded.features, masks, number)
+
+    def _next_frame(self) -> int:
+        self._frame += 1
+        return self._frame
+
+    def _memorized(self, features: Features, masks: Tensor, number: int) -> Memory:
+        """Memory of new objects, which says in which frame they were annotated."""
+        frame_of_row = torch.full((len(masks),), number, device=self.device)
+        return replace(self.method.memorize(features, masks), first_frame=frame_of_row, last_frame=frame_of_row)
+
+    def _updated(
+        self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor, number: int
+    ) -> Memory:
+        """Memory after a frame, which says that it saw it."""
+        first_frame, last_frame = memory.first_frame, torch.full((len(masks),), number, device=self.device)
+        after = self.method.update(memory, features, prediction, masks)
+        return replace(after, first_frame=first_frame, last_frame=last_frame)
 
     def _take_over(self) -> None:
         """Take in what was learned in the background since the last call."""
@@ -571,7 +592,7 @@ class Session:
         return self._memory.select([self._objects.row(i) for i in ids])
 
     def _followed(
-        self, features: Features, others: Objects, masks: Tensor
+        self, features: Features, others: Objects, masks: Tensor, number: int
     ) -> tuple[Memory | None, tuple[Tensor, Tensor]]:
         """The others beside annotated masks (N, 1, h, w): their memory, and the probabilities of them, then those."""
         memory = self._remembered(others.ids)
@@ -579,7 +600,7 @@ class Session:
             return None, self._aggregated(masks)
         prediction = self.method.segment(features, memory)
         last = self._aggregated(torch.cat([prediction.logits.float().sigmoid(), masks]))
-        return self.method.update(memory, features, prediction, last[0][: len(others)]), last
+        return self._updated(memory, features, prediction, last[0][: len(others)], number), last
 
     def _aggregated(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (N, 1, h, w) of each object by itself, set against each other as the method has it."""

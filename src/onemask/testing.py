@@ -22,7 +22,7 @@ import math
 import sys
 from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from threading import Barrier
 
 import cv2
@@ -402,7 +402,7 @@ def live_bytes() -> int:
 
 def memory_bytes(session: Session) -> int:
     assert session._memory is not None
-    return sum(getattr(session._memory, f.name).untyped_storage().nbytes() for f in fields(session._memory))
+    return sum(tensor.untyped_storage().nbytes() for tensor in session._memory.tensors().values())
 
 
 def test_300_frames_cost_no_more_memory_than_30(session, make_clip):

@@ -47,7 +47,8 @@ def test_shared_is_the_same(monkeypatch, kind, rows, limit):
     query, weights = unit(1, 5, 30), masks(kind, rows, 25)
     template = unit(1, 5, 25).expand(rows, -1, -1)
     wanted = best_weighted_match(query.expand(rows, -1, -1), template, weights)
-    assert torch.allclose(best_weighted_match_shared(query, template, weights), wanted, atol=1e-6)
+    found = best_weighted_match_shared(query, template, weights, torch.zeros(rows, dtype=torch.long))
+    assert torch.allclose(found, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["mostly sure", "an empty row", "a full row"])
@@ -63,7 +64,9 @@ def test_rows_of_different_frames():
     query, weights = unit(1, 5, 30), masks("mostly sure", 4, 25)
     template = unit(2, 5, 25)[[0, 1, 1, 0]]
     wanted = best_weighted_match(query.expand(4, -1, -1), template, weights)
-    assert torch.allclose(best_weighted_match_shared(query, template, weights), wanted, atol=1e-6)
+    for frame_of_row in (torch.tensor([3, 8, 8, 3]), None):
+        found = best_weighted_match_shared(query, template, weights, frame_of_row)
+        assert torch.allclose(found, wanted, atol=1e-6)
 
 
 def test_gradients_reach_features_and_weights():

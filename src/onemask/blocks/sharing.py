@@ -1,30 +1,25 @@
-"""Rows that share a tensor, so that what depends on it is computed once."""
+"""Rows that have a frame in common, so that what depends on it is computed once.
+
+Objects that were annotated in one frame have their first frame in common, and most have the previous one. Which do is
+known when frames are taken in: `Session` numbers them, see `Memory.first_frame` and `Memory.last_frame`.
+"""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
-def distinct(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """One row of each group of equal rows in (N, ...), (G,), and the group of each row, (N,).
+def groups(frame_of_row: Tensor | None, rows: int) -> list[list[int]]:
+    """The rows of each frame, in the order of their first rows.
 
-    Objects that were annotated in one frame have their first frame in common, and all have the previous one: what
-    is aligned to the current frame is then aligned once.
+    Args:
+        frame_of_row: (N,) integer, the number of each row's frame; None: rows share nothing, as in training, where
+            they belong to different clips.
+        rows: N.
     """
-    if len(keys) == 1:
-        return each(keys)
-    group_of_row = torch.full((len(keys),), -1, device=keys.device)
-    one: list[int] = []
-    for row in range(len(keys)):
-        if group_of_row[row] < 0:
-            same = (keys - keys[row]).flatten(1).abs().amax(1) == 0
-            group_of_row[same] = len(one)
-            one.append(row)
-    return torch.tensor(one, dtype=torch.long, device=keys.device), group_of_row
-
-
-def each(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """`distinct` when rows share nothing, as in training, where they belong to different clips."""
-    rows = torch.arange(len(keys), device=keys.device)
-    return rows, rows
+    if frame_of_row is None:
+        return [[row] for row in range(rows)]
+    of_frame: dict[int, list[int]] = {}
+    for row, frame in enumerate(frame_of_row.tolist()):
+        of_frame.setdefault(frame, []).append(row)
+    return list(of_frame.values())

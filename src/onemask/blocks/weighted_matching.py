@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .matching import LIMIT, LIMITS, best_match, columns
-from .sharing import distinct
+from .sharing import groups
 
 
 def best_weighted_match(query: Tensor, template: Tensor, weights: Tensor) -> Tensor:
@@ -25,14 +25,17 @@ def best_weighted_match(query: Tensor, template: Tensor, weights: Tensor) -> Ten
     return torch.stack([best_match(query, template * of_class[:, None]) for of_class in weights.unbind(1)], 1)
 
 
-def best_weighted_match_shared(query: Tensor, template: Tensor, weights: Tensor) -> Tensor:
-    """`best_weighted_match` for a query (1, C, P) that all rows share; without gradients much faster on a CPU."""
+def best_weighted_match_shared(
+    query: Tensor, template: Tensor, weights: Tensor, frame_of_row: Tensor | None = None
+) -> Tensor:
+    """`best_weighted_match` for a query (1, C, P) that all rows share; without gradients much faster on a CPU.
+
+    frame_of_row: (N,), the number of the frame that each row's template is of; see `sharing.groups`.
+    """
     rows, classes, _ = weights.shape
     best = query.new_zeros(rows, classes, query.shape[2])
-    one, group_of_row = distinct(template)
-    for group, first in enumerate(one.tolist()):
-        members = (group_of_row == group).nonzero()[:, 0]
-        best[members] = _of_group(query[0], template[first], weights[members])
+    for members in groups(frame_of_row, rows):
+        best[members] = _of_group(query[0], template[members[0]], weights[members])
     return best
 
 

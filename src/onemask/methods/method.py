@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import torch
@@ -96,10 +96,23 @@ class Features(Record):
 
 @dataclass
 class Memory(Record):
-    """State that a method keeps about its objects. Every field is one tensor, first axis: rows, N."""
+    """State that a method keeps about its objects. Every field is one tensor, first axis: rows, N.
+
+    A session numbers its frames, and writes down in which each row was annotated and which it saw last: rows with one
+    number have that frame in common, and what depends on it alone is computed once for all (`blocks.sharing`). None:
+    it is not known which do, as in training.
+    """
+
+    first_frame: Tensor | None = field(default=None, kw_only=True)  # (N,) int64
+    last_frame: Tensor | None = field(default=None, kw_only=True)  # (N,) int64
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every field that is there, by name."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))
+        return len(next(iter(self.tensors().values())))
 
     def select(self: M, rows: Sequence[int]) -> M:
         """Select rows, in that order; a copy."""
@@ -107,7 +120,8 @@ class Memory(Record):
 
     def join(self: M, other: M) -> M:
         """Join two memories: these rows, then the other's."""
-        return type(self)(**{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)})
+        here, there = self.tensors(), other.tensors()
+        return type(self)(**{name: torch.cat([here[name], there[name]]) for name in here if name in there})
 
     def clone(self: M) -> M:
         """Copy all tensors."""

@@ -78,7 +78,7 @@ class ClipCache:
             memory = self.method.memorize(
                 self.method.encode(batch.pictures(0), reference).for_rows(rows), batch.masks(0)[0]
             )
-            tensors |= {f"memory.{field.name}": getattr(memory, field.name) for field in fields(memory)}
+            tensors |= {f"memory.{name}": tensor for name, tensor in memory.tensors().items()}
         return tensors
 
     def read(self, index: int) -> ClipBatch:

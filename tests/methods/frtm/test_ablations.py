@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 import torch
@@ -33,8 +31,8 @@ ADDED = {row: TABLE[row][0] for row in ("Base net", "F.-T.", "Ours, fine-tuned")
 
 def assert_equal(memory: Memory, other: Memory) -> None:
     assert type(memory) is type(other)
-    for f in fields(memory):
-        assert torch.equal(getattr(memory, f.name), getattr(other, f.name)), f.name
+    for name, tensor in memory.tensors().items():
+        assert torch.equal(tensor, other.tensors()[name]), name
 
 
 # Every row of the table ----------------------------------------------------------------------------------------------

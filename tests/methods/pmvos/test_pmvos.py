@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -254,7 +254,7 @@ class TestSwitches:
         method = tiny(**TABLE_1["I"])
         features, memory, _, _ = followed(method, clip)
         again = memory.select([1]).join(memory.select([0]).clone()).select([1, 0])
-        assert all(torch.equal(getattr(again, f.name), getattr(memory, f.name)) for f in fields(memory))
+        assert all(torch.equal(again.tensors()[name], tensor) for name, tensor in memory.tensors().items())
         assert torch.equal(method.segment(features[-1], again).logits, method.segment(features[-1], memory).logits)
 
     @pytest.mark.parametrize("switch", SWITCHES)
@@ -292,8 +292,8 @@ def test_rows_together_equal_rows_alone_through_the_memory(clip):
             prediction = method.segment(encoded, alone)
             assert torch.allclose(prediction.logits[0], together.logits[row], atol=1e-5)
             alone = method.update(alone, encoded, prediction, mask[row : row + 1])
-        for f in fields(memory):
-            assert torch.allclose(getattr(alone, f.name)[0], getattr(memory, f.name)[row], atol=1e-5)
+        for name, tensor in memory.tensors().items():
+            assert torch.allclose(alone.tensors()[name][0], tensor[row], atol=1e-5)
 
 
 class TestTraining:

@@ -106,10 +106,13 @@ class TestMatching:
         frames = [encoded(method, frame) for frame in clip.frames]
         masks = [masks_of(label_map, 1, 2, 3, 4) for label_map in clip.label_maps]
         annotated = {0: frames[0], 2: frames[1], 3: frames[1]}
-        pairs = [method.memorize(frames[i], masks[i][2 * i : 2 * i + 2]) for i in (0, 1)]
+        numbers = torch.tensor([0, 0]), torch.tensor([1, 1])
+        pairs = [
+            replace(method.memorize(frames[i], masks[i][2 * i : 2 * i + 2]), first_frame=numbers[i]) for i in (0, 1)
+        ]
         memory = pairs[0].join(pairs[1]).select([3, 0, 2])
         alone = [method.memorize(annotated[n], masks[0 if n < 2 else 1][n : n + 1]) for n in (3, 0, 2)]
-        assert len(set(memory.frame_key.tolist())) == 2
+        assert memory.first_frame.tolist() == [1, 0, 1]
         for i in (2, 3):
             prediction, each = method.segment(frames[i], memory), [method.segment(frames[i], one) for one in alone]
             assert torch.allclose(prediction.logits, torch.cat([p.logits for p in each]), atol=1e-4)

@@ -57,7 +57,7 @@ from torch import Tensor, nn
 from ...blocks.backbone import Backbone
 from ...blocks.cells import cells_cross_entropy, shares_of_cells
 from ...blocks.rows import in_row_batches
-from ...blocks.sharing import distinct, each
+from ...blocks.sharing import groups
 from ...labels import resize
 from ..method import Features, Memory, Method, Prediction
 from .alignment import SHARPNESS, Correspondence, Nearness, Projector, bottleneck, mean_cosine, translated
@@ -467,7 +467,10 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         assert self.refine is not None
         assert self.frame_correspondence is not None
         keys, masks = memory.reference_keys[:, number], memory.reference_masks[:, None, number]
-        one, group_of_row = distinct(keys) if features.frame_of_row is None else each(keys)
+        frames = memory.first_frame if number == FIRST else memory.last_frame
+        sharing = groups(frames if features.frame_of_row is None else None, len(memory))
+        one = [members[0] for members in sharing]
+        group_of_row = [next(g for g, members in enumerate(sharing) if row in members) for row in range(len(memory))]
         here, at_16 = features.by_row(features.here, len(memory)), features.base[str(COARSE)].shape[-2:]
         grid = (at_16[0], at_16[1])
         preference = self.nearness(grid) if number == PREVIOUS and self.nearness is not None else None
@@ -475,9 +478,13 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         aligned = translated(to_here, memory.references[one, number]).unflatten(2, at_16)
         shares = self.refine.of_reference(number, aligned)
         sizes = {key: (x.shape[-2], x.shape[-1]) for key, x in features.shared.items()}
-        by_row = [translated(to_here[group], masks[row]) for row, group in enumerate(group_of_row.tolist())]
+        by_row = [translated(to_here[g], masks[row]) for row, g in enumerate(group_of_row)]
         enlarged_shares = {key: resize(share, sizes[key]) for key, share in shares.items()}
-        return enlarged_shares, group_of_row, torch.stack(by_row).unflatten(2, at_16)
+        return (
+            enlarged_shares,
+            masks.new_tensor(group_of_row, dtype=torch.long),
+            torch.stack(by_row).unflatten(2, at_16),
+        )
 
 
 def _by_stride(base: Mapping[str, Tensor]) -> dict[int, Tensor]:

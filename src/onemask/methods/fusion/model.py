@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from ...blocks.matching import normalised
 from ...blocks.replacing import replaced
+from ...blocks.sharing import groups
 from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from ...labels import resize
 from ..frtm.finetuned import FineTuned, FirstFrames
@@ -209,14 +210,16 @@ class Fusion(FineTuned):
             if "first" in clues:
                 template, weights = memory.first_features.flatten(2), memory.first_cells.flatten(2)
                 if together and query.device.type == "cpu":
-                    best = best_weighted_match_shared(features.matching.flatten(2), template, weights)
+                    best = best_weighted_match_shared(
+                        features.matching.flatten(2), template, weights, memory.first_frame
+                    )
                 else:
                     best = best_weighted_match(query.flatten(2), template, weights)
                 found["first"] = best.clamp(min=0).unflatten(2, grid)
             if "local" in clues:
                 cells = cells_of_classes(memory.last_masks[:, :1] * (memory.last_masks[:, :1] > 0.5), grid)
                 last = memory.last_features
-                one = together and (rows == 1 or last.stride(0) == 0)  # all rows have the same previous frame
+                one = together and len(groups(memory.last_frame, rows)) == 1  # all rows have the same previous frame
                 found["local"] = windowed_match(
                     *((query[:1], last[:1]) if one else (query, last)), cells, self.config.radius
                 )

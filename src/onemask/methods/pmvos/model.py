@@ -257,10 +257,14 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         shared = features.frame_of_row is None and query.device.type == "cpu" and not torch.is_grad_enabled()
         maps = []
         with torch.autocast(query.device.type, enabled=False):
-            for x, m in ((memory.first, memory.first_mask), (memory.previous, memory.mask.flatten(2))):
-                if x.shape[-1]:
-                    best = best_weighted_match_shared if shared else best_weighted_match
-                    maps.append(best(features.matching if shared else query, x, m))
+            for x, m, frame_of_row in (
+                (memory.first, memory.first_mask, memory.first_frame),
+                (memory.previous, memory.mask.flatten(2), memory.last_frame),
+            ):
+                if x.shape[-1] and shared:
+                    maps.append(best_weighted_match_shared(features.matching, x, m, frame_of_row))
+                elif x.shape[-1]:
+                    maps.append(best_weighted_match(query, x, m))
             if memory.medial.shape[-1]:
                 medial = memory.medial
                 if self.config.medial == "mean":

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...blocks.matching import EXCLUDED, columns, top_k
+from ...blocks.sharing import groups
 from .feature_set import spread
 
 
@@ -26,10 +27,10 @@ class AnnotatedFrame:
 
     features: Tensor  # (N, C, T)
     own: Tensor  # (N, T) bool: which of them are the object's
-    key: Tensor  # (N,) int64: equal for rows of one frame
+    frame_of_row: Tensor | None = None  # (N,) int64: the number of each row's frame; None: rows share nothing
 
     @classmethod
-    def of(cls, features: Tensor, own: Tensor, key: Tensor, most: int) -> AnnotatedFrame:
+    def of(cls, features: Tensor, own: Tensor, most: int) -> AnnotatedFrame:
         """Features (N, C, P) of which `own` (N, P) bool are the object's; at most `most`, evenly spread over all.
 
         They are thinned alike for all rows of a frame, for those must hold the same features to be matched together.
@@ -38,7 +39,7 @@ class AnnotatedFrame:
             every = torch.ones_like(own)
             (features, _), (marks, _) = spread(features, every, most), spread(own[:, None].float(), every, most)
             own = marks[:, 0] > 0
-        return cls(features, own, key)
+        return cls(features, own)
 
     def best_of_others(self, query: Tensor, wanted: Tensor, k: int) -> list[Tensor]:
         """The k best similarities of pixels with what is not the row's own, in any order.
@@ -46,18 +47,15 @@ class AnnotatedFrame:
         query (N, C, P), or (1, C, P) where all rows look at one frame: only then they are matched together. wanted
         (N, P) bool: for which pixels. Returns for each row (1, P wanted, j) as `matching.top_k` gives them.
         """
-        groups: dict[int, list[int]] = {}
-        for row, key in enumerate(self.key.tolist()):
-            groups.setdefault(key if len(query) == 1 else row, []).append(row)
         found = {}
-        for rows in groups.values():
+        for rows in groups(self.frame_of_row if len(query) == 1 else None, len(self.own)):
             if len(rows) == 1:
                 (row,) = rows
                 seen = columns(query[row % len(query)], wanted[row])[None]
                 found[row] = self._best_of_others_alone(row, seen, k)
             else:
                 found.update(self._best_of_others_together(rows, query, wanted, k))
-        return [found[row] for row in range(len(self.key))]
+        return [found[row] for row in range(len(self.own))]
 
     def _best_of_others_alone(self, row: int, query: Tensor, k: int) -> Tensor:
         """For a query (1, C, P) of one row: (1, P, at most k)."""
@@ -85,12 +83,3 @@ class AnnotatedFrame:
                 values[short] = F.pad(rest, (0, k - rest.shape[1]), value=EXCLUDED)
             found[row] = values[None]
         return found
-
-
-def frame_key(features: Tensor) -> Tensor:
-    """A number for each of B frames, (B,) int64, by which their features (B, C, ...) are told apart: a sum of all bits.
-
-    It is a function of the features, so that it survives copies and files.
-    """
-    bits = features.detach().float().contiguous().view(torch.int32).flatten(1).long()
-    return (bits * (2 * torch.arange(bits.shape[1], device=bits.device) + 1)).sum(1)  # modulo 2^64

@@ -59,7 +59,7 @@ from ...blocks.matching import columns, normalised
 from ...blocks.reach import cells_of, extruded, is_lost, next_reach, without_outliers
 from ...labels import resize
 from ..method import Features, Memory, Method, Prediction
-from .annotated_frame import AnnotatedFrame, frame_key
+from .annotated_frame import AnnotatedFrame
 from .feature_set import FeatureSet
 from .options import VideoMatchOptions
 
@@ -78,8 +78,7 @@ class VideoMatchMemory(Memory):
     foreground: Tensor  # (N, C, M_F) and
     foreground_usage: Tensor  # (N, M_F): see FeatureSet
     frame: Tensor  # (N, C, T): where it was annotated,
-    own: Tensor  # (N, T) bool: what of it is foreground, all else being background, and
-    frame_key: Tensor  # (N,): equal for rows of one frame; see AnnotatedFrame
+    own: Tensor  # (N, T) bool: what of it is foreground, all else being background; see AnnotatedFrame
     background: Tensor  # (N, C, M_B) and
     background_usage: Tensor  # (N, M_B): what later frames add to that
     reach: Tensor  # (N, 1, h, w) bool: the extruded previous mask
@@ -127,14 +126,12 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         cells = cells_of(masks, features.matched.shape[-2:])
         projection = self._finetuned(features, masks)
         x = self._query(features, projection).expand(len(masks), -1, -1)
-        key = features.by_row(frame_key(features.matched), len(masks))
-        foreground, frame, background = self._sets(x, cells.flatten(1), key)
+        foreground, frame, background = self._sets(x, cells.flatten(1))
         return VideoMatchMemory(
             foreground=foreground.features,
             foreground_usage=foreground.usage,
             frame=frame.features,
             own=frame.own,
-            frame_key=frame.key,
             background=background.features,
             background_usage=background.usage,
             reach=extruded(cells, self._radius(features)),
@@ -204,12 +201,12 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         x = features.by_row(features.matched, len(projection)).flatten(2)
         return normalised(projection.to(x.dtype) @ x) if projection.numel() else x
 
-    def _sets(self, x: Tensor, own: Tensor, key: Tensor) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
+    def _sets(self, x: Tensor, own: Tensor) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
         """m_F, and m_B in two: what stays, what is learned; of features (N, C, P), the object's own (N, P) bool."""
         config = self.config
         return (
             FeatureSet.of(x, own, config.foreground, config.foreground + config.learned),
-            AnnotatedFrame.of(x, own, key, config.background),
+            AnnotatedFrame.of(x, own, config.background),
             FeatureSet.empty(x, config.learned),
         )
 
@@ -301,7 +298,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
             height, width = (side // min(self.backbone.strides) for side in mask.shape)
             labels = torch.from_numpy(masks).to(mask)[:, None].float()
             wanted = F.interpolate(labels, (height, width), mode="area").flatten(1)
-            own, key = cells_of(mask[None, None].float(), (height, width)).flatten(1), frame_key(x)
+            own = cells_of(mask[None, None].float(), (height, width)).flatten(1)
         projection = torch.eye(x.shape[1], device=x.device).requires_grad_()
         optimizer = torch.optim.Adam([projection], config.finetune_rate)
         generator = torch.Generator().manual_seed(config.seed)
@@ -309,7 +306,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
             copy, drawn = step % len(warped), torch.randperm(x.shape[2], generator=generator)[: config.finetune_pixels]
             drawn, every = drawn.to(x.device), own.new_ones(1, 1, len(drawn))
             query, template = (normalised(projection @ seen) for seen in (warped[copy][:, :, drawn], x))
-            scores, _, _ = self._scores(query, every, *self._sets(template, own, key))
+            scores, _, _ = self._scores(query, every, *self._sets(template, own))
             loss = F.binary_cross_entropy_with_logits(scores.flatten(), wanted[copy, drawn])
             (projection.grad,) = torch.autograd.grad(loss, [projection])  # of nothing else
             optimizer.step()
@@ -320,7 +317,7 @@ def _sets_of(memory: VideoMatchMemory) -> tuple[FeatureSet, AnnotatedFrame, Feat
     """m_F, and m_B in two, as of `VideoMatch._sets`."""
     return (
         FeatureSet(memory.foreground, memory.foreground_usage),
-        AnnotatedFrame(memory.frame, memory.own, memory.frame_key),
+        AnnotatedFrame(memory.frame, memory.own, memory.first_frame),
         FeatureSet(memory.background, memory.background_usage),
     )
 
