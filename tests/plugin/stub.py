@@ -28,7 +28,7 @@ class Stub(Method):
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(gain))
 
-    def encode(self, frames: Tensor, pyramid: object = None) -> Features:
+    def encode(self, frames: Tensor, constant: object = None) -> Features:
         return Features(frames)
 
     def memorize(self, features: Features, masks: Tensor) -> StubMemory:

@@ -56,7 +56,7 @@ class TestContents:
                 memory = method.memorize(reference, live.masks(0)[0])
             assert torch.allclose(kept.memory.first, memory.first, atol=1e-4)
         for stride, tensor in method.backbone(live.pictures(1)).items():
-            assert torch.allclose(kept.pyramid_at(1)[stride], tensor, rtol=2e-3, atol=2e-3)
+            assert torch.allclose(kept.constant_at(1).pyramid[stride], tensor, rtol=2e-3, atol=2e-3)
 
     def test_what_was_kept_is_gone_on_with(self, tmp_path, recipe, batch, make_frtm):
         made = [ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0]) for _ in range(2)]
@@ -159,10 +159,10 @@ class TestWhatAMethodAdds:
     def test_is_kept(self, tmp_path, recipe, batch, method):
         cache = ClipCache(tmp_path / "cache", method(0), recipe, recipe.stages[0])
         cache.fill(0, batch(0))
-        kept, live = cache.read(0).pyramid_at(1), method(0).eval().constant(batch(0).pictures(1))
-        assert kept.keys() == live.keys() == {4, 8, 16, "boxes", "scores", "masks"}
-        assert torch.allclose(kept["scores"], live["scores"], atol=1e-3)
-        assert torch.allclose(kept["boxes"], live["boxes"], atol=0.3)
+        kept, live = cache.read(0).constant_at(1), method(0).eval().constant(batch(0).pictures(1))
+        assert kept.tensors().keys() == live.tensors().keys() == {"4", "8", "16", "boxes", "scores", "masks"}
+        assert torch.allclose(kept.scores, live.scores, atol=1e-3)
+        assert torch.allclose(kept.boxes, live.boxes, atol=0.3)
 
     def test_decides_the_key(self, tmp_path, recipe, method):
         assert key(tmp_path, method(0), recipe) == key(tmp_path, method(0), recipe)

@@ -11,7 +11,7 @@ from torch import nn
 
 from onemask.data.clip import VOID, Clip
 from onemask.labels import aggregate
-from onemask.methods.method import Features, Memory, Method, Prediction
+from onemask.methods.method import Constant, Features, Memory, Method, Prediction
 from onemask.training.unroll import ClipBatch, Unroll, batch_of, joined
 
 
@@ -44,7 +44,7 @@ class Brightness(Method):
         self.slope = nn.Parameter(torch.tensor(2.0))
         self.updates: list[torch.Tensor] = []
 
-    def encode(self, frames, pyramid=None):
+    def encode(self, frames, constant=None):
         return Features(frames)
 
     def memorize(self, features, masks):
@@ -85,31 +85,35 @@ class TestBatches:
         together, one_by_one = batch_of(clips), joined([batch_of([clip]) for clip in clips])
         for name in ("frames", "labels", "objects"):
             assert torch.equal(getattr(together, name), getattr(one_by_one, name))
-        assert one_by_one.pyramid is None
+        assert one_by_one.constant is None
         assert one_by_one.memory is None
 
     def test_joined_with_what_is_known(self, clips):
         made = []
         for number, clip in enumerate(clips):
             known = {4: torch.full((1, 2, 3, 1, 1), float(number))}
-            made.append(replace(batch_of([clip]), pyramid=known, memory=Sum(torch.full((clip.objects, 1), number))))
+            made.append(
+                replace(batch_of([clip]), constant=Constant(known), memory=Sum(torch.full((clip.objects, 1), number)))
+            )
         batch = joined(made)
-        assert batch.pyramid_at(1)[4][:, 0, 0, 0].tolist() == [0, 1, 2]
-        assert batch.pyramid_at(0) is None  # the reference is in the memory
+        assert batch.constant_at(1).pyramid[4][:, 0, 0, 0].tolist() == [0, 1, 2]
+        assert batch.constant_at(0) is None  # the reference is in the memory
         assert batch.memory.mean[:, 0].tolist() == [0, 0, 1, 2, 2, 2]
 
     @pytest.mark.parametrize("remembered", [False, True])
     def test_what_is_known_of_a_frame_is_that_frames(self, clips, remembered):
         times = range(1 if remembered else 0, 3)  # the reference is in the memory
         known = {4: torch.tensor([[float(time) for time in times]] * 3)}
-        batch = replace(batch_of(clips), pyramid=known, memory=Sum(torch.ones(6, 1)) if remembered else None)
+        batch = replace(batch_of(clips), constant=Constant(known), memory=Sum(torch.ones(6, 1)) if remembered else None)
         for time in times:
-            assert batch.pyramid_at(time)[4].tolist() == [time] * 3
+            assert batch.constant_at(time).pyramid[4].tolist() == [time] * 3
 
     def test_changed_as_a_whole(self, clips):
-        batch = replace(batch_of(clips), pyramid={4: torch.ones(3, 3, 1, 1, 1)}, memory=Sum(torch.ones(6, 1)))
+        batch = replace(
+            batch_of(clips), constant=Constant({4: torch.ones(3, 3, 1, 1, 1)}), memory=Sum(torch.ones(6, 1))
+        )
         doubled = batch.map(lambda tensor: 2 * tensor)
-        assert doubled.pyramid[4].unique().tolist() == [2]
+        assert doubled.constant.pyramid[4].unique().tolist() == [2]
         assert doubled.memory.mean.unique().tolist() == [2]
         assert torch.equal(doubled.objects, 2 * batch.objects)
 
@@ -195,11 +199,11 @@ class TestWhatIsKnown:
         live = unroll.unrolled(batch)
         pyramids = [method.backbone(batch.pictures(time)) for time in range(3)]
         all_frames = {stride: torch.stack([p[stride] for p in pyramids], 1) for stride in pyramids[0]}
-        with_features: ClipBatch = replace(batch, pyramid=all_frames)
+        with_features: ClipBatch = replace(batch, constant=Constant(all_frames))
         reference = method.encode(batch.pictures(0)).for_rows(batch.frame_of_row)
         memory = method.memorize(reference, batch.masks(0)[0])
         later = {stride: tensor[:, 1:] for stride, tensor in all_frames.items()}
-        with_both: ClipBatch = replace(batch, pyramid=later, memory=memory)
+        with_both: ClipBatch = replace(batch, constant=Constant(later), memory=memory)
         calls = []
         method.backbone.register_forward_hook(lambda *_: calls.append(1))
         expected = pytest.approx(live.losses["cross_entropy"].item())
@@ -207,5 +211,5 @@ class TestWhatIsKnown:
         assert not calls
         assert unroll.unrolled(with_features).losses["cross_entropy"].item() == expected
         of_other_frames = {stride: tensor.roll(1, dims=1) for stride, tensor in all_frames.items()}
-        others: ClipBatch = replace(batch, pyramid=of_other_frames)
+        others: ClipBatch = replace(batch, constant=Constant(of_other_frames))
         assert unroll.unrolled(others).losses["cross_entropy"].item() != expected

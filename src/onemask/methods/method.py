@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 Padding = Literal["edge", "reflected"]
 
 R = TypeVar("R", bound="Record")
+C = TypeVar("C", bound="Constant")
 M = TypeVar("M", bound="Memory")
 
 
 @dataclass
 class Record:
-    """A dataclass whose fields are tensors, or dictionaries of tensors, or None."""
+    """A dataclass whose fields are tensors, dictionaries of tensors, other records, or None."""
 
     def map(self: R, change: Callable[[Tensor], Tensor]) -> R:
         """Return a record with `change` applied to every tensor."""
@@ -44,7 +45,30 @@ class Record:
 def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, dict):
         return {key: _map(inner, change) for key, inner in value.items()}
+    if isinstance(value, Record):
+        return value.map(change)
     return change(value) if isinstance(value, Tensor) else value
+
+
+@dataclass
+class Constant(Record):
+    """What training never changes of frames while the backbone is frozen, and may keep on disk.
+
+    A method may add fields of its own, each one tensor. First axis: frames, B.
+    """
+
+    pyramid: dict[int, Tensor]  # the backbone's maps by stride: (B, C, h, w)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name: maps by their strides, what a method adds by its fields."""
+        added = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "pyramid"}
+        return {str(stride): maps for stride, maps in self.pyramid.items()} | added
+
+    @classmethod
+    def of(cls: type[C], tensors: Mapping[str, Tensor]) -> C:
+        """What `tensors` gave."""
+        pyramid = {int(name): tensor for name, tensor in tensors.items() if name.isdecimal()}
+        return cls(pyramid, **{name: tensor for name, tensor in tensors.items() if not name.isdecimal()})
 
 
 @dataclass
@@ -156,6 +180,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     padding: Padding = "edge"  # how frames come to such a size, where a session is not told
     background: Background = "product"  # how the objects of a frame are aggregated, see labels.aggregate
     memory_type: type[MemoryT]
+    constant_type: type[Constant] = Constant
     backbone: Backbone
     config: Any = None  # the options that it was built with, a frozen dataclass; None: it has none
     memory_depends_on_weights: bool = True  # whether `memorize` uses what training changes; a trained backbone apart
@@ -163,10 +188,10 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     own_losses: tuple[str, ...] = ()  # the names of what `losses` gives
 
     @abstractmethod
-    def encode(self, frames: Tensor, pyramid: Mapping[Any, Tensor] | None = None) -> FeaturesT:
+    def encode(self, frames: Tensor, constant: Constant | None = None) -> FeaturesT:
         """Frames (B, 3, H, W), RGB in [0, 1] -> features; once a frame, whatever the number of objects.
 
-        pyramid: what `constant` gives for these frames, where that is known already.
+        constant: what `self.constant` gives for these frames, where that is known already.
         """
 
     @abstractmethod
@@ -184,12 +209,9 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
         The memory passed in is used up: its storage may be written again. `clone()` it first to keep it.
         """
 
-    def constant(self, frames: Tensor) -> dict[Any, Tensor]:
-        """Features that training never changes while the backbone is frozen: its maps by stride, (B, C, h, w).
-
-        A method may add to it under names of its own, first axis B; training may keep it on disk.
-        """
-        return self.backbone(frames)
+    def constant(self, frames: Tensor) -> Constant:
+        """Frames (B, 3, H, W) -> what training never changes of them; of the type `constant_type`."""
+        return Constant(self.backbone(frames))
 
     def constant_parts(self) -> dict[str, nn.Module]:
         """The networks besides the backbone that `constant` is made by."""

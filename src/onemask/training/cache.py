@@ -41,7 +41,8 @@ class ClipCache:
 
     def __init__(self, folder: Path, method: Method, recipe: Recipe, stage: StageConfig):
         self.method = method
-        self.with_memory, self.memory_type = not method.memory_depends_on_weights, method.memory_type
+        self.with_memory = not method.memory_depends_on_weights
+        self.constant_type, self.memory_type = method.constant_type, method.memory_type
         depends_on = _depends_on(method, recipe, stage)
         name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = folder / name
@@ -69,11 +70,11 @@ class ClipCache:
 
     def _computed(self, batch: ClipBatch) -> dict[str, Tensor]:
         begins = 1 if self.with_memory else 0
-        pyramids = self.method.constant(batch.frames[0].float() / 255)
+        constant = self.method.constant(batch.frames[0].float() / 255)
         tensors = {"frames": batch.frames, "labels": batch.labels, "objects": batch.objects}
-        tensors |= {f"pyramid.{s}": tensor[None, begins:].half() for s, tensor in pyramids.items()}
+        tensors |= {f"pyramid.{name}": tensor[None, begins:].half() for name, tensor in constant.tensors().items()}
         if self.with_memory:
-            reference = {s: tensor[:1] for s, tensor in pyramids.items()}
+            reference = constant.map(lambda tensor: tensor[:1])
             rows = batch.frame_of_row
             memory = self.method.memorize(
                 self.method.encode(batch.pictures(0), reference).for_rows(rows), batch.masks(0)[0]
@@ -86,11 +87,10 @@ class ClipCache:
         path = self.path(index)
         try:
             tensors = load_file(path)
-            known = _below("pyramid.", tensors).items()
-            pyramid = {int(key) if key.isdecimal() else key: tensor for key, tensor in known}
+            constant = self.constant_type.of(_below("pyramid.", tensors))
             of_memory = _below("memory.", tensors)
             memory: Memory | None = self.memory_type(**of_memory) if of_memory else None
-            return ClipBatch(tensors["frames"], tensors["labels"], tensors["objects"], pyramid, memory)
+            return ClipBatch(tensors["frames"], tensors["labels"], tensors["objects"], constant, memory)
         except (OSError, SafetensorError, LookupError, TypeError) as error:
             raise InputError(f"{path} cannot be read ({error}); delete it, and it will be made again") from error
 

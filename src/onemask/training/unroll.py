@@ -7,18 +7,17 @@ Rows of a batch belong to different clips: clip b with three objects has three r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..data.clip import VOID, Clip
 from ..labels import aggregate
-from ..methods.method import Memory, Method, Prediction, Record
+from ..methods.method import Constant, Memory, Method, Prediction, Record
 from .losses import LOSSES, Segmented
 
 
@@ -29,13 +28,8 @@ class ClipBatch(Record):
     frames: Tensor  # (B, T, 3, H, W) uint8; the first is the reference
     labels: Tensor  # (B, T, H, W) uint8: 0 background, 1..objects, 255 void
     objects: Tensor  # (B,) int64
-    pyramid: dict[Any, Tensor] | None = None  # what `Method.constant` gives, where known: (B, T', ...) each
+    constant: Constant | None = None  # what `Method.constant` gives, where known: (B, T', ...) each
     memory: Memory | None = None  # of the reference, where known: then T' = T - 1, otherwise T' = T
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> ClipBatch:
-        """A new batch with every tensor changed."""
-        memory = None if self.memory is None else self.memory.map(change)
-        return replace(super().map(change), memory=memory)
 
     def sealed(self) -> Callable[[], ClipBatch]:
         """The batch in a form that wrappers of modules pass on as it is.
@@ -65,12 +59,12 @@ class ClipBatch(Record):
         labels = self.labels[self.frame_of_row, time][:, None]
         return (labels == self.object_of_row.view(-1, 1, 1, 1)).float(), (labels != VOID).float()
 
-    def pyramid_at(self, time: int) -> dict[Any, Tensor] | None:
+    def constant_at(self, time: int) -> Constant | None:
         """Result of `Method.constant` for that frame of every clip, (B, ...) each; None if it is not cached."""
-        if self.pyramid is None or (time == 0 and self.memory is not None):
+        if self.constant is None or (time == 0 and self.memory is not None):
             return None
         place = time if self.memory is None else time - 1
-        return {key: tensor[:, place].float() for key, tensor in self.pyramid.items()}
+        return self.constant.map(lambda tensor: tensor[:, place].float())
 
 
 def batch_of(clips: Sequence[Clip]) -> ClipBatch:
@@ -85,20 +79,21 @@ def batch_of(clips: Sequence[Clip]) -> ClipBatch:
 def joined(batches: Sequence[ClipBatch]) -> ClipBatch:
     """Batches -> one; either all or none of them with what is known already."""
 
-    def together(tensors: Sequence[Any]) -> Any:
-        if isinstance(tensors[0], Mapping):
-            return {key: torch.cat([tensor[key] for tensor in tensors]) for key in tensors[0]}
-        return None if tensors[0] is None else torch.cat(list(tensors))
-
+    constants = [batch.constant for batch in batches if batch.constant is not None]
     memories = [batch.memory for batch in batches if batch.memory is not None]
-    assert len(memories) in (0, len(batches))
+    assert {len(constants), len(memories)} <= {0, len(batches)}
     return ClipBatch(
-        together([batch.frames for batch in batches]),
-        together([batch.labels for batch in batches]),
-        together([batch.objects for batch in batches]),
-        together([batch.pyramid for batch in batches]),
+        torch.cat([batch.frames for batch in batches]),
+        torch.cat([batch.labels for batch in batches]),
+        torch.cat([batch.objects for batch in batches]),
+        constant=_together(constants) if constants else None,
         memory=reduce(lambda one, other: one.join(other), memories) if memories else None,
     )
+
+
+def _together(constants: Sequence[Constant]) -> Constant:
+    tensors = [constant.tensors() for constant in constants]
+    return constants[0].of({name: torch.cat([named[name] for named in tensors]) for name in tensors[0]})
 
 
 @contextmanager
@@ -145,13 +140,13 @@ class Unroll(nn.Module):
         rows, clips = batch.frame_of_row, len(batch.objects)
         memory = batch.memory
         if memory is None:
-            reference = self.method.encode(batch.pictures(0), batch.pyramid_at(0)).for_rows(rows)
+            reference = self.method.encode(batch.pictures(0), batch.constant_at(0)).for_rows(rows)
             memory = self.method.memorize(reference, batch.masks(0)[0])
         sums: dict[str, Tensor] = {}
         unrolled = Unrolled({}, [], [])
         times = range(1, batch.frames.shape[1])
         for time in times:
-            features = self.method.encode(batch.pictures(time), batch.pyramid_at(time)).for_rows(rows)
+            features = self.method.encode(batch.pictures(time), batch.constant_at(time)).for_rows(rows)
             prediction = self.method.segment(features, memory)
             probabilities, background = aggregate(
                 prediction.logits.float().sigmoid(), rows, clips, self.method.background

@@ -48,7 +48,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +58,7 @@ from ...blocks.cells import cells_cross_entropy, shares_of_cells
 from ...blocks.rows import in_row_batches
 from ...blocks.sharing import groups
 from ...labels import resize
-from ..method import Features, Memory, Method, Prediction
+from ..method import Constant, Features, Memory, Method, Prediction
 from .alignment import SHARPNESS, Correspondence, Nearness, Projector, bottleneck, mean_cosine, translated
 from .assignment import REACH, assignment
 from .object_memory import DynamicMemoryNetwork
@@ -74,6 +73,15 @@ FIRST, PREVIOUS = 0, 1  # places in the memory; every 5th frame comes behind
 SURE = 1e-4  # coarse probabilities stay so far from 0 and 1 where they are the logits (A6)
 FITS = 0.1  # overlap with the truth from which a candidate is worth choosing
 HOLED = 0.5  # share of rows whose masks of other frames have a hole, in training
+
+
+@dataclass
+class DMNAOAConstant(Constant):
+    """The backbone's features, and proposals, see `Proposals`. P is 0 for a method without a matcher."""
+
+    boxes: Tensor  # (B, P, 4)
+    scores: Tensor  # (B, P)
+    masks: Tensor  # (B, P, m, m)
 
 
 @dataclass
@@ -130,6 +138,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
 
     stride = COARSE
     memory_type = DMNAOAMemory
+    constant_type = DMNAOAConstant
     own_losses = ("coarse", "matching", "aligned", "correspondence")
 
     def __init__(
@@ -157,13 +166,14 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
             self.nearness = Nearness() if config.nearby else None
             self.refine = RefineNet(widths, channels, dict(zip(STRIDES, config.refine_widths, strict=True)))
 
-    def constant(self, frames: Tensor) -> dict[Any, Tensor]:
-        """The backbone's features by stride, and the proposals' "boxes", "scores" and "masks", see `Proposals`."""
-        known: dict[Any, Tensor] = self.backbone(frames)
-        if self.generator is not None:
-            found = self.generator(frames)
-            known |= {"boxes": found.boxes, "scores": found.scores, "masks": found.masks}
-        return known
+    def constant(self, frames: Tensor) -> DMNAOAConstant:
+        """The backbone's features by stride, and proposals."""
+        pyramid = self.backbone(frames)
+        if self.generator is None:
+            none = frames.new_zeros(len(frames), 0, 4)
+            return DMNAOAConstant(pyramid, none, none[..., 0], none[..., None])
+        found = self.generator(frames)
+        return DMNAOAConstant(pyramid, found.boxes, found.scores, found.masks)
 
     def constant_parts(self) -> dict[str, nn.Module]:
         """The proposal network."""
@@ -171,11 +181,11 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
 
     # The four calls --------------------------------------------------------------------------------------------------
 
-    def encode(self, frames: Tensor, pyramid: Mapping[Any, Tensor] | None = None) -> DMNAOAFeatures:
+    def encode(self, frames: Tensor, constant: Constant | None = None) -> DMNAOAFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> base features, proposals and what is made of both for all objects."""
-        pyramid = pyramid or self.constant(frames)
-        base = {key: reduce(pyramid[int(key)]).float() for key, reduce in self.reduce.items()}
-        boxes, scores, masks, proposed = self._proposed(frames, base, pyramid)
+        known = constant if isinstance(constant, DMNAOAConstant) else self.constant(frames)
+        base = {key: reduce(known.pyramid[int(key)]).float() for key, reduce in self.reduce.items()}
+        boxes, scores, masks, proposed = self._proposed(frames, base, known)
         at_16 = base[str(COARSE)]
         averaged = [F.avg_pool2d(base[str(s)], COARSE // s) for s in STRIDES[:-1]]
         nothing = at_16.new_zeros(len(frames), 0, 0)
@@ -301,18 +311,18 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
     # Proposals and objects -------------------------------------------------------------------------------------------
 
     def _proposed(
-        self, frames: Tensor, base: Mapping[str, Tensor], known: Mapping[Any, Tensor]
+        self, frames: Tensor, base: Mapping[str, Tensor], known: DMNAOAConstant
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Boxes, scores, masks and P' of the frames' proposals, see DMNAOAFeatures."""
         count, size = len(frames), (frames.shape[-2], frames.shape[-1])
         if self.proposal is None:
             boxes, masks = frames.new_zeros(count, 0, 4), frames.new_zeros(count, 0, size[0] // FINE, size[1] // FINE)
             return boxes, boxes[..., 0], masks, frames.new_zeros(count, 0, 0, 0)
-        boxes, places = known["boxes"], known["boxes"].shape[1]
+        boxes, places = known.boxes, known.boxes.shape[1]
         frame_of_box = torch.arange(count, device=frames.device).repeat_interleave(places)
         cut = pooled(_by_stride(base), boxes.flatten(0, 1), frame_of_box, self.config.cells)
         proposed = self.proposal(cut).float().flatten(2).unflatten(0, (count, places))
-        return boxes, known["scores"], pasted(known["masks"], boxes, size, FINE), proposed
+        return boxes, known.scores, pasted(known.masks, boxes, size, FINE), proposed
 
     def _seen_in(self, features: DMNAOAFeatures, boxes: Tensor, cells: int) -> Tensor:
         """The features of the frame in a box of each row (N, 4) -> (N, C, cells, cells)."""

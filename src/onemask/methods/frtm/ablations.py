@@ -28,7 +28,6 @@ What the paper leaves open, and what was decided:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -38,7 +37,7 @@ from torch import Tensor, nn
 from ...blocks.backbone import Backbone
 from ...blocks.rows import in_row_batches
 from ...labels import resize
-from ..method import Memory, Method, Prediction
+from ..method import Constant, Memory, Method, Prediction
 from .finetuned import FineTuned, FineTunedMemory, FirstFrames, with_network
 from .gauss_newton import Samples, two_layer_loss
 from .model import FRTMFeatures, FRTMMemory, FRTMPrediction, full_precision
@@ -98,9 +97,9 @@ class EncodedTarget(Method[EncodedFeatures, EncodedMemory, Prediction]):
         self.target_encoder = TwoConvolutions(channels, 1, width, width)
         self.comparison = TwoConvolutions(channels, width, width, 1)
 
-    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> EncodedFeatures:
+    def encode(self, frames: Tensor, constant: Constant | None = None) -> EncodedFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features."""
-        pyramid = pyramid or self.backbone(frames)
+        pyramid = (constant or self.constant(frames)).pyramid
         target = pyramid[self.config.target_stride]
         of_features = self.comparison.of_features(target)
         return EncodedFeatures(frames, target=target, shared=self.network.prepare(pyramid), of_features=of_features)

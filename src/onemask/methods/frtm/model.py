@@ -36,7 +36,7 @@ Table 1 also has two rows with scores of other origin; `FRTMOptions.target` choo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -51,7 +51,7 @@ from ...blocks.reach import cells_of, extruded, is_lost, next_reach, without_out
 from ...blocks.rows import batches_of_rows, in_row_batches
 from ...blocks.transition import transition_loss
 from ...labels import resize
-from ..method import Features, Memory, Method, Prediction
+from ..method import Constant, Features, Memory, Method, Prediction
 from .gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
 from .options import FRTMOptions
 from .segmentation_network import SegmentationNetwork
@@ -126,9 +126,9 @@ class FRTM(Method[FRTMFeatures, FRTMMemory, FRTMPrediction]):
 
     # The four calls --------------------------------------------------------------------------------------------------
 
-    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> FRTMFeatures:
+    def encode(self, frames: Tensor, constant: Constant | None = None) -> FRTMFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features."""
-        pyramid = pyramid or self.backbone(frames)
+        pyramid = (constant or self.constant(frames)).pyramid
         shared = {} if self.network is None else self.network.prepare(pyramid)
         return FRTMFeatures(frames, target=pyramid[self.config.target_stride], shared=shared)
 

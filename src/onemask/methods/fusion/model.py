@@ -42,7 +42,7 @@ from ...blocks.weighted_matching import best_weighted_match, best_weighted_match
 from ...labels import resize
 from ..frtm.finetuned import FineTuned, FirstFrames
 from ..frtm.model import FRTM, FRTMFeatures, FRTMMemory, FRTMPrediction, full_precision, target_model
-from ..method import Memory
+from ..method import Constant, Memory
 from .clues import cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
 from .options import FusionOptions
 
@@ -102,9 +102,9 @@ class Fusion(FineTuned):
 
     # The four calls --------------------------------------------------------------------------------------------------
 
-    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> FusionFeatures:
+    def encode(self, frames: Tensor, constant: Constant | None = None) -> FusionFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features."""
-        features = super().encode(frames, pyramid)
+        features = super().encode(frames, constant)
         own = {f.name: getattr(features, f.name) for f in fields(features)}
         return FusionFeatures(**own, matching=normalised(features.target.float()))
 

@@ -59,7 +59,7 @@ from ...blocks.deconvolution import Deconvolution
 from ...blocks.matching import normalised
 from ...blocks.rows import in_row_batches
 from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
-from ..method import Features, Memory, Method, Prediction
+from ..method import Constant, Features, Memory, Method, Prediction
 from .attention import SelfAttention
 from .options import PMVOSOptions
 
@@ -189,9 +189,9 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
 
     # The four calls --------------------------------------------------------------------------------------------------
 
-    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> PMVOSFeatures:
+    def encode(self, frames: Tensor, constant: Constant | None = None) -> PMVOSFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features to match, and what the decoder needs of the frame."""
-        pyramid = pyramid or self.backbone(frames)
+        pyramid = (constant or self.constant(frames)).pyramid
         projected = self.match(pyramid[COARSE])
         matching = normalised((projected if self.config.signed else F.relu(projected)).float().flatten(2))
         return PMVOSFeatures(frames, matching=matching, shared=self.decoder.prepare(pyramid))

@@ -63,7 +63,7 @@ from ...blocks.backbone import Backbone
 from ...blocks.cells import cells_cross_entropy
 from ...blocks.rows import in_row_batches
 from ...blocks.transition import CLASSES, both_classes, transition_loss
-from ..method import Features, Memory, Method, Prediction, along
+from ..method import Constant, Features, Memory, Method, Prediction, along
 from .heatmaps import coordinates, halved, heatmap_of, of_known, pooled
 from .options import COARSE, FINE, MIDDLE, TEMPLATES, TTVOSOptions
 from .refinement import Refinement
@@ -156,9 +156,9 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
 
     # The four calls --------------------------------------------------------------------------------------------------
 
-    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> TTVOSFeatures:
+    def encode(self, frames: Tensor, constant: Constant | None = None) -> TTVOSFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> what matching and refinement have in common for all objects."""
-        pyramid = pyramid or self.backbone(frames)
+        pyramid = (constant or self.constant(frames)).pyramid
         coarse, middle = self._seen(pyramid)
         return TTVOSFeatures(
             frames,

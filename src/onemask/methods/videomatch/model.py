@@ -45,7 +45,6 @@ In training the two frames are any of a sequence, so recipes set `outlier_remova
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -58,7 +57,7 @@ from ...blocks.first_frame import first_frame_samples
 from ...blocks.matching import columns, normalised
 from ...blocks.reach import cells_of, extruded, is_lost, next_reach, without_outliers
 from ...labels import resize
-from ..method import Features, Memory, Method, Prediction
+from ..method import Constant, Features, Memory, Method, Prediction
 from .annotated_frame import AnnotatedFrame
 from .feature_set import FeatureSet
 from .options import VideoMatchOptions
@@ -114,9 +113,9 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
 
     # The four calls --------------------------------------------------------------------------------------------------
 
-    def encode(self, frames: Tensor, pyramid: Mapping[int, Tensor] | None = None) -> VideoMatchFeatures:
+    def encode(self, frames: Tensor, constant: Constant | None = None) -> VideoMatchFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features."""
-        pyramid = pyramid or self.backbone(frames)
+        pyramid = (constant or self.constant(frames)).pyramid
         height, width = pyramid[min(self.backbone.strides)].shape[-2:]
         parts = [normalised(resize(pyramid[stride].float(), (height, width))) for stride in self.backbone.strides]
         return VideoMatchFeatures(frames, matched=normalised(torch.cat(parts, 1)).to(_matching_dtype(frames)))
