@@ -471,6 +471,8 @@ def _row(label: str, folder: Path) -> Row:
             dataset=f"{asked['protocol']} {asked['split']}",
             sequences=tuple(times),
         )
+    except InputError:  # which is a ValueError: it says already what is wrong
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is not what this version's `onemask evaluate` writes ({error!r}); evaluate again"

@@ -235,7 +235,7 @@ def _with_weights(chosen: Configuration, path: Path) -> Method:
         raise InputError(f"{_misfit(path, misfits, chosen)}; set them so, or give a file of weights that fits")
     stored = read(path)
     method = chosen.build(pretrained=False)
-    expected = method.state_dict()
+    stored, expected = method.completed(stored), method.state_dict()
     if card and card.serves_in_part(chosen.architecture):
         stored = {name: tensor for name, tensor in stored.items() if name in expected}
     if problem := misfit(stored, expected):

@@ -217,6 +217,10 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
         """The networks besides the backbone that `constant` is made by."""
         return {}
 
+    def completed(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a file, with those of parts that have files of their own. They may stay out of the first."""
+        return stored
+
     def losses(self, prediction: PredictionT, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """Further losses of a frame, by name: (N,) each; a recipe weighs them.
 

@@ -18,8 +18,8 @@ from onemask.labels import aggregate
 from onemask.methods import configuration, load
 from onemask.methods.dmn_aoa import LITE, PAPER, DMNAOAConfig
 from onemask.methods.dmn_aoa.model import FIRST, PREVIOUS
+from onemask.methods.dmn_aoa.proposals import GENERATORS, Proposals
 from onemask.methods.dmn_aoa.proposals import LITE as LITE_PROPOSALS
-from onemask.methods.dmn_aoa.proposals import Proposals
 from onemask.methods.dmn_aoa.regions import pooled
 from onemask.methods.method import Method
 from onemask.session import Session
@@ -376,7 +376,8 @@ class TestTable3:
                 load("dmn-aoa-lite", weights=tmp_path / "whole.safetensors", **options)
             return
         stored = whole.state_dict()
-        loaded = load("dmn-aoa-lite", weights=tmp_path / "whole.safetensors", **options).state_dict()
+        method = load("dmn-aoa-lite", weights=tmp_path / "whole.safetensors", **options)
+        loaded = {name: t for name, t in method.state_dict().items() if not name.startswith("generator.")}
         assert len(loaded) == len(stored) or row in ("A1", "A2", "A3", "A6")
         assert all(torch.allclose(stored[name], value, atol=2e-3) for name, value in loaded.items())
 
@@ -508,19 +509,15 @@ def test_learns_to_follow(make_clip):
 
 
 class TestProposals:
-    def test_are_no_part_of_the_weights(self):
-        method = tiny()
-        assert not any(name.startswith("generator") for name in method.state_dict())
-
-    def test_neither_are_those_of_a_network(self):
+    def test_the_network_is_a_part_like_any_other_but_is_not_trained(self):
         from onemask.methods.dmn_aoa.proposals import LiteConfig, ProposalGenerator, maskrcnn_lite
 
         config = LiteConfig("test_efficientnet", channels=8, hidden=8, short_side=64, long_side=128)
         generator = ProposalGenerator(maskrcnn_lite(config, pretrained=False))
         method = TINY.build(pretrained=False, proposals=generator)
-        assert not any(name.startswith("generator") for name in method.state_dict())
-        method.load_state_dict(tiny().state_dict(), strict=True)
-        assert not any(name.startswith("generator") for name, _ in method.named_parameters())
+        parameters = {name: p for name, p in method.named_parameters() if name.startswith("generator.network.")}
+        assert len(parameters) == len(list(generator.parameters())) > 0
+        assert not any(parameter.requires_grad for parameter in parameters.values())
         assert not method.train().generator.network.training
         features = method.eval().encode(frames(2))
         assert features.boxes.shape == (2, 30, 4)
@@ -543,6 +540,29 @@ class TestProposals:
         for one, other in ((loaded, trained), (loaded.generator.network, network)):
             state = one.state_dict()
             assert all(torch.allclose(state[key], value, atol=2e-3) for key, value in other.state_dict().items())
+
+    def test_of_a_file_without_them_they_are_those_that_the_options_name(self, monkeypatch):
+        """The weights that ship were saved without the proposal network."""
+        from onemask.methods.dmn_aoa import model as module
+        from onemask.methods.dmn_aoa.proposals import LiteConfig, ProposalGenerator, maskrcnn_lite
+
+        config = LiteConfig("test_efficientnet", channels=8, hidden=8, short_side=64, long_side=128)
+        one, other = (ProposalGenerator(maskrcnn_lite(config, pretrained=False)) for _ in range(2))
+        monkeypatch.setattr(module, "load_trained", lambda net, name: net.load_state_dict(other.network.state_dict()))
+        method = TINY.build(pretrained=False, proposals=one)
+        whole = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+        assert method.completed(whole) is whole
+        bare = {name: tensor for name, tensor in whole.items() if not name.startswith("generator.")}
+        found = method.completed(bare)
+        assert found.keys() == whole.keys()
+        assert all(torch.equal(found[f"generator.network.{k}"], v) for k, v in other.network.state_dict().items())
+
+    @pytest.mark.parametrize("name", GENERATORS)
+    def test_without_pretrained_no_file_is_looked_for(self, folders, monkeypatch, name):
+        from onemask.methods.dmn_aoa import proposals as module
+
+        monkeypatch.setattr(module, "load_trained", lambda *_: pytest.fail("weights were looked for"))
+        assert replace(TINY, proposals=name).build(pretrained=False).generator is not None
 
     def test_lite_says_which_file_is_missing(self, folders):
         with pytest.raises(InputError, match=f"put {LITE_PROPOSALS}.safetensors and its card"):

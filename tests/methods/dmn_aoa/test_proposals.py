@@ -108,29 +108,12 @@ class TestProposals:
         assert best["masks"].shape == (2, 28, 28)
 
 
-class TestApartFromTheMethod:
-    """What it is built into neither stores nor trains it."""
-
-    @pytest.fixture
-    def whole(self, generator) -> nn.Module:
-        whole = nn.Module()
-        whole.proposals, whole.head = generator, nn.Linear(2, 2)
-        return whole
-
-    def test_state(self, whole):
-        assert set(whole.state_dict()) == {"head.weight", "head.bias"}
-        before = whole.proposals.network.state_dict()["rpn.head.cls_logits.weight"].clone()
-        whole.load_state_dict(whole.state_dict(), strict=True)
-        assert torch.equal(whole.proposals.network.state_dict()["rpn.head.cls_logits.weight"], before)
-        with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "head.bias"'):
-            whole.load_state_dict({"head.weight": whole.head.weight})
-
-    def test_training(self, whole):
-        whole.train()
+class TestInAMethod:
+    def test_stays_in_evaluation_and_is_not_trained(self, generator):
+        whole = nn.Sequential(generator, nn.Linear(2, 2)).train()
         assert whole.training
-        assert not any(part.training for part in whole.proposals.network.modules())
-        assert not any(parameter.requires_grad for parameter in whole.proposals.network.parameters())
-        assert len(list(whole.parameters())) == 2
+        assert not any(part.training for part in generator.modules())
+        assert not any(parameter.requires_grad for parameter in generator.parameters())
 
     def test_goes_along(self):
         whole = nn.Sequential(ProposalGenerator(network()), nn.Linear(2, 2)).double()

@@ -16,9 +16,12 @@ class DMNAOAConfig(DMNAOAOptions):
     """The options, as a configuration that builds the method."""
 
     def build(self, *, pretrained: bool = True, proposals: nn.Module | None = None) -> DMNAOA:
-        """The method; its backbone with ImageNet weights, its proposal network trained, all else untrained.
+        """The method, untrained.
 
-        proposals: another generator than the option names, with the interface of `ProposalGenerator`.
+        Args:
+            pretrained: the backbone has ImageNet weights, and the proposal network is trained; False: all weights are
+                random, and no file is looked for.
+            proposals: another generator than the option names, with the interface of `ProposalGenerator`.
         """
         return DMNAOA(self, pretrained=pretrained, proposals=proposals)
 

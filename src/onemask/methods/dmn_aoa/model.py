@@ -41,13 +41,14 @@ What the paper leaves open, and what was decided:
   place of each proposal, tells proposals apart as well, and that is what came of training. So a loss "correspondence"
   asks that each cell of a template, where it is the object's, finds its place in the frame by equation 2: in a box that
   is shifted and scaled at random, so that no cell is known by where it lies in the box.
-- In training proposals are the network's own, as when it runs. It is not trained with the method, nor in its weights.
+- In training proposals are the network's own, as when it runs. It is not trained with the method.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +64,7 @@ from .alignment import SHARPNESS, Correspondence, Nearness, Projector, bottlenec
 from .assignment import REACH, assignment
 from .object_memory import DynamicMemoryNetwork
 from .options import DMNAOAOptions
-from .proposals import proposal_generator
+from .proposals import ProposalGenerator, load_trained, proposal_generator
 from .refinenet import REFERENCES, RefineNet
 from .regions import boxes_of, enlarged, jittered, overlaps, parts_of, pasted, pooled, same_places, within
 
@@ -154,7 +155,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         self.generator: nn.Module | None = None
         self.template = self.proposal = self.correspondence = self.decode = None
         if config.matcher:
-            self.generator = proposals or proposal_generator(config.proposals)
+            self.generator = proposals or proposal_generator(config.proposals, pretrained=pretrained)
             self.template, self.proposal = (Projector(channels, config.projected) for _ in range(2))
             self.correspondence = Correspondence() if config.alignment else None
         else:
@@ -174,6 +175,18 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
             return DMNAOAConstant(pyramid, none, none[..., 0], none[..., None])
         found = self.generator(frames)
         return DMNAOAConstant(pyramid, found.boxes, found.scores, found.masks)
+
+    def completed(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a file, with those of the proposal network that the options name.
+
+        They may be in the file as well: of another network that was trained with, or none at all.
+        """
+        own = {} if self.generator is None else self.generator.state_dict(prefix="generator.")
+        if own.keys() <= stored.keys():
+            return stored
+        load_trained(cast(ProposalGenerator, self.generator).network, self.config.proposals)
+        others = {name: tensor for name, tensor in stored.items() if not name.startswith("generator.")}
+        return others | own  # which holds the very tensors that were loaded into
 
     def constant_parts(self) -> dict[str, nn.Module]:
         """The proposal network."""

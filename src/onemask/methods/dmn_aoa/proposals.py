@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,22 +55,16 @@ class Proposals:
 
 
 class ProposalGenerator(nn.Module):
-    """A Mask R-CNN that stays as it is: always in evaluation, without gradients, and no part of a method's weights.
-
-    Its weights are a file of their own. So the network is not registered as a part: `state_dict` and `parameters` of
-    what it is built into do not know of it, and it goes along where that is moved or cast.
-    """
-
-    network: MaskRCNN
+    """A Mask R-CNN that stays as it is: always in evaluation, and without gradients."""
 
     def __init__(self, network: MaskRCNN):
         super().__init__()
-        self.__dict__["network"] = network.eval().requires_grad_(False)
+        self.network = network.requires_grad_(False)
+        self.eval()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProposalGenerator:
-        """The hook by which torch moves or casts a module."""
-        self.network._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+    def train(self, mode: bool = True) -> ProposalGenerator:
+        """Stay in evaluation, whatever mode the method around it is switched to."""
+        return super().train(False)
 
     @torch.no_grad()
     def forward(self, frames: Tensor) -> Proposals:
@@ -83,25 +77,47 @@ class ProposalGenerator(nn.Module):
         return Proposals(*(torch.stack([_filled(one[k]) for one in kept]) for k in ("boxes", "scores", "masks")))
 
 
-def proposal_generator(name: str) -> ProposalGenerator:
-    """The generator of that name, with its trained weights.
+def proposal_generator(name: str, *, pretrained: bool = True) -> ProposalGenerator:
+    """The generator of that name.
 
-    Raises InputError for a name that is not known, and where the weights are not to be had: it says which file is
-    missing and where to put it.
+    Args:
+        name: one of GENERATORS.
+        pretrained: load its trained weights; False leaves them random, and looks for no file.
+
+    Raises:
+        InputError: the name is not known, or the weights are not to be had: it says which file is missing and where
+            to put it.
     """
     if name not in GENERATORS:
         raise InputError(f"proposals are {' or '.join(GENERATORS)}, got {name!r}")
     if name == COCO:
-        return ProposalGenerator(_coco())
-    path = find(LITE)
-    if path is None:
+        network = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+    else:
+        network = maskrcnn_lite(pretrained=False)
+    if pretrained:
+        load_trained(network, name)
+    return ProposalGenerator(network)
+
+
+def load_trained(network: nn.Module, name: str) -> None:
+    """Give a network the trained weights of that generator. Raises InputError where they are not to be had."""
+    if name == COCO:
+        path = _coco_file()
+        stored: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    elif (found := find(LITE)) is not None:
+        path, stored = found, read(found)
+    else:
         raise InputError(
             f"no weights of {LITE} are found; put {LITE}.safetensors and its card {LITE}.json into {users_folder()}, "
             f"or choose proposals={COCO}"
         )
-    network = maskrcnn_lite(pretrained=False)
-    _load(network, read(path), path)
-    return ProposalGenerator(network)
+    try:
+        network.load_state_dict(stored)
+    except RuntimeError as error:
+        raise InputError(
+            f"the weights in {path} are not those of {type(network).__name__} as built here: "
+            f"{' '.join(str(error).split())[:200]}; get the right file"
+        ) from error
 
 
 # The networks ---------------------------------------------------------------------------------------------------------
@@ -172,13 +188,6 @@ def maskrcnn_lite(config: LiteConfig | None = None, *, pretrained: bool = True) 
     )
 
 
-def _coco() -> MaskRCNN:
-    network = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
-    path = _coco_file()
-    _load(network, torch.load(path, map_location="cpu", weights_only=True), path)
-    return network
-
-
 def _coco_file() -> Path:
     """Placed by the user, in torch's cache, or downloaded into it (logged)."""
     url = _COCO_WEIGHTS.url
@@ -198,16 +207,6 @@ def _coco_file() -> Path:
             f"{url} and put it at {placed}, or choose proposals={LITE}"
         ) from error
     return cached
-
-
-def _load(network: nn.Module, stored: Mapping[str, Tensor], path: Path) -> None:
-    try:
-        network.load_state_dict(stored)
-    except RuntimeError as error:
-        raise InputError(
-            f"the weights in {path} are not those of {type(network).__name__} as built here: "
-            f"{' '.join(str(error).split())[:200]}; get the right file"
-        ) from error
 
 
 # Detection ------------------------------------------------------------------------------------------------------------
