@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from onemask.methods.frtm.finetuned import FineTuned
 from safetensors.torch import load_file, save_file
 
 from onemask import InputError, Session
 from onemask.methods import configuration
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.frtm.ablations import EncodedTarget, FineTunedTarget
+from onemask.methods.frtm.finetuned import FineTuned
 from onemask.methods.frtm.model import FRTM
 from onemask.methods.method import Memory
 

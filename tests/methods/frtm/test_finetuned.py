@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from onemask.methods.frtm.finetuned import FineTuned, FineTunedMemory
 from torch import Tensor
 
+from onemask.methods.frtm.finetuned import FineTuned, FineTunedMemory
 from onemask.methods.frtm.model import FRTM
 from onemask.methods.method import Features
 
