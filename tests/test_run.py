@@ -372,6 +372,28 @@ def test_an_interrupted_run_goes_on_to_the_very_same_masks(scene, clip, whole, t
     assert names(tmp_path) == {"masks", "run.json"}
 
 
+def test_an_interrupted_run_on_a_cut_file_goes_on_with_the_frames_that_are_shown(stub, tmp_path):
+    """An edit list hides the first five of 17 pictures, which decoding needs."""
+    scene = Scene.of(frames=17)
+    video = open_video(write_video(tmp_path / "cut.mp4", scene.images, cut=5))
+    arguments = (video, {0: scene.labels[5]})
+    run(*arguments, tmp_path / "whole", QUICKLY, save=["masks"])
+    with pytest.raises(Interrupted):
+        run(*arguments, tmp_path / "out", QUICKLY, save=["masks"], progress=stopping_after(4))
+    threads = tmp_path / "out/.onemask/threads.json"
+    assert run(*arguments, tmp_path / "out", QUICKLY, save=["masks"], resume=True).frames == 12
+    assert masks(tmp_path / "out") == masks(tmp_path / "whole")
+    assert not threads.exists()
+
+
+def test_a_run_that_goes_on_with_other_threads_says_so(scene, clip, tmp_path, caplog, stub):
+    with pytest.raises(Interrupted):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], progress=stopping_after(4))
+    (tmp_path / ".onemask/threads.json").write_text("64")
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
+    assert "began with 64 threads and goes on with 1; results differ a little (OMP_NUM_THREADS=64" in caplog.text
+
+
 @pytest.mark.parametrize("before", [0, 3])
 def test_interrupted_on_the_way_back(scene, clip, whole, tmp_path, before):
     """The way back shows its progress and stops; the frames before it are kept."""

@@ -41,6 +41,15 @@ def one_object(object_id: int, height: int = 96, width: int = 128) -> np.ndarray
     return label_map
 
 
+def test_an_object_that_the_working_size_leaves_nothing_of_is_said(caplog):
+    session = Session(Still(), size=24, device="cpu")
+    label_map = one_object(1)
+    label_map[0, 0] = 2
+    session.annotate(np.zeros((96, 128, 3), np.uint8), label_map)
+    assert "object 2 has 1 pixels in its mask, of which nothing is left at the working size" in caplog.text
+    assert "object 1" not in caplog.text
+
+
 # Geometry ------------------------------------------------------------------------------------------------------------
 
 

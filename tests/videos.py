@@ -55,15 +55,19 @@ class Scene:
         return cls(pictures(maps), maps if max(ids) > 254 else maps.astype(np.uint8))
 
 
-def write_video(path: Path, images: np.ndarray, *, codec: str = "libx264", sound: bool = False) -> Path:
-    """H.264 unless said otherwise; every frame a key frame, so that damage stays where it was done."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=24, options={"crf": "12", "g": "1"})
+def write_video(path: Path, images: np.ndarray, *, codec: str = "libx264", cut: int = 0) -> Path:
+    """H.264 unless said otherwise; every frame a key frame, so that damage stays where it was done.
+
+    cut: pictures that an edit list hides, and on which those that are shown build.
+    """
+    group = {"g": "99", "bf": "0", "sc_threshold": "0"} if cut else {"g": "1"}
+    with av.open(str(path), "w", options={"avoid_negative_ts": "disabled"} if cut else {}) as container:
+        stream = container.add_stream(codec, rate=24, options={"crf": "12", **group})
         stream.height, stream.width = images.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame.pts = number
+            frame.pts = number - cut
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

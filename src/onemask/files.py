@@ -55,6 +55,11 @@ def write_bytes(path: str | Path, data: bytes, *, durable: bool = False) -> None
         file.write(data)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, atomically; names of files in it that are no text keep their bytes."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
 def write_json(path: str | Path, value: Any, *, durable: bool = False) -> None:
     """Write `value` as indented JSON, atomically."""
     write_bytes(path, (json.dumps(value, indent=1) + "\n").encode(), durable=durable)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from .errors import InputError, Interrupted, OnemaskError, OutputError
 from .files import fingerprint, read_json, remove, write_json
@@ -122,6 +123,7 @@ class RunFolder:
         self.results = ResultFolder(out, "a run", (MASKS, PARTIAL, *VIEWS.values(), RECORD))
         self.masks, self.partial = out / MASKS, out / PARTIAL
         self._segmented = self.results.own / "segmented.json"
+        self._threads = self.results.own / "threads.json"
 
     def report(self, video: Video, save: Sequence[str]) -> RunReport | None:
         """The report of a finished run that left what `save` names; None where anything is left to do."""
@@ -142,7 +144,7 @@ class RunFolder:
     def discard(self) -> None:
         """Remove what is not finished. Results that are to be replaced stay until the new label maps are complete."""
         self.results.remove(*self.results.files(PARTIAL))
-        for left_over in (self._segmented, *self._checkpoints()):
+        for left_over in (self._segmented, self._threads, *self._checkpoints()):
             remove(left_over)
 
     def session(self, settings: Settings, video: Video) -> tuple[Session, int]:
@@ -159,7 +161,9 @@ class RunFolder:
                 log.warning("%s: %d of %d label maps are missing", self.partial, len(missing), frames)
                 continue
             try:
-                return settings.restore(checkpoint), frames
+                session = settings.restore(checkpoint)
+                self._say_other_threads(session)
+                return session, frames
             except InputError as error:
                 log.warning("%s", error)
         if checkpoints:
@@ -172,9 +176,22 @@ class RunFolder:
         older = self._checkpoints()
         self.results.refuse_gone()
         session.save(self.results.own / f"{next_frame}.safetensors")
+        write_json(self._threads, torch.get_num_threads())
         for path in older:
             if path.stem != str(next_frame):
                 remove(path)
+
+    def _say_other_threads(self, session: Session) -> None:
+        """Warn where a processor's sums will be rounded otherwise than in the frames before."""
+        before = read_json(self._threads, "") if self._threads.exists() else None
+        if session.device.type == "cpu" and before not in (None, now := torch.get_num_threads()):
+            log.warning(
+                "the run began with %s threads and goes on with %d; results differ a little (OMP_NUM_THREADS=%s makes "
+                "them the same)",
+                before,
+                now,
+                before,
+            )
 
     def write(self, name: str, label_map: np.ndarray) -> None:
         """Write the label map of a frame."""
@@ -224,8 +241,8 @@ class RunFolder:
         if not keep_masks:
             self.results.remove(*self.results.files(MASKS))
             remove(self._segmented)
-        for checkpoint in self._checkpoints():
-            remove(checkpoint)
+        for left_over in (self._threads, *self._checkpoints()):
+            remove(left_over)
         self.results.finish()
 
     def _checkpoints(self) -> list[Path]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from .methods.method import Features, Memory, Method, Padding, Prediction
 from .presence import Presence, presences
 from .saved import no_session, read_state, write_state
 from .video.masks import object_ids
+
+log = logging.getLogger(__name__)
 
 Evidence = dict[str, np.ndarray | float]  # see Session.evidence
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -174,7 +177,7 @@ class Session:
         self._evidence = {}
         with self._computing():
             masks = encoded.geometry.masks(label_map, ids, self.device)
-            hidden = self._out_of_sight(annotated, masks)
+            hidden = self._out_of_sight(annotated, masks, label_map)
             learned = annotated.select(annotated.rows_without(hidden))
             in_order = Objects(hidden).join(learned.ids)
             masks = masks[[annotated.row(i) for i in in_order.ids]]
@@ -232,7 +235,7 @@ class Session:
         self._geometry = geometry
         with self._computing():
             masks = geometry.masks(label_map, annotated.ids, self.device)
-            hidden = self._out_of_sight(annotated, masks)
+            hidden = self._out_of_sight(annotated, masks, label_map)
             rows = annotated.rows_without(hidden)
             ids, masks = annotated.select(rows).ids, masks[rows]
         self._supersede(annotated.ids)
@@ -577,9 +580,20 @@ class Session:
     def _show(self, last: tuple[Tensor, Tensor]) -> None:
         self._last, self._presences = last, None
 
-    def _out_of_sight(self, annotated: Objects, masks: Tensor) -> tuple[int, ...]:
-        """The annotated objects from whose masks (N, 1, h, w) nothing can be learned, but something is remembered."""
+    def _out_of_sight(self, annotated: Objects, masks: Tensor, label_map: np.ndarray | Tensor) -> tuple[int, ...]:
+        """The annotated objects from whose masks (N, 1, h, w) nothing can be learned, but something is remembered.
+
+        What is in the label map, but too small to be left of at the working size, is logged.
+        """
         seen = (masks > 0.5).flatten(1).any(1).tolist()
+        for object_id, visible in zip(annotated.ids, seen, strict=True):
+            if not visible and (area := int((label_map == object_id).sum())):
+                log.warning(
+                    "object %d has %d pixels in its mask, of which nothing is left at the working size; give a larger "
+                    "one (--size)",
+                    object_id,
+                    area,
+                )
         return tuple(
             i for i, visible in zip(annotated.ids, seen, strict=True) if i in self._objects.ids and not visible
         )

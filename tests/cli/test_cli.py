@@ -1,6 +1,7 @@
 """The command line as a user types it."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -65,6 +66,19 @@ def place(scene, tmp_path_factory) -> Path:
 def here(place, monkeypatch):
     """Users type relative paths."""
     monkeypatch.chdir(place)
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", b"caf\xe9"), ("ascii", b"caf\xe9"), ("latin-1", b"caf\xe9")])
+def test_names_that_are_no_text_are_printed_as_well_as_can_be(scene, tmp_path, monkeypatch, encoding, shown):
+    """Also where the terminal's encoding knows few letters, and the other way round."""
+    folders = tmp_path / "predictions", tmp_path / "annotations"
+    for folder in folders:
+        for number in range(4):
+            write_mask(folder / os.fsdecode(b"caf\xe9") / f"{number}.png", scene.labels[number])
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
+    assert main(["score", *map(str, folders)]) == 0
+    assert written.getvalue().splitlines()[1].startswith(shown)
 
 
 @pytest.fixture

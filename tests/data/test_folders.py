@@ -130,12 +130,25 @@ def test_masks_with_soft_edges(root):
     assert "one/00000.png: a mask with hard edges was expected" in refused(root)
 
 
+def test_an_orientation_that_stands_behind_the_pixels(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "frame.png", exif=exif)
+    data = (tmp_path / "frame.png").read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    last = data.index(b"IEND") - 4
+    (tmp_path / "frame.png").write_bytes(data[:start] + data[end:last] + data[start:end] + data[last:])
+    assert header_size(tmp_path / "frame.png") == (40, 30) == read_image(tmp_path / "frame.png").shape[:2]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_sizes_in_headers_are_those_of_the_upright_picture(tmp_path, orientation):
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_sizes_in_headers_are_those_of_the_upright_picture(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.new("RGB", (40, 30)).save(tmp_path / "frame.jpg", exif=exif)
-    assert header_size(tmp_path / "frame.jpg") == read_image(tmp_path / "frame.jpg").shape[:2]
+    Image.new("RGB", (40, 30)).save(tmp_path / f"frame{suffix}", exif=exif)
+    assert header_size(tmp_path / f"frame{suffix}") == read_image(tmp_path / f"frame{suffix}").shape[:2]
 
 
 def test_folders_that_are_not_there(root, tmp_path):

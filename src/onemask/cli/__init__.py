@@ -6,10 +6,13 @@ What a command needs is imported inside it, so that --help never waits for torch
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from .. import __version__
 from ..allocation import keep_freed_memory
@@ -43,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _options(sys.argv[1:] if arguments is None else arguments)
         keep_freed_memory()
+        _print_any_name()
         logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
         code = options.command(options) or OK
         sys.stdout.flush()
@@ -59,6 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("onemask: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _print_any_name() -> None:
+    """Make names printable that are not text in the terminal's encoding: their bytes as they are, or else escaped."""
+    codecs.register_error("onemask", _as_it_is_or_escaped)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="onemask")
+
+
+def _as_it_is_or_escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    for handler in ("surrogateescape", "backslashreplace"):
+        with suppress(UnicodeError):
+            return codecs.lookup_error(handler)(error)
+    raise error
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

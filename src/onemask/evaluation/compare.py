@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from .. import __version__
 from ..data.sequence import SequenceDataset
 from ..errors import InputError, Interrupted, OnemaskError
-from ..files import inside, read_json, write_bytes, write_json
+from ..files import inside, read_json, write_json, write_text
 from ..methods import Configuration, configuration, weights_for
 from ..methods.options import parse_assignments
 from ..results import ResultFolder
@@ -166,7 +166,7 @@ class Comparison:
         """Write table and chart into `out`, each file whole or not at all; gives their paths."""
         stem = out / NAME
         write_json(stem.with_suffix(".json"), self.to_json())
-        write_bytes(stem.with_suffix(".csv"), self._csv().encode())
+        write_text(stem.with_suffix(".csv"), self._csv())
         chart = write_chart(
             stem,
             [Point(row.label, 1 / row.seconds_per_frame, 100 * row.figures[self.headline]) for row in self.rows],
@@ -175,7 +175,7 @@ class Comparison:
             speed="frames a second (logarithmic)",
             accuracy=f"{_plain(self.headline)} ({'%, less is better' if self.headline == 'Error' else '%'})",
         )
-        write_bytes(stem.with_suffix(".md"), self.markdown().encode())
+        write_text(stem.with_suffix(".md"), self.markdown())
         return [stem.with_suffix(suffix) for suffix in (".md", ".csv", ".json")] + chart
 
     def to_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_bytes
+from ..files import write_text
 from .events import NOTHING, Events
 from .measures import Statistics, statistics
 
@@ -99,7 +99,7 @@ class Scores:
         lines.writerow(("sequence", "object", *(self.rows[0].figures if self.rows else FIGURES)))
         for row in self.rows:
             lines.writerow((row.sequence, row.object_id, *row.figures.values()))
-        write_bytes(path, text.getvalue().encode())
+        write_text(path, text.getvalue())
 
     def table(self) -> str:
         """The figures in percent as aligned text: a line for each object, the global one, and events if there were."""
