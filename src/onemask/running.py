@@ -96,7 +96,7 @@ def run(
         raise InputError(f"nothing is to be saved; name one or more of {', '.join(SAVED)}")
     folder = RunFolder(Path(out))
     settings = settings or Settings()
-    asked = settings.described() | {"direction": direction, "void": void, "input": _described(video, annotations)}
+    asked = what_is_asked(settings, video, annotations, direction=direction, void=void)
     if folder.results.check(asked, overwrite=overwrite, resume=resume) and (report := folder.report(video, save)):
         return report
     propagation = Propagation(settings.session(), video, annotations, direction=direction, void=void)
@@ -113,6 +113,18 @@ def run(
         report = RunReport(**asdict(taken), files=_save_views(folder, video, taken.frames, save, progress))
         folder.finish(video, report, {"asked": asked}, keep_masks="masks" in save)
     return report
+
+
+def what_is_asked(
+    settings: Settings,
+    video: Video,
+    annotations: Mapping[int, np.ndarray],
+    *,
+    direction: str = "both",
+    void: int | None = None,
+) -> dict[str, Any]:
+    """What decides the label maps of a run: an interrupted one is gone on with only where this is the same."""
+    return settings.described() | {"direction": direction, "void": void, "input": _described(video, annotations)}
 
 
 class RunFolder:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import queue
+import shlex
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from onemask.errors import InputError
 from onemask.studio import commands, runlengths
 from onemask.studio.desk import Desk
 from onemask.studio.project import Method, Project
+from onemask.video.masks import read_label_map
 
 from .conftest import square
 
@@ -194,3 +197,33 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(fresh):
         with pytest.raises(InputError, match=problem):
             fresh.do(**values)
         assert fresh.desk.state() == before
+
+
+def test_a_run_goes_on_where_the_studio_stopped_and_finishes_what_it_has(fresh, monkeypatch, capsys):
+    from onemask.cli import main
+
+    project = fresh.desk.project
+    fresh.edit(0, square(project.shape, 20, 20))
+    fresh.propagate("forward", last=4)
+    wait_for(lambda: fresh.desk.command().endswith("--resume"))
+    command = shlex.split(fresh.desk.command())[1:]
+    run = project.folder / "run"
+    assert (run / ".onemask" / "5.safetensors").exists()
+    before = (run / "masks.partial" / "004.png").stat().st_mtime_ns
+    monkeypatch.setattr("onemask.running.CHECKPOINT_SECONDS", 1000)
+    assert main([*command, "--save", "masks"]) == 0
+    assert "8 frames" in capsys.readouterr().out
+    assert (run / "masks" / "004.png").stat().st_mtime_ns == before
+    fresh.propagate()
+    wait_for(lambda: (run / ".onemask" / "segmented.json").exists() and (run / "masks.partial" / "007.png").exists())
+    assert main([*command, "--save", "masks"]) == 0
+    made = [read_label_map(path) for path in sorted((run / "masks").iterdir())]
+    assert all(map(np.array_equal, made, shown(fresh)))
+
+
+def wait_for(condition) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come about within a minute")

@@ -24,8 +24,8 @@ from . import commands, plan, runlengths
 from .commands import Command
 from .exporting import EXPORTS, Export, Source, export_named
 from .frames import FrameStore
-from .project import Made, Project, Thing, new_object
-from .worker import FirstMask, Job, Worker, unpack
+from .project import RUN, Made, Project, Thing, new_object
+from .worker import FirstMask, HandOver, Job, Packed, Worker, pack, unpack
 
 Event = dict[str, Any]
 Hear = Callable[[Event], None]
@@ -56,6 +56,8 @@ class Desk:
         self.worker = Worker(project.path_of_video, self._hear)
         self.job: Running | None = None
         self.problem: str | None = None  # how the last job failed
+        self._handing: tuple[str, ...] = ()  # what the run in the project's folder is being made of
+        self._handed: tuple[str, ...] = ()  # what it was made of
         self._lock, self._exporting = threading.RLock(), threading.Lock()
         self._subscribers: dict[int, Hear] = {}
         self._next_subscriber = 0
@@ -120,7 +122,7 @@ class Desk:
             }
 
     def command(self) -> str | None:
-        """The command line that makes the same label maps; None where none does."""
+        """The command line that makes the same label maps, going on from what is made; None without annotations."""
         project = self.project
         if not project.keys:
             return None
@@ -134,7 +136,8 @@ class Desk:
             ("--precision", project.method.precision, "auto"),
         ):
             parts += [option, str(value)] if value != default else []
-        return shlex.join([*parts, "--out", "results"])
+        way = "--resume" if self._handed == self._input() else "--overwrite"
+        return shlex.join([*parts, "--out", str(project.folder / RUN), way])
 
     # Label maps ------------------------------------------------------------------------------------------------------
 
@@ -340,7 +343,7 @@ class Desk:
         signatures = {i: plan.signature(project.keys, i, settings) for i in wanted}
         stretches = tuple(plan.stretches(project.keys, wanted))
         what = "Forward" if command.direction == "forward" else "All frames"
-        return Job(project.method, project.annotation_files(), stretches), Running(what, signatures, False)
+        return Job(project.method, self._annotations(), stretches), Running(what, signatures, False)
 
     def _backward(self, command: commands.Propagate) -> tuple[Job, Running]:
         project = self.project
@@ -353,7 +356,31 @@ class Desk:
             raise InputError("there are no frames between this annotated frame and the one before it")
         of = plan.signature_backward(project.keys, key, project.settings_key())
         running = Running("Backward", dict.fromkeys(range(stop, key), of), True)
-        return Job(project.method, project.annotation_files(), backward=(key, stop)), running
+        return Job(project.method, self._annotations(), backward=(key, stop)), running
+
+    def _annotations(self) -> dict[int, Packed]:
+        """The annotations as they are now, whatever the user does next."""
+        found = {index: self.project.annotation(index) for index in sorted(self.project.keys)}
+        return {index: pack(label_map) for index, label_map in found.items() if label_map is not None}
+
+    def _input(self) -> tuple[str, ...]:
+        """What a run is of: the settings, and the annotations' contents."""
+        return self.project.settings_key(), *(f"{i} {key.content}" for i, key in sorted(self.project.keys.items()))
+
+    def _hand_over(self) -> None:
+        """Have a run written of the label maps up to the first that no run would make so."""
+        project, settings = self.project, self.project.settings_key()
+        masks = []
+        for index in range(project.frames):
+            made = project.made.get(index)
+            if made is None or made.of != plan.signature(project.keys, index, settings):
+                break
+            masks.append(project.mask_file(index))
+        if masks:
+            annotations = self._annotations()
+            order = HandOver(project.method, annotations, tuple(masks), project.frames, project.folder / RUN)
+            self.worker.submit(order)
+            self._handing = self._input()
 
     def _status(self, index: int) -> str:
         """Whether a frame's propagated label map is "none", "fresh" or "stale"."""
@@ -379,7 +406,13 @@ class Desk:
                     self._tell({"type": "at", "done": done, "total": self.job.total, "at": what})
                 case ("first", number, packed, problem):
                     self._answer(number, packed, problem)
-                case ("end", problem) | ("died", problem):
+                case ("end", problem):
+                    self._hand_over()
+                    self._end(problem)
+                case ("handed",):
+                    self._handed = self._handing
+                    self._tell(self.state())
+                case ("died", problem):
                     self._end(problem)
 
     def _take(self, index: int, label_map: np.ndarray, confidence: dict[int, float]) -> None:

@@ -164,11 +164,11 @@ class Project:
 
     def mask(self, index: int) -> np.ndarray | None:
         """The propagated label map of a frame."""
-        return read_label_map(self._mask(index)) if index in self.made else None
+        return read_label_map(self.mask_file(index)) if index in self.made else None
 
     def write_made(self, index: int, label_map: np.ndarray, made: Made) -> None:
         """Keep a propagated label map."""
-        write_mask(self._mask(index), label_map)
+        write_mask(self.mask_file(index), label_map)
         line = {"frame": index, "of": made.of, "confidence": {str(i): round(c, 4) for i, c in made.confidence.items()}}
         append(self.folder / RECORDS, f"\n{json.dumps(line)}".encode())
         self.made[index] = made
@@ -279,7 +279,8 @@ class Project:
     def _annotation(self, index: int) -> Path:
         return self.folder / ANNOTATIONS / f"{index:05d}.png"
 
-    def _mask(self, index: int) -> Path:
+    def mask_file(self, index: int) -> Path:
+        """The file of a frame's propagated label map."""
         return self.folder / MASKS / f"{index:05d}.png"
 
     def _history(self, number: int) -> Path:
@@ -310,7 +311,7 @@ class Project:
                 entry = json.loads(line)
                 confidence = {int(i): float(c) for i, c in entry["confidence"].items()}
                 made[int(entry["frame"])] = Made(str(entry["of"]), confidence)
-        made = {index: known for index, known in made.items() if self._mask(index).is_file()}
+        made = {index: known for index, known in made.items() if self.mask_file(index).is_file()}
         lines = [{"frame": i, "of": m.of, "confidence": m.confidence} for i, m in sorted(made.items())]
         write_bytes(path, b"".join(f"\n{json.dumps(line)}".encode() for line in lines))
         return made

@@ -8,6 +8,7 @@ So it can be stopped or die at any time, and nothing is lost but the frame in th
     ("at", done, total, what)                  how far a job is
     ("first", request, mask or None, problem)  the answer to clicks or a box
     ("end", problem or None)                   the job is done, stopped, or refused
+    ("handed",)                                a run is written, see `handover`
 """
 
 from __future__ import annotations
@@ -49,11 +50,22 @@ class Job:
     """Frames to make."""
 
     method: Method
-    annotations: Mapping[int, Path]
+    annotations: Mapping[int, Packed]
     stretches: tuple[Stretch, ...] = ()
     """As `onemask run` makes them."""
     backward: tuple[int, int] | None = None
     """(from this annotated frame, back to this one); in place of stretches."""
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """A run to be written of what was propagated, see `handover`."""
+
+    method: Method
+    annotations: Mapping[int, Packed]
+    masks: tuple[Path, ...]
+    frames: int
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -94,12 +106,15 @@ class _Bench:
     video: Video
     _loaded: tuple[Method, LoadedMethod] | None = None
     _selection: tuple[int, Any] | None = None  # of the frame that was marked last
+    _reached: tuple[Session, int] | None = None  # the session of the last job, and the frame that would come next
 
     def handle(self, message: Any) -> None:
         if isinstance(message, Job):
             self._job(message)
         elif isinstance(message, FirstMask):
             self._first_mask(message)
+        elif isinstance(message, HandOver):
+            self._hand_over(message)
 
     def say(self, *message: Any) -> None:
         self.pipe.send(message)
@@ -122,10 +137,9 @@ class _Bench:
     def _make(self, job: Job) -> None:
         """Make stretches as `onemask run` would with all annotations."""
         from ..propagation import Propagation
-        from ..video.masks import read_label_map
 
         self.say("at", 0, 0, f"Loading {job.method.method}")
-        annotations = {index: read_label_map(path) for index, path in job.annotations.items()}
+        annotations = {index: unpack(packed) for index, packed in job.annotations.items()}
         total = sum(stretch.last + 1 - stretch.first for stretch in job.stretches)
         done = 0
         for stretch in job.stretches:
@@ -134,7 +148,7 @@ class _Bench:
             propagation = Propagation(session, self.video, from_start, start=stretch.start)
             behind: dict[int, dict[int, float]] = {}
             for labelled in propagation.frames(partial(self._watched, of=propagation, behind=behind)):
-                self._listen()
+                self._reached = (session, labelled.index + 1)
                 if labelled.index >= stretch.first:
                     done += 1
                     sure = behind.get(labelled.index, {}) | _confidence(session)
@@ -144,6 +158,7 @@ class _Bench:
                     self.say("at", 0, total, f"Getting to frame {stretch.first}")
                 if labelled.index >= stretch.last:
                     break
+                self._listen()
 
     def _watched(
         self, label_maps: Iterable[np.ndarray], count: int, *, of: Propagation, behind: dict[int, dict[int, float]]
@@ -159,7 +174,6 @@ class _Bench:
             yield label_map
 
     def _make_backward(self, job: Job, key: int, last: int) -> None:
-        from ..video.masks import read_label_map
         from ..video.prefetch import prefetch
 
         self.say("at", 0, 0, f"Loading {job.method.method}")
@@ -167,7 +181,7 @@ class _Bench:
         for frame in prefetch(self.video.reversed_frames(key + 1)):
             self._listen()
             if frame.index == key:
-                session.annotate(frame.image, read_label_map(job.annotations[key]))
+                session.annotate(frame.image, unpack(job.annotations[key]))
                 continue
             label_map = session.step(frame.image)
             self.say("mask", frame.index, pack(label_map), _confidence(session))
@@ -190,6 +204,21 @@ class _Bench:
         if self._loaded is None or self._loaded[0].method != method.method:
             self._loaded = (method, load(method.method))
         return Session(self._loaded[1], size=method.size, device=method.device, precision=method.precision)
+
+    def _hand_over(self, order: HandOver) -> None:
+        from .handover import hand_over
+
+        reached, self._reached = self._reached, None
+        whole = len(order.masks) == order.frames
+        if not whole and (reached is None or reached[1] != len(order.masks)):
+            return  # no session is at hand that could go on there
+        session = None if whole or reached is None else reached[0]
+        annotations = {index: unpack(packed) for index, packed in order.annotations.items()}
+        try:
+            hand_over(order.folder, self.video, annotations, order.method, order.masks, order.frames, session)
+            self.say("handed")
+        except OnemaskError as error:  # the project has all that matters
+            log.warning("%s", error)
 
     def _first_mask(self, marks: FirstMask) -> None:
         from ..first_mask import Selection
@@ -242,7 +271,7 @@ class Worker:
         """The process's number; None while there is none."""
         return self._process.pid if self._process is not None and self._process.is_alive() else None
 
-    def submit(self, request: Job | FirstMask) -> None:
+    def submit(self, request: Job | FirstMask | HandOver) -> None:
         """Hand over a request."""
         with self._sending:
             if self.pid is None:

@@ -1,0 +1,48 @@
+"""What was propagated, as a run that `onemask run --resume` finishes or goes on with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..running import RunFolder, Segmented, what_is_asked
+from ..session import Session
+from ..settings import Settings
+from ..video.frames import Video
+from .project import Method
+
+
+def settings_of(method: Method) -> Settings:
+    """As `onemask run` has them."""
+    return Settings(method.method, size=method.size, device=method.device, precision=method.precision)
+
+
+def hand_over(
+    folder: Path,
+    video: Video,
+    annotations: Mapping[int, np.ndarray],
+    method: Method,
+    masks: Sequence[Path],
+    frames: int,
+    session: Session | None,
+) -> None:
+    """Write a run.
+
+    masks: label maps of frame 0, 1, ..., of all or of the first ones. session: as it is after those; None where they
+    are all.
+    Raises OutputError where the disk refuses, or something in the folder is not onemask's.
+    """
+    run = RunFolder(folder)
+    asked = what_is_asked(settings_of(method), video, annotations)
+    with run.results.opened(asked, overwrite=True, resume=False, discard=run.discard):
+        for index, path in enumerate(masks):
+            with run.results.writing(f"{run.partial.name}/{video.name(index)}.png") as place:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
+        if len(masks) == frames:
+            run.mark_segmented(video, Segmented(frames, 0.0, 0))
+        elif session is not None:
+            run.checkpoint(session, len(masks))
