@@ -125,7 +125,8 @@ def aggregate(
     elif background == "product":
         none_of_them = _sum_by_frame(without.log(), frame_of_row, frames).exp()
     else:
-        none_of_them = without.new_ones(frames, *without.shape[1:]).index_reduce(0, frame_of_row, without, "amin")
+        index = frame_of_row.view(-1, 1, 1, 1).expand_as(without)
+        none_of_them = without.new_ones(frames, *without.shape[1:]).scatter_reduce(0, index, without, "amin")
     none_of_them = none_of_them.clamp(EPSILON, 1 - EPSILON)
     odds, background_odds = p / without, none_of_them / (1 - none_of_them)
     total = _sum_by_frame(odds, frame_of_row, frames) + background_odds

@@ -44,8 +44,8 @@ def tiny_pmvos() -> Method:
 
 
 def tiny_ttvos() -> Method:
-    """The paper's matching. Untrained it says nothing of the transition map, whose loss is none of the common set's."""
-    config = TTVOSConfig("test_efficientnet", short_width=8, width=8, fine_width=8, transition=False)
+    """The authors' network, without what only losses of its own train."""
+    config = TTVOSConfig("test_efficientnet", width=8, transition=False, coarse=False)
     return config.build(pretrained=False)
 
 

@@ -12,13 +12,13 @@ from onemask import read_mask
 from onemask.cli import main
 from onemask.weights.store import check
 
-SMALLEST = "pmvos", "pmvos", "pmvos"  # method, folder, gain
+SMALLEST = "ttvos", "ttvos/hrnet", "ttvos"  # method, folder, gain
 
 
 def test_the_whole_way_as_a_user_has_it(golden, folders, tmp_path, capsys):
     method, folder, gain = SMALLEST
     checkpoint, frames, out = tmp_path / "authors.tar", tmp_path / "frames", tmp_path / "out"
-    torch.save(golden.tensors(f"{folder}/tensors.json", gain), checkpoint)
+    torch.save({"net": golden.tensors(f"{folder}/tensors.json", gain), "epoch": 100}, checkpoint)
     assert main(["import-weights", method, str(checkpoint), "--licence", "mine", "--data", "a rule"]) == 0
     card = check(folders.user / f"{method}.safetensors")
     assert (card.licence, card.data) == ("mine", ["a rule"])

@@ -18,6 +18,10 @@ from onemask.weights.checkpoint import Checkpoint
 
 FOLDERS = {
     "pmvos": "pmvos",
+    "ttvos": "ttvos/hrnet",
+    "ttvos-resnet18": "ttvos/resnet18",
+    "ttvos-resnet50": "ttvos/resnet50",
+    "ttvos-mobilenetv3": "ttvos/mobilenetv3",
 }
 LOGITS = 1e-3  # of their range
 LABELS = 1e-3  # of the pixels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.store import home
 from .folding import Folded
+from .hrnet import join_bilinearly
 from .replacing import replaced
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,9 @@ class Backbone(nn.Module):
     name: a timm model that can give features by stage (`tf_efficientnet_lite0`, `resnet101`, ...), where there are
         several sets of weights with timm's tag of one (`resnet101.tv_in1k`: torchvision's).
     strides: the strides wanted, in rising order; stages behind the last one are never computed.
-    output_stride: dilate the last stages so that no stride exceeds it (where the network can: ResNets).
+    output_stride: dilate the last stages so that no stride exceeds it (where the network can: ResNets, MobileNets).
+    dilations: of convolutions by their names, where they are other than timm's.
+    epsilon: of batch norm, where it is another than timm's.
     pretrained: load ImageNet weights; False leaves them random (to be filled from a state dict, or for tests).
 
     `channels` maps each stride to its number of channels. Batch norm always uses its stored statistics: clips are
@@ -49,6 +52,8 @@ class Backbone(nn.Module):
         strides: Sequence[int] = (4, 8, 16, 32),
         *,
         output_stride: int | None = None,
+        dilations: Mapping[str, int] | None = None,
+        epsilon: float | None = None,
         pretrained: bool = True,
     ):
         super().__init__()
@@ -60,6 +65,8 @@ class Backbone(nn.Module):
         options: dict[str, Any] = {"features_only": True}
         if output_stride is not None:
             options["output_stride"] = output_stride
+        if epsilon is not None:
+            options["bn_eps"] = epsilon
         if name.startswith("hrnet"):
             options["feature_location"] = ""  # its streams, as for segmentation, not what classification makes of them
         stages = _outline(name, **options).feature_info.reduction()
@@ -69,6 +76,10 @@ class Backbone(nn.Module):
         self.name, self.strides = name, tuple(strides)
         network: Any = timm.create_model(name, out_indices=[last_of_stride[s] for s in strides], **options)
         _drop_unused_blocks(network)
+        if name.startswith("hrnet"):
+            join_bilinearly(network)
+        for convolution, dilation in (dilations or {}).items():
+            _dilate(network.get_submodule(convolution), dilation)
         self.network = network
         self._folded = Folded()
         self.channels: dict[int, int] = dict(zip(strides, network.feature_info.channels(), strict=True))
@@ -135,6 +146,12 @@ def _drop_unused_blocks(network: Any) -> None:
     module, _, index = network.feature_info.module_name()[-1].partition(".")
     if module == "blocks" and isinstance(network.blocks, nn.Sequential):
         network.blocks = network.blocks[: int(index.split(".")[0]) + 1]
+
+
+def _dilate(convolution: nn.Conv2d, dilation: int) -> None:
+    """Dilate a convolution, which keeps its size of maps."""
+    convolution.dilation = (dilation, dilation)
+    convolution.padding = tuple(dilation * (side // 2) for side in convolution.kernel_size)
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:

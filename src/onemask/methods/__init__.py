@@ -64,6 +64,15 @@ class Entry:
     published: Published | None = None
 
 
+def _of_ttvos(backbone: str, davis_2016: float, davis_2017: float) -> Published:
+    return Published(
+        f"the checkpoint for {backbone}",
+        "github.com/HYOJINPARK/TTVOS",
+        f"{davis_2016} on DAVIS 2016's validation set, {davis_2017} on DAVIS 2017's",
+        "onemask.methods.ttvos.published:tensors",
+    )
+
+
 METHODS = {
     "fusion": Entry(
         "Fusion: the clues of FRTM, VideoMatch, PMVOS and TTVOS in one network; weights ship",
@@ -96,11 +105,25 @@ METHODS = {
     ),
     "pmvos-lite": Entry("PMVOS on EfficientNet-Lite0; weights ship", "onemask.methods.pmvos:LITE"),
     "ttvos": Entry(
-        "TTVOS: light short-term and long-term templates, HRNet, the paper's", "onemask.methods.ttvos:PAPER"
+        "TTVOS: light short-term and long-term templates, HRNet, the paper's",
+        "onemask.methods.ttvos:PAPER",
+        published=_of_ttvos("HRNet", 81.1, 62.1),
     ),
-    "ttvos-resnet18": Entry("TTVOS with ResNet-18, the paper's", "onemask.methods.ttvos:RESNET18"),
-    "ttvos-resnet50": Entry("TTVOS with three blocks of ResNet-50, the paper's", "onemask.methods.ttvos:RESNET50"),
-    "ttvos-mobilenetv3": Entry("TTVOS with MobileNetV3-Large, the paper's", "onemask.methods.ttvos:MOBILENETV3"),
+    "ttvos-resnet18": Entry(
+        "TTVOS with ResNet-18, the paper's",
+        "onemask.methods.ttvos:RESNET18",
+        published=_of_ttvos("ResNet-18", 82.2, 66.3),
+    ),
+    "ttvos-resnet50": Entry(
+        "TTVOS with three blocks of ResNet-50, the paper's",
+        "onemask.methods.ttvos:RESNET50",
+        published=_of_ttvos("ResNet-50", 83.1, 69.5),
+    ),
+    "ttvos-mobilenetv3": Entry(
+        "TTVOS with MobileNetV3-Large, the paper's",
+        "onemask.methods.ttvos:MOBILENETV3",
+        published=_of_ttvos("MobileNetV3", 79.8, 62.9),
+    ),
     "ttvos-lite": Entry("TTVOS on EfficientNet-Lite0, the fastest; weights ship", "onemask.methods.ttvos:LITE"),
     "dmn-aoa": Entry(
         "DMN-AOA: proposals matched with a memory of objects, ResNet-50, the paper's", "onemask.methods.dmn_aoa:PAPER"

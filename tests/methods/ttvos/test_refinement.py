@@ -13,7 +13,7 @@ def test_figure_6():
     torch.manual_seed(0)
     network = Refinement(channels=5, width=12, short_width=7, fine_width=6)
     f4, attention, short = torch.rand(2, 5, 16, 24), torch.rand(2, 12, 8, 12), torch.rand(2, 7, 4, 6)
-    logits = network(network.prepare(f4), attention, short)
+    logits = network(network.prepare(f4), attention, short, attention)
     convolution, _, deconvolution = network.up
     r4 = F.conv_transpose2d(
         F.relu(F.conv2d(attention, convolution.weight, convolution.bias, padding=1)),
@@ -38,7 +38,6 @@ def test_figure_6():
 def test_gradients_reach_every_parameter():
     torch.manual_seed(0)
     network = Refinement(channels=5, width=12, short_width=7, fine_width=6)
-    network(
-        network.prepare(torch.rand(1, 5, 16, 24)), torch.rand(1, 12, 8, 12), torch.rand(1, 7, 4, 6)
-    ).sum().backward()
+    attention, short = torch.rand(1, 12, 8, 12), torch.rand(1, 7, 4, 6)
+    network(network.prepare(torch.rand(1, 5, 16, 24)), attention, short, attention).sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())

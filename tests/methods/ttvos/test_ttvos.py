@@ -22,7 +22,8 @@ from onemask.methods.ttvos.model import blended
 from onemask.session import Session
 from onemask.training.unroll import Unroll, batch_of
 
-TINY = TTVOSConfig("test_efficientnet", short_width=8, width=8, fine_width=8)
+TINY_LIGHT = TTVOSConfig("test_efficientnet", width=8)
+TINY = replace(TINY_LIGHT, network="wide", borders=False, returns=True, short_width=8, fine_width=8)
 TINY_LITE = replace(
     LITE, backbone="test_efficientnet", channels=8, vectors=8, short_width=8, width=8, fine_width=8, forget=0.0
 )
@@ -85,6 +86,10 @@ class TestClue:
         assert torch.equal(pooled(masks), halved(halved(halved(masks))))
         assert torch.allclose(heatmap_of(masks), torch.cat([1 - pooled(masks), pooled(masks)], 1))
         assert torch.equal(pooled(torch.ones(1, 1, 32, 32)), torch.ones(1, 1, 4, 4))  # borders are no background
+        beyond = heatmap_of(masks, beyond=True)
+        assert torch.equal(beyond[:, 1:], pooled(masks, beyond=True))
+        assert (beyond.sum(1)[:, 0] < 0.7).all()  # unless they count
+        assert torch.allclose(beyond.sum(1)[:, 1:, 1:], torch.ones(2, 7, 11))
 
     def test_coordinates(self):
         x, y, radius = coordinates(torch.zeros(1, 1, 3, 5))[0]
@@ -186,7 +191,7 @@ class TestTemplates:
 
 class TestSwitches:
     @pytest.mark.parametrize("row", TABLE_4)
-    @pytest.mark.parametrize("base", [TINY, TINY_LITE], ids=["paper", "lite"])
+    @pytest.mark.parametrize("base", [TINY_LIGHT, TINY, TINY_LITE], ids=["paper", "wide", "lite"])
     @torch.no_grad()
     def test_rows_of_table_4(self, clip, base, row):
         options = TABLE_4[row]
@@ -195,10 +200,12 @@ class TestSwitches:
         _, memories, predictions, _ = followed(method, clip)
         memory, last = memories[-1], predictions[-1]
         assert last.logits.shape == (ROWS, 1, 64, 96)
+        light = config.network == "light"
         assert last.short.shape == (ROWS, 8, 4, 6)
-        assert last.long.shape == (ROWS, 8, 8, 12)
+        assert last.long.shape == (ROWS, method.backbone.channels[8] if light else 8, 8, 12)
+        assert last.attention.shape == (ROWS, 8, 8, 12)
         assert memory.heatmaps.shape[1] == (3 if config.clue == "heatmaps" else 1)
-        assert memory.short.numel() == (ROWS * 8 * 4 * 6 if config.short_term else 0)
+        assert memory.short.numel() == (ROWS * (16 if light else 8) * 4 * 6 if config.short_term else 0)
         assert (memory.long.numel() > 0) == config.long_term
         assert bool(last.weight.any()) == config.adapts
         if config.long_term:
@@ -208,7 +215,7 @@ class TestSwitches:
 
     @pytest.mark.parametrize("row", TABLE_4)
     def test_gradients_in_each_row_of_table_4(self, make_clip, row):
-        method = tiny(**TABLE_4[row]).train()
+        method = tiny(TINY_LIGHT, **TABLE_4[row]).train()
         losses = ["cross_entropy", *method.own_losses]
         unrolled = Unroll(method, losses, update=True).unrolled(training_batch(make_clip))
         sum(unrolled.losses.values()).backward()
@@ -251,6 +258,8 @@ class TestSwitches:
         [
             ({"deepest": 8}, "deepest must be 16 or 32, got 8"),
             ({"template": "mean"}, "template must be one of product, regions, got 'mean'"),
+            ({"network": "light", "anchor": True}, "go with network=wide, got network=light"),
+            ({"dilated": True}, "dilated is known of resnet18, resnet50, .*, got backbone test_efficientnet"),
             ({"clue": "none"}, "clue must be one of heatmaps, previous, reextract, got 'none'"),
             ({"channels": 6}, "channels and vectors must be multiples of 4, or 0, got 6 and 0"),
             ({"fine_width": 0}, "fine_width must be 1 or more, got 0"),
@@ -345,12 +354,14 @@ def training_batch(make_clip, objects: tuple[int, ...] = (2, 1)):
 
 
 class TestTraining:
-    @pytest.mark.parametrize("config", [TINY, TINY_LITE], ids=["paper", "lite"])
+    @pytest.mark.parametrize("config", [TINY_LIGHT, TINY, TINY_LITE], ids=["paper", "wide", "lite"])
     def test_gradients_reach_every_parameter(self, make_clip, config):
         """The backbone's included, whose last stage a recipe trains; and the weight's, through the template."""
         method = tiny(config).train()
         method.requires_grad_(True)
-        unrolled = Unroll(method, ["cross_entropy", "transition"], update=True).unrolled(training_batch(make_clip))
+        unrolled = Unroll(method, ["cross_entropy", *method.own_losses], update=True).unrolled(
+            training_batch(make_clip)
+        )
         sum(unrolled.losses.values()).backward()
         without = [name for name, p in method.named_parameters() if p.grad is None or not p.grad.any()]
         assert not without
@@ -455,9 +466,9 @@ class TestConfigurations:
         ("config", "channels"),
         [
             (PAPER, {4: 16, 8: 32, 16: 64, 32: 128}),
-            (RESNET18, {4: 64, 8: 128, 16: 256, 32: 512}),
+            (RESNET18, {4: 64, 8: 128, 16: 512}),
             (RESNET50, {4: 256, 8: 512, 16: 1024}),
-            (MOBILENETV3, {4: 24, 8: 40, 16: 112, 32: 960}),
+            (MOBILENETV3, {4: 24, 8: 40, 16: 960}),
         ],
         ids=["hrnet", "resnet18", "resnet50", "mobilenetv3"],
     )
@@ -469,9 +480,17 @@ class TestConfigurations:
         assert template.f.grouped.weight.shape == (channels[8], 4, 5, 5)
         assert template.q.enter.of_clue.weight.shape == (channels[8], 9, 1, 1)
         deep = channels[16] + channels.get(32, 0)
-        assert method.short_term.enter.of_features.weight.shape == (128, deep, 1, 1)
-        assert method.short_term.enter.of_clue.weight.shape == (128, 6, 1, 1)
-        assert method.transition.weight.shape[:2] == (2, 128)
+        width = min(128, channels[4])
+        assert method.short_term.enter.of_features.weight.shape == (2 * width, deep, 3, 3)
+        assert method.short_term.enter.of_clue.weight.shape == (2 * width, 6, 3, 3)
+        assert method.transition.weight.shape[:2] == (2, width)
+
+    def test_the_papers_network_is_light(self):
+        """Beside the backbone; what is of use in training alone included."""
+        with torch.device("meta"):
+            method: Any = PAPER.build(pretrained=False)
+        own = sum(p.numel() for name, p in method.named_parameters() if not name.startswith("backbone."))
+        assert own == pytest.approx(0.128e6, rel=0.02)
 
     def test_lite_fits_into_twelve_megabytes(self):
         with torch.device("meta"):

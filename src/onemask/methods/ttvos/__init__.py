@@ -18,10 +18,16 @@ class TTVOSConfig(TTVOSOptions):
 
 
 PAPER = TTVOSConfig()
-RESNET18 = replace(PAPER, backbone="resnet18")
-RESNET50 = replace(PAPER, backbone="resnet50", deepest=16)
-MOBILENETV3 = replace(PAPER, backbone="mobilenetv3_large_100")
+RESNET18 = replace(PAPER, backbone="resnet18.tv_in1k", deepest=16, dilated=True)
+RESNET50 = replace(RESNET18, backbone="resnet50.tv_in1k")
+MOBILENETV3 = replace(RESNET18, backbone="mobilenetv3_large_100")
+# An earlier, wider network, whose weights ship.
 LITE = TTVOSConfig(
+    network="wide",
+    borders=False,
+    background="product",
+    padding="edge",
+    returns=True,
     backbone="tf_efficientnet_lite0",
     deepest=16,
     joined=True,

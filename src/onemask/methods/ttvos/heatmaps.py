@@ -14,19 +14,22 @@ def of_known(heatmaps: Tensor, known: Tensor) -> Tensor:
     return (heatmaps * known[:, :, None, None, None]).flatten(1, 2)
 
 
-def halved(maps: Tensor) -> Tensor:
-    """Maps (N, C, h, w) -> (N, C, h/2, w/2): the mean of each 3x3 cells, every second one."""
-    return F.avg_pool2d(maps, 3, stride=2, padding=1, count_include_pad=False)
+def halved(maps: Tensor, *, beyond: bool = False) -> Tensor:
+    """Maps (N, C, h, w) -> (N, C, h/2, w/2): the mean of each 3x3 cells, every second one.
+
+    beyond: cells beyond the border count, as 0.
+    """
+    return F.avg_pool2d(maps, 3, stride=2, padding=1, count_include_pad=beyond)
 
 
-def pooled(masks: Tensor) -> Tensor:
-    """Masks (N, 1, H, W) -> (N, 1, H/8, W/8) float32."""
-    return halved(halved(halved(masks.float())))
+def pooled(masks: Tensor, *, beyond: bool = False) -> Tensor:
+    """Masks (N, C, H, W) -> (N, C, H/8, W/8) float32."""
+    return halved(halved(halved(masks.float(), beyond=beyond), beyond=beyond), beyond=beyond)
 
 
-def heatmap_of(masks: Tensor) -> Tensor:
+def heatmap_of(masks: Tensor, *, beyond: bool = False) -> Tensor:
     """Probabilities (N, 1, H, W) -> a heatmap of background and foreground (N, 2, H/8, W/8)."""
-    return both_classes(pooled(masks))
+    return pooled(both_classes(masks.float()), beyond=True) if beyond else both_classes(pooled(masks))
 
 
 def coordinates(like: Tensor) -> Tensor:

@@ -9,14 +9,15 @@ mask. Matching costs the same in every frame, and nothing is fitted online.
     paper                     here
     f^16, f^8, f^4            TTVOS._seen(): what is matched at strides 16 and 8; the backbone's own at 4
     H^_t-n:t-1, P             TTVOSMemory.heatmaps and .known; TTVOS._long_clue() joins them
-    ST_t, S^ST                TTVOSMemory.short, TTVOSPrediction.short; methods.ttvos.template.ShortTermMatching
+    ST_t, S^ST                TTVOSMemory.short, TTVOSPrediction.short; methods.ttvos.light.LightShortTerm
     LT_t, f, g, q, Z          TTVOSMemory.long; methods.ttvos.template.ProductTemplate
-    f^8', S^LT                methods.ttvos.template.LongTermMatching.modified, TTVOSPrediction.long
-    A_t                       methods.ttvos.template.Blend, TTVOSPrediction.attention
+    f^8', S^LT                methods.ttvos.light.LightLongTerm.modified, TTVOSPrediction.long
+    A_t                       methods.ttvos.light.LightBlend, TTVOSPrediction.attention
     I_c (eq. 2), (eq. 3)      ProductTemplate.construct, blended()
     w_t (eq. 4)               methods.ttvos.template.AdaptiveWeight, TTVOSPrediction.weight
     pi^_t, L_tm (eq. 5)       TTVOS.transition, blocks.transition
-    refinement (figure 6)     methods.ttvos.refinement
+    refinement (figure 6)     methods.ttvos.light.LightRefinement
+                              (of the wide network all of these in methods.ttvos.template, and in .refinement)
 
     row of table 4            option
     Short-term M              short_term
@@ -30,23 +31,26 @@ What the paper leaves open, and what was decided:
 - Masks come to stride 8, and 16, by 3x3 average pooling of stride 2. A heatmap that there is none of is 0 in both
   channels, as the paper's first ones are: nothing is known of it.
 - Features at stride 32 are joined with those at 16 (`deepest`); of ResNet-50 three blocks are used, as in table 6.
-- f^8' is a 1x1 convolution of X_t, which S^LT's 3x3 convolution sees beside Z; A_t is ReLU of a 1x1 convolution of S^LT
-  and the enlarged S^ST. w_t begins at 0.12.
+- w_t begins at 0.12. How wide the layers are is left open: `network="light"` is what the authors published
+  (methods.ttvos.light), with their backbones' dilations and their way of padding, and their weights give their results
+  (tests/parity). In the wide one, f^8' is a 1x1 convolution of X_t, which S^LT's 3x3 convolution sees beside Z, and A_t
+  is ReLU of a 1x1 convolution of S^LT and the enlarged S^ST.
 - "reextract": the backbone sees the frame again with the mask, which joins its first convolution; both templates are
   made of those features, and nothing else is given a clue.
 - A matching that is switched off is replaced by two convolutions over features and the previous heatmap.
 
-The paper's own limit is a long occlusion: empty heatmaps say that the object is nowhere, and it stays so. What helps is
-to have seen that in training: the clue is taken away from a share of rows at random (`forget`), so that the network
-finds an object by its long-term template alone, and does not believe an empty heatmap more than that. And while an
-object is *lost*, its mask below a small share of what it usually covers, the template does not learn from frames that
-do not show it; `returns=false` is the paper's rule. (To take the clue away while it is lost, so that it is sought
-everywhere, was tried: what returned was found no sooner, and until then other things were: benchmarks/perturbed.md.)
+The paper's own limit is a long occlusion: empty heatmaps say that the object is nowhere, and it stays so. What helps
+is to have seen that in training: the clue is taken away from a share of rows at random (`forget`), so that the
+network finds an object by its long-term template alone, and does not believe an empty heatmap more than that. And
+while an object is *lost*, its mask below a small share of what it usually covers, the template does not learn from
+frames that do not show it, with `returns`; without is the paper's rule. (To take the clue away while it is lost, so
+that it is sought everywhere, was tried: what returned was found no sooner, and until then other things were:
+benchmarks/perturbed.md.)
 
-LITE departs from the paper, for a backbone without HRNet's exchange between scales and a training of an hour: features
-of stride 16 are joined with those at 8 (`joined`), template vectors are means over regions (`template="regions"`), and
-the annotated frame's are matched beside the blended ones (`anchor`). Vectors of regions tell the object by themselves,
-which can be taught by a loss of its own, "matching".
+LITE departs from the paper, as the wide network and for a backbone without HRNet's exchange between scales and a
+training of an hour: features of stride 16 are joined with those at 8 (`joined`), template vectors are means over
+regions (`template="regions"`), and the annotated frame's are matched beside the blended ones (`anchor`). Vectors of
+regions tell the object by themselves, which can be taught by a loss of its own, "matching".
 """
 
 from __future__ import annotations
@@ -65,7 +69,8 @@ from ...blocks.rows import in_row_batches
 from ...blocks.transition import CLASSES, both_classes, transition_loss
 from ..method import Constant, Features, Memory, Method, Prediction, along
 from .heatmaps import coordinates, halved, heatmap_of, of_known, pooled
-from .options import COARSE, FINE, MIDDLE, TEMPLATES, TTVOSOptions
+from .light import LightBlend, LightLongTerm, LightRefinement, LightShortTerm
+from .options import COARSE, DILATED, EPSILONS, FINE, MIDDLE, TEMPLATES, TTVOSOptions
 from .refinement import Refinement
 from .template import (
     AdaptiveWeight,
@@ -123,9 +128,17 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     def __init__(self, config: TTVOSOptions | None = None, *, pretrained: bool = True):
         super().__init__()
         self.config = config = config or TTVOSOptions()
-        self.stride = config.deepest
+        self.stride = COARSE if config.network == "light" else config.deepest
+        self.background, self.padding = config.background, config.padding
+        architecture = config.backbone.partition(".")[0]
+        output_stride, dilations = DILATED[architecture] if config.dilated else (None, {})
         self.backbone = Backbone(
-            config.backbone, [s for s in (FINE, MIDDLE, COARSE, 32) if s <= config.deepest], pretrained=pretrained
+            config.backbone,
+            [s for s in (FINE, MIDDLE, COARSE, 32) if s <= config.deepest],
+            output_stride=output_stride,
+            dilations=dilations,
+            epsilon=EPSILONS.get(architecture) if config.network == "light" else None,
+            pretrained=pretrained,
         )
         self.backbone.requires_grad_(False)  # recipes train its last stage, by a group of their own
         channels = self.backbone.channels
@@ -133,24 +146,30 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         middle = channels[MIDDLE] + (channels[COARSE] if config.joined else 0)
         heatmaps = 0 if config.clue == "reextract" else CLASSES * config.heatmaps
         clue = heatmaps + (COORDINATES if config.clue == "heatmaps" else 0)
-        self.short_term: ShortTermMatching | Carried
-        if config.short_term:
+        vectors, own = config.vectors or channels[MIDDLE], config.channels or channels[MIDDLE]
+        self.short_term: LightShortTerm | ShortTermMatching | Carried
+        self.long_term: LightLongTerm | LongTermMatching | Carried
+        if config.network == "light":
+            width = min(config.width, channels[FINE])
+            self.short_term = LightShortTerm(coarse, heatmaps, min(2 * width, coarse), width)
+            self.long_term = LightLongTerm(middle, clue, vectors, own, channels[MIDDLE], tells=config.coarse)
+            self.blend: LightBlend | Blend = LightBlend(width, channels[MIDDLE], width)
+            self.refinement: LightRefinement | Refinement = LightRefinement(channels[FINE], width)
+        else:
+            width, template = config.width, TEMPLATES[config.template](middle, clue, vectors, own)
             self.short_term = ShortTermMatching(coarse, heatmaps, config.short_width)
-        else:
-            self.short_term = Carried(coarse, config.short_width)
-        self.long_term: LongTermMatching | Carried
-        if config.long_term:
-            vectors, own = config.vectors or channels[MIDDLE], config.channels or channels[MIDDLE]
-            template = TEMPLATES[config.template](middle, clue, vectors, own)
-            self.long_term = LongTermMatching(template, middle, clue, config.width, 2 if config.anchor else 1)
-        else:
-            self.long_term = Carried(middle, config.width)
-        self.blend = Blend(config.short_width, config.width)
-        self.weight = AdaptiveWeight(config.width) if config.adapts else None
-        self.transition = nn.Conv2d(config.width, CLASSES, 3, padding=1) if config.transition else None
-        tells = isinstance(self.long_term, LongTermMatching) and self.long_term.template.logits > 0
+            self.long_term = LongTermMatching(template, middle, clue, width, 2 if config.anchor else 1)
+            self.blend = Blend(config.short_width, width)
+            self.refinement = Refinement(channels[FINE], width, config.short_width, config.fine_width)
+        if not config.short_term:
+            self.short_term = Carried(coarse, width if config.network == "light" else config.short_width)
+        if not config.long_term:
+            self.long_term = Carried(middle, channels[MIDDLE] if config.network == "light" else width)
+        weighed = width + (CLASSES if config.network == "light" else 0)
+        self.weight = AdaptiveWeight(weighed) if config.adapts else None
+        self.transition = nn.Conv2d(width, CLASSES, 3, padding=1) if config.transition else None
+        tells = not isinstance(self.long_term, Carried) and self.long_term.tells
         self.own_losses = ("transition",) * config.transition + ("matching",) * tells
-        self.refinement = Refinement(channels[FINE], config.width, config.short_width, config.fine_width)
         self.shown = _MaskEmbedding(self.backbone.first_convolution) if config.clue == "reextract" else None
         self.to(memory_format=torch.channels_last)
 
@@ -170,7 +189,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     def memorize(self, features: TTVOSFeatures, masks: Tensor) -> TTVOSMemory:
         """Templates of the annotated frame; heatmaps of frames before it are not known (section III-C1)."""
         rows, count = len(masks), self.config.heatmaps
-        newest = heatmap_of(masks)
+        newest = heatmap_of(masks, beyond=self.config.borders)
         heatmaps = torch.cat([newest.new_zeros(rows, count - 1, *newest.shape[1:]), newest[:, None]], 1)
         known = torch.arange(count, device=masks.device).expand(rows, -1) == count - 1
         next_known = self._still_known(known)
@@ -200,7 +219,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     ) -> TTVOSMemory:
         """The frame becomes the previous one, and joins the long-term template (equation 3)."""
         lost, usual = self._lost(memory, masks)
-        heatmaps = torch.cat([memory.heatmaps[:, 1:], heatmap_of(masks)[:, None]], 1)
+        heatmaps = torch.cat([memory.heatmaps[:, 1:], heatmap_of(masks, beyond=self.config.borders)[:, None]], 1)
         known = F.pad(memory.known[:, 1:], (0, 1), value=True)
         next_known = self._still_known(known)
         short, current = self._templates(features, heatmaps, known, next_known, masks)
@@ -214,7 +233,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     def losses(self, prediction: TTVOSPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """ "transition": equation 5. "matching": binary cross entropy of what each long-term template alone tells,
         where templates do. Both at stride 8."""
-        wanted, where = pooled(masks), pooled(known)
+        wanted, where = pooled(masks, beyond=self.config.borders), pooled(known)
         losses = {}
         if prediction.transition is not None and prediction.previous is not None:
             losses["transition"] = transition_loss(prediction.transition, prediction.previous, wanted, where)
@@ -249,7 +268,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         """The attention clue (N, 6, h/2, w/2) of the short-term template."""
         if self.config.clue == "reextract":
             return heatmaps[:, 0, :0, ::2, ::2]
-        return halved(of_known(heatmaps, known))
+        return halved(of_known(heatmaps, known), beyond=self.config.borders)
 
     def _long_clue(self, heatmaps: Tensor, known: Tensor) -> Tensor:
         """The attention clue (N, 9, h, w) of all that is at stride 8."""
@@ -267,25 +286,25 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         of_long = features.by_row(features.long, rows)
         clue = self._long_clue(memory.heatmaps, memory.known)
         previous = memory.heatmaps[:, -1]
-        if isinstance(self.short_term, ShortTermMatching):
+        if not isinstance(self.short_term, Carried):
             short = self.short_term(of_short, memory.short)
         else:
-            short = self.short_term(of_short, halved(previous))
-        if isinstance(self.long_term, LongTermMatching):
+            short = self.short_term(of_short, halved(previous, beyond=self.config.borders))
+        if not isinstance(self.long_term, Carried):
             templates = [memory.long, memory.first] if self.config.anchor else [memory.long]
             long, matched = self.long_term(of_long, clue, templates)
         else:
             long = self.long_term(of_long, previous)
             matched = long[:, :0]
-        attention = self.blend(short, long)
-        logits = self.refinement(features.by_row(features.fine, rows), attention, short).float()
+        attention, joined = self.blend(short, long)
+        logits = self.refinement(features.by_row(features.fine, rows), attention, short, joined).float()
         map_of = self.transition if self.training else None
         return TTVOSPrediction(
             logits,
             short=short,
             long=long,
             attention=attention,
-            weight=logits.new_zeros(rows) if self.weight is None else self.weight(attention),
+            weight=logits.new_zeros(rows) if self.weight is None else self.weight(joined),
             matched=matched,
             transition=None if map_of is None else map_of(attention),
             previous=None if map_of is None else previous[:, 1:],
@@ -309,9 +328,9 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
             coarse, middle = self._seen(self.backbone(frames, self.shown(both_classes(masks.to(frames.dtype)))))
             of_short, of_long = self.short_term.prepare(coarse), self.long_term.prepare(*middle)
         short, long = masks.new_zeros(rows, 0, 0, 0), masks.new_zeros(rows, 0, 0)
-        if isinstance(self.short_term, ShortTermMatching):
+        if not isinstance(self.short_term, Carried):
             short = self.short_term.construct(of_short, for_short)
-        if isinstance(self.long_term, LongTermMatching):
+        if not isinstance(self.long_term, Carried):
             long = self.long_term.template.construct(of_long, for_long, heatmaps[:, -1])
         return short, long
 

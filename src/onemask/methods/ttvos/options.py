@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ...errors import InputError
+from ...labels import Background
+from ..method import Padding
 from ..options import Count, ShareBelowOne, Whole, check_values
 from .template import GROUP, ProductTemplate, RegionTemplate
 
 FINE, MIDDLE, COARSE = 4, 8, 16  # strides of details, of long-term and of short-term matching
+# The largest stride that a backbone is brought to, and the dilations of its convolutions that are not timm's then.
+DILATED: dict[str, tuple[int | None, dict[str, int]]] = {
+    "resnet18": (COARSE, {"layer4.0.conv2": 1, "layer4.1.conv1": 1}),
+    "resnet50": (None, {"layer3.4.conv2": 2, "layer3.5.conv2": 2}),
+    "mobilenetv3_large_100": (COARSE, {"blocks.5.0.conv_dw": 2}),
+}
+EPSILONS = {"mobilenetv3_large_100": 1e-3}  # of the authors' batch norms, where they are not timm's
 CLUES = {"heatmaps": 3, "previous": 1, "reextract": 1}  # forms of the clue, and the heatmaps that are kept for it
 TEMPLATES: dict[str, type[ProductTemplate] | type[RegionTemplate]] = {
     "product": ProductTemplate,
@@ -23,8 +32,13 @@ class TTVOSOptions:
 
     backbone: str = "hrnet_w18_small"
     """Any timm model with features by stage."""
+    network: Literal["light", "wide"] = "light"
+    """The network that the authors published, whose widths follow the backbone's; or one with widths of its own."""
     deepest: Count = 32
     """Largest stride of the backbone: 32, joined with 16; or 16."""
+    dilated: bool = False
+    """Dilate the backbone as the authors do, so that what would have stride 32 keeps 16: resnet18, resnet50 and
+    mobilenetv3_large_100."""
     joined: bool = False
     """Match features of strides 8 and 16 at stride 8; false: those of stride 8 alone."""
     template: str = "product"
@@ -36,11 +50,11 @@ class TTVOSOptions:
     anchor: bool = False
     """Match the annotated frame's template as well, unchanged."""
     short_width: Count = 128
-    """Channels of the short-term template and similarity."""
+    """Channels of the wide network's short-term template and similarity."""
     width: Count = 128
-    """Channels of the long-term similarity and of the attention map."""
+    """Channels of the attention map, and of the wide network's long-term similarity; of the light one's at most."""
     fine_width: Count = 64
-    """Channels at stride 4."""
+    """Channels of the wide network at stride 4."""
     short_term: bool = True
     """Short-term matching (table 4)."""
     long_term: bool = True
@@ -53,7 +67,15 @@ class TTVOSOptions:
     """Attention clue of the templates: "heatmaps", "previous" or "reextract" (table 4)."""
     transition: bool = True
     """Predict a transition map in training (table 4)."""
-    returns: bool = True
+    coarse: bool = True
+    """The light network tells the object by the long-term similarity alone in training, for the loss "matching"."""
+    borders: bool = True
+    """What lies beyond the frame counts, as nothing, where heatmaps are averaged."""
+    background: Background = "least"
+    """Background's probability beside several objects: the least of (1 - p), or their product."""
+    padding: Padding = "reflected"
+    """How frames come to multiples of the stride: mirrored at all borders, or the last row and column go on."""
+    returns: bool = False
     """The template does not learn while the object is out of sight; false: the paper's rule."""
     lost: ShareBelowOne = 0.1
     """Share of the object's usual area below which it is lost."""
@@ -69,6 +91,10 @@ class TTVOSOptions:
             raise InputError(f"template must be one of {', '.join(TEMPLATES)}, got {self.template!r}")
         if self.clue not in CLUES:
             raise InputError(f"clue must be one of {', '.join(CLUES)}, got {self.clue!r}")
+        if self.dilated and self.backbone.partition(".")[0] not in DILATED:
+            raise InputError(f"dilated is known of {', '.join(DILATED)}, got backbone {self.backbone}")
+        if self.network == "light" and (self.joined or self.anchor or self.template != "product"):
+            raise InputError("joined, anchor and template=regions go with network=wide, got network=light")
         if self.channels % GROUP or self.vectors % GROUP:
             raise InputError(
                 f"channels and vectors must be multiples of {GROUP}, or 0, got {self.channels} and {self.vectors}"
@@ -92,10 +118,13 @@ class TTVOSOptions:
     @property
     def architecture(self) -> dict[str, Any]:
         """The options that weights depend on. Without a weight or a transition map, larger weights serve in part."""
-        optional = {"adaptive_weight": self.adapts, "transition": self.transition}
+        tells = self.network == "light" and self.long_term and self.coarse
+        optional = {"adaptive_weight": self.adapts, "transition": self.transition, "coarse": tells}
         return {
             "backbone": self.backbone,
+            "network": self.network,
             "deepest": self.deepest,
+            "dilated": self.dilated,
             "joined": self.joined,
             "template": self.template,
             "channels": self.channels,
@@ -107,4 +136,5 @@ class TTVOSOptions:
             "short_term": self.short_term,
             "long_term": self.long_term,
             "clue": self.clue,
+            "borders": self.borders,
         } | {name: True for name, wanted in optional.items() if wanted}

@@ -43,15 +43,19 @@ class Refinement(nn.Module):
         """Compute the part that all objects share, from features (B, channels, H/4, W/4): (B, fine_width, H/4, W/4)."""
         return self.detail.prepare(features)
 
-    def forward(self, prepared: Tensor, attention: Tensor, short: Tensor) -> Tensor:
-        """Result of `prepare`, by row, A_t, and S^ST (N, short_width, H/16, W/16) -> logits (N, 1, H, W)."""
+    def forward(self, prepared: Tensor, attention: Tensor, short: Tensor, joined: Tensor) -> Tensor:
+        """Result of `prepare`, by row, A_t, and S^ST (N, short_width, H/16, W/16) -> logits (N, 1, H, W).
+
+        joined: what A_t is of, which only `LightRefinement` looks at.
+        """
         r4 = self.up(attention)
         fine = F.relu(self.detail(prepared, r4), inplace=True)
-        return self._enlarged(torch.cat([r4, fine, self.localise(short)], 1))
+        return shuffled(self.logits, torch.cat([r4, fine, self.localise(short)], 1))
 
-    def _enlarged(self, maps: Tensor) -> Tensor:
-        """The last deconvolution and PixelShuffle at once: (N, C, H/4, W/4) -> (N, 1, H, W)."""
-        kernel, bias = self.logits.of_cells()  # (dy dx, py, px, C, 3, 3): pixel d of the cell p
-        kernel = kernel.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1, 4, 5, 6).flatten(0, 3)
-        bias = bias.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1).flatten()
-        return F.pixel_shuffle(F.conv2d(maps, kernel, bias, padding=1), 2 * SHUFFLE)
+
+def shuffled(last: Deconvolution, maps: Tensor) -> Tensor:
+    """The last deconvolution, of SHUFFLE**2 outputs, and PixelShuffle at once: (N, C, H/4, W/4) -> (N, 1, H, W)."""
+    kernel, bias = last.of_cells()  # (dy dx, py, px, C, 3, 3): pixel d of the cell p
+    kernel = kernel.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1, 4, 5, 6).flatten(0, 3)
+    bias = bias.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1).flatten()
+    return F.pixel_shuffle(F.conv2d(maps, kernel, bias, padding=1), 2 * SHUFFLE)

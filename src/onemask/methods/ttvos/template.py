@@ -71,10 +71,11 @@ def leaky_relu(x: Tensor) -> Tensor:
 
 
 class Embedding(nn.Module):
-    """f, g and q (figure 4): 1x1 over features and clue, then 5x5 in groups, LeakyReLU after both."""
+    """f, g and q (figure 4): 1x1 over features and clue, 5x5 in groups, and LeakyReLU (twice: between them as well)."""
 
-    def __init__(self, channels: int, clue: int, outputs: int):
+    def __init__(self, channels: int, clue: int, outputs: int, *, twice: bool = True):
         super().__init__()
+        self.twice = twice
         self.enter = Joined(channels, clue, outputs)
         self.grouped = nn.Conv2d(outputs, outputs, 5, padding=2, groups=outputs // GROUP)
 
@@ -84,7 +85,8 @@ class Embedding(nn.Module):
 
     def forward(self, prepared: Tensor, clue: Tensor) -> Tensor:
         """(N, outputs, h, w), (N, clue, h, w) -> (N, outputs, h, w)."""
-        return leaky_relu(self.grouped(leaky_relu(self.enter(prepared, clue))))
+        entered = self.enter(prepared, clue)
+        return leaky_relu(self.grouped(leaky_relu(entered) if self.twice else entered))
 
 
 class ProductTemplate(nn.Module):
@@ -93,11 +95,11 @@ class ProductTemplate(nn.Module):
     The product is divided by the root of the number of cells before the softmax.
     """
 
-    def __init__(self, channels: int, clue: int, vectors: int, width: int):
+    def __init__(self, channels: int, clue: int, vectors: int, width: int, *, twice: bool = True):
         super().__init__()
-        self.f = Embedding(channels, clue, vectors)
-        self.g = Embedding(channels, clue, width)
-        self.q = Embedding(channels, clue, width)
+        self.f = Embedding(channels, clue, vectors, twice=twice)
+        self.g = Embedding(channels, clue, width, twice=twice)
+        self.q = Embedding(channels, clue, width, twice=twice)
         self.maps, self.logits = vectors, 0
 
     def prepare(self, *features: Tensor) -> dict[str, Tensor]:
@@ -207,6 +209,7 @@ class LongTermMatching(nn.Module):
     ):
         super().__init__()
         self.template: ProductTemplate | RegionTemplate = template
+        self.tells = template.logits > 0
         self.modified = Joined(channels, clue, width // 2)
         self.blend = nn.Conv2d(templates * template.maps + width // 2, width, 3, padding=1)
 
@@ -250,10 +253,14 @@ class Blend(nn.Module):
         self.of_short = nn.Conv2d(short_width, width, 1, bias=False)
         self.of_long = nn.Conv2d(width, width, 1)
 
-    def forward(self, short: Tensor, long: Tensor) -> Tensor:
-        """S^ST (N, short_width, h/2, w/2) and S^LT (N, width, h, w) -> (N, width, h, w)."""
+    def forward(self, short: Tensor, long: Tensor) -> tuple[Tensor, Tensor]:
+        """S^ST (N, short_width, h/2, w/2) and S^LT (N, width, h, w) -> (N, width, h, w), twice.
+
+        (As `LightBlend`, which gives beside it what w_t is predicted from.)
+        """
         height, width = long.shape[-2:]
-        return F.relu(self.of_long(long).add_(resize(self.of_short(short), (height, width))), inplace=True)
+        attention = F.relu(self.of_long(long).add_(resize(self.of_short(short), (height, width))), inplace=True)
+        return attention, attention
 
 
 class AdaptiveWeight(nn.Module):

@@ -1,0 +1,122 @@
+"""The network that TTVOS's authors published, which has as many channels as the backbone, and few elsewhere.
+
+Its parts are called as those in `template` and `refinement` are. It says where an object is at three scales, by two
+scores each: at stride 8 from the short-term similarity, at stride 4 from the attention map, and at the frame's size.
+
+    paper             here
+    ST_t, S^ST        LightShortTerm: 3x3 convolutions of a frame's features beside heatmaps, and beside ST_t
+    f^8', S^LT        LightLongTerm.modified, and a grouped blend of that with Z
+    A_t               LightBlend
+    refinement        LightRefinement
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...blocks.deconvolution import Deconvolution
+from ...blocks.transition import CLASSES
+from .refinement import SHUFFLE, shuffled
+from .template import GROUP, Embedding, Joined, ProductTemplate
+
+
+class LightShortTerm(nn.Module):
+    """ST_t of the previous frame's features and heatmaps, and how the current frame's features compare with it."""
+
+    def __init__(self, channels: int, clue: int, template_width: int, width: int):
+        super().__init__()
+        self.enter = Joined(channels, clue, template_width, kernel=3)
+        self.compare = Joined(channels, template_width, width, kernel=3)
+
+    def prepare(self, features: Tensor) -> dict[str, Tensor]:
+        """Compute the part that all objects share, from features (B, channels, h, w)."""
+        return {"enter": self.enter.prepare(features), "compare": self.compare.prepare(features)}
+
+    def construct(self, shared: Mapping[str, Tensor], clue: Tensor) -> Tensor:
+        """ST (N, template_width, h, w): what `prepare` gave, by row, and the clue (N, clue, h, w)."""
+        return F.relu(self.enter(shared["enter"], clue), inplace=True)
+
+    def forward(self, shared: Mapping[str, Tensor], template: Tensor) -> Tensor:
+        """S^ST (N, width, h, w), not negative."""
+        return F.relu(self.compare(shared["compare"], template), inplace=True)
+
+
+class LightLongTerm(nn.Module):
+    """S^LT: how the template correlates with a frame, blended with the frame's features (figure 3b).
+
+    channels: of the features; vectors, width: of the template; outputs: of S^LT. tells: whether S^LT alone tells the
+    object in training.
+    """
+
+    def __init__(self, channels: int, clue: int, vectors: int, width: int, outputs: int, *, tells: bool = True):
+        super().__init__()
+        self.tells = tells
+        self.template = ProductTemplate(channels, clue, vectors, width, twice=False)
+        self.modified = Embedding(channels, clue, outputs, twice=False)
+        joined = outputs + vectors
+        self.blend = nn.Sequential(
+            nn.Conv2d(joined, joined, 5, padding=2, groups=joined // GROUP), nn.Conv2d(joined, outputs, 1)
+        )
+        self.told = nn.Conv2d(outputs, 1, 3, padding=1) if tells else None
+
+    def prepare(self, *features: Tensor) -> dict[str, Tensor]:
+        """Compute the part that all objects share, from features (B, channels, h, w)."""
+        return {**self.template.prepare(*features), "modified": self.modified.prepare(*features)}
+
+    def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Result of `prepare`, by row, clue (N, clue, h, w), a template (N, V, c) -> (N, outputs, h, w), not negative.
+
+        In training also logits of the object by S^LT alone, (N, 1, h, w); else there are none, (N, 0, h, w).
+        """
+        z = self.template.correlate(shared, clue, torch.stack([*templates], 1)).flatten(1, 2)
+        modified = self.modified(shared["modified"], clue)
+        similarity = F.relu(self.blend(torch.cat([modified, z.to(modified.dtype)], 1)), inplace=True)
+        told = self.told if self.training else None
+        return similarity, similarity[:, :0] if told is None else told(similarity)
+
+
+class LightBlend(nn.Module):
+    """A_t of both similarities; the short-term one as a score of two channels at stride 8."""
+
+    def __init__(self, short_width: int, long_width: int, width: int):
+        super().__init__()
+        self.of_short = Deconvolution(short_width, CLASSES, stride=2)
+        self.of_long = nn.Conv2d(long_width, width, 1)
+        self.join = nn.Conv2d(width + CLASSES, width, 3, padding=1)
+
+    def forward(self, short: Tensor, long: Tensor) -> tuple[Tensor, Tensor]:
+        """S^ST (N, short_width, h/2, w/2) and S^LT (N, long_width, h, w) -> A_t (N, width, h, w), and what it is of.
+
+        That is (N, width + 2, h, w), the score of two channels last.
+        """
+        joined = torch.cat([F.relu(self.of_long(long)), self.of_short(short)], 1)
+        return F.relu(self.join(joined), inplace=True), joined
+
+
+class LightRefinement(nn.Module):
+    """Scores of two channels from strides 8 and 4, and maps at stride 4, become logits at full size.
+
+    channels: of features at stride 4; width: of the attention map, and of maps at stride 4.
+    """
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.of_attention = Deconvolution(width, CLASSES, stride=2)
+        self.reduce = nn.Conv2d(channels, width, 1)
+        self.detail = Joined(width, CLASSES, width, kernel=3)
+        self.coarse = Deconvolution(CLASSES, CLASSES, stride=2)
+        self.logits = Deconvolution(2 * CLASSES + width, SHUFFLE**2, stride=2)
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Compute the part that all objects share, from features (B, channels, H/4, W/4): (B, width, H/4, W/4)."""
+        return self.detail.prepare(F.relu(self.reduce(features)))
+
+    def forward(self, prepared: Tensor, attention: Tensor, short: Tensor, joined: Tensor) -> Tensor:
+        """Result of `prepare`, by row, A_t, S^ST, what A_t is of (see `LightBlend`) -> logits (N, 1, H, W)."""
+        of_4 = self.of_attention(attention)
+        fine = F.relu(self.detail(prepared, of_4), inplace=True)
+        return shuffled(self.logits, torch.cat([self.coarse(joined[:, -CLASSES:]), of_4, fine], 1))
