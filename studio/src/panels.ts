@@ -131,9 +131,9 @@ export function addPropagation(store: Store): void {
   const method = element<HTMLSelectElement>("method");
   method.replaceChildren(...store.state!.methods.map(({ name, summary }) => make("option", { value: name, title: summary }, name)));
   method.addEventListener("change", () => store.send({ type: "choose", method: method.value }));
-  const both = onClick("both", () => store.send({ type: "propagate", direction: "both", frame: store.frame }));
-  const forward = onClick("forward", () => store.send({ type: "propagate", direction: "forward", frame: store.frame }));
-  const backward = onClick("backward", () => store.send({ type: "propagate", direction: "backward", frame: store.frame }));
+  const both = onClick("both", () => store.propagate("both"));
+  const forward = onClick("forward", () => store.propagate("forward"));
+  const backward = onClick("backward", () => store.propagate("backward"));
   const stop = onClick("stop", () => store.send({ type: "stop" }));
   both.title = "Make all frames that are not up to date (G)";
   forward.title = "Make what is not up to date from this frame on (F)";

@@ -24,6 +24,7 @@ export class Store {
   opacity = 0.5;
   brush = 24;
   playing = false;
+  following = false; // the play head goes along with the propagation, until the user goes elsewhere
   send: (command: Command) => void = () => {};
 
   private readonly runs = new Map<number, number[]>();
@@ -63,6 +64,7 @@ export class Store {
       case "mask":
         this.runs.set(event.frame, event.runs);
         this.asked.add(event.frame);
+        if (this.following && this.state?.job) this.goTo(event.frame, true);
         this.tell("mask");
         break;
       case "at":
@@ -112,7 +114,8 @@ export class Store {
     this.send({ type: "edit", frame: this.frame, runs, what });
   }
 
-  goTo(index: number): void {
+  goTo(index: number, follows = false): void {
+    this.following &&= follows;
     const wanted = Math.max(0, Math.min(this.frames.length - 1, Math.round(index)));
     if (wanted === this.frame) return;
     this.frame = wanted;
@@ -128,6 +131,11 @@ export class Store {
       if (fits(index)) return index;
     }
     return null;
+  }
+
+  propagate(direction: "forward" | "backward" | "both"): void {
+    this.following = true;
+    this.send({ type: "propagate", direction, frame: this.frame });
   }
 
   set<K extends "tool" | "view" | "opacity" | "brush" | "active" | "playing">(key: K, value: this[K], topic: Topic): void {

@@ -7,6 +7,7 @@ const PAD = 12; // CSS pixels left and right
 const THUMBS = 46; // height
 const BAR = 26; // height of the confidence strip
 const KEYS = 16; // height of the row with marks of corrected frames
+const LOWEST = 0.5; // confidence at the foot of the strip: below, an object is as good as lost
 
 export class Timeline {
   private due = false;
@@ -65,7 +66,7 @@ export class Timeline {
     const gap = each > 4 ? 1 : 0;
     store.frames.forEach(({ status, confidence, uncertain }, index) => {
       if (status === "none") return;
-      const height = Math.max(3, (confidence ?? 0) * BAR);
+      const height = Math.max(4, (((confidence ?? LOWEST) - LOWEST) / (1 - LOWEST)) * BAR);
       context.fillStyle = ink(status === "stale" ? "stale" : uncertain ? "doubt" : "sure");
       context.fillRect(x(index), top + BAR - height, Math.max(1, each - gap), height);
     });

@@ -237,6 +237,7 @@ def a_second_object_with_a_name_of_its_own_and_undo(page, server):
     expect(page.locator("#undo")).to_have_attribute("title", "Undo: Change Object 2")
     assert server.state()["objects"][1]["name"] == "<b>Ball</b>"
     assert page.locator("#objects b").count() == 0
+    go_to(page, 4)
     page.keyboard.press("p")
     for corner in ((4, 40), (16, 40), (16, 56), (4, 56)):
         page.mouse.click(*place(page, *corner))
@@ -259,8 +260,9 @@ def other_tabs_show_the_same_and_a_reload_loses_nothing(page, server, open_page)
     expect(page.locator("#undo")).to_have_attribute("title", "Undo: Brush")
     labels = server.labels()
     expect(page.locator("#both")).to_have_text(re.compile("Update"))
+    go_to(page, 5)
     page.reload()
-    page.wait_for_selector('#stage[data-frame="4"]')
+    page.wait_for_selector('#stage[data-frame="5"]')
     expect(page.locator("#undo")).to_have_attribute("title", "Undo: Brush")
     page.keyboard.press("Control+z")
     expect(other.locator("#redo")).to_have_attribute("title", "Redo: Brush")

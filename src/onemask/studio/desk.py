@@ -25,7 +25,7 @@ from .commands import Command
 from .exporting import EXPORTS, Export, Source, export_named
 from .frames import FrameStore
 from .project import RUN, Made, Project, Thing, new_object
-from .worker import FirstMask, HandOver, Job, Packed, Worker, pack, unpack
+from .worker import FirstMask, HandOver, Job, Packed, WarmUp, Worker, pack, unpack
 
 Event = dict[str, Any]
 Hear = Callable[[Event], None]
@@ -68,6 +68,10 @@ class Desk:
         """End the worker."""
         self.worker.close()
         self.frames.close()
+
+    def warm_up(self) -> None:
+        """Have the worker started and the method loaded, while the user looks at the first frame."""
+        self.worker.submit(WarmUp(self.project.method))
 
     # Who looks on ----------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ def serve(
     listening = _listen(host, port)
     with listening, lock.held(folder / ".onemask" / "lock"):
         desk = Desk(Project.open(folder, video, method))
+        desk.warm_up()
         port = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{port}/?token={token}"
@@ -85,6 +86,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen()  # from now on, for the address is printed before uvicorn takes over
     except (OSError, OverflowError) as error:
         raise InputError(f"cannot listen at {host}, port {port}: {error}; name another --port or --host") from error
     return listening

@@ -58,6 +58,13 @@ class Job:
 
 
 @dataclass(frozen=True)
+class WarmUp:
+    """The method to load before anybody asks, so that the first job begins at once."""
+
+    method: Method
+
+
+@dataclass(frozen=True)
 class HandOver:
     """A run to be written of what was propagated, see `handover`."""
 
@@ -113,6 +120,9 @@ class _Bench:
             self._job(message)
         elif isinstance(message, FirstMask):
             self._first_mask(message)
+        elif isinstance(message, WarmUp):
+            with suppress(OnemaskError):  # the first job says what is wrong
+                self._session(message.method)
         elif isinstance(message, HandOver):
             self._hand_over(message)
 
@@ -271,7 +281,7 @@ class Worker:
         """The process's number; None while there is none."""
         return self._process.pid if self._process is not None and self._process.is_alive() else None
 
-    def submit(self, request: Job | FirstMask | HandOver) -> None:
+    def submit(self, request: Job | FirstMask | HandOver | WarmUp) -> None:
         """Hand over a request."""
         with self._sending:
             if self.pid is None:
