@@ -99,11 +99,11 @@ def remove_if_empty(folder: Path) -> None:
         os.rmdir(folder)
 
 
-def remove_temporaries(folder: Path, names: Container[str]) -> None:
-    """Remove what processes that were killed while they wrote the files `names` of a folder left there."""
+def remove_temporaries(folder: Path, names: Container[str] | None = None) -> None:
+    """Remove what processes that were killed while they wrote the files `names` of a folder left there; None: any."""
     for path in folder.glob(".*.partial*"):
         found = _TEMPORARY.fullmatch(path.name)
-        if found and f"{found['stem']}{found['suffix'] or ''}" in names:
+        if found and (names is None or f"{found['stem']}{found['suffix'] or ''}" in names):
             remove(path)
 
 

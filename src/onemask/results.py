@@ -221,7 +221,8 @@ class ResultFolder:
         return written
 
     def _remove_temporaries(self) -> None:
-        by_folder: dict[Path, set[str]] = {self.own: {path.name for path in (self._asked, self._manifest)}}
+        remove_temporaries(self.own)
+        by_folder: dict[Path, set[str]] = {}
         for name in self._written:
             path = self.path / name
             by_folder.setdefault(path.parent, set()).add(path.name)
