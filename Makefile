@@ -34,5 +34,5 @@ clean:
 	touch $@
 
 .venv/develops: .venv/runs
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable ".[dev,docs,lite,train]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable ".[dev,docs,lite,onnx,openvino,train]"
 	touch $@

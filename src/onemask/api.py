@@ -37,6 +37,7 @@ def run(
     size: int | None = 480,
     device: str = "auto",
     precision: str = "auto",
+    runtime: str = "auto",
     direction: str = "both",
     void: int | None = None,
     save: Sequence[str] = running.SAVED,
@@ -56,6 +57,7 @@ def run(
         size: see `propagate`.
         device: see `propagate`.
         precision: see `propagate`.
+        runtime: see `propagate`.
         direction: see `propagate`.
         void: see `propagate`.
         options: see `propagate`.
@@ -78,7 +80,7 @@ def run(
         open_video(video),
         label_maps_of(annotations, void),
         out,
-        Settings.of(method, options, weights, size=size, device=device, precision=precision),
+        Settings.of(method, options, weights, size=size, device=device, precision=precision, runtime=runtime),
         direction=direction,
         void=void,
         save=save,
@@ -98,6 +100,7 @@ def explain(
     size: int | None = 480,
     device: str = "auto",
     precision: str = "auto",
+    runtime: str = "auto",
     object_id: int | None = None,
     frames: int = 6,
     overwrite: bool = False,
@@ -112,6 +115,7 @@ def explain(
         size: see `propagate`.
         device: see `propagate`.
         precision: see `propagate`.
+        runtime: see `propagate`.
         options: see `propagate`.
         out: the picture's file, .png or .jpg.
         weights: see `run`.
@@ -123,7 +127,7 @@ def explain(
         InputError: something does not fit.
         OutputError: the file is there already, or cannot be written.
     """
-    settings = Settings.of(method, options, weights, size=size, device=device, precision=precision)
+    settings = Settings.of(method, options, weights, size=size, device=device, precision=precision, runtime=runtime)
     explaining.explain(
         open_video(video),
         label_maps_of(annotations, None),
@@ -144,6 +148,7 @@ def evaluate(
     size: int | None = 480,
     device: str = "auto",
     precision: str = "auto",
+    runtime: str = "auto",
     protocol: str = "davis2016",
     split: str = "val",
     sequences: Sequence[str] | None = None,
@@ -167,6 +172,7 @@ def evaluate(
         size: see `propagate`.
         device: see `propagate`.
         precision: see `propagate`.
+        runtime: see `propagate`.
         options: see `propagate`.
         weights: see `run`.
 
@@ -179,7 +185,7 @@ def evaluate(
     """
     from .evaluation import evaluate as evaluating
 
-    settings = Settings.of(method, options, weights, size=size, device=device, precision=precision)
+    settings = Settings.of(method, options, weights, size=size, device=device, precision=precision, runtime=runtime)
     return evaluating.evaluate(
         root,
         out,
@@ -201,6 +207,7 @@ def compare(
     size: int | None = 480,
     device: str = "auto",
     precision: str = "auto",
+    runtime: str = "auto",
     protocol: str = "davis2016",
     split: str = "val",
     sequences: Sequence[str] | None = None,
@@ -224,6 +231,7 @@ def compare(
         size: see `propagate`; of those methods whose text does not say otherwise.
         device: see `propagate`; of those methods whose text does not say otherwise.
         precision: see `propagate`; of those methods whose text does not say otherwise.
+        runtime: see `propagate`; likewise.
 
     Returns:
         What the table says.
@@ -235,7 +243,7 @@ def compare(
     """
     from .evaluation import compare as comparing
 
-    shared = Settings(size=size, device=device, precision=precision)
+    shared = Settings(size=size, device=device, precision=precision, runtime=runtime)
     named = methods.items() if isinstance(methods, Mapping) else ((None, text) for text in methods)
     contenders = [_contender(label, method, shared) for label, method in named]
     return comparing.compare(

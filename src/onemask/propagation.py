@@ -50,6 +50,7 @@ def propagate(
     size: int | None = 480,
     device: str = "auto",
     precision: str = "auto",
+    runtime: str = "auto",
     **options: Any,
 ) -> LabelMaps:
     """The label map of every frame of a video, in order.
@@ -69,6 +70,7 @@ def propagate(
         size: see `Session`.
         device: see `Session`.
         precision: see `Session`.
+        runtime: see `Session`.
 
     Returns:
         An iterator over label maps (H, W) uint8 or uint16; its `frames()` gives them with their frames.
@@ -82,7 +84,7 @@ def propagate(
         )
     chosen = load(method, **options) if isinstance(method, str) else method
     opened = video if isinstance(video, Video) else open_video(video)
-    session = Session(chosen, size=size, device=device, precision=precision)
+    session = Session(chosen, size=size, device=device, precision=precision, runtime=runtime)
     annotated = label_maps_of(annotations, void)
     return LabelMaps(Propagation(session, opened, annotated, direction=direction, void=void))
 
@@ -212,7 +214,7 @@ class Propagation:
 
     def _backward(self) -> Iterator[np.ndarray]:
         """Label maps of frames ..., start + 1, start: objects annotated later, each back from its first annotation."""
-        session = Session(self.session.method, size=self.session.size, device=None, precision=self.session.precision)
+        session = self.session.fresh()
         self.backward_session = session
         first_seen = self._first_seen()
         for frame in prefetch(self.video.reversed_frames(self._first_seen_last() + 1)):

@@ -32,6 +32,7 @@ from .geometry import Geometry, Picture, shown, size_of
 from .labels import Objects, aggregate, checked_label_map, checked_label_tensor, is_whole, resize, winners
 from .methods.method import Features, Memory, Method, Padding, Prediction
 from .presence import Presence, presences
+from .runtime import encoder_of, usable
 from .saved import no_session, read_state, write_state
 from .video.masks import object_ids
 
@@ -96,6 +97,10 @@ class Session:
             it.
         padding: how frames come to multiples of the method's stride. "edge": their last row and column go on, below
             and on the right; "reflected": they are mirrored at all four borders; None: the method's own way.
+        runtime: what computes the part of a frame that all objects share: "torch"; "onnx" or "openvino" (extras of
+            those names), or "compiled" (torch.compile): two to five seconds for the first frame of a size, then up to
+            twice as fast, on a CPU in float32; "auto": the fastest that is installed and gave the same on this
+            machine, see the guide on runtimes. Label maps are PyTorch's but for some pixels in a thousand frames.
 
     Raises:
         InputError: one of them is something else, or the device is not there.
@@ -109,6 +114,7 @@ class Session:
         device: str | torch.device | None = "auto",
         precision: str = "auto",
         padding: Padding | None = None,
+        runtime: str = "auto",
     ):
         if not isinstance(method, Method):
             raise InputError(f"a session runs a method as onemask.load gives it, got {type(method).__name__}")
@@ -123,6 +129,7 @@ class Session:
         self.device = next(method.parameters()).device
         self.precision = _best_precision(self.device) if precision == "auto" else precision
         self._asked_precision = precision
+        self._encoder = encoder_of(self.method, runtime, device=self.device, precision=self.precision)
         self.padding: Padding = padding or method.padding
         self._objects = Objects()
         self._memory: Memory | None = None
@@ -133,6 +140,11 @@ class Session:
         self._evidence: dict[str, Tensor] = {}  # of the last frame, where it was asked for; padded
         self._pending: list[_Pending] = []
         self._background: ThreadPoolExecutor | None = None  # with one thread, so that annotations keep their order
+
+    @property
+    def runtime(self) -> str:
+        """What computes `encode`; "auto" is decided with the first frame."""
+        return self._encoder.runtime
 
     # What a caller does ----------------------------------------------------------------------------------------------
 
@@ -418,10 +430,23 @@ class Session:
 
     def copy(self) -> Session:
         """A session that goes on from here by itself; the method is shared, all state is not."""
-        other = Session(self.method, size=self.size, device=None, precision=self._asked_precision, padding=self.padding)
+        other = self.fresh()
         other._objects, other._geometry, other._last = self._objects, self._geometry, self._last
         other._frame = self._frame
         other._memory = None if self._memory is None else self._memory.clone()
+        return other
+
+    def fresh(self) -> Session:
+        """A session like this one before its first frame; the method is shared, and what was compiled of it."""
+        other = Session(
+            self.method,
+            size=self.size,
+            device=None,
+            precision=self._asked_precision,
+            padding=self.padding,
+            runtime="torch",
+        )
+        other._encoder = self._encoder
         return other
 
     def save(self, path: str | Path) -> None:
@@ -445,6 +470,7 @@ class Session:
             "precision": self._asked_precision,
             "padding": self.padding,
             "frame": self._frame,
+            "runtime": self.runtime,
         }
         write_state(path, state, tensors)
 
@@ -473,7 +499,8 @@ class Session:
             raise
         except (LookupError, TypeError, ValueError) as error:
             raise no_session(path, error) from error
-        session = cls(method, size=size, device=device, precision=precision, padding=padding)
+        runtime = usable(str(state.get("runtime", "auto")))
+        session = cls(method, size=size, device=device, precision=precision, padding=padding, runtime=runtime)
         session._objects, session._frame = objects, frame
         session._geometry = None if own is None else Geometry.of(own, session.size, method.stride, session.padding)
         session._memory = None if memory is None else memory.to(session.device)
@@ -490,7 +517,7 @@ class Session:
     def _encode(self, frames: Sequence[Picture], geometry: Geometry) -> list[EncodedFrame]:
         """Frames of that geometry, taken in; changes nothing."""
         with self._computing():
-            features = self.method.encode(geometry.frames(frames, self.device))
+            features = self._encoder(geometry.frames(frames, self.device))
             return [
                 EncodedFrame(features.frame(index), geometry, isinstance(frame, Tensor))
                 for index, frame in enumerate(frames)

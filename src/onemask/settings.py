@@ -32,6 +32,7 @@ class Settings:
     size: int | None = 480  # short side of the working size in pixels
     device: str = "auto"
     precision: str = "auto"
+    runtime: str = "auto"
 
     def __post_init__(self):
         """Refuse what goes with a name alone."""
@@ -54,13 +55,14 @@ class Settings:
         size: int | None,
         device: str,
         precision: str,
+        runtime: str = "auto",
     ) -> Settings:
         """Settings as functions take them, one argument each."""
-        return cls(method, options, weights, size, device, precision)
+        return cls(method, options, weights, size, device, precision, runtime)
 
     def session(self) -> Session:
         """A new session of a method, which is loaded where it is given by name."""
-        return Session(self._load(), size=self.size, device=self.device, precision=self.precision)
+        return Session(self._load(), size=self.size, device=self.device, precision=self.precision, runtime=self.runtime)
 
     def restore(self, checkpoint: Path) -> Session:
         """The session that was saved at `checkpoint`."""
@@ -69,7 +71,12 @@ class Settings:
     def described(self) -> dict[str, Any]:
         """The settings with every option of the method, and onemask's version: what decides the result."""
         described: dict[str, Any] = {"onemask": __version__}
-        running = {"size": self.size, "device": self.device, "precision": self.precision}
+        running = {
+            "size": self.size,
+            "device": self.device,
+            "precision": self.precision,
+            "runtime": self.runtime,
+        }
         if isinstance(self.method, Method):
             config: Any = getattr(self.method, "config", None)
             described |= {"method": type(self.method).__name__, "options": asdict(config) if config else {}}

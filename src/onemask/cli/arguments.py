@@ -29,6 +29,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         size=options.size or None,
         device=options.device,
         precision=options.precision,
+        runtime=options.runtime,
     )
 
 
@@ -67,6 +68,13 @@ def add_running(group: argparse._ArgumentGroup) -> None:
         choices=["auto", "float32", "bfloat16", "float16"],
         default="auto",
         help="of the networks (default: auto)",
+    )
+    group.add_argument(
+        "--runtime",
+        choices=["auto", "torch", "onnx", "openvino", "compiled"],
+        default="auto",
+        help="what computes features: PyTorch, ONNX Runtime, OpenVINO, torch.compile, or the fastest of the first "
+        "three that is installed and was checked on this machine (default: auto)",
     )
 
 

@@ -68,8 +68,8 @@ class Contender:
     def parse(cls, text: str, shared: Settings) -> Contender:
         """A method as people type it: `[LABEL:] METHOD [NAME=VALUE ...]`, quoted as in a shell.
 
-        NAME: an option of the method, or weights, size or precision, which otherwise are those of `shared`. Without a
-        label the text is the label. Raises InputError for what cannot be read.
+        NAME: an option of the method, or weights, size, precision or runtime, which otherwise are those of `shared`.
+        Without a label the text is the label. Raises InputError for what cannot be read.
         """
         label, colon, rest = text.partition(":")
         labelled = bool(colon) and "=" not in label  # else the colon belongs to a value
@@ -80,7 +80,8 @@ class Contender:
         if not name or "=" in name:
             raise InputError(f"a variant is '[LABEL:] METHOD [NAME=VALUE ...]', got {text!r}, which names no method")
         options = parse_assignments(assignments)
-        own: dict[str, Any] = {key: options.pop(key) for key in ("weights", "size", "precision") if key in options}
+        running = ("weights", "size", "precision", "runtime")
+        own: dict[str, Any] = {key: options.pop(key) for key in running if key in options}
         if "size" in own:
             if not re.fullmatch(r"[0-9]+", own["size"]):
                 raise InputError(f"{text!r}: size is a whole number of pixels, got {own['size']!r}")

@@ -197,7 +197,7 @@ def _predict(
     times: dict[str, Any] = {"first": 0.0, "later": 0.0, "later_frames": 0, "input": _fingerprint(sequence)}
     for passage in rules.passages(sequence):
         video = ImageSequence([sequence.frames[i] for i in passage.frames], sequence.name, passage.size)
-        fresh = Session(session.method, size=session.size, device=None, precision=session.precision)
+        fresh = session.fresh()
         given = {passage.frames.index(i): label_map for i, label_map in passage.given.items()}
         propagation = Propagation(fresh, video, given, direction="forward")
         ended = [time.perf_counter()]

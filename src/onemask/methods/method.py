@@ -186,6 +186,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     memory_depends_on_weights: bool = True  # whether `memorize` uses what training changes; a trained backbone apart
     not_of_memory: tuple[str, ...] = ()  # options that what `memorize` gives does not depend on, where weights do not
     own_losses: tuple[str, ...] = ()  # the names of what `losses` gives
+    traceable: bool = False  # whether `encode` computes the same, whatever a frame shows: then it can be one graph
 
     @abstractmethod
     def encode(self, frames: Tensor, constant: Constant | None = None) -> FeaturesT:

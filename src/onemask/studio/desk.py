@@ -138,6 +138,7 @@ class Desk:
             ("--size", project.method.size or 0, 480),
             ("--device", project.method.device, "auto"),
             ("--precision", project.method.precision, "auto"),
+            ("--runtime", project.method.runtime, "auto"),
         ):
             parts += [option, str(value)] if value != default else []
         way = "--resume" if self._handed == self._input() else "--overwrite"

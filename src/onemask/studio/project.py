@@ -56,6 +56,7 @@ class Method:
     size: int | None = 480
     device: str = "auto"
     precision: str = "auto"
+    runtime: str = "auto"
 
 
 @dataclass(frozen=True)

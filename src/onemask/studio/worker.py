@@ -213,7 +213,13 @@ class _Bench:
 
         if self._loaded is None or self._loaded[0].method != method.method:
             self._loaded = (method, load(method.method))
-        return Session(self._loaded[1], size=method.size, device=method.device, precision=method.precision)
+        return Session(
+            self._loaded[1],
+            size=method.size,
+            device=method.device,
+            precision=method.precision,
+            runtime=method.runtime,
+        )
 
     def _hand_over(self, order: HandOver) -> None:
         from .handover import hand_over

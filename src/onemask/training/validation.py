@@ -77,7 +77,7 @@ class Validator:
 
     def _score(self, sequence: Sequence) -> np.ndarray:
         """Mean J and F of a sequence's objects, first and last frame left out, as DAVIS has it."""
-        session = Session(self.method, size=self.config.size, device=None)
+        session = Session(self.method, size=self.config.size, device=None, runtime="torch")
         given = first_annotations(sequence)
         ids = sorted({int(i) for label_map in given.values() for i in np.unique(label_map)} - {0})
         video = ImageSequence(list(sequence.frames), sequence.name)

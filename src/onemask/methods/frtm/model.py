@@ -103,6 +103,7 @@ class FRTM(Method[FRTMFeatures, FRTMMemory, FRTMPrediction]):
     """The whole method; all of it that is trained offline is `network`."""
 
     memory_type: type[FRTMMemory] = FRTMMemory
+    traceable = True
     memory_depends_on_weights = False
     not_of_memory = (
         *("width", "fine_width", "update_every", "update_iterations"),

@@ -172,6 +172,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
 
     stride = COARSE
     memory_type = PMVOSMemory
+    traceable = True
     own_losses = ("matching",)
 
     def __init__(self, config: PMVOSOptions | None = None, *, pretrained: bool = True):

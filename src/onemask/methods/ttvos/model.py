@@ -124,6 +124,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     """The whole method."""
 
     memory_type = TTVOSMemory
+    traceable = True
 
     def __init__(self, config: TTVOSOptions | None = None, *, pretrained: bool = True):
         super().__init__()

@@ -100,6 +100,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     """The whole method; what is trained are the backbone and the scale."""
 
     memory_type = VideoMatchMemory
+    traceable = True
 
     def __init__(self, config: VideoMatchOptions | None = None, *, pretrained: bool = True):
         super().__init__()

@@ -1,0 +1,68 @@
+"""What "auto" stands for: timed once on a machine for a method and a size, and kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import OutputError
+from ..files import write_json
+from .engines import PACKAGES
+from .graphs import folder
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 5
+GAIN = 1.1  # how many times as fast as PyTorch a runtime has to be to be worth its memory
+
+
+def kept_choice(key: str, threads: int) -> str | None:
+    """What was chosen on this machine with these packages; None: nothing yet."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads((folder() / f"{key}.json").read_text(encoding="utf-8"))
+        if kept["of"] == _circumstances(threads):
+            return str(kept["chosen"])
+    return None
+
+
+def choose(ways: Mapping[str, Callable[[Tensor], Any]], frames: Tensor, key: str, threads: int) -> str:
+    """The fastest of several ways to compute the same, "torch" among them: by the median of interleaved rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way(frames)
+            seconds[name].append(time.perf_counter() - start)
+    milliseconds = {name: round(1000 * statistics.median(times), 1) for name, times in seconds.items()}
+    fastest = min(milliseconds, key=milliseconds.__getitem__)
+    chosen = fastest if milliseconds["torch"] > GAIN * milliseconds[fastest] else "torch"
+    shown = ", ".join(f"{name} {value:.0f} ms" for name, value in milliseconds.items())
+    log.info("auto takes %s; a frame's features took: %s (checked once, kept in %s)", chosen, shown, folder())
+    record = {"chosen": chosen, "milliseconds": milliseconds, "of": _circumstances(threads)}
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        write_json(folder() / f"{key}.json", record)
+    except (OutputError, OSError) as error:
+        log.info("the choice is not kept for other sessions: %s", error)
+    return chosen
+
+
+def _circumstances(threads: int) -> dict[str, Any]:
+    """What a choice depends on besides the method and the size."""
+    found = {"machine": f"{platform.machine()} {platform.node()}", "threads": threads, "torch": torch.__version__}
+    for package, _ in PACKAGES.values():
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found

@@ -1,0 +1,178 @@
+"""`encode` for a session, by the runtime that was asked for, or by PyTorch wherever that does not give the same."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, is_out_of_memory
+from ..methods.method import Features, Method
+from .choice import choose, kept_choice
+from .engines import compiled_engine, onnx_engine, openvino_engine, problem_with
+from .graphs import FrameGraph, Reader, Run, kept_onnx, key_of
+
+log = logging.getLogger(__name__)
+
+RUNTIMES = ("auto", "torch", "onnx", "openvino", "compiled")
+GRAPHS = ("onnx", "openvino")  # what "auto" chooses from, besides PyTorch
+TOLERANCE = 1e-3  # of the largest value of an output; measured: 3e-6
+WORTH_IT = 320 * 320  # pixels; "auto" leaves smaller frames to PyTorch
+
+
+def encoder_of(method: Method, runtime: str, *, device: torch.device, precision: str) -> Encoder:
+    """The encoder of a session.
+
+    Args:
+        method: in evaluation, on the device.
+        runtime: one of `RUNTIMES`. What "auto" stands for can be set by the environment variable ONEMASK_RUNTIME.
+        device: of the session.
+        precision: of the session.
+
+    Raises:
+        InputError: there is no such runtime, it is not installed or too old, or it does not go with the rest.
+    """
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime is {', '.join(RUNTIMES)}; got {runtime!r}")
+    if runtime == "auto":
+        runtime = os.environ.get("ONEMASK_RUNTIME", "auto")
+        if runtime not in RUNTIMES:
+            raise InputError(f"the environment variable ONEMASK_RUNTIME is {runtime!r}; set {', '.join(RUNTIMES)}")
+    fits = device.type == "cpu" and precision == "float32"
+    if runtime not in ("auto", "torch"):
+        if problem := problem_with(runtime):
+            raise InputError(f"runtime {runtime} {problem}")
+        if not fits:
+            raise InputError(
+                f"runtime {runtime} computes on a CPU in float32, not on {device.type} in {precision}; choose torch"
+            )
+    return Encoder(method, runtime if fits else "torch")
+
+
+def usable(runtime: str) -> str:
+    """The runtime, or "auto", and a line that says so, where it cannot be used here: for what another machine saved."""
+    problem = problem_with(runtime) if runtime in RUNTIMES else "is not known to this version"
+    if problem is None:
+        return runtime
+    log.warning("the session was saved with runtime %s, which %s; auto takes its place", runtime, problem)
+    return "auto"
+
+
+class Encoder:
+    """Features of frames for the sessions of one method; may be shared by sessions in several threads.
+
+    The graph is that of the method's weights as they are; where they change later, it is made anew.
+    """
+
+    def __init__(self, method: Method, runtime: str):
+        self._method, self._asked = method, runtime
+        self._made: dict[Any, tuple[str, Run | None, Reader | None]] = {}  # by size and state of the weights
+        self._making = threading.Lock()
+        self._chosen: str | None = None
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that computes; before the first frame the one that was asked for."""
+        return self._chosen or self._asked
+
+    def __call__(self, frames: Tensor) -> Features:
+        """Frames (B, 3, H, W), RGB in [0, 1] -> the method's features of them."""
+        if self._asked == "torch":
+            return self._method.encode(frames)
+        height, width = frames.shape[-2:]
+        place = (height, width), tuple(0 if t.is_inference() else t._version for t in self._method.parameters())
+        with self._making:
+            if place not in self._made:
+                self._made = {place: self._make((height, width), frames[:1])}  # of a session all frames have one size
+        self._chosen, run, reader = self._made[place]
+        if run is None or reader is None:
+            return self._method.encode(frames)
+        try:
+            return _joined([reader.features(frame, run(frame)) for frame in frames.split(1)])
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            log.warning("runtime %s failed (%s); PyTorch goes on", self._chosen, _short(error))
+            self._made, self._chosen = {place: ("torch", None, None)}, "torch"
+            return self._method.encode(frames)
+
+    # Before the first frame -------------------------------------------------------------------------------------------
+
+    def _make(self, size: tuple[int, int], frame: Tensor) -> tuple[str, Run | None, Reader | None]:
+        """The runtime for frames of a size, checked with one of them."""
+        nothing = "torch", None, None
+        auto = self._asked == "auto"
+        if auto and size[0] * size[1] < WORTH_IT:
+            return nothing
+        names = [name for name in GRAPHS if problem_with(name) is None] if auto else [self._asked]
+        if not names:
+            log.info("auto takes torch: neither ONNX Runtime nor OpenVINO is installed")
+            return nothing
+        key, threads = key_of(self._method, size), torch.get_num_threads()
+        if auto and (kept := kept_choice(key, threads)) is not None:
+            log.info("auto takes %s, which was the fastest when it was checked on this machine", kept)
+            if kept not in names:
+                return nothing
+            names = [kept]
+            auto = False
+        reader = Reader(self._method, self._method.encode(frame))
+        engines = {name: run for name in names if (run := self._engine(name, size, key, threads, frame)) is not None}
+        if not engines:
+            return nothing
+        chosen = choose({"torch": FrameGraph(self._method), **engines}, frame, key, threads) if auto else names[0]
+        return (chosen, engines[chosen], reader) if chosen in engines else nothing
+
+    def _engine(self, name: str, size: tuple[int, int], key: str, threads: int, frame: Tensor) -> Run | None:
+        """One that gives what PyTorch gives; None where there is none, which is logged."""
+        try:
+            if name == "compiled":
+                run = compiled_engine(FrameGraph(self._method), size)
+            else:
+                made = onnx_engine if name == "onnx" else openvino_engine
+                run = made(kept_onnx(self._method, size, key), threads)
+            # Three pictures: a graph that took what one frame shows for a constant is found out.
+            error = max(self._error(run, picture) for picture in (frame, frame.flip(-1), 1 - frame))
+        except Exception as failure:
+            if is_out_of_memory(failure):
+                raise
+            log.warning("runtime %s cannot compute this method (%s); PyTorch does", name, _short(failure))
+            return None
+        if error > TOLERANCE:
+            log.warning("runtime %s gives features that are off by %.2g of their range; PyTorch computes", name, error)
+            return None
+        log.info("runtime %s gives PyTorch's features to %.1g of their range", name, error)
+        return run
+
+    def _error(self, run: Run, frame: Tensor) -> float:
+        """The largest difference from PyTorch, as a share of the largest value of each output."""
+        worst = 0.0
+        for wanted, found in zip(FrameGraph(self._method)(frame), run(frame), strict=True):
+            if wanted.shape != found.shape:
+                return float("inf")
+            if wanted.numel():
+                difference = (wanted - found).abs().max() / wanted.abs().max().clamp(min=1e-12)
+                worst = max(worst, float(difference.nan_to_num(nan=float("inf"))))
+        return worst
+
+
+def _joined(features: list[Features]) -> Features:
+    """Features of single frames as one batch."""
+    if len(features) == 1:
+        return features[0]
+    joined: dict[str, Any] = {}
+    for field in fields(features[0]):
+        values = [getattr(one, field.name) for one in features]
+        if isinstance(values[0], dict):
+            joined[field.name] = {key: torch.cat([value[key] for value in values]) for key in values[0]}
+        else:
+            joined[field.name] = torch.cat(values) if isinstance(values[0], Tensor) else values[0]
+    return replace(features[0], **joined)
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

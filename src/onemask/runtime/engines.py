@@ -1,0 +1,103 @@
+"""What computes a graph on a CPU: ONNX Runtime, OpenVINO, torch.compile. Each is a function of one frame."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shutil
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..extras import how_to_install
+from .graphs import FrameGraph, Run, ordinary_tensors
+
+log = logging.getLogger(__name__)
+
+PACKAGES = {"onnx": ("onnxruntime", (1, 18)), "openvino": ("openvino", (2024, 4))}  # with the least version
+COMPILERS = ("c++", "g++", "clang++", "cl")
+
+
+def problem_with(name: str) -> str | None:
+    """Why a runtime cannot be used here, and what to do about it; None: it can."""
+    if name in ("auto", "torch"):
+        return None
+    if name == "compiled":
+        found = any(shutil.which(compiler) for compiler in COMPILERS)
+        return None if found else f"needs a C++ compiler, and none of {', '.join(COMPILERS)} is here"
+    package, least = PACKAGES[name]
+    for needed in (package, "onnx"):  # PyTorch writes its graphs by means of the second
+        if importlib.util.find_spec(needed) is None:
+            return f"needs {needed}, which is not installed; {how_to_install(name)}"
+    try:
+        found_version = version(package)
+    except PackageNotFoundError:  # a build of another name, as onnxruntime-gpu
+        return None
+    if tuple(int(part) for part in found_version.split(".")[:2] if part.isdecimal()) < least:
+        wanted = ".".join(map(str, least))
+        return f"needs {package} {wanted} or later, and {found_version} is installed; {how_to_install(name)}"
+    return None
+
+
+def onnx_engine(graph: bytes, threads: int) -> Run:
+    """A graph in ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors alone; they are raised as well
+    # Threads that wait for the next frame by spinning would take the cores from PyTorch, whose turn it is then.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(frame: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(output) for output in session.run(None, {name: frame.contiguous().numpy()})]
+
+    return run
+
+
+def openvino_engine(graph: bytes, threads: int) -> Run:
+    """A graph in OpenVINO, in float32 also where the processor would rather have bfloat16."""
+    import openvino
+
+    core = openvino.Core()
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = core.compile_model(core.read_model(graph), "CPU", options)
+    own = threading.local()  # one request a thread: an object may be learned in the background meanwhile
+
+    def run(frame: Tensor) -> list[Tensor]:
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
+        own.request.infer({0: frame.contiguous().numpy()})
+        # Copies: the next frame is written to the same places.
+        outputs = (own.request.get_output_tensor(i).data for i in range(len(compiled.outputs)))
+        return [torch.from_numpy(np.array(output)) for output in outputs]
+
+    return run
+
+
+def compiled_engine(graph: FrameGraph, size: tuple[int, int]) -> Run:
+    """A graph through torch.compile. It is traced to plain operations first, so that nothing of Python is left."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with ordinary_tensors():
+        frames = torch.rand(1, 3, *size)
+        graph(frames)  # folds the batch norms, which is not to be traced
+        compiled: Any = torch.compile(make_fx(graph)(frames), dynamic=False)
+        compiled(frames)
+
+    def run(frame: Tensor) -> list[Tensor]:
+        with ordinary_tensors():
+            return list(compiled(frame.clone()))
+
+    return run

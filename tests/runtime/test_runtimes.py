@@ -1,0 +1,196 @@
+"""Runtimes: the same label maps as PyTorch's by every method, and PyTorch wherever there is no other."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+import onemask
+from conftest import tiny_frtm
+from onemask import InputError, Session
+from onemask.geometry import Geometry
+from onemask.runtime import encoder, engines, graphs
+from onemask.testing import moving_shapes
+from onemask.video.clip import sample_clip
+
+LITE = {name: {} for name in ("videomatch-lite", "pmvos-lite", "ttvos-lite", "dmn-aoa-lite", "fusion-fast")}
+LITE["frtm-lite"] = {"finetune_iterations": 0}  # fine-tuning takes most of a minute, and is PyTorch's own
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONEMASK_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def graph_runtime() -> str:
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    return "onnx"
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[np.ndarray]:
+    video = onemask.open_video(sample_clip().path)
+    return [frame.image for frame, _ in zip(video.frames(), range(4), strict=False)]
+
+
+def label_maps(session: Session, frames: list[np.ndarray], first: np.ndarray) -> np.ndarray:
+    return np.stack([session.annotate(frames[0], first), *(session.step(frame) for frame in frames[1:])])
+
+
+@pytest.mark.parametrize("name", LITE)
+def test_every_method_gives_pytorchs_label_maps(name, frames):
+    pytest.importorskip("onnx", reason="needs the extras onnx and openvino")
+    method, first = onemask.load(name, **LITE[name]), sample_clip().annotations[0]
+    wanted = label_maps(Session(method, size=96, device="cpu", runtime="torch"), frames, first)
+    for runtime in ("onnx", "openvino"):
+        pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime), reason=f"needs the extra {runtime}")
+        session = Session(method, size=96, device="cpu", runtime=runtime)
+        found = label_maps(session, frames, first)
+        assert session.runtime == runtime  # and no PyTorch in its place
+        assert (found != wanted).mean() < 1e-3
+
+
+def test_the_method_is_never_written_to(graph_runtime):
+    method, clip = tiny_frtm().eval(), moving_shapes(2)
+    before = {name: (module.training, set(vars(module))) for name, module in method.named_modules()}
+    label_maps(Session(method, device="cpu", runtime=graph_runtime), clip.frames, clip.label_maps[0])
+    assert {name: (module.training, set(vars(module))) for name, module in method.named_modules()} == before
+
+
+def test_frames_in_a_batch_are_those_one_by_one(graph_runtime):
+    session, clip = Session(tiny_frtm(), device="cpu", runtime=graph_runtime), moving_shapes(3)
+    together = session.encode(clip.frames)
+    for frame, encoded in zip(clip.frames, together, strict=True):
+        alone = session.encode([frame])[0].features
+        for a, b in zip(graphs._tensors(alone), graphs._tensors(encoded.features), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_graph_follows_its_weights(graph_runtime):
+    method = tiny_frtm().eval()
+    made = encoder.encoder_of(method, graph_runtime, device=CPU, precision="float32")
+    frame = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        made(frame)
+    with torch.no_grad():
+        next(method.backbone.parameters()).mul_(-1)
+    with torch.inference_mode():
+        assert torch.allclose(made(frame).target, method.encode(frame).target, atol=1e-4)
+
+
+def test_sessions_share_what_is_compiled_and_a_saved_one_takes_it_up(graph_runtime, own_home, monkeypatch):
+    method, clip = tiny_frtm(), moving_shapes(4)
+    session = Session(method, device="cpu", runtime=graph_runtime)
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    session.save(own_home / "session")
+    monkeypatch.setattr(graphs, "onnx_of", None)  # a second export would fail: the graph is kept on disk
+    restored = Session.restore(own_home / "session", method, device="cpu")
+    assert np.array_equal(session.copy().step(clip.frames[1]), restored.step(clip.frames[1]))
+    assert restored.runtime == graph_runtime
+
+
+def test_a_graph_that_is_off_is_not_used(graph_runtime, caplog, monkeypatch):
+    monkeypatch.setattr(encoder, "onnx_engine", lambda graph, threads: lambda frame: [frame.new_zeros(1)] * 9)
+    check_fallback(caplog, "PyTorch computes|PyTorch does")
+
+
+def test_a_runtime_that_fails_in_mid_video_gives_way(graph_runtime, caplog, monkeypatch):
+    made, calls = engines.onnx_engine, []
+
+    def failing(graph, threads):
+        run = made(graph, threads)
+
+        def sometimes(frame):
+            calls.append(frame)
+            if len(calls) == 5:  # three were for the check
+                raise RuntimeError("illegal instruction")
+            return run(frame)
+
+        return sometimes
+
+    monkeypatch.setattr(encoder, "onnx_engine", failing)
+    check_fallback(caplog, "PyTorch goes on")
+    assert len(calls) == 5
+
+
+def check_fallback(caplog, said: str) -> None:
+    """One line in the log, and PyTorch's label maps."""
+    method, clip = tiny_frtm(), moving_shapes(4)
+    session = Session(method, device="cpu", runtime="onnx")
+    with caplog.at_level(logging.WARNING):
+        found = label_maps(session, clip.frames, clip.label_maps[0])
+    wanted = label_maps(Session(method, device="cpu", runtime="torch"), clip.frames, clip.label_maps[0])
+    assert session.runtime == "torch"
+    assert (found != wanted).mean() < 1e-3
+    (line,) = [record.message for record in caplog.records if "runtime" in record.message]
+    assert any(part in line for part in said.split("|"))
+
+
+@pytest.mark.parametrize(
+    ("missing", "least", "said"), [(True, (1, 18), "is not installed"), (False, (99, 0), "99.0 or later")]
+)
+def test_a_runtime_that_is_missing_or_too_old_is_refused_by_name_of_the_extra(missing, least, said, monkeypatch):
+    monkeypatch.setitem(engines.PACKAGES, "onnx", ("onnxruntime", least))
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None if missing else name)
+    monkeypatch.setattr(engines, "version", lambda name: "1.20.1")
+    with pytest.raises(InputError, match=said) as refused:
+        Session(tiny_frtm(), device="cpu", runtime="onnx")
+    assert "[onnx]" in str(refused.value)
+
+
+def test_what_does_not_go_together_is_refused(graph_runtime):
+    with pytest.raises(InputError, match="runtime is auto, torch"):
+        Session(tiny_frtm(), runtime="tensorrt")
+    with pytest.raises(InputError, match="float32"):
+        Session(tiny_frtm(), device="cpu", precision="bfloat16", runtime=graph_runtime)
+
+
+def test_auto_keeps_what_it_measured_and_takes_it_again(graph_runtime, own_home, monkeypatch, caplog):
+    monkeypatch.setenv("ONEMASK_RUNTIME", "auto")
+    monkeypatch.setattr(encoder, "WORTH_IT", 0)
+    monkeypatch.setattr(encoder, "GRAPHS", ("onnx",))
+    # Each is timed by two readings: PyTorch takes three ticks, the other one.
+    clock = (4 * turn + tick for turn in range(100) for tick in (0, 3, 3, 4))
+    monkeypatch.setattr("onemask.runtime.choice.time.perf_counter", lambda: next(clock))
+    method, clip = tiny_frtm(), moving_shapes(2)
+    session = Session(method, device="cpu")
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    assert session.runtime == "onnx"
+    (kept,) = (own_home / "runtimes").glob("*.json")
+    assert json.loads(kept.read_text())["chosen"] == "onnx"
+    monkeypatch.setattr(encoder, "choose", None)  # not asked again
+    again = Session(method, device="cpu")
+    with caplog.at_level(logging.INFO):
+        again.annotate(clip.frames[0], clip.label_maps[0])
+    assert again.runtime == "onnx"
+    assert "fastest when it was checked" in caplog.text
+
+
+def test_auto_is_pytorch_where_nothing_else_is_installed(monkeypatch):
+    monkeypatch.setenv("ONEMASK_RUNTIME", "auto")
+    monkeypatch.setattr(encoder, "WORTH_IT", 0)
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    method, clip = tiny_frtm(), moving_shapes(2)
+    session = Session(method, device="cpu")
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    assert session.runtime == "torch"
+
+
+def test_an_exported_graph_names_what_it_gives(graph_runtime):
+    import onnx
+
+    method = tiny_frtm().eval()
+    size = Geometry.of((64, 96), None, method.stride).padded
+    model = onnx.load_model_from_string(graphs.onnx_of(method, size))
+    assert [i.name for i in model.graph.input] == ["frame"]
+    names = [o.name for o in model.graph.output]
+    assert names[0] == "target"
+    assert all(name.startswith("shared.") for name in names[1:])
