@@ -126,6 +126,11 @@ def test_the_command_writes_a_dataset_that_can_be_evaluated(root, tmp_path, caps
     assert names == ["bear-car", "car-dog", "dog-bear"]
     assert main(["perturb", str(root), "--out", str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err
+    assert main(["perturb", str(root), "--out", str(out), "--resume"]) == 0
+    assert "holds the finished videos already" in capsys.readouterr().out
+    (out / "JPEGImages/480p/mine.jpg").write_bytes(b"a week of work")
+    assert main(["perturb", str(root), "--out", str(out), "--overwrite"]) == 2
+    assert "mine.jpg is not onemask's, so --overwrite does not remove" in capsys.readouterr().err
 
 
 def test_made_videos_are_what_these_tests_take_them_for():

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 import torch
 from made_training import TINY, a_recipe, history, losses, stage, write_davis, write_recipe
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import onemask.methods
@@ -487,7 +488,7 @@ class TestRefusals:
         recipe = a_recipe(tmp_path, stage(iterations=1))
         folder = training.TrainingFolder(tmp_path / "out")
         with (
-            folder.opened(recipe, overwrite=False, resume=False),
+            folder.opened(recipe, "", overwrite=False, resume=False),
             pytest.raises(OutputError, match="is being written by process"),
         ):
             run(recipe, tmp_path / "out", data, resume=True)
@@ -504,6 +505,18 @@ class TestRefusals:
         with pytest.raises(OutputError, match="exists already"):
             run(recipe, tmp_path / "out", data)
         assert run(recipe, tmp_path / "out", data, resume=True).finished_before
+
+    def test_data_that_changed(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(iterations=1))
+        own = tmp_path / "data"
+        shutil.copytree(data, own)
+        run(recipe, tmp_path / "out", own)
+        picture = min(own.rglob("*.jpg"))
+        with Image.open(picture) as image:
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(picture)
+        with pytest.raises(InputError, match=r"pictures of the training data have changed since .*out was begun"):
+            run(recipe, tmp_path / "out", own, resume=True)
+        run(recipe, tmp_path / "out", own, overwrite=True)
 
     def test_another_recipe(self, tmp_path, data):
         run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)

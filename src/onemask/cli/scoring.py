@@ -218,6 +218,7 @@ def add_perturb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     perturb.add_argument("--out", required=True, metavar="DIR", help="folder for the videos")
     add_sequences(perturb)
+    add_resume(perturb)
     add_overwrite(perturb)
     perturb.set_defaults(command=_perturb)
 
@@ -225,14 +226,21 @@ def add_perturb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _perturb(options: argparse.Namespace) -> None:
     from ..data.davis import DavisDataset
     from ..data.perturbed import SPLITS, perturbed_videos, refuse_too_few
-    from ..files import refuse_existing
+    from ..results import ResultFolder
 
-    refuse_existing(options.out, options.overwrite)
     dataset = DavisDataset(options.root, options.year, options.split)
     if options.sequences:
         dataset = dataset.select(options.sequences)
     refuse_too_few(dataset)
-    for split in SPLITS:
-        names = list(show(perturbed_videos(dataset, options.out, split), len(dataset), split, unit="video"))
-        print(f"{split}: {len(names)} videos")
+    results = ResultFolder(options.out, "perturbed videos", ("JPEGImages", "Annotations", "ImageSets"))
+    asked = {"dataset": str(dataset.root.resolve()), "year": options.year, "split": options.split}
+    asked["sequences"] = [sequence.name for sequence in dataset]
+    if results.check(asked, overwrite=options.overwrite, resume=options.resume) and results.finished:
+        print(f"{options.out} holds the finished videos already")
+        return
+    with results.opened(asked, overwrite=options.overwrite, resume=options.resume):
+        for split in SPLITS:
+            made = perturbed_videos(dataset, options.out, split, results.writing)
+            print(f"{split}: {len(list(show(made, len(dataset), split, unit='video')))} videos")
+        results.finish()
     print(f"evaluate them with: onemask evaluate {options.out} --protocol davis2017 --split {SPLITS[0]} --out DIR")

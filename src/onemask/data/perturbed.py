@@ -9,7 +9,8 @@ written in the layout of DAVIS 2017, a split each, for `onemask evaluate --proto
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..files import written_whole
+from ..files import write_text, written_whole
 from ..video.images import read_image
 from ..video.masks import write_mask
 from .holes import filled
@@ -87,20 +88,28 @@ def crowded(host: VideoSequence, guests: Sequence[VideoSequence]) -> Iterator[Fr
         yield draw(layers + [layer for layer in behind_to_front if layer is not None], 0, size)
 
 
-def perturbed_videos(dataset: SequenceDataset, out: str | Path, split: str) -> Iterator[str]:
+Writing = Callable[[str], AbstractContextManager[Path]]
+"""Gives the path of the file of a name in the layout, which the block writes."""
+
+
+def perturbed_videos(
+    dataset: SequenceDataset, out: str | Path, split: str, writing: Writing | None = None
+) -> Iterator[str]:
     """Write the perturbed videos of a split into `out`, in the layout of DAVIS 2017; gives each name when it is whole.
 
     dataset: of each video one is made, but for those too short for `occluded`; in crowds the guests are the videos that
-    follow in the dataset. split: of `SPLITS`. The split's list is written last.
+    follow in the dataset. split: of `SPLITS`. The split's list is written last. writing: see `Writing`; by default
+    files are written below `out`, whatever is there.
     Raises InputError where there are too few videos, or none that is long enough.
     """
     out = Path(out)
     made = _planned(dataset, split)
+    writing = writing or (lambda name: nullcontext(out / name))
     for name, frames in made.items():
-        _write(frames, out, name)
+        _write(frames, name, writing)
         yield name
-    with written_whole(out / "ImageSets" / "2017" / f"{split}.txt") as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in made))
+    with writing(f"ImageSets/2017/{split}.txt") as path:
+        write_text(path, "".join(f"{name}\n" for name in made))
 
 
 def refuse_too_few(dataset: SequenceDataset) -> None:
@@ -125,12 +134,12 @@ def _planned(dataset: SequenceDataset, split: str) -> dict[str, Iterator[Frame]]
     return made
 
 
-def _write(frames: Iterator[Frame], out: Path, name: str) -> None:
+def _write(frames: Iterator[Frame], name: str, writing: Writing) -> None:
     for index, (picture, label_map) in enumerate(frames):
-        path = out / "JPEGImages" / "480p" / name / f"{index:05}.jpg"
-        with written_whole(path) as temporary:
+        with writing(f"JPEGImages/480p/{name}/{index:05}.jpg") as path, written_whole(path) as temporary:
             Image.fromarray(picture).save(temporary, "JPEG", quality=QUALITY)
-        write_mask(out / "Annotations" / "480p" / name / f"{index:05}.png", label_map)
+        with writing(f"Annotations/480p/{name}/{index:05}.png") as path:
+            write_mask(path, label_map)
 
 
 def _frame(video: VideoSequence, index: int) -> Frame:

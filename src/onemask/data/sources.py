@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import fingerprint
 from ..methods.options import NotNegative, with_options
+from ..video.images import IMAGE_SUFFIXES
 from .clip import ClipSource
 from .davis import DavisDataset
 from .folders import FolderDataset
@@ -17,6 +21,7 @@ from .sampling import SamplingConfig, VideoClips
 from .youtube_vos import YouTubeVosDataset
 
 KINDS = ("davis2016", "davis2017", "youtube-vos", "folders", "stills")
+_LOOKED_INTO = 64  # pictures whose contents are part of the fingerprint
 _YEARS = {"davis2016": 2016, "davis2017": 2017}
 
 
@@ -67,6 +72,28 @@ def open_source(config: SourceConfig, base: Path) -> ClipSource:
 def open_mixture(configs: Sequence[SourceConfig], seed: int, base: Path) -> Mixture:
     """Open several sources, which are mixed by their shares. Raises InputError as `open_source` does."""
     return Mixture([(open_source(config, base), config.share) for config in configs], seed)
+
+
+def data_fingerprint(configs: Sequence[SourceConfig], base: Path) -> str:
+    """A hash of the pictures below the folders that configurations name: names and sizes, and what is in 64 of them.
+
+    Raises InputError for a folder that cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    named = (folder for config in configs for folder in (config.root, config.cutouts, config.turntable) if folder)
+    for name in dict.fromkeys(named):
+        folder = base / name
+        pictures = sorted(
+            Path(parent, file)
+            for parent, _, files in os.walk(folder, followlinks=True)
+            for file in files
+            if Path(file).suffix.lower() in IMAGE_SUFFIXES
+        )
+        every = max(1, len(pictures) // _LOOKED_INTO)
+        for number, path in enumerate(pictures):
+            known = fingerprint(path) if number % every == 0 else path.stat().st_size
+            digest.update(f"{path.relative_to(folder)} {known}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _open_stills(config: SourceConfig, root: Path, base: Path) -> ClipSource:

@@ -19,7 +19,7 @@ import torch
 from .. import __version__
 from ..data.sources import SourceConfig
 from ..errors import InputError
-from ..files import write_bytes, written_whole
+from ..files import read_json, write_bytes, write_json, written_whole
 from ..methods import configuration
 from ..methods.method import Method
 from ..results import ResultFolder
@@ -46,6 +46,7 @@ class TrainingFolder:
         files = [self.recipe, *checkpoints, self.path / "history.jsonl", *weights, *map(card_path, weights)]
         self._files = [path.name for path in files]
         self.results = ResultFolder(self.path, "a training", (*self._files, "log"))
+        self._data = self.results.own / "data.json"
 
     def weights(self, name: str) -> Path:
         """A file of weights, "best" or "last"."""
@@ -57,10 +58,22 @@ class TrainingFolder:
             self._take_over()
         self.results.check(_decisive(recipe), overwrite=overwrite, resume=resume)
 
+    def refuse_other_data(self, data: str) -> None:
+        """Raise InputError if what is trained with, by its fingerprint, is not what was begun with."""
+        if self._data.exists() and read_json(self._data, "pass --overwrite to begin anew") != data:
+            raise InputError(
+                f"the pictures of the training data have changed since {self.path} was begun; bring them back, or "
+                "begin anew in another folder, or with --overwrite"
+            )
+
     @contextmanager
-    def opened(self, recipe: Recipe, *, overwrite: bool, resume: bool) -> Iterator[None]:
-        """Hold the folder for the block. Where nothing is gone on with, what an earlier training left is removed."""
+    def opened(self, recipe: Recipe, data: str, *, overwrite: bool, resume: bool) -> Iterator[None]:
+        """Hold the folder for the block. Where nothing is gone on with, what an earlier training left is removed.
+
+        data: the fingerprint of what is trained with.
+        """
         with self.results.opened(_decisive(recipe), overwrite=overwrite, resume=resume):
+            write_json(self._data, data, durable=True)
             self.results.adopt(*self._files)
             self.note_log()
             write_bytes(self.recipe, to_yaml(recipe).encode())

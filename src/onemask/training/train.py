@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from ..data.mixture import Mixture
-from ..data.sources import open_mixture
+from ..data.sources import data_fingerprint, open_mixture
 from ..errors import InputError, Interrupted
 from ..interruption import stop_asked
 from ..methods import configuration, load
@@ -121,9 +121,12 @@ def train(
     _check(recipe, method, fabric.world_size)
     mixtures = [open_mixture(stage.data, recipe.seed, data) for stage in recipe.stages]
     validator = _validator(recipe, data) if recipe.validation.root else None
+    shown = data_fingerprint([source for stage in recipe.stages for source in stage.data], data)
+    if resume:
+        by_the_first(fabric, lambda: folder.refuse_other_data(shown))
     kept = folder.path / "cache" if cache is None else Path(cache)
     with contextlib.ExitStack() as stack:
-        opened = folder.opened(recipe, overwrite=overwrite, resume=resume)
+        opened = folder.opened(recipe, shown, overwrite=overwrite, resume=resume)
         by_the_first(fabric, lambda: stack.enter_context(opened))
         trained = Training(recipe, method, folder, fabric, mixtures, validator, kept, progress).run()
         by_the_first(fabric, folder.results.finish)
