@@ -8,7 +8,7 @@ import pytest
 
 import onemask
 from onemask import InputError, OutputError, Session
-from onemask.propagation import LabelMapFile, Propagation, _batches
+from onemask.propagation import Found, LabelMapFile, Propagation, _batches
 from onemask.video.frames import DecodeError
 from onemask.video.reader import open_video
 from videos import QUICK, BrokenVideo, Scene, Still, overlap, write_images, write_video
@@ -207,13 +207,14 @@ def test_other_words_and_options_are_refused(two):
 def test_label_maps_wait_on_disk_last_in_first_out():
     maps = [np.full((3, 4), 7, np.uint8), np.arange(12).reshape(4, 3).astype(np.uint16) * 5000, np.zeros((2, 2), bool)]
     with LabelMapFile() as stack:
-        stack.push(maps[0])
-        stack.push(maps[1])
-        assert np.array_equal(stack.pop(), maps[1])
-        stack.push(maps[2])
+        stack.push(Found(maps[0], {7: 0.5}))
+        stack.push(Found(maps[1], {}))
+        assert np.array_equal(stack.pop().label_map, maps[1])
+        stack.push(Found(maps[2], {7: 0.5}))
         assert len(stack) == 2
         for expected in (maps[2], maps[0]):
-            popped = stack.pop()
+            popped, confidence = stack.pop()
+            assert confidence == {7: 0.5}
             assert popped.dtype == expected.dtype
             assert np.array_equal(popped, expected)
         assert len(stack) == 0
@@ -232,7 +233,7 @@ def test_a_full_disk_is_named(monkeypatch):
 
     monkeypatch.setattr("tempfile.TemporaryFile", Full)
     with pytest.raises(OutputError, match=r"No space left.*set TMPDIR"), LabelMapFile() as stack:
-        stack.push(np.zeros((2, 2), np.uint8))
+        stack.push(Found(np.zeros((2, 2), np.uint8), {}))
 
 
 def test_what_stands_before_a_failure_is_given_first():

@@ -199,7 +199,7 @@ def test_what_is_refused_leaves_no_trace(scene, clip, tmp_path):
         ({"annotations": {40: labels}}, "frame 40 is annotated"),
         ({"annotations": {0: labels[:50]}}, "is 50x128 but the video's frames are 96x128"),
         ({"direction": "backward"}, "direction is"),
-        ({"save": ["mask"]}, "what to save is of masks, overlay, contact-sheet; got 'mask'"),
+        ({"save": ["mask"]}, "what to save is of masks, overlay, contact-sheet, .*; got 'mask'"),
         ({"save": []}, "nothing is to be saved"),
         ({"resume": True, "overwrite": True}, "give one of them"),
         ({"settings": Settings(method="nope")}, "method 'nope' is not known"),
@@ -547,8 +547,8 @@ import sys, time
 import onemask.running as module
 from onemask.cli import main
 write = module.write_mask
-def slowly(path, labels):
-    write(path, labels)
+def slowly(path, labels, confidence):
+    write(path, labels, confidence)
     time.sleep(0.2)
 module.write_mask, module.CHECKPOINT_SECONDS = slowly, 0.0
 sys.exit(main(sys.argv[1:]))

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .allocation import keep_freed_memory
     from .api import compare, evaluate, explain, run, train, write_overlay
     from .errors import InputError, OnemaskError, OutputError
+    from .first_mask import Selection
     from .methods import load
     from .propagation import propagate
     from .session import Session
@@ -20,6 +21,7 @@ __all__ = [
     "InputError",
     "OnemaskError",
     "OutputError",
+    "Selection",
     "Session",
     "__version__",
     "compare",
@@ -39,6 +41,7 @@ _HOME = {
     "InputError": "errors",
     "OnemaskError": "errors",
     "OutputError": "errors",
+    "Selection": "first_mask",
     "Session": "session",
     "compare": "api",
     "evaluate": "api",

@@ -9,15 +9,16 @@ comes first, and its label maps wait, compressed, in a temporary file; so memory
 
 from __future__ import annotations
 
+import json
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -37,7 +38,16 @@ DIRECTIONS = ("both", "forward")
 ENCODED_AT_ONCE = {"cuda": 4}  # frames in one batch, by kind of device; elsewhere one by one is as fast
 
 Annotation = str | PathLike[str] | np.ndarray | Tensor | MaskFile  # of one frame
-Watch = Callable[[Iterable[np.ndarray], int], Iterable[np.ndarray]]  # label maps and their number -> the same ones
+
+
+class Found(NamedTuple):
+    """What was found in a frame."""
+
+    label_map: np.ndarray  # (H, W) uint8 or uint16
+    confidence: dict[int, float]  # of each object that is followed, see `Session.confidence`
+
+
+Watch = Callable[[Iterable[Found], int], Iterable[Found]]  # what was found in frames, their number -> the same
 
 
 def propagate(
@@ -133,6 +143,8 @@ class LabelledFrame:
     """(H, W, 3) uint8 RGB."""
     time: Fraction | None
     """Seconds from the start of the video; None: pictures have none."""
+    confidence: dict[int, float] = field(default_factory=dict)
+    """Of each object that is followed, see `Session.confidence`."""
 
 
 class LabelMaps(Iterator[np.ndarray]):
@@ -189,12 +201,10 @@ class Propagation:
             yield from self._forward()
             return
         with LabelMapFile() as earlier:
-            for label_map in watch(self._backward(), self._first_seen_last() + 1 - self.start):
-                earlier.push(label_map)
+            for found in watch(self._backward(), self._first_seen_last() + 1 - self.start):
+                earlier.push(found)
             for labelled in self._forward():
-                if len(earlier):
-                    labelled = replace(labelled, label_map=_merged(labelled.label_map, earlier.pop()))
-                yield labelled
+                yield _merged(labelled, earlier.pop()) if len(earlier) else labelled
 
     def _forward(self) -> Iterator[LabelledFrame]:
         waiting = [index for index in self.annotations if index >= self.start]
@@ -208,12 +218,13 @@ class Propagation:
                     label_map = self.session.annotate(features, self.annotations[frame.index], void=self.void)
                 else:
                     label_map = self.session.step(features)
-                yield LabelledFrame(frame.index, frame.name, label_map, frame.image, frame.time)
+                confidence = self.session.confidences
+                yield LabelledFrame(frame.index, frame.name, label_map, frame.image, frame.time, confidence)
         if waiting:
             raise InputError(f"{self.video.source}: frame {waiting[0]} is annotated, but the video ends before it")
 
-    def _backward(self) -> Iterator[np.ndarray]:
-        """Label maps of frames ..., start + 1, start: objects annotated later, each back from its first annotation."""
+    def _backward(self) -> Iterator[Found]:
+        """What is found in frames ..., start + 1, start: objects annotated later, each back from where it first is."""
         session = self.session.fresh()
         self.backward_session = session
         first_seen = self._first_seen()
@@ -225,7 +236,7 @@ class Propagation:
                 label_map = session.annotate(frame.image, self.annotations[frame.index], objects=new, void=self.void)
             else:
                 label_map = session.step(frame.image)
-            yield label_map
+            yield Found(label_map, session.confidences)
 
     def _first_seen(self) -> dict[int, int]:
         """Object -> the first frame in which it is annotated."""
@@ -261,7 +272,7 @@ class Propagation:
 
 
 class LabelMapFile:
-    """A stack of label maps on disk: last in, first out."""
+    """A stack of label maps with their confidences on disk: last in, first out."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
@@ -277,11 +288,13 @@ class LabelMapFile:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def push(self, label_map: np.ndarray) -> None:
+    def push(self, found: Found) -> None:
         """Put one on top. OutputError where the disk is full."""
+        label_map = found.label_map
         self._entries.append((self._file.tell(), label_map.shape, label_map.dtype))
+        confidence = json.dumps(found.confidence).encode()
         try:
-            self._file.write(zlib.compress(label_map.tobytes(), 1))
+            self._file.write(len(confidence).to_bytes(4, "big") + confidence + zlib.compress(label_map.tobytes(), 1))
             self._file.flush()
         except OSError as error:
             raise OutputError(
@@ -289,19 +302,23 @@ class LabelMapFile:
                 "TMPDIR to another folder"
             ) from error
 
-    def pop(self) -> np.ndarray:
+    def pop(self) -> Found:
         """Take the top one."""
         position, shape, dtype = self._entries.pop()
         self._file.seek(position)
+        text = self._file.read(int.from_bytes(self._file.read(4), "big"))
         data = zlib.decompress(self._file.read())
         self._file.truncate(position)
         self._file.seek(position)
-        return np.frombuffer(data, dtype).reshape(shape)
+        confidence = {int(object_id): value for object_id, value in json.loads(text).items()}
+        return Found(np.frombuffer(data, dtype).reshape(shape), confidence)
 
 
-def _merged(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+def _merged(forward: LabelledFrame, backward: Found) -> LabelledFrame:
     """Backward's objects where forward leaves room: an object that was annotated earlier is known better."""
-    return np.where(forward > 0, forward, backward).astype(np.promote_types(forward.dtype, backward.dtype))
+    ahead, back = forward.label_map, backward.label_map
+    merged = np.where(ahead > 0, ahead, back).astype(np.promote_types(ahead.dtype, back.dtype))
+    return replace(forward, label_map=merged, confidence={**backward.confidence, **forward.confidence})
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:

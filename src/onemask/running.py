@@ -3,6 +3,7 @@
     OUT/masks/NAME.png     the label map of every frame, indexed PNG, named as the input's frames
     OUT/overlay.mp4        the masks over the video, with its timing and audio
     OUT/contact-sheet.png  the whole result at a glance
+    OUT/...                what else `save` names, see `exports.FORMATS`
     OUT/run.json           what was asked for, and what it took
     OUT/.onemask/          see `results`; the session as it was at the newest checkpoint
 
@@ -16,7 +17,9 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -25,12 +28,16 @@ import numpy as np
 import torch
 
 from .errors import InputError, Interrupted, OnemaskError, OutputError
-from .files import fingerprint, read_json, remove, write_json
+from .exports.exporting import check_options, check_result
+from .exports.formats import FORMATS
+from .exports.result import Result
+from .exports.target import ExportOptions
+from .files import fingerprint, read_json, remove, write_json, written_whole
 from .interruption import stop_asked
-from .propagation import Propagation
+from .propagation import Found, LabelledFrame, Propagation
 from .results import ResultFolder
 from .session import Session
-from .settings import Progress, Settings, silent
+from .settings import Progress, Settings, differences, silent
 from .video.frames import Video
 from .video.images import ArraySequence, ImageSequence
 from .video.masks import palette, read_label_map, write_mask
@@ -43,6 +50,8 @@ SAVED = ("masks", "overlay", "contact-sheet")
 CHECKPOINT_SECONDS = 30.0
 MASKS, PARTIAL, RECORD = "masks", "masks.partial", "run.json"
 VIEWS = {"overlay": "overlay.mp4", "contact-sheet": "contact-sheet.png"}
+EXPORTS = {name: entry for name, entry in FORMATS.items() if name != "png"}  # those are the masks themselves
+KINDS = (*SAVED, *EXPORTS)
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,7 @@ def run(
     direction: str = "both",
     void: int | None = None,
     save: Sequence[str] = SAVED,
+    export_options: ExportOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress = silent,
@@ -85,19 +95,24 @@ def run(
     """Segment a video and write what `save` names into the folder `out`.
 
     annotations: index of a frame -> its label map (H, W), in which `void` marks unknown pixels. direction: see
-    `propagate`. save: of "masks", "overlay" and "contact-sheet".
+    `propagate`. save: of "masks", "overlay", "contact-sheet", and formats of `exports.FORMATS`, which take
+    `export_options`.
     Raises InputError for what does not fit, OutputError where something cannot be written or would be overwritten,
     Interrupted after Ctrl-C. Label maps that were finished before an error are kept in `out/masks.partial`. What
     `overwrite` replaces stays until the new label maps are complete.
     """
-    if unknown := [kind for kind in save if kind not in SAVED]:
-        raise InputError(f"what to save is of {', '.join(SAVED)}; got {unknown[0]!r}")
+    if unknown := [kind for kind in save if kind not in KINDS]:
+        raise InputError(f"what to save is of {', '.join(KINDS)}; got {unknown[0]!r}")
     if not save:
-        raise InputError(f"nothing is to be saved; name one or more of {', '.join(SAVED)}")
+        raise InputError(f"nothing is to be saved; name one or more of {', '.join(KINDS)}")
+    export_options = export_options or ExportOptions()
+    check_options([kind for kind in save if kind in EXPORTS], export_options)
     folder = RunFolder(Path(out))
     settings = settings or Settings()
     asked = what_is_asked(settings, video, annotations, direction=direction, void=void)
-    if folder.results.check(asked, overwrite=overwrite, resume=resume) and (report := folder.report(video, save)):
+    if folder.results.check(asked, overwrite=overwrite, resume=resume) and (
+        report := folder.report(video, save, export_options)
+    ):
         return report
     propagation = Propagation(settings.session(), video, annotations, direction=direction, void=void)
     # Everything that can be refused has been: only now is anything written.
@@ -110,8 +125,11 @@ def run(
             taken = _segment(folder, propagation, progress)
             folder.mark_segmented(video, taken)
         folder.finish_masks()
-        report = RunReport(**asdict(taken), files=_save_views(folder, video, taken.frames, save, progress))
-        folder.finish(video, report, {"asked": asked}, keep_masks="masks" in save)
+        files = _save_views(folder, video, taken.frames, save, progress)
+        files |= _save_exports(folder, video, taken.frames, save, export_options, progress)
+        report = RunReport(**asdict(taken), files=files)
+        record = {"asked": asked, "export_options": asdict(export_options)}
+        folder.finish(video, report, record, keep_masks="masks" in save)
     return report
 
 
@@ -132,12 +150,13 @@ class RunFolder:
 
     def __init__(self, out: Path):
         self.out = out
-        self.results = ResultFolder(out, "a run", (MASKS, PARTIAL, *VIEWS.values(), RECORD))
+        exported = (entry.file.rstrip("/") for entry in EXPORTS.values())
+        self.results = ResultFolder(out, "a run", (MASKS, PARTIAL, *VIEWS.values(), *exported, RECORD))
         self.masks, self.partial = out / MASKS, out / PARTIAL
         self._segmented = self.results.own / "segmented.json"
         self._threads = self.results.own / "threads.json"
 
-    def report(self, video: Video, save: Sequence[str]) -> RunReport | None:
+    def report(self, video: Video, save: Sequence[str], export_options: ExportOptions) -> RunReport | None:
         """The report of a finished run that left what `save` names; None where anything is left to do."""
         wanted = [RECORD, *(VIEWS[kind] for kind in save if kind in VIEWS)]
         if not self.results.finished or not all(map(self.results.is_there, wanted)):
@@ -149,9 +168,20 @@ class RunFolder:
             return None
         if "masks" in save and self._missing(video, report.frames, MASKS):
             return None
+        exports = [kind for kind in save if kind in EXPORTS]
+        if exports and differences(record.get("export_options", {}), asdict(export_options)):
+            return None
+        if not all(self._has_export(kind, report) for kind in exports):
+            return None
         if changed := list(filter(self.results.is_changed, self.results.files(MASKS))):
             log.warning("%s: the run is finished, and %d of its files were changed since", self.out, len(changed))
         return report
+
+    def _has_export(self, kind: str, report: RunReport) -> bool:
+        """Whether an export is there, whole."""
+        entry = EXPORTS[kind]
+        names = self.results.files(entry.file.rstrip("/")) if entry.is_folder else [entry.file]
+        return kind in report.files and bool(names) and all(map(self.results.is_there, names))
 
     def discard(self) -> None:
         """Remove what is not finished. Results that are to be replaced stay until the new label maps are complete."""
@@ -205,10 +235,10 @@ class RunFolder:
                 before,
             )
 
-    def write(self, name: str, label_map: np.ndarray) -> None:
+    def write(self, labelled: LabelledFrame) -> None:
         """Write the label map of a frame."""
-        with self.results.writing(f"{PARTIAL}/{name}.png") as path:
-            write_mask(path, label_map)
+        with self.results.writing(f"{PARTIAL}/{labelled.name}.png") as path:
+            write_mask(path, labelled.label_map, labelled.confidence)
 
     def mark_segmented(self, video: Video, taken: Segmented) -> None:
         """Write down that all label maps are there. Raises OutputError where they are not."""
@@ -237,6 +267,9 @@ class RunFolder:
         if not self.partial.exists():
             return  # done before an interruption
         earlier = [name for name in (*VIEWS.values(), RECORD) if self.results.wrote(name)]
+        for entry in EXPORTS.values():
+            earlier += self.results.files(entry.file.rstrip("/")) if entry.is_folder else []
+            earlier += [entry.file] if self.results.wrote(entry.file) else []
         self.results.remove(*self.results.files(MASKS), *earlier)
         if self.masks.is_dir() and any(self.masks.iterdir()):
             raise OutputError(
@@ -285,10 +318,10 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
     began = time.perf_counter()
     try:
         with stop_asked("frame") as stop:
-            frames = propagation.frames(lambda label_maps, count: _looking_back(label_maps, count, stop, progress))
+            frames = propagation.frames(lambda found, count: _looking_back(found, count, stop, progress))
             after_the_way_back = chain(list(islice(frames, 1)), frames)  # which has a bar of its own
             for labelled in progress(after_the_way_back, left, "segmenting"):
-                folder.write(labelled.name, labelled.label_map)
+                folder.write(labelled)
                 done = labelled.index + 1
                 if stop:
                     raise Interrupted(
@@ -307,12 +340,10 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
     return Segmented(done, time.perf_counter() - began, done - propagation.start)
 
 
-def _looking_back(
-    label_maps: Iterable[np.ndarray], total: int, stop: Sequence[int], progress: Progress
-) -> Iterator[np.ndarray]:
-    """The label maps of the way back, until the user ends the run."""
-    for label_map in progress(label_maps, total, "looking back"):
-        yield label_map
+def _looking_back(found: Iterable[Found], total: int, stop: Sequence[int], progress: Progress) -> Iterator[Found]:
+    """What is found on the way back, until the user ends the run."""
+    for in_frame in progress(found, total, "looking back"):
+        yield in_frame
         if stop:
             raise Interrupted("stopped on the way back from later annotations; --resume begins that way anew")
 
@@ -331,6 +362,28 @@ def _save_views(
         with folder.results.writing(VIEWS["contact-sheet"]) as path:
             write_contact_sheet(path, video, paths)
     return files | ({"masks": str(folder.masks)} if "masks" in save else {})
+
+
+def _save_exports(
+    folder: RunFolder, video: Video, frames: int, save: Sequence[str], options: ExportOptions, progress: Progress
+) -> dict[str, str]:
+    """Make of the finished label maps the formats that `save` names; the files, by kind."""
+    paths = [folder.masks / f"{video.name(index)}.png" for index in range(frames)]
+    result = Result(paths, video, Path(video.source).stem)
+    kinds = [kind for kind in save if kind in EXPORTS]
+    check_result(result, kinds, options)
+    files = {}
+    for kind in progress(kinds, len(kinds), "exporting"):
+        EXPORTS[kind].write(result, partial(_writing, folder.results, EXPORTS[kind].file), options)
+        files[kind] = str(folder.out / EXPORTS[kind].file)
+    return files
+
+
+@contextmanager
+def _writing(results: ResultFolder, file: str, name: str) -> Iterator[Path]:
+    """A file of an export: the target of `exports`."""
+    with results.writing(f"{file}{name}") as path, written_whole(path) as temporary:
+        yield temporary
 
 
 def _described(video: Video, annotations: Mapping[int, np.ndarray]) -> dict[str, Any]:

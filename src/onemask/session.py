@@ -362,6 +362,11 @@ class Session:
         """
         return self._presence(object_id).confidence
 
+    @property
+    def confidences(self) -> dict[int, float]:
+        """`confidence` of every object that is followed; empty where no frame was seen yet."""
+        return {object_id: presence.confidence for object_id, presence in self._all_presences().items()}
+
     def visible(self, object_id: int) -> bool:
         """Whether the object was found in the last frame: it has pixels, and a confidence of one half or more.
 

@@ -147,6 +147,58 @@ def test_several_masks_of_a_frame_are_joined(capsys, scene, tmp_path):
         assert np.array_equal(first, expected)
 
 
+def test_objects_are_marked_instead_of_masks(capsys, scene, tmp_path):
+    marks = ["--click", "64,24", "--scribble", "2@60,72 68,72", "--click", "5:2@64,24,-", "--box", "5:2@40,50,60,44"]
+    out = tmp_path / "out"
+    assert main(["run", "clip.mp4", *marks, "--out", str(out), "--save", "masks", *QUICKLY]) == 0
+    assert "frame 0: object 1 is marked, " in capsys.readouterr().out
+    masks = [read_label_map(out / "masks" / f"0000{index}.png") for index in (0, 5)]
+    assert [sorted(np.unique(mask)) for mask in masks] == [[0, 1, 2], [0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "no object is given; pass --mask FILE, or mark one with --box, --click or --scribble"),
+        (["--box", "1,2,3"], "--box 1,2,3: expected [FRAME:][ID@]X,Y,W,H in pixels"),
+        (["--box", "1,2,3,4", "--box", "5,6,7,8"], "object 1 has a box in frame 0 already"),
+        (["--click", "x,2"], "--click x,2: expected [FRAME:][ID@]X,Y in pixels"),
+        (["--click", "1,2,-"], "frame 0, object 1: nothing is marked on the object"),
+        (["--click", "500,2"], "frame 0, object 1: 500,2 lies outside of the frame, which is 128x96"),
+        (["--click", "9:5,2"], "there is no frame 9"),
+        (["--scribble", "1,2"], "--scribble 1,2: expected [FRAME:][ID@] and two places or more"),
+    ],
+)
+def test_marks_that_cannot_be(refused, tmp_path, options, message):
+    assert message in refused("run", "clip.mp4", *options, "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_exports_of_a_run_and_masks_that_come_back(capsys, refused, tmp_path):
+    """`run --save` and `export-masks` write the same file; what comes back corrects another run."""
+    out, xml = tmp_path / "out", tmp_path / "corrected.xml"
+    run = ["run", "clip.mp4", "--mask", "mask.png", "--out", str(out), *QUICKLY]
+    assert main([*run, "--save", "masks,cvat,binary"]) == 0
+    assert {path.name for path in out.iterdir()} == {".onemask", "masks", "cvat.xml", "binary", "run.json"}
+    assert main([*run, "--save", "masks,cvat,binary", "--resume"]) == 0
+    assert "holds the finished run already" in capsys.readouterr().out
+    assert main(["export-masks", str(out), "--to", "cvat", "--out", str(xml)]) == 0
+    assert xml.read_text() == (out / "cvat.xml").read_text()
+    assert "exists already" in refused("export-masks", str(out), "--to", "cvat", "--out", str(xml))
+    assert "expected ids, such as 1,7" in misused(
+        capsys, "export-masks", str(out), "--to", "csv", "--out", "x", "--objects", "a"
+    )
+    (out / "binary" / "1" / "00003.png").unlink()
+    assert main([*run, "--save", "masks,cvat,binary", "--resume"]) == 0
+    assert (out / "binary" / "1" / "00003.png").exists()
+    again = tmp_path / "again"
+    assert main(["run", "clip.mp4", "--mask", f"4:{xml}", "--out", str(again), "--save", "masks", *QUICKLY]) == 0
+    assert f"{xml}: masks of 1 frame" in capsys.readouterr().out
+    four = [read_label_map(folder / "masks" / "00004.png") for folder in (out, again)]
+    assert np.array_equal(*four)
+    assert "holds no mask of frame 9" in refused("run", "clip.mp4", "--mask", f"9:{xml}", "--out", str(tmp_path / "x"))
+
+
 def test_a_mask_under_another_is_refused(refused, tmp_path):
     copied = shutil.copy("mask.png", tmp_path / "copied.png")
     message = refused("run", "clip.mp4", "--mask", "mask.png", "--mask", str(copied), "--out", str(tmp_path / "out"))
@@ -255,7 +307,7 @@ def test_masks_that_do_not_fit(refused, tmp_path, mask, message):
         (["--device", "gpu"], "device 'gpu' cannot be used here; expected auto, cpu, cuda, cuda:N or mps"),
         (["--weights", "none.safetensors"], "there is no file of weights none.safetensors"),
         (["--weights", "mask.png"], "mask.png is not a safetensors file"),
-        (["--save", "mask"], "what to save is of masks, overlay, contact-sheet; got 'mask'"),
+        (["--save", "mask"], "what to save is of masks, overlay, contact-sheet, youtube-vos, "),
         (["--save", ","], "nothing is to be saved; name one or more of masks, overlay, contact-sheet"),
         (["--void", "0"], "void is a value in 1..65535, but it is 0"),
         (["--threshold", "0"], "threshold is a value in 1..65535, but it is 0"),
@@ -272,7 +324,6 @@ def test_options_that_cannot_be(refused, tmp_path, options, message):
     [
         ([], "the following arguments are required: COMMAND"),
         (["walk"], "invalid choice: 'walk'"),
-        (["run", "clip.mp4", "--out", "x"], "the following arguments are required: --mask"),
         (["run", "clip.mp4", "--mask", "mask.png"], "the following arguments are required: --out"),
         (
             ["run", "clip.mp4", "--mask", "m", "--out", "x", "--size", "big"],

@@ -18,6 +18,7 @@ from .. import __version__
 from ..allocation import keep_freed_memory
 from ..errors import InputError, Interrupted, OnemaskError
 from .arguments import FAILED, INTERRUPTED, OK
+from .exporting import add_export_masks
 from .learning import add_train, add_train_proposals
 from .listing import add_import_weights, add_methods, add_weights
 from .scoring import add_compare, add_evaluate, add_perturb, add_score
@@ -29,6 +30,7 @@ COMMANDS = (
     add_demo,
     add_explain,
     add_studio,
+    add_export_masks,
     add_score,
     add_evaluate,
     add_compare,

@@ -6,15 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
 from .arguments import add_method, add_overwrite, add_resume, listed, print_files, settings_of, show
+from .exporting import add_matte
+from .given import add_input, annotations_of
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..running import RunReport
     from ..video.clip import SampleClip
-    from ..video.frames import Video
 
 
 def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,14 +20,16 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     run = commands.add_parser(
         "run", help="segment a video", description="Segment a video, given the mask of one frame or of several."
     )
-    _add_input(run)
+    add_input(run)
     run.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     run.add_argument(
         "--save",
         type=listed,
         metavar="KINDS",
-        help="results to keep, of masks,overlay,contact-sheet (default: all)",
+        help="results to keep, of masks,overlay,contact-sheet (default: these), and the formats of "
+        "`onemask export-masks --help`",
     )
+    add_matte(run)
     run.add_argument(
         "--direction",
         choices=["both", "forward"],
@@ -43,12 +43,13 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(options: argparse.Namespace) -> None:
+    from ..exports.target import ExportOptions
     from ..running import SAVED, run
     from ..video.reader import open_video
 
     video = open_video(options.input)
     settings = settings_of(options)
-    annotations = _read_masks(options, video)
+    annotations = annotations_of(options, video)
     report = run(
         video,
         annotations,
@@ -56,6 +57,7 @@ def _run(options: argparse.Namespace) -> None:
         settings,
         direction=options.direction,
         save=SAVED if options.save is None else options.save,
+        export_options=ExportOptions(matte=options.matte),
         overwrite=options.overwrite,
         resume=options.resume,
         progress=show,
@@ -139,7 +141,7 @@ def add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Track an object and draw one picture: a few frames from left to right, and below each the maps "
         "that the method went by, bright where they are high.",
     )
-    _add_input(explain)
+    add_input(explain)
     explain.add_argument("--out", required=True, metavar="FILE", help="the picture, .png or .jpg")
     explain.add_argument(
         "--object", type=int, metavar="ID", help="id of the object to draw, in the first mask (default: the lowest)"
@@ -159,7 +161,7 @@ def _explain(options: argparse.Namespace) -> None:
     video = open_video(options.input)
     explain(
         video,
-        _read_masks(options, video),
+        annotations_of(options, video),
         options.out,
         settings_of(options),
         object_id=options.object,
@@ -168,82 +170,3 @@ def _explain(options: argparse.Namespace) -> None:
         progress=show,
     )
     print(f"what {options.method} went by is in {options.out}")
-
-
-def _add_input(parser: argparse.ArgumentParser) -> None:
-    """Add the video and the masks of some of its frames."""
-    parser.add_argument("input", metavar="INPUT", help="a video file, a folder of images, or a glob in quotes")
-    parser.add_argument(
-        "--mask",
-        action="append",
-        required=True,
-        metavar="[FRAME:]FILE",
-        help="mask of a frame (default: 0, the first): palette, grey, binary, 16-bit, RGB or alpha; may be repeated, "
-        "also for one frame, with an object in each file",
-    )
-    parser.add_argument(
-        "--void", type=_void, default="auto", help="mask value for unknown pixels: a number, none, or auto (default)"
-    )
-    parser.add_argument(
-        "--threshold", type=int, metavar="N", help="read a soft mask: values of N and more are the object"
-    )
-
-
-def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarray]:
-    """The label maps of --mask, by frame, with unknown pixels as background; prints how each was read.
-
-    Which value is void differs from file to file: 255 is an object in 16 bits.
-    """
-    from ..video.label_maps import join_label_maps
-    from ..video.masks import check_mask, object_ids, read_mask
-    from ..video.numbering import number_alike
-
-    masks = {}
-    for index, path in sorted(map(_frame_and_file, options.mask), key=lambda frame_and_file: frame_and_file[0]):
-        if (index, path) in masks:
-            raise InputError(f"--mask {path} is given twice for frame {index}; give each file once")
-        mask = read_mask(path, void=options.void, threshold=options.threshold)
-        try:
-            check_mask(mask, video.info.height, video.info.width)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        masks[index, path] = mask
-    alike = number_alike({f"{path} (frame {index})": mask for (index, path), mask in masks.items()})
-    by_frame: dict[int, list[np.ndarray]] = {}
-    for (index, path), mask in zip(masks, alike.values(), strict=True):
-        print(f"{path}: {mask.description}")
-        if mask.void is not None:
-            mask.labels[mask.labels == mask.void] = 0
-        by_frame.setdefault(index, []).append(mask.labels)
-    annotations: dict[int, np.ndarray] = {}
-    for index, label_maps in by_frame.items():
-        try:
-            annotations[index] = join_label_maps(label_maps)
-        except InputError as error:
-            raise InputError(f"frame {index}: {error}") from None
-        if len(label_maps) > 1:
-            ids = ", ".join(map(str, object_ids(annotations[index])))
-            print(f"frame {index}: {len(label_maps)} masks are joined: objects {ids}")
-    return annotations
-
-
-def _frame_and_file(given: str) -> tuple[int, str]:
-    """FILE or FRAME:FILE; what stands before a colon is part of the name where such a file is there."""
-    before, colon, after = given.partition(":")
-    if not colon or Path(given).exists():
-        return 0, given
-    if not before.isdecimal() or not after:
-        raise InputError(
-            f"--mask {given}: expected a file that is there, or FRAME:FILE with the number of a frame, such as "
-            "12:mask.png (0 is the first frame)"
-        )
-    return int(before), after
-
-
-def _void(text: str) -> int | str | None:
-    if text in ("auto", "none"):
-        return "auto" if text == "auto" else None
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, none or auto, got {text!r}") from None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
 from ..files import written_whole
 
 GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N")
 ALPHA_MODES = ("LA", "PA", "RGBA")
+_CONFIDENCE = "onemask confidence"  # keyword of the text in a PNG
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
@@ -63,12 +66,13 @@ def join_label_maps(label_maps: Sequence[np.ndarray]) -> np.ndarray:
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def write_mask(path: str | Path, labels: np.ndarray) -> None:
+def write_mask(path: str | Path, labels: np.ndarray, confidence: Mapping[int, float] | None = None) -> None:
     """Write a label map losslessly as PNG: indexed in `palette()`, or 16-bit grey for ids above 254.
 
     Args:
         path: the file, ending in .png; folders above it are made.
         labels: (H, W), integers in 0..65535.
+        confidence: object -> how sure a method is of it, in [0, 1]; kept as a text in the PNG, beside the picture.
 
     Raises:
         InputError: the name or the values are something else.
@@ -77,23 +81,42 @@ def write_mask(path: str | Path, labels: np.ndarray) -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"masks are written as PNG, but the name is {path.name}; end it with .png")
-    image = _image_of(np.asarray(labels))
+    image = mask_picture(np.asarray(labels))
     with written_whole(path) as temporary:
         # Run lengths are what label maps are made of: as small as zlib's default, in a fraction of its time.
-        image.save(temporary, format="PNG", compress_level=6, compress_type=zlib.Z_RLE)
+        image.save(temporary, format="PNG", compress_level=6, compress_type=zlib.Z_RLE, pnginfo=_text(confidence))
 
 
 def read_label_map(path: str | Path) -> np.ndarray:
     """Read what `write_mask` wrote, value by value: (H, W) uint8 or uint16."""
+    return read_label_map_and_confidence(path)[0]
+
+
+def read_label_map_and_confidence(path: str | Path) -> tuple[np.ndarray, dict[int, float]]:
+    """Read what `write_mask` wrote: the label map (H, W), and object -> confidence; empty where none was written."""
     path = Path(path)
     try:
         image = load_picture(path)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error.__cause__
-    return np.array(image) if image.mode == "P" else grey_values(image)
+    labels = np.array(image) if image.mode == "P" else grey_values(image)
+    try:
+        confidence = {int(key): float(value) for key, value in json.loads(image.info[_CONFIDENCE]).items()}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        confidence = {}
+    return labels, confidence
 
 
-def _image_of(labels: np.ndarray) -> Image.Image:
+def _text(confidence: Mapping[int, float] | None) -> PngInfo | None:
+    if confidence is None:
+        return None
+    info = PngInfo()
+    info.add_text(_CONFIDENCE, json.dumps({str(key): round(value, 4) for key, value in sorted(confidence.items())}))
+    return info
+
+
+def mask_picture(labels: np.ndarray) -> Image.Image:
+    """A label map (H, W) as a picture: indexed in `palette()`, or 16-bit grey for ids above 254. Raises InputError."""
     if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "bui":
         came = f"{labels.dtype} of shape {labels.shape}"
         raise InputError(f"a label map is an array (height, width) of whole numbers, but this one is {came}")

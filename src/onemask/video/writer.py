@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import av
 import numpy as np
@@ -27,15 +29,47 @@ from .prefetch import prefetch
 log = logging.getLogger(__name__)
 
 DEFAULT_RATE = Fraction(25)  # frames a second, where the source is a folder of images
-_QUALITY = {"crf": "18", "preset": "medium"}  # CRF 18: hard to tell from the original
 # Pauses are 31 bits of it: 6.6 hours here, two seconds of the nanoseconds that some MKV count in.
 _FINEST = Fraction(1, 90_000)
 _BT709, _LIMITED = 1, 1  # codes of H.273
 _PRECISE = 0x2 | 0x40000  # BILINEAR | ACCURATE_RND
 
 
+@dataclass(frozen=True)
+class Codec:
+    """How pictures are encoded."""
+
+    name: str
+    """For messages."""
+    encoder: str
+    """As FFmpeg calls it."""
+    pixels: str
+    """FFmpeg's format of pixels."""
+    options: Mapping[str, str]
+    """Of the encoder."""
+    suffixes: str
+    """Of files that can hold it, for messages."""
+    alpha: bool = False
+    """Whether pictures are RGBA, with straight alpha."""
+    even: bool = True
+    """Whether sides must be even: colours at half the resolution."""
+
+
+# CRF 18: hard to tell from the original.
+H264 = Codec("H.264", "libx264", "yuv420p", {"crf": "18", "preset": "medium"}, ".mp4, .mkv, .mov")
+PRORES_4444 = Codec("ProRes 4444", "prores_ks", "yuva444p10le", {"profile": "4444"}, ".mov", alpha=True, even=False)
+VP9_ALPHA = Codec(
+    "VP9 with alpha",
+    "libvpx-vp9",
+    "yuva420p",
+    {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "auto-alt-ref": "0"},
+    ".webm",
+    alpha=True,
+)
+
+
 class VideoWriter(AbstractContextManager["VideoWriter"]):
-    """Writes pictures as H.264 (yuv420p, BT.709, CRF 18); the suffix of `path` chooses the container.
+    """Writes pictures, by default as H.264 (yuv420p, BT.709, CRF 18); the suffix of `path` chooses the container.
 
     with VideoWriter("out.mp4", 854, 480, rate=24) as writer:
         writer.write(image)
@@ -55,11 +89,12 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         rate: Fraction | float,
         *,
         like: Video | None = None,
+        codec: Codec = H264,
     ) -> None:
         if rate <= 0:
             raise InputError(f"the rate is {rate} frames a second; it must be above 0")
         self.path = Path(path)
-        self._size = width, height
+        self._size, self._codec = (width, height), codec
         self._rate = Fraction(rate).limit_denominator(100_000)
         self._like = like if isinstance(like, VideoFile) else None
         self._shift = self._like.start if self._like else Fraction(0)
@@ -85,7 +120,8 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
     def write(self, image: np.ndarray, time: Fraction | None = None) -> None:
         """Append a picture, (H, W, 3) uint8 RGB, to be shown from `time` on (seconds on the clock of `like`).
 
-        Without times, pictures follow each other at the rate given. Times must increase.
+        A codec with alpha takes (H, W, 4) RGBA. Without times, pictures follow each other at the rate given. Times must
+        increase.
         """
         self._check(image)
         stamp = self._stamp(time)
@@ -120,12 +156,18 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
     def _video_stream(self, container: OutputContainer) -> av.VideoStream:
         try:
-            stream = container.add_stream("libx264", rate=self._rate, options=_QUALITY)
+            stream = cast(
+                av.VideoStream,
+                container.add_stream(self._codec.encoder, rate=self._rate, options=dict(self._codec.options)),
+            )
         except ValueError as error:
             raise self._wrong_container() from error
         width, height = self._size
-        stream.width, stream.height = width + width % 2, height + height % 2
-        stream.pix_fmt = "yuv420p"
+        even = self._codec.even
+        stream.width, stream.height = (side + side % 2 if even else side for side in (width, height))
+        stream.pix_fmt = self._codec.pixels
+        if self._codec.alpha:
+            stream.metadata["alpha_mode"] = "1"  # without it browsers do not look for Matroska's alpha
         context = stream.codec_context
         context.time_base = self._time_base
         context.colorspace = context.color_primaries = context.color_trc = _BT709
@@ -136,10 +178,11 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
     def _encodable(self, image: np.ndarray, stamp: int) -> av.VideoFrame:
         height, width = image.shape[:2]
-        even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if self._codec.even:
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(even, format="rgb24"),
-            format="yuv420p",
+            av.VideoFrame.from_ndarray(image, format="rgba" if self._codec.alpha else "rgb24"),
+            format=self._codec.pixels,
             dst_colorspace=_BT709,
             dst_color_range=_LIMITED,
             interpolation=_PRECISE,
@@ -168,10 +211,11 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
     def _check(self, image: np.ndarray) -> None:
         width, height = self._size
-        if image.shape != (height, width, 3) or image.dtype != np.uint8:
+        channels = 4 if self._codec.alpha else 3
+        if image.shape != (height, width, channels) or image.dtype != np.uint8:
             raise InputError(
                 f"frame {self._written} is an array of shape {image.shape} and type {image.dtype}; "
-                f"expected {(height, width, 3)} and uint8"
+                f"expected {(height, width, channels)} and uint8"
             )
 
     @contextmanager
@@ -183,7 +227,9 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
             raise OutputError(f"{self.path} could not be written: {error.strerror}; free space?") from error
 
     def _wrong_container(self) -> OutputError:
-        return OutputError(f"{self.path}: no H.264 video can be written to this kind of file; use .mp4, .mkv, .mov")
+        return OutputError(
+            f"{self.path}: no {self._codec.name} video can be written to this kind of file; use {self._codec.suffixes}"
+        )
 
 
 def _time_base(like: Video | None, rate: Fraction) -> Fraction:

@@ -1,0 +1,52 @@
+"""NumPy: one archive with the label maps of all frames, written frame by frame."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..video.frames import Video
+from ..video.masks import object_ids
+from .reading import FrameNames, Masks, broken
+from .result import Result
+from .target import ExportOptions, Target
+
+
+def write_npz(result: Result, target: Target, options: ExportOptions) -> None:
+    """One NPZ: `label_maps` (T, H, W) uint8 or uint16, `names` (T,) of the frames, `ids` (N,) of the objects."""
+    ids = [i for i in result.ids if options.objects is None or i in options.objects]
+    dtype = np.dtype(np.uint8 if max(ids, default=0) < 255 else np.uint16)
+    with target("") as path, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("label_maps.npy", "w", force_zip64=True) as file:
+            shape = (len(result), *result.size)
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for frame in result.frames():
+                kept = np.where(np.isin(frame.label_map, ids), frame.label_map, 0)
+                file.write(np.ascontiguousarray(kept, dtype).tobytes())
+        for name, values in (("names", [path.stem for path in result.paths]), ("ids", ids)):
+            buffer = io.BytesIO()
+            np.save(buffer, np.array(values), allow_pickle=False)
+            archive.writestr(f"{name}.npy", buffer.getvalue())
+
+
+def read_npz(path: Path, video: Video) -> Iterator[Masks]:
+    """The masks of an archive of label maps by frame: by `names` where it has them, else in order."""
+    frame_named = FrameNames(video, path)
+    with broken(path, "an NPZ with label_maps (T, H, W)"):
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                label_maps: Any = archive["label_maps"]
+                names = archive["names"].tolist() if "names" in archive else None
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} cannot be read as an NPZ with label_maps ({error}); write it again") from error
+        for place, label_map in enumerate(label_maps):
+            masks = [(i, label_map == i) for i in object_ids(label_map)]
+            if masks:
+                yield Masks(place if names is None else frame_named(f"{names[place]}.png"), masks)

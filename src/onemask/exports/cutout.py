@@ -1,0 +1,35 @@
+"""The objects cut out of the video, with alpha and the source's timing: ProRes 4444 and VP9."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ..video.writer import DEFAULT_RATE, PRORES_4444, VP9_ALPHA, Codec, VideoWriter
+from .matte import alpha_of, matting
+from .result import Result
+from .target import ExportOptions, Target
+
+
+def write_prores(result: Result, target: Target, options: ExportOptions) -> None:
+    """A MOV for editors: ProRes 4444 in 10 bits, straight alpha."""
+    _write(result, target, options, PRORES_4444)
+
+
+def write_webm(result: Result, target: Target, options: ExportOptions) -> None:
+    """A WebM for browsers: VP9 with an alpha channel, straight."""
+    _write(result, target, options, VP9_ALPHA)
+
+
+def _write(result: Result, target: Target, options: ExportOptions, codec: Codec) -> None:
+    soften, video = matting(options.matte), result.video
+    height, width = result.size
+    with (
+        target("") as path,
+        VideoWriter(path, width, height, video.info.rate or DEFAULT_RATE, like=video, codec=codec) as writer,
+    ):
+        for labelled, frame in result.pictures():
+            labels = labelled.label_map
+            mask = labels > 0 if options.objects is None else np.isin(labels, options.objects)
+            alpha = np.rint(255 * alpha_of(mask, frame.image, soften)).astype(np.uint8)
+            writer.write(cv2.merge([*cv2.split(frame.image), alpha]), frame.time)

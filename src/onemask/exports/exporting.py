@@ -1,0 +1,68 @@
+"""Writing a finished run in another format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from .formats import NEEDS_EXTRA, export_format, function
+from .matte import matting
+from .result import Result
+from .target import ExportOptions, one_file, one_folder
+
+
+def export(
+    result: Result | str | Path,
+    out: str | Path,
+    to: str,
+    options: ExportOptions | None = None,
+    *,
+    video: str | Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a finished run in another format, as `onemask export-masks` does.
+
+    Args:
+        result: a `Result`, or what `Result.open` takes.
+        out: the file, or the folder, of the export; it stands there whole or not at all.
+        to: a name of `FORMATS`.
+        options: what formats can be told.
+        video: the video, where the run's record does not lead to it.
+        overwrite: replace an existing file; a folder must not be there.
+
+    Raises:
+        InputError: something does not fit.
+        OutputError: the place is taken, or cannot be written.
+    """
+    chosen, options = export_format(to), options or ExportOptions()
+    opened = result if isinstance(result, Result) else Result.open(result, video)
+    check_options([to], options)
+    check_result(opened, [to], options)
+    place = Path(out)
+    with one_folder(place) if chosen.is_folder else one_file(place, overwrite=overwrite) as target:
+        chosen.write(opened, target, options)
+
+
+def check_options(formats: Sequence[str], options: ExportOptions) -> None:
+    """Refuse what no result can be exported with, before anything is computed. Raises InputError."""
+    matting(options.matte)
+    for name in formats:
+        export_format(name)
+        if name in NEEDS_EXTRA:
+            function(NEEDS_EXTRA[name])()
+    if options.objects is not None and not options.objects:
+        raise InputError("no object is named; give ids, or leave it out for all")
+    if not 0 <= options.tolerance <= 1000:  # NaN fails, too
+        raise InputError(f"a tolerance is 0 to 1000 pixels, got {options.tolerance}")
+    if options.every < 1:
+        raise InputError(f"every is a number of frames, 1 or more, got {options.every}")
+
+
+def check_result(result: Result, formats: Sequence[str], options: ExportOptions) -> None:
+    """Refuse what this result cannot be exported as, before anything is written. Raises InputError."""
+    for name in formats:
+        if export_format(name).needs_video or (options.matte != "none" and name in ("alpha", "alpha16")):
+            result.video  # noqa: B018 - raises where it is not at hand
+    if options.objects is not None and (unknown := sorted(set(options.objects).difference(result.ids))):
+        raise InputError(f"there is no object {unknown[0]}; there are {', '.join(map(str, result.ids)) or 'none'}")

@@ -1,0 +1,85 @@
+"""The one table of formats: a name, what it is, file or folder, the writer, and the reader where masks can come back.
+
+Nothing heavy is imported here: the command line lists the table in its help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Format:
+    """A line of the table."""
+
+    summary: str
+    file: str
+    """The name of its file in the folder of a run; of a folder of files it ends with a slash."""
+    writer: str
+    """module:function, called with a `Result`, a `Target` and `ExportOptions`."""
+    reader: str | None = None
+    """module:function, called with a path and the video, gives `Masks` in the order of frames; None: not to be read."""
+    needs_video: bool = False
+    """Whether the video's pictures are needed in any case."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of files."""
+        return self.file.endswith("/")
+
+    def write(self, *arguments: Any) -> None:
+        """Call the writer."""
+        function(self.writer)(*arguments)
+
+
+FORMATS = {
+    "png": Format("label maps as indexed PNG, as DAVIS has them", "png/", "pictures:write_indexed"),
+    "youtube-vos": Format(
+        "ZIP of indexed PNG of every fifth frame, as YouTube-VOS's server takes it",
+        "youtube-vos.zip",
+        "pictures:write_youtube_vos",
+    ),
+    "binary": Format("a black and white PNG for each object and frame", "binary/", "pictures:write_binary"),
+    "alpha": Format("8-bit grey PNG for each object and frame, with --matte soft", "alpha/", "pictures:write_alpha"),
+    "alpha16": Format("the same in 16 bits", "alpha16/", "pictures:write_alpha_16"),
+    "prores": Format(
+        "the objects cut out, ProRes 4444 with alpha (MOV)", "cutout.mov", "cutout:write_prores", needs_video=True
+    ),
+    "webm": Format("the objects cut out, VP9 with alpha (WebM)", "cutout.webm", "cutout:write_webm", needs_video=True),
+    "coco": Format("COCO JSON with run lengths", "coco.json", "coco:write_coco", "coco:read_coco"),
+    "youtube-vis": Format(
+        "YouTube-VIS JSON with run lengths", "youtube-vis.json", "coco:write_youtube_vis", "coco:read_youtube_vis"
+    ),
+    "cvat": Format("CVAT for video 1.1, XML", "cvat.xml", "cvat:write_cvat", "cvat:read_cvat"),
+    "label-studio": Format(
+        "Label Studio JSON with brush strokes",
+        "label-studio.json",
+        "label_studio:write_label_studio",
+        "label_studio:read_label_studio",
+    ),
+    "polygons": Format(
+        "outlines of every object, JSON", "polygons.json", "polygons:write_polygons", "polygons:read_polygons"
+    ),
+    "npz": Format("all label maps in one NumPy archive", "label-maps.npz", "arrays:write_npz", "arrays:read_npz"),
+    "csv": Format("area, box, middle and confidence of every object in every frame", "objects.csv", "table:write_csv"),
+}
+
+
+NEEDS_EXTRA = {"coco": "coco:coder", "youtube-vis": "coco:coder"}  # a function that raises where a package is missing
+
+
+def export_format(name: str) -> Format:
+    """The format of that name. Raises InputError."""
+    if name not in FORMATS:
+        raise InputError(f"a format is one of {', '.join(FORMATS)}; got {name!r}")
+    return FORMATS[name]
+
+
+def function(name: str) -> Any:
+    """The function that a table names, as "module:function"."""
+    module, _, function = name.partition(":")
+    return getattr(import_module(f".{module}", __package__), function)

@@ -1,0 +1,77 @@
+"""Reading masks of many frames that another tool wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..video.frames import Video
+from .formats import export_format, function
+from .reading import Masks, loaded_json
+
+
+def read_masks(path: str | Path, video: Video, format: str | None = None) -> Iterator[Masks]:
+    """Read masks that another tool wrote, frame by frame, in order.
+
+    Args:
+        path: a file in one of the formats that can be read.
+        video: whose frames they are of.
+        format: its name; None: by the file's suffix and content.
+
+    Raises:
+        InputError: the file is none of them, is damaged, or does not fit the video.
+    """
+    file = Path(path)
+    reader = export_format(format or recognised(file)).reader
+    if reader is None:
+        raise InputError(f"{file}: masks in the format {format} cannot be read back; label maps can, as PNG")
+    size = video.info.height, video.info.width
+    for masks in function(reader)(file, video):
+        if not 0 <= masks.frame < (video.info.frames or masks.frame + 1):
+            raise InputError(
+                f"{file} has masks of frame {masks.frame}, but {video.source} has {video.info.frames} frames"
+            )
+        for _, mask in masks.masks:
+            if mask.shape != size:
+                raise InputError(
+                    f"{file} has masks of {'x'.join(map(str, mask.shape))}, but the video's frames are "
+                    f"{size[0]}x{size[1]} (height x width); give the file that belongs to this video"
+                )
+        yield masks
+
+
+def label_maps_in(path: str | Path, video: Video) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames and label maps (H, W) that `read_masks` gives: where masks overlap, later ones lie on top.
+
+    Raises:
+        InputError: see `read_masks`; or an id is none.
+    """
+    for masks in read_masks(path, video):
+        labels = np.zeros((video.info.height, video.info.width), np.uint16)
+        for object_id, mask in masks.masks:
+            if not 1 <= object_id <= 65534:
+                raise InputError(
+                    f"{path}: ids of objects are 1..65534, but there is {object_id} in frame {masks.frame}"
+                )
+            labels[mask] = object_id
+        yield masks.frame, labels if labels.max() > 254 else labels.astype(np.uint8)
+
+
+def recognised(path: Path) -> str:
+    """The name of the format of a file that holds masks of many frames. Raises InputError."""
+    suffix = path.suffix.lower()
+    if suffix in (".xml", ".npz"):
+        return {".xml": "cvat", ".npz": "npz"}[suffix]
+    if suffix != ".json":
+        raise InputError(f"{path}: expected a file of masks of many frames: .xml (CVAT), .json or .npz")
+    content = loaded_json(path)
+    if isinstance(content, list):
+        return "label-studio"
+    keys = content.keys() if isinstance(content, dict) else ()
+    for key, name in (("videos", "youtube-vis"), ("images", "coco"), ("frames", "polygons")):
+        if key in keys:
+            return name
+    raise InputError(f"{path} is JSON, but neither of COCO, YouTube-VIS, Label Studio nor with polygons of onemask")

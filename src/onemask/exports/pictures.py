@@ -1,0 +1,77 @@
+"""Exports as pictures: indexed, black and white, soft, and the archive of a YouTube-VOS submission."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import cv2
+import numpy as np
+
+from ..errors import InputError
+from ..video.label_maps import mask_picture, write_mask
+from .matte import mattes
+from .result import Result
+from .target import ExportOptions, Target
+
+
+def write_indexed(result: Result, target: Target, options: ExportOptions) -> None:
+    """NAME.png: label maps as DAVIS and YouTube-VOS have them."""
+    for frame in result.frames():
+        labels = frame.label_map
+        if options.objects is not None:
+            labels = np.where(np.isin(labels, options.objects), labels, 0).astype(labels.dtype)
+        with target(f"{frame.name}.png") as path:
+            write_mask(path, labels)
+
+
+def write_binary(result: Result, target: Target, options: ExportOptions) -> None:
+    """ID/NAME.png: 255 where the object is, in every frame, also where it is not seen."""
+    ids = result.ids if options.objects is None else options.objects
+    for frame in result.frames():
+        for object_id in ids:
+            with target(f"{object_id}/{frame.name}.png") as path:
+                _save(path, (frame.label_map == object_id).astype(np.uint8) * 255)
+
+
+def write_alpha(result: Result, target: Target, options: ExportOptions) -> None:
+    """ID/NAME.png: alpha in 8 bits, edges softened."""
+    _write_alpha(result, target, options, np.uint8)
+
+
+def write_alpha_16(result: Result, target: Target, options: ExportOptions) -> None:
+    """ID/NAME.png: alpha in 16 bits, edges softened."""
+    _write_alpha(result, target, options, np.uint16)
+
+
+def _write_alpha(result: Result, target: Target, options: ExportOptions, dtype: type[np.uint8 | np.uint16]) -> None:
+    ids = result.ids if options.objects is None else options.objects
+    top = np.iinfo(dtype).max
+    for labelled, alphas in mattes(result, ids, options.matte):
+        for object_id, alpha in alphas.items():
+            with target(f"{object_id}/{labelled.name}.png") as path:
+                _save(path, np.rint(alpha * top).astype(dtype))
+
+
+def write_youtube_vos(result: Result, target: Target, options: ExportOptions) -> None:
+    """A zip with Annotations/VIDEO/NAME.png of every fifth frame, as the benchmark's server takes it."""
+    with target("") as path, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for frame in result.frames():
+            if frame.index % options.every:
+                continue
+            if frame.label_map.max() > 254:
+                raise InputError(f"frame {frame.name} has an object above 254, which YouTube-VOS's 8 bits cannot hold")
+            kept = (
+                frame.label_map
+                if options.objects is None
+                else frame.label_map * np.isin(frame.label_map, options.objects)
+            )
+            picture = io.BytesIO()
+            mask_picture(kept).save(picture, format="PNG")
+            entry = zipfile.ZipInfo(f"Annotations/{result.name}/{frame.name}.png")
+            archive.writestr(entry, picture.getvalue())
+
+
+def _save(path: object, picture: np.ndarray) -> None:
+    """Grey PNG of 8 or 16 bits."""
+    cv2.imwrite(str(path), picture)

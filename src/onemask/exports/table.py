@@ -1,0 +1,86 @@
+"""CSV: a line for every object in every frame, with its area, box, middle and confidence."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, fields
+from fractions import Fraction
+
+import cv2
+import numpy as np
+
+from ..video.masks import object_ids
+from .result import LabelledFrame, Result
+from .target import ExportOptions, Target
+
+
+@dataclass(frozen=True)
+class ObjectInFrame:
+    """What is measured of an object in a frame; None where it is not seen, or not known."""
+
+    frame: int
+    name: str
+    time: float | None  # seconds from the start; None: pictures have none
+    object: int
+    area: int  # pixels
+    left: int | None
+    top: int | None
+    width: int | None
+    height: int | None
+    x: float | None  # middle of its pixels
+    y: float | None
+    parts: int  # connected ones
+    confidence: float | None  # None: the run did not write it
+
+
+def write_csv(result: Result, target: Target, options: ExportOptions) -> None:
+    """One CSV, the first line with the columns' names."""
+    with target("") as path, open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([field.name for field in fields(ObjectInFrame)])
+        for row in objects_in_frames(result, options.objects):
+            writer.writerow(astuple(row))
+
+
+def objects_in_frames(result: Result, objects: tuple[int, ...] | None = None) -> Iterator[ObjectInFrame]:
+    """Measure every object in every frame, also where it is not seen, from the frame on in which it is known.
+
+    objects: only these.
+    """
+    known: set[int] = set()
+    for frame, time in _timed(result):
+        known.update(object_ids(frame.label_map), frame.confidence)
+        for object_id in sorted(known):
+            if objects is None or object_id in objects:
+                yield measured(frame, object_id, time)
+
+
+def measured(frame: LabelledFrame, object_id: int, time: float | None = None) -> ObjectInFrame:
+    """Measure one object in one frame."""
+    mask = (frame.label_map == object_id).astype(np.uint8)
+    confidence = frame.confidence.get(object_id)
+    head = frame.index, frame.name, time, object_id
+    left, top, width, height = cv2.boundingRect(mask)
+    if not width:
+        return ObjectInFrame(*head, 0, None, None, None, None, None, None, 0, confidence)
+    inside = mask[top : top + height, left : left + width]
+    moments = cv2.moments(inside, binaryImage=True)
+    area = round(moments["m00"])
+    x, y = left + moments["m10"] / area, top + moments["m01"] / area
+    parts = cv2.connectedComponents(inside)[0] - 1
+    return ObjectInFrame(*head, area, left, top, width, height, round(x, 2), round(y, 2), parts, confidence)
+
+
+def _timed(result: Result) -> Iterator[tuple[LabelledFrame, float | None]]:
+    """The frames, with the times at which they are shown where the video has any."""
+    if not result.has_video or result.video.info.rate is None:
+        for frame in result.frames():
+            yield frame, None
+        return
+    start: Fraction | None = None
+    for labelled, picture in result.pictures():
+        if start is None:
+            start = picture.time
+        seconds = None if picture.time is None or start is None else round(float(picture.time - start), 6)
+        yield labelled, seconds

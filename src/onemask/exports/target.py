@@ -1,0 +1,68 @@
+"""Where an export is written: a file, or files in a folder, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..files import refuse_existing, remove, remove_if_empty, rename_folder, written_whole
+
+Target = Callable[[str], AbstractContextManager[Path]]
+"""Name of a file below the export ("" where the export is one file) -> a path to write it to."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What formats can be told; each takes what concerns it."""
+
+    objects: tuple[int, ...] | None = None
+    """Only these objects; None: all."""
+    matte: str = "none"
+    """How edges are softened, of `onemask.exports.matte.MATTES`: pictures with alpha."""
+    every: int = 5
+    """Every so many frames are in it: YouTube-VOS."""
+    tolerance: float = 1.0
+    """How far outlines may be from the mask's, in pixels: polygons."""
+    image_prefix: str = ""
+    """Text before the names of pictures: Label Studio."""
+
+
+@contextmanager
+def one_file(path: Path, *, overwrite: bool) -> Iterator[Target]:
+    """A target that is one file."""
+    refuse_existing(path, overwrite)
+
+    @contextmanager
+    def writing(name: str) -> Iterator[Path]:
+        with written_whole(path) as temporary:
+            yield temporary
+
+    yield writing
+
+
+@contextmanager
+def one_folder(path: Path) -> Iterator[Target]:
+    """A target that is a folder, which must not hold anything: it gets its name when all files are in it."""
+    refuse_existing(path, overwrite=False)
+    partial = path.with_name(f".{path.name}.partial")
+    refuse_existing(partial, overwrite=False)
+    written: list[Path] = []
+
+    @contextmanager
+    def writing(name: str) -> Iterator[Path]:
+        written.append(partial / name)
+        with written_whole(partial / name) as temporary:
+            yield temporary
+
+    try:
+        yield writing
+        rename_folder(partial, path)
+    except BaseException:
+        for file in written:
+            remove(file)
+        for folder in sorted({parent for file in written for parent in file.parents}, reverse=True):
+            if partial in (folder, *folder.parents):
+                remove_if_empty(folder)
+        raise
