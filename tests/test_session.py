@@ -336,7 +336,7 @@ def test_a_session_of_another_method_is_refused(lite, still, tmp_path):
     still.annotate(FRAME, one_object(1))
     still.save(tmp_path / "state.safetensors")
     with pytest.raises(
-        InputError, match=r"saved with another method: class Still \(now FineTuned\); restore it with the same"
+        InputError, match=r"saved with another method: class Still \(now FRTM\); restore it with the same"
     ):
         Session.restore(tmp_path / "state.safetensors", lite, device="cpu")
 

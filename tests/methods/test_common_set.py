@@ -23,6 +23,8 @@ from onemask.methods.videomatch import LITE as VIDEOMATCH
 from onemask.testing import *  # noqa: F403 - its tests and their fixtures
 from onemask.testing import Candidate
 
+FINE_TUNED: dict[str, Any] = {"refiner": "per_object", "finetune_samples": 3, "finetune_iterations": 3}
+
 
 def tiny_frtm(**options: Any) -> Method:
     config = FRTMConfig("test_efficientnet", channels=8, width=8, memory=8, first_samples=2)
@@ -83,12 +85,13 @@ METHODS = {
     "frtm": Candidate(tiny_frtm),
     "frtm encoded": Candidate(lambda: tiny_frtm(target="encoded")),
     # These two have what was trained as "frtm".
-    "frtm fine-tuned": Candidate(lambda: tiny_frtm(finetune_samples=3, finetune_iterations=3), trains=False),
+    "frtm fine-tuned": Candidate(lambda: tiny_frtm(**FINE_TUNED), trains=False),
     "frtm fine-tuned target": Candidate(
-        lambda: tiny_frtm(target="finetuned", finetune_samples=3, finetune_iterations=3), trains=False
+        lambda: tiny_frtm(target="finetuned", **FINE_TUNED),
+        trains=False,
     ),
     "fusion": Candidate(tiny_fusion),
-    "fusion fine-tuned": Candidate(lambda: tiny_fusion(finetune_samples=3, finetune_iterations=3), trains=False),
+    "fusion fine-tuned": Candidate(lambda: tiny_fusion(**FINE_TUNED), trains=False),
     "videomatch": Candidate(
         lambda: replace(VIDEOMATCH, foreground=384, background=768, learned=128, added=32).build(), follows=True
     ),

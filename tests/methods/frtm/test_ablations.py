@@ -12,11 +12,10 @@ from onemask import InputError, Session
 from onemask.methods import configuration
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.frtm.ablations import EncodedTarget, FineTunedTarget
-from onemask.methods.frtm.finetuned import FineTuned
 from onemask.methods.frtm.model import FRTM
 from onemask.methods.method import Memory
 
-QUICK = {"finetune_samples": 3, "finetune_batch": 2}
+QUICK = {"refiner": "per_object", "finetune_samples": 3, "finetune_batch": 2}
 TABLE = {
     "Base net": ({"target": "encoded"}, EncodedTarget),
     "F.-T.": ({"target": "finetuned", "finetune_iterations": 3}, FineTunedTarget),
@@ -24,7 +23,7 @@ TABLE = {
     "D-only": ({"target_only": True, "update_every": 2}, FRTM),
     "Ours - no update": ({"update_every": 0}, FRTM),
     "Ours": ({"update_every": 2}, FRTM),
-    "Ours, fine-tuned": ({"update_every": 2, "finetune_iterations": 3}, FineTuned),
+    "Ours, fine-tuned": ({"update_every": 2, "finetune_iterations": 3}, FRTM),
 }
 ADDED = {row: TABLE[row][0] for row in ("Base net", "F.-T.", "Ours, fine-tuned")}
 
@@ -176,7 +175,7 @@ def test_shares_of_the_target_encoder_are_convolutions_of_what_is_concatenated(m
         ({"target": "guessed"}, "target must be one of learned, encoded, finetuned, got 'guessed'"),
         ({"target": "encoded", "target_only": True}, "target=encoded needs .* set target_only=false"),
         ({"target": "finetuned", "target_only": True}, "target=finetuned needs .* set target_only=false"),
-        ({"target": "finetuned"}, "target=finetuned learns in finetune_iterations; the paper's table 1 has 100, got 0"),
+        ({"target": "finetuned"}, "target=finetuned fine-tunes .* got shared and 100"),
         ({"finetune_samples": 0}, "finetune_samples must be 1 or more, got 0"),
         ({"finetune_batch": 0}, "finetune_batch must be 1 or more, got 0"),
         ({"finetune_iterations": -1}, "finetune_iterations must be 0 or more"),

@@ -109,7 +109,7 @@ def test_an_object_out_of_sight_leaves_its_mean_as_it_was() -> None:
 
 
 def test_fine_tuning_gives_each_object_its_own_network_and_leaves_the_method_as_it_was() -> None:
-    method = made(replace(TINY, finetune_iterations=3, finetune_samples=3), joining=0.1)
+    method = made(replace(TINY, refiner="per_object", finetune_iterations=3, finetune_samples=3), joining=0.1)
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     _, memory = run(method)
     size = sum(p.numel() for p in method.own_parameters().values())

@@ -19,14 +19,12 @@ class FRTMConfig(FRTMOptions):
     def build(self, *, pretrained: bool = True) -> FRTM | EncodedTarget:
         """The method; its backbone with ImageNet weights, all else that is trained offline untrained."""
         from .ablations import EncodedTarget, FineTunedTarget
-        from .finetuned import FineTuned
 
         if self.target == "encoded":
             return EncodedTarget(self, pretrained=pretrained)
         if self.target == "finetuned":
             return FineTunedTarget(self, pretrained=pretrained)
-        own_networks = self.finetune_iterations > 0 and not self.target_only
-        return (FineTuned if own_networks else FRTM)(self, pretrained=pretrained)
+        return FRTM(self, pretrained=pretrained)
 
 
 PAPER = FRTMConfig()
@@ -44,6 +42,7 @@ LITE = FRTMConfig(
     memory=32,
     first_share=0.2,
     whiten=True,
+    refiner="per_object",
     finetune_iterations=30,
     finetune_samples=8,
     finetune_batch=1,

@@ -8,6 +8,7 @@ segmentation network to the annotated frame besides, so that every object has a 
     row of table 1        options of FRTMConfig             here
     Base net              target=encoded                    EncodedTarget
     F.-T.                 target=finetuned                  FineTunedTarget
+                          refiner=per_object
                           finetune_iterations=100
     D-only - no update    target_only=true update_every=0   methods.frtm
     D-only                target_only=true                  methods.frtm
@@ -20,7 +21,7 @@ Neither learns from later frames, whatever `update_every` says.
 What the paper leaves open, and what was decided:
 - Convolutions of the target encoder are 3x3, with as many channels as the target model has between its layers; its
   code passes a ReLU; the result has one channel, as scores have.
-- What the segmentation network prepares for all objects alike is not fine-tuned (methods.frtm.finetuned).
+- What the segmentation network prepares for all objects alike is not fine-tuned (methods.frtm.refiners).
 - In fine-tuning each part learns from its own loss alone: equation 2 teaches the target model, cross entropy the
   segmentation network, which takes the scores as they are. So the two losses need no balance.
 - Batches are drawn with replacement in proportion to the samples' weights gamma: their mean is equation 2.
@@ -28,9 +29,8 @@ What the paper leaves open, and what was decided:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,10 +38,11 @@ from ...blocks.backbone import Backbone
 from ...blocks.rows import in_row_batches
 from ...labels import resize
 from ..method import Constant, Memory, Method, Prediction
-from .finetuned import FineTuned, FineTunedMemory, FirstFrames, with_network
 from .gauss_newton import Samples, two_layer_loss
-from .model import FRTMFeatures, FRTMMemory, FRTMPrediction, full_precision
+from .model import FRTM
+from .online import FRTMFeatures, FRTMMemory, FRTMPrediction, full_precision
 from .options import FRTMOptions
+from .refiners import AnyOnlineTarget, FirstFrames, PerObject, fine_tuned, network_loss
 from .segmentation_network import SegmentationNetwork
 
 # Base net ------------------------------------------------------------------------------------------------------------
@@ -129,8 +130,11 @@ class EncodedTarget(Method[EncodedFeatures, EncodedMemory, Prediction]):
 # F.-T. ---------------------------------------------------------------------------------------------------------------
 
 
-class FineTunedTarget(FineTuned):
+class FineTunedTarget(FRTM):
     """F.-T.: the target model, too, is learned by Adam, from the same batches as the network, one part's loss each."""
+
+    def __init__(self, config: FRTMOptions, *, pretrained: bool = True):
+        super().__init__(config, pretrained=pretrained, refiner=PerObject(_learned_by_adam))
 
     def update(
         self, memory: FRTMMemory, features: FRTMFeatures, prediction: FRTMPrediction, masks: Tensor
@@ -138,20 +142,28 @@ class FineTunedTarget(FineTuned):
         """Nothing is learned from later frames."""
         return memory
 
-    def _memorized(self, frames: FirstFrames) -> FineTunedMemory:
-        """One row."""
-        config, network, samples = self.config, self._untuned(), frames.samples(self.config.first_samples)
-        first, last = (t.clone().requires_grad_() for t in self._initial_model(samples.features))
-        with full_precision(frames.labels):
-            optimizer = torch.optim.Adam([first, last, network], config.finetune_rate)
-            for batch in frames.batches(config.finetune_iterations, config.finetune_batch, config.seed):
-                loss = two_layer_loss(_evenly_weighed(batch), first, last, config.regularisation)[0]
-                loss = loss + self._network_loss(network, batch, self._scores_of(batch, first, last))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            memory = self._fill_memory(samples, first.detach(), last.detach())
-        return with_network(memory, network)
+
+def _learned_by_adam(method: AnyOnlineTarget, frames: FirstFrames) -> FRTMMemory:
+    """One object's memory, in which target model and network are learned from the same batches."""
+    config, network = method.config, method.network
+    assert network is not None
+    samples = frames.samples(config.first_samples)
+    first, last = (t.clone().requires_grad_() for t in method.initial_model(samples.features))
+
+    def loss(own: Tensor, batch: FirstFrames) -> Tensor:
+        of_target = two_layer_loss(_evenly_weighed(batch), first, last, config.regularisation)[0]
+        return of_target + network_loss(network, own, batch, batch.scores(first, last))
+
+    with full_precision(frames.labels):
+        tuned = fine_tuned(
+            network.own_parameters(),
+            frames.batches(config.finetune_iterations, config.finetune_batch, config.seed),
+            loss,
+            config.finetune_rate,
+            also=(first, last),
+        )
+        memory = method.memory_of(samples, first.detach(), last.detach())
+    return replace(memory, network=tuned[None])
 
 
 def _evenly_weighed(batch: FirstFrames) -> Samples:

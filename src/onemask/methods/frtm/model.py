@@ -31,99 +31,37 @@ where it was. VideoMatch's rule (blocks.reach) removes what is too far to be rea
 can be trained with as well. The previous estimate is the mask of the last frame that the method was updated with, even
 where `update_every` is 0; in clips without updates the annotated mask stands for it, as the only one there is.
 
+`refiner` decides whether all objects have one segmentation network, or each its own, which is fine-tuned to the frame
+in which it was annotated (methods.frtm.refiners).
+
 Table 1 also has two rows with scores of other origin; `FRTMOptions.target` chooses them (methods.frtm.ablations).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
-
-import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ...blocks.backbone import Backbone
-from ...blocks.first_frame import first_frame_samples
-from ...blocks.reach import cells_of, extruded, is_lost, next_reach, without_outliers
-from ...blocks.rows import batches_of_rows, in_row_batches
-from ...blocks.transition import transition_loss
 from ...labels import resize
-from ..method import Constant, Features, Memory, Method, Prediction
-from .gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
+from ..method import Constant
+from .online import FRTMFeatures, FRTMMemory, FRTMPrediction, OnlineTarget, target_model
 from .options import FRTMOptions
-from .segmentation_network import SegmentationNetwork
-
-REACH_STRIDE = 8
-ENCODED_AT_ONCE = 4  # warped first frames in one batch: bounds memory, whatever the number of objects
-ENCODED_AT_ONCE_ON_CPU = 1  # a batch of four takes twice as long there: it does not stay in the cache
+from .refiners import PerObject, Refiner, Shared
 
 
-@dataclass
-class FRTMFeatures(Features):
-    """Features of each frame for the target model, and what the segmentation network prepared for all objects."""
+class FRTM(OnlineTarget[FRTMFeatures, FRTMMemory, FRTMPrediction]):
+    """The whole method.
 
-    target: Tensor = field(kw_only=True)  # (B, C, h, w), h = H / target_stride
-    shared: dict[str, Tensor] = field(kw_only=True)  # see SegmentationNetwork.prepare; empty without one
+    refiner: what makes masks of scores, and learns what it needs of the annotated frame; None: as the options say.
+    """
 
+    memory_type = FRTMMemory
 
-@dataclass
-class FRTMMemory(Memory):
-    """Target model of each object, and the samples that it is fitted to."""
-
-    first: Tensor  # (N, c, C): w1
-    last: Tensor  # (N, c, 9): w2
-    projected: Tensor  # (N, K, c, h, w): samples under w1
-    quadratic: Tensor  # (N, K, 9, h, w) and
-    linear: Tensor  # (N, K, h, w): their labels, see methods.frtm.gauss_newton
-    weights: Tensor  # (N, K): gamma, sum 1; 0 where no sample is yet
-    next_weight: Tensor  # (N,): of the next sample, before all are normalised
-    age: Tensor  # (N,) int64: frames since the object was annotated
-    reach: Tensor  # (N, 1, H / 8, W / 8) bool: where the object may be; (N, 1, 0, 0) where it may be anywhere
-    area: Tensor  # (N,): annotated cells of that grid
-    previous: Tensor  # (N, 1, H, W): the last estimate, where a transition map is learned; else (N, 0, 0, 0)
-
-
-@dataclass
-class FRTMPrediction(Prediction):
-    """Logits, with the target model's own scores and what they were computed from."""
-
-    scores: Tensor  # (N, 1, h, w): about 1 on the target, 0 elsewhere
-    projected: Tensor  # (N, c, h, w)
-    transition: Tensor | None = None  # (N, 2, H/4, W/4) in training, where one is learned, and
-    previous: Tensor | None = None  # (N, 1, H, W): the estimate that it corrects
-
-
-MemoryT = TypeVar("MemoryT", bound=FRTMMemory)
-
-
-class FRTM(Method[FRTMFeatures, FRTMMemory, FRTMPrediction]):
-    """The whole method; all of it that is trained offline is `network`."""
-
-    memory_type: type[FRTMMemory] = FRTMMemory
-    traceable = True
-    memory_depends_on_weights = False
-    not_of_memory = (
-        *("width", "fine_width", "update_every", "update_iterations"),
-        *("finetune_iterations", "finetune_samples", "finetune_batch", "finetune_rate"),
-    )
-
-    def __init__(self, config: FRTMOptions | None = None, *, pretrained: bool = True):
-        super().__init__()
-        self.config = config = config or FRTMOptions()
-        strides = () if config.target_only else config.strides
-        self.backbone = Backbone(config.backbone, sorted({*strides, config.target_stride}), pretrained=pretrained)
-        self.backbone.requires_grad_(False)
-        self.stride = max(self.backbone.strides)
-        channels = {stride: self.backbone.channels[stride] for stride in strides}
-        self.network = (
-            None
-            if config.target_only
-            else SegmentationNetwork(channels, config.width, config.fine_width, transition=config.transition)
-        )
-        self.own_losses = ("transition",) if config.transition else ()
+    def __init__(self, config: FRTMOptions | None = None, *, pretrained: bool = True, refiner: Refiner | None = None):
+        config = config or FRTMOptions()
+        super().__init__(config, pretrained=pretrained)
+        self.refiner: Refiner = refiner or (PerObject() if config.own_networks else Shared())
+        if config.own_networks:  # no function of features that are kept, and nothing is trained with it
+            self.memory_depends_on_weights = True
 
     # The four calls --------------------------------------------------------------------------------------------------
 
@@ -133,253 +71,35 @@ class FRTM(Method[FRTMFeatures, FRTMMemory, FRTMPrediction]):
         shared = {} if self.network is None else self.network.prepare(pyramid)
         return FRTMFeatures(frames, target=pyramid[self.config.target_stride], shared=shared)
 
-    @torch.no_grad()
     def memorize(self, features: FRTMFeatures, masks: Tensor) -> FRTMMemory:
-        """Fit a model to each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
-        memory = self._within_reach(self._learned(self._first_samples(features, masks)), masks)
-        return replace(memory, previous=masks) if self.config.transition else memory
+        """Fit a model to each of N annotated objects, and what the refiner has of its own: masks (N, 1, H, W).
+
+        The method itself stays as it is. Works inside `torch.inference_mode` and `torch.no_grad` too.
+        """
+        return self.refiner.memorized(self, features, masks)
 
     def segment(self, features: FRTMFeatures, memory: FRTMMemory) -> FRTMPrediction:
         """Scores of the target model (line 5), refined (line 6)."""
-        target = features.by_row(features.target.float(), len(memory))
-        coarse, projected = target_model(target, memory.first, memory.last)
+        rows = len(memory)
+        coarse, projected = target_model(features.by_row(features.target.float(), rows), memory.first, memory.last)
+        if self.network is None:
+            logits = resize(_logits_of_scores(coarse).float(), features.size)
+            return FRTMPrediction(self.without_far_off(logits, memory), coarse, projected)
+        shared = features.by_row(features.shared, rows)
         if self.training and memory.previous.numel():
-            assert self.network is not None
-            logits, transition = self.network.with_transition(features.by_row(features.shared, len(memory)), coarse)
+            logits, transition = self.network.with_transition(shared, coarse)
             logits = resize(logits.float(), features.size)
             return FRTMPrediction(logits, coarse, projected, transition, memory.previous)
-        return FRTMPrediction(self._refined(features, coarse, memory), coarse, projected)
+        logits = resize(self.refiner.logits(self.network, shared, coarse, memory).float(), features.size)
+        return FRTMPrediction(self.without_far_off(logits, memory), coarse, projected)
 
-    @torch.no_grad()
     def update(
         self, memory: FRTMMemory, features: FRTMFeatures, prediction: FRTMPrediction, masks: Tensor
     ) -> FRTMMemory:
-        """Remember the frame (line 7) and, where an object's turn has come, fit its last layer again (line 9)."""
-        if memory.previous.numel():
-            memory.previous = masks
-        self._move_reach(memory, masks)
-        if self.config.update_every == 0:
-            return memory
-        with full_precision(masks):
-            self._remember(memory, prediction, masks[:, 0] > 0.5)
-            memory.age = memory.age + 1
-            due = torch.nonzero(memory.age % self.config.update_every == 0)[:, 0]
-            self._fit_last(memory, due.tolist(), self.config.update_iterations)
-        return memory
-
-    def evidence(self, features: FRTMFeatures, memory: FRTMMemory, prediction: FRTMPrediction) -> dict[str, Tensor]:
-        """The target model's scores, before and after refinement, and how much the annotated frame still weighs."""
-        first = self._solving_weights(memory.weights)[:, : self.config.first_samples].sum(1)
-        return {
-            "target model's score": prediction.scores.clamp(0, 1),
-            "refined": prediction.logits.sigmoid(),
-            "share of first frame": first,
-        }
-
-    def losses(self, prediction: FRTMPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """ "transition", where a map of it is learned."""
-        if prediction.transition is None or prediction.previous is None:
-            return {}
-        return {"transition": transition_loss(prediction.transition, prediction.previous, masks, known)}
-
-    def _refined(self, features: FRTMFeatures, coarse: Tensor, memory: FRTMMemory) -> Tensor:
-        """Scores (N, 1, h, w) -> logits (N, 1, H, W)."""
-        if self.network is None:
-            logits = _logits_of_scores(coarse)
-        else:
-            logits = self._through_network(features.by_row(features.shared, len(coarse)), coarse, memory)
-        return self._without_outliers(resize(logits.float(), features.size), memory)
-
-    def _through_network(self, shared: dict[str, Tensor], coarse: Tensor, memory: FRTMMemory) -> Tensor:
-        """The network's shared part, by row, and scores (N, 1, h, w) -> logits at half the shallowest stride."""
-        assert self.network is not None
-        network = self.network
-        return in_row_batches(lambda scores, maps: network(maps, scores), coarse, shared, together=self.training)
-
-    # The annotated frame ---------------------------------------------------------------------------------------------
-
-    def _first_samples(self, features: FRTMFeatures, masks: Tensor) -> Samples:
-        """The annotated frame itself, first, and warped copies of it."""
-        rows, copies = len(masks), self.config.first_samples - 1
-        frames = features.by_row(features.frames, rows)
-        warped = [self._warped(frame, mask[0] > 0.5, copies) for frame, mask in zip(frames, masks, strict=True)]
-        images = torch.cat([images for images, _ in warped])
-        encoded = [self.backbone(part)[self.config.target_stride].float() for part in encoded_at_once(images)]
-        original = features.by_row(features.target.float(), rows)[:, None]
-        copied = torch.cat(encoded).unflatten(0, (rows, copies)) if encoded and copies else original[:, :0]
-        labels = torch.stack([torch.cat([mask > 0.5, m]) for mask, (_, m) in zip(masks, warped, strict=True)])
-        quadratic, linear = self._label_terms(labels.flatten(0, 1), original.shape[-2:])
-        return Samples(
-            torch.cat([original, copied], 1),
-            quadratic.unflatten(0, (rows, copies + 1)),
-            linear.unflatten(0, (rows, copies + 1)),
-            first_sample_weights(copies + 1, masks).expand(rows, -1),
-        )
-
-    def _warped(self, frame: Tensor, mask: Tensor, copies: int) -> tuple[Tensor, Tensor]:
-        """A frame (3, H, W) and its mask (H, W) -> warped copies: (k, 3, H, W) in [0, 1] and (k, H, W) bool."""
-        image = (frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-        images, masks = first_frame_samples(
-            np.ascontiguousarray(image), mask.cpu().numpy(), copies, self.config.seed, self.config.first_shift
-        )
-        frames = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2)
-        return frames.to(frame.dtype) / 255, torch.from_numpy(masks).to(mask.device)
-
-    def _initial_model(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """PyTorch's own initial values of convolutions; the same for every row of features (N, K, C, h, w)."""
-        generator = torch.Generator().manual_seed(self.config.seed)
-        shapes = (self.config.channels, features.shape[2]), (self.config.channels, 9)
-        inputs = features.shape[2], self.config.channels * 9
-        first, last = (
-            ((torch.rand(shape, generator=generator) * 2 - 1) / fan_in**0.5).to(features.device)
-            for shape, fan_in in zip(shapes, inputs, strict=True)
-        )
-        return first.expand(len(features), -1, -1), last.expand(len(features), -1, -1)
-
-    def _learned(self, samples: Samples) -> FRTMMemory:
-        """Models fitted to the annotated frame's samples."""
-        config = self.config
-        with full_precision(samples.features):
-            first, last = self._initial_model(samples.features)
-            first, last = fit_two_layers(samples, first, last, config.regularisation, config.first_iterations)
-            memory = self._fill_memory(samples, first, last)
-            self._fit_last(memory, range(len(first)), config.first_last_iterations)
-        return memory
-
-    def _fill_memory(self, samples: Samples, first: Tensor, last: Tensor) -> FRTMMemory:
-        """A memory whose first places hold the first frame's samples."""
-        rows, used = samples.weights.shape
-        empty = self.config.memory - used
-        projected = (first[:, None] @ samples.features.flatten(3)).unflatten(-1, samples.features.shape[-2:])
-
-        def with_space(tensor: Tensor) -> Tensor:
-            return torch.cat([tensor, tensor.new_zeros(rows, empty, *tensor.shape[2:])], 1)
-
-        return FRTMMemory(
-            first=first,
-            last=last.clone(),  # it is written in place
-            projected=with_space(projected),
-            quadratic=with_space(samples.quadratic),
-            linear=with_space(samples.linear),
-            weights=with_space(samples.weights),
-            next_weight=samples.weights.new_full((rows,), self.config.learning_rate),
-            age=torch.zeros(rows, dtype=torch.long, device=first.device),
-            reach=first.new_zeros(rows, 1, 0, 0, dtype=torch.bool),
-            area=first.new_zeros(rows),
-            previous=first.new_zeros(rows, 0, 0, 0),
-        )
-
-    # Where an object may be ------------------------------------------------------------------------------------------
-
-    def _within_reach(self, memory: MemoryT, masks: Tensor) -> MemoryT:
-        """The memory of objects that were just annotated, with their reach: masks (N, 1, H, W) in [0, 1]."""
-        if not self.config.distance:
-            return memory
-        cells = self._cells(masks)
-        return replace(memory, reach=extruded(cells, self._radius(masks)), area=cells.sum((1, 2, 3)).float())
-
-    def _move_reach(self, memory: FRTMMemory, masks: Tensor) -> None:
-        """Let the reach follow the masks (N, 1, H, W), probabilities, in place."""
-        if memory.reach.numel():
-            cells = F.interpolate(masks.float(), memory.reach.shape[-2:], mode="area") > 0.5
-            lost = is_lost(cells, memory.area, self.config.lost)
-            memory.reach = next_reach(memory.reach, cells, lost, self._radius(masks))
-
-    def _without_outliers(self, logits: Tensor, memory: FRTMMemory) -> Tensor:
-        """Logits without what is out of reach. Frames of a training's clips are any distance apart, and nothing is."""
-        if self.training or not memory.reach.numel():
-            return logits
-        return without_outliers(logits, memory.reach)
-
-    def _cells(self, masks: Tensor) -> Tensor:
-        return cells_of(masks, (masks.shape[-2] // REACH_STRIDE, masks.shape[-1] // REACH_STRIDE))
-
-    def _radius(self, masks: Tensor) -> float:
-        """The largest motion, in cells."""
-        return self.config.distance * min(masks.shape[-2:]) / 480 / REACH_STRIDE
-
-    # Later frames ----------------------------------------------------------------------------------------------------
-
-    def _remember(self, memory: FRTMMemory, prediction: FRTMPrediction, labels: Tensor) -> None:
-        """Put the frame in place of each row's lightest sample; rows with too few target pixels stay as they are.
-
-        Weights (section 3.4): the new sample weighs 1 / (1 - eta) times the one before, then all are normalised.
-        """
-        rows = torch.arange(len(labels), device=labels.device)
-        learned = labels.sum((1, 2)) >= self.config.minimum_pixels
-        kept_places = self.config.first_samples if self.config.first_share else 0
-        place = kept_places + memory.weights[:, kept_places:].argmin(1)
-
-        def put(store: Tensor, new: Tensor) -> None:
-            choose = learned.view(-1, *[1] * (new.ndim - 1))
-            store[rows, place] = torch.where(choose, new, store[rows, place])
-
-        quadratic, linear = self._label_terms(labels, prediction.projected.shape[-2:])
-        put(memory.projected, prediction.projected)
-        put(memory.quadratic, quadratic)
-        put(memory.linear, linear)
-        put(memory.weights, memory.next_weight)
-        total = memory.weights.sum(1)
-        memory.weights = memory.weights / total[:, None]
-        following = memory.next_weight / total / (1 - self.config.learning_rate)
-        memory.next_weight = torch.where(learned, following, memory.next_weight)
-
-    def _fit_last(self, memory: FRTMMemory, rows: Sequence[int], iterations: int) -> None:
-        """Fit the last layer of those rows to their samples, in place."""
-        if not rows:
-            return
-        config, weights = self.config, self._solving_weights(memory.weights)
-        for part in batches_of_rows(rows, memory.last):
-            samples = Samples(memory.projected[part], memory.quadratic[part], memory.linear[part], weights[part])
-            memory.last[part] = fit_last_layer(
-                samples, memory.last[part], config.regularisation[1], iterations, whiten=config.whiten
-            )
-
-    def _solving_weights(self, weights: Tensor) -> Tensor:
-        """The samples' weights (N, K), with those of the annotated frame raised to `first_share` where they fell below.
-
-        That frame's own weights fade to nothing in the end, so its samples' shares are given anew.
-        """
-        count, least = self.config.first_samples, self.config.first_share
-        if not least:
-            return weights
-        first, later = weights.split([count, weights.shape[1] - count], 1)
-        share = first.sum(1, keepdim=True).clamp(min=least)
-        rest = (1 - share) / later.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
-        return torch.cat([share * first_sample_weights(count, weights), later * rest], 1)
-
-    def _label_terms(self, labels: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:
-        config = self.config
-        with full_precision(labels):
-            return label_terms(
-                labels.float(), (grid[0], grid[1]), config.minimum_influence, minimum_pixels=config.minimum_pixels
-            )
-
-
-def first_sample_weights(count: int, like: Tensor) -> Tensor:
-    """Weights (count,) of the annotated frame's samples: the frame itself, first, is twice as heavy; they sum to 1."""
-    weights = like.new_full((count,), 1 / (count + 1), dtype=torch.float32)
-    weights[0] *= 2
-    return weights
-
-
-def target_model(x: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """D (equation 1): x (N, C, h, w) float32 under w1 (N, c, C) and w2 (N, c, 9) -> s (N, 1, h, w), w1 * x."""
-    with full_precision(x):
-        projected = (first @ x.flatten(2)).unflatten(-1, x.shape[-2:])
-        return scores(projected[:, None], last), projected
-
-
-def encoded_at_once(frames: Tensor) -> tuple[Tensor, ...]:
-    """Frames (B, 3, H, W) in batches for the backbone."""
-    return frames.split(ENCODED_AT_ONCE_ON_CPU if frames.device.type == "cpu" else ENCODED_AT_ONCE)
+        """Let the target model learn from the frame."""
+        return self.followed(memory, prediction, masks)
 
 
 def _logits_of_scores(coarse: Tensor) -> Tensor:
     """Scores are regressed to 0 and 1: one half is the border, and probabilities saturate a little beyond both."""
     return 10 * (coarse - 0.5)
-
-
-def full_precision(tensor: Tensor) -> torch.autocast:
-    """The target model is solved for in float32, whatever the networks run in."""
-    return torch.autocast(tensor.device.type, enabled=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from ...errors import InputError
 from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
@@ -58,8 +58,11 @@ class FRTMOptions:
     """Smallest share of the loss that target pixels have."""
     minimum_pixels: Whole = 10
     """A frame with fewer target pixels is not learned from."""
-    finetune_iterations: Whole = 0
-    """Steps of Adam on each object's own copy of the segmentation network (table 1, F.-T.: 100); 0: none."""
+    refiner: Literal["shared", "per_object"] = "shared"
+    """The segmentation network: one for all objects, or for each object its own, fine-tuned to the annotated frame."""
+    finetune_iterations: Whole = 100
+    """Steps of Adam on each object's own network, with refiner=per_object (table 1, F.-T.: 100); 0: none, so that all
+    have the shared one."""
     finetune_samples: Count = 20
     """Samples of the annotated frame for fine-tuning, like `first_samples`."""
     finetune_batch: Count = 4
@@ -93,8 +96,16 @@ class FRTMOptions:
             raise InputError(f"target={self.target} needs the segmentation network; set target_only=false")
         if self.transition and (self.target_only or self.target == "encoded"):
             raise InputError("transition=true needs the segmentation network and a target model that is fitted online")
-        if self.target == "finetuned" and not self.finetune_iterations:
-            raise InputError("target=finetuned learns in finetune_iterations; the paper's table 1 has 100, got 0")
+        if self.target == "finetuned" and not self.own_networks:
+            raise InputError(
+                "target=finetuned fine-tunes each object's network too; set refiner=per_object and finetune_iterations "
+                f"above 0, got {self.refiner} and {self.finetune_iterations}"
+            )
+
+    @property
+    def own_networks(self) -> bool:
+        """Whether each object has a segmentation network of its own."""
+        return self.refiner == "per_object" and self.finetune_iterations > 0 and not self.target_only
 
     @property
     def needs_weights(self) -> bool:

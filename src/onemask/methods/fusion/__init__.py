@@ -18,8 +18,8 @@ class FusionConfig(FusionOptions):
 
 
 BASE = FusionConfig()
-DEFAULT = replace(BASE, finetune_iterations=30)
+DEFAULT = replace(BASE, refiner="per_object", finetune_iterations=30)
 FAST = BASE
-BEST = replace(BASE, finetune_iterations=150, finetune_samples=24, first_samples=9)
+BEST = replace(BASE, refiner="per_object", finetune_iterations=150, finetune_samples=24, first_samples=9)
 
 __all__ = ["BASE", "BEST", "DEFAULT", "FAST", "FusionConfig"]

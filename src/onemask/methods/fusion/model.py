@@ -40,9 +40,9 @@ from ...blocks.replacing import replaced
 from ...blocks.sharing import groups
 from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from ...labels import resize
-from ..frtm.finetuned import FineTuned, FirstFrames
-from ..frtm.model import FRTM, FRTMFeatures, FRTMMemory, FRTMPrediction, full_precision, target_model
-from ..method import Constant, Memory
+from ..frtm.online import FRTMFeatures, FRTMMemory, FRTMPrediction, OnlineTarget, full_precision, target_model
+from ..frtm.refiners import FirstFrames, fine_tuned, first_frames, mask_loss, unflattened
+from ..method import Constant
 from .clues import cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
 from .options import FusionOptions
 
@@ -65,7 +65,6 @@ class FusionMemory(FRTMMemory):
     last_features: Tensor  # (N, C, h, w): of the previous frame
     last_masks: Tensor  # (N, 2, H/4, W/4): of the previous frame and the one before
     means: Tensor  # (N, 2, C): of background's and the object's features over all frames
-    network: Tensor  # (N, P): each object's own parameters, see Fusion.own_parameters; (N, 0): all have the method's
 
 
 @dataclass
@@ -75,11 +74,10 @@ class FusionPrediction(FRTMPrediction):
     clues: dict[str, Tensor] = field(kw_only=True)  # by name, (N, maps, h, w); "place" at stride 4
 
 
-class Fusion(FineTuned):
+class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     """The whole method. What is trained offline is `network` and `join`."""
 
     memory_type = FusionMemory
-    memory_depends_on_weights = False
     config: FusionOptions
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
@@ -104,20 +102,21 @@ class Fusion(FineTuned):
 
     def encode(self, frames: Tensor, constant: Constant | None = None) -> FusionFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features."""
-        features = super().encode(frames, constant)
-        own = {f.name: getattr(features, f.name) for f in fields(features)}
-        return FusionFeatures(**own, matching=normalised(features.target.float()))
+        assert self.network is not None
+        pyramid = (constant or self.constant(frames)).pyramid
+        target = pyramid[self.config.target_stride]
+        shared = self.network.prepare(pyramid)
+        return FusionFeatures(frames, target=target, shared=shared, matching=normalised(target.float()))
 
-    def memorize(self, features: FRTMFeatures, masks: Tensor) -> FRTMMemory:
+    def memorize(self, features: FusionFeatures, masks: Tensor) -> FusionMemory:
         """Fit a target model to each of N annotated objects, and fine-tune a network where the options say so.
 
         masks (N, 1, H, W) in [0, 1]. The method itself stays as it is. Works inside `torch.inference_mode` and
         `torch.no_grad` too.
         """
-        assert isinstance(features, FusionFeatures)
         with torch.no_grad():
-            memory = self._begun(FRTM.memorize(self, features, masks), features, masks)
-        if not self.config.finetune_iterations:
+            memory = self._begun(self.fitted(features, masks), features, masks)
+        if not self.config.own_networks:
             return memory
         frames = features.by_row(features.frames, len(masks))
         with torch.inference_mode(False), torch.enable_grad():
@@ -129,10 +128,8 @@ class Fusion(FineTuned):
             ]
         return replace(memory, network=torch.stack(tuned))
 
-    def segment(self, features: FRTMFeatures, memory: FRTMMemory) -> FRTMPrediction:
+    def segment(self, features: FusionFeatures, memory: FusionMemory) -> FusionPrediction:
         """Gather the clues, refine."""
-        assert isinstance(features, FusionFeatures)
-        assert isinstance(memory, FusionMemory)
         rows = len(memory)
         target = features.by_row(features.target.float(), rows)
         scores, projected = target_model(target, memory.first, memory.last)
@@ -143,18 +140,15 @@ class Fusion(FineTuned):
             clues["place"] = clues["place"] * told
         coarse = scores if "target" in self.config.clues else torch.zeros_like(scores)
         logits = self._refined_by_row(features.by_row(features.shared, rows), coarse, clues, memory.network)
-        logits = self._without_outliers(resize(logits.float(), features.size), memory)
+        logits = self.without_far_off(resize(logits.float(), features.size), memory)
         return FusionPrediction(logits, scores, projected, clues=clues)
 
     def update(
-        self, memory: FRTMMemory, features: FRTMFeatures, prediction: FRTMPrediction, masks: Tensor
-    ) -> FRTMMemory:
+        self, memory: FusionMemory, features: FusionFeatures, prediction: FusionPrediction, masks: Tensor
+    ) -> FusionMemory:
         """Let the target model learn as FRTM's does; the frame becomes the last one, and joins the means."""
-        assert isinstance(features, FusionFeatures)
-        assert isinstance(memory, FusionMemory)
         with torch.no_grad():
-            learned = super().update(memory, features, prediction, masks)
-            assert isinstance(learned, FusionMemory)
+            learned = self.followed(memory, prediction, masks)
             matching = features.by_row(features.matching, len(masks))
             cells = cells_of_classes(masks * (masks > 0.5), (matching.shape[-2], matching.shape[-1]))
             seen = (cells.sum((2, 3)) > 0)[..., None]  # (N, 2, 1); a class out of sight teaches nothing
@@ -166,9 +160,10 @@ class Fusion(FineTuned):
                 means=(1 - share) * memory.means + share * class_means(matching, cells),
             )
 
-    def evidence(self, features: FRTMFeatures, memory: FRTMMemory, prediction: FRTMPrediction) -> dict[str, Tensor]:
+    def evidence(
+        self, features: FusionFeatures, memory: FusionMemory, prediction: FusionPrediction
+    ) -> dict[str, Tensor]:
         """FRTM's, and every clue."""
-        assert isinstance(prediction, FusionPrediction)
         captions = {
             "first": ("background of the first frame", "object of the first frame"),
             "local": ("background nearby", "object nearby"),
@@ -184,7 +179,7 @@ class Fusion(FineTuned):
 
     # Clues -----------------------------------------------------------------------------------------------------------
 
-    def _begun(self, target: Memory, features: FusionFeatures, masks: Tensor) -> FusionMemory:
+    def _begun(self, target: FRTMMemory, features: FusionFeatures, masks: Tensor) -> FusionMemory:
         """The memory of objects that were just annotated, not fine-tuned."""
         matching = features.by_row(features.matching, len(masks))
         cells = cells_of_classes(masks, (matching.shape[-2], matching.shape[-1]))
@@ -196,7 +191,6 @@ class Fusion(FineTuned):
             last_features=matching,
             last_masks=torch.cat([fine, fine], 1),
             means=class_means(matching, cells),
-            network=matching.new_zeros(len(masks), 0),
         )
 
     def _clues(self, features: FusionFeatures, memory: FusionMemory) -> dict[str, Tensor]:
@@ -251,14 +245,14 @@ class Fusion(FineTuned):
             ]
         )
 
-    def _through(  # type: ignore[override]
+    def _through(
         self, parameters: Tensor | None, shared: dict[str, Tensor], coarse: Tensor, clues: dict[str, Tensor]
     ) -> Tensor:
         """Join and refine, under an object's own parameters (P,), None: the method's."""
         assert self.network is not None
         if parameters is None:
             return cast(Tensor, self.network(self._joined(self._kernels(), shared, clues), coarse))
-        given = self._unflattened(parameters)
+        given = unflattened(parameters, self.own_parameters())
         kernels = {key: given[f"join.{key}"] for key in self.join}
         of_network = {name.removeprefix("network."): p for name, p in given.items() if name.startswith("network.")}
         joined = self._joined(kernels, shared, clues)
@@ -287,40 +281,28 @@ class Fusion(FineTuned):
         of_network = {f"network.{name}": p for name, p in self.network.own_parameters().items()}
         return of_network | {f"join.{key}": kernel for key, kernel in self._kernels().items()}
 
-    def _untuned(self) -> Tensor:
-        return torch.cat([p.detach().flatten() for p in self.own_parameters().values()]).requires_grad_()
-
-    def _unflattened(self, parameters: Tensor) -> dict[str, Tensor]:
-        own = self.own_parameters()
-        parts = parameters.split([p.numel() for p in own.values()])
-        return {name: part.view(own[name].shape) for name, part in zip(own, parts, strict=True)}
-
     def _tuned(self, frame: Tensor, mask: Tensor, memory: FusionMemory) -> Tensor:
         """The network (P,) of one object, (3, H, W) and (H, W), with its memory (one row)."""
-        config, network = self.config, self._untuned()
-        frames = self._first_frames(frame, mask)
+        config, frames = self.config, first_frames(self, frame, mask)
         with full_precision(mask):
             with torch.no_grad():
-                scores = [self._scores_of(part, memory.first, memory.last) for part in frames.each()]
+                scores = torch.cat([part.scores(memory.first, memory.last) for part in frames.each()])
                 clues = [self._clues_of(part, memory) for part in frames.each()]
-            coarse = torch.cat(scores) if "target" in config.clues else torch.zeros_like(torch.cat(scores))
+            coarse = scores if "target" in config.clues else torch.zeros_like(scores)
             known = replace(
                 frames,
                 shared=frames.shared
                 | {"score": coarse}
                 | {f"clue {name}": torch.cat([part[name] for part in clues]) for name in clues[0]},
             )
-            optimizer = torch.optim.Adam([network], config.finetune_rate)
-            for batch in known.batches(config.finetune_iterations, config.finetune_batch, config.seed):
-                optimizer.zero_grad()
+
+            def loss(parameters: Tensor, batch: FirstFrames) -> Tensor:
                 shared = {key: tensor for key, tensor in batch.shared.items() if key in frames.shared}
                 of_batch = {name: batch.shared[f"clue {name}"] for name in clues[0]}
-                logits = self._through(network, shared, batch.shared["score"], of_batch)
-                height, width = batch.labels.shape[-2:]
-                loss = F.binary_cross_entropy_with_logits(resize(logits, (height, width)), batch.labels[:, None])
-                loss.backward()
-                optimizer.step()
-        return network.detach()
+                return mask_loss(self._through(parameters, shared, batch.shared["score"], of_batch), batch.labels)
+
+            batches = known.batches(config.finetune_iterations, config.finetune_batch, config.seed)
+            return fine_tuned(self.own_parameters(), batches, loss, config.finetune_rate)
 
     def _clues_of(self, frames: FirstFrames, memory: FusionMemory) -> dict[str, Tensor]:
         """The clues in one warped copy of the annotated frame, as if it followed."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onemask.methods.frtm.finetuned import FineTuned, FineTunedMemory
+from onemask.errors import InputError
+from onemask.methods.frtm import LITE, FRTMConfig
 from onemask.methods.frtm.model import FRTM
+from onemask.methods.frtm.refiners import PerObject, Shared
 from onemask.methods.method import Features
 
-QUICK = {"finetune_samples": 3, "finetune_iterations": 3, "finetune_batch": 2}
+QUICK = {"refiner": "per_object", "finetune_samples": 3, "finetune_iterations": 3, "finetune_batch": 2}
 
 
 @pytest.fixture(params=["learned", "finetuned"])
@@ -63,14 +67,14 @@ def test_what_all_objects_share_stays_as_it_was_trained(make_frtm):
 
 def test_an_untuned_network_is_that_of_the_method(make_frtm, encode_clip):
     tuned, plain = make_frtm(**QUICK).eval(), make_frtm().eval()
-    assert isinstance(tuned, FineTuned)
-    assert type(plain) is FRTM
+    assert isinstance(tuned.refiner, PerObject)
+    assert isinstance(plain.refiner, Shared)
     tuned.load_state_dict(plain.state_dict())  # what was trained for one runs in both
     with torch.inference_mode():
         first, later, masks = encode_clip(tuned)
         memory = tuned.memorize(first, masks)
-        assert isinstance(memory, FineTunedMemory)
-        memory.network = tuned._untuned().detach().expand(2, -1)
+        untuned = torch.cat([parameter.flatten() for parameter in tuned.network.own_parameters().values()])
+        memory.network = untuned.expand(2, -1)
         torch.testing.assert_close(tuned.segment(later, memory).logits, plain.segment(later, memory).logits)
 
 
@@ -103,3 +107,11 @@ def test_is_determined_by_the_seed_of_the_configuration(target, make_frtm, encod
             memories.append(method.memorize(first, masks))
     for name, tensor in memories[0].tensors().items():
         assert torch.equal(tensor, memories[1].tensors()[name]), name
+
+
+def test_options_say_which_refiner_there_is(make_frtm):
+    with pytest.raises(InputError, match=r"refiner .*shared.*per_object"):
+        FRTMConfig(refiner="none")
+    assert isinstance(make_frtm(refiner="per_object", finetune_iterations=0).refiner, Shared)  # nothing is its own
+    assert LITE.own_networks
+    assert not replace(LITE, refiner="shared").own_networks

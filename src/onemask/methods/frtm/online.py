@@ -1,0 +1,319 @@
+"""FRTM's target model, in all that it needs of a method: fitted to annotated frames, and to what is found later.
+
+FRTM is one method with such a model, the fusion of clues another. What they do with its scores is their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...blocks.backbone import Backbone
+from ...blocks.first_frame import first_frame_samples
+from ...blocks.reach import cells_of, extruded, is_lost, next_reach, without_outliers
+from ...blocks.rows import batches_of_rows
+from ...blocks.transition import transition_loss
+from ..method import Features, Memory, Method, Prediction
+from .gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
+from .options import FRTMOptions
+from .segmentation_network import SegmentationNetwork
+
+REACH_STRIDE = 8
+ENCODED_AT_ONCE = 4  # warped first frames in one batch: bounds memory, whatever the number of objects
+ENCODED_AT_ONCE_ON_CPU = 1  # a batch of four takes twice as long there: it does not stay in the cache
+
+
+@dataclass
+class FRTMFeatures(Features):
+    """Features of each frame for the target model, and what the segmentation network prepared for all objects."""
+
+    target: Tensor = field(kw_only=True)  # (B, C, h, w), h = H / target_stride
+    shared: dict[str, Tensor] = field(kw_only=True)  # see SegmentationNetwork.prepare; empty without one
+
+
+@dataclass
+class FRTMMemory(Memory):
+    """Target model of each object, and the samples that it is fitted to."""
+
+    first: Tensor  # (N, c, C): w1
+    last: Tensor  # (N, c, 9): w2
+    projected: Tensor  # (N, K, c, h, w): samples under w1
+    quadratic: Tensor  # (N, K, 9, h, w) and
+    linear: Tensor  # (N, K, h, w): their labels, see methods.frtm.gauss_newton
+    weights: Tensor  # (N, K): gamma, sum 1; 0 where no sample is yet
+    next_weight: Tensor  # (N,): of the next sample, before all are normalised
+    age: Tensor  # (N,) int64: frames since the object was annotated
+    reach: Tensor  # (N, 1, H / 8, W / 8) bool: where the object may be; (N, 1, 0, 0) where it may be anywhere
+    area: Tensor  # (N,): annotated cells of that grid
+    previous: Tensor  # (N, 1, H, W): the last estimate, where a transition map is learned; else (N, 0, 0, 0)
+    network: Tensor  # (N, P): parameters of each object's own network, see `refiners`; (N, 0): all share one
+
+
+@dataclass
+class FRTMPrediction(Prediction):
+    """Logits, with the target model's own scores and what they were computed from."""
+
+    scores: Tensor  # (N, 1, h, w): about 1 on the target, 0 elsewhere
+    projected: Tensor  # (N, c, h, w)
+    transition: Tensor | None = None  # (N, 2, H/4, W/4) in training, where one is learned, and
+    previous: Tensor | None = None  # (N, 1, H, W): the estimate that it corrects
+
+
+FeaturesT = TypeVar("FeaturesT", bound=FRTMFeatures)
+MemoryT = TypeVar("MemoryT", bound=FRTMMemory)
+PredictionT = TypeVar("PredictionT", bound=FRTMPrediction)
+M = TypeVar("M", bound=FRTMMemory)
+
+
+class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
+    """A method with a target model that is fitted online; all of it that is trained offline is `network`."""
+
+    config: FRTMOptions
+    traceable = True
+    memory_depends_on_weights = False
+    not_of_memory = (
+        *("width", "fine_width", "update_every", "update_iterations"),
+        *("refiner", "finetune_iterations", "finetune_samples", "finetune_batch", "finetune_rate"),
+    )
+
+    def __init__(self, config: FRTMOptions, *, pretrained: bool = True):
+        super().__init__()
+        self.config = config
+        strides = () if config.target_only else config.strides
+        self.backbone = Backbone(config.backbone, sorted({*strides, config.target_stride}), pretrained=pretrained)
+        self.backbone.requires_grad_(False)
+        self.stride = max(self.backbone.strides)
+        channels = {stride: self.backbone.channels[stride] for stride in strides}
+        self.network = (
+            None
+            if config.target_only
+            else SegmentationNetwork(channels, config.width, config.fine_width, transition=config.transition)
+        )
+        self.own_losses = ("transition",) if config.transition else ()
+
+    @torch.no_grad()
+    def fitted(self, features: FeaturesT, masks: Tensor) -> FRTMMemory:
+        """A model of each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
+        memory = self.within_reach(self.learned(self._first_samples(features, masks)), masks)
+        return replace(memory, previous=masks) if self.config.transition else memory
+
+    @torch.no_grad()
+    def followed(self, memory: MemoryT, prediction: PredictionT, masks: Tensor) -> MemoryT:
+        """Remember the frame (line 7) and, where an object's turn has come, fit its last layer again (line 9)."""
+        if memory.previous.numel():
+            memory.previous = masks
+        self._move_reach(memory, masks)
+        if self.config.update_every == 0:
+            return memory
+        with full_precision(masks):
+            self._remember(memory, prediction, masks[:, 0] > 0.5)
+            memory.age = memory.age + 1
+            due = torch.nonzero(memory.age % self.config.update_every == 0)[:, 0]
+            self._fit_last(memory, due.tolist(), self.config.update_iterations)
+        return memory
+
+    def losses(self, prediction: PredictionT, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """ "transition", where a map of it is learned."""
+        if prediction.transition is None or prediction.previous is None:
+            return {}
+        return {"transition": transition_loss(prediction.transition, prediction.previous, masks, known)}
+
+    def evidence(self, features: FeaturesT, memory: MemoryT, prediction: PredictionT) -> dict[str, Tensor]:
+        """The target model's scores, before and after refinement, and how much the annotated frame still weighs."""
+        first = self._solving_weights(memory.weights)[:, : self.config.first_samples].sum(1)
+        return {
+            "target model's score": prediction.scores.clamp(0, 1),
+            "refined": prediction.logits.sigmoid(),
+            "share of first frame": first,
+        }
+
+    # The annotated frame ---------------------------------------------------------------------------------------------
+
+    def _first_samples(self, features: FeaturesT, masks: Tensor) -> Samples:
+        """The annotated frame itself, first, and warped copies of it."""
+        rows, copies = len(masks), self.config.first_samples - 1
+        frames = features.by_row(features.frames, rows)
+        warped = [self.warped(frame, mask[0] > 0.5, copies) for frame, mask in zip(frames, masks, strict=True)]
+        images = torch.cat([images for images, _ in warped])
+        encoded = [self.backbone(part)[self.config.target_stride].float() for part in encoded_at_once(images)]
+        original = features.by_row(features.target.float(), rows)[:, None]
+        copied = torch.cat(encoded).unflatten(0, (rows, copies)) if encoded and copies else original[:, :0]
+        labels = torch.stack([torch.cat([mask > 0.5, m]) for mask, (_, m) in zip(masks, warped, strict=True)])
+        quadratic, linear = self.label_terms_of(labels.flatten(0, 1), original.shape[-2:])
+        return Samples(
+            torch.cat([original, copied], 1),
+            quadratic.unflatten(0, (rows, copies + 1)),
+            linear.unflatten(0, (rows, copies + 1)),
+            first_sample_weights(copies + 1, masks).expand(rows, -1),
+        )
+
+    def warped(self, frame: Tensor, mask: Tensor, copies: int) -> tuple[Tensor, Tensor]:
+        """A frame (3, H, W) and its mask (H, W) -> warped copies: (k, 3, H, W) in [0, 1] and (k, H, W) bool."""
+        image = (frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        images, masks = first_frame_samples(
+            np.ascontiguousarray(image), mask.cpu().numpy(), copies, self.config.seed, self.config.first_shift
+        )
+        frames = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2)
+        return frames.to(frame.dtype) / 255, torch.from_numpy(masks).to(mask.device)
+
+    def initial_model(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """PyTorch's own initial values of convolutions; the same for every row of features (N, K, C, h, w)."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        shapes = (self.config.channels, features.shape[2]), (self.config.channels, 9)
+        inputs = features.shape[2], self.config.channels * 9
+        first, last = (
+            ((torch.rand(shape, generator=generator) * 2 - 1) / fan_in**0.5).to(features.device)
+            for shape, fan_in in zip(shapes, inputs, strict=True)
+        )
+        return first.expand(len(features), -1, -1), last.expand(len(features), -1, -1)
+
+    def learned(self, samples: Samples) -> FRTMMemory:
+        """Models fitted to the annotated frame's samples."""
+        config = self.config
+        with full_precision(samples.features):
+            first, last = self.initial_model(samples.features)
+            first, last = fit_two_layers(samples, first, last, config.regularisation, config.first_iterations)
+            memory = self.memory_of(samples, first, last)
+            self._fit_last(memory, range(len(first)), config.first_last_iterations)
+        return memory
+
+    def memory_of(self, samples: Samples, first: Tensor, last: Tensor) -> FRTMMemory:
+        """A memory whose first places hold the first frame's samples."""
+        rows, used = samples.weights.shape
+        empty = self.config.memory - used
+        projected = (first[:, None] @ samples.features.flatten(3)).unflatten(-1, samples.features.shape[-2:])
+
+        def with_space(tensor: Tensor) -> Tensor:
+            return torch.cat([tensor, tensor.new_zeros(rows, empty, *tensor.shape[2:])], 1)
+
+        return FRTMMemory(
+            first=first,
+            last=last.clone(),  # it is written in place
+            projected=with_space(projected),
+            quadratic=with_space(samples.quadratic),
+            linear=with_space(samples.linear),
+            weights=with_space(samples.weights),
+            next_weight=samples.weights.new_full((rows,), self.config.learning_rate),
+            age=torch.zeros(rows, dtype=torch.long, device=first.device),
+            reach=first.new_zeros(rows, 1, 0, 0, dtype=torch.bool),
+            area=first.new_zeros(rows),
+            previous=first.new_zeros(rows, 0, 0, 0),
+            network=first.new_zeros(rows, 0),
+        )
+
+    # Where an object may be ------------------------------------------------------------------------------------------
+
+    def within_reach(self, memory: M, masks: Tensor) -> M:
+        """The memory of objects that were just annotated, with their reach: masks (N, 1, H, W) in [0, 1]."""
+        if not self.config.distance:
+            return memory
+        cells = self._cells(masks)
+        return replace(memory, reach=extruded(cells, self._radius(masks)), area=cells.sum((1, 2, 3)).float())
+
+    def _move_reach(self, memory: FRTMMemory, masks: Tensor) -> None:
+        """Let the reach follow the masks (N, 1, H, W), probabilities, in place."""
+        if memory.reach.numel():
+            cells = F.interpolate(masks.float(), memory.reach.shape[-2:], mode="area") > 0.5
+            lost = is_lost(cells, memory.area, self.config.lost)
+            memory.reach = next_reach(memory.reach, cells, lost, self._radius(masks))
+
+    def without_far_off(self, logits: Tensor, memory: FRTMMemory) -> Tensor:
+        """Logits without what is out of reach. Frames of a training's clips are any distance apart, and nothing is."""
+        if self.training or not memory.reach.numel():
+            return logits
+        return without_outliers(logits, memory.reach)
+
+    def _cells(self, masks: Tensor) -> Tensor:
+        return cells_of(masks, (masks.shape[-2] // REACH_STRIDE, masks.shape[-1] // REACH_STRIDE))
+
+    def _radius(self, masks: Tensor) -> float:
+        """The largest motion, in cells."""
+        return self.config.distance * min(masks.shape[-2:]) / 480 / REACH_STRIDE
+
+    # Later frames ----------------------------------------------------------------------------------------------------
+
+    def _remember(self, memory: FRTMMemory, prediction: FRTMPrediction, labels: Tensor) -> None:
+        """Put the frame in place of each row's lightest sample; rows with too few target pixels stay as they are.
+
+        Weights (section 3.4): the new sample weighs 1 / (1 - eta) times the one before, then all are normalised.
+        """
+        rows = torch.arange(len(labels), device=labels.device)
+        learned = labels.sum((1, 2)) >= self.config.minimum_pixels
+        kept_places = self.config.first_samples if self.config.first_share else 0
+        place = kept_places + memory.weights[:, kept_places:].argmin(1)
+
+        def put(store: Tensor, new: Tensor) -> None:
+            choose = learned.view(-1, *[1] * (new.ndim - 1))
+            store[rows, place] = torch.where(choose, new, store[rows, place])
+
+        quadratic, linear = self.label_terms_of(labels, prediction.projected.shape[-2:])
+        put(memory.projected, prediction.projected)
+        put(memory.quadratic, quadratic)
+        put(memory.linear, linear)
+        put(memory.weights, memory.next_weight)
+        total = memory.weights.sum(1)
+        memory.weights = memory.weights / total[:, None]
+        following = memory.next_weight / total / (1 - self.config.learning_rate)
+        memory.next_weight = torch.where(learned, following, memory.next_weight)
+
+    def _fit_last(self, memory: FRTMMemory, rows: Sequence[int], iterations: int) -> None:
+        """Fit the last layer of those rows to their samples, in place."""
+        if not rows:
+            return
+        config, weights = self.config, self._solving_weights(memory.weights)
+        for part in batches_of_rows(rows, memory.last):
+            samples = Samples(memory.projected[part], memory.quadratic[part], memory.linear[part], weights[part])
+            memory.last[part] = fit_last_layer(
+                samples, memory.last[part], config.regularisation[1], iterations, whiten=config.whiten
+            )
+
+    def _solving_weights(self, weights: Tensor) -> Tensor:
+        """The samples' weights (N, K), with those of the annotated frame raised to `first_share` where they fell below.
+
+        That frame's own weights fade to nothing in the end, so its samples' shares are given anew.
+        """
+        count, least = self.config.first_samples, self.config.first_share
+        if not least:
+            return weights
+        first, later = weights.split([count, weights.shape[1] - count], 1)
+        share = first.sum(1, keepdim=True).clamp(min=least)
+        rest = (1 - share) / later.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        return torch.cat([share * first_sample_weights(count, weights), later * rest], 1)
+
+    def label_terms_of(self, labels: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:
+        """Labels (..., H, W) bool on the scores' grid, see gauss_newton.label_terms."""
+        config = self.config
+        with full_precision(labels):
+            return label_terms(
+                labels.float(), (grid[0], grid[1]), config.minimum_influence, minimum_pixels=config.minimum_pixels
+            )
+
+
+def first_sample_weights(count: int, like: Tensor) -> Tensor:
+    """Weights (count,) of the annotated frame's samples: the frame itself, first, is twice as heavy; they sum to 1."""
+    weights = like.new_full((count,), 1 / (count + 1), dtype=torch.float32)
+    weights[0] *= 2
+    return weights
+
+
+def target_model(x: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """D (equation 1): x (N, C, h, w) float32 under w1 (N, c, C) and w2 (N, c, 9) -> s (N, 1, h, w), w1 * x."""
+    with full_precision(x):
+        projected = (first @ x.flatten(2)).unflatten(-1, x.shape[-2:])
+        return scores(projected[:, None], last), projected
+
+
+def encoded_at_once(frames: Tensor) -> tuple[Tensor, ...]:
+    """Frames (B, 3, H, W) in batches for the backbone."""
+    return frames.split(ENCODED_AT_ONCE_ON_CPU if frames.device.type == "cpu" else ENCODED_AT_ONCE)
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """The target model is solved for in float32, whatever the networks run in."""
+    return torch.autocast(tensor.device.type, enabled=False)
