@@ -29,7 +29,7 @@ def no_network(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr("onemask.blocks.backbone.getproxies", dict)
+    monkeypatch.setattr("onemask.weights.network.getproxies", dict)
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ class TestOtherWeights:
     def test_behind_a_proxy_a_download_needs_no_names_of_hosts(self, bare_machine, monkeypatch, tmp_path):
         downloaded = tmp_path / "model.safetensors"
         save_file({"x": torch.ones(1)}, downloaded)
-        monkeypatch.setattr("onemask.blocks.backbone.getproxies", lambda: {"https": "http://proxy:3128"})
+        monkeypatch.setattr("onemask.weights.network.getproxies", lambda: {"https": "http://proxy:3128"})
         monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args: str(downloaded))
         assert imagenet_weights("resnet18").keys() == {"x"}
 

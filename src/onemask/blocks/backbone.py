@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..weights.network import require_host
 from ..weights.store import home
 from .folding import Folded
 from .hrnet import join_bilinearly
@@ -207,10 +205,7 @@ def _hub_file(name: str, placed: Path) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     try:
-        # Asked first, because the hub's client retries for most of a minute when there is no network. Behind a proxy
-        # it is the proxy that knows the names.
-        if not getproxies().keys() - {"no"}:
-            socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+        require_host(ENDPOINT)
         log.warning("downloading the weights of backbone %s from %s", name, repository)
         return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
     except Exception as error:

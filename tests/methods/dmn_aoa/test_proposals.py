@@ -174,7 +174,7 @@ class TestWeights:
 
         monkeypatch.setenv("ONEMASK_HOME", str(tmp_path))
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-        monkeypatch.setattr(module.socket, "getaddrinfo", no_network)
+        monkeypatch.setattr(module, "require_host", no_network)
         monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
         place = tmp_path / "proposals" / "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth"
         with pytest.raises(InputError, match=rf"get https://\S+coco-73cbd019.pth and put it at {place}"):

@@ -9,13 +9,11 @@ suppression), and the best `COUNT` are kept.
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +32,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from ...blocks.backbone import Backbone
 from ...errors import InputError
+from ...weights.network import require_host
 from ...weights.store import find, home, read, users_folder
 
 log = logging.getLogger(__name__)
@@ -196,8 +195,7 @@ def _coco_file() -> Path:
     if (there := next((path for path in (placed, cached) if path.exists()), None)) is not None:
         return there
     try:
-        if not getproxies().keys() - {"no"}:  # asked first, as for backbones: a failure is then quick
-            socket.getaddrinfo(urlsplit(url).hostname, 443)
+        require_host(url)
         log.warning("downloading the weights of %s from %s", COCO, url)
         cached.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(cached), hash_prefix=name.rpartition("-")[2].split(".")[0])
