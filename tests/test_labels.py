@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from onemask.errors import InputError
-from onemask.labels import LARGEST_ID, Objects, aggregate, object_masks, resize, winners
+from onemask.labels import LARGEST_ID, Objects, aggregate, label_argmax, object_masks, resize
 
 
 def random_probabilities(seed: int, rows: int, size: tuple[int, int] = (6, 9)) -> Tensor:
@@ -149,14 +149,14 @@ class TestWinners:
     def test_equals_argmax_of_all_at_once(self, rows, size):
         objects, background = aggregate(random_probabilities(rows, rows))
         everything = resize(torch.cat([background, objects]), size)[:, 0]
-        found = winners(objects, background, size)
+        found = label_argmax(objects, background, size)
         assert found.dtype == torch.int16
         assert torch.equal(found.long(), everything.argmax(0))
 
     def test_a_tie_goes_to_background_then_to_the_first(self):
         half = torch.full((2, 1, 1, 1), 0.5)
-        assert winners(half, half[:1], (1, 1)).item() == 0
-        assert winners(half, half[:1] / 2, (1, 1)).item() == 1
+        assert label_argmax(half, half[:1], (1, 1)).item() == 0
+        assert label_argmax(half, half[:1] / 2, (1, 1)).item() == 1
 
 
 def test_resize_gives_back_what_has_the_size_already():

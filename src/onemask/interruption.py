@@ -12,21 +12,21 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def stop_asked(step: str) -> Iterator[list[int]]:
-    """A list that is empty until Ctrl-C (SIGINT) or SIGTERM; a second one interrupts at once.
+def stop_asked(step: str) -> Iterator[threading.Event]:
+    """An event that Ctrl-C (SIGINT) or SIGTERM sets; a second one interrupts at once.
 
     step: what is never left half done ("frame"), so that what is saved can be gone on with exactly. In a thread other
-    than the main one signals cannot be caught; there the list stays empty.
+    than the main one signals cannot be caught; there it is never set.
     """
-    asked: list[int] = []
+    asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
     def ask(number: int, frame: object) -> None:
-        if asked:
+        if asked.is_set():
             raise KeyboardInterrupt
-        asked.append(number)
+        asked.set()
         log.warning("stopping after this %s; once more to stop at once", step)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

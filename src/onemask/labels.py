@@ -140,7 +140,7 @@ def _sum_by_frame(x: Tensor, frame_of_row: Tensor | None, frames: int) -> Tensor
     return x.new_zeros(frames, *x.shape[1:]).index_add(0, frame_of_row, x)
 
 
-def winners(probabilities: Tensor, background: Tensor, size: tuple[int, int]) -> Tensor:
+def label_argmax(probabilities: Tensor, background: Tensor, size: tuple[int, int]) -> Tensor:
     """The likeliest of background and all objects in every pixel, at another size.
 
     probabilities (N, 1, h, w), background (1, 1, h, w) -> (H, W) int16: row + 1, or 0 for background. Rows are

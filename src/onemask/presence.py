@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .geometry import Geometry
-from .labels import winners
+from .labels import label_argmax
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Presence:
 def presences(geometry: Geometry, probabilities: Tensor, background: Tensor) -> list[Presence]:
     """Presences of all rows, in one transfer from the device; nothing is enlarged to the frame's size."""
     objects, background = geometry.crop(probabilities), geometry.crop(background)
-    winner = winners(objects, background, geometry.working)
+    winner = label_argmax(objects, background, geometry.working)
     (height, width), own = geometry.working, geometry.own
     found = []
     for row in range(len(objects)):

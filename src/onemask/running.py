@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -323,7 +324,7 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
             for labelled in progress(after_the_way_back, left, "segmenting"):
                 folder.write(labelled)
                 done = labelled.index + 1
-                if stop:
+                if stop.is_set():
                     raise Interrupted(
                         f"stopped after frame {labelled.index}; its label map and all before are in "
                         f"{folder.partial}; --resume goes on from there"
@@ -340,11 +341,11 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
     return Segmented(done, time.perf_counter() - began, done - propagation.start)
 
 
-def _looking_back(found: Iterable[Found], total: int, stop: Sequence[int], progress: Progress) -> Iterator[Found]:
+def _looking_back(found: Iterable[Found], total: int, stop: Event, progress: Progress) -> Iterator[Found]:
     """What is found on the way back, until the user ends the run."""
     for in_frame in progress(found, total, "looking back"):
         yield in_frame
-        if stop:
+        if stop.is_set():
             raise Interrupted("stopped on the way back from later annotations; --resume begins that way anew")
 
 

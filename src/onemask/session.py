@@ -29,7 +29,7 @@ from torch import Tensor
 
 from .errors import InputError, OnemaskError, is_out_of_memory
 from .geometry import Geometry, Picture, shown, size_of
-from .labels import Objects, aggregate, checked_label_map, checked_label_tensor, is_whole, resize, winners
+from .labels import Objects, aggregate, checked_label_map, checked_label_tensor, is_whole, label_argmax, resize
 from .methods.method import Features, Memory, Method, Padding, Prediction
 from .presence import Presence, presences
 from .runtime import encoder_of, usable
@@ -657,7 +657,7 @@ class Session:
         assert self._geometry is not None
         with self._computing():
             objects, background = (self._geometry.crop(p) for p in self._last)
-            rows = winners(objects, background, self._geometry.own)
+            rows = label_argmax(objects, background, self._geometry.own)
         if not as_tensor:
             return self._objects.label_map(rows.cpu().numpy())
         return self._objects.label_tensor(rows)  # outside of inference mode: the caller may write to it

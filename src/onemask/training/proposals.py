@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
+from threading import Event
 from typing import Any, Protocol
 
 import numpy as np
@@ -218,7 +219,7 @@ class _Training:
         lines = (self.out / "history.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         write_bytes(self.out / "history.jsonl", "".join(lines[:taken]).encode())  # later steps are taken again
 
-    def _run_stage(self, number: int, stop: list[int]) -> None:
+    def _run_stage(self, number: int, stop: Event) -> None:
         stage = self.recipe.stages[number]
         optimise = optimiser(stage.optimiser, trained_parameters(self.network, stage.optimiser.groups, self.as_built))
         if self.optimiser_state is not None:
@@ -232,9 +233,9 @@ class _Training:
                 self._learn(stage, batch, optimise)
                 self.step += 1
                 self.optimiser_state = optimise.state_dict()
-                if stop or self.step % self.recipe.checkpoint_every == 0:
+                if stop.is_set() or self.step % self.recipe.checkpoint_every == 0:
                     self._checkpoint()
-                if stop:
+                if stop.is_set():
                     raise Interrupted(f"stopped after step {self.step} of {stage.name}; --resume goes on from there")
 
     def _learn(self, stage: StageConfig, batch: ClipBatch, optimise: torch.optim.Optimizer) -> None:

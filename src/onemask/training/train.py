@@ -18,6 +18,7 @@ import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 import numpy as np
@@ -163,7 +164,7 @@ class Training:
         )
         self.log = Log(folder.path, active=fabric.is_global_zero, created=folder.note_log)
         self.commit = commit()  # now: while this runs, the files may change
-        self.stop: list[int] = []
+        self.stop = Event()
         self.all_have_gradients = False  # of the stage; seen in its first step
         self.seconds = self.waited = 0.0
 
@@ -181,7 +182,7 @@ class Training:
                 self._run_stage(number, state if number == first else None)
                 self.place = replace(self.place, stage=number + 1, step=0)
                 self._checkpoint(None)
-                if number + 1 < len(stages) and in_any(self.fabric, bool(self.stop)):
+                if number + 1 < len(stages) and in_any(self.fabric, self.stop.is_set()):
                     raise Interrupted(f"stopped after {stage.name}; --resume goes on from there")
             finished_before = first == len(stages) and self.folder.weights("last").exists()
             if not finished_before:
@@ -216,7 +217,7 @@ class Training:
                 self.log.times(self.place.steps, seconds=seconds, waiting=waiting / seconds)
                 self._after_step(steps, optimise)
                 began, waited = time.perf_counter(), feed.waited
-                if self.place.step < steps and in_any(fabric, bool(self.stop)):
+                if self.place.step < steps and in_any(fabric, self.stop.is_set()):
                     self._checkpoint(optimise)
                     raise Interrupted(
                         f"stopped after step {self.place.step} of {stage.name}; --resume goes on from there"
@@ -321,9 +322,9 @@ class Training:
         for clip in self.progress(missing, len(missing), "keeping features"):
             batch = batch_of([mixture.clip(clip, request)])
             cache.fill(clip, batch.map(lambda tensor: tensor.to(self.fabric.device)))
-            if self.stop:
+            if self.stop.is_set():
                 break
-        if in_any(self.fabric, bool(self.stop)):  # all wait here for the slowest
+        if in_any(self.fabric, self.stop.is_set()):  # all wait here for the slowest
             raise Interrupted("stopped while features were kept; --resume uses those that are there")
         if absent := next((clip for clip in range(stage.distinct) if clip not in cache), None):
             raise InputError(f"{cache.path(absent)} is not there; the cache must be a folder that all hosts share")
