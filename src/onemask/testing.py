@@ -22,7 +22,7 @@ import math
 import sys
 from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from threading import Barrier
 
 import cv2
@@ -31,8 +31,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from .blocks.backbone import Backbone
+from .blocks.replacing import replaced
 from .errors import InputError
 from .labels import aggregate
 from .methods.method import Features, Memory, Method
@@ -446,6 +448,28 @@ def unrolled(
         probabilities, _ = aggregate(prediction.logits.sigmoid(), frame_of_row, clips)
         memory = method.update(memory, features, prediction, probabilities)
     return logits, memory
+
+
+class _Unasked(nn.Module):
+    """A network that must not be asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        raise AssertionError("the backbone was asked, though its maps are known")
+
+
+@torch.no_grad()
+def test_encode_takes_what_is_known_of_a_frame(method, make_clip):
+    if not isinstance(getattr(method, "backbone", None), Backbone):
+        pytest.skip("the method has no backbone of onemask.blocks")
+    frames = pixels(make_clip(1).frames)
+    known, expected = method.constant(frames), method.encode(frames)
+    found = replaced(method, {"backbone.network": _Unasked()}).encode(frames, known)
+    for field in fields(expected):
+        torch.testing.assert_close(getattr(found, field.name), getattr(expected, field.name))
 
 
 @torch.no_grad()

@@ -94,7 +94,7 @@ def test_the_report_says_what_ran_where_and_how_long_it_took(root, tmp_path):
     asked, ran_on, times = report["asked"], report["ran_on"], report["times"]["one"]
     assert (asked["protocol"], asked["split"], asked["method"], asked["size"]) == ("davis2017", "val", "stub", 64)
     assert (asked["options"]["memory"], asked["options"]["gain"]) == (8, 2.0)
-    assert (ran_on["device"], ran_on["precision"]) == ("cpu", "float32")
+    assert (ran_on["device"], ran_on["precision"], ran_on["runtime"]) == ("cpu", "float32", "torch")
     assert {"python", "torch", "timm", "numpy", "av"} <= set(ran_on)
     assert times["later_frames"] == FRAMES - 1
     assert report["seconds_per_frame"] == evaluation.seconds_per_frame == times["later"] / (FRAMES - 1) > 0

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
 import onemask
-from conftest import tiny_frtm
 from onemask import InputError, Session
 from onemask.geometry import Geometry
+from onemask.methods.frtm import FRTMConfig
+from onemask.methods.method import Method
 from onemask.runtime import encoder, engines, graphs
 from onemask.testing import moving_shapes
 from onemask.video.clip import sample_clip
@@ -20,6 +23,11 @@ from onemask.video.clip import sample_clip
 LITE = {name: {} for name in ("videomatch-lite", "pmvos-lite", "ttvos-lite", "dmn-aoa-lite", "fusion-fast")}
 LITE["frtm-lite"] = {"finetune_iterations": 0}  # fine-tuning takes most of a minute, and is PyTorch's own
 CPU = torch.device("cpu")
+
+
+def tiny_frtm(seed: int = 0) -> Method:
+    torch.manual_seed(seed)
+    return FRTMConfig("test_efficientnet", channels=8, width=8, memory=8, first_samples=2).build(pretrained=False)
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +92,39 @@ def test_a_graph_follows_its_weights(graph_runtime):
         next(method.backbone.parameters()).mul_(-1)
     with torch.inference_mode():
         assert torch.allclose(made(frame).target, method.encode(frame).target, atol=1e-4)
+
+
+def test_a_graph_follows_weights_that_are_replaced(graph_runtime):
+    method, frame = tiny_frtm().eval(), torch.rand(1, 3, 64, 96)
+    made = encoder.encoder_of(method, graph_runtime, device=CPU, precision="float32")
+    for _ in range(2):  # the second time the new tensors are as untouched as those that they replace
+        method.load_state_dict({name: 0.7 * tensor for name, tensor in method.state_dict().items()}, assign=True)
+        with torch.inference_mode():
+            assert torch.allclose(made(frame).target, method.encode(frame).target, atol=1e-4)
+
+
+def test_threads_are_pytorchs_whenever_a_frame_comes(graph_runtime, monkeypatch):
+    made, asked = engines.onnx_engine, []
+    monkeypatch.setattr(encoder, "onnx_engine", lambda graph, threads: asked.append(threads) or made(graph, threads))
+    session, clip = Session(tiny_frtm(), device="cpu", runtime=graph_runtime), moving_shapes(1)
+    try:
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            session.encode(clip.frames)
+    finally:
+        torch.set_num_threads(1)
+    assert asked == [1, 2]
+
+
+def test_graphs_are_exported_in_several_threads_at_once(graph_runtime):
+    begin, methods = threading.Barrier(3), [tiny_frtm(seed=seed).eval() for seed in range(3)]
+
+    def export(method) -> bytes:
+        begin.wait()
+        return graphs.onnx_of(method, (32, 32))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(export, methods))) == 3
 
 
 def test_sessions_share_what_is_compiled_and_a_saved_one_takes_it_up(graph_runtime, own_home, monkeypatch):

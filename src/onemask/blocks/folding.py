@@ -36,15 +36,22 @@ class Folded:
 
         The network itself where its weights were made in inference mode: whether those change is not to be known.
         """
-        tensors = [*network.parameters(), *network.buffers()]
-        if any(tensor.is_inference() for tensor in tensors):
+        state = state_of(network)
+        if state is None:
             return network
-        state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
         of_state, kept = self._kept
         if kept is None or state != of_state:
             kept = folded(network)
             self._kept = state, kept
         return kept
+
+
+def state_of(network: nn.Module) -> tuple[tuple[int, int], ...] | None:
+    """What is another whenever a network's weights are; None for weights made in inference mode, which do not tell."""
+    tensors = [*network.parameters(), *network.buffers()]
+    if any(tensor.is_inference() for tensor in tensors):
+        return None
+    return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
 
 
 @torch.inference_mode(False)

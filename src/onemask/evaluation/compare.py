@@ -108,7 +108,7 @@ class Row:
     parameters: int | None  # of its networks, backbone included; None: the method is not known here
     weights_bytes: int | None  # of its file of weights; None: it has none but its backbone's, or they are not here
     size: str  # at which it worked
-    ran: str  # on which device, in which precision
+    ran: str  # on which device, in which precision and runtime
     dataset: str  # the protocol and the split
     sequences: tuple[str, ...]
 
@@ -221,7 +221,7 @@ class Comparison:
 
     def _conditions(self) -> str:
         """The conditions that decide speed: those that all methods share, and those that differ."""
-        words = {"size": "several sizes", "ran": "several devices or precisions"}
+        words = {"size": "several sizes", "ran": "several devices, precisions or runtimes"}
         return ", ".join(words[name] if name in self.differing else getattr(self.rows[0], name) for name in words)
 
     def _notes(self) -> str:
@@ -468,7 +468,7 @@ def _row(label: str, folder: Path) -> Row:
             parameters=None if chosen is None else _parameters(chosen),
             weights_bytes=None if chosen is None else _weights_bytes(asked, chosen),
             size="own size" if asked["size"] is None else f"{asked['size']} pixels",
-            ran=f"{ran['device']}, {ran['precision']}",
+            ran=_ran(ran),
             dataset=f"{asked['protocol']} {asked['split']}",
             sequences=tuple(times),
         )
@@ -478,6 +478,12 @@ def _row(label: str, folder: Path) -> Row:
         raise InputError(
             f"{path} is not what this version's `onemask evaluate` writes ({error!r}); evaluate again"
         ) from error
+
+
+def _ran(ran: Mapping[str, Any]) -> str:
+    """Device, precision, and the runtime where it is not PyTorch."""
+    runtime = ran.get("runtime", "torch")
+    return f"{ran['device']}, {ran['precision']}" + (f", {runtime}" if runtime != "torch" else "")
 
 
 def _read(path: Path) -> Any:

@@ -110,7 +110,7 @@ def evaluate(
             rules.submit(dataset, results.path / "predictions", submission)
         scores = rules.score(dataset, results.path / "predictions")
         later = sum(t["later"] for t in times.values()) / max(1, sum(t["later_frames"] for t in times.values()))
-        device = {"device": str(session.device), "precision": session.precision}
+        device = {"device": str(session.device), "precision": session.precision, "runtime": session.runtime}
         report = {"asked": asked, "ran_on": device | environment(), "seconds_per_frame": later, "times": times}
         with results.writing("scores.json") as path:
             write_json(path, report | scores.to_json())

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..blocks.folding import state_of
 from ..errors import InputError, is_out_of_memory
 from ..methods.method import Features, Method
 from .choice import choose, kept_choice
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 RUNTIMES = ("auto", "torch", "onnx", "openvino", "compiled")
 GRAPHS = ("onnx", "openvino")  # what "auto" chooses from, besides PyTorch
 TOLERANCE = 1e-3  # of the largest value of an output; measured: 3e-6
+_Place = tuple[tuple[int, int], int, Any]  # what a compiled graph is for: size, threads, state of the weights
 WORTH_IT = 320 * 320  # pixels; "auto" leaves smaller frames to PyTorch
 
 
@@ -71,7 +73,7 @@ class Encoder:
 
     def __init__(self, method: Method, runtime: str):
         self._method, self._asked = method, runtime
-        self._made: dict[Any, tuple[str, Run | None, Reader | None]] = {}  # by size and state of the weights
+        self._made: dict[_Place, tuple[str, Run | None, Reader | None]] = {}
         self._making = threading.Lock()
         self._chosen: str | None = None
 
@@ -85,11 +87,11 @@ class Encoder:
         if self._asked == "torch":
             return self._method.encode(frames)
         height, width = frames.shape[-2:]
-        place = (height, width), tuple(0 if t.is_inference() else t._version for t in self._method.parameters())
+        place = (height, width), torch.get_num_threads(), state_of(self._method)
         with self._making:
             if place not in self._made:
-                self._made = {place: self._make((height, width), frames[:1])}  # of a session all frames have one size
-        self._chosen, run, reader = self._made[place]
+                self._made = {place: self._make(place, frames[:1])}  # of a session all frames have one size
+            self._chosen, run, reader = self._made[place]
         if run is None or reader is None:
             return self._method.encode(frames)
         try:
@@ -103,9 +105,9 @@ class Encoder:
 
     # Before the first frame -------------------------------------------------------------------------------------------
 
-    def _make(self, size: tuple[int, int], frame: Tensor) -> tuple[str, Run | None, Reader | None]:
+    def _make(self, place: _Place, frame: Tensor) -> tuple[str, Run | None, Reader | None]:
         """The runtime for frames of a size, checked with one of them."""
-        nothing = "torch", None, None
+        (size, threads, state), nothing = place, ("torch", None, None)
         auto = self._asked == "auto"
         if auto and size[0] * size[1] < WORTH_IT:
             return nothing
@@ -113,7 +115,10 @@ class Encoder:
         if not names:
             log.info("auto takes torch: neither ONNX Runtime nor OpenVINO is installed")
             return nothing
-        key, threads = key_of(self._method, size), torch.get_num_threads()
+        if state is None:
+            log.warning("no runtime but PyTorch can follow weights that were made in inference mode; PyTorch computes")
+            return nothing
+        key = key_of(self._method, size)
         if auto and (kept := kept_choice(key, threads)) is not None:
             log.info("auto takes %s, which was the fastest when it was checked on this machine", kept)
             if kept not in names:

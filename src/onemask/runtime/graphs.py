@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from ..weights.store import home
 log = logging.getLogger(__name__)
 
 OPSET = 17  # of ONNX: the first with layer normalisation; every version that is asked for here reads it
+
+# PyTorch's exporter keeps its state in modules: of two exports at once both fail. So does `warnings.catch_warnings`.
+_exporting = threading.Lock()
 
 Run = Callable[[Tensor], Sequence[Tensor]]  # one frame (1, 3, H, W) -> the graph's outputs
 
@@ -118,7 +122,7 @@ def onnx_of(method: Method, size: tuple[int, int]) -> bytes:
     One input, "frame" (1, 3, H, W) float32 RGB in [0, 1]; outputs as `names_of` has them. Batch norms are folded.
     """
     file: Any = io.BytesIO()  # which the exporter takes, though it does not say so
-    with ordinary_tensors(), warnings.catch_warnings():
+    with _exporting, ordinary_tensors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constants that are traced, and of the exporter's own future
         frames = torch.rand(1, 3, *size)
         names = names_of(method, frames)  # the first call also folds the batch norms, which is not to be traced
