@@ -29,9 +29,9 @@ from pathlib import Path
 
 import av
 import numpy as np
-import onemask.run
 import torch
 
+import onemask.running
 from onemask.cli import main
 from onemask.video.masks import read_label_map, write_mask
 from onemask.weights.store import installed
@@ -321,7 +321,7 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=0)
     torch.set_num_threads(1)
-    onemask.run.CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
+    onemask.running.CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
     gc.freeze()
     with tempfile.TemporaryDirectory() as temporary:
         print(table(measured(parser.parse_args(), Path(temporary))))

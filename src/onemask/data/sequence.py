@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..video.images import natural_key, read_image
+from ..video.images import UNREADABLE, natural_key, read_image
 from ..video.masks import MaskFile, SoftEdges, object_ids, palette, read_mask, void_of
 from .clip import VOID
 
@@ -269,7 +269,7 @@ def header_size(path: Path) -> tuple[int, int]:
                 image.load()  # some writers put it behind the pixels
             without = image.format == "PNG" and "exif" not in image.info  # of which `getexif` would decode the pixels
             turned = not without and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} could not be read as a picture ({error})") from error
     return (width, height) if turned else (height, width)
 

@@ -157,6 +157,8 @@ class VideoFile(Video):
             agree = in_place
             if picture.is_corrupt:
                 log.warning("%s: frame %d is damaged; what was lost of it is guessed", self.source, index)
+            if index == self._timeline.promised:
+                log.warning("%s: there are more frames than the %d that were announced", self.source, index)
             yield index, picture, clock(picture.pts)
             index += 1
         if self._timeline.missing:

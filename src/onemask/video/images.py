@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +13,9 @@ from PIL import Image, ImageOps
 
 from ..errors import InputError
 from .frames import Frame, Video, VideoInfo, require_first, require_same_size
+from .label_maps import DAMAGED
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+UNREADABLE = (*DAMAGED, Image.DecompressionBombError)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _TIFF_KIND, _TIFF_NOT_A_PAGE = 254, 1 | 4  # NewSubfileType: a reduced copy, a transparency mask
 

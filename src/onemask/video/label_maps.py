@@ -18,7 +18,20 @@ from ..files import written_whole
 GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N")
 ALPHA_MODES = ("LA", "PA", "RGBA")
 _CONFIDENCE = "onemask confidence"  # keyword of the text in a PNG
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+# What Pillow meets in files that are damaged or none of its own; its readers do not turn all of it into one error.
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
 
 
 def palette() -> np.ndarray:
@@ -150,7 +163,7 @@ def load_picture(path: Path) -> Image.Image:
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError("the picture is too large for a mask; give it in the size of the video's frames") from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise InputError(f"the picture is damaged ({error}); save or copy it again") from error
     if pictures > 1:
         raise InputError(f"one picture was expected, but the file holds {pictures}; save the one wanted as PNG")

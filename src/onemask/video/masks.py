@@ -35,6 +35,7 @@ from PIL import Image
 from ..errors import InputError
 from .label_maps import (
     ALPHA_MODES,
+    DAMAGED,
     GREY_MODES,
     distinct_values,
     grey_values,
@@ -182,7 +183,7 @@ def _is_deep(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.mode.startswith("I")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (*DAMAGED, Image.DecompressionBombError):
         return False
 
 
