@@ -39,9 +39,9 @@ function start(): void {
   element("name").textContent = video.name;
   element("facts").textContent = `${video.width} × ${video.height}, ${video.frames} frames`;
   const pictures = new Pictures(video.frames, video.width * video.height * 4, (index) => index === store.frame && stage?.draw(), notice);
+  addTools(store);
   stage = new Stage(element<HTMLCanvasElement>("stage"), store, pictures, notice);
   new Timeline(element<HTMLCanvasElement>("timeline"), store, pictures);
-  addTools(store);
   addObjects(store);
   addMask(store, stage);
   addPropagation(store);

@@ -2,13 +2,14 @@
 
 const BUDGET = 320 * 2 ** 20; // bytes of bitmaps
 const AHEAD = 8;
+const AT_ONCE = 3; // requests for frames
+const AGAIN_MS = 700; // until a thumbnail that was not made yet is asked for again
 
 export class Pictures {
   private readonly kept = new Map<number, ImageBitmap>();
   private readonly coming = new Map<number, Promise<void>>();
   private readonly thumbs = new Map<number, ImageBitmap | null>();
   private wanted = 0;
-  private before = 0;
 
   constructor(
     private readonly count: number,
@@ -19,21 +20,27 @@ export class Pictures {
 
   /** The bitmap of a frame if it is here; else it is fetched, and `arrived` says when. */
   get(index: number): ImageBitmap | null {
-    const step = index >= this.before ? 1 : -1;
-    this.before = this.wanted;
+    const step = index - this.wanted;
     this.wanted = index;
     const found = this.kept.get(index);
     if (found) {
       this.kept.delete(index);
       this.kept.set(index, found);
-    } else void this.fetch(index);
-    if (this.coming.size < 4) {
-      for (let i = 1; i <= AHEAD && this.coming.size < 6; i++) {
-        const next = index + i * step;
+    }
+    this.fetchWanted();
+    // Ahead only where the user goes step by step: who jumps about waits for nothing but the frame that is wanted.
+    if (found && Math.abs(step) <= 2) {
+      for (let i = 1; i <= AHEAD && this.coming.size < AT_ONCE; i++) {
+        const next = index + i * (step < 0 ? -1 : 1);
         if (next >= 0 && next < this.count && !this.kept.has(next)) void this.fetch(next);
       }
     }
     return found ?? null;
+  }
+
+  /** Fetch the frame that is wanted, unless others are on their way: then as soon as one is here. */
+  private fetchWanted(): void {
+    if (!this.kept.has(this.wanted) && this.coming.size < AT_ONCE) void this.fetch(this.wanted);
   }
 
   has(index: number): boolean {
@@ -45,8 +52,9 @@ export class Pictures {
       this.thumbs.set(index, null);
       void this.load(`/api/thumbnails/${index}.jpg`).then((bitmap) => {
         if (bitmap) this.thumbs.set(index, bitmap);
-        else this.thumbs.delete(index);
+        else setTimeout(() => this.thumbs.delete(index), AGAIN_MS);
         if (bitmap) done();
+        else setTimeout(done, AGAIN_MS + 20);
       });
     }
     return this.thumbs.get(index) ?? null;
@@ -57,6 +65,7 @@ export class Pictures {
     if (coming) return coming;
     const promise = this.load(`/api/frames/${index}.jpg`).then((bitmap) => {
       this.coming.delete(index);
+      if (bitmap && index !== this.wanted) this.fetchWanted();
       if (!bitmap) return;
       this.kept.set(index, bitmap);
       const most = Math.max(AHEAD + 2, Math.floor(BUDGET / this.bytes));
@@ -81,6 +90,7 @@ export class Pictures {
         this.failed(said?.problem ?? "A frame could not be loaded.");
         return null;
       }
+      if (answer.status === 204) return null;
       return await createImageBitmap(await answer.blob());
     } catch {
       return null; // the server is away: the connection says so

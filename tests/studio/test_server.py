@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import zipfile
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from onemask.studio import runlengths
+from onemask.studio.project import Method, Project
 from onemask.studio.server import LARGEST_BODY, make_app
 from onemask.video.masks import read_label_map, write_mask
 
@@ -91,7 +93,7 @@ def test_frames_are_those_of_the_video(client, clip):
         picture = cv2.imdecode(np.frombuffer(client.get(f"/api/frames/{index}.jpg").content, np.uint8), 1)[..., ::-1]
         error = [np.abs(picture.astype(int) - frame).mean() for frame in clip.frames]
         assert np.argmin(error) == index
-        assert client.get(f"/api/thumbnails/{index}.jpg").headers["content-type"] == "image/jpeg"
+        assert client.get(f"/api/thumbnails/{index}.jpg").headers["content-type"] == "image/jpeg"  # of what is decoded
     assert client.get(f"/api/frames/{FRAMES}.jpg").json()["problem"].startswith(f"there is no frame {FRAMES}")
 
 
@@ -154,6 +156,39 @@ def test_a_malformed_message_closes_its_socket_and_nothing_else(client, desk):
         bystander.send_json({"type": "look", "frames": [0]})
         assert bystander.receive_json()["type"] == "mask"
     assert desk.state() == before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_garbled_messages_do_no_harm(client, desk, seed):
+    """Valid commands, cut, doubled, and with bytes and numbers changed: each is done, refused, or closes its socket."""
+    desk.project.change("Brush", {2: square(desk.project.shape, 8, 8)})
+    random_ = random.Random(seed)
+    runs = runlengths.encode(square(desk.project.shape, 20, 20))
+    valid = [
+        {"type": "edit", "frame": 2, "runs": runs, "what": "Brush"},
+        {"type": "look", "frames": [0, 1, 2]},
+        {"type": "shape", "frame": 2, "object": 1, "do": "grow"},
+        {"type": "change-object", "object": 1, "name": "Car", "colour": "#ff0000", "visible": True},
+        {"type": "add-object", "name": "Ball"},
+        {"type": "remove-object", "object": 2},
+        {"type": "keep", "frame": 2},
+        {"type": "undo"},
+        {"type": "redo"},
+        {"type": "choose", "method": "ttvos-lite"},
+    ]
+    for _ in range(20):
+        with socket(client) as opened:
+            for _ in range(5):
+                text = list(json.dumps(random_.choice(valid)))
+                for _ in range(random_.choice([0, 1, 1, 2, 5])):
+                    at = random_.randrange(len(text))
+                    text[at] = random_.choice(["", "-", "9" * 30, '"', "{", "}", "null", "\u0000", "é", "1e9"])
+                opened.send_text("".join(text))
+            while opened.receive()["type"] not in ("websocket.close",):
+                opened.send_text("no command")  # the last word: it closes the socket
+    again = Project.open(desk.project.folder, None, Method("stub"))
+    assert (again.keys, again.objects, again.to_undo) == (desk.project.keys, desk.project.objects, desk.project.to_undo)
+    assert client.get("/api/state").status_code == 200
 
 
 def test_what_cannot_be_done_is_told_to_who_asked(client):

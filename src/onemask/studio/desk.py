@@ -10,6 +10,7 @@ import shlex
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ class Desk:
                 "job": job,
                 "problem": self.problem,
                 "command": self.command(),
+                "marks": find_spec("onemask.first_mask") is not None,
                 "exports": [{"name": export.name, "summary": export.summary} for export in EXPORTS],
             }
 

@@ -1,10 +1,15 @@
-"""The video's frames as pictures for the page, exact by number, decoded ahead of the one that is looked at."""
+"""The video's frames as pictures for the page, exact by number.
+
+What is asked for comes first. Otherwise a thread decodes ahead of the frame that is looked at, and then goes through
+the video once: for thumbnails of all frames, and to keep as many pictures as there is room for.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -12,7 +17,7 @@ import numpy as np
 from ..errors import InputError
 from ..video.frames import Frame, Video
 
-BUDGET = 192 * 2**20  # bytes of encoded pictures that are kept
+BUDGET = 256 * 2**20  # bytes of encoded pictures that are kept
 AHEAD = 12  # frames that are decoded ahead
 SKIPPED = 24  # frames that are decoded to get further, rather than looked up anew
 QUALITY, THUMBNAIL_QUALITY, THUMBNAIL_HEIGHT = 92, 80, 72
@@ -21,7 +26,7 @@ QUALITY, THUMBNAIL_QUALITY, THUMBNAIL_HEIGHT = 92, 80, 72
 class FrameStore:
     """Encoded pictures of a video's frames; may be asked from any thread.
 
-    One thread decodes at a time, from an iterator that stays open: the next frame costs one decoded frame.
+    Frames that are asked for come from an iterator that stays open: the next one costs one decoded frame.
     """
 
     def __init__(self, video: Video, frames: int):
@@ -33,39 +38,51 @@ class FrameStore:
         self._iterator: Iterator[Frame] = iter(())
         self._next: int | None = None  # the frame that the iterator gives next; None: there is none
         self._wanted: int | None = None
-        self._wake = threading.Event()
+        self._asking = 0  # callers that wait for a frame
+        self._wake, self._quiet = threading.Event(), threading.Event()
+        self._quiet.set()
         self._closed = False
-        self._ahead = threading.Thread(target=self._decode_ahead, daemon=True, name="onemask-frames")
-        self._ahead.start()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="onemask-frames")
+        self._thread.start()
 
     def picture(self, index: int) -> bytes:
         """A frame as JPEG, in its own size. Raises InputError if there is no such frame."""
-        found = self._lookup(index) or self._decode(index)
+        found = self._lookup(index)
+        if found is None:
+            with self._asked():
+                found = self._decode(index)
         self._wanted = index
         self._wake.set()
         return found
 
-    def thumbnail(self, index: int) -> bytes:
-        """A frame as small JPEG."""
-        if index not in self._thumbnails:
-            self._lookup(index) or self._decode(index)
-        with self._kept:
-            if index in self._thumbnails:
-                return self._thumbnails[index]
-            picture = self._pictures.get(index)
-        image = self.image(index) if picture is None else _decoded(picture)
-        thumbnail = self._thumbnails[index] = _thumbnail(image)
-        return thumbnail
-
-    def image(self, index: int) -> np.ndarray:
-        """A frame (H, W, 3) uint8 RGB, exactly."""
-        return self._video.frame(index).image
+    def thumbnail(self, index: int) -> bytes | None:
+        """A frame as small JPEG; None: it is not made yet, ask again. Raises InputError if there is no such frame."""
+        picture = self._lookup(index)
+        if index not in self._thumbnails and picture is not None:
+            self._thumbnails[index] = _thumbnail(_decoded(picture))
+        self._wake.set()
+        return self._thumbnails.get(index)
 
     def close(self) -> None:
-        """End decoding ahead."""
+        """End the thread."""
         self._closed = True
         self._wake.set()
-        self._ahead.join(timeout=10)
+        self._quiet.set()
+        self._thread.join(timeout=10)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Somebody waits in the block: the thread pauses."""
+        with self._kept:
+            self._asking += 1
+            self._quiet.clear()
+        try:
+            yield
+        finally:
+            with self._kept:
+                self._asking -= 1
+                if not self._asking:
+                    self._quiet.set()
 
     def _lookup(self, index: int) -> bytes | None:
         if not 0 <= index < self._frames:
@@ -91,38 +108,56 @@ class FrameStore:
                     self._next = None
                     raise
                 self._next = frame.index + 1
-                picture = self._keep(frame)
                 if frame.index == index:
-                    return picture
+                    return self._keep(frame.index, _jpeg(frame.image, QUALITY))
 
-    def _keep(self, frame: Frame) -> bytes:
-        picture = _jpeg(frame.image, QUALITY)
+    def _keep(self, index: int, picture: bytes) -> bytes:
         with self._kept:
-            if frame.index not in self._pictures:
-                self._pictures[frame.index] = picture
+            if index not in self._pictures:
+                self._pictures[index] = picture
                 self._bytes += len(picture)
-            if frame.index not in self._thumbnails:
-                self._thumbnails[frame.index] = _thumbnail(frame.image)
             while self._bytes > BUDGET and len(self._pictures) > 1:
                 self._bytes -= len(self._pictures.popitem(last=False)[1])
         return picture
 
-    def _decode_ahead(self) -> None:
-        while True:
-            self._wake.wait()
+    # The thread ------------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        passing: Iterator[Frame] | None = None
+        self._wake.wait()  # for the first one who asks
+        looked_at: int | None = None
+        while not self._closed:
+            self._quiet.wait()
             self._wake.clear()
-            if self._closed:
-                return
-            start = self._wanted
-            if start is None:
+            if self._wanted is not None and self._wanted != looked_at:
+                looked_at = self._wanted
+                self._decode_ahead(looked_at)
                 continue
-            for index in range(start + 1, min(start + 1 + AHEAD, self._frames)):
-                if self._closed or self._wanted != start:
-                    break
-                try:
-                    self._lookup(index) or self._decode(index)
-                except InputError:  # whoever asks for that frame is told
-                    break
+            passing = self._video.frames() if passing is None else passing
+            try:
+                self._pass(next(passing))
+            except (StopIteration, InputError):  # the end, or a damaged frame: whoever asks for that one is told
+                passing = iter(())
+                self._wake.wait()
+
+    def _decode_ahead(self, start: int) -> None:
+        for index in range(start + 1, min(start + 1 + AHEAD, self._frames)):
+            self._quiet.wait()
+            if self._closed or self._wanted != start:
+                return
+            try:
+                if self._lookup(index) is None:
+                    self._decode(index)
+            except InputError:
+                return
+
+    def _pass(self, frame: Frame) -> None:
+        if frame.index not in self._thumbnails:
+            self._thumbnails[frame.index] = _thumbnail(frame.image)
+        with self._kept:
+            room = self._bytes < 0.8 * BUDGET and frame.index not in self._pictures
+        if room:
+            self._keep(frame.index, _jpeg(frame.image, QUALITY))
 
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:

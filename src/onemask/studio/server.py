@@ -192,8 +192,9 @@ def _add_api(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/api/thumbnails/{index}.jpg", response_class=Response)
     def thumbnail(index: int) -> Response:
-        """A small picture of a frame."""
-        return Response(desk.frames.thumbnail(index), media_type="image/jpeg", headers=_KEPT)
+        """A small picture of a frame; 204 where it is not made yet."""
+        made = desk.frames.thumbnail(index)
+        return Response(status_code=204) if made is None else Response(made, media_type="image/jpeg", headers=_KEPT)
 
     @app.get("/api/masks/{index}.png", response_class=Response)
     def mask(index: int) -> Response:
