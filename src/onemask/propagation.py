@@ -189,7 +189,6 @@ class Propagation:
         self.annotations = {index: checked_label_map(labels) for index, labels in sorted(annotations.items())}
         self._check_annotations()
         self.backward = direction == "both" and self._first_seen_last() > start
-        self.backward_session: Session | None = None  # of the backward pass, while it lasts and after
 
     def __iter__(self) -> Iterator[LabelledFrame]:
         """Frames `start`, `start` + 1, ..., each with its label map."""
@@ -226,7 +225,6 @@ class Propagation:
     def _backward(self) -> Iterator[Found]:
         """What is found in frames ..., start + 1, start: objects annotated later, each back from where it first is."""
         session = self.session.fresh()
-        self.backward_session = session
         first_seen = self._first_seen()
         for frame in prefetch(self.video.reversed_frames(self._first_seen_last() + 1)):
             if frame.index < self.start:

@@ -5,7 +5,7 @@ import { icon } from "./icons";
 import type { Stage } from "./stage";
 import type { Store, Tool, View } from "./store";
 
-const ALL: { tool: Tool; name: string; key: string; hint: string }[] = [
+export const TOOLS: { tool: Tool; name: string; key: string; hint: string }[] = [
   { tool: "click", name: "Click or scribble on the object", key: "C", hint: "Click on the object. Right-click, or Alt, on what does not belong to it." },
   { tool: "box", name: "Box around the object", key: "X", hint: "Drag a box around the object." },
   { tool: "brush", name: "Brush", key: "B", hint: "Paint the object. [ and ] change the size." },
@@ -15,14 +15,7 @@ const ALL: { tool: Tool; name: string; key: string; hint: string }[] = [
   { tool: "move", name: "Move the picture", key: "V", hint: "" },
 ];
 
-/** The tools that there are. */
-export const TOOLS = [...ALL];
-
 export function addTools(store: Store): void {
-  if (!store.state!.marks) {
-    TOOLS.splice(0, 2);
-    store.tool = "lasso";
-  }
   const group = element("tools");
   const buttons = TOOLS.map(({ tool, name, key }) => {
     const button = make("button", { title: `${name} (${key})` }, icon(tool), make("kbd", { ariaHidden: "true" }, key));

@@ -28,7 +28,6 @@ export interface State {
   job: JobState | null;
   problem: string | null;
   command: string | null;
-  marks: boolean; // whether masks can be made out of clicks and boxes
   exports: { name: string; summary: string }[];
 }
 

@@ -180,7 +180,7 @@ def test_axe_finds_nothing(open_page):
 
 
 def test_from_a_video_to_an_exported_matte_and_what_can_happen_on_the_way(
-    open_page, server, folder_of_frames, tmp_path
+    open_page, server, folder_of_frames, clip, tmp_path
 ):
     """One story, for each step goes on where the one before it ended."""
     page = open_page()
@@ -191,6 +191,7 @@ def test_from_a_video_to_an_exported_matte_and_what_can_happen_on_the_way(
     a_server_that_was_killed_goes_on_where_it_was(page, server)
     what_is_exported_is_read_back(page, server, tmp_path)
     a_mask_file_is_imported(page, server, tmp_path)
+    a_box_gives_a_mask(page, server, clip)
     the_keyboard_reaches_everything(page)
     assert page.problems == []
 
@@ -304,6 +305,17 @@ def a_mask_file_is_imported(page, server, tmp_path):
     page.set_input_files("#file", tmp_path / "mask.png")
     expect(page.locator("#undo")).to_have_attribute("title", "Undo: Import a mask")
     assert np.array_equal(server.labels()[7] > 0, picture > 0)
+
+
+def a_box_gives_a_mask(page, server, clip):
+    go_to(page, 1)
+    truth = clip.label_maps[1] == 1
+    rows, columns = (np.flatnonzero(truth.any(axis)) for axis in (1, 0))
+    page.keyboard.press("x")
+    drag(page, (columns[0] - 2, rows[0] - 2), (columns[-1] + 3, rows[-1] + 3))
+    expect(page.locator("#undo")).to_have_attribute("title", "Undo: Box")
+    found = server.labels()[1] == 1
+    assert (found & truth).sum() > 0.6 * (found | truth).sum()
 
 
 def the_keyboard_reaches_everything(page):

@@ -245,14 +245,16 @@ def test_the_api_describes_itself_with_every_command(client):
 def test_what_is_exported_is_what_is_shown(client, desk, tmp_path):
     labels = square(desk.project.shape, 8, 8)
     desk.project.change("Brush", {3: labels})
-    given = client.post("/api/exports/masks", content=b"").json()
-    assert given["name"] == "shapes-masks.zip"
+    given = client.post("/api/exports/png", content=b"").json()
+    assert given["name"] == "shapes-png.zip"
     archive = tmp_path / "masks.zip"
     archive.write_bytes(client.get(given["file"]).content)
     with zipfile.ZipFile(archive) as masks:
-        assert masks.namelist() == [f"masks/{index:03d}.png" for index in range(FRAMES)]
+        assert masks.namelist() == [f"{index:03d}.png" for index in range(FRAMES)]
         masks.extractall(tmp_path)
-    assert np.array_equal(read_label_map(tmp_path / "masks" / "003.png"), labels)
+    assert np.array_equal(read_label_map(tmp_path / "003.png"), labels)
+    table = client.post("/api/exports/csv", content=b"").json()["file"]
+    assert "3,003,,1,256,8,8,16,16" in client.get(table).text
     assert client.post("/api/exports/%2e%2e", content=b"").status_code in (400, 404, 405)
     assert client.get("/api/exports/overlay/file").status_code == 400
 

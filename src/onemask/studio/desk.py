@@ -10,7 +10,6 @@ import shlex
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ from .. import __version__
 from ..errors import InputError, OnemaskError
 from ..methods import METHODS, names
 from ..video.masks import check_mask, object_ids, palette, read_mask
-from . import commands, plan, runlengths
+from . import commands, exporting, plan, runlengths
 from .commands import Command
-from .exporting import EXPORTS, Export, Source, export_named
 from .frames import FrameStore
 from .project import RUN, Made, Project, Thing, new_object
 from .worker import FirstMask, HandOver, Job, Packed, WarmUp, Worker, pack, unpack
@@ -123,8 +121,7 @@ class Desk:
                 "job": job,
                 "problem": self.problem,
                 "command": self.command(),
-                "marks": find_spec("onemask.first_mask") is not None,
-                "exports": [{"name": export.name, "summary": export.summary} for export in EXPORTS],
+                "exports": [{"name": name, "summary": summary} for name, summary in exporting.formats().items()],
             }
 
     def command(self) -> str | None:
@@ -184,27 +181,31 @@ class Desk:
 
     def export(self, name: str) -> tuple[Path, str]:
         """Write the label maps that are shown in a format; the file, and the name to give it."""
-        export = export_named(name)
+        path, shown = self._place_of(name)
         colours = palette()
         for thing in self.project.objects:
             colours[thing.id] = [int(thing.colour[i : i + 2], 16) for i in (1, 3, 5)]
-        source = Source(self.project.video, lambda: map(self.shown, range(self.project.frames)), colours)
-        path, shown = self._place_of(export)
+        label_maps = ((self.shown(index), self._confidence(index)) for index in range(self.project.frames))
+        source = exporting.Source(self.project.video, Path(self.project.name).stem, label_maps, colours)
         with self._exporting:  # one at a time, for they share the place
             path.parent.mkdir(exist_ok=True)
-            export.write(source, path)
+            exporting.write(source, name, path)
         return path, shown
 
     def exported(self, name: str) -> tuple[Path, str]:
         """The file that `export` wrote last, and the name to give it."""
-        path, shown = self._place_of(export_named(name))
+        path, shown = self._place_of(name)
         if not path.is_file():
             raise InputError(f"nothing was exported as {name} yet")
         return path, shown
 
-    def _place_of(self, export: Export) -> tuple[Path, str]:
-        shown = f"{Path(self.project.name).stem}-{export.name}.{export.suffix}"
-        return self.project.folder / "exports" / f"{export.name}.{export.suffix}", shown
+    def _place_of(self, name: str) -> tuple[Path, str]:
+        file = exporting.file_name(name)
+        return self.project.folder / "exports" / file, f"{Path(self.project.name).stem}-{file}"
+
+    def _confidence(self, index: int) -> dict[int, float]:
+        made = self.project.made.get(index)
+        return {} if made is None or self._status(index) != "fresh" else dict(made.confidence)
 
     # Commands --------------------------------------------------------------------------------------------------------
 

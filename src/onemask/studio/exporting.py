@@ -1,21 +1,26 @@
-"""What a project gives away: its label maps in the formats that others read, as one file each to download."""
+"""What a project gives away: its label maps in the formats of `onemask.exports`, and the overlay, as one file each."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from ..errors import InputError
+from ..exports.exporting import export
+from ..exports.formats import FORMATS
+from ..exports.result import Result
 from ..files import written_whole
 from ..video.frames import Video
-from ..video.masks import write_mask
+from ..video.masks import read_label_map, write_mask
 from ..video.writer import write_overlay
 
-LabelMaps = Callable[[], Iterator[np.ndarray]]  # of frame 0, 1, ...
+OVERLAY = "overlay"
+LabelMaps = Iterable[tuple[np.ndarray, Mapping[int, float]]]  # (H, W) uint8, and the confidence of its objects
 
 
 @dataclass(frozen=True)
@@ -23,46 +28,47 @@ class Source:
     """What an export is made from."""
 
     video: Video
+    name: str
     label_maps: LabelMaps
+    """Of frame 0, 1, ..."""
     colours: np.ndarray
     """(256, 3) uint8 RGB, by id."""
 
 
-@dataclass(frozen=True)
-class Export:
-    """A format."""
-
-    name: str
-    summary: str
-    suffix: str
-    write: Callable[[Source, Path], None]
+def formats() -> dict[str, str]:
+    """All formats: name -> what it is."""
+    overlay = {OVERLAY: "the video with its objects in colour, with its sound (MP4)"}
+    return {"png": FORMATS["png"].summary} | overlay | {name: chosen.summary for name, chosen in FORMATS.items()}
 
 
-def _masks(source: Source, path: Path) -> None:
-    with written_whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for index, label_map in enumerate(source.label_maps()):
-            name = f"{source.video.name(index)}.png"
-            png = path.with_name(f".frame-{name}")
-            try:
-                write_mask(png, label_map)
-                archive.write(png, f"masks/{name}")
-            finally:
-                png.unlink(missing_ok=True)
+def file_name(name: str) -> str:
+    """The name of an export's file; folders come as ZIP. Raises InputError where there is no such format."""
+    if name not in formats():
+        raise InputError(f"there is no export {name!r}; there are: {', '.join(formats())}")
+    if name == OVERLAY:
+        return "overlay.mp4"
+    chosen = FORMATS[name]
+    return f"{chosen.file.rstrip('/')}.zip" if chosen.is_folder else chosen.file
 
 
-def _overlay(source: Source, path: Path) -> None:
-    write_overlay(source.video, source.label_maps(), path, source.colours)
-
-
-EXPORTS = (
-    Export("masks", "A PNG a frame in a zip, one colour an object: as onemask run writes them", "zip", _masks),
-    Export("overlay", "The video with its objects in colour, with its sound (MP4)", "mp4", _overlay),
-)
-
-
-def export_named(name: str) -> Export:
-    """The format of that name. Raises InputError if there is none."""
-    for export in EXPORTS:
-        if export.name == name:
-            return export
-    raise InputError(f"there is no export {name!r}; there are: {', '.join(export.name for export in EXPORTS)}")
+def write(source: Source, name: str, path: Path) -> None:
+    """Write a format to a file. Raises InputError for what the format cannot take, OutputError for the disk."""
+    with TemporaryDirectory(dir=path.parent, prefix=".making-") as folder:
+        label_maps = []
+        for index, (label_map, confidence) in enumerate(source.label_maps):
+            label_maps.append(Path(folder) / f"{source.video.name(index)}.png")
+            write_mask(label_maps[-1], label_map, confidence)
+        if name == OVERLAY:
+            write_overlay(source.video, map(read_label_map, label_maps), path, source.colours)
+            return
+        chosen = FORMATS[name]
+        result = Result(label_maps, source.video, source.name)
+        if not chosen.is_folder:
+            export(result, path, name, overwrite=True)
+            return
+        made = Path(folder) / "made"
+        export(result, made, name)
+        with written_whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for file in sorted(made.rglob("*")):
+                if file.is_file():
+                    archive.write(file, file.relative_to(made).as_posix())

@@ -33,7 +33,7 @@ from .plan import Stretch
 
 if TYPE_CHECKING:
     from ..methods.method import Method as LoadedMethod
-    from ..propagation import Propagation
+    from ..propagation import Found
     from ..session import Session
     from ..video.frames import Video
     from .project import Method
@@ -156,13 +156,11 @@ class _Bench:
             session = self._session(job.method)
             from_start = {index: labels for index, labels in annotations.items() if index >= stretch.start}
             propagation = Propagation(session, self.video, from_start, start=stretch.start)
-            behind: dict[int, dict[int, float]] = {}
-            for labelled in propagation.frames(partial(self._watched, of=propagation, behind=behind)):
+            for labelled in propagation.frames(partial(self._watched, start=stretch.start)):
                 self._reached = (session, labelled.index + 1)
                 if labelled.index >= stretch.first:
                     done += 1
-                    sure = behind.get(labelled.index, {}) | _confidence(session)
-                    self.say("mask", labelled.index, pack(labelled.label_map), sure)
+                    self.say("mask", labelled.index, pack(labelled.label_map), labelled.confidence)
                     self.say("at", done, total, "Propagating")
                 else:
                     self.say("at", 0, total, f"Getting to frame {stretch.first}")
@@ -170,18 +168,13 @@ class _Bench:
                     break
                 self._listen()
 
-    def _watched(
-        self, label_maps: Iterable[np.ndarray], count: int, *, of: Propagation, behind: dict[int, dict[int, float]]
-    ) -> Iterator[np.ndarray]:
-        """Label maps of the way back, shown as they are made."""
-        for number, label_map in enumerate(label_maps):
+    def _watched(self, found: Iterable[Found], count: int, *, start: int) -> Iterator[Found]:
+        """What is found on the way back, shown as it is made."""
+        for number, in_frame in enumerate(found):
             self._listen()
-            assert of.backward_session is not None
-            index = of.start + count - 1 - number
-            behind[index] = _confidence(of.backward_session)
-            self.say("glimpse", index, pack(label_map))
+            self.say("glimpse", start + count - 1 - number, pack(in_frame.label_map))
             self.say("at", number + 1, count, "Looking back")
-            yield label_map
+            yield in_frame
 
     def _make_backward(self, job: Job, key: int, last: int) -> None:
         from ..video.prefetch import prefetch
@@ -194,7 +187,7 @@ class _Bench:
                 session.annotate(frame.image, unpack(job.annotations[key]))
                 continue
             label_map = session.step(frame.image)
-            self.say("mask", frame.index, pack(label_map), _confidence(session))
+            self.say("mask", frame.index, pack(label_map), session.confidences)
             self.say("at", key - frame.index, key - last, "Propagating backward")
             if frame.index <= last:
                 break
@@ -249,10 +242,6 @@ class _Bench:
         except Exception as error:
             log.exception("no first mask")
             self.say("first", marks.request, None, f"{type(error).__name__}: {error}")
-
-
-def _confidence(session: Session) -> dict[int, float]:
-    return {object_id: session.confidence(object_id) for object_id in session.objects}
 
 
 def pack(label_map: np.ndarray) -> Packed:
