@@ -18,9 +18,11 @@ from .. import __version__
 from ..allocation import keep_freed_memory
 from ..errors import InputError, Interrupted, OnemaskError
 from .arguments import FAILED, INTERRUPTED, OK
+from .batching import add_batch
 from .exporting import add_export_masks
 from .learning import add_train, add_train_proposals
 from .listing import add_import_weights, add_methods, add_weights
+from .reviewing import add_review
 from .scoring import add_compare, add_evaluate, add_perturb, add_score
 from .segmenting import add_demo, add_explain, add_run
 from .studio import add_studio
@@ -30,7 +32,9 @@ COMMANDS = (
     add_demo,
     add_explain,
     add_studio,
+    add_batch,
     add_export_masks,
+    add_review,
     add_score,
     add_evaluate,
     add_compare,

@@ -90,7 +90,7 @@ class Result:
     @cached_property
     def size(self) -> tuple[int, int]:
         """Height and width of the label maps."""
-        height, width = read_label_map_and_confidence(self.paths[0])[0].shape
+        height, width = self._read(0)[0].shape
         return height, width
 
     @cached_property
@@ -121,10 +121,16 @@ class Result:
     def frame(self, index: int, name: str | None = None) -> LabelledFrame:
         """Read one label map. Raises InputError where it is missing, damaged, or of another size than the first."""
         path = self.paths[index]
-        label_map, confidence = read_label_map_and_confidence(path)
+        label_map, confidence = self._read(index)
         if index and label_map.shape != self.size:
             raise InputError(f"{path} is {'x'.join(map(str, label_map.shape))}, but the first one is {self.size}")
         return LabelledFrame(index, name or path.stem, label_map, confidence)
+
+    def _read(self, index: int) -> tuple[np.ndarray, dict[int, float]]:
+        label_map, confidence = read_label_map_and_confidence(self.paths[index])
+        if label_map.ndim != 2:
+            raise InputError(f"{self.paths[index]} is a picture in colours; expected a label map, indexed or grey")
+        return label_map, confidence
 
     def pictures(self) -> Iterator[tuple[LabelledFrame, Frame]]:
         """Read the label maps with the video's frames."""

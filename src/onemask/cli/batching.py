@@ -1,0 +1,64 @@
+"""`onemask batch`: many videos."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+
+from ..errors import InputError
+from .arguments import FAILED, OK, listed
+
+
+def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `onemask batch`."""
+    batch = commands.add_parser(
+        "batch",
+        help="segment many videos, as a manifest says",
+        description="Segment many videos: `onemask run` for every line of a manifest, the longest first, one process a "
+        "device. The same command goes on where it was stopped, and runs nothing again that is finished.",
+        epilog="manifest: CSV with the columns video and mask (several: separated by spaces), and name, size, "
+        "method, set, save, ... if wanted; or JSON lines with these keys. Paths are relative to the manifest.",
+    )
+    batch.add_argument("manifest", metavar="MANIFEST", help="a .csv or .jsonl file")
+    batch.add_argument("--out", required=True, metavar="DIR", help="folder of the results, one folder a video")
+    batch.add_argument(
+        "--devices",
+        type=listed,
+        default=["auto"],
+        metavar="A,B",
+        help="as --device takes them, one process each, such as cuda:0,cuda:1 (default: auto)",
+    )
+    batch.add_argument("--retries", type=int, default=1, metavar="N", help="run again what crashed (default: 1)")
+    batch.add_argument("--json", action="store_true", help="print the report as JSON, for machines")
+    batch.add_argument(
+        "--run",
+        default="",
+        metavar="'OPTIONS'",
+        help="options of `onemask run` for all videos, in quotes, such as '--size 360 --save masks,csv'",
+    )
+    batch.set_defaults(command=_batch)
+
+
+def _batch(options: argparse.Namespace) -> int:
+    from ..batching import Outcome, batch, read_manifest
+
+    jobs = read_manifest(options.manifest)
+
+    def tell(outcome: Outcome) -> None:
+        state = "done" if outcome.done else f"failed: {outcome.error}"
+        print(f"{outcome.name}: {state} ({outcome.seconds:.0f} s)", file=sys.stderr if options.json else sys.stdout)
+
+    try:
+        arguments = shlex.split(options.run)
+    except ValueError as error:
+        raise InputError(f"--run {options.run}: {error}") from None
+    report = batch(jobs, options.out, arguments=arguments, devices=options.devices, retries=options.retries, told=tell)
+    if options.json:
+        print(json.dumps([vars(outcome) for outcome in report.outcomes], indent=1))
+    else:
+        print(
+            f"{len(jobs) - len(report.failed)} of {len(jobs)} videos are done; the report is {options.out}/report.json"
+        )
+    return FAILED if report.failed else OK

@@ -1,0 +1,54 @@
+"""`onemask review`: the frames of a finished run that are most in doubt."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from .arguments import add_overwrite
+
+
+def add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `onemask review`."""
+    review = commands.add_parser(
+        "review",
+        help="list the frames of a finished run that are most in doubt",
+        description="List the frames of a finished run in which something about an object is odd, worst first: low "
+        "confidence, a jump of area or place, more parts, objects that begin to touch, lost or found again. Correct "
+        "one and run again with --mask FRAME:FILE.",
+    )
+    review.add_argument("result", metavar="RESULT", help="folder of a finished run, or a folder of label maps as PNG")
+    review.add_argument("--video", metavar="INPUT", help="the video, for --sheet (default: where the run found it)")
+    review.add_argument("--limit", type=int, default=12, metavar="N", help="list at most N frames (default: 12)")
+    review.add_argument(
+        "--apart", type=int, default=5, metavar="N", help="of frames closer than N list the worst alone (default: 5)"
+    )
+    review.add_argument("--sheet", metavar="FILE", help="write a contact sheet of these frames, .png or .jpg")
+    review.add_argument("--json", action="store_true", help="print JSON, for machines")
+    add_overwrite(review)
+    review.set_defaults(command=_review)
+
+
+def _review(options: argparse.Namespace) -> None:
+    from ..exports.result import Result
+    from ..files import refuse_existing
+    from ..reviewing import review, write_review_sheet
+    from ..video.writer import require_picture_suffix
+
+    if options.sheet:
+        require_picture_suffix(options.sheet)
+        refuse_existing(options.sheet, options.overwrite)
+    result = Result.open(options.result, options.video)
+    frames = review(result, limit=options.limit, apart=options.apart)
+    if options.sheet and frames:
+        write_review_sheet(result, frames, options.sheet)
+    if options.json:
+        print(json.dumps([frame.to_json() for frame in frames], indent=1))
+        return
+    if not frames:
+        print("no frame is in doubt")
+    for frame in frames:
+        why = "; ".join(f"object {doubt.object} {doubt.detail}" for doubt in frame.doubts)
+        print(f"frame {frame.frame:6} ({frame.name})  {frame.weight:.2f}  {why}")
+    if options.sheet and frames:
+        print(f"these frames are in {options.sheet}")

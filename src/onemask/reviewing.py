@@ -1,0 +1,195 @@
+"""Where to look in a finished run: frames in which something about an object is odd, worst first.
+
+Reasons, of an object from one frame to the next:
+
+- "unsure": its confidence is low, or fell well below what it was in the frames before
+- "lost", "found": it is gone, or back
+- "area": it grew or shrank by much
+- "jump": its middle moved by much of its own size
+- "parts": it fell into more parts
+- "touches": it begins to touch another object, where ids are swapped most easily
+
+Each has a weight in [0, 1]; a frame weighs as much as its heaviest reason. Frames close to each other have one cause,
+so of such a group only the heaviest is listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .errors import InputError
+from .exports.result import LabelledFrame, Result
+from .exports.table import ObjectInFrame, measured
+from .video.drawing import contact_sheet, overlay
+from .video.label_maps import object_ids, palette
+from .video.writer import write_picture
+
+MEMORY = 0.9  # of the running mean of an object's confidence and area: about ten frames
+UNSURE_BELOW = 0.7  # confidence that is low in itself
+CONFIDENCE_DROP = 0.1
+AREA_FACTOR = 1.5  # from a frame to the next
+JUMP = 0.5  # of the root of its area
+LEAST_PART = 0.05  # of an object's area: smaller parts are noise
+LEAST_AREA = 16  # pixels: smaller objects jump and change without a cause
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One thing that is odd about an object in a frame."""
+
+    object: int
+    reason: str
+    """unsure, lost, found, area, jump, parts or touches"""
+    weight: float
+    """In [0, 1]: how odd."""
+    detail: str
+    """For people."""
+
+
+@dataclass(frozen=True)
+class DoubtfulFrame:
+    """A frame to look at."""
+
+    frame: int
+    name: str
+    weight: float
+    doubts: tuple[Doubt, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass
+class _Past:
+    """What an object was like up to the frame before."""
+
+    last: ObjectInFrame
+    confidence: float | None
+    parts: int
+    touching: set[int] = field(default_factory=set)
+
+
+def review(result: Result | str | Path, *, limit: int = 12, apart: int = 5) -> list[DoubtfulFrame]:
+    """List the frames of a finished run that are most in doubt.
+
+    Args:
+        result: a `Result`, or what `Result.open` takes.
+        limit: how many at most.
+        apart: frames closer than this have one cause: only the worst of them is listed.
+
+    Returns:
+        The frames, worst first.
+
+    Raises:
+        InputError: there is no finished run, or limit or apart is below 1.
+    """
+    if limit < 1 or apart < 1:
+        raise InputError(f"limit and apart are 1 or more, got {limit} and {apart}")
+    opened = result if isinstance(result, Result) else Result.open(result)
+    past: dict[int, _Past] = {}
+    found = []
+    for frame in opened.frames():
+        doubts = _doubts(frame, past)
+        if doubts:
+            found.append(DoubtfulFrame(frame.index, frame.name, max(d.weight for d in doubts), tuple(doubts)))
+    chosen: list[DoubtfulFrame] = []
+    for doubtful in sorted(found, key=lambda entry: (-entry.weight, -len(entry.doubts), entry.frame)):
+        if len(chosen) < limit and all(abs(doubtful.frame - other.frame) >= apart for other in chosen):
+            chosen.append(doubtful)
+    return chosen
+
+
+def write_review_sheet(result: Result, frames: Sequence[DoubtfulFrame], path: str | Path) -> None:
+    """Write a picture of doubtful frames in order of time, with their objects and why they are in doubt.
+
+    Raises:
+        InputError: there is none, or the video is not at hand.
+        OutputError: the picture cannot be written.
+    """
+    if not frames:
+        raise InputError("no frame is in doubt, so there is nothing to draw")
+    in_order = sorted(frames, key=lambda entry: entry.frame)
+    pictures = [
+        overlay(result.video.frame(entry.frame).image, result.frame(entry.frame).label_map, palette())
+        for entry in in_order
+    ]
+    captions = [f"{entry.name}: {entry.doubts[0].object} {entry.doubts[0].detail}" for entry in in_order]
+    write_picture(path, contact_sheet(pictures, captions))
+
+
+def _doubts(frame: LabelledFrame, past: dict[int, _Past]) -> list[Doubt]:
+    """What is odd in a frame, worst first; `past` becomes what it was like up to this frame."""
+    doubts: list[Doubt] = []
+    touching = _touching(frame.label_map)
+    for object_id in sorted({*past, *object_ids(frame.label_map), *frame.confidence}):
+        now, parts = measured(frame, object_id), _parts(frame.label_map == object_id)
+        before = past.get(object_id)
+        if before is None:
+            if now.area:
+                past[object_id] = _Past(now, now.confidence, parts, touching.get(object_id, set()))
+            continue
+        doubts += _compared(object_id, before, now, parts, touching.get(object_id, set()))
+        mean = now.confidence if before.confidence is None else before.confidence
+        if mean is not None and now.confidence is not None:
+            mean = MEMORY * mean + (1 - MEMORY) * now.confidence
+        past[object_id] = _Past(now, mean, parts, touching.get(object_id, set()))
+    return sorted(doubts, key=lambda doubt: -doubt.weight)
+
+
+def _compared(object_id: int, before: _Past, now: ObjectInFrame, parts: int, touching: set[int]) -> list[Doubt]:
+    """What is odd about an object beside what it was like."""
+
+    def doubt(reason: str, weight: float, detail: str) -> Doubt:
+        return Doubt(object_id, reason, round(min(1.0, max(0.0, weight)), 3), detail)
+
+    last, found = before.last, []
+    if not now.area:
+        return [doubt("lost", 0.8, "is lost")] if last.area >= LEAST_AREA else []
+    if not last.area:
+        found.append(doubt("found", 0.6, "is found again"))
+    if now.confidence is not None:
+        usual = now.confidence if before.confidence is None else before.confidence
+        drop = usual - now.confidence
+        if drop > CONFIDENCE_DROP:
+            found.append(doubt("unsure", 0.5 + drop, f"confidence {now.confidence:.2f}, was {usual:.2f}"))
+        elif now.confidence < UNSURE_BELOW:
+            found.append(doubt("unsure", 1 - now.confidence, f"confidence {now.confidence:.2f}"))
+    if min(last.area, now.area) >= LEAST_AREA:
+        factor = max(last.area, now.area) / min(last.area, now.area)
+        if factor > AREA_FACTOR:
+            grew = "grew" if now.area > last.area else "shrank"
+            found.append(doubt("area", 1 - 1 / factor, f"{grew} {factor:.1f} times"))
+        moved = np.hypot((now.x or 0) - (last.x or 0), (now.y or 0) - (last.y or 0)) / np.sqrt(last.area)
+        if moved > JUMP:
+            found.append(doubt("jump", 0.4 + moved / 4, f"moved by {moved:.1f} of its size"))
+    if parts > max(1, before.parts):
+        found.append(doubt("parts", 0.3 + 0.1 * (parts - before.parts), f"fell into {parts} parts"))
+    if new := sorted(touching - before.touching):
+        found.append(doubt("touches", 0.35, f"touches {', '.join(map(str, new))}"))
+    return found
+
+
+def _parts(mask: np.ndarray) -> int:
+    """The number of connected parts of a mask (H, W), but for small ones."""
+    figures = cv2.connectedComponentsWithStats(mask.astype(np.uint8))[2]
+    areas = figures[1:, cv2.CC_STAT_AREA]
+    return int((areas > LEAST_PART * areas.sum()).sum())
+
+
+def _touching(labels: np.ndarray) -> dict[int, set[int]]:
+    """Object -> those that it touches, from side to side or from above."""
+    found: dict[int, set[int]] = {}
+    for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
+        meet = (one != other) & (one > 0) & (other > 0)
+        if meet.any():
+            for a, b in np.unique(np.stack([one[meet], other[meet]], 1), axis=0).tolist():
+                found.setdefault(a, set()).add(b)
+                found.setdefault(b, set()).add(a)
+    return found
