@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from onemask.device import best_device
 from onemask.methods import configuration
 from onemask.methods.dmn_aoa.model import DMNAOA
 from onemask.methods.dmn_aoa.proposals import ProposalGenerator, maskrcnn_lite
 from onemask.methods.options import parse_assignments
-from onemask.session import Session, best_device
+from onemask.session import Session
 from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video
 

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from onemask import InputError, keep_freed_memory
+from onemask.device import best_device
 from onemask.methods import configuration, load
 from onemask.methods.method import Method
 from onemask.methods.options import parse_assignments
-from onemask.session import Session, best_device
+from onemask.session import Session
 from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video
 

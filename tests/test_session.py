@@ -11,10 +11,10 @@ from torch import nn
 
 import onemask
 from onemask import InputError, OnemaskError, Session
+from onemask.device import best_device, best_precision
 from onemask.geometry import Geometry, area_resampled
 from onemask.methods.method import Features, Memory, Prediction
 from onemask.saved import checksum
-from onemask.session import _best_precision, best_device
 from videos import QUICK, Scene, Still, StillMemory, overlap
 
 IDS = (3, 300)
@@ -360,7 +360,7 @@ def test_padding_is_saved_and_copied(tmp_path):
 def test_precision_is_saved_as_it_was_asked(asked, later, tmp_path, monkeypatch):
     session = Session(Still(), device="cpu", precision=asked).copy()
     session.save(tmp_path / "state.safetensors")
-    monkeypatch.setattr("onemask.session._best_precision", lambda device: "bfloat16")  # of another machine
+    monkeypatch.setattr("onemask.session.best_precision", lambda device: "bfloat16")  # of another machine
     assert Session.restore(tmp_path / "state.safetensors", Still(), device="cpu").precision == later
 
 
@@ -774,7 +774,7 @@ def test_without_an_object_no_frame_is_encoded(still):
 def test_bfloat16_is_not_chosen_where_it_is_only_emulated(monkeypatch):
     monkeypatch.setattr("torch.cuda.device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert _best_precision(torch.device("cuda", 1)) == "float16"
+    assert best_precision(torch.device("cuda", 1)) == "float16"
 
 
 def test_an_object_is_named_once(still):

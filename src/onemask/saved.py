@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .files import write_bytes
+from .methods.method import Method
 
 
 def write_state(path: str | Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -58,3 +60,19 @@ def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         found.update(tensor.flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def described(method: Method) -> dict[str, Any]:
+    """The method's class and, if it has a configuration, its options: what a saved session has to find again."""
+    config: Any = getattr(method, "config", None)
+    options = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
+    plain: dict[str, Any] = json.loads(json.dumps({"class": type(method).__name__, **options}, default=str))
+    return plain
+
+
+def refuse_another_method(path: str | Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise InputError where a session was saved with a method that is `described` otherwise."""
+    names = ["class"] if before.get("class") != now["class"] else list(dict.fromkeys((*before, *now)))
+    different = [f"{n} {before.get(n)} (now {now.get(n)})" for n in names if before.get(n) != now.get(n)]
+    if different:
+        raise InputError(f"{path} was saved with another method: {', '.join(different)}; restore it with the same one")

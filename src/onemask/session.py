@@ -7,17 +7,19 @@
 
 A session owns what no other room touches: device, precision, the working size and the way back to the frame's own
 size, and padding to the method's stride. It never writes to its method.
+
+One class, and so one file: a third of it tells callers what each of its calls promises. What needs no session is apart:
+`annotation`, `device`, `geometry`, `presence`, `saved`.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -27,19 +29,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .annotation import annotated_objects, like, pixels_of
+from .device import PRECISIONS, best_device, best_precision, inference
 from .errors import InputError, OnemaskError, is_out_of_memory
 from .geometry import Geometry, Picture, shown, size_of
-from .labels import Objects, aggregate, checked_label_map, checked_label_tensor, is_whole, label_argmax, resize
+from .labels import Objects, aggregate, is_whole, label_argmax, resize
 from .methods.method import Features, Memory, Method, Padding, Prediction
 from .presence import Presence, presences
 from .runtime import encoder_of, usable
-from .saved import no_session, read_state, write_state
-from .video.masks import object_ids
+from .saved import described, no_session, read_state, refuse_another_method, write_state
 
 log = logging.getLogger(__name__)
 
 Evidence = dict[str, np.ndarray | float]  # see Session.evidence
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 VISIBLE_FROM = 0.5  # confidence, see Session.visible
 
 P = TypeVar("P", np.ndarray, Tensor)
@@ -127,7 +129,7 @@ class Session:
         self.method = _evaluating(method if device is None else method.to(best_device(device)))
         self.size = None if size is None else int(size)
         self.device = next(method.parameters()).device
-        self.precision = _best_precision(self.device) if precision == "auto" else precision
+        self.precision = best_precision(self.device) if precision == "auto" else precision
         self._asked_precision = precision
         self._encoder = encoder_of(self.method, runtime, device=self.device, precision=self.precision)
         self.padding: Padding = padding or method.padding
@@ -181,8 +183,9 @@ class Session:
             InputError: frame, label map or ids are not what is expected, or do not fit each other.
             OnemaskError: the device has not enough memory.
         """
+        on = self.device if _is_tensor(frame) else None
         own = self._geometry_of(frame).own
-        label_map, annotated = self._annotated(frame, label_map, own, objects, void)
+        label_map, annotated = annotated_objects(label_map, own, objects, void, on=on)
         ids = annotated.ids
         self._take_over()
         encoded, number = self._encoded(frame), self._next_frame()
@@ -202,9 +205,9 @@ class Session:
             self._show(last)
             self._supersede(ids)
         labels = self._label_map(encoded.is_tensor)
-        labels[_is_any(labels, ids)] = 0  # of these the annotation knows better
-        known = _is_any(label_map, ids)
-        labels[known] = _as_type_of(labels, label_map[known])
+        labels[pixels_of(labels, ids)] = 0  # of these the annotation knows better
+        known = pixels_of(label_map, ids)
+        labels[known] = like(labels, label_map[known])
         return cast(P, labels)
 
     def annotate_later(
@@ -243,7 +246,8 @@ class Session:
             InputError: see `annotate`; at once.
         """
         geometry = self._geometry_of(frame)
-        label_map, annotated = self._annotated(frame, label_map, geometry.own, objects, void)
+        on = self.device if _is_tensor(frame) else None
+        label_map, annotated = annotated_objects(label_map, geometry.own, objects, void, on=on)
         self._geometry = geometry
         with self._computing():
             masks = geometry.masks(label_map, annotated.ids, self.device)
@@ -468,7 +472,7 @@ class Session:
         memory = self._memory
         tensors = {} if memory is None else memory.tensors()
         state = {
-            "method": _described(self.method),
+            "method": described(self.method),
             "objects": self._objects.ids,
             "own": None if self._geometry is None else self._geometry.own,
             "size": self.size,
@@ -498,7 +502,7 @@ class Session:
             size, precision = None if state["size"] is None else int(state["size"]), str(state["precision"])
             padding: Any = state.get("padding", "edge")  # sessions saved before there was a choice have none
             frame = int(state.get("frame", 0))  # nor numbers of frames
-            _refuse_another_method(path, before, _described(method))
+            refuse_another_method(path, before, described(method))
             memory = method.memory_type(**tensors) if tensors else None
         except InputError:
             raise
@@ -543,29 +547,6 @@ class Session:
                 f"{shown(geometry.padded)} (height x width); encode it with this session, or one of the same size"
             )
         return geometry
-
-    def _annotated(
-        self, frame: Any, label_map: Any, own: tuple[int, int], objects: Iterable[int] | None, void: int | None
-    ) -> tuple[np.ndarray | Tensor, Objects]:
-        """A label map that was checked, where the frame is (host or device), and the objects that it annotates."""
-        if void is not None and not is_whole(void):
-            raise InputError(f"void is a value of the label map, a whole number, or None; got {void!r}")
-        if _is_tensor(frame):
-            label_map = checked_label_tensor(label_map).to(self.device)
-            held = label_map.unique() if objects is None else ()
-            ids = tuple(int(i) for i in held if i not in (0, void))
-        else:
-            label_map = checked_label_map(label_map)
-            ids = object_ids(label_map, void) if objects is None else ()
-        annotated = Objects(ids if objects is None else _whole_numbers(objects))
-        if not len(annotated):
-            raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
-        if tuple(label_map.shape) != own:
-            raise InputError(
-                f"label map is {shown(label_map.shape)} but the frame is {shown(own)} "
-                "(height x width); give it the frame's size"
-            )
-        return label_map, annotated
 
     def _learned(self, frame: Picture | EncodedFrame, geometry: Geometry, masks: Tensor, number: int) -> Memory:
         """Memory of new objects in a frame; reads nothing that other calls change."""
@@ -665,9 +646,8 @@ class Session:
     @contextmanager
     def _computing(self) -> Iterator[None]:
         """No gradients, and the networks in the session's precision."""
-        dtype = PRECISIONS[self.precision]
         try:
-            with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            with inference(self.device, self.precision):
                 yield
         except (RuntimeError, MemoryError, cv2.error) as error:
             if not is_out_of_memory(error):
@@ -698,29 +678,8 @@ def _evaluating(method: Method) -> Method:
     return copy.deepcopy(method, shared).eval()
 
 
-def _whole_numbers(objects: Any) -> tuple[int, ...]:
-    try:
-        ids = tuple(objects)
-    except TypeError:
-        ids = (None,)
-    if not all(is_whole(i) for i in ids):
-        raise InputError(f"objects are ids, as [1, 2], or None for those in the label map; got {objects!r}")
-    return tuple(int(i) for i in ids)
-
-
 def _is_tensor(frame: Any) -> bool:
     return frame.is_tensor if isinstance(frame, EncodedFrame) else isinstance(frame, Tensor)
-
-
-def _is_any(label_map: Any, ids: Sequence[int]) -> Any:
-    """Pixels of a label map, array or tensor, that have one of these ids."""
-    if isinstance(label_map, Tensor):
-        return torch.isin(label_map, torch.tensor(ids, dtype=label_map.dtype, device=label_map.device))
-    return np.isin(label_map, ids)
-
-
-def _as_type_of(labels: Any, values: Any) -> Any:
-    return values.to(labels.dtype) if isinstance(labels, Tensor) else values
 
 
 def _joined(memory: Memory | None, other: Memory | None) -> Memory | None:
@@ -728,39 +687,3 @@ def _joined(memory: Memory | None, other: Memory | None) -> Memory | None:
     if memory is None or other is None:
         return other if memory is None else memory
     return memory.join(other)
-
-
-def _described(method: Method) -> dict[str, Any]:
-    """The method's class and, if it has a configuration, its options: what a saved session has to find again."""
-    config: Any = getattr(method, "config", None)
-    options = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
-    described: dict[str, Any] = json.loads(json.dumps({"class": type(method).__name__, **options}, default=str))
-    return described
-
-
-def _refuse_another_method(path: str | Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    names = ["class"] if before.get("class") != now["class"] else list(dict.fromkeys((*before, *now)))
-    different = [f"{n} {before.get(n)} (now {now.get(n)})" for n in names if before.get(n) != now.get(n)]
-    if different:
-        raise InputError(f"{path} was saved with another method: {', '.join(different)}; restore it with the same one")
-
-
-def best_device(name: str | torch.device = "auto") -> torch.device:
-    """The device that `name` stands for; "auto": CUDA, else Apple's GPU, else the CPU. InputError if it is not here."""
-    if name == "auto":
-        here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        name = next((kind for kind, available in here.items() if available), "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # "meta" has no values
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used here; expected auto, cpu, cuda, cuda:N or mps") from error
-    return device
-
-
-def _best_precision(device: torch.device) -> str:
-    if device.type != "cuda":
-        return "float32"
-    with torch.cuda.device(device):
-        # Not emulated: before Ampere bfloat16 can be stored, but is far slower than float16.
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"

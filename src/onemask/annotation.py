@@ -1,0 +1,80 @@
+"""What an annotation says: a label map that fits its frame, on the host or on a device, and the objects in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .geometry import shown
+from .labels import Objects, checked_label_map, checked_label_tensor, is_whole
+from .video.masks import object_ids
+
+
+def annotated_objects(
+    label_map: Any,
+    own: tuple[int, int],
+    objects: Iterable[int] | None,
+    void: int | None,
+    *,
+    on: torch.device | None,
+) -> tuple[np.ndarray | Tensor, Objects]:
+    """Check an annotation.
+
+    Args:
+        label_map: (H, W), what a caller took for a label map.
+        own: height and width of the frame.
+        objects: the ids that the label map annotates; None: those that it holds.
+        void: a value of the label map that is no object.
+        on: the device on which the label map is wanted as a tensor; None: on the host, as an array.
+
+    Returns:
+        The label map, and the objects that it annotates, one at least.
+
+    Raises:
+        InputError: one of them is not what is expected, or they do not fit each other.
+    """
+    if void is not None and not is_whole(void):
+        raise InputError(f"void is a value of the label map, a whole number, or None; got {void!r}")
+    if on is not None:
+        label_map = checked_label_tensor(label_map).to(on)
+        held = label_map.unique() if objects is None else ()
+        ids = tuple(int(i) for i in held if i not in (0, void))
+    else:
+        label_map = checked_label_map(label_map)
+        ids = object_ids(label_map, void) if objects is None else ()
+    annotated = Objects(ids if objects is None else _whole_numbers(objects))
+    if not len(annotated):
+        raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
+    if tuple(label_map.shape) != own:
+        raise InputError(
+            f"label map is {shown(label_map.shape)} but the frame is {shown(own)} "
+            "(height x width); give it the frame's size"
+        )
+    return label_map, annotated
+
+
+def pixels_of(label_map: Any, ids: Sequence[int]) -> Any:
+    """Pixels of a label map, array or tensor, that have one of these ids."""
+    if isinstance(label_map, Tensor):
+        return torch.isin(label_map, torch.tensor(ids, dtype=label_map.dtype, device=label_map.device))
+    return np.isin(label_map, ids)
+
+
+def like(labels: Any, values: Any) -> Any:
+    """Values of the type of a label map's, which tensors do not take on by themselves."""
+    return values.to(labels.dtype) if isinstance(labels, Tensor) else values
+
+
+def _whole_numbers(objects: Any) -> tuple[int, ...]:
+    try:
+        ids = tuple(objects)
+    except TypeError:
+        ids = (None,)
+    if not all(is_whole(i) for i in ids):
+        raise InputError(f"objects are ids, as [1, 2], or None for those in the label map; got {objects!r}")
+    return tuple(int(i) for i in ids)
