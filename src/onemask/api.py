@@ -20,7 +20,7 @@ from .video.masks import palette
 from .video.reader import Source, open_video
 
 if TYPE_CHECKING:  # scores and charts are imported where they are asked for
-    from .evaluation.compare import Comparison
+    from .evaluation.comparison import Comparison
     from .evaluation.evaluate import Evaluation
     from .training.processes import Hardware
     from .training.recipe import Recipe

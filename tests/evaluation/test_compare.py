@@ -13,7 +13,8 @@ from onemask.cli import main
 from onemask.errors import InputError, OnemaskError, OutputError
 from onemask.evaluation import compare as module
 from onemask.evaluation.chart import Box, Point, placed, write_chart
-from onemask.evaluation.compare import Comparison, Contender, Row, compare, redraw
+from onemask.evaluation.compare import Contender, compare, redraw
+from onemask.evaluation.comparison import Comparison, Row
 from onemask.evaluation.evaluate import evaluate
 from onemask.settings import Settings
 from onemask.video.masks import write_mask

@@ -31,15 +31,14 @@ from ..data.mixture import Mixture
 from ..data.sources import data_fingerprint, open_mixture
 from ..errors import InputError, Interrupted
 from ..interruption import stop_asked
-from ..methods import configuration, load
+from ..methods import configuration
 from ..methods.method import Method
 from ..settings import Progress, silent
-from ..weights.store import find, read
+from .beginning import check_fits, first_method, fitting, steps_of
 from .cache import ClipCache
 from .feed import Feed, Order, Parts
 from .folder import TrainingFolder, commit
 from .log import Log
-from .losses import LOSSES
 from .optimisers import (
     moving_average,
     optimiser,
@@ -118,8 +117,8 @@ def train(
     fabric, folder, data = (hardware or Hardware()).fabric(recipe.precision), TrainingFolder(Path(out)), Path(data)
     by_the_first(fabric, lambda: folder.check(recipe, overwrite=overwrite, resume=resume))
     torch.manual_seed(recipe.seed)  # what is not trained yet begins with random values
-    method = _method(recipe, data) if method is None else _fitting(recipe, method)
-    _check(recipe, method, fabric.world_size)
+    method = first_method(recipe, data) if method is None else fitting(recipe, method)
+    check_fits(recipe, method, fabric.world_size)
     mixtures = [open_mixture(stage.data, recipe.seed, data) for stage in recipe.stages]
     validator = _validator(recipe, data) if recipe.validation.root else None
     shown = data_fingerprint([source for stage in recipe.stages for source in stage.data], data)
@@ -373,79 +372,6 @@ class Training:
         if self.validator is None:
             self._save("best", {})
         self._save("last", {})
-
-
-# What a recipe asks for -----------------------------------------------------------------------------------------------
-
-
-def steps_of(stage: StageConfig, mixture: Mixture) -> int:
-    """Number of steps in a stage."""
-    if stage.iterations:
-        return stage.iterations
-    return max(1, round(stage.epochs * (stage.distinct or len(mixture)) / stage.batch))
-
-
-def _fitting(recipe: Recipe, method: Method) -> Method:
-    """A method that was given, if it is what the recipe's would be."""
-    if recipe.weights or recipe.initial:
-        raise InputError("the method to begin with is given, so weights and initial of the recipe must be empty")
-    if getattr(method, "config", None) != configuration(recipe.method, recipe.options):
-        raise InputError(
-            f"the method that was given is not {recipe.method} with the recipe's options; name in the recipe what it "
-            "was made of"
-        )
-    return method
-
-
-def _method(recipe: Recipe, base: Path) -> Method:
-    """The method to begin with."""
-    if recipe.weights:
-        method = load(recipe.method, weights=base / recipe.weights, **recipe.options)
-    else:
-        method = configuration(recipe.method, recipe.options).build()
-    for module, source in recipe.initial.items():
-        _take_over(method, module, find(source) or base / source)
-    return method
-
-
-def _take_over(method: Method, module: str, path: Path) -> None:
-    """Give a module of a method the weights that the module of this name has in a file."""
-    stored, expected = read(path), method.state_dict()
-    names = [name for name in expected if name.startswith(f"{module}.")]
-    if not names:
-        raise InputError(f"initial.{module}: the method has no such module, or one without weights")
-    for name in names:
-        if name not in stored:
-            raise InputError(f"initial.{module}: {path} has no {name}; expected weights with the same module")
-        if stored[name].shape != expected[name].shape:
-            shapes = f"{tuple(stored[name].shape)} there and {tuple(expected[name].shape)} here"
-            raise InputError(f"initial.{module}: {name} is {shapes}; expected weights with the same module")
-    method.load_state_dict({name: stored[name] for name in names}, strict=False)
-
-
-def _check(recipe: Recipe, method: Method, processes: int) -> None:
-    """Refuse what does not fit the method, or the number of processes."""
-    known = (*LOSSES, *method.own_losses)
-    as_built = {name: parameter.requires_grad for name, parameter in method.named_parameters()}
-    for number, stage in enumerate(recipe.stages):
-        where = f"stages.{number}"
-        if unknown := [name for name in stage.losses if name not in known]:
-            raise InputError(f"{where}.losses: {unknown[0]!r} is not known; there are: {', '.join(known)}")
-        if any(side % method.stride for side in stage.size):
-            raise InputError(f"{where}.size must be multiples of the method's stride {method.stride}, got {stage.size}")
-        if stage.batch % (processes * stage.accumulate):
-            raise InputError(
-                f"{where}.batch ({stage.batch}) must be a multiple of processes times accumulate "
-                f"({processes} x {stage.accumulate})"
-            )
-        try:
-            trained_parameters(method, stage.optimiser.groups, as_built)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from error
-        if stage.cache and any(parameter.requires_grad for parameter in method.backbone.parameters()):
-            raise InputError(f"{where} trains the backbone, so its features cannot be kept; set cache=false")
-    for name, parameter in method.named_parameters():
-        parameter.requires_grad_(as_built[name])
 
 
 def _grouped(feed: Feed, size: int) -> Generator[list[ClipBatch], None, None]:
