@@ -12,6 +12,8 @@
 
 Every test asks for the fixture `candidate`, which each test module defines: a small method, for some hundred frames go
 through it. With `pytest.register_assert_rewrite("onemask.testing")` in conftest.py failed assertions show their values.
+
+One file, though long: what imports it gets all of its tests by one line.
 """
 
 from __future__ import annotations

@@ -42,6 +42,9 @@ What the paper leaves open, and what was decided:
   asks that each cell of a template, where it is the object's, finds its place in the frame by equation 2: in a box that
   is shifted and scaled at random, so that no cell is known by where it lies in the box.
 - In training proposals are the network's own, as when it runs. It is not trained with the method.
+
+The longest of the models: memory, matching and refinement each keep something of every frame and of every object, and
+are told here in the order in which data meets them. Their networks have files of their own.
 """
 
 from __future__ import annotations
