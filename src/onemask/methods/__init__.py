@@ -73,6 +73,11 @@ def _of_ttvos(backbone: str, davis_2016: float, davis_2017: float) -> Published:
     )
 
 
+def _of_frtm(backbone: str, scored: str) -> Published:
+    files = f"{backbone}_all.pth, trained on YouTube-VOS and DAVIS, and {backbone}_ytvos.pth"
+    return Published(files, "github.com/andr345/frtm-vos", scored, "onemask.methods.frtm.published:tensors")
+
+
 METHODS = {
     "fusion": Entry(
         "Fusion: the clues of FRTM, VideoMatch, PMVOS and TTVOS in one network; weights ship",
@@ -84,8 +89,16 @@ METHODS = {
     "fusion-best": Entry(
         "Fusion fine-tuned longer: adding an object is slow; weights ship", "onemask.methods.fusion:BEST", "fusion"
     ),
-    "frtm": Entry("FRTM: a target model fitted online, ResNet-101, the paper's", "onemask.methods.frtm:PAPER"),
-    "frtm-fast": Entry("FRTM with ResNet-18 and fewer iterations, the paper's", "onemask.methods.frtm:FAST"),
+    "frtm": Entry(
+        "FRTM: a target model fitted online, ResNet-101, the paper's",
+        "onemask.methods.frtm:PAPER",
+        published=_of_frtm("rn101", "rn101_all: 83.5 on DAVIS 2016's validation set, 76.7 on DAVIS 2017's"),
+    ),
+    "frtm-fast": Entry(
+        "FRTM with ResNet-18 and fewer iterations, the paper's",
+        "onemask.methods.frtm:FAST",
+        published=_of_frtm("rn18", "rn18_all: 78.5 on DAVIS 2016's validation set, 70.2 on DAVIS 2017's"),
+    ),
     "frtm-lite": Entry(
         "FRTM on EfficientNet-Lite0, fine-tuned to each object; weights ship", "onemask.methods.frtm:LITE"
     ),

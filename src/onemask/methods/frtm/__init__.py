@@ -27,9 +27,9 @@ class FRTMConfig(FRTMOptions):
         return FRTM(self, pretrained=pretrained)
 
 
-PAPER = FRTMConfig()
+PAPER = FRTMConfig(backbone="resnet101.tv_in1k", published=True, background="least")
 FAST = replace(
-    PAPER, backbone="resnet18", first_iterations=(5, 10, 10, 10), first_last_iterations=5, update_iterations=5
+    PAPER, backbone="resnet18.tv_in1k", first_iterations=(5, 10, 10, 10), first_last_iterations=5, update_iterations=5
 )
 # Departures from the paper, measured in benchmarks/frtm.md. Every object's network is fine-tuned to the annotated
 # frame: it learns what beside the object does not count, without which updates of the target model teach it just that.

@@ -151,7 +151,7 @@ def _learned_by_adam(method: AnyOnlineTarget, frames: FirstFrames) -> FRTMMemory
     first, last = (t.clone().requires_grad_() for t in method.initial_model(samples.features))
 
     def loss(own: Tensor, batch: FirstFrames) -> Tensor:
-        of_target = two_layer_loss(_evenly_weighed(batch), first, last, config.regularisation)[0]
+        of_target = two_layer_loss(_evenly_weighed(batch), first, last, config.penalties)[0]
         return of_target + network_loss(network, own, batch, batch.scores(first, last))
 
     with full_precision(frames.labels):

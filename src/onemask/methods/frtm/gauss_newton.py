@@ -142,15 +142,21 @@ def two_layer_loss(samples: Samples, first: Tensor, last: Tensor, regularisation
 
 
 def fit_two_layers(
-    samples: Samples, first: Tensor, last: Tensor, regularisation: Regularisation, iterations: Sequence[int]
+    samples: Samples,
+    first: Tensor,
+    last: Tensor,
+    regularisation: Regularisation,
+    iterations: Sequence[int],
+    preconditioner: Regularisation | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gauss-Newton on both layers: len(iterations) steps, each with that many of conjugate gradient.
 
-    A row whose loss would rise takes half the step, a quarter, ..., or none: the loss never rises.
+    A row whose loss would rise takes half the step, a quarter, ..., or none: the loss never rises. preconditioner: what
+    residuals of each layer are divided by; None: the regularisation.
     """
     loss = two_layer_loss(samples, first, last, regularisation)
     for count in iterations:
-        step = _gauss_newton_step(samples, first, last, regularisation, count)
+        step = _gauss_newton_step(samples, first, last, regularisation, count, preconditioner or regularisation)
         for _ in range(4):
             tried = first + step[0], last + step[1]
             tried_loss = two_layer_loss(samples, *tried, regularisation)
@@ -167,14 +173,20 @@ def fit_two_layers(
 
 
 def _gauss_newton_step(
-    samples: Samples, first: Tensor, last: Tensor, regularisation: Regularisation, iterations: int
+    samples: Samples,
+    first: Tensor,
+    last: Tensor,
+    regularisation: Regularisation,
+    iterations: int,
+    preconditioner: Regularisation,
 ) -> tuple[Tensor, Tensor]:
     """The step (of w1, of w2) that minimises equation 3, the loss with the scores linearised around (w1, w2)."""
     x = samples.features
     projected = _project(x, first)
     split = first[0].numel()
-    penalty = torch.cat(
-        [w.new_full((w[0].numel(),), reg) for w, reg in zip((first, last), regularisation, strict=True)]
+    penalty, divisor = (
+        torch.cat([w.new_full((w[0].numel(),), of_layer) for w, of_layer in zip((first, last), factors, strict=True)])
+        for factors in (regularisation, preconditioner)
     )
 
     def unpack(vector: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,16 +207,23 @@ def _gauss_newton_step(
 
     residual = samples.linear * samples.weights[:, :, None, None] - _pull(samples, scores(projected, last))
     descent = gradient(residual) - penalty * pack(first, last)
-    return unpack(conjugate_gradient(curvature, descent, _divided_by(penalty), iterations))
+    return unpack(conjugate_gradient(curvature, descent, _divided_by(divisor), iterations))
 
 
 def fit_last_layer(
-    samples: Samples, last: Tensor, regularisation: float, iterations: int, *, whiten: bool = False
+    samples: Samples,
+    last: Tensor,
+    regularisation: float,
+    iterations: int,
+    *,
+    preconditioner: float | None = None,
+    whiten: bool = False,
 ) -> Tensor:
     """Conjugate gradient on w2 (N, c, 9) alone, from where it stands; samples hold *projected* features.
 
-    whiten: precondition by the second moments of the features instead of the regularisation alone. Channels are far
-    from independent and of equal size, so this gets as far in ten iterations as the other does in many times more.
+    preconditioner: see `fit_two_layers`. whiten: precondition by the second moments of the features instead. Channels
+    are far from independent and of equal size, so this gets as far in ten iterations as the other does in many times
+    more.
     """
 
     def curvature(vector: Tensor) -> Tensor:
@@ -214,7 +233,7 @@ def fit_last_layer(
 
     residual = samples.linear * samples.weights[:, :, None, None] - _pull(samples, scores(samples.features, last))
     descent = (_last_gradient(samples.features, residual) - regularisation * last).flatten(1)
-    precondition = _whitening(samples, regularisation) if whiten else _divided_by(regularisation)
+    precondition = _whitening(samples, regularisation) if whiten else _divided_by(preconditioner or regularisation)
     return last + conjugate_gradient(curvature, descent, precondition, iterations).view_as(last)
 
 

@@ -93,8 +93,11 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         self.network = (
             None
             if config.target_only
-            else SegmentationNetwork(channels, config.width, config.fine_width, transition=config.transition)
+            else SegmentationNetwork(
+                channels, config.width, config.fine_width, transition=config.transition, published=config.published
+            )
         )
+        self.background = config.background
         self.own_losses = ("transition",) if config.transition else ()
 
     @torch.no_grad()
@@ -114,7 +117,10 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         with full_precision(masks):
             self._remember(memory, prediction, masks[:, 0] > 0.5)
             memory.age = memory.age + 1
-            due = torch.nonzero(memory.age % self.config.update_every == 0)[:, 0]
+            due = memory.age % self.config.update_every == 0
+            if self.config.published:
+                due = due & self._large_enough(masks[:, 0] > 0.5)
+            due = torch.nonzero(due)[:, 0]
             self._fit_last(memory, due.tolist(), self.config.update_iterations)
         return memory
 
@@ -178,7 +184,9 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         config = self.config
         with full_precision(samples.features):
             first, last = self.initial_model(samples.features)
-            first, last = fit_two_layers(samples, first, last, config.regularisation, config.first_iterations)
+            first, last = fit_two_layers(
+                samples, first, last, config.penalties, config.first_iterations, config.regularisation
+            )
             memory = self.memory_of(samples, first, last)
             self._fit_last(memory, range(len(first)), config.first_last_iterations)
         return memory
@@ -186,7 +194,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
     def memory_of(self, samples: Samples, first: Tensor, last: Tensor) -> FRTMMemory:
         """A memory whose first places hold the first frame's samples."""
         rows, used = samples.weights.shape
-        empty = self.config.memory - used
+        empty, rate = self.config.memory - used, self.config.learning_rate
         projected = (first[:, None] @ samples.features.flatten(3)).unflatten(-1, samples.features.shape[-2:])
 
         def with_space(tensor: Tensor) -> Tensor:
@@ -199,7 +207,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
             quadratic=with_space(samples.quadratic),
             linear=with_space(samples.linear),
             weights=with_space(samples.weights),
-            next_weight=samples.weights.new_full((rows,), self.config.learning_rate),
+            next_weight=samples.weights.new_full((rows,), rate * (1 - rate) if self.config.published else rate),
             age=torch.zeros(rows, dtype=torch.long, device=first.device),
             reach=first.new_zeros(rows, 1, 0, 0, dtype=torch.bool),
             area=first.new_zeros(rows),
@@ -244,7 +252,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         Weights (section 3.4): the new sample weighs 1 / (1 - eta) times the one before, then all are normalised.
         """
         rows = torch.arange(len(labels), device=labels.device)
-        learned = labels.sum((1, 2)) >= self.config.minimum_pixels
+        learned = self._large_enough(labels)
         kept_places = self.config.first_samples if self.config.first_share else 0
         place = kept_places + memory.weights[:, kept_places:].argmin(1)
 
@@ -262,6 +270,10 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         following = memory.next_weight / total / (1 - self.config.learning_rate)
         memory.next_weight = torch.where(learned, following, memory.next_weight)
 
+    def _large_enough(self, labels: Tensor) -> Tensor:
+        """Labels (N, H, W) bool -> (N,): whether there is enough of the target to learn from."""
+        return labels.sum((1, 2)) >= self.config.minimum_pixels
+
     def _fit_last(self, memory: FRTMMemory, rows: Sequence[int], iterations: int) -> None:
         """Fit the last layer of those rows to their samples, in place."""
         if not rows:
@@ -270,7 +282,12 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         for part in batches_of_rows(rows, memory.last):
             samples = Samples(memory.projected[part], memory.quadratic[part], memory.linear[part], weights[part])
             memory.last[part] = fit_last_layer(
-                samples, memory.last[part], config.regularisation[1], iterations, whiten=config.whiten
+                samples,
+                memory.last[part],
+                config.penalties[1],
+                iterations,
+                preconditioner=config.regularisation[1],
+                whiten=config.whiten,
             )
 
     def _solving_weights(self, weights: Tensor) -> Tensor:

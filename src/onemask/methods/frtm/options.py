@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from ...errors import InputError
+from ...labels import Background
 from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
 
 TARGETS = ("learned", "encoded", "finetuned")
@@ -28,6 +29,10 @@ class FRTMOptions:
     """Channels between the layers of the target model, or of the target encoder."""
     width: Annotated[int, Range(2)] = 64
     """Channels of the segmentation network."""
+    published: bool = False
+    """As the authors' code has it: wider encoders, batch norm and bicubic enlargement in the segmentation network; the
+    regularisation counts squared, as their residual is that times the weights; the first new sample weighs
+    eta (1 - eta); and nothing is fitted on a frame whose target is too small."""
     fine_width: Whole = 0
     """Channels at its shallowest stride, where most of its time goes; 0: `width`."""
     target_only: bool = False
@@ -76,6 +81,8 @@ class FRTMOptions:
     """Share of the annotated area below which an object is lost, and may be farther off in each frame."""
     transition: bool = False
     """Predict a transition map in training, for the loss "transition"."""
+    background: Background = "product"
+    """Background's probability beside several objects: the product of all (1 - p), or the least."""
     seed: Whole = 0
     """Of initial values and augmentations; the same for every object."""
 
@@ -108,6 +115,12 @@ class FRTMOptions:
         return self.refiner == "per_object" and self.finetune_iterations > 0 and not self.target_only
 
     @property
+    def penalties(self) -> tuple[float, float]:
+        """Factors of the squared weights of both layers in the loss."""
+        first, last = self.regularisation
+        return (first**2, last**2) if self.published else (first, last)
+
+    @property
     def needs_weights(self) -> bool:
         """Whether the method is useless without weights trained offline."""
         return not self.target_only
@@ -126,4 +139,4 @@ class FRTMOptions:
             "target": "encoded" if encoded else "learned",  # what was trained with a learned one is then finetuned
         }
         optional = {"channels": self.channels} if encoded else {"transition": True} if self.transition else {}
-        return of_backbone | of_network | optional
+        return of_backbone | of_network | optional | ({"published": True} if self.published else {})

@@ -20,34 +20,42 @@ from ...labels import resize
 
 
 class TargetSegmentationEncoder(nn.Module):
-    """TSE: features projected to `width` channels, joined with the scores, through three convolutions."""
+    """TSE: features projected to `width` channels, joined with the scores, through three convolutions.
 
-    def __init__(self, channels: int, width: int):
+    published: these are wider by the scores' channel.
+    """
+
+    def __init__(self, channels: int, width: int, *, published: bool = False):
         super().__init__()
+        hidden = width + 1 if published else width
         self.project = nn.Sequential(nn.Conv2d(channels, width, 1), nn.ReLU(), nn.Conv2d(width, width, 1))
-        self.first_of_features = nn.Conv2d(width, width, 3, padding=1)
-        self.first_of_scores = nn.Conv2d(1, width, 3, padding=1, bias=False)
+        self.first_of_features = nn.Conv2d(width, hidden, 3, padding=1)
+        self.first_of_scores = nn.Conv2d(1, hidden, 3, padding=1, bias=False)
         self.rest = nn.Sequential(
             nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
+            nn.Conv2d(hidden, width, 3, padding=1),
             nn.ReLU(),
         )
 
     def forward(self, of_features: Tensor, scores: Tensor) -> Tensor:
-        """The features' share of the first convolution (N, width, h, w), scores (N, 1, h, w) -> (N, width, h, w)."""
+        """The features' share of the first convolution (N, hidden, h, w), scores (N, 1, h, w) -> (N, width, h, w)."""
         return self.rest(of_features + self.first_of_scores(scores))
 
 
 class ResidualBlock(nn.Module):
-    """A 1x1 convolution, to which two 3x3 ones add what is missing."""
+    """RRB: a 1x1 convolution, to which two 3x3 ones add what is missing.
 
-    def __init__(self, width: int):
+    published: with batch norm between these.
+    """
+
+    def __init__(self, width: int, *, published: bool = False):
         super().__init__()
         self.enter = nn.Conv2d(width, width, 1)
         self.correct = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
+            *([nn.BatchNorm2d(width)] if published else []),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
         )
@@ -75,13 +83,13 @@ class ChannelAttention(nn.Module):
 class Level(nn.Module):
     """One depth of the network. A deeper level of another width is brought to its own by a 1x1 convolution."""
 
-    def __init__(self, channels: int, width: int, deeper_width: int):
+    def __init__(self, channels: int, width: int, deeper_width: int, *, published: bool = False):
         super().__init__()
         self.enter = nn.Identity() if deeper_width == width else nn.Conv2d(deeper_width, width, 1)
-        self.encoder = TargetSegmentationEncoder(channels, width)
-        self.before = ResidualBlock(width)
+        self.encoder = TargetSegmentationEncoder(channels, width, published=published)
+        self.before = ResidualBlock(width, published=published)
         self.attention = ChannelAttention(width)
-        self.after = ResidualBlock(width)
+        self.after = ResidualBlock(width, published=published)
 
     def forward(self, of_features: Tensor, scores: Tensor, deeper: Tensor) -> Tensor:
         """Features' share (N, width, h, w), scores (N, 1, h, w), the deeper level's output -> (N, width, h, w)."""
@@ -90,30 +98,59 @@ class Level(nn.Module):
         return self.after(self.attention(self.before(encoded), self.enter(deeper)))
 
 
+class BicubicHead(nn.Module):
+    """The authors' last layers: twice enlarged to double size bicubically, with a convolution after each."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.halve = nn.Conv2d(width, width // 2, 3, padding=1)
+        self.last = nn.Conv2d(width // 2, 1, 3, padding=1)
+
+    def forward(self, maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(N, width, h, w) -> (N, 1, 4 h, 4 w), or of another size (H, W), which is met before the last convolution."""
+        enlarged = _bicubic(F.relu(self.halve(_bicubic(maps))))
+        return self.last(enlarged if size is None else resize(enlarged, size))
+
+
+def _bicubic(maps: Tensor) -> Tensor:
+    return F.interpolate(maps, scale_factor=2.0, mode="bicubic", align_corners=False)
+
+
 class SegmentationNetwork(nn.Module):
     """The whole network, for any backbone.
 
     channels: {stride: channels} of the features it sees. width: channels throughout. fine_width: of the shallowest
     level, where most of the time goes; None: as everywhere. transition: whether `with_transition` can be asked for.
-    The last convolution predicts each cell's 2x2 quarters, which are shuffled into place.
+    published: as the authors' code has it: wider encoders, batch norm, bicubic enlargement. If not, the last
+    convolution predicts each cell's 2x2 quarters, which are shuffled into place.
     """
 
     def __init__(
-        self, channels: Mapping[int, int], width: int = 64, fine_width: int | None = None, *, transition: bool = False
+        self,
+        channels: Mapping[int, int],
+        width: int = 64,
+        fine_width: int | None = None,
+        *,
+        transition: bool = False,
+        published: bool = False,
     ):
         super().__init__()
         self.strides = tuple(sorted(channels))
         widths = dict.fromkeys(self.strides, width) | {self.strides[0]: fine_width or width}
         deeper = {stride: widths[following] for stride, following in zip(self.strides, self.strides[1:], strict=False)}
         self.levels = nn.ModuleDict(
-            {str(s): Level(channels[s], widths[s], deeper.get(s, widths[s])) for s in self.strides}
+            {str(s): Level(channels[s], widths[s], deeper.get(s, widths[s]), published=published) for s in self.strides}
         )
         finest = widths[self.strides[0]]
-        self.head = nn.Sequential(
-            nn.Conv2d(finest, finest // 2, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(finest // 2, 4, 3, padding=1),
-            nn.PixelShuffle(2),
+        self.head: nn.Module = (
+            BicubicHead(finest)
+            if published
+            else nn.Sequential(
+                nn.Conv2d(finest, finest // 2, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(finest // 2, 4, 3, padding=1),
+                nn.PixelShuffle(2),
+            )
         )
         self.transition = nn.Conv2d(finest, CLASSES, 3, padding=1) if transition else None
         self.to(memory_format=torch.channels_last)
@@ -129,10 +166,11 @@ class SegmentationNetwork(nn.Module):
         shared["deepest"] = projected.mean((2, 3), keepdim=True)
         return shared
 
-    def forward(self, shared: Mapping[str, Tensor], scores: Tensor) -> Tensor:
+    def forward(self, shared: Mapping[str, Tensor], scores: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Result of `prepare`, by row, and coarse scores (N, 1, h, w) -> logits (N, 1, H/2, W/2) of frames HxW
-        (of half the shallowest stride, whichever that is)."""
-        return self.head(self._maps(shared, scores))
+        (of half the shallowest stride, whichever that is; as published, of a quarter of it, or of another size)."""
+        maps = self._maps(shared, scores)
+        return self.head(maps) if size is None else self.head(maps, size)
 
     def with_transition(self, shared: Mapping[str, Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
         """`forward`, and a transition map (N, 2, h, w) at the shallowest stride, see blocks.transition."""
