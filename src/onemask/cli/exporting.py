@@ -49,7 +49,7 @@ def add_matte(parser: argparse.ArgumentParser) -> None:
         choices=["none", "guided", "closed-form"],
         default="none",
         help="soften edges by the picture, for alpha, alpha16, prores and webm: guided (a guided filter, fast) or "
-        "closed-form (hair and motion blur, seconds a frame; needs the extra `matte`) (default: none)",
+        "closed-form (hair and motion blur, slow; needs the extra `matte`) (default: none)",
     )
 
 

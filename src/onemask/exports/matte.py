@@ -4,7 +4,7 @@
 
 The frame is the guide: along the mask's edge alpha follows the grey picture (He, Sun, Tang: Guided Image Filtering,
 TPAMI 2013), at the frame's own size, however small the method worked. `closed-form` (Levin, Lischinski, Weiss, TPAMI
-2008, as PyMatting has it) solves for alpha within a band along the edge: hair and motion blur, in seconds a frame.
+2008, as PyMatting has it) solves for alpha within a band along the edge: hair and motion blur, slowly.
 """
 
 from __future__ import annotations
