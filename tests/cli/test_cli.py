@@ -81,6 +81,16 @@ def test_names_that_are_no_text_are_printed_as_well_as_can_be(scene, tmp_path, m
     assert written.getvalue().splitlines()[1].startswith(shown)
 
 
+def test_a_reader_that_has_had_enough(monkeypatch, capfd):
+    """PYTHONUNBUFFERED=1 onemask methods | true"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb", buffering=0) as unbuffered:
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(unbuffered, write_through=True))
+        assert main(["methods"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.fixture
 def refused(capsys):
     """Run a command that is refused; the line that it prints."""
