@@ -1,0 +1,345 @@
+"""A method as files that run without onemask and without PyTorch: `onemask export`.
+
+    encode      frame                              -> features
+    memorize    features, mask                     -> memory       where an object is annotated
+    segment     features, memory                   -> prediction   among it "prediction.logits"
+    update      features, memory, prediction, mask -> memory       mask: its probability among all objects
+
+Each graph is of one frame and one object; the memory is tensors that the caller keeps, one set for each object. The
+names of tensors say which value they are, and what one graph gives another takes by the same name.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import __version__
+from ..blocks.deconvolution import Deconvolution
+from ..blocks.replacing import replaced
+from ..errors import InputError, is_out_of_memory
+from ..files import refuse_existing, write_bytes
+from ..geometry import Geometry
+from ..labels import EPSILON, aggregate
+from ..methods.method import Method, Record
+from .engines import problem_with
+from .graphs import OPSET, key_of, onnx_of, ordinary_tensors
+
+log = logging.getLogger(__name__)
+
+FORMATS = ("onnx", "openvino")
+LOOP = ("memorize", "segment", "update")
+CHECKED_FRAMES = 3
+DIFFERING = 1e-3  # of the pixels, at most
+PROGRAM = Path(__file__).with_name("reference_program.py")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` wrote."""
+
+    graphs: tuple[str, ...]
+    files: dict[str, str]
+    missing: str | None
+    """Why the loop's graphs are not there; None: they are."""
+
+
+def export(
+    method: Method, out: str | Path, *, name: str, frame_size: tuple[int, int], format: str, overwrite: bool = False
+) -> Exported:
+    """Write a method's graphs, a manifest that explains them, and a program that runs a video with them.
+
+    Where the object's graphs do not give PyTorch's masks, as those of methods that solve or sort by what a frame shows,
+    `encode` alone is written, and the manifest says why.
+
+    Args:
+        method: in evaluation, on a CPU.
+        out: the folder.
+        name: of the method, for the manifest.
+        frame_size: height and width of the frames that the graphs are for.
+        format: one of `FORMATS`.
+        overwrite: replace an earlier export.
+
+    Raises:
+        InputError: the format is not known, or its package is not installed.
+        OutputError: the folder is not empty, or cannot be written.
+    """
+    if format not in FORMATS:
+        raise InputError(f"format is {' or '.join(FORMATS)}, got {format!r}")
+    for needed in ("onnx", format):  # the first also checks the graphs
+        if problem := problem_with(needed):
+            raise InputError(f"an export to {format} {problem}")
+    folder = Path(out)
+    refuse_existing(folder, overwrite)
+    geometry = Geometry.of(frame_size, None, method.stride, method.padding)
+    models = {"encode": onnx_of(method, geometry.padded)}
+    missing = None
+    try:
+        loop = _loop_of(_for_tracing(method), geometry.padded) if method.traceable else None
+        missing = "what it computes depends on what a frame shows" if loop is None else None
+        if loop is not None:
+            differing = _differing(method, geometry.padded, models | loop)
+            if differing > DIFFERING:
+                missing = f"their masks differ from PyTorch's in {100 * differing:.2g} % of the pixels"
+            else:
+                models |= loop
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        missing = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    write = _write_onnx if format == "onnx" else _write_openvino
+    files = {}
+    for graph, model in models.items():
+        for path, data in write(graph, model).items():
+            write_bytes(_made(folder) / path, data)
+            files.setdefault(graph, str(folder / path))
+    manifest = _manifest(method, name, geometry, format, models, missing)
+    write_bytes(folder / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    files["manifest"] = str(folder / "manifest.json")
+    if missing is None:
+        write_bytes(folder / "run.py", PROGRAM.read_bytes())
+        files["program"] = str(folder / "run.py")
+    return Exported(tuple(models), files, missing)
+
+
+# Graphs of the loop ---------------------------------------------------------------------------------------------------
+
+
+def named(kind: str, record: Record) -> dict[str, Tensor]:
+    """The tensors of features, a memory or a prediction by name: "memory.long", "features.shared.16"."""
+    found = {}
+    for field, value in vars(record).items():
+        if isinstance(value, Mapping):
+            found |= {f"{kind}.{field}.{key}": inner for key, inner in value.items() if isinstance(inner, Tensor)}
+        elif isinstance(value, Tensor) and field not in ("frames", "frame_of_row"):
+            found[f"{kind}.{field}"] = value
+    return found
+
+
+def _rebuilt(kind: str, outline: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `named`; what it left out is as in the outline."""
+    changed: dict[str, Any] = {}
+    for field, value in vars(outline).items():
+        if isinstance(value, Mapping):
+            changed[field] = {key: tensors.get(f"{kind}.{field}.{key}", inner) for key, inner in value.items()}
+        elif f"{kind}.{field}" in tensors:
+            changed[field] = tensors[f"{kind}.{field}"]
+    return replace(outline, **changed)
+
+
+class _Part(nn.Module):
+    """A function of named tensors as a module of tensors in order."""
+
+    def __init__(
+        self, method: Method, function: Callable[[dict[str, Tensor]], dict[str, Tensor]], names: Sequence[str]
+    ):
+        super().__init__()
+        self.training = False
+        self.method = method  # so that the function's weights are parameters of this
+        self.function, self.names = function, tuple(names)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The results, in order."""
+        return tuple(self.function(dict(zip(self.names, tensors, strict=True))).values())
+
+
+class _Transposed(nn.Module):
+    """A deconvolution as ONNX knows it, which does not know the kernels that it is computed with here."""
+
+    def __init__(self, part: Deconvolution):
+        super().__init__()
+        self.training = False
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, C', s h, s w)."""
+        return F.conv_transpose2d(x, self.part.weight, self.part.bias, self.part.stride, self.part.padding)
+
+
+def _for_tracing(method: Method) -> Method:
+    parts = method.named_modules()
+    return replaced(method, {name: _Transposed(part) for name, part in parts if isinstance(part, Deconvolution)})
+
+
+def _loop_of(method: Method, size: tuple[int, int]) -> dict[str, bytes]:
+    """Graphs of what depends on the object, by name, as ONNX files."""
+    with ordinary_tensors():
+        frames = torch.rand(1, 3, *size)
+        # As in training, each row says which frame it sees: what is shared between rows is then not looked for.
+        features = method.encode(frames).for_rows(torch.zeros(1, dtype=torch.long))
+        mask = torch.zeros(1, 1, *size)
+        mask[..., size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2] = 1
+        memory = _without_numbers(method.memorize(features, mask))
+        prediction = method.segment(features, memory)
+
+        def memorize(of: dict[str, Tensor]) -> dict[str, Tensor]:
+            return named("memory", _without_numbers(method.memorize(_rebuilt("features", features, of), of["mask"])))
+
+        def segment(of: dict[str, Tensor]) -> dict[str, Tensor]:
+            seen, known = _rebuilt("features", features, of), _rebuilt("memory", memory, of)
+            return named("prediction", method.segment(seen, known))
+
+        def update(of: dict[str, Tensor]) -> dict[str, Tensor]:
+            seen, known = _rebuilt("features", features, of), _rebuilt("memory", memory, of)
+            after = method.update(known, seen, _rebuilt("prediction", prediction, of), of["mask"])
+            return named("memory", _without_numbers(after))
+
+        of_frame, of_object = named("features", features), named("memory", memory)
+        predicted = named("prediction", prediction)
+        return {
+            "memorize": _traced(method, memorize, {**of_frame, "mask": mask}),
+            "segment": _traced(method, segment, of_frame | of_object),
+            "update": _traced(method, update, {**of_frame, **of_object, **predicted, "mask": mask}),
+        }
+
+
+def _without_numbers(memory: Any) -> Any:
+    """A memory without the numbers of frames that only tell which rows share a frame."""
+    return replace(memory, first_frame=None, last_frame=None)
+
+
+def _traced(
+    method: Method, function: Callable[[dict[str, Tensor]], dict[str, Tensor]], given: Mapping[str, Tensor]
+) -> bytes:
+    given = {name: tensor.clone() for name, tensor in given.items()}
+    file: Any = io.BytesIO()  # which the exporter takes, though it does not say so
+    names = list(function(dict(given)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Part(method, function, list(given)),
+            tuple(given.values()),
+            file,
+            input_names=list(given),
+            # A tensor of a graph has one name, and what is updated is given and taken: outputs are marked.
+            output_names=[f"{name}'" for name in names],
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return file.getvalue()
+
+
+# Check ----------------------------------------------------------------------------------------------------------------
+
+
+def _differing(method: Method, size: tuple[int, int], models: Mapping[str, bytes]) -> float:
+    """The share of pixels in which a moving square's masks by the graphs differ from the method's own, at worst."""
+    import onnxruntime
+
+    sessions = {
+        name: onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]) for name, model in models.items()
+    }
+
+    def called(graph: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        session = sessions[graph]
+        given = {one.name: tensors[one.name] for one in session.get_inputs()}
+        names = [one.name for one in session.get_outputs()]
+        return dict(zip((name.rstrip("'") for name in names), session.run(names, given), strict=True))
+
+    generator = torch.Generator().manual_seed(0)
+    grain = torch.rand(1, 3, *size, generator=generator) * 0.3
+    worst, known, memory = 0.0, {}, None
+    with torch.inference_mode():
+        for number in range(CHECKED_FRAMES + 1):
+            top, left = size[0] // 4 + 2 * number, size[1] // 4 + 3 * number
+            square = torch.zeros(1, 1, *size)
+            square[..., top : top + size[0] // 3, left : left + size[1] // 3] = 1
+            frame = grain + 0.6 * square
+            features, own = method.encode(frame), called("encode", {"frame": frame.numpy()})
+            own = {f"features.{name}": value for name, value in own.items()}
+            if memory is None:
+                memory = method.memorize(features, square)
+                known = called("memorize", {**own, "mask": square.numpy()})
+                continue
+            prediction = method.segment(features, memory)
+            wanted = aggregate(prediction.logits.float().sigmoid(), background=method.background)[0]
+            predicted = called("segment", own | known)
+            logits = torch.from_numpy(predicted["prediction.logits"])
+            found = aggregate(logits.sigmoid(), background=method.background)[0]
+            worst = max(worst, float(((wanted > 0.5) != (found > 0.5)).float().mean()))
+            memory = method.update(memory, features, prediction, wanted)
+            known |= called("update", {**own, **known, **predicted, "mask": found.numpy()})
+    return worst
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write_onnx(graph: str, model: bytes) -> dict[str, bytes]:
+    return {f"{graph}.onnx": model}
+
+
+def _write_openvino(graph: str, model: bytes) -> dict[str, bytes]:
+    import openvino
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / f"{graph}.xml"
+        openvino.save_model(openvino.Core().read_model(model), path, compress_to_fp16=False)
+        return {file.name: file.read_bytes() for file in (path, path.with_suffix(".bin"))}
+
+
+def _manifest(
+    method: Method, name: str, geometry: Geometry, format: str, models: Mapping[str, bytes], missing: str | None
+) -> dict[str, Any]:
+    above, below, left, right = geometry._borders
+    return {
+        "onemask": __version__,
+        "method": name,
+        "weights and size": key_of(method, geometry.padded),
+        "format": format,
+        "frame": {
+            "size": geometry.own,
+            "padded to": geometry.padded,
+            "borders": {"above": above, "below": below, "left": left, "right": right},
+            "padding": method.padding,
+            "values": "RGB in [0, 1], float32, (1, 3, height, width)",
+        },
+        "background": method.background,
+        "epsilon": EPSILON,
+        "graphs": {graph: _described(model) for graph, model in models.items()},
+        "loop": missing
+        or [
+            "features = encode(frame), once a frame; what it gives as NAME others take as features.NAME",
+            "first frame: memory = memorize(features, mask), for each object; mask (1, 1, height, width) in {0, 1}",
+            "later frames: prediction = segment(features, memory), for each object; p = sigmoid(prediction.logits)",
+            "p of all objects is clamped to [epsilon, 1 - epsilon]; odds = p / (1 - p); background's own p: the product "
+            "(or the least) of all 1 - p, clamped too; odds over their sum are probabilities of objects and background",
+            "the label of a pixel is the likeliest of background and objects",
+            "memory = update(features, memory, prediction, mask), for each object; mask: its probability",
+            "outputs end in ' : memory.x' is the new value of memory.x",
+        ],
+    }
+
+
+def _described(model: bytes) -> dict[str, Any]:
+    import onnx
+
+    graph = onnx.load_model_from_string(model).graph
+
+    def tensors(values: Any) -> dict[str, Any]:
+        return {
+            value.name: {
+                "shape": [d.dim_value for d in value.type.tensor_type.shape.dim],
+                "type": onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower(),
+            }
+            for value in values
+        }
+
+    return {"inputs": tensors(graph.input), "outputs": tensors(graph.output)}

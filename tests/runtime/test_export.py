@@ -1,0 +1,54 @@
+"""An export runs without onemask, and gives the same masks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import tiny_frtm
+from onemask import Session
+from onemask.methods import configuration
+from onemask.runtime.export import export
+from onemask.testing import moving_shapes
+
+TINY = {"backbone": "test_efficientnet"}
+
+
+@pytest.fixture(autouse=True)
+def packages():
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("pmvos-lite", "onnx"), ("ttvos-lite", "onnx"), ("ttvos-lite", "openvino")]
+)
+def test_the_reference_program_gives_the_same_masks(name, format, tmp_path):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(format, format), reason=f"needs the extra {format}")
+    torch.manual_seed(0)
+    method = configuration(name, TINY).build(pretrained=False).eval()
+    clip = moving_shapes(4, 2, (70, 100))  # to be padded
+    exported = export(method, tmp_path / "out", name=name, frame_size=(70, 100), format=format)
+    assert exported.missing is None
+    np.save(tmp_path / "frames.npy", np.stack(clip.frames))
+    np.save(tmp_path / "labels.npy", clip.label_maps[0])
+    blocker = "import sys; sys.modules['torch'] = sys.modules['onemask'] = None; "
+    program = f"{blocker}import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    files = [tmp_path / "out" / "run.py", tmp_path / "frames.npy", tmp_path / "labels.npy", tmp_path / "found.npy"]
+    subprocess.run([sys.executable, "-c", program, *map(str, files)], check=True)
+    session = Session(method, device="cpu", runtime="torch")
+    wanted = [session.annotate(clip.frames[0], clip.label_maps[0]), *(session.step(f) for f in clip.frames[1:])]
+    assert len(np.unique(wanted[1:])) > 1  # there is something to be equal
+    assert (np.load(tmp_path / "found.npy") != np.stack(wanted)).mean() < 1e-3
+
+
+def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_named(tmp_path):
+    exported = export(tiny_frtm().eval(), tmp_path, name="frtm", frame_size=(64, 96), format="onnx")
+    assert exported.graphs == ("encode",)
+    assert json.loads((tmp_path / "manifest.json").read_text())["loop"] == exported.missing
+    assert not (tmp_path / "run.py").exists()
