@@ -102,7 +102,7 @@ class Session:
         runtime: what computes the part of a frame that all objects share: "torch"; "onnx" or "openvino" (extras of
             those names), or "compiled" (torch.compile): two to five seconds for the first frame of a size, then up to
             twice as fast, on a CPU in float32; "auto": the fastest that is installed and gave the same on this
-            machine, see the guide on runtimes. Label maps are PyTorch's but for some pixels in a thousand frames.
+            machine, see the guide on runtimes. Label maps are PyTorch's but for less than 0.1 % of the pixels.
 
     Raises:
         InputError: one of them is something else, or the device is not there.

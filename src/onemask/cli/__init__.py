@@ -20,6 +20,7 @@ from ..errors import InputError, Interrupted, OnemaskError
 from .arguments import FAILED, INTERRUPTED, OK
 from .batching import add_batch
 from .exporting import add_export_masks
+from .graphs import add_export
 from .learning import add_train, add_train_proposals
 from .listing import add_import_weights, add_methods, add_weights
 from .reviewing import add_review
@@ -35,6 +36,7 @@ COMMANDS = (
     add_batch,
     add_export_masks,
     add_review,
+    add_export,
     add_score,
     add_evaluate,
     add_compare,

@@ -155,22 +155,33 @@ class _Part(nn.Module):
         return tuple(self.function(dict(zip(self.names, tensors, strict=True))).values())
 
 
-class _Transposed(nn.Module):
-    """A deconvolution as ONNX knows it, which does not know the kernels that it is computed with here."""
+class _Fixed(nn.Module):
+    """A deconvolution whose kernels are computed already: the exporter loses their shapes where it sees how."""
+
+    kernel: Tensor
+    bias: Tensor
 
     def __init__(self, part: Deconvolution):
         super().__init__()
         self.training = False
-        self.part = part
+        kernel, bias = part.of_cells()
+        self.stride = part.stride
+        self.register_buffer("kernel", kernel.detach().contiguous())
+        self.register_buffer("bias", bias.detach().contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C', s h, s w)."""
-        return F.conv_transpose2d(x, self.part.weight, self.part.bias, self.part.stride, self.part.padding)
+        convolved = F.conv2d(x, self.kernel.flatten(0, 2), self.bias.flatten(), padding=1)
+        return F.pixel_shuffle(convolved, self.stride[0])
+
+    def of_cells(self) -> tuple[Tensor, Tensor]:
+        """See `Deconvolution.of_cells`."""
+        return self.kernel, self.bias
 
 
 def _for_tracing(method: Method) -> Method:
     parts = method.named_modules()
-    return replaced(method, {name: _Transposed(part) for name, part in parts if isinstance(part, Deconvolution)})
+    return replaced(method, {name: _Fixed(part) for name, part in parts if isinstance(part, Deconvolution)})
 
 
 def _loop_of(method: Method, size: tuple[int, int]) -> dict[str, bytes]:
@@ -319,7 +330,7 @@ def _manifest(
             "features = encode(frame), once a frame; what it gives as NAME others take as features.NAME",
             "first frame: memory = memorize(features, mask), for each object; mask (1, 1, height, width) in {0, 1}",
             "later frames: prediction = segment(features, memory), for each object; p = sigmoid(prediction.logits)",
-            "p of all objects is clamped to [epsilon, 1 - epsilon]; odds = p / (1 - p); background's own p: the product "
+            "p of all objects is clamped to [epsilon, 1 - epsilon]; odds = p / (1 - p); background's own: the product "
             "(or the least) of all 1 - p, clamped too; odds over their sum are probabilities of objects and background",
             "the label of a pixel is the likeliest of background and objects",
             "memory = update(features, memory, prediction, mask), for each object; mask: its probability",
