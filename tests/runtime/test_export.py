@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_frtm
 from onemask import Session
 from onemask.methods import configuration
 from onemask.runtime.export import export
@@ -47,8 +46,8 @@ def test_the_reference_program_gives_the_same_masks(name, format, tmp_path):
     assert (np.load(tmp_path / "found.npy") != np.stack(wanted)).mean() < 1e-3
 
 
-def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_named(tmp_path):
-    exported = export(tiny_frtm().eval(), tmp_path, name="frtm", frame_size=(64, 96), format="onnx")
+def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_named(tmp_path, make_frtm):
+    exported = export(make_frtm().eval(), tmp_path, name="frtm", frame_size=(64, 96), format="onnx")
     assert exported.graphs == ("encode",)
     assert json.loads((tmp_path / "manifest.json").read_text())["loop"] == exported.missing
     assert not (tmp_path / "run.py").exists()
