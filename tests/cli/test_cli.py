@@ -306,7 +306,10 @@ def test_masks_that_do_not_fit(refused, tmp_path, mask, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "frtn"], "method 'frtn' is not known; there are: dmn-aoa, dmn-aoa-lite, dmn-aoa-r101, frtm"),
+        (
+            ["--method", "frtn"],
+            "method 'frtn' is not known; there are: best, dmn-aoa, dmn-aoa-lite, dmn-aoa-r101, frtm",
+        ),
         (["--set", "memroy=8"], "option 'memroy' is not known; there are: backbone"),
         (["--set", "memory=many"], "option memory is a whole number, got 'many'"),
         (["--set", "memory"], "an option is given as name=value, got 'memory'"),

@@ -13,6 +13,8 @@ from onemask import methods
 from onemask.methods import configuration
 from onemask.methods.dmn_aoa import DMNAOAConfig
 from onemask.methods.dmn_aoa.proposals import Proposals
+from onemask.methods.ensemble import EnsembleConfig
+from onemask.methods.ensemble.model import Ensemble
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.fusion import FusionConfig
 from onemask.methods.method import Method
@@ -34,6 +36,11 @@ def tiny_frtm(**options: Any) -> Method:
 def tiny_fusion(**options: Any) -> Method:
     config = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8, memory=8, first_samples=2, forget=0.0)
     return replace(config, **options).build(pretrained=False)
+
+
+def tiny_ensemble() -> Method:
+    members = tiny_frtm(), tiny_ttvos_lite()
+    return Ensemble(members, EnsembleConfig(("frtm-lite", "ttvos-lite"), mirrored=True))
 
 
 def tiny_pmvos() -> Method:
@@ -90,6 +97,7 @@ METHODS = {
         lambda: tiny_frtm(target="finetuned", **FINE_TUNED),
         trains=False,
     ),
+    "ensemble": Candidate(tiny_ensemble, trains=False),
     "fusion": Candidate(tiny_fusion),
     "fusion fine-tuned": Candidate(lambda: tiny_fusion(**FINE_TUNED), trains=False),
     "videomatch": Candidate(

@@ -26,6 +26,7 @@ import pytest
 import torch
 from made_training import TINY, a_recipe, history, losses, stage, write_davis, write_recipe
 from PIL import Image
+from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import onemask.methods
@@ -558,6 +559,19 @@ class TestRefusals:
         taken = [name for name in given if name.startswith("network.")]
         assert taken
         assert all(torch.allclose(begun[name], given[name], atol=1e-4) for name in taken)
+
+    def test_a_backbone_that_begins_with_a_shallower_ones_weights(self, tmp_path, data):
+        run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
+        whole = state(tmp_path / "out" / "last.safetensors")
+        stages = sorted({name.split(".")[3] for name in whole if name.startswith("backbone.network.blocks.")})
+        deepest = f"backbone.network.blocks.{stages[-1]}."
+        shallow = {name: tensor + 1 for name, tensor in whole.items() if not name.startswith(deepest)}
+        save_file(shallow, tmp_path / "shallow.safetensors")
+        initial = {"backbone": str(tmp_path / "shallow.safetensors")}
+        run(a_recipe(tmp_path, stage(iterations=1), initial=initial), tmp_path / "further", data)
+        begun = state(tmp_path / "further" / "last.safetensors")
+        changed = {name for name in begun if name.startswith("backbone.") and not torch.equal(begun[name], whole[name])}
+        assert changed == {name for name in shallow if name.startswith("backbone.")}
 
     @pytest.mark.parametrize(
         ("initial", "told"),

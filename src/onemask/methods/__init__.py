@@ -79,15 +79,16 @@ def _of_frtm(backbone: str, scored: str) -> Published:
 
 
 METHODS = {
+    "best": Entry(
+        "The mean of FRTM, VideoMatch and Fusion: two to three times as slow as FRTM; weights ship",
+        "onemask.methods.ensemble:BEST",
+    ),
     "fusion": Entry(
         "Fusion: the clues of FRTM, VideoMatch, PMVOS and TTVOS in one network; weights ship",
         "onemask.methods.fusion:DEFAULT",
     ),
     "fusion-fast": Entry(
-        "Fusion without fine-tuning: adding an object is quick; weights ship", "onemask.methods.fusion:FAST", "fusion"
-    ),
-    "fusion-best": Entry(
-        "Fusion fine-tuned longer: adding an object is slow; weights ship", "onemask.methods.fusion:BEST", "fusion"
+        "Fusion without fine-tuning: adding an object is quick; weights ship", "onemask.methods.fusion:FAST"
     ),
     "frtm": Entry(
         "FRTM: a target model fitted online, ResNet-101, the paper's",

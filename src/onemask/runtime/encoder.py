@@ -109,6 +109,9 @@ class Encoder:
         """The runtime for frames of a size, checked with one of them."""
         (size, threads, state), nothing = place, ("torch", None, None)
         auto = self._asked == "auto"
+        if self._method.backbone is None:
+            log.log(logging.INFO if auto else logging.WARNING, "a method of several backbones runs in PyTorch alone")
+            return nothing
         if auto and size[0] * size[1] < WORTH_IT:
             return nothing
         names = [name for name in GRAPHS if problem_with(name) is None] if auto else [self._asked]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from ..data.mixture import Mixture
@@ -12,6 +13,8 @@ from ..weights.store import find, read
 from .losses import LOSSES
 from .optimisers import trained_parameters
 from .recipe import Recipe, StageConfig
+
+log = logging.getLogger(__name__)
 
 
 def steps_of(stage: StageConfig, mixture: Mixture) -> int:
@@ -45,14 +48,21 @@ def first_method(recipe: Recipe, base: Path) -> Method:
 
 
 def _take_over(method: Method, module: str, path: Path) -> None:
-    """Give a module of a method the weights that the module of this name has in a file."""
+    """Give a module of a method the weights that the module of this name has in a file.
+
+    A backbone may be shallower there, of a method that does without the deepest stages: these stay as they were built.
+    """
     stored, expected = read(path), method.state_dict()
     names = [name for name in expected if name.startswith(f"{module}.")]
     if not names:
         raise InputError(f"initial.{module}: the method has no such module, or one without weights")
+    absent = [name for name in names if name not in stored]
+    if absent and (module != "backbone" or len(absent) == len(names)):
+        raise InputError(f"initial.{module}: {path} has no {absent[0]}; expected weights with the same module")
+    if absent:
+        log.info("initial.backbone: %s ends before %s; what is deeper stays as it is", path.name, absent[0])
+    names = [name for name in names if name in stored]
     for name in names:
-        if name not in stored:
-            raise InputError(f"initial.{module}: {path} has no {name}; expected weights with the same module")
         if stored[name].shape != expected[name].shape:
             shapes = f"{tuple(stored[name].shape)} there and {tuple(expected[name].shape)} here"
             raise InputError(f"initial.{module}: {name} is {shapes}; expected weights with the same module")

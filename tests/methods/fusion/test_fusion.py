@@ -11,7 +11,7 @@ from torch import Tensor
 import onemask
 from onemask.errors import InputError
 from onemask.methods.frtm import FRTMConfig
-from onemask.methods.fusion import BEST, DEFAULT, FusionConfig
+from onemask.methods.fusion import DEFAULT, FAST, FusionConfig
 from onemask.methods.fusion.clues import MAPS
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
 
@@ -140,14 +140,10 @@ def test_what_cannot_work_is_refused(options: dict) -> None:
         replace(TINY, **options)
 
 
-def test_presets_share_the_weights_that_ship() -> None:
-    states = [
-        onemask.load(name, finetune_iterations=0).state_dict() for name in ("fusion", "fusion-fast", "fusion-best")
-    ]
-    assert states[0]["join.4.weight"].abs().sum() > 0
-    for state in states[1:]:
-        assert all(torch.equal(tensor, states[0][name]) for name, tensor in state.items())
+@pytest.mark.parametrize("name", ["fusion", "fusion-fast"])
+def test_the_weights_that_ship_have_learned_to_read_the_clues(name: str) -> None:
+    assert onemask.load(name).state_dict()["join.4.weight"].abs().sum() > 0
 
 
 def test_presets_differ_in_nothing_that_weights_depend_on() -> None:
-    assert DEFAULT.architecture == BEST.architecture == FusionConfig().architecture
+    assert DEFAULT.architecture == FAST.architecture == FusionConfig().architecture

@@ -20,6 +20,5 @@ class FusionConfig(FusionOptions):
 BASE = FusionConfig()
 DEFAULT = replace(BASE, refiner="per_object", finetune_iterations=30)
 FAST = BASE
-BEST = replace(BASE, refiner="per_object", finetune_iterations=150, finetune_samples=24, first_samples=9)
 
-__all__ = ["BASE", "BEST", "DEFAULT", "FAST", "FusionConfig"]
+__all__ = ["BASE", "DEFAULT", "FAST", "FusionConfig"]

@@ -1,0 +1,189 @@
+"""Several methods that decide each frame together: the mean of their probabilities.
+
+Methods of this field fail on different videos, and within a video in different places: FRTM takes what looks like the
+object, matching leaves out what it has not seen. What one of them alone is sure of seldom survives the mean.
+
+    frame ─┬─▶ member 1: encode, segment ──▶ p1 ─┐
+           ├─▶ member 2: encode, segment ──▶ p2 ─┼─▶ mean ─▶ (aggregation) ─▶ masks
+           └─▶ mirrored: encode, segment ──▶ p3 ─┘   mirrored back
+
+A *voice* is a member on the frames as they are, or mirrored; each has a memory of its own. All voices count alike. Each
+learns from its own masks, set against each other as if it were alone, so that one that fails does not take the others
+along; with `feedback` all learn from the common ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ...labels import aggregate
+from ..method import Constant, Features, Memory, Method, Prediction
+from .options import EnsembleOptions
+
+SHARED = tuple(f.name for f in fields(Memory))  # what a session writes down of each row
+SURE = 1e-6  # probabilities are kept this far from 0 and 1, so that logits are finite
+
+
+@dataclass
+class EnsembleFeatures(Features):
+    """The features of every voice."""
+
+    voices: tuple[Features, ...] = field(kw_only=True)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> EnsembleFeatures:
+        """These features with `change` applied to every tensor."""
+        whole = super().map(change)
+        return replace(whole, voices=tuple(voice.map(change) for voice in self.voices))
+
+    def frame(self, index: int) -> EnsembleFeatures:
+        """The features of one frame of the batch, for any number of rows."""
+        frames, voices = self.frames[index : index + 1], tuple(voice.frame(index) for voice in self.voices)
+        return EnsembleFeatures(frames, voices=voices)
+
+    def for_rows(self, frame_of_row: Tensor) -> EnsembleFeatures:
+        """These features as seen by rows: row n sees frame frame_of_row[n]."""
+        voices = tuple(voice.for_rows(frame_of_row) for voice in self.voices)
+        return EnsembleFeatures(self.frames, frame_of_row, voices=voices)
+
+
+@dataclass
+class EnsemblePrediction(Prediction):
+    """The logits of the mean, and each voice's prediction."""
+
+    voices: tuple[Prediction, ...] = field(kw_only=True)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> EnsemblePrediction:
+        """This prediction with `change` applied to every tensor."""
+        whole = super().map(change)
+        return replace(whole, voices=tuple(voice.map(change) for voice in self.voices))
+
+
+class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
+    """Methods that decide together. Nothing of it is trained: train the members."""
+
+    backbone = None  # type: ignore[assignment]  # each member has its own
+
+    def __init__(self, members: Sequence[Method], config: EnsembleOptions):
+        """Take methods, each with its weights, as the configuration names them."""
+        super().__init__()
+        self.config = config
+        self.members = nn.ModuleList(members)
+        self.stride = math.lcm(*(member.stride for member in members))
+        self._voices = [(member, mirrored) for member in members for mirrored in (False, True)[: 1 + config.mirrored]]
+        # Memories are flat, so the fields of each voice's stand side by side under names of their own.
+        self.memory_type = make_dataclass(
+            "EnsembleMemory",
+            [
+                (_named(number, name), Tensor)
+                for number, (member, _) in enumerate(self._voices)
+                for name in _own_fields(member.memory_type)
+            ],
+            bases=(Memory,),
+        )
+
+    # The four calls --------------------------------------------------------------------------------------------------
+
+    def encode(self, frames: Tensor, constant: Constant | None = None) -> EnsembleFeatures:
+        """Frames (B, 3, H, W) in [0, 1] -> features of every voice."""
+        mirror = frames.flip(-1) if self.config.mirrored else frames
+        voices = tuple(member.encode(mirror if mirrored else frames) for member, mirrored in self._voices)
+        return EnsembleFeatures(frames, voices=voices)
+
+    def memorize(self, features: EnsembleFeatures, masks: Tensor) -> Memory:
+        """Each voice learns the objects: masks (N, 1, H, W) in [0, 1]."""
+        return self._joined(
+            member.memorize(voice, _seen(masks, mirrored))
+            for (member, mirrored), voice in zip(self._voices, features.voices, strict=True)
+        )
+
+    def segment(self, features: EnsembleFeatures, memory: Memory) -> EnsemblePrediction:
+        """The mean of the voices' probabilities, as logits."""
+        voices = tuple(
+            member.segment(of_frame, of_objects)
+            for (member, _), of_frame, of_objects in zip(
+                self._voices, features.voices, self._parted(memory), strict=True
+            )
+        )
+        probabilities = [
+            _seen(voice.logits.float().sigmoid(), mirrored)
+            for (_, mirrored), voice in zip(self._voices, voices, strict=True)
+        ]
+        mean = torch.stack(probabilities).mean(0).clamp(SURE, 1 - SURE)
+        return EnsemblePrediction(mean.logit(), voices=voices)
+
+    def update(
+        self, memory: Memory, features: EnsembleFeatures, prediction: EnsemblePrediction, masks: Tensor
+    ) -> Memory:
+        """Every voice learns from its own masks, or with `feedback` from the common ones (N, 1, H, W)."""
+        parts = zip(self._voices, self._parted(memory), features.voices, prediction.voices, strict=True)
+        return self._joined(
+            member.update(
+                of_objects,
+                of_frame,
+                predicted,
+                _seen(masks, mirrored) if self.config.feedback else _alone(member, of_frame, predicted),
+            )
+            for (member, mirrored), of_objects, of_frame, predicted in parts
+        )
+
+    def constant(self, frames: Tensor) -> Constant:
+        """Nothing: every voice encodes frames by itself."""
+        return Constant({})
+
+    def evidence(self, features: EnsembleFeatures, memory: Memory, prediction: EnsemblePrediction) -> dict[str, Tensor]:
+        """What each voice found by itself, and how far they are apart."""
+        found = {}
+        for (_, mirrored), name, voice in zip(self._voices, self._names(), prediction.voices, strict=True):
+            found[name] = _seen(voice.logits.float().sigmoid(), mirrored)
+        each = torch.stack(list(found.values()))
+        return found | {"disagreement": each.amax(0) - each.amin(0)}
+
+    # Voices ----------------------------------------------------------------------------------------------------------
+
+    def _names(self) -> list[str]:
+        """A caption for each voice."""
+        suffixes = ("", ", mirrored")[: 1 + self.config.mirrored]
+        return [name + suffix for name in self.config.members for suffix in suffixes]
+
+    def _joined(self, memories: Iterable[Memory]) -> Memory:
+        """The memories of all voices as one."""
+        tensors = {
+            _named(number, name): getattr(memory, name)
+            for number, memory in enumerate(memories)
+            for name in _own_fields(type(memory))
+        }
+        return self.memory_type(**tensors)
+
+    def _parted(self, memory: Memory) -> list[Memory]:
+        """The memory of each voice. Which rows share a frame is the same for all."""
+        shared = {name: getattr(memory, name) for name in SHARED}
+        return [
+            member.memory_type(
+                **{name: getattr(memory, _named(number, name)) for name in _own_fields(member.memory_type)}, **shared
+            )
+            for number, (member, _) in enumerate(self._voices)
+        ]
+
+
+def _own_fields(memory_type: type[Memory]) -> list[str]:
+    return [f.name for f in fields(memory_type) if f.name not in SHARED]
+
+
+def _alone(member: Method, features: Features, prediction: Prediction) -> Tensor:
+    """The masks (N, 1, H, W) that a voice would have by itself."""
+    probabilities = prediction.logits.float().sigmoid()
+    return aggregate(probabilities, features.frame_of_row, len(features.frames), member.background)[0]
+
+
+def _named(number: int, name: str) -> str:
+    return f"voice{number}_{name}"
+
+
+def _seen(maps: Tensor, mirrored: bool) -> Tensor:
+    """Maps (N, 1, H, W) as a voice sees them, or as they are, of one that sees them mirrored."""
+    return maps.flip(-1) if mirrored else maps

@@ -1,0 +1,110 @@
+"""Ensembles: means of probabilities, common masks for all, mirrored voices, and members by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import onemask
+from onemask.errors import InputError
+from onemask.labels import aggregate
+from onemask.methods import configuration
+from onemask.methods.ensemble import EnsembleConfig
+from onemask.methods.ensemble.model import Ensemble
+from onemask.methods.frtm import FRTMConfig
+from onemask.methods.method import Method
+from onemask.runtime.encoder import Encoder
+
+SIZE = (64, 96)
+
+
+def target_model(seed: int = 0, **options: Any) -> Method:
+    torch.manual_seed(0)
+    config = FRTMConfig("test_efficientnet", channels=8, memory=8, first_samples=2, target_only=True, seed=seed)
+    return replace(config, **options).build(pretrained=False).eval()
+
+
+def ensemble(*members: Method, **options: Any) -> Ensemble:
+    config = EnsembleConfig(tuple(f"m{n}" for n in range(len(members))), **options)
+    return Ensemble(members, config).eval()
+
+
+@pytest.fixture(scope="module")
+def seen(make_clip):
+    """Two frames (1, 3, H, W), and masks (2, 1, H, W) of the two objects in the first."""
+    clip = make_clip(2, 2, SIZE)
+    frames = [torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255 for frame in clip.frames]
+    return frames, torch.stack([torch.from_numpy(clip.label_maps[0] == i)[None].float() for i in (1, 2)])
+
+
+@torch.no_grad()
+def followed(method: Method, seen: Any, masks: torch.Tensor | None = None) -> tuple[Any, Any]:
+    """Prediction in the second frame, and the memory after it; masks: what it is updated with."""
+    frames, annotated = seen
+    memory = method.memorize(method.encode(frames[0]), annotated)
+    features = method.encode(frames[1])
+    prediction = method.segment(features, memory)
+    return prediction, method.update(memory, features, prediction, annotated if masks is None else masks)
+
+
+def test_probabilities_are_averaged(seen):
+    members = target_model(0), target_model(1)
+    alone = [followed(member, seen)[0].logits.sigmoid() for member in members]
+    assert not torch.allclose(*alone, atol=0.01)
+    together = followed(ensemble(*members), seen)[0].logits.sigmoid()
+    assert torch.allclose(together, (alone[0] + alone[1]) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_each_learns_from_its_own_masks_or_all_from_the_common_ones(seen, feedback):
+    members = [target_model(seed, update_every=1) for seed in (0, 1)]
+    masks = torch.zeros(2, 1, *SIZE)
+    masks[..., 20:40, 30:70] = 1
+    memory = followed(ensemble(*members, feedback=feedback), seen, masks)[1]
+    for number, member in enumerate(members):
+        own = aggregate(followed(member, seen)[0].logits.sigmoid())[0]
+        learned, otherwise = (followed(member, seen, m)[1].last for m in ((masks, own) if feedback else (own, masks)))
+        assert torch.allclose(getattr(memory, f"voice{number}_last"), learned, atol=1e-5)
+        assert not torch.allclose(learned, otherwise, atol=1e-3)
+
+
+def test_a_mirrored_voice_is_the_member_on_mirrored_frames(seen):
+    frames, annotated = seen
+    member = target_model(first_samples=1)
+    plain = followed(member, seen)[0].logits.sigmoid()
+    mirrored = followed(member, ([f.flip(-1) for f in frames], annotated.flip(-1)))[0].logits.sigmoid().flip(-1)
+    together = followed(ensemble(member, mirrored=True), seen)[0].logits.sigmoid()
+    assert torch.allclose(together, (plain + mirrored) / 2, atol=1e-5)
+
+
+def test_evidence_tells_where_members_disagree(seen, make_clip):
+    clip = make_clip(2, 1, SIZE)
+    session = onemask.Session(ensemble(target_model(0), target_model(1)), device="cpu")
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    session.step(clip.frames[1], explain=True)
+    evidence = session.evidence[1]
+    assert set(evidence) == {"m0", "m1", "disagreement"}
+    assert np.allclose(evidence["disagreement"], abs(evidence["m0"] - evidence["m1"]), atol=1e-6)
+
+
+def test_members_are_named(monkeypatch):
+    monkeypatch.setattr("onemask.methods.load", lambda name: target_model(len(name)))
+    built = configuration("best", {"members": "frtm-lite,ttvos-lite", "mirrored": "true"}).build()
+    assert [member.config.seed for member in built.members] == [9, 10]
+    with pytest.raises(InputError, match="names of methods, each once, got frtm, frtm"):
+        EnsembleConfig(("frtm", "frtm"))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="method 'no' is not known"):
+        onemask.load("best", members="no")
+
+
+def test_an_ensemble_runs_in_pytorch(make_clip, caplog):
+    frame = torch.from_numpy(make_clip(1, 1, SIZE).frames[0]).permute(2, 0, 1)[None].float() / 255
+    encoder = Encoder(ensemble(target_model()), "onnx")
+    assert len(encoder(frame).voices) == 1
+    assert encoder.runtime == "torch"
+    assert "runs in PyTorch alone" in caplog.text
