@@ -137,7 +137,7 @@ def batch(
     failures: list[BaseException] = []
 
     def work(device: str) -> None:
-        while not stop:
+        while not stop.is_set():
             try:
                 job = waiting.get_nowait()
             except queue.Empty:
@@ -150,7 +150,7 @@ def batch(
                 told(outcomes[job.name])
             except BaseException as error:  # a full disk: the other threads end, too
                 failures.append(error)
-                stop.append(0)
+                stop.set()
 
     with stop_asked("video") as stop:
         threads = [threading.Thread(target=work, args=(device,), name=f"batch-{device}") for device in devices]
@@ -161,24 +161,24 @@ def batch(
                 thread.join(POLL_SECONDS)
     if failures:
         raise failures[0]
-    if stop:
+    if stop.is_set():
         raise Interrupted(f"stopped; the same command goes on from there, and results are in {folder}")
     return report
 
 
-def _run(job: Job, folder: Path, arguments: list[str], outcome: Outcome, retries: int, stop: Sequence[int]) -> None:
+def _run(job: Job, folder: Path, arguments: list[str], outcome: Outcome, retries: int, stop: threading.Event) -> None:
     """Run a video until it is done, refused, or out of retries."""
     command = [sys.executable, "-m", "onemask.cli", "run", str(job.video), "--out", str(folder / job.name), "--resume"]
     command += [*(f"--mask={mask}" for mask in job.masks), *arguments]
     log = folder / f"{job.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    while outcome.attempts <= retries and not stop:
+    while outcome.attempts <= retries and not stop.is_set():
         outcome.attempts += 1
         with open(log, "w", encoding="utf-8") as file:
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
             while process.poll() is None:
-                if stop:
+                if stop.is_set():
                     process.terminate()  # it saves what it has done; --resume goes on from there
                     process.wait()
                 time.sleep(POLL_SECONDS)

@@ -100,7 +100,7 @@ def export(
             raise
         missing = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     write = _write_onnx if format == "onnx" else _write_openvino
-    files = {}
+    files: dict[str, str] = {}
     for graph, model in models.items():
         for path, data in write(graph, model).items():
             write_bytes(_made(folder) / path, data)
@@ -119,7 +119,7 @@ def export(
 
 def named(kind: str, record: Record) -> dict[str, Tensor]:
     """The tensors of features, a memory or a prediction by name: "memory.long", "features.shared.16"."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for field, value in vars(record).items():
         if isinstance(value, Mapping):
             found |= {f"{kind}.{field}.{key}": inner for key, inner in value.items() if isinstance(inner, Tensor)}

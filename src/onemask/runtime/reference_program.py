@@ -52,9 +52,10 @@ def load(name):
 
 def padded(maps):
     """(H, W, ...) -> with borders, as the graphs want it."""
-    mode = {"edge": "edge", "reflected": "reflect"}[MANIFEST["frame"]["padding"]]
     borders = [(BORDERS["above"], BORDERS["below"]), (BORDERS["left"], BORDERS["right"])]
-    return np.pad(maps, borders + [(0, 0)] * (maps.ndim - 2), mode=mode)
+    borders += [(0, 0)] * (maps.ndim - 2)
+    edge = MANIFEST["frame"]["padding"] == "edge"
+    return np.pad(maps, borders, mode="edge") if edge else np.pad(maps, borders, mode="reflect")
 
 
 def aggregated(logits):
