@@ -1,4 +1,4 @@
-"""How accurate methods are, by more than one mean: the tables of benchmarks/accuracy.md.
+"""How accurate methods are, by more than one mean.
 
     python benchmarks/accuracy.py DATA --out out/accuracy --variant frtm-lite --variant fusion [--perturbed MADE]
 
