@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onemask import lock
 from onemask.cli import main
 from onemask.errors import InputError, OnemaskError, OutputError
 from onemask.evaluation import compare as module
@@ -80,6 +81,18 @@ def failing(monkeypatch, *labels: str) -> None:
         return evaluate(root, out, *arguments, **options)
 
     monkeypatch.setattr(module, "evaluate", fails)
+
+
+def test_one_process_at_a_time(root, copied):
+    """Neither a comparison nor a drawing goes on beside another process, and nothing changes."""
+    before = written(copied)
+    with lock.held(copied / ".onemask" / "lock"):
+        for how in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(OutputError, match="is being written by"):
+                compare(root, copied, contenders(ALONE, FEWER), **how)
+        with pytest.raises(OutputError, match="is being written by"):
+            redraw(copied)
+    assert written(copied) == before
 
 
 # What it leaves ------------------------------------------------------------------------------------------------------
