@@ -426,7 +426,7 @@ def test_the_version_is_the_packages(capsys):
 def test_methods(capsys, refused):
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines][:4] == ["dmn-aoa", "dmn-aoa-lite", "dmn-aoa-r101", "frtm"]
+    assert [line.split()[0] for line in lines][:4] == ["best", "dmn-aoa", "dmn-aoa-lite", "dmn-aoa-r101"]
     assert main(["methods", "frtm-lite"]) == 0
     lines = capsys.readouterr().out.splitlines()
     options = dict(line.split("  #")[0].rstrip().split("=", 1) for line in lines)
@@ -605,11 +605,12 @@ def test_score_of_all_objects_as_one(scored, capsys):
 
 
 def test_score_of_what_does_not_fit(scored, refused, tmp_path):
-    assert "is none; check the path" in refused("score", "no/such", scored[1])
+    assert "there is no" in refused("score", "no/such", scored[1])
     assert "should hold the label maps of a sequence" in refused("score", *scored, "--sequences", "bear")
     write_images(tmp_path / "colour" / "disc", np.zeros((6, 96, 128, 3), np.uint8))
     message = refused("score", str(tmp_path / "colour"), scored[1], "--sequences", "disc")
-    assert "should be an indexed or grey PNG" in message
+    assert "colour/disc should hold predictions" in message
+    assert "--missing empty" in message
 
 
 # evaluate ------------------------------------------------------------------------------------------------------------

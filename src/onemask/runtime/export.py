@@ -101,8 +101,9 @@ def export(
         missing = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     write = _write_onnx if format == "onnx" else _write_openvino
     files: dict[str, str] = {}
-    for graph, model in models.items():
-        for path, data in write(graph, model).items():
+    written = {graph: write(graph, model) for graph, model in models.items()}
+    for graph, contents in written.items():
+        for path, data in contents.items():
             write_bytes(_made(folder) / path, data)
             files.setdefault(graph, str(folder / path))
     manifest = _manifest(method, name, geometry, format, models, missing)
@@ -302,7 +303,10 @@ def _write_openvino(graph: str, model: bytes) -> dict[str, bytes]:
 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / f"{graph}.xml"
-        openvino.save_model(openvino.Core().read_model(model), path, compress_to_fp16=False)
+        try:
+            openvino.save_model(openvino.Core().read_model(model), path, compress_to_fp16=False)
+        except RuntimeError as error:
+            raise InputError(f"OpenVINO cannot read the graph {graph} of this method; export it as onnx") from error
         return {file.name: file.read_bytes() for file in (path, path.with_suffix(".bin"))}
 
 

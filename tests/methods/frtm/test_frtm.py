@@ -13,8 +13,7 @@ from onemask.blocks.reach import REMOVED, cells_of, extruded
 from onemask.blocks.transition import transition_loss
 from onemask.errors import InputError
 from onemask.methods import configuration, weights_for
-from onemask.methods.frtm import FAST, LITE, PAPER, FRTMConfig
-from onemask.methods.frtm import model as frtm
+from onemask.methods.frtm import FAST, LITE, PAPER, FRTMConfig, online, refiners
 from onemask.methods.frtm.gauss_newton import Samples, fit_last_layer
 from onemask.methods.frtm.model import FRTM, FRTMFeatures, FRTMMemory
 from onemask.weights.store import PACKAGE, check
@@ -193,9 +192,9 @@ class TestBatches:
             return compute(*by_row)
 
         results = []
-        for names in ({}, {"batches_of_rows": together, "in_row_batches": all_rows}):
-            for name, other in names.items():
-                monkeypatch.setattr(frtm, name, other)
+        for replaced in ((), ((online, "batches_of_rows", together), (refiners, "in_row_batches", all_rows))):
+            for module, name, other in replaced:
+                monkeypatch.setattr(module, name, other)
             method = make_frtm(target_only=target_only, update_every=2).eval()
             memory = method.memorize(encode(method, 0), masks(0, 1))
             memory = learn(method, memory, 1, 1)
@@ -307,7 +306,7 @@ class TestReach:
 class TestConfigurations:
     def test_of_the_paper(self):
         """Sections 3.4 and 3.5, and supplement 6."""
-        assert PAPER.backbone == "resnet101"
+        assert PAPER.backbone == "resnet101.tv_in1k"
         assert (PAPER.strides, PAPER.target_stride) == ((4, 8, 16, 32), 16)
         assert (PAPER.channels, PAPER.width) == (96, 64)
         assert PAPER.first_iterations == (5, 10, 10, 10, 10)
@@ -320,7 +319,7 @@ class TestConfigurations:
     def test_fast_differs_in_the_backbone_and_the_iterations_alone(self):
         differing = {f.name for f in fields(FRTMConfig) if getattr(FAST, f.name) != getattr(PAPER, f.name)}
         assert differing == {"backbone", "first_iterations", "first_last_iterations", "update_iterations"}
-        assert FAST.backbone == "resnet18"
+        assert FAST.backbone == "resnet18.tv_in1k"
         assert FAST.first_iterations == (5, 10, 10, 10)
         assert (FAST.first_last_iterations, FAST.update_iterations) == (5, 5)
 
