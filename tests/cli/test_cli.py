@@ -190,7 +190,7 @@ def test_exports_of_a_run_and_masks_that_come_back(capsys, refused, tmp_path):
     run = ["run", "clip.mp4", "--mask", "mask.png", "--out", str(out), *QUICKLY]
     assert main([*run, "--save", "masks,cvat,binary"]) == 0
     assert {path.name for path in out.iterdir()} == {".onemask", "masks", "cvat.xml", "binary", "run.json"}
-    assert main([*run, "--save", "masks,cvat,binary", "--resume"]) == 0
+    assert main([*run, "--save", "masks,cvat", "--save", "binary", "--resume"]) == 0
     assert "holds the finished run already" in capsys.readouterr().out
     assert main(["export-masks", str(out), "--to", "cvat", "--out", str(xml)]) == 0
     assert xml.read_text() == (out / "cvat.xml").read_text()

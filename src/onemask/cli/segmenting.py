@@ -25,6 +25,7 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     run.add_argument(
         "--save",
         type=listed,
+        action="extend",
         metavar="KINDS",
         help="results to keep, of masks,overlay,contact-sheet (default: these), and the formats of "
         "`onemask export-masks --help`",
