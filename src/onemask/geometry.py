@@ -66,7 +66,7 @@ class Geometry:
 
     def pad(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) of frames or masks at the working size -> padded."""
-        above, below, left, right = self._borders
+        above, below, left, right = self.borders
         if self.padding == "edge":
             return F.pad(maps, (left, right, above, below), mode="replicate")
         # F.pad reflects but once, and what is padded may be larger than a small frame.
@@ -82,8 +82,8 @@ class Geometry:
         return maps[..., top : top + height, left : left + width]
 
     @property
-    def _borders(self) -> tuple[int, int, int, int]:
-        """What is padded above, below, on the left and on the right."""
+    def borders(self) -> tuple[int, int, int, int]:
+        """Pixels that are padded above, below, on the left and on the right."""
         (above, left), (height, width), (to_height, to_width) = self.corner, self.working, self.padded
         return above, to_height - height - above, left, to_width - width - left
 
@@ -96,7 +96,7 @@ class Geometry:
 
     def _padded_picture(self, picture: np.ndarray) -> np.ndarray:
         kind = cv2.BORDER_REPLICATE if self.padding == "edge" else cv2.BORDER_REFLECT_101
-        return cv2.copyMakeBorder(self._shrunk(picture), *self._borders, kind)
+        return cv2.copyMakeBorder(self._shrunk(picture), *self.borders, kind)
 
 
 def area_resampled(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -313,7 +313,7 @@ def _write_openvino(graph: str, model: bytes) -> dict[str, bytes]:
 def _manifest(
     method: Method, name: str, geometry: Geometry, format: str, models: Mapping[str, bytes], missing: str | None
 ) -> dict[str, Any]:
-    above, below, left, right = geometry._borders
+    above, below, left, right = geometry.borders
     return {
         "onemask": __version__,
         "method": name,
