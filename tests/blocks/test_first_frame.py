@@ -106,3 +106,17 @@ def test_a_mask_without_a_border(image, filled):
         assert all(
             np.diff(copy, axis=1).std() < np.diff(image.astype(int), axis=1).std() for copy in images.astype(int)
         )
+
+
+def test_the_background_moves_where_it_is_asked_to(image, mask):
+    """Far from the object's old and new places, copies with a still background agree, others do not."""
+    corners = (slice(0, 12), slice(0, 20)), (slice(78, 90), slice(100, 120))
+    still, _ = first_frame_samples(image, mask, 6, seed=0)
+    moved, masks = first_frame_samples(image, mask, 6, seed=0, background_shift=0.15)
+    blurred = cv2.GaussianBlur(image, (0, 0), 2.0).astype(int)
+    for corner in corners:
+        apart = [np.abs(cv2.GaussianBlur(copies[k][corner], (0, 0), 2.0) - blurred[corner]).mean()
+                 for copies in (still, moved) for k in range(6)]  # fmt: skip
+        assert max(apart[:6]) < min(apart[6:])
+    assert (masks.sum((1, 2)) > 0).all()
+    assert not (moved == 0).all(-1).any()  # no black borders

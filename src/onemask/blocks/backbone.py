@@ -72,6 +72,7 @@ class Backbone(nn.Module):
         if missing := [stride for stride in strides if stride not in last_of_stride]:
             raise InputError(f"backbone {name} has strides {sorted(last_of_stride)}, not {missing}")
         self.name, self.strides = name, tuple(strides)
+        self._changes = output_stride, dict(dilations or {}), epsilon
         network: Any = timm.create_model(name, out_indices=[last_of_stride[s] for s in strides], **options)
         _drop_unused_blocks(network)
         if name.startswith("hrnet"):
@@ -114,6 +115,13 @@ class Backbone(nn.Module):
             return dict(zip(self.strides, network(frames), strict=True))
         name, first = next((n, m) for n, m in self.network.named_modules() if isinstance(m, nn.Conv2d))
         return dict(zip(self.strides, replaced(self.network, {name: _Adding(first, added)})(frames), strict=True))
+
+    def covers(self, other: Backbone) -> bool:
+        """Whether this one gives all that the other gives: the same network and weights, as many strides or more."""
+        if (self.name, self._changes) != (other.name, other._changes) or not set(other.strides) <= set(self.strides):
+            return False
+        own = self.network.state_dict()
+        return all(key in own and torch.equal(own[key], tensor) for key, tensor in other.network.state_dict().items())
 
     @property
     def first_convolution(self) -> nn.Conv2d:

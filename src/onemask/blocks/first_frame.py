@@ -13,17 +13,29 @@ INPAINTED_SIDE = 160  # short side at which the hole is filled: it is mostly cov
 
 
 def first_frame_samples(
-    image: np.ndarray, mask: np.ndarray, number: int, seed: int, shift: float = 0.0
+    image: np.ndarray, mask: np.ndarray, number: int, seed: int, shift: float = 0.0, background_shift: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Warped copies of an annotated frame.
 
-    image (H, W, 3) uint8, mask (H, W) bool -> images (number, H, W, 3) uint8 and masks (number, H, W) bool. An empty
-    mask gives blurred copies of the frame. shift: how far the object's middle moves at most, across and down, in sides
-    of the square that has its area.
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (H, W) bool; an empty one gives blurred copies of the frame.
+        number: of copies.
+        seed: of what is drawn.
+        shift: how far the object's middle moves at most, across and down, in sides of the square that has its area.
+        background_shift: how far the background moves at most, across and down, in sides of the square that has the
+            picture's area; it turns and changes its size a little too. 0: it stays where it is.
+
+    Returns:
+        Images (number, H, W, 3) uint8 and masks (number, H, W) bool.
     """
     rng = np.random.default_rng(seed)
     background = _without_object(image, mask)
-    pairs = [_warped(image, mask, background, rng, shift) for _ in range(number)]
+
+    def behind() -> np.ndarray:
+        return _moved(background, rng, background_shift) if background_shift else background
+
+    pairs = [_warped(image, mask, behind(), rng, shift) for _ in range(number)]
     if not pairs:
         return np.zeros((0, *image.shape), np.uint8), np.zeros((0, *mask.shape), bool)
     images, masks = zip(*pairs, strict=True)
@@ -41,6 +53,18 @@ def _without_object(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     hole = cv2.dilate(touched.astype(np.uint8), np.ones((3, 3), np.uint8))  # its border pixels are mixed colours
     filled = cv2.resize(cv2.inpaint(small, hole, 3, cv2.INPAINT_TELEA), (width, height))
     return _blend(filled, image, _soft_edge(cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8))))
+
+
+def _moved(background: np.ndarray, rng: np.random.Generator, shift: float) -> np.ndarray:
+    """The background as a camera that moved would see it; beyond its borders it is mirrored."""
+    height, width = background.shape[:2]
+    angle = np.deg2rad(rng.uniform(-10, 10))
+    scale = np.exp(rng.uniform(np.log(0.85), np.log(1.3)))
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    middle = np.array([width / 2, height / 2])
+    offset = middle - linear @ middle + rng.uniform(-shift, shift, 2) * np.sqrt(height * width)
+    warp = np.column_stack([linear, offset])
+    return cv2.warpAffine(background, warp, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
 def _warped(

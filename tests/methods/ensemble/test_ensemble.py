@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import onemask
+from onemask.blocks.backbone import Backbone
 from onemask.errors import InputError
 from onemask.labels import aggregate
 from onemask.methods import configuration
@@ -108,3 +109,23 @@ def test_an_ensemble_runs_in_pytorch(make_clip, caplog):
     assert len(encoder(frame).voices) == 1
     assert encoder.runtime == "torch"
     assert "runs in PyTorch alone" in caplog.text
+
+
+def test_one_backbone_runs_once(seen, monkeypatch):
+    """Members with the same weights share it, whichever has more strides; the features are what each would make."""
+    wide, narrow, other = target_model(target_stride=16), target_model(), target_model()
+    wide.backbone = Backbone("test_efficientnet", (8, 16), pretrained=False)
+    narrow.backbone.network.load_state_dict(wide.backbone.network.state_dict())
+    alone = [member.encode(seen[0][0]).target for member in (narrow, wide, other)]
+    together, ran = ensemble(narrow, wide, other), []
+    for member in (narrow, wide, other):
+        forward = member.backbone.forward
+        monkeypatch.setattr(member.backbone, "forward", lambda x, m=member, f=forward: ran.append(m) or f(x))
+    found = [voice.target for voice in together.encode(seen[0][0]).voices]
+    assert ran == [wide, other]
+    assert all(torch.equal(one, each) for one, each in zip(found, alone, strict=True))
+    changed = {key: tensor + 0.1 for key, tensor in narrow.state_dict().items()}
+    together.load_state_dict({f"members.0.{key}": tensor for key, tensor in changed.items()}, strict=False)
+    ran.clear()
+    together.encode(seen[0][0])
+    assert ran == [narrow, wide, other]

@@ -10,6 +10,8 @@ object, matching leaves out what it has not seen. What one of them alone is sure
 A *voice* is a member on the frames as they are, or mirrored; each has a memory of its own. All voices count alike. Each
 learns from its own masks, set against each other as if it were alone, so that one that fails does not take the others
 along; with `feedback` all learn from the common ones.
+
+Members whose backbones hold the same weights, as VideoMatch and Fusion's that stands on it, have it run once for all.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +77,8 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.config = config
         self.members = nn.ModuleList(members)
         self.stride = math.lcm(*(member.stride for member in members))
+        self._sources = _sources(members)
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_sources", _sources(members)))
         self._voices = [(member, mirrored) for member in members for mirrored in (False, True)[: 1 + config.mirrored]]
         # Memories are flat, so the fields of each voice's stand side by side under names of their own.
         self.memory_type = make_dataclass(
@@ -90,8 +95,18 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
 
     def encode(self, frames: Tensor, constant: Constant | None = None) -> EnsembleFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features of every voice."""
-        mirror = frames.flip(-1) if self.config.mirrored else frames
-        voices = tuple(member.encode(mirror if mirrored else frames) for member, mirrored in self._voices)
+        seen = {False: frames, True: frames.flip(-1) if self.config.mirrored else frames}
+        known: dict[tuple[Method, bool], Constant] = {}  # what a backbone gives that more than one voice reads
+
+        def encoded(member: Method, mirrored: bool) -> Features:
+            source = self._sources.get(member)
+            if source is None or self.training:
+                return cast(Features, member.encode(seen[mirrored]))
+            if (source, mirrored) not in known:
+                known[source, mirrored] = source.constant(seen[mirrored])
+            return cast(Features, member.encode(seen[mirrored], known[source, mirrored]))
+
+        voices = tuple(encoded(member, mirrored) for member, mirrored in self._voices)
         return EnsembleFeatures(frames, voices=voices)
 
     def memorize(self, features: EnsembleFeatures, masks: Tensor) -> Memory:
@@ -168,6 +183,15 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
             )
             for number, (member, _) in enumerate(self._voices)
         ]
+
+
+def _sources(members: Sequence[Method]) -> dict[Method, Method]:
+    """Of members that can share one backbone, whose it is: that of the member that has the most strides."""
+    able = [member for member in members if member.constant_type is Constant and member.backbone is not None]
+    widest = sorted(able, key=lambda member: -len(member.backbone.strides))
+    sources = {m: next(other for other in widest if other.backbone.covers(m.backbone)) for m in able}
+    shared = [source for source in sources.values() if sum(source is other for other in sources.values()) > 1]
+    return {member: source for member, source in sources.items() if source in shared}
 
 
 def _own_fields(memory_type: type[Memory]) -> list[str]:

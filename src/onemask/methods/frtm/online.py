@@ -163,7 +163,12 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         """A frame (3, H, W) and its mask (H, W) -> warped copies: (k, 3, H, W) in [0, 1] and (k, H, W) bool."""
         image = (frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         images, masks = first_frame_samples(
-            np.ascontiguousarray(image), mask.cpu().numpy(), copies, self.config.seed, self.config.first_shift
+            np.ascontiguousarray(image),
+            mask.cpu().numpy(),
+            copies,
+            self.config.seed,
+            self.config.first_shift,
+            self.config.first_background,
         )
         frames = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2)
         return frames.to(frame.dtype) / 255, torch.from_numpy(masks).to(mask.device)

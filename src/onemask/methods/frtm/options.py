@@ -59,6 +59,9 @@ class FRTMOptions:
     """Samples of the annotated frame: itself, with twice the weight, and augmented copies."""
     first_shift: NotNegative = 0.0
     """Largest shift of the object in augmented copies, across and down, in its own sizes."""
+    first_background: NotNegative = 0.0
+    """Largest shift of the background in augmented copies, in sizes of the picture; it turns and grows a little too. 0:
+    it stays, and methods that match with the annotated frame learn to recognise it all too well."""
     minimum_influence: ProperShare = 0.1
     """Smallest share of the loss that target pixels have."""
     minimum_pixels: Whole = 10
