@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onemask.blocks.reach import REMOVED, cells_of, extruded, is_lost, next_reach, without_outliers
+from onemask.blocks.reach import REMOVED, cells_of, connected, extruded, is_lost, next_reach, without_outliers
 
 
 def box(top: int, bottom: int, left: int, right: int, size: tuple[int, int] = (64, 96)) -> Tensor:
@@ -51,3 +51,24 @@ def test_only_what_is_out_of_reach_is_removed():
     assert (kept[..., :48] == 3).all()
     assert (kept[..., 52:95] == REMOVED).all()
     assert (kept[..., 95] == -20).all()
+
+
+def test_parts_with_a_seed_are_connected():
+    mask = torch.tensor([[1, 1, 0, 0, 1], [0, 0, 1, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)[
+        None, None
+    ]
+    seeds = torch.zeros_like(mask)
+    seeds[..., 0, 0] = seeds[..., 2, 4] = True  # the second lies beside the mask
+    assert connected(mask, seeds)[0, 0].int().tolist() == [[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0] * 5, [0] * 5]
+    long = torch.ones(1, 1, 1, 100, dtype=torch.bool)
+    assert connected(long, torch.arange(100).view(1, 1, 1, 100) == 0).all()
+
+
+def test_what_is_connected_with_what_is_near_is_kept_whole():
+    logits = torch.full((1, 1, 64, 96), -3.0)
+    logits[..., 16:32, 8:72] = 3  # from within reach far out of it
+    logits[..., 48:56, 80:88] = 3  # by itself
+    kept = without_outliers(logits, cells_of(box(0, 64, 0, 24), (8, 12)), whole=True)
+    assert (kept[..., 16:32, 8:72] == 3).all()
+    assert (kept[..., 48:56, 80:88] == REMOVED).all()
+    assert (kept[..., :24] == logits[..., :24]).all()

@@ -93,7 +93,7 @@ class TestNames:
 
     def test_an_unknown_method_names_the_known(self):
         with pytest.raises(
-            InputError, match="method 'frmt' is not known; there are: best, dmn-aoa, dmn-aoa-lite, dmn-aoa-r101, frtm"
+            InputError, match="method 'frmt' is not known; there are: best, dmn-aoa, dmn-aoa-lite, dmn-aoa-r101, fast, "
         ):
             onemask.load("frmt")
 

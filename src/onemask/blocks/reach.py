@@ -4,6 +4,9 @@ VideoMatch's outlier removal (Hu, Huang, Schwing, ECCV 2018, section 3.3): the m
 the largest motion, d_c, and nothing beyond is the object. What bounds the motion in one frame by d_c bounds it in n
 frames by n d_c: while an object is lost, its reach is extruded further in each frame, and it can return from anywhere.
 
+An object that moves fast is out of reach in part: what is connected with a part within reach may be kept whole, as the
+look-alikes that are to be removed lie by themselves.
+
 Masks are bool on a grid of cells, (N, 1, h, w); radii are in cells.
 """
 
@@ -18,6 +21,7 @@ from torch import Tensor
 from ..labels import resize
 
 REMOVED = -10.0  # logit of what is out of reach, at most
+STEPS = 8  # of growth between two looks whether anything grew, each of which a GPU waits for
 
 
 def cells_of(masks: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -49,7 +53,24 @@ def next_reach(reach: Tensor, mask: Tensor, lost: Tensor, radius: float) -> Tens
     return extruded(torch.where(lost.view(-1, 1, 1, 1), reach | mask, mask), radius)
 
 
-def without_outliers(logits: Tensor, reach: Tensor) -> Tensor:
-    """Logits (N, 1, H, W), with at most REMOVED where they are out of reach (N, 1, h, w)."""
+def connected(mask: Tensor, seeds: Tensor) -> Tensor:
+    """The parts of a mask (N, 1, h, w), connected along sides or corners, that hold a seed (N, 1, h, w); all bool."""
+    found = mask & seeds
+    while True:
+        before = found
+        for _ in range(STEPS):
+            found = (F.max_pool2d(found.float(), 3, 1, 1) > 0) & mask
+        if torch.equal(found, before):
+            return found
+
+
+def without_outliers(logits: Tensor, reach: Tensor, *, whole: bool = False) -> Tensor:
+    """Logits (N, 1, H, W), with at most REMOVED where they are out of reach (N, 1, h, w).
+
+    whole: what is connected with a positive logit within reach is kept as well, and the cells around it.
+    """
+    if whole:
+        positive = F.adaptive_max_pool2d((logits > 0).float(), reach.shape[-2:]) > 0
+        reach = reach | (F.max_pool2d(connected(positive, reach).float(), 3, 1, 1) > 0)
     within = resize(reach.float(), (logits.shape[-2], logits.shape[-1])) > 0.5
     return torch.where(within, logits, logits.clamp(max=REMOVED))

@@ -83,6 +83,11 @@ METHODS = {
         "The mean of FRTM, VideoMatch and Fusion: two to three times as slow as FRTM; weights ship",
         "onemask.methods.ensemble:BEST",
     ),
+    "fast": Entry(
+        "TTVOS on EfficientNet-Lite0, which is the fastest: another name of ttvos-lite; weights ship",
+        "onemask.methods.ttvos:LITE",
+        weights="ttvos-lite",
+    ),
     "fusion": Entry(
         "Fusion: the clues of FRTM, VideoMatch, PMVOS and TTVOS in one network; weights ship",
         "onemask.methods.fusion:DEFAULT",

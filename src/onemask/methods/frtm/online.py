@@ -240,7 +240,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         """Logits without what is out of reach. Frames of a training's clips are any distance apart, and nothing is."""
         if self.training or not memory.reach.numel():
             return logits
-        return without_outliers(logits, memory.reach)
+        return without_outliers(logits, memory.reach, whole=True)
 
     def _cells(self, masks: Tensor) -> Tensor:
         return cells_of(masks, (masks.shape[-2] // REACH_STRIDE, masks.shape[-1] // REACH_STRIDE))

@@ -79,7 +79,7 @@ class FRTMOptions:
     """Learning rate of fine-tuning; the paper gives none, this is its rate of offline training."""
     distance: NotNegative = 0.0
     """Largest motion from frame to frame in pixels, where the short side has 480 pixels: what is farther from the last
-    mask is not the object (VideoMatch, section 3.3), unless it was lost; 0: it may be anywhere."""
+    mask, and not connected with what is near, is not the object, unless it was lost; 0: it may be anywhere."""
     lost: ShareBelowOne = 0.1
     """Share of the annotated area below which an object is lost, and may be farther off in each frame."""
     transition: bool = False
