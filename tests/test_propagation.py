@@ -2,12 +2,14 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 import onemask
 from onemask import InputError, OutputError, Session
+from onemask.methods.method import Features
 from onemask.propagation import Found, LabelMapFile, Propagation, _batches
 from onemask.video.frames import DecodeError
 from onemask.video.reader import open_video
@@ -258,6 +260,22 @@ def test_frames_in_batches_are_segmented_as_one_by_one(two, monkeypatch):
     assert [shape[0] for shape in method.encoded] == [3, 3, 2]
     for a, b in zip(found, one_by_one, strict=True):
         assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("overlapping", [(), ("cpu",)])
+def test_encoding_ahead_changes_nothing_and_tells_errors_in_their_place(two, overlapping, monkeypatch):
+    monkeypatch.setattr("onemask.propagation.OVERLAPPING", overlapping)
+    threads, method = set(), Still()
+    monkeypatch.setattr(method, "encode", lambda frames: threads.add(threading.get_ident()) or Features(frames))
+    annotations = {2: two.labels[2], 5: two.labels[5]}
+    found = list(onemask.propagate(two.images, annotations, method=method, size=None, device="cpu"))
+    for a, b in zip(found, still(two.images, annotations), strict=True):
+        assert np.array_equal(a, b)
+    assert (threading.get_ident() in threads) == (not overlapping)
+    broken = onemask.propagate(BrokenVideo(two.images, 5), {0: two.labels[0]}, method=method, size=None, device="cpu")
+    assert len([next(broken) for _ in range(5)]) == 5
+    with pytest.raises(DecodeError):
+        next(broken)
 
 
 def test_the_function_is_what_its_name_gives_whatever_was_imported_before():

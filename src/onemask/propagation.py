@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import takewhile
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,8 @@ from .video.reader import Source, open_video
 
 DIRECTIONS = ("both", "forward")
 ENCODED_AT_ONCE = {"cuda": 4}  # frames in one batch, by kind of device; elsewhere one by one is as fast
+# Kinds of devices where the next frame's features are computed beside the objects of this one, in a thread.
+OVERLAPPING = ("cpu",)
 
 Annotation = str | PathLike[str] | np.ndarray | Tensor | MaskFile  # of one frame
 
@@ -207,18 +210,15 @@ class Propagation:
 
     def _forward(self) -> Iterator[LabelledFrame]:
         waiting = [index for index in self.annotations if index >= self.start]
-        for batch in _batches(prefetch(self.video.frames(self.start)), self._batch_size()):
-            taken: Sequence[np.ndarray | EncodedFrame] = [frame.image for frame in batch]
-            if self.session.objects or any(frame.index in self.annotations for frame in batch):
-                taken = self.session.encode([frame.image for frame in batch])
-            for frame, features in zip(batch, taken, strict=True):
-                if frame.index in self.annotations:
-                    waiting.remove(frame.index)
-                    label_map = self.session.annotate(features, self.annotations[frame.index], void=self.void)
-                else:
-                    label_map = self.session.step(features)
-                confidence = self.session.confidences
-                yield LabelledFrame(frame.index, frame.name, label_map, frame.image, frame.time, confidence)
+        frames = self._taken_in(self.session, self.video.frames(self.start), self.annotations)
+        for frame, features in frames:
+            if frame.index in self.annotations:
+                waiting.remove(frame.index)
+                label_map = self.session.annotate(features, self.annotations[frame.index], void=self.void)
+            else:
+                label_map = self.session.step(features)
+            confidence = self.session.confidences
+            yield LabelledFrame(frame.index, frame.name, label_map, frame.image, frame.time, confidence)
         if waiting:
             raise InputError(f"{self.video.source}: frame {waiting[0]} is annotated, but the video ends before it")
 
@@ -226,15 +226,34 @@ class Propagation:
         """What is found in frames ..., start + 1, start: objects annotated later, each back from where it first is."""
         session = self.session.fresh()
         first_seen = self._first_seen()
-        for frame in prefetch(self.video.reversed_frames(self._first_seen_last() + 1)):
-            if frame.index < self.start:
-                return
+        backward = self.video.reversed_frames(self._first_seen_last() + 1)
+        frames = takewhile(lambda frame: frame.index >= self.start, backward)
+        for frame, features in self._taken_in(session, frames, self._first_seen().values()):
             new = [i for i, index in first_seen.items() if index == frame.index]
             if new:
-                label_map = session.annotate(frame.image, self.annotations[frame.index], objects=new, void=self.void)
+                label_map = session.annotate(features, self.annotations[frame.index], objects=new, void=self.void)
             else:
-                label_map = session.step(frame.image)
+                label_map = session.step(features)
             yield Found(label_map, session.confidences)
+
+    def _taken_in(
+        self, session: Session, frames: Iterable[Frame], annotated: Collection[int]
+    ) -> Iterator[tuple[Frame, np.ndarray | EncodedFrame]]:
+        """Frames with what the session takes: features, or, before any object is followed, the picture.
+
+        Decoded ahead in a thread, and where it pays encoded in another: both depend on no object.
+        """
+        encoded = self._encoded(session, prefetch(frames), annotated)
+        return prefetch(encoded, depth=1) if session.device.type in OVERLAPPING else encoded
+
+    def _encoded(
+        self, session: Session, frames: Iterable[Frame], annotated: Collection[int]
+    ) -> Iterator[tuple[Frame, np.ndarray | EncodedFrame]]:
+        followed = bool(session.objects)
+        for batch in _batches(frames, ENCODED_AT_ONCE.get(session.device.type, 1)):
+            followed = followed or any(frame.index in annotated for frame in batch)
+            pictures = [frame.image for frame in batch]
+            yield from zip(batch, session.encode(pictures) if followed else pictures, strict=True)
 
     def _first_seen(self) -> dict[int, int]:
         """Object -> the first frame in which it is annotated."""
@@ -246,9 +265,6 @@ class Propagation:
 
     def _first_seen_last(self) -> int:
         return max(self._first_seen().values())
-
-    def _batch_size(self) -> int:
-        return ENCODED_AT_ONCE.get(self.session.device.type, 1)
 
     def _check_annotations(self) -> None:
         info, source = self.video.info, self.video.source

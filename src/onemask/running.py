@@ -39,6 +39,7 @@ from .propagation import Found, LabelledFrame, Propagation
 from .results import ResultFolder
 from .session import Session
 from .settings import Progress, Settings, differences, silent
+from .video.behind import Behind
 from .video.frames import Video
 from .video.images import ArraySequence, ImageSequence
 from .video.masks import palette, read_label_map, write_mask
@@ -307,7 +308,7 @@ class RunFolder:
 
 
 def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) -> Segmented:
-    """Write the label maps that are left.
+    """Write the label maps that are left, in a thread beside the session.
 
     The session is saved every half minute and when a frame cannot be read or the user ends the run early. It is not
     when the disk refused or something unforeseen happened: the session may be ahead of what was written then, so that
@@ -315,25 +316,34 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
     """
     session, total = propagation.session, propagation.video.info.frames
     left = None if total is None else total - propagation.start
-    done, checkpoint_due = propagation.start, time.monotonic() + CHECKPOINT_SECONDS
+    done = seen = propagation.start  # frames that are written, and those that the session has seen
+    checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
     began = time.perf_counter()
+
+    def write(labelled: LabelledFrame) -> None:
+        nonlocal done
+        folder.write(labelled)
+        done = labelled.index + 1
+
     try:
-        with stop_asked("frame") as stop:
+        with stop_asked("frame") as stop, Behind(write) as written:
             frames = propagation.frames(lambda found, count: _looking_back(found, count, stop, progress))
             after_the_way_back = chain(list(islice(frames, 1)), frames)  # which has a bar of its own
             for labelled in progress(after_the_way_back, left, "segmenting"):
-                folder.write(labelled)
-                done = labelled.index + 1
+                seen = labelled.index + 1
+                written(labelled)
                 if stop.is_set():
+                    written.wait()
                     raise Interrupted(
                         f"stopped after frame {labelled.index}; its label map and all before are in "
                         f"{folder.partial}; --resume goes on from there"
                     )
                 if time.monotonic() > checkpoint_due:
+                    written.wait()
                     folder.checkpoint(session, done)
                     checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
     except OnemaskError as error:
-        if done > propagation.start and not isinstance(error, OutputError):
+        if done == seen > propagation.start and not isinstance(error, OutputError):
             folder.checkpoint(session, done)
         if done and folder.partial.exists() and not isinstance(error, Interrupted):
             log.warning("the label maps of %d frames are kept in %s", done, folder.partial)

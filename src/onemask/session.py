@@ -85,8 +85,9 @@ class Session:
     host.
 
     Threads: one method serves any number of sessions in any number of threads, for no session ever writes to it. One
-    session belongs to one thread at a time: its calls must not overlap. What takes long, learning new objects, can be
-    left to a thread of its own, see `annotate_later`. Moving a method to another device is the exception: sessions of
+    session belongs to one thread at a time: its calls must not overlap, but for `encode`, which may run beside the
+    others, as `propagate` has it. What takes long, learning new objects, can be left to a thread of its own, see
+    `annotate_later`. Moving a method to another device is the exception: sessions of
     one method have one device.
 
     Args:

@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,10 +24,11 @@ from ..data.sequence import Sequence as VideoSequence
 from ..data.sequence import SequenceDataset
 from ..errors import InputError, OutputError
 from ..files import fingerprint, read_json, refuse_existing, remove, write_json
-from ..propagation import Propagation
+from ..propagation import LabelledFrame, Propagation
 from ..results import ResultFolder
 from ..session import Session
 from ..settings import Progress, Settings, environment, silent
+from ..video.behind import Behind
 from ..video.images import ImageSequence
 from ..video.masks import read_label_map, write_mask
 from ..video.sheet import write_contact_sheet
@@ -190,9 +192,9 @@ def _predict(
 ) -> dict[str, Any]:
     """Write a sequence's label maps; give the seconds that they took, and what they were computed from."""
     folder, record = PurePosixPath("predictions", sequence.name), f"times/{sequence.name}.json"
-    partial = folder.with_name(f".{folder.name}.partial")
+    unfinished = folder.with_name(f".{folder.name}.partial")
     remove(results.path / record)
-    for stale in (folder, partial):
+    for stale in (folder, unfinished):
         results.remove(*results.files(str(stale)))
     times: dict[str, Any] = {"first": 0.0, "later": 0.0, "later_frames": 0, "input": _fingerprint(sequence)}
     for passage in rules.passages(sequence):
@@ -201,20 +203,27 @@ def _predict(
         given = {passage.frames.index(i): label_map for i, label_map in passage.given.items()}
         propagation = Propagation(fresh, video, given, direction="forward")
         ended = [time.perf_counter()]
-        for labelled in progress(propagation, len(passage.frames), sequence.name):
-            name = f"{partial}/{labelled.name}.png"
-            if not results.is_there(name):  # an earlier passage's prediction is not replaced by what this one is given
-                with results.writing(name) as path:
-                    write_mask(path, labelled.label_map)
-            ended.append(time.perf_counter())
+        with Behind(partial(_write_new, results, unfinished)) as written:
+            for labelled in progress(propagation, len(passage.frames), sequence.name):
+                written(labelled)
+                ended.append(time.perf_counter())
+        ended[-1] = time.perf_counter()  # the last ones' files included
         times["first"] += ended[1] - ended[0]
         times["later"] += ended[-1] - ended[1]
         times["later_frames"] += len(ended) - 2
-    times["predictions"] = len(results.files(str(partial)))
-    results.rename(str(partial), str(folder))
+    times["predictions"] = len(results.files(str(unfinished)))
+    results.rename(str(unfinished), str(folder))
     with results.writing(record) as path:
         write_json(path, times, durable=True)
     return times
+
+
+def _write_new(results: ResultFolder, folder: PurePosixPath, labelled: LabelledFrame) -> None:
+    """Write a label map, unless an earlier passage predicted the frame: this one may be given it."""
+    name = f"{folder}/{labelled.name}.png"
+    if not results.is_there(name):
+        with results.writing(name) as path:
+            write_mask(path, labelled.label_map)
 
 
 def _write_sheets(dataset: SequenceDataset, scores: Scores, results: ResultFolder) -> None:
