@@ -76,6 +76,31 @@ class _Past:
     touching: set[int] = field(default_factory=set)
 
 
+class Watcher:
+    """Compares each frame with those before it, as they come."""
+
+    def __init__(self) -> None:
+        self._past: dict[int, _Past] = {}
+
+    def doubts(self, frame: LabelledFrame) -> list[Doubt]:
+        """What is odd in the next frame, worst first."""
+        doubts: list[Doubt] = []
+        touching = _touching(frame.label_map)
+        for object_id in sorted({*self._past, *object_ids(frame.label_map), *frame.confidence}):
+            now, parts = measured(frame, object_id), _parts(frame.label_map == object_id)
+            before, touched = self._past.get(object_id), touching.get(object_id, set())
+            if before is None:
+                if now.area:
+                    self._past[object_id] = _Past(now, now.confidence, parts, touched)
+                continue
+            doubts += _compared(object_id, before, now, parts, touched)
+            mean = now.confidence if before.confidence is None else before.confidence
+            if mean is not None and now.confidence is not None:
+                mean = MEMORY * mean + (1 - MEMORY) * now.confidence
+            self._past[object_id] = _Past(now, mean, parts, touched)
+        return sorted(doubts, key=lambda doubt: -doubt.weight)
+
+
 def review(result: Result | str | Path, *, limit: int = 12, apart: int = 5) -> list[DoubtfulFrame]:
     """List the frames of a finished run that are most in doubt.
 
@@ -93,10 +118,9 @@ def review(result: Result | str | Path, *, limit: int = 12, apart: int = 5) -> l
     if limit < 1 or apart < 1:
         raise InputError(f"limit and apart are 1 or more, got {limit} and {apart}")
     opened = result if isinstance(result, Result) else Result.open(result)
-    past: dict[int, _Past] = {}
-    found = []
+    found, watcher = [], Watcher()
     for frame in opened.frames():
-        doubts = _doubts(frame, past)
+        doubts = watcher.doubts(frame)
         if doubts:
             found.append(DoubtfulFrame(frame.index, frame.name, max(d.weight for d in doubts), tuple(doubts)))
     chosen: list[DoubtfulFrame] = []
@@ -122,25 +146,6 @@ def write_review_sheet(result: Result, frames: Sequence[DoubtfulFrame], path: st
     ]
     captions = [f"{entry.name}: {entry.doubts[0].object} {entry.doubts[0].detail}" for entry in in_order]
     write_picture(path, contact_sheet(pictures, captions))
-
-
-def _doubts(frame: LabelledFrame, past: dict[int, _Past]) -> list[Doubt]:
-    """What is odd in a frame, worst first; `past` becomes what it was like up to this frame."""
-    doubts: list[Doubt] = []
-    touching = _touching(frame.label_map)
-    for object_id in sorted({*past, *object_ids(frame.label_map), *frame.confidence}):
-        now, parts = measured(frame, object_id), _parts(frame.label_map == object_id)
-        before = past.get(object_id)
-        if before is None:
-            if now.area:
-                past[object_id] = _Past(now, now.confidence, parts, touching.get(object_id, set()))
-            continue
-        doubts += _compared(object_id, before, now, parts, touching.get(object_id, set()))
-        mean = now.confidence if before.confidence is None else before.confidence
-        if mean is not None and now.confidence is not None:
-            mean = MEMORY * mean + (1 - MEMORY) * now.confidence
-        past[object_id] = _Past(now, mean, parts, touching.get(object_id, set()))
-    return sorted(doubts, key=lambda doubt: -doubt.weight)
 
 
 def _compared(object_id: int, before: _Past, now: ObjectInFrame, parts: int, touching: set[int]) -> list[Doubt]:

@@ -23,6 +23,7 @@ from .exporting import add_export_masks
 from .graphs import add_export
 from .learning import add_train, add_train_proposals
 from .listing import add_import_weights, add_methods, add_weights
+from .living import add_live
 from .reviewing import add_review
 from .scoring import add_compare, add_evaluate, add_perturb, add_score
 from .segmenting import add_demo, add_explain, add_run
@@ -33,6 +34,7 @@ COMMANDS = (
     add_demo,
     add_explain,
     add_studio,
+    add_live,
     add_batch,
     add_export_masks,
     add_review,

@@ -38,10 +38,10 @@ def listed(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def add_method(parser: argparse.ArgumentParser) -> None:
+def add_method(parser: argparse.ArgumentParser, *, default: str = DEFAULT) -> None:
     """Add the arguments that choose a method, its options and weights, and how it runs."""
     group = parser.add_argument_group("method")
-    group.add_argument("--method", default=DEFAULT, help=f"see `onemask methods` (default: {DEFAULT})")
+    group.add_argument("--method", default=default, help=f"see `onemask methods` (default: {default})")
     group.add_argument(
         "--set",
         action="append",

@@ -20,6 +20,11 @@ MANY_FRAMES = (".json", ".xml", ".npz")  # suffixes of files that hold masks of 
 def add_input(parser: argparse.ArgumentParser) -> None:
     """Add the video and the masks of some of its frames."""
     parser.add_argument("input", metavar="INPUT", help="a video file, a folder of images, or a glob in quotes")
+    add_masks(parser)
+
+
+def add_masks(parser: argparse.ArgumentParser) -> None:
+    """Add the masks of some frames, and marks in their place."""
     parser.add_argument(
         "--mask",
         action="append",

@@ -1,0 +1,132 @@
+"""`onemask live`: objects in a stream as it comes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack, redirect_stdout
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .arguments import add_method, add_overwrite, settings_of
+from .given import add_masks, annotations_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..live import Event, LiveReport, Preview
+
+METHOD = "ttvos-lite"  # the fastest, and nothing is fitted to an object
+
+
+def add_live(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `onemask live`."""
+    live = commands.add_parser(
+        "live",
+        help="follow objects in a camera, a network stream, or a file in real time",
+        description="Follow objects in a stream. Always the newest frame is segmented; those that come meanwhile are "
+        "dropped, and counted. Masks and marks are of the first frame that comes. Standard output has a line of JSON "
+        "for each event: an object is followed, lost, found, or doubtful; the stream broke off, or is there again. It "
+        "ends with the source, with --seconds, with Ctrl-C, or when the window is closed.",
+    )
+    live.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="number of a camera (0), an address (rtsp, rtmp, http, https, udp, tcp, srt), or a video file",
+    )
+    add_masks(live)
+    live.add_argument(
+        "--preview",
+        choices=["auto", "window", "http", "none"],
+        default="auto",
+        help="a window (needs the extra `preview`), or MJPEG over HTTP for a browser on this machine; auto: a window "
+        "where there is a screen, else HTTP (default: auto)",
+    )
+    live.add_argument("--port", type=int, default=0, metavar="N", help="of the HTTP preview (default: a free one)")
+    live.add_argument("--record", metavar="FILE", help="write the frames with their objects as a video: .mkv or .mp4")
+    live.add_argument("--masks-out", metavar="DIR", help="write the label map of each segmented frame as PNG")
+    live.add_argument("--seconds", type=float, metavar="N", help="end so long after the first frame")
+    live.add_argument(
+        "--queue", type=int, default=1, metavar="N", help="frames that wait; 1 is never late (default: 1)"
+    )
+    live.add_argument(
+        "--retries",
+        type=int,
+        metavar="N",
+        help="tries in a row to connect to a stream that broke off (default: without end)",
+    )
+    live.add_argument(
+        "--patience", type=int, default=3, metavar="N", help="frames without an object until it is lost (default: 3)"
+    )
+    add_method(live, default=METHOD)
+    add_overwrite(live)
+    live.set_defaults(command=_live)
+
+
+def _live(options: argparse.Namespace) -> None:
+    from ..live import Live, follow
+    from ..video.stream import Stream
+
+    out = sys.stdout
+
+    def tell(event: Event) -> None:
+        print(json.dumps(event.to_json()), file=out, flush=True)
+
+    if not (options.mask or options.box or options.click or options.scribble):
+        raise InputError("no object is given; pass --mask FILE, or mark one with --box, --click or --scribble")
+    stream = Stream(options.source, queue=options.queue, retries=options.retries)
+    live = Live(
+        stream, partial(_label_map, options), settings_of(options).session(), patience=options.patience, told=tell
+    )
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(sys.stderr))  # only events go to standard output
+        preview = _preview(options, stack)
+        report = follow(
+            live,
+            preview=preview,
+            record=options.record,
+            masks=options.masks_out,
+            seconds=options.seconds,
+            overwrite=options.overwrite,
+        )
+        print(_summary(report))
+
+
+def _label_map(options: argparse.Namespace, image: np.ndarray) -> np.ndarray:
+    """The label map of the first frame."""
+    from ..video.reader import open_video
+
+    annotations = annotations_of(options, open_video([image]))
+    if wrong := [index for index in annotations if index]:
+        raise InputError(f"frame {wrong[0]} is annotated; of a stream only the first frame, 0, can be")
+    return annotations[0]
+
+
+def _preview(options: argparse.Namespace, stack: ExitStack) -> Preview | None:
+    from ..video.mjpeg import MjpegServer
+    from ..video.window import Window
+
+    if options.preview == "none":
+        return None
+    if options.preview in ("auto", "window"):
+        try:
+            return stack.enter_context(Window(f"onemask live {options.source}"))
+        except InputError:
+            if options.preview == "window":
+                raise
+    server = stack.enter_context(MjpegServer(options.port))
+    print(f"preview: {server.address}", flush=True)
+    return server
+
+
+def _summary(report: LiveReport) -> str:
+    if report.latency_median is None or report.latency_worst is None:
+        return "no frame came"
+    again = f", connected again {report.reconnections} times" if report.reconnections else ""
+    return (
+        f"{report.arrived} frames in {report.seconds:.1f} s, {report.segmented} segmented, "
+        f"{report.dropped} dropped{again}; latency: "
+        f"median {1000 * report.latency_median:.0f} ms, worst {1000 * report.latency_worst:.0f} ms"
+    )

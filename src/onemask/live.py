@@ -1,0 +1,378 @@
+"""Objects in a stream as it comes: a camera, an address in a network, a file in real time.
+
+    session = onemask.Session(onemask.load("ttvos-lite"), size=240)
+    with Live("rtsp://camera/stream", label_map, session) as live:
+        for found in live:
+            print(found.index, found.label_map.shape, found.latency, found.events)
+
+Always the newest frame is segmented; those that came meanwhile are dropped, and counted. Objects are learned in the
+background, from the first frame: the stream goes on. What happens to them is told as events:
+
+- "following": an object is learned, and followed from here
+- "lost", "found": it has not been visible (see `Session.visible`) for some frames; it is again
+- "doubtful": one of the reasons of `reviewing`, such as a fall of confidence or a jump; once, until it has been quiet
+- "disconnected", "connected": the stream broke off; it is there again
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol, TypeAlias
+
+import cv2
+import numpy as np
+
+from .errors import InputError, OnemaskError, OutputError
+from .exports.result import LabelledFrame
+from .files import refuse_existing
+from .interruption import stop_asked
+from .reviewing import Doubt, Watcher
+from .session import Session
+from .video.drawing import overlay
+from .video.label_maps import palette, write_mask
+from .video.stream import Connection, LiveFrame, LiveSource, Stream
+from .video.writer import H264, VideoWriter
+
+PATIENCE = 3  # frames in a row without an object until it is lost
+QUIET = 10  # frames in a row without a doubt until the next one about an object is told
+REMEMBERED = 10_000  # latencies, of which the median is
+_TICKS = Fraction(90)  # a second, in recorded files
+_RECORDED = replace(H264, options={"crf": "20", "preset": "veryfast"})
+
+Given: TypeAlias = np.ndarray | Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to an object, or to the stream."""
+
+    event: str
+    """following, lost, found, doubtful, disconnected or connected"""
+    frame: int
+    """Number of the frame among all that came."""
+    seconds: float
+    """Since the first frame."""
+    object: int | None = None
+    detail: str = ""
+    """For people."""
+    reason: str = ""
+    """Of a doubt: unsure, area, jump, parts or touches."""
+    weight: float | None = None
+    """Of a doubt, in [0, 1]: how odd."""
+    confidence: float | None = None
+    """Of the object in this frame."""
+    box: tuple[int, int, int, int] | None = None
+    """Around the object in this frame: left, top, right, bottom, right and bottom exclusive."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without those that are not known."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
+
+
+@dataclass(frozen=True, eq=False)
+class LiveLabels:
+    """The newest frame and what was found in it."""
+
+    index: int
+    """Its number among all that came, dropped ones included."""
+    seconds: float
+    """When it came, since the first frame."""
+    image: np.ndarray
+    """(H, W, 3) uint8, RGB."""
+    label_map: np.ndarray
+    """(H, W) uint8 or uint16."""
+    confidence: dict[int, float]
+    """Of each object that is followed, see `Session.confidence`."""
+    latency: float
+    """Seconds from its arrival until the label map was there."""
+    events: tuple[Event, ...]
+    """Those of objects."""
+
+
+@dataclass(frozen=True)
+class LiveReport:
+    """How it went so far."""
+
+    arrived: int
+    """Frames that came."""
+    segmented: int
+    dropped: int
+    """Frames that nobody had time for."""
+    reconnections: int
+    seconds: float
+    latency_median: float | None
+    """Seconds from the arrival of a frame until its label map, of the last 10,000; None: there was no frame."""
+    latency_worst: float | None
+    """Of all."""
+
+
+class Live(AbstractContextManager["Live"]):
+    """Follows objects in a stream.
+
+    Args:
+        source: a stream, or what `Stream` takes.
+        given: the label map of the first frame, (H, W) integer with ids of the caller's choice; or a function that
+            makes one of that frame (H, W, 3), and is called in a thread of its own, since it may take seconds.
+        session: a new one.
+        patience: frames in a row without an object until it is lost.
+        told: called with each event; with those of the connection at once, from the stream's thread.
+
+    Raises:
+        InputError: an argument is not what is expected.
+    """
+
+    def __init__(
+        self,
+        source: Stream | LiveSource,
+        given: Given,
+        session: Session,
+        *,
+        patience: int = PATIENCE,
+        told: Callable[[Event], None] = lambda event: None,
+    ):
+        if patience < 1:
+            raise InputError(f"patience is a number of frames, 1 or more, got {patience}")
+        if session.objects:
+            raise InputError("a stream is followed by a new session, but this one has objects already")
+        self.stream = source if isinstance(source, Stream) else Stream(source)
+        self.stream.told = self._tell_of_connection
+        self.session, self._given, self._patience, self._told = session, given, patience, told
+        self._background = ThreadPoolExecutor(1, "onemask-first-mask")
+        self._marked: Future[np.ndarray] | None = None
+        self._learned: Future[tuple[int, ...]] | None = None
+        self._first: LiveFrame | None = None
+        self._watched: dict[int, _Watched] = {}
+        self._watcher = Watcher()
+        self._latencies: deque[float] = deque(maxlen=REMEMBERED)
+        self._segmented, self._worst, self._seconds = 0, 0.0, 0.0
+
+    def __enter__(self) -> Live:
+        self.stream.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stream.__exit__(*error)
+        self._background.shutdown(wait=False, cancel_futures=True)
+
+    def __iter__(self) -> Iterator[LiveLabels]:
+        """Yield the newest frame with its label map, again and again; see `Stream` for how it ends.
+
+        Raises:
+            InputError: see `Stream`; or the label map does not fit the frames.
+            OnemaskError: see `Stream`; or memory is not enough.
+        """
+        for frame in self.stream:
+            self._learn(frame)
+            label_map = self.session.step(frame.image)
+            latency = time.monotonic() - frame.arrived
+            self._latencies.append(latency)
+            self._segmented, self._worst = self._segmented + 1, max(self._worst, latency)
+            assert self._first is not None
+            self._seconds = frame.arrived - self._first.arrived
+            events = tuple(self._of_objects(frame, label_map))
+            for event in events:
+                self._told(event)
+            confidence = self.session.confidences
+            yield LiveLabels(frame.index, self._seconds, frame.image, label_map, confidence, latency, events)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the first frame; 0 before it."""
+        return 0.0 if self._first is None else time.monotonic() - self._first.arrived
+
+    @property
+    def report(self) -> LiveReport:
+        """Frames and latency so far."""
+        return LiveReport(
+            self.stream.arrived,
+            self._segmented,
+            self.stream.dropped,
+            self.stream.reconnections,
+            self._seconds,
+            median(self._latencies) if self._latencies else None,
+            self._worst if self._latencies else None,
+        )
+
+    def _learn(self, frame: LiveFrame) -> None:
+        """Go on with what is to be learned of the first frame, as far as it is ready."""
+        if self._first is None:
+            self._first = frame
+            self._marked = self._background.submit(self._label_map_of, frame.image)
+        if self._marked is not None and self._marked.done():
+            self._learned = self.session.annotate_later(self._first.image, self._marked.result())
+            self._marked = None
+        if self._learned is not None and self._learned.done():
+            self._learned.result()  # raises what learning raised
+            self._learned = None
+
+    def _label_map_of(self, image: np.ndarray) -> np.ndarray:
+        return self._given(image) if callable(self._given) else self._given
+
+    # Events ----------------------------------------------------------------------------------------------------------
+
+    def _tell_of_connection(self, now: Connection) -> None:
+        name = "connected" if now.connected else "disconnected"
+        self._told(Event(name, self.stream.arrived, round(self.age, 3), detail=now.detail))
+
+    def _of_objects(self, frame: LiveFrame, label_map: np.ndarray) -> Iterator[Event]:
+        session = self.session
+        labelled = LabelledFrame(frame.index, str(frame.index), label_map, session.confidences)
+        doubts: dict[int, Doubt] = {}
+        for doubt in self._watcher.doubts(labelled):  # worst first
+            if doubt.reason not in ("lost", "found"):
+                doubts.setdefault(doubt.object, doubt)
+        for object_id in session.objects:
+            seen = session.visible(object_id)
+            event = Event(
+                "",
+                frame.index,
+                self._since(),
+                object_id,
+                confidence=round(session.confidence(object_id), 3),
+                box=session.box(object_id),
+            )
+            if object_id not in self._watched:
+                self._watched[object_id] = _Watched()
+                yield replace(event, event="following", detail="is learned")
+            watched = self._watched[object_id]
+            told, doubt_of_it = watched.see(seen, self._patience), doubts.get(object_id)
+            if told:
+                yield replace(event, event=told, detail="is lost" if told == "lost" else "is found again")
+            if watched.doubt(doubt_of_it is not None and seen) and doubt_of_it is not None:
+                yield replace(
+                    event,
+                    event="doubtful",
+                    detail=doubt_of_it.detail,
+                    reason=doubt_of_it.reason,
+                    weight=doubt_of_it.weight,
+                )
+
+    def _since(self) -> float:
+        return round(self._seconds, 3)
+
+
+@dataclass
+class _Watched:
+    """What was told of an object, and how long ago it gave reason to."""
+
+    there: bool = True
+    missing: int = 0  # frames in a row
+    quiet: int = QUIET  # frames in a row
+
+    def see(self, seen: bool, patience: int) -> str:
+        """The event that the next frame makes, "lost" or "found"; empty: none."""
+        self.missing = 0 if seen else self.missing + 1
+        if self.there and self.missing >= patience:
+            self.there = False
+            return "lost"
+        if not self.there and seen:
+            self.there = True
+            return "found"
+        return ""
+
+    def doubt(self, doubtful: bool) -> bool:
+        """Whether to tell of a doubt in the next frame."""
+        tell = doubtful and self.quiet >= QUIET
+        self.quiet = 0 if doubtful else self.quiet + 1
+        return tell
+
+
+# The main job ---------------------------------------------------------------------------------------------------------
+
+
+class Preview(Protocol):
+    """Shows pictures, in a window or a browser."""
+
+    def show(self, picture: np.ndarray) -> bool:
+        """Show an (H, W, 3) uint8 RGB picture; False: no more are wanted."""
+
+
+def follow(
+    live: Live,
+    *,
+    preview: Preview | None = None,
+    record: str | Path | None = None,
+    masks: str | Path | None = None,
+    seconds: float | None = None,
+    overwrite: bool = False,
+) -> LiveReport:
+    """Follow objects in a stream until it ends, the preview is closed, the time is over, or Ctrl-C is pressed.
+
+    Args:
+        live: the stream, the objects, and the session.
+        preview: shows frames with their objects, and how late they are.
+        record: a video file of the same, with the times at which frames came; .mkv, .mp4 or .mov.
+        masks: a folder for the label map of each frame that was segmented: NUMBER.png, as `onemask run` writes them.
+        seconds: how long at most, from the first frame.
+        overwrite: replace a file that is there. Masks are only written into a folder that is not there, or empty.
+
+    Returns:
+        How it went.
+
+    Raises:
+        InputError: see `Live`.
+        OutputError: something is in the way, or cannot be written.
+        OnemaskError: see `Live`. What was recorded until then is kept.
+    """
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"seconds are above 0, got {seconds}")
+    if record is not None:
+        refuse_existing(record, overwrite)
+    if masks is not None:
+        refuse_existing(masks, overwrite=False)
+    failure: OnemaskError | None = None
+    with stop_asked("frame") as stop, live, _Recorder(record) as recorder:
+        live.stream.go_on_while(lambda: not (stop.is_set() or live.age >= (seconds or float("inf"))))
+        try:
+            for found in live:
+                if masks is not None:
+                    write_mask(Path(masks) / f"{found.index:08d}.png", found.label_map, found.confidence)
+                if preview is None and record is None:
+                    continue
+                drawn = overlay(found.image, found.label_map, palette())
+                recorder.write(drawn, found.seconds)
+                if preview is not None and not preview.show(_captioned(drawn, found.latency, live.stream.dropped)):
+                    break
+        except OutputError:
+            raise
+        except OnemaskError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+    return live.report
+
+
+class _Recorder(AbstractContextManager["_Recorder"]):
+    """Writes pictures into a video file, if there is one, whose size the first of them decides."""
+
+    def __init__(self, path: str | Path | None):
+        self._path = path
+        self._file = ExitStack()
+        self._writer: VideoWriter | None = None
+
+    def write(self, picture: np.ndarray, seconds: float) -> None:
+        if self._path is None:
+            return
+        if self._writer is None:
+            height, width = picture.shape[:2]
+            self._writer = self._file.enter_context(VideoWriter(self._path, width, height, _TICKS, codec=_RECORDED))
+        self._writer.write(picture, Fraction(seconds))
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.__exit__(*error)
+
+
+def _captioned(picture: np.ndarray, latency: float, dropped: int) -> np.ndarray:
+    """Write how late a picture is, and how many were dropped, into its corner (in place)."""
+    text = f"{1000 * latency:.0f} ms late, {dropped} dropped"
+    for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(picture, text, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, width, cv2.LINE_AA)
+    return picture

@@ -1,0 +1,292 @@
+"""Frames as they happen: a camera, a network stream, or a file in real time, of which always the newest are given.
+
+A thread reads and keeps a few frames; where nobody takes them in time the oldest are dropped, and counted, so that
+what is given is never old. A stream that breaks off is connected to again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import av
+import cv2
+import numpy as np
+
+from ..errors import InputError, OnemaskError
+from .decoding import VideoFile
+from .pixels import RgbConverter, refuse_hdr
+
+log = logging.getLogger(__name__)
+
+LiveSource: TypeAlias = int | str | Path
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "srt")
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a stream is connected to again; doubled each time
+OPEN_SECONDS, READ_SECONDS = 10.0, 10.0  # after which a stream that is silent counts as broken off
+_JOIN_SECONDS = 2.0
+_NEAR_THE_END = 2.0  # seconds; what ends earlier, although it says how long it is, broke off
+_RTSP = {"rtsp_transport": "tcp"}  # over UDP a lost packet damages pictures until the next key frame
+_AT_ONCE = {"probesize": "500000", "analyzeduration": "1000000"}
+
+Told: TypeAlias = "Callable[[Connection], None]"
+Raw: TypeAlias = Callable[[], np.ndarray]  # gives the picture (H, W, 3) RGB: only of frames that are taken
+
+
+@dataclass(frozen=True, eq=False)
+class LiveFrame:
+    """A frame as it came."""
+
+    index: int
+    """Its number among all that came, dropped ones included."""
+    image: np.ndarray
+    """(H, W, 3) uint8, RGB."""
+    arrived: float
+    """`time.monotonic()` when it was decoded."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A stream broke off, or is there again."""
+
+    connected: bool
+    detail: str
+
+
+class Stream(AbstractContextManager["Stream"]):
+    """The newest frames of a source, read in a thread.
+
+    with Stream(0) as stream:
+        for frame in stream:
+            ...
+
+    Args:
+        source: the number of a camera (0, "0"), an address (rtsp, rtmp, http, https, udp, tcp, srt), or a video file,
+            which is read at its own pace and ends.
+        queue: frames that are kept for who takes them; where one more comes the oldest is dropped. 1 is never late.
+        retries: how often in a row a stream that broke off is connected to again; None: without end. Between two tries
+            is a pause, of half a second at first and then twice as long each time, up to half a minute. A stream that
+            says how long it is ends there. What cannot be opened at the very first is an error at once.
+        told: called, in the thread that reads, when the stream breaks off and when it is there again.
+
+    Raises:
+        InputError: the source is none, or queue or retries is out of range.
+    """
+
+    def __init__(self, source: LiveSource, *, queue: int = 1, retries: int | None = None, told: Told | None = None):
+        if queue < 1 or (retries is not None and retries < 0):
+            raise InputError(f"queue is 1 or more, and retries 0 or more or None; got {queue} and {retries}")
+        self.source, self._retries, self.told = str(source), retries, told
+        self._open = _opener(source)
+        self._queue: deque[tuple[int, Raw, float]] = deque(maxlen=queue)
+        self._changed = threading.Condition()
+        self._stopped = threading.Event()
+        self._ended = False
+        self._error: BaseException | None = None
+        self._wanted: Callable[[], bool] = lambda: True
+        self._size: tuple[int, int] | None = None
+        self.arrived = 0  # frames that came
+        self.dropped = 0  # of them, nobody took in time
+        self.reconnections = 0
+
+    def __enter__(self) -> Stream:
+        self._thread = threading.Thread(target=self._read, name="live", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        self._thread.join(_JOIN_SECONDS)
+
+    def stop(self) -> None:
+        """End the iteration; from any thread."""
+        self._stopped.set()
+
+    def go_on_while(self, wanted: Callable[[], bool]) -> None:
+        """End the iteration when this is no longer true, also where no frame comes."""
+        self._wanted = wanted
+
+    def __iter__(self) -> Iterator[LiveFrame]:
+        """Yield the newest frame, again and again, until the source ends or `stop` is called.
+
+        Raises:
+            InputError: the source cannot be opened, or comes back with frames of another size.
+            OnemaskError: the source broke off, and its retries are over.
+        """
+        while (taken := self._next()) is not None:
+            index, raw, arrived = taken
+            image = raw()
+            if self._size not in (None, image.shape[:2]):
+                raise InputError(
+                    f"{self.source}: frames are {image.shape[1]}x{image.shape[0]} now, they were "
+                    f"{self._size[1]}x{self._size[0]}; start again"
+                )
+            self._size = image.shape[:2]
+            yield LiveFrame(index, image, arrived)
+        if self._error is not None and self._ended and not self._queue:
+            raise self._error
+
+    def _next(self) -> tuple[int, Raw, float] | None:
+        while not self._stopped.is_set() and self._wanted():
+            with self._changed:
+                if self._queue:
+                    return self._queue.popleft()
+                if self._ended:
+                    return None
+                self._changed.wait(0.1)  # in pieces, so that signals come through
+        return None
+
+    # In the thread ---------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            self._read_and_reconnect()
+        except BaseException as error:
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _read_and_reconnect(self) -> None:
+        failures, pause = 0, FIRST_PAUSE
+        while not self._stopped.is_set():
+            before, problem = self.arrived, "the stream ended"
+            try:
+                with closing(self._open()) as frames:
+                    for raw in frames:
+                        if self.arrived == before and before:
+                            self.reconnections += 1
+                            self._tell(True, "the stream is there again")
+                        self._put(raw)
+                        if self._stopped.is_set():
+                            return
+            except _Finished:
+                return
+            except _BrokenOff as error:
+                problem = str(error)
+            if not self.arrived:
+                raise InputError(
+                    f"{self.source} could not be opened: {problem}; is the address right, and the source on?"
+                )
+            if self.arrived > before:
+                failures, pause = 0, FIRST_PAUSE
+                self._tell(False, problem)
+            failures += 1
+            if self._retries is not None and failures > self._retries:
+                raise OnemaskError(f"{self.source}: {problem}; {self._retries} tries to connect again were in vain")
+            self._stopped.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _put(self, raw: Raw) -> None:
+        with self._changed:
+            self.dropped += len(self._queue) == self._queue.maxlen
+            self._queue.append((self.arrived, raw, time.monotonic()))
+            self.arrived += 1
+            self._changed.notify_all()
+
+    def _tell(self, connected: bool, detail: str) -> None:
+        log.info("%s: %s", self.source, detail)
+        if self.told is not None:
+            self.told(Connection(connected, detail))
+
+
+# Sources --------------------------------------------------------------------------------------------------------------
+
+
+class _Finished(Exception):
+    """The source has come to its end."""
+
+
+class _BrokenOff(Exception):
+    """The source is not there, or not there any more."""
+
+
+def is_address(source: LiveSource) -> bool:
+    """Whether a source is an address in a network."""
+    return isinstance(source, str) and urlsplit(source).scheme.lower() in SCHEMES and "://" in source
+
+
+def _opener(source: LiveSource) -> Callable[[], Any]:
+    """What opens a source, and gives its frames. Raises InputError for what is none."""
+    if isinstance(source, int) or (isinstance(source, str) and source.isdecimal() and not Path(source).exists()):
+        return lambda: _camera(int(source))
+    if is_address(source):
+        return lambda: _address(str(source))
+    if isinstance(source, str) and "://" in source:
+        raise InputError(f"{source}: expected one of {', '.join(SCHEMES)} before ://")
+    video = VideoFile(Path(source))
+    return lambda: _file(video)
+
+
+def _camera(number: int) -> Iterator[Raw]:
+    """By OpenCV: the FFmpeg that PyAV ships has no cameras on Linux."""
+    capture = cv2.VideoCapture(number)
+    try:
+        while True:
+            there, image = capture.read() if capture.isOpened() else (False, None)
+            if not there:
+                raise _BrokenOff(f"there is no camera {number}, or it gives no frames")
+            yield partial(cv2.cvtColor, image, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+
+
+def _address(address: str) -> Iterator[Raw]:
+    recorded, seconds, reached = False, 0.0, 0.0
+    options = _AT_ONCE | (_RTSP if address.lower().startswith("rtsp") else {})
+    try:
+        with av.open(
+            address, options=options, timeout=(OPEN_SECONDS, READ_SECONDS), metadata_errors="replace"
+        ) as container:
+            if not container.streams.video:
+                raise InputError(f"{address} has no video stream; expected one")
+            stream = container.streams.video[0]
+            refuse_hdr(int(stream.codec_context.color_trc), address)
+            stream.thread_type = "SLICE"  # with a thread a frame, frames come as many late as there are threads
+            seconds = ((container.start_time or 0) + (container.duration or 0)) / av.time_base
+            recorded = bool(container.duration and container.duration > 0)
+            pace, convert = _Pace(), RgbConverter()
+            for packet in container.demux(stream):
+                with suppress(av.InvalidDataError):  # damaged on its way; the next key frame mends it
+                    for picture in stream.decode(packet):
+                        if recorded:
+                            pace(picture.time)
+                        yield partial(convert, picture)
+                        reached = picture.time or 0.0
+    except (av.FFmpegError, OSError) as error:
+        raise _BrokenOff(error.strerror or str(error)) from error
+    if recorded and reached > seconds - _NEAR_THE_END:
+        raise _Finished
+
+
+def _file(video: VideoFile) -> Iterator[Raw]:
+    pace = _Pace()
+    for frame in video.frames():
+        pace(None if frame.time is None else float(frame.time))
+        yield partial(np.asarray, frame.image)
+    raise _Finished
+
+
+class _Pace:
+    """Waits until a frame is due, as a player does."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None  # between the clock and the frames' times
+
+    def __call__(self, due: float | None) -> None:
+        if due is None:
+            return
+        now = time.monotonic()
+        if self._offset is None or not -1 < due + self._offset - now < 5:  # a clock that jumps is followed
+            self._offset = now - due
+        time.sleep(max(0.0, due + self._offset - now))

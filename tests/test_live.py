@@ -1,0 +1,315 @@
+import io
+import json
+import threading
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from onemask.cli import main
+from onemask.errors import InputError, OnemaskError
+from onemask.live import Live, follow
+from onemask.methods.method import Features, Memory, Prediction
+from onemask.session import Session
+from onemask.video.label_maps import read_label_map, write_mask
+from onemask.video.mjpeg import MjpegServer
+from onemask.video.reader import open_video
+from onemask.video.stream import LiveFrame, Stream
+from onemask.video.window import Window
+from videos import Scene, Still, write_video
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return Scene.of(frames=12)
+
+
+@pytest.fixture(scope="module")
+def server(scene, tmp_path_factory):
+    """Serves scene.mkv, which says how long it is, and endless.ts, a broadcast that breaks off after 12 frames."""
+    folder = tmp_path_factory.mktemp("served")
+    files = {f"/{name}": write_video(folder / name, scene.images) for name in ("scene.mkv", "endless.ts")}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path not in files or closed.is_set():
+                self.send_error(404)
+                return
+            data = files[self.path].read_bytes()
+            self.send_response(200)
+            if self.path == "/scene.mkv":
+                self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    closed = threading.Event()
+    served = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=served.serve_forever, args=(0.05,), daemon=True).start()
+    served.address, served.closed = f"http://127.0.0.1:{served.server_port}", closed
+    yield served
+    served.shutdown()
+    served.server_close()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr("onemask.video.stream.FIRST_PAUSE", 0.01)
+
+
+def still() -> Session:
+    return Session(Still(), size=None, device="cpu")
+
+
+# Streams -------------------------------------------------------------------------------------------------------------
+
+
+def test_frames_that_nobody_takes_in_time_are_dropped_and_counted(scene, server):
+    with Stream(f"{server.address}/scene.mkv", queue=2) as stream:
+        frames = iter(stream)
+        taken = [next(frames)]
+        stream._thread.join()  # all have come meanwhile
+        taken += frames
+    assert [frame.index for frame in taken[1:]] == [10, 11]  # the newest
+    assert stream.arrived == 12
+    assert stream.dropped == 12 - len(taken)
+    assert np.abs(taken[-1].image.astype(int) - scene.images[11]).mean() < 3
+    assert sorted(frame.arrived for frame in taken) == [frame.arrived for frame in taken]
+
+
+def test_a_stream_that_breaks_off_is_connected_to_again(server):
+    told = []
+    with Stream(f"{server.address}/endless.ts", queue=99, retries=1, told=told.append) as stream:
+        frames = iter(stream)
+        for _ in range(20):  # more than there are in one connection
+            next(frames)
+        server.closed.set()
+        with pytest.raises(OnemaskError, match="1 tries to connect again were in vain"):
+            list(frames)
+    server.closed.clear()
+    assert stream.reconnections >= 1
+    assert [now.connected for now in told][:3] == [False, True, False]
+
+
+def test_a_camera(monkeypatch):
+    class Camera:
+        left = 3
+
+        def __init__(self, number: int):
+            assert number == 7
+
+        def isOpened(self) -> bool:
+            return True
+
+        def read(self):
+            self.left -= 1
+            return self.left >= 0, np.full((4, 6, 3), (255, 0, 9), np.uint8)
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    with Stream("7", queue=9, retries=0) as stream:
+        frames = iter(stream)
+        assert [next(frames).image[0, 0].tolist() for _ in range(3)] == [[9, 0, 255]] * 3  # BGR to RGB
+        with pytest.raises(OnemaskError, match="gives no frames"):
+            next(frames)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("missing.mp4", {}, "does not exist"),
+        ("ftp://camera/stream", {}, "expected one of rtsp"),
+        ("http://127.0.0.1:9/", {}, "could not be opened"),
+        (0, {"queue": 0}, "queue is 1 or more"),
+        (0, {"retries": -1}, "retries 0 or more"),
+    ],
+)
+def test_streams_that_cannot_be(source, options, message):
+    with pytest.raises(InputError, match=message), Stream(source, **options) as stream:
+        list(stream)
+
+
+# Objects -------------------------------------------------------------------------------------------------------------
+
+
+class InTheLight(Still):
+    """Finds its object where it was annotated, unless the frame is dark."""
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        logits = super().segment(features, memory).logits
+        return Prediction(logits if features.frames.mean() > 0.1 else torch.full_like(logits, -9.0))
+
+
+class Scripted(Stream):
+    """Pictures one after another, the first of them until it is learned."""
+
+    def __init__(self, images, session: Session):
+        super().__init__("0")
+        self._images, self._session = images, session
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def __iter__(self):
+        while not self._session.objects:
+            yield LiveFrame(0, self._images[0], 0.0)
+        for index, image in enumerate(self._images):
+            yield LiveFrame(index, image, float(index))
+
+
+def test_what_happens_to_an_object_is_told(scene):
+    images = np.repeat(scene.images[:1], 12, 0)
+    images[3] = images[6:10] = 0  # dark for one frame, and for four
+    session, told = Session(InTheLight(), size=None, device="cpu"), []
+    with Live(Scripted(images, session), scene.labels[0], session, patience=2, told=told.append) as live:
+        found = list(live)
+    assert [(event.event, event.frame) for event in told if event.event != "doubtful"] == [
+        ("following", 0),
+        ("lost", 7),
+        ("found", 10),
+    ]
+    assert all(event.object == 1 for event in told)
+    assert told[-1].box is not None
+    assert (found[-1].label_map == scene.labels[0]).all()
+    assert [event for labels in found for event in labels.events] == told
+
+
+def test_a_doubt_is_told_once_until_it_has_been_quiet(scene):
+    class Shrinks(Still):
+        def segment(self, features: Features, memory: Memory) -> Prediction:
+            logits = super().segment(features, memory).logits
+            bright = features.frames.mean() > 0.5
+            return Prediction(logits - 9 * (torch.arange(logits.shape[-1]) < 45) if bright else logits)
+
+    images = np.repeat(scene.images[:1], 34, 0)
+    images[5] = images[7] = images[30] = 255
+    session, told = Session(Shrinks(), size=None, device="cpu"), []
+    with Live(Scripted(images, session), scene.labels[0], session, told=told.append) as live:
+        list(live)
+    doubts = [(event.frame, event.reason) for event in told if event.event == "doubtful"]
+    assert [frame for frame, _ in doubts] == [5, 30]
+    assert doubts[0][1] in ("area", "jump")
+    assert "doubtful" in told[-1].to_json().values()
+
+
+def test_a_slow_method_makes_no_frame_late(scene, server):
+    class Slow(Still):
+        def segment(self, features: Features, memory: Memory) -> Prediction:
+            seen = stream.arrived
+            while stream.arrived < seen + 3 and stream._thread.is_alive():
+                stream._thread.join(0.001)
+            return super().segment(features, memory)
+
+    session = Session(Slow(), size=None, device="cpu")
+    stream = Stream(f"{server.address}/endless.ts", told=lambda now: None)
+    newest = []
+    with Live(stream, lambda image: scene.labels[0], session) as live:
+        for found in live:
+            newest.append(found.index)
+            if found.label_map.any() and live.report.dropped > 10:
+                break
+        report = live.report
+    assert report.segmented == len(newest)
+    assert report.arrived >= report.segmented + report.dropped  # one may be waiting
+    assert newest == sorted(set(newest))
+    assert 0 < report.latency_median <= report.latency_worst
+
+
+def test_a_label_map_that_does_not_fit_ends_it(scene, server):
+    with (
+        Live(Stream(f"{server.address}/endless.ts"), scene.labels[0][:-1], still()) as live,
+        pytest.raises(InputError, match="label map is 95x128 but the frame is 96x128"),
+    ):
+        list(live)
+
+
+# Previews ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_browser_sees_the_newest_picture(scene):
+    with MjpegServer() as shown:
+        assert shown.show(scene.images[0])
+        assert shown.show(scene.images[5])
+        with urllib.request.urlopen(f"{shown.address}frame") as answer:
+            picture = np.asarray(Image.open(io.BytesIO(answer.read())))
+        assert np.abs(picture.astype(int) - scene.images[5]).mean() < 5
+        with urllib.request.urlopen(f"{shown.address}stream") as answer:
+            assert answer.headers.get_content_type() == "multipart/x-mixed-replace"
+            assert answer.readline() == b"--onemask\r\n"
+            assert answer.readline() == b"Content-Type: image/jpeg\r\n"
+        for request, code in (
+            (f"{shown.address}else", 404),
+            (urllib.request.Request(shown.address, headers={"Host": "elsewhere.example"}), 421),
+        ):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(request)
+            assert refused.value.code == code
+        with pytest.raises(InputError, match="cannot be used"):
+            MjpegServer(int(shown.address.rstrip("/").rpartition(":")[2]))
+
+
+def test_a_window(scene, monkeypatch):
+    pygame = pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    with Window() as window:
+        assert window.show(scene.images[0])
+        drawn = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+        assert (drawn == scene.images[0]).all()
+        pygame.event.post(pygame.event.Event(pygame.QUIT))
+        assert not window.show(scene.images[0])
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_command(scene, server, stub, tmp_path, capsys, monkeypatch):
+    def show(preview: MjpegServer, picture: np.ndarray) -> bool:
+        return not any(read_label_map(path).any() for path in masks.iterdir())  # until the object is followed
+
+    monkeypatch.setattr(MjpegServer, "show", show)
+    write_mask(tmp_path / "mask.png", scene.labels[0])
+    record, masks = tmp_path / "seen.mkv", tmp_path / "masks"
+    arguments = ["live", f"{server.address}/endless.ts", "--mask", str(tmp_path / "mask.png"), "--method", stub]
+    arguments += ["--device", "cpu", "--preview"]
+    assert main([*arguments, "http", "--seconds", "600", "--record", str(record), "--masks-out", str(masks)]) == 0
+    printed = capsys.readouterr()
+    events = [json.loads(line) for line in printed.out.splitlines()]
+    assert {event["event"] for event in events} >= {"following"}
+    assert "preview: http://127.0.0.1:" in printed.err
+    assert "latency: median" in printed.err
+    assert open_video(record).info.frames == len(list(masks.iterdir()))
+    assert read_label_map(max(masks.iterdir())).shape == scene.labels[0].shape
+    for more, message in (
+        (["--record", str(record)], "exists already"),
+        (["--masks-out", str(masks)], "exists already"),
+        (["--seconds", "0"], "seconds are above 0"),
+        (["--patience", "0"], "patience is a number of frames"),
+        (["--preview", "http", "--port", "99999"], "port 99999"),
+        (["--click", "2@5000,5"], "outside of the frame"),
+    ):
+        assert main([*arguments, "none", *more]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["live", "0"]) == 2
+    assert "no object is given" in capsys.readouterr().err
+
+
+def test_following_ends_with_the_preview(scene, server):
+    class Closed:
+        def show(self, picture: np.ndarray) -> bool:
+            assert picture.shape == scene.images[0].shape
+            return False
+
+    live = Live(Stream(f"{server.address}/endless.ts"), scene.labels[0], still())
+    assert follow(live, preview=Closed()).segmented == 1
