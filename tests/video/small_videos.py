@@ -106,3 +106,25 @@ def noise(count: int, width: int = 160, height: int = 96) -> list[np.ndarray]:
     """Pictures that compress badly, so that each frame has many bytes to damage."""
     generator = np.random.default_rng(0)
     return [generator.integers(0, 256, (height, width, 3), np.uint8) for _ in range(count)]
+
+
+def hide(path: Path, *, left: int, right: int, top: int, bottom: int) -> Path:
+    """Let the container of a video by `write_video` (H.264, levels and transfer given) ask players to cut its sides."""
+    data = bytearray(path.read_bytes())
+    if path.suffix == ".mkv":  # PixelCrop in place of the colours
+        sides = zip((0x54CC, 0x54DD, 0x54BB, 0x54AA), (left, right, top, bottom), strict=True)
+        crop = b"".join(name.to_bytes(2, "big") + bytes([0x81, side]) for name, side in sides)
+        at = data.index(b"\x54\xb2\x81\x04\x55\xb0\x8c")  # DisplayUnit, and Colour of 12 bytes
+        data[at : at + 19] = crop + b"\xec\x81\0"  # Void
+    else:  # a clean aperture at the end of the sample entry
+        index = data.rindex(b"moov")  # the last box, so that no sample moves
+        entry = data.index(b"avc1", index)
+        width, height = (int.from_bytes(data[entry + at : entry + at + 2], "big") for at in (28, 30))
+        numbers = (width - left - right, 1, height - top - bottom, 1, left - right, 2, top - bottom, 2)
+        end = entry - 4 + int.from_bytes(data[entry - 4 : entry], "big")
+        data[end:end] = b"\0\0\0\x28clap" + b"".join(number.to_bytes(4, "big", signed=True) for number in numbers)
+        for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+            at = data.index(name, index) - 4
+            data[at : at + 4] = (int.from_bytes(data[at : at + 4], "big") + 40).to_bytes(4, "big")
+    path.write_bytes(data)
+    return path

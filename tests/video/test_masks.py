@@ -433,7 +433,7 @@ def test_mode_of_print(tmp_path):
     ("options", "said"),
     [
         ({"void": 0}, "void is a value in 1..65535, but it is 0"),
-        ({"void": "255"}, 'void is "auto", None or a number'),
+        ({"void": "255"}, "void is auto, none or a number"),
         ({"threshold": 0}, "threshold is a value in 1..65535, but it is 0"),
         ({"threshold": 128, "void": 255}, "give either a threshold or a void value"),
     ],
@@ -452,6 +452,11 @@ def test_mask_of_another_size():
     assert str(caught.value).startswith(
         "mask is 720x1280 but the video's frames are 1080x1920 (height x width); scale it"
     )
+
+
+def test_a_mask_of_another_shape_is_not_to_be_scaled():
+    with pytest.raises(InputError, match=r"are 1080x1920 \(height x width\); give the mask that belongs"):
+        check_mask(np.ones((120, 120), dtype=np.uint8), 1080, 1920)
 
 
 def test_mask_turned_by_90_degrees():

@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 from small_videos import (
     BT601,
@@ -19,6 +20,7 @@ from small_videos import (
     FULL,
     LIMITED,
     PATCHES,
+    hide,
     noise,
     number_of,
     numbered,
@@ -30,7 +32,7 @@ from small_videos import (
 
 from onemask.errors import InputError
 from onemask.video import frames as frames_module
-from onemask.video.masks import palette
+from onemask.video.masks import check_mask, palette
 from onemask.video.pixels import matrix_of, upright
 from onemask.video.reader import DecodeError, open_video, prefetch
 from onemask.video.writer import write_overlay
@@ -274,6 +276,56 @@ class TestOrientation:
         assert image.shape == ((96, 64, 3) if turned else (64, 96, 3))
         assert np.abs(patch_colours(image).astype(int) - PATCHES[order]).max() <= 4
 
+    @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
+    @pytest.mark.parametrize("rotation", [None, (90, False, False)])
+    def test_what_a_container_hides_is_cut_off(self, tmp_path, suffix, rotation):
+        """PixelCrop of Matroska and the clean aperture of MP4: what is turned is what is left."""
+        if rotation and suffix == ".mkv":
+            pytest.skip("Matroska is turned by another element, which its writer leaves out")
+        stored = {"matrix": BT709, "levels": LIMITED, "transfer": 1, "rotation": rotation}
+        path = write_video(tmp_path / f"v{suffix}", [patches(), patches()], **stored)
+        whole = open_video(path).frame(1).image
+        video = open_video(hide(path, left=8, right=16, top=4, bottom=6))
+        cut = np.rot90(np.rot90(whole, -1)[4:-6, 8:-16]) if rotation else whole[4:-6, 8:-16]
+        np.testing.assert_array_equal(video.frame(1).image, cut)
+        assert (video.info.height, video.info.width) == cut.shape[:2]
+
+    @pytest.mark.parametrize(("suffix", "left"), [(".mp4", 80), (".mkv", 0)])
+    def test_hiding_all_or_nothing_hides_nothing(self, tmp_path, suffix, left):
+        path = write_video(tmp_path / f"v{suffix}", [patches()], matrix=BT709, levels=LIMITED, transfer=1)
+        assert open_video(hide(path, left=left, right=left // 5, top=0, bottom=0)).info.width == 96
+
+    def test_of_several_streams_the_one_that_is_read_is_cut(self, tmp_path):
+        """The crop belongs to the second video stream, and its default flag makes it the one."""
+        path = tmp_path / "v.mkv"
+        with av.open(str(path), "w") as container:
+            for width in (48, 96):
+                stream = container.add_stream("libx264", rate=24)
+                stream.width, stream.height, stream.pix_fmt = width, 64, "yuv420p"
+                stream.disposition = Disposition.default if width == 96 else Disposition(0)
+                if width == 96:
+                    stream.codec_context.color_range, stream.codec_context.colorspace = LIMITED, BT709
+                    stream.codec_context.color_trc = 1
+            for stream in container.streams.video:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(patches(stream.width), format="rgb24")))
+                container.mux(stream.encode(None))
+        assert open_video(path).info.width == 96
+        video = open_video(hide(path, left=8, right=16, top=4, bottom=6))
+        assert video.info.width == 72
+        for size, advice in (((64, 48), "a video stream of the mask's size"), ((64, 96), "cut them off the mask")):
+            with pytest.raises(InputError, match=advice):
+                check_mask(np.ones(size, np.uint8), video.info.height, video.info.width, video.advice(*size))
+
+    @pytest.mark.parametrize("codec", ["libx264", "libx265"])
+    def test_what_a_codec_pads_is_cut_off(self, tmp_path, codec):
+        """Both store whole blocks and say in their headers how much of them is the picture."""
+        options = {"crf": "8"} if codec == "libx264" else {"x265-params": "crf=8:log-level=none"}
+        image = patches(98, 50)
+        video = open_video(write_video(tmp_path / "v.mp4", [image], codec=codec, options=options, levels=LIMITED))
+        assert (video.info.width, video.info.height) == (98, 50)
+        edges = np.r_[video.frame(0).image[-1], video.frame(0).image[:, -1]].astype(int)
+        assert np.abs(edges - np.r_[image[-1], image[:, -1]]).mean() < 8
+
     def test_all_eight_orientations_are_different_and_none_loses_a_pixel(self):
         image = np.arange(6).reshape(2, 3)
         seen = set()
@@ -443,6 +495,14 @@ class TestImages:
         for name in ("a.png", "a.tif"):
             cv2.imwrite(str(tmp_path / name), colours[..., ::-1].astype(np.uint16) * 257)
             assert (open_video(tmp_path / name).frame(0).image == colours).all()
+
+    def test_nothing_is_printed_of_a_damaged_tiff(self, tmp_path, capfd):
+        path = tmp_path / "a.tif"
+        Image.fromarray(patches()).save(path)
+        path.write_bytes(path.read_bytes()[:300])
+        with pytest.raises(InputError, match="is it damaged"):
+            open_video(path)
+        assert capfd.readouterr() == ("", "")
 
     def test_transparent_pixels_are_laid_on_black(self, tmp_path):
         rgba = np.array([[[200, 100, 50, 255], [200, 100, 50, 0]]], np.uint8)

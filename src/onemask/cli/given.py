@@ -72,7 +72,7 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
             raise InputError(f"--mask {path} is given twice for frame {index}; give each file once")
         mask = read_mask(path, void=options.void, threshold=options.threshold)
         try:
-            check_mask(mask, video.info.height, video.info.width)
+            check_mask(mask, video.info.height, video.info.width, video.advice(*mask.labels.shape))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         pictures[index, path] = mask

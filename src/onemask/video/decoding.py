@@ -18,6 +18,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from ..errors import InputError
+from .cropping import container_crop
 from .frames import DecodeError, Frame, Video, VideoInfo, require_first, require_same_size
 from .pixels import RgbConverter, refuse_hdr
 from .timeline import Timeline, read_timeline
@@ -51,6 +52,8 @@ class VideoFile(Video):
             self.time_base = stream.time_base or Fraction(1, av.time_base)  # unit of time stamps, in seconds
             self.start = Fraction(max(0, container.start_time or 0), av.time_base)  # of picture or sound, seconds
             self.pixel_aspect = stream.sample_aspect_ratio or None  # width of a pixel over its height
+            self._crop = container_crop(path, container.format.name, container.streams.video.index(stream))
+            self._others = {_stored_size(each) for each in container.streams.video if each is not stream}
             self._timeline = read_timeline(container, stream, path)
             whole = self._with_hidden_pictures() if "mp4" in container.format.name else None
             self._hidden_too = whole is not None
@@ -70,13 +73,28 @@ class VideoFile(Video):
         require_first(start)
         if stop is not None and stop <= start:
             return
-        convert = RgbConverter()
+        convert = RgbConverter(self._crop)
         for index, picture, time in self._pictures(start):
             image = convert(picture)
             require_same_size(image, self._info, f"{self.source}: frame {index}")
             yield Frame(index, f"{index:05d}", image, time)
             if index + 1 == stop:
                 return
+
+    def advice(self, height: int, width: int) -> str | None:
+        """Say what to do with a mask drawn on another stream of the file, or on pictures with what the file hides."""
+        crop = self._crop
+        if (height, width) in self._others:
+            return (
+                "the file has a video stream of the mask's size, too, but the one that is read is marked as the "
+                "default, or comes first: write the other into a file of its own with ffmpeg -map, or give"
+            )
+        if crop is not None and (height, width) == (crop.height, crop.width):
+            return (
+                f"the file hides pixels of each picture, {crop.top} at the top, {crop.bottom} at the bottom, "
+                f"{crop.left} on the left, {crop.right} on the right: cut them off the mask, too, or give"
+            )
+        return None
 
     def _with_hidden_pictures(self) -> Timeline | None:
         """The timeline where FFmpeg leaves out pictures before an edit list's first that decoding needs; else None.
@@ -95,7 +113,7 @@ class VideoFile(Video):
 
     def _first_image(self) -> np.ndarray:
         for _, picture, _ in self._pictures(0):
-            return RgbConverter()(picture)
+            return RgbConverter(self._crop)(picture)
         raise InputError(f"{self.source} holds no frame that can be decoded; is the file complete?")
 
     def _pictures(self, start: int) -> Numbered:
@@ -253,6 +271,11 @@ def opened(path: Path, options: dict[str, str] | None = None) -> Iterator[tuple[
         ) from error
     with container:
         yield container, _video_stream(container, path)
+
+
+def _stored_size(stream: VideoStream) -> tuple[int, int] | None:
+    context = stream.codec_context
+    return None if context is None else (context.height, context.width)
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:

@@ -82,6 +82,10 @@ class Video(ABC):
         """Name for files about frame `index`, without a suffix; see `Frame.name`."""
         return f"{index:05d}"
 
+    def advice(self, height: int, width: int) -> str | None:
+        """Say how a mask of another size than the frames' may have come about, where the video knows."""
+        return None
+
     def reversed_frames(self, start: int) -> Iterator[Frame]:
         """Yield frames start - 1, start - 2, ..., 0, holding at most 256 MiB of them at a time."""
         stop = start

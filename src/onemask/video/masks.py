@@ -137,18 +137,24 @@ def void_of(paths: Iterable[Path]) -> int | None:
     return 255 if ids else None
 
 
-def check_mask(mask: MaskFile | np.ndarray, height: int, width: int) -> None:
-    """Raise InputError unless `mask` has the size of the video's frames and at least one object."""
+def check_mask(mask: MaskFile | np.ndarray, height: int, width: int, advice: str | None = None) -> None:
+    """Raise InputError unless `mask` has the size of the video's frames and at least one object.
+
+    advice: what to do with a mask of this size, where the video knows; see `Video.advice`.
+    """
     labels, void = (mask.labels, mask.void) if isinstance(mask, MaskFile) else (mask, None)
     if labels.ndim != 2:
         raise InputError(f"a mask has the shape (height, width), but this one's is {labels.shape}")
     if labels.shape != (height, width):
         came = "x".join(map(str, labels.shape))
-        turned = labels.shape == (width, height)
-        hint = "turn it by 90 degrees" if turned else "scale it to the frames' size with nearest neighbour"
+        alike = 0.98 < labels.shape[0] * width / (labels.shape[1] * height) < 1.02
+        if advice is None and labels.shape == (width, height):
+            advice = "turn it by 90 degrees, or give"
+        elif advice is None:
+            advice = "scale it to the frames' size with nearest neighbour, or give" if alike else "give"
         raise InputError(
             f"mask is {came} but the video's frames are {height}x{width} (height x width); "
-            f"{hint}, or give the mask that belongs to this video"
+            f"{advice} the mask that belongs to this video"
         )
     if not object_ids(labels, void):
         only = "background and void" if void is not None else "background (0)"
@@ -157,7 +163,7 @@ def check_mask(mask: MaskFile | np.ndarray, height: int, width: int) -> None:
 
 def _check_options(void: Void, threshold: int | None) -> None:
     if isinstance(void, str) and void != "auto":
-        raise InputError(f'void is "auto", None or a number, but it is "{void}"')
+        raise InputError(f"void is auto, none or a number, but it is {void}")
     if isinstance(void, int) and not 1 <= void <= 65535:
         raise InputError(f"void is a value in 1..65535, but it is {void}; 0 is always background")
     if threshold is not None and not 1 <= threshold <= 65535:

@@ -9,6 +9,7 @@ from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from ..errors import InputError
+from .cropping import Crop
 
 # Codes of ISO/IEC 23091-2 (H.273), which FFmpeg's AVCOL_* constants and the streams themselves use.
 _RGB, _BT709, _UNSPECIFIED, _FCC, _BT470BG, _SMPTE170M, _SMPTE240M, _BT2020 = 0, 1, 2, 4, 5, 6, 7, 9
@@ -24,13 +25,15 @@ _PRECISE = 0x2 | 0x2000 | 0x40000
 
 
 class RgbConverter:
-    """Converts the frames of one stream; keeps swscale's tables from frame to frame."""
+    """Converts the frames of one stream; keeps swscale's tables from frame to frame. crop: what its container hides."""
 
-    def __init__(self) -> None:
+    def __init__(self, crop: Crop | None = None) -> None:
         self._reformatter = VideoReformatter()
+        self._crop = crop
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        """Give the (H, W, 3) uint8 RGB image, turned and mirrored as the frame's display matrix asks."""
+        """Give the (H, W, 3) uint8 RGB image, cropped as its container asks, then turned and mirrored as the display
+        matrix does."""
         rgb = self._reformatter.reformat(
             frame,
             format="rgb24",
@@ -39,7 +42,8 @@ class RgbConverter:
             dst_color_range=_FULL,
             interpolation=_PRECISE,
         )
-        return np.ascontiguousarray(upright(rgb.to_ndarray(), display_matrix(frame)))
+        image = rgb.to_ndarray() if self._crop is None else self._crop(rgb.to_ndarray())
+        return np.ascontiguousarray(upright(image, display_matrix(frame)))
 
 
 def matrix_of(frame: VideoFrame) -> int:

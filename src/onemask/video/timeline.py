@@ -118,15 +118,15 @@ def _is_cut_matroska(container: InputContainer, path: Path) -> bool:
         head = file.read(4096)
     if head[:4] != _EBML:
         return False
-    size, width = _ebml_size(head, 4)
+    size, width = ebml_size(head, 4)
     start = 4 + width + (size or 0)
     if head[start : start + 4] != _SEGMENT:
         return False
-    size, width = _ebml_size(head, start + 4)
+    size, width = ebml_size(head, start + 4)
     return size is not None and path.stat().st_size < start + 4 + width + size
 
 
-def _ebml_size(head: bytes, at: int) -> tuple[int | None, int]:
+def ebml_size(head: bytes, at: int) -> tuple[int | None, int]:
     """The size field at `at`, None where the writer left it open, and the number of bytes it takes."""
     if at >= len(head) or not head[at]:
         return None, 1
