@@ -97,7 +97,7 @@ def test_json_lines(folder):
         ("a.csv", "video,name\nshort.mp4,../up\n", "expected a name that stays inside"),
         ("a.csv", "video,out\nshort.mp4,x\n", "has `out`; take it away"),
         ("a.csv", "video\nshort.mp4,x\n", "more columns than the head"),
-        ("a.jsonl", "{", "line 1: no JSON"),
+        ("a.jsonl", "{", "line 1 should be a JSON object"),
         ("a.jsonl", "[]", "names no video"),
         ("a.jsonl", '{"video": "short.mp4", "mask": 3}', "`mask` is a file, or a list of files"),
     ],

@@ -88,10 +88,12 @@ def read_manifest(path: str | Path) -> list[Job]:
     elif file.suffix.lower() in (".jsonl", ".ndjson"):
         lines = [_parsed(line, number, file) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     else:
-        raise InputError(f"{file}: a manifest is a .csv or a .jsonl file")
+        raise InputError(
+            f"{file}: a manifest is a .csv or a .jsonl file, but this one is {file.suffix or 'neither'}; rename it"
+        )
     jobs = [_job(line, number, file) for number, line in enumerate(lines, 1)]
     if not jobs:
-        raise InputError(f"{file} lists no video")
+        raise InputError(f"{file} lists no video; give each a line, with the column or key `video`")
     names: set[str] = set()
     for job in jobs:
         if job.name in names:
@@ -202,7 +204,9 @@ def _parsed(line: str, number: int, file: Path) -> Any:
     try:
         return json.loads(line)
     except ValueError as error:
-        raise InputError(f"{file}, line {number}: no JSON ({error})") from error
+        raise InputError(
+            f"{file}, line {number} should be a JSON object, but cannot be read as one ({error})"
+        ) from error
 
 
 def _job(line: Any, number: int, file: Path) -> Job:
@@ -213,15 +217,15 @@ def _job(line: Any, number: int, file: Path) -> Job:
     entry = {key: value for key, value in line.items() if value not in (None, "", [])}
     video = file.parent / entry.pop("video")
     if not video.exists():
-        raise InputError(f"{where}: there is no video {video}")
+        raise InputError(f"{where}: there is no video {video}; paths begin at the manifest's folder")
     masks = entry.pop("mask", [])
     masks = masks.split() if isinstance(masks, str) else masks
     name = str(entry.pop("name", video.stem))
     inside(Path(), name, where)
     if os.sep in name or name == "report.json":
-        raise InputError(f"{where}: {name!r} is no name of a folder")
+        raise InputError(f"{where}: {name!r} cannot name the video's folder in --out; give it another `name`")
     if not isinstance(masks, list) or not all(isinstance(mask, str) for mask in masks):
-        raise InputError(f"{where}: `mask` is a file, or a list of files")
+        raise InputError(f"{where}: `mask` is a file, or a list of files, got {masks!r}")
     options: list[str] = []
     for key, value in entry.items():
         if key is None or key in ("out", "resume", "overwrite"):

@@ -138,7 +138,7 @@ def write_review_sheet(result: Result, frames: Sequence[DoubtfulFrame], path: st
         OutputError: the picture cannot be written.
     """
     if not frames:
-        raise InputError("no frame is in doubt, so there is nothing to draw")
+        raise InputError("no frame is in doubt, so there is nothing to draw; leave the sheet out")
     in_order = sorted(frames, key=lambda entry: entry.frame)
     pictures = [
         overlay(result.video.frame(entry.frame).image, result.frame(entry.frame).label_map, palette())

@@ -56,7 +56,9 @@ class Backbone(nn.Module):
     ):
         super().__init__()
         if name.partition(".")[0] not in timm.list_models():
-            raise InputError(f"backbone {name!r} is not known to timm {timm.__version__}; see timm.list_models()")
+            raise InputError(
+                f"backbone {name!r} is not known to timm {timm.__version__}; name one of its models, such as resnet18"
+            )
         if "." in name and name not in timm.list_pretrained():
             tags = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*")) or "none"
             raise InputError(f"timm {timm.__version__} has no weights {name!r}; there are: {tags}")

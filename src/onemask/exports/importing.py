@@ -32,7 +32,8 @@ def read_masks(path: str | Path, video: Video, format: str | None = None) -> Ite
     for masks in function(reader)(file, video):
         if not 0 <= masks.frame < (video.info.frames or masks.frame + 1):
             raise InputError(
-                f"{file} has masks of frame {masks.frame}, but {video.source} has {video.info.frames} frames"
+                f"{file} has masks of frame {masks.frame}, but {video.source} has {video.info.frames} frames; give the "
+                "file that belongs to this video"
             )
         for _, mask in masks.masks:
             if mask.shape != size:
@@ -54,7 +55,7 @@ def label_maps_in(path: str | Path, video: Video) -> Iterator[tuple[int, np.ndar
         for object_id, mask in masks.masks:
             if not 1 <= object_id <= 65534:
                 raise InputError(
-                    f"{path}: ids of objects are 1..65534, but there is {object_id} in frame {masks.frame}"
+                    f"{path}: ids of objects are 1..65534, but there is {object_id} in frame {masks.frame}; renumber it"
                 )
             labels[mask] = object_id
         yield masks.frame, labels if labels.max() > 254 else labels.astype(np.uint8)
@@ -66,7 +67,9 @@ def recognised(path: Path) -> str:
     if suffix in (".xml", ".npz"):
         return {".xml": "cvat", ".npz": "npz"}[suffix]
     if suffix != ".json":
-        raise InputError(f"{path}: expected a file of masks of many frames: .xml (CVAT), .json or .npz")
+        raise InputError(
+            f"{path}: masks of many frames are in .xml (CVAT), .json or .npz, but it ends in {suffix or 'nothing'}"
+        )
     content = loaded_json(path)
     if isinstance(content, list):
         return "label-studio"
@@ -74,4 +77,8 @@ def recognised(path: Path) -> str:
     for key, name in (("videos", "youtube-vis"), ("images", "coco"), ("frames", "polygons")):
         if key in keys:
             return name
-    raise InputError(f"{path} is JSON, but neither of COCO, YouTube-VIS, Label Studio nor with polygons of onemask")
+    came = f"the keys {', '.join(map(repr, list(keys)[:5]))}" if keys else "none of their keys"
+    raise InputError(
+        f"{path} should be JSON of COCO, YouTube-VIS or Label Studio, or polygons of onemask, but has {came}; export "
+        "it as one of these"
+    )

@@ -52,7 +52,8 @@ class FrameNames:
         stem = PurePosixPath(str(name).replace("\\", "/")).stem
         if stem not in self._index:
             raise InputError(
-                f"{self._path} names the picture {name}, but no frame of {self._video.source} is called {stem}"
+                f"{self._path} names the picture {name}, but no frame of {self._video.source} is called {stem}; give "
+                "the file that belongs to this video"
             )
         return self._index[stem]
 

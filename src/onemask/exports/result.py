@@ -51,7 +51,7 @@ class Result:
 
     def __init__(self, paths: Sequence[Path], video: Video | None, name: str):
         if not paths:
-            raise InputError(f"{name} has no label maps")
+            raise InputError(f"{name} has no label maps; give one for each frame, at least one")
         self.paths, self.name = list(paths), name
         self._video = video
 
@@ -81,7 +81,10 @@ class Result:
         name = Path(source).stem if source else folder.name
         opened = open_video(source) if video is not None or (source and Path(source).exists()) else None
         if opened is not None and opened.info.frames not in (None, len(paths)):
-            raise InputError(f"{source} has {opened.info.frames} frames, but {masks} holds {len(paths)} label maps")
+            raise InputError(
+                f"{source} has {opened.info.frames} frames, but {masks} holds {len(paths)} label maps; name the video "
+                "that they belong to with --video"
+            )
         return cls(paths, opened, name)
 
     def __len__(self) -> int:
@@ -123,7 +126,10 @@ class Result:
         path = self.paths[index]
         label_map, confidence = self._read(index)
         if index and label_map.shape != self.size:
-            raise InputError(f"{path} is {'x'.join(map(str, label_map.shape))}, but the first one is {self.size}")
+            came, first = ("x".join(map(str, size)) for size in (label_map.shape, self.size))
+            raise InputError(
+                f"{path} is {came}, but the first label map is {first} (height x width); give those of one video"
+            )
         return LabelledFrame(index, name or path.stem, label_map, confidence)
 
     def _read(self, index: int) -> tuple[np.ndarray, dict[int, float]]:
@@ -137,7 +143,10 @@ class Result:
         with closing(prefetch(self.video.frames())) as frames:
             for labelled, frame in zip(self.frames(), frames, strict=False):
                 if frame.image.shape[:2] != labelled.label_map.shape:
-                    raise InputError(f"{self.video.source} has frames of another size than the label maps")
+                    raise InputError(
+                        f"{self.video.source} has frames of another size than the label maps; name the video that they "
+                        "belong to with --video"
+                    )
                 yield labelled, frame
 
     def picture_name(self, index: int) -> str:

@@ -250,7 +250,10 @@ class _Training:
         with self.fabric.autocast():
             losses = detection_losses(self.network, list(frames), targets)
         if unknown := sorted(set(stage.losses) ^ set(losses)):
-            raise InputError(f"losses of {stage.name} must be {', '.join(losses)}; see {', '.join(unknown)}")
+            raise InputError(
+                f"losses of {stage.name} must be {', '.join(losses)}, each with its weight; add or remove "
+                f"{', '.join(unknown)}"
+            )
         loss = torch.stack([stage.losses[name] * value for name, value in losses.items()]).sum()
         if not loss.isfinite():
             raise InputError(f"the loss is not finite in step {self.step} of {stage.name}; lower the rate")
