@@ -25,11 +25,12 @@ _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+\.partial(?P<suffix>\.[^.]*)?")
 
 
 @contextmanager
-def written_whole(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
+def written_whole(path: str | Path, *, durable: bool = False, earlier: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it into place when the block ends well, remove it when not.
 
     The temporary name keeps the suffix, so that encoders which choose a format by name still do.
     durable: the file survives a power failure, too, once this has returned; costs some milliseconds.
+    earlier: where the file that `path` replaces is kept; None: nowhere.
     Raises OutputError when the disk or the folder refuses.
     """
     path = Path(path)
@@ -39,6 +40,8 @@ def written_whole(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
         yield temporary
         if durable:
             _sync(temporary)
+        if earlier is not None and path.exists():
+            os.replace(path, earlier)
         os.replace(temporary, path)
         if durable and os.name == "posix":  # elsewhere a folder cannot be opened
             _sync(path.parent)
@@ -49,9 +52,11 @@ def written_whole(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
             os.unlink(temporary)
 
 
-def write_bytes(path: str | Path, data: bytes, *, durable: bool = False) -> None:
-    """Write a whole file, atomically."""
-    with written_whole(path, durable=durable) as temporary, open(temporary, "wb") as file:
+def write_bytes(
+    path: str | Path, data: bytes | memoryview, *, durable: bool = False, earlier: Path | None = None
+) -> None:
+    """Write a whole file, atomically; see `written_whole`."""
+    with written_whole(path, durable=durable, earlier=earlier) as temporary, open(temporary, "wb") as file:
         file.write(data)
 
 

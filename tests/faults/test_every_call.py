@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from videos import Scene, Still, write_images
 KINDS = ("refused", "full", "killed")
 SETTINGS = Settings(method="stub", size=64, device="cpu")
 FRAMES = 3
+TRAININGS = 4  # of so many calls one fails, in one of the three ways; 1: all, which takes half a minute
 
 pytestmark = pytest.mark.usefixtures("stub")
 
@@ -81,11 +82,17 @@ def temporaries(out: Path) -> list[Path]:
     return [path for path in out.rglob(".*") if ".partial" in path.name]
 
 
-def every_call_fails(kind: str, folder: Path, work: Callable[[Path, bool], object]) -> int:
-    """Let each call of `work` (folder, whether to resume) fail in turn; how many there are."""
+def every_call_fails(
+    kind: str,
+    folder: Path,
+    work: Callable[[Path, bool], object],
+    results: Callable[[Path], object] = results,
+    calls: Iterable[int] = count(1),
+) -> int:
+    """Let each of `calls` of `work` (folder, whether to resume) fail in turn; how many there are."""
     work(folder / "whole", False)
     whole = results(folder / "whole")
-    for at in count(1):
+    for at in calls:
         out, disk = folder / str(at), Disk(at, kind)
         try:
             with disk.used():
@@ -150,6 +157,33 @@ def test_an_evaluation(root, tmp_path, kind):
         evaluate(root, out, SETTINGS, protocol="davis2017", resume=resume)
 
     assert every_call_fails(kind, tmp_path, work) > 30
+
+
+def weights_and_losses(out: Path) -> dict[str, object]:
+    weights = {path.name: path.read_bytes() for path in sorted(out.glob("*.safetensors"))}
+    lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    return weights | {"losses": [(line["step"], line["loss"]) for line in lines if "loss" in line]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training(root, tmp_path, monkeypatch, kind):
+    """A training of two steps, with a checkpoint after each."""
+    pytest.importorskip("lightning_fabric")
+    from onemask.training.recipe import read_recipe
+    from onemask.training.train import Hardware, train
+
+    source = {"kind": "davis2017", "root": ".", "split": "val", "options": {"minimum_pixels": 20}}
+    sizes = {"size": [32, 48], "length": 2, "max_objects": 1, "batch": 1, "iterations": 2}
+    stage = {"name": "main", "data": [source], **sizes, "optimiser": {"rate": 0.001}}
+    recipe = {"method": "stub", "workers": 0, "checkpoint_every": 1, "stages": [stage]}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+
+    def work(out: Path, resume: bool) -> None:
+        train(read_recipe(tmp_path / "recipe.yaml"), out, data=root, hardware=Hardware("cpu"), resume=resume)
+
+    monkeypatch.setattr("onemask.training.train.commit", lambda: "none")  # asks git
+    calls = count(1 + TRAININGS * KINDS.index(kind), TRAININGS * len(KINDS))
+    assert every_call_fails(kind, tmp_path, work, weights_and_losses, calls) > 30
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import torch
 from .. import __version__
 from ..data.sources import SourceConfig
 from ..errors import InputError
-from ..files import read_json, write_bytes, write_json, written_whole
+from ..files import read_json, write_bytes, write_json
 from ..methods import configuration
 from ..methods.method import Method
 from ..results import ResultFolder
@@ -115,10 +114,7 @@ class TrainingFolder:
         """
         content = io.BytesIO()  # writing to a file itself, torch ends a full disk with an error of its own
         torch.save(state, content)
-        with written_whole(self.checkpoint) as temporary:
-            temporary.write_bytes(content.getbuffer())
-            if self.checkpoint.exists():
-                os.replace(self.checkpoint, self.earlier_checkpoint)
+        write_bytes(self.checkpoint, content.getbuffer(), earlier=self.earlier_checkpoint)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
         """The newest checkpoint that is whole, on the CPU; None where none was written.

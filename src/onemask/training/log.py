@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import write_bytes
+from ..files import append, write_bytes
 from .unroll import ClipBatch, Unrolled
 from .validation import Validation
 
@@ -87,9 +87,8 @@ class Log:
     def flush(self) -> None:
         """Write what was noted."""
         if self._lines:
-            with self._history.open("a", encoding="utf-8") as file:
-                file.write("".join(f"{line}\n" for line in self._lines))
-            self._lines = []
+            lines, self._lines = self._lines, []  # not twice, should the disk take only some of them
+            append(self._history, "".join(f"{line}\n" for line in lines).encode())
         if self._writer is not None:
             self._writer.flush()
         self._flushed = time.monotonic()
