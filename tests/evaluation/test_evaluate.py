@@ -292,6 +292,23 @@ def test_what_is_refused_leaves_no_trace(root, tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("name", "said"), [("short", "three annotated frames or more"), ("colours", "told apart by")])
+def test_what_could_not_be_scored_is_refused_before_anything_runs(tmp_path, name, said):
+    """A sequence of two frames, whose first and last are not scored; colours, which need not be the same ids."""
+    scene = Scene.of(frames=2 if name == "short" else 4, ids=(1, 2))
+    write_images(tmp_path / "JPEGImages" / "480p" / name, scene.images)
+    colours = np.array([[0, 0, 0], [200, 30, 30], [30, 30, 200]], np.uint8)
+    for index, label_map in enumerate(scene.labels):
+        path = tmp_path / "Annotations" / "480p" / name / f"{index:05d}.png"
+        write_mask(path, label_map)
+        if name == "colours":
+            Image.fromarray(colours[label_map]).save(path)
+    write_list(tmp_path, 2017, "val", [name])
+    with pytest.raises(InputError, match=said):
+        evaluate(tmp_path, tmp_path / "out", QUICKLY, protocol="davis2017")
+    assert not (tmp_path / "out").exists()
+
+
 def test_annotations_that_do_not_fit_are_named_with_their_sequence(tmp_path):
     scene = Scene.of(frames=3)
     for name, labels in (("small", scene.labels[:, ::2]), ("empty", scene.labels * 0)):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -230,6 +231,30 @@ def test_a_zip_as_results_are_published(write, tmp_path):
         file.writestr("method/480p/bear/00002.png", b"not a picture")  # the later entry is the one that counts
     with pytest.raises(InputError, match=r"results.zip/method/480p/bear/00002.png: a picture was expected"):
         score_folders(archive, annotations)
+
+
+@pytest.mark.parametrize("macos", [False, True])
+@pytest.mark.parametrize("kind", ["palette", "palette of 0 and 255", "grey", "black and white", "one bit"])
+def test_published_results_of_every_kind_score_alike(write, tmp_path, kind, macos):
+    """As folders and as ZIPs, with what macOS adds to both."""
+    moved = np.roll(ONE, 1, axis=1)
+    predictions, annotations = write([moved] * 4, [ONE] * 4)
+    expected = score_folders(predictions, annotations)
+    assert 0.5 < expected.J_and_F < 1
+    values = moved * 255 if "255" in kind or "white" in kind else moved
+    image = indexed(values) if "palette" in kind else Image.fromarray(values > 0 if kind == "one bit" else values)
+    published = tmp_path / "method" / "480p" / "bear"
+    published.mkdir(parents=True)
+    for number in range(4):
+        image.save(published / f"{number:05d}.png")
+    if macos:
+        beside = tmp_path / "method" / "__MACOSX" / "480p" / "bear"
+        beside.mkdir(parents=True)
+        for path in (beside / "._00001.png", published / "._00001.png", tmp_path / "method" / ".DS_Store"):
+            path.write_bytes(b"not a picture")
+    archive = shutil.make_archive(str(tmp_path / "results"), "zip", tmp_path / "method")
+    for given in (archive, tmp_path / "method", tmp_path / "method" / "480p", published):
+        assert score_folders(given, annotations).rows == expected.rows
 
 
 @pytest.mark.parametrize(
