@@ -182,6 +182,9 @@ class Live(AbstractContextManager["Live"]):
                 self._told(event)
             confidence = self.session.confidences
             yield LiveLabels(frame.index, self._seconds, frame.image, label_map, confidence, latency, events)
+        for learning in (self._marked, self._learned):  # it ended before that did, which may have been refused
+            if learning is not None:
+                learning.result()
 
     @property
     def age(self) -> float:

@@ -54,6 +54,7 @@ def _batch(options: argparse.Namespace) -> int:
         arguments = shlex.split(options.run)
     except ValueError as error:
         raise InputError(f"--run {options.run}: {error}") from None
+    _check_run(arguments)
     report = batch(jobs, options.out, arguments=arguments, devices=options.devices, retries=options.retries, told=tell)
     if options.json:
         print(json.dumps([vars(outcome) for outcome in report.outcomes], indent=1))
@@ -62,3 +63,14 @@ def _batch(options: argparse.Namespace) -> int:
             f"{len(jobs) - len(report.failed)} of {len(jobs)} videos are done; the report is {options.out}/report.json"
         )
     return FAILED if report.failed else OK
+
+
+def _check_run(arguments: list[str]) -> None:
+    """Refuse, before any video is run, what `onemask run` would refuse of its options for each of them."""
+    from . import parser
+
+    placed = parser().parse_args(["run", "VIDEO", "--out", "DIR", *arguments])  # argparse says what is wrong, and exits
+    if placed.out != "DIR" or placed.resume or placed.overwrite:
+        raise InputError(
+            "--run: the batch gives --out and --resume to each video itself; leave these and --overwrite out"
+        )

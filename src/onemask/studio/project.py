@@ -106,7 +106,7 @@ class Project:
         """
         if (folder / RECORD).exists():
             return cls._opened(folder, source)
-        if source is None:
+        if source is None or not str(source):  # an empty path would be the folder where the command was given
             raise InputError(f"{folder} holds no project; name a video to make one")
         if folder.exists() and (not folder.is_dir() or any(p.name != ".onemask" for p in folder.iterdir())):
             raise OutputError(f"{folder} exists already and is no project; name another place with --project")
