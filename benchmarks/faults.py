@@ -5,7 +5,7 @@ Each is resumed and compared, byte for byte, with one that nothing interrupted; 
 after every fault. Files of an interrupted run are removed, cut or damaged: --resume restores the results, or refuses in
 one line. Writes a table in Markdown.
 
-    python benchmarks/faults.py [--kills 100] [--minutes 8] [--seed 0]
+    python benchmarks/faults.py [METHOD ...] [--kills 100] [--minutes 8] [--seed 0]
 
 Disks of a given size are mounted in a namespace of their own: Linux, with user namespaces or as root.
 """
@@ -267,8 +267,9 @@ def harmed(arguments: list[str], out: Path, whole: dict[str, bytes], tally: Tall
 def measured(options: argparse.Namespace, folder: Path) -> dict[tuple[str, str], Tally]:
     """Everything that is tried, by what it was and the method."""
     write_inputs(folder)
-    rng, methods = random.Random(options.seed), [name for name in installed() if name != "maskrcnn-lite"]
-    works = [*(("run", method) for method in methods), ("evaluate", "ttvos-lite")]
+    rng, methods = random.Random(options.seed), options.methods or [*installed()]
+    methods = [name for name in methods if name != "maskrcnn-lite"]  # proposes objects to another
+    works = [*(("run", method) for method in methods), ("evaluate", methods[-1])]
     whole, seconds = {}, {}
     for what, method in works:
         out = folder / f"{what}-{method}"
@@ -317,6 +318,7 @@ def table(tallies: dict[tuple[str, str], Tally]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What killed processes and full disks cost.")
+    parser.add_argument("methods", nargs="*", help="(default: all that have weights)")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=0)

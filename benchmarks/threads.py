@@ -3,8 +3,8 @@
     python benchmarks/threads.py [--seconds 60] [METHOD ...]
 
 Each session follows its own objects through the sample clip again and again, annotating anew in between and waiting for
-random times, until the time is over. Then every label map must be what the same session gives alone, and the method's
-weights must be what they were.
+random times, until the time is over, and once at least. Then every label map must be what the same session gives alone,
+and the method's weights must be what they were.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from onemask.methods.method import Method
 from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video
 
-METHODS = ("ttvos-lite", "pmvos-lite", "videomatch-lite", "fusion", "frtm-lite", "dmn-aoa-lite")
+METHODS = ("ttvos-lite", "pmvos-lite", "videomatch-lite", "fusion-fast", "fusion", "frtm-lite", "dmn-aoa-lite", "best")
+# Each object fine-tunes a network of its own in some: briefly here, for what threads share is the same.
+OPTIONS = {
+    "fusion": {"finetune_iterations": 3},
+    "frtm-lite": {"finetune_iterations": 3, "memory": 8, "first_samples": 2},
+}
 SESSIONS, FRAMES, SIZE = 8, 6, 96
 
 
@@ -37,7 +42,7 @@ def main() -> None:
     frames, labels = clip()
     print("| method | rounds | frames | different from alone | weights |\n|---|---:|---:|---:|---|")
     for name in arguments.methods:
-        method = onemask.load(name)
+        method = onemask.load(name, **OPTIONS.get(name, {}))
         before = fingerprint(method)
         alone = [followed(method, frames, own(labels, index)) for index in range(SESSIONS)]
         with ThreadPoolExecutor(SESSIONS) as pool:

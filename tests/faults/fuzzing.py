@@ -11,6 +11,7 @@ import logging
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -99,7 +100,7 @@ def mutated(data: bytes, generator: np.random.Generator) -> bytes:
 
 
 class _Words(logging.Handler):
-    """What is logged."""
+    """Collects what is logged."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -109,15 +110,22 @@ class _Words(logging.Handler):
         self.records.append(record)
 
 
-def _read_video(path: Path) -> None:
+@contextmanager
+def what_is_logged() -> Iterator[list[logging.LogRecord]]:
+    """The warnings of the video readers, while in the context."""
     words, reader = _Words(), logging.getLogger("onemask.video")
     reader.addHandler(words)
     try:
-        video = open_video(path)
-        count = sum(1 for _ in video.frames(0, MOST_FRAMES))
+        yield words.records
     finally:
         reader.removeHandler(words)
-    if count < MOST_FRAMES and video.info.frames not in (None, count) and not words.records:
+
+
+def _read_video(path: Path) -> None:
+    with what_is_logged() as words:
+        video = open_video(path)
+        count = sum(1 for _ in video.frames(0, MOST_FRAMES))
+    if count < MOST_FRAMES and video.info.frames not in (None, count) and not words:
         raise AssertionError(f"{video.info.frames} frames were announced, {count} came without a word")
     for index in (0, count // 2):
         video.frame(index)

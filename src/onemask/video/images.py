@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from ..errors import InputError
 from .frames import Frame, Video, VideoInfo, require_first, require_same_size
@@ -18,6 +18,7 @@ from .label_maps import DAMAGED
 UNREADABLE = (*DAMAGED, Image.DecompressionBombError)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _TIFF_KIND, _TIFF_NOT_A_PAGE = 254, 1 | 4  # NewSubfileType: a reduced copy, a transparency mask
+_TIFF_BITS = 258  # BitsPerSample
 
 
 class ImageSequence(Video):
@@ -197,8 +198,20 @@ def _eight_bits(deep: np.ndarray) -> np.ndarray:
     return ((deep.astype(np.int64) + 128) // 257).clip(0, 255).astype(np.uint8)
 
 
+def _is_deep_tiff(path: Path) -> bool:
+    """Whether a TIFF says that its values have 16 bits. OpenCV, which prints what it dislikes, is asked of no other."""
+    try:
+        with path.open("rb") as file:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
+            tags.load(file)
+        return set(tags.get(_TIFF_BITS, ())) == {16}
+    except UNREADABLE:
+        return False
+
+
 def _read_deep_tiff(path: Path) -> np.ndarray | None:
-    if path.suffix.lower() not in {".tif", ".tiff"}:
+    if path.suffix.lower() not in {".tif", ".tiff"} or not _is_deep_tiff(path):
         return None
     encoded = np.fromfile(path, np.uint8)
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if len(encoded) else None
