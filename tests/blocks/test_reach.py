@@ -6,7 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onemask.blocks.reach import REMOVED, cells_of, connected, extruded, is_lost, next_reach, without_outliers
+from onemask.blocks.reach import (
+    RECENT,
+    REMOVED,
+    cells_of,
+    connected,
+    extruded,
+    is_lost,
+    next_reach,
+    reach_by_size,
+    touched,
+    without_outliers,
+)
 
 
 def box(top: int, bottom: int, left: int, right: int, size: tuple[int, int] = (64, 96)) -> Tensor:
@@ -72,3 +83,16 @@ def test_what_is_connected_with_what_is_near_is_kept_whole():
     assert (kept[..., 16:32, 8:72] == 3).all()
     assert (kept[..., 48:56, 80:88] == REMOVED).all()
     assert (kept[..., :24] == logits[..., :24]).all()
+
+
+def test_cells_that_are_touched():
+    assert touched(box(15, 17, 30, 31), (8, 12)).nonzero()[:, 2:].tolist() == [[1, 3], [2, 3]]
+
+
+def test_reach_by_size():
+    unseen = torch.full((3, 1, 1, 20), RECENT, dtype=torch.uint8)
+    unseen[:2, ..., 10] = RECENT - 1  # of the third nothing is known
+    size, away = torch.tensor([2.0, 10, 10]), torch.tensor([0, 2, 0])
+    reach = reach_by_size(unseen, size, away, 0.2)[:, 0, 0].nonzero().tolist()
+    columns = [[column for row, column in reach if row == n] for n in range(3)]
+    assert columns == [[9, 10, 11], list(range(4, 17)), list(range(20))]

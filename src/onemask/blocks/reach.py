@@ -4,8 +4,10 @@ VideoMatch's outlier removal (Hu, Huang, Schwing, ECCV 2018, section 3.3): the m
 the largest motion, d_c, and nothing beyond is the object. What bounds the motion in one frame by d_c bounds it in n
 frames by n d_c: while an object is lost, its reach is extruded further in each frame, and it can return from anywhere.
 
-An object that moves fast is out of reach in part: what is connected with a part within reach may be kept whole, as the
-look-alikes that are to be removed lie by themselves.
+A fixed distance is too short for what moves fast and too long for what is small. So there is a second rule, of our own:
+an object moves by a share of its size from frame to frame; what is connected with a part of it that is within reach is
+kept whole, since the look-alikes that are to be removed lie by themselves; and a part that was missing for a few frames
+may come back.
 
 Masks are bool on a grid of cells, (N, 1, h, w); radii are in cells.
 """
@@ -13,6 +15,7 @@ Masks are bool on a grid of cells, (N, 1, h, w); radii are in cells.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +24,11 @@ from torch import Tensor
 from ..labels import resize
 
 REMOVED = -10.0  # logit of what is out of reach, at most
+RECENT = 5  # frames after which a cell that is no longer the object's is forgotten
 STEPS = 8  # of growth between two looks whether anything grew, each of which a GPU waits for
 
 
-def cells_of(masks: Tensor, grid: tuple[int, ...]) -> Tensor:
+def cells_of(masks: Tensor, grid: Sequence[int]) -> Tensor:
     """Masks (N, 1, H, W) in [0, 1] -> the cells of a grid that are covered by half, (N, 1, h, w) bool.
 
     Where no cell is, those that are covered most.
@@ -33,13 +37,22 @@ def cells_of(masks: Tensor, grid: tuple[int, ...]) -> Tensor:
     return (share > 0) & (share >= share.amax((1, 2, 3), keepdim=True).clamp(max=0.5))
 
 
+def squared_distances(mask: Tensor) -> Tensor:
+    """Of each cell the squared distance to the mask (N, 1, h, w) bool, float32; infinite where the mask is empty."""
+    height, width = mask.shape[-2:]
+    nothing = torch.full(mask.shape, math.inf, device=mask.device).masked_fill(mask, 0.0)
+    return _nearest(_nearest(nothing, width).mT, height).mT
+
+
+def _nearest(squared: Tensor, length: int) -> Tensor:
+    """Least sum of a value (..., length) and the squared distance to its place, along the last axis."""
+    along = torch.arange(length, device=squared.device, dtype=squared.dtype)
+    return (squared[..., None, :] + (along[:, None] - along).square()).amin(-1)
+
+
 def extruded(mask: Tensor, radius: float) -> Tensor:
     """Cells whose distance to the mask (N, 1, h, w) bool is less than the radius, and the mask itself; bool."""
-    reach = math.ceil(radius)
-    along = torch.arange(-reach, reach + 1, device=mask.device)
-    distance = (along[:, None].square() + along.square()).sqrt()
-    disc = ((distance < radius) | (distance == 0)).float()
-    return F.conv2d(mask.float(), disc[None, None], padding=reach) > 0.5
+    return mask | (squared_distances(mask) < radius**2)
 
 
 def is_lost(mask: Tensor, annotated: Tensor, share: float) -> Tensor:
@@ -51,6 +64,26 @@ def is_lost(mask: Tensor, annotated: Tensor, share: float) -> Tensor:
 def next_reach(reach: Tensor, mask: Tensor, lost: Tensor, radius: float) -> Tensor:
     """Reach in the next frame: the mask, extruded; of what is lost (N,), the reach of this frame with it."""
     return extruded(torch.where(lost.view(-1, 1, 1, 1), reach | mask, mask), radius)
+
+
+def touched(masks: Tensor, grid: Sequence[int]) -> Tensor:
+    """Masks (N, 1, H, W) in [0, 1] -> the cells of a grid in which any pixel is the object's, (N, 1, h, w) bool."""
+    return F.adaptive_max_pool2d((masks > 0.5).float(), (grid[0], grid[1])) > 0
+
+
+def reach_by_size(unseen: Tensor, size: Tensor, away: Tensor, share: float) -> Tensor:
+    """Where objects may be that move by a share of their size in a frame, (N, 1, h, w) bool.
+
+    Args:
+        unseen: (N, 1, h, w), frames since a cell was the object's. Where none was lately, it may be anywhere.
+        size: (N,), side of the square that has its area, in cells.
+        away: (N,), for how many frames it has been lost; each adds as much as the first.
+        share: of the size; the neighbours of a cell are always within reach.
+    """
+    seen = unseen < RECENT
+    radius = (share * size).clamp(min=1.0) * (1 + away)
+    near = squared_distances(seen) <= radius.square().view(-1, 1, 1, 1)
+    return near | ~seen.any(-1, keepdim=True).any(-2, keepdim=True)
 
 
 def connected(mask: Tensor, seeds: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onemask.blocks.reach import REMOVED, cells_of, extruded
+from onemask.blocks.reach import reach_by_size, touched, without_outliers
 from onemask.blocks.transition import transition_loss
 from onemask.errors import InputError
 from onemask.methods import configuration, weights_for
@@ -264,41 +264,42 @@ class TestUpdates:
 
 
 class TestReach:
-    """Options distance and lost: 180 pixels of a short side of 480 are 24 of 64, three cells of eight pixels."""
+    """Options reach and lost."""
 
-    def test_what_is_far_from_the_last_mask_is_not_the_object(self, build, encode, masks):
-        free, bound = build(), build(distance=180.0)
+    def test_what_is_far_from_the_last_masks_is_not_the_object(self, build, encode, masks):
+        free, bound = build(), build(reach=0.3)
         features, annotated = encode(free, 0), masks(0, 1)
         anywhere = free.segment(features, free.memorize(features, annotated)).logits
-        logits = bound.segment(features, bound.memorize(features, annotated)).logits
-        far = extruded(cells_of(annotated, (8, 12)), 3.0).logical_not()
-        far = torch.nn.functional.interpolate(far.float(), SIZE)[0, 0] > 0
-        kept = logits == anywhere
-        assert (logits[0, 0][far & ~kept[0, 0]] == REMOVED).all()
-        assert kept[0, 0][annotated[0, 0] > 0].all()
-        assert (logits <= anywhere).all()
+        memory = bound.memorize(features, annotated)
+        logits = bound.segment(features, memory).logits
+        reach = reach_by_size(memory.unseen, memory.size, memory.away, 0.3)
+        assert memory.size.item() == pytest.approx(annotated.sum().sqrt().item() / 8)
+        assert torch.equal(logits, without_outliers(anywhere, reach, whole=True))
+        assert not torch.equal(logits, anywhere)
 
-    def test_reach_follows_masks_and_grows_while_the_object_is_lost(self, build, encode, masks):
-        method = build(distance=180.0, update_every=0)
+    def test_places_follow_masks_and_that_of_a_lost_object_stays(self, build, encode, masks):
+        method = build(reach=0.2, update_every=0)
         features = encode(method, 0)
         memory = method.memorize(features, masks(0, 1))
         moved = torch.zeros(1, 1, *SIZE)
         moved[..., 48:, 80:] = 1
-        nothing = torch.zeros_like(moved)
-        reach = []
-        for seen in (moved, nothing, nothing):
+        nothing, there = torch.zeros_like(moved), touched(moved, (8, 12))
+        seen = []
+        for labels in (moved, moved, nothing, nothing, moved):
             prediction = method.segment(features, memory)
-            memory = method.update(memory, features, prediction, seen)
-            reach.append(memory.reach)
-        assert torch.equal(reach[0], extruded(cells_of(moved, (8, 12)), 3.0))
-        assert torch.equal(reach[1], extruded(reach[0], 3.0))
-        assert torch.equal(reach[2], extruded(reach[1], 3.0))
+            memory = method.update(memory, features, prediction, labels)
+            seen.append(memory.clone())
+        assert [m.away.item() for m in seen] == [0, 0, 1, 2, 0]
+        assert (seen[0].unseen[there] == 0).all()
+        before = touched(masks(0, 1), (8, 12)) & ~there
+        assert [m.unseen[before].unique().tolist() for m in seen] == [[1], [2], [2], [2], [3]]
+        assert [m.size.item() for m in seen] == pytest.approx([(16 * 16) ** 0.5 / 8] * 5)
 
     def test_training_removes_nothing(self, build, encode, masks):
-        method = build(distance=1.0)
+        method = build(reach=0.01)
         features = encode(method, 0)
         memory = method.memorize(features, masks(0, 1))
-        anywhere = method.segment(features, replace(memory, reach=memory.reach[..., :0, :0])).logits
+        anywhere = method.segment(features, replace(memory, unseen=memory.unseen[..., :0, :0])).logits
         assert torch.equal(method.train().segment(features, memory).logits, anywhere)
         assert not torch.equal(method.eval().segment(features, memory).logits, anywhere)
 

@@ -77,9 +77,9 @@ class FRTMOptions:
     """Samples per step of fine-tuning."""
     finetune_rate: Positive = 1e-3
     """Learning rate of fine-tuning; the paper gives none, this is its rate of offline training."""
-    distance: NotNegative = 0.0
-    """Largest motion from frame to frame in pixels, where the short side has 480 pixels: what is farther from the last
-    mask, and not connected with what is near, is not the object, unless it was lost; 0: it may be anywhere."""
+    reach: NotNegative = 0.0
+    """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
+    connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
     lost: ShareBelowOne = 0.1
     """Share of the annotated area below which an object is lost, and may be farther off in each frame."""
     transition: bool = False
