@@ -24,6 +24,7 @@ class FusionOptions(FRTMOptions):
     whiten: bool = True
     finetune_samples: Count = 8
     finetune_batch: Count = 1
+    reach: NotNegative = 0.2
     clues: tuple[str, ...] = tuple(MAPS)  # which the network reads: target, first, local, medial, place
     radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
     rate: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
