@@ -9,7 +9,12 @@ import torch
 
 from .errors import InputError
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.float32,  # of what is not in eight bits, see runtime.quantisation
+}
 
 
 def best_device(name: str | torch.device = "auto") -> torch.device:

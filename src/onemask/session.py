@@ -97,7 +97,8 @@ class Session:
             left. None: never shrink.
         device: where to compute, as torch names it; "auto" is the best there is, None leaves the method where it is.
         precision: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, else bfloat16 where the device has
-            it.
+            it. "int8": on a CPU, features in eight bits and all else in float32, once `onemask quantize` has measured
+            the method; other masks than PyTorch's, see the guide on runtimes.
         padding: how frames come to multiples of the method's stride. "edge": their last row and column go on, below
             and on the right; "reflected": they are mirrored at all four borders; None: the method's own way.
         runtime: what computes the part of a frame that all objects share: "torch"; "onnx" or "openvino" (extras of
@@ -452,11 +453,10 @@ class Session:
             self.method,
             size=self.size,
             device=None,
-            precision=self._asked_precision,
             padding=self.padding,
             runtime="torch",
         )
-        other._encoder = self._encoder
+        other.precision, other._asked_precision, other._encoder = self.precision, self._asked_precision, self._encoder
         return other
 
     def save(self, path: str | Path) -> None:

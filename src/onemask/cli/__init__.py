@@ -24,6 +24,7 @@ from .graphs import add_export
 from .learning import add_train, add_train_proposals
 from .listing import add_import_weights, add_methods, add_weights
 from .living import add_live
+from .quantising import add_quantize
 from .reviewing import add_review
 from .scoring import add_compare, add_evaluate, add_perturb, add_score
 from .segmenting import add_demo, add_explain, add_run
@@ -39,6 +40,7 @@ COMMANDS = (
     add_export_masks,
     add_review,
     add_export,
+    add_quantize,
     add_score,
     add_evaluate,
     add_compare,

@@ -65,9 +65,9 @@ def add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     group.add_argument(
         "--precision",
-        choices=["auto", "float32", "bfloat16", "float16"],
+        choices=["auto", "float32", "bfloat16", "float16", "int8"],
         default="auto",
-        help="of the networks (default: auto)",
+        help="of the networks; int8: features in eight bits, after `onemask quantize` (default: auto)",
     )
     group.add_argument(
         "--runtime",

@@ -17,12 +17,14 @@ from ..methods.method import Features, Method
 from .choice import choose, kept_choice
 from .engines import compiled_engine, onnx_engine, openvino_engine, problem_with
 from .graphs import FrameGraph, Reader, Run, kept_onnx, key_of
+from .quantisation import Quantised, cosine, find, int8_onnx
 
 log = logging.getLogger(__name__)
 
 RUNTIMES = ("auto", "torch", "onnx", "openvino", "compiled")
 GRAPHS = ("onnx", "openvino")  # what "auto" chooses from, besides PyTorch
 TOLERANCE = 1e-3  # of the largest value of an output; measured: 3e-6
+LEAST_COSINE = 0.9  # of an output in eight bits
 _Place = tuple[tuple[int, int], int, Any]  # what a compiled graph is for: size, threads, state of the weights
 WORTH_IT = 320 * 320  # pixels; "auto" leaves smaller frames to PyTorch
 
@@ -41,6 +43,8 @@ def encoder_of(method: Method, runtime: str, *, device: torch.device, precision:
     """
     if runtime not in RUNTIMES:
         raise InputError(f"runtime is {', '.join(RUNTIMES)}; got {runtime!r}")
+    if precision == "int8":
+        return _int8_encoder(method, runtime, device)
     if runtime == "auto":
         runtime = os.environ.get("ONEMASK_RUNTIME", "auto")
         if runtime not in RUNTIMES:
@@ -54,6 +58,26 @@ def encoder_of(method: Method, runtime: str, *, device: torch.device, precision:
                 f"runtime {runtime} computes on a CPU in float32, not on {device.type} in {precision}; choose torch"
             )
     return Encoder(method, runtime if fits else "torch")
+
+
+def _int8_encoder(method: Method, runtime: str, device: torch.device) -> Encoder:
+    """One that computes in eight bits, which nothing does by itself: what is missing for it is an error."""
+    chosen = "onnx" if runtime == "auto" else runtime
+    if chosen not in GRAPHS or device.type != "cpu":
+        raise InputError(
+            f"int8 is computed by onnx or openvino on a CPU, not by {chosen} on {device.type}; choose another "
+            "precision, or one of these runtimes"
+        )
+    for needed in ("onnx", chosen):  # ONNX Runtime's tools make the graph
+        if problem := problem_with(needed):
+            raise InputError(f"int8 {problem}")
+    quantised = find(method)
+    if quantised is None:
+        raise InputError(
+            "int8 needs what `onemask quantize METHOD --pictures FOLDER` measures once, and there is nothing yet for "
+            "this method with these weights"
+        )
+    return Encoder(method, chosen, quantised)
 
 
 def usable(runtime: str) -> str:
@@ -71,8 +95,8 @@ class Encoder:
     The graph is that of the method's weights as they are; where they change later, it is made anew.
     """
 
-    def __init__(self, method: Method, runtime: str):
-        self._method, self._asked = method, runtime
+    def __init__(self, method: Method, runtime: str, quantised: Quantised | None = None):
+        self._method, self._asked, self._quantised = method, runtime, quantised
         self._made: dict[_Place, tuple[str, Run | None, Reader | None]] = {}
         self._making = threading.Lock()
         self._chosen: str | None = None
@@ -142,7 +166,11 @@ class Encoder:
                 run = compiled_engine(FrameGraph(self._method), size)
             else:
                 made = onnx_engine if name == "onnx" else openvino_engine
-                run = made(kept_onnx(self._method, size, key), threads)
+                graph = kept_onnx(self._method, size, key)
+                if self._quantised is not None:
+                    run = made(int8_onnx(graph, self._quantised), threads)
+                    return run if self._is_near(run, frame) else None
+                run = made(graph, threads)
             # Three pictures: a graph that took what one frame shows for a constant is found out.
             error = max(self._error(run, picture) for picture in (frame, frame.flip(-1), 1 - frame))
         except Exception as failure:
@@ -155,6 +183,21 @@ class Encoder:
             return None
         log.info("runtime %s gives PyTorch's features to %.1g of their range", name, error)
         return run
+
+    def _is_near(self, run: Run, frame: Tensor) -> bool:
+        """Whether a graph in eight bits gives much the same for a frame and for its mirror image."""
+        least = 1.0
+        for picture in (frame, frame.flip(-1)):
+            wanted, found = FrameGraph(self._method)(picture), run(picture)
+            least = min(least, *(cosine(a, b) for a, b in zip(wanted, found, strict=True)))
+        if least < LEAST_COSINE:
+            log.warning(
+                "features in int8 have a cosine of only %.2f to PyTorch's in this video; PyTorch computes in float32",
+                least,
+            )
+            return False
+        log.info("features in int8 have a cosine of %.3f to PyTorch's", least)
+        return True
 
     def _error(self, run: Run, frame: Tensor) -> float:
         """The largest difference from PyTorch, as a share of the largest value of each output."""

@@ -52,7 +52,10 @@ def onnx_engine(graph: bytes, threads: int) -> Run:
     options.log_severity_level = 3  # errors alone; they are raised as well
     # Threads that wait for the next frame by spinning would take the cores from PyTorch, whose turn it is then.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    # What stays in float in a graph of eight bits does so on purpose; by itself ONNX Runtime would round its weights.
+    session = onnxruntime.InferenceSession(
+        graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
+    )
     name = session.get_inputs()[0].name
 
     def run(frame: Tensor) -> list[Tensor]:

@@ -1,0 +1,346 @@
+"""The backbone and what is prepared from it in eight bits: `onemask quantize`, and `precision="int8"` of a session.
+
+What is measured once is small and holds for frames of every size: the range of every tensor over some pictures, and
+which convolutions stay in float because eight bits cost too much there. It is kept beside weights as NAME.int8.json,
+with a card, and belongs to exactly those weights. The graph of a size is made of it by ONNX Runtime's own tools.
+
+Weights have seven bits and a sign less (-64..64), scaled by channel: sums of two products then fit into 16 bits, which
+processors without VNNI have to work with, and the result is the same on all. Weights of depthwise convolutions, where
+no products are summed so, have all eight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__, plugins
+from ..errors import InputError
+from ..files import write_json
+from ..methods.method import Method
+from ..weights.store import PACKAGE, users_folder
+from .engines import onnx_engine
+from .graphs import Run, onnx_of
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".int8.json"
+QUANTISED = [
+    "Conv",
+    "Clip",
+    "Relu",
+    "Add",
+]  # ONNX Runtime computes all of them in eight bits; what is between, in float
+COSINE = 0.98  # of every output, in the worst picture; convolutions are left in float until it is reached
+FLOAT_AT_MOST = 0.5  # of the multiplications
+TRIED_AT = 2  # times smaller: the pictures with which single convolutions are tried
+TRIED_WITH = 4  # pictures
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Wraps an iterable to show how far it is."""
+
+    def __call__(self, items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
+        """Yield the same items."""
+
+
+def silent(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
+    """Progress that shows nothing."""
+    return items
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What eight bits of a method need besides its weights, and where it comes from."""
+
+    method: str
+    """The name that the weights have."""
+    weights: str
+    """SHA-256 of all tensors of the method."""
+    ranges: dict[str, tuple[float, float]]
+    """The least and the greatest value of tensors of the graph."""
+    in_float: tuple[str, ...]
+    """Convolutions that stay in float."""
+    share: float
+    """Share of the multiplications that are in eight bits."""
+    cosines: dict[str, float]
+    """Of each output to PyTorch's, in the worst picture."""
+    pictures: str
+    """What it was calibrated with."""
+    licence: str
+    date: str
+    made_by: str
+    """Versions of onemask and ONNX Runtime."""
+
+    @classmethod
+    def read(cls, path: Path) -> Quantised:
+        """What `write` wrote. Raises InputError for anything else."""
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            known = {field.name: value[field.name] for field in fields(cls)}
+            known["ranges"] = {name: (float(low), float(high)) for name, (low, high) in value["ranges"].items()}
+            known["in_float"] = tuple(map(str, value["in_float"]))
+            return cls(**known)
+        except OSError as error:
+            raise InputError(
+                f"{path} could not be read: {error.strerror}; expected what onemask quantize wrote"
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} is not what this version's onemask quantize writes; make it again") from error
+
+    def write(self, path: Path) -> None:
+        """Write all of it as JSON, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, asdict(self))
+
+
+def find(method: Method) -> Quantised | None:
+    """What there is for exactly these weights: among what ships, what other packages bring, or a user's own."""
+    wanted = fingerprint_of(method)
+    for folder in (users_folder(), *plugins.folders("weights"), PACKAGE):
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            with suppress(InputError):
+                if (found := Quantised.read(path)).weights == wanted:
+                    return found
+    return None
+
+
+def fingerprint_of(method: Method) -> str:
+    """SHA-256 of all tensors of a method, by their names."""
+    digest = hashlib.sha256()
+    for name, tensor in method.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def int8_onnx(graph: bytes, quantised: Quantised) -> bytes:
+    """A float graph of any size -> the same in eight bits.
+
+    Raises:
+        InputError: the graph has other tensors than those that were measured.
+    """
+    model = _plain(graph)
+    unknown = [node.name for node in _convolutions(model) if node.output[0] not in quantised.ranges]
+    if unknown:
+        raise InputError(
+            f"the graph has a convolution {unknown[0]} that was not measured; another version of onemask or PyTorch "
+            "wrote it: run onemask quantize again"
+        )
+    return _in_eight_bits(model, quantised.ranges, quantised.in_float)
+
+
+def quantise(
+    method: Method,
+    pictures: Sequence[np.ndarray],
+    *,
+    name: str,
+    described: str,
+    licence: str = "",
+    least: float = COSINE,
+    progress: Progress = silent,
+) -> Quantised:
+    """Measure ranges over pictures, and find the convolutions that have to stay in float.
+
+    Every convolution is tried alone in eight bits, by the largest error that it makes of any output; then the worst
+    ones are left in float, one after another, until the outputs are as near to PyTorch's as is asked for.
+
+    Args:
+        method: in evaluation, on a CPU.
+        pictures: (H, W, 3) uint8 RGB, of one size, multiples of twice the method's stride.
+        name: of the method.
+        described: what pictures these are, for the card.
+        licence: of what is made, for the card.
+        least: cosine of any output to PyTorch's, in the worst picture.
+        progress: shows how far it is.
+
+    Raises:
+        InputError: there are no pictures, or they differ in size.
+    """
+    if len({picture.shape for picture in pictures}) != 1:
+        raise InputError("pictures to calibrate with are one or more, of one size")
+    frames = [torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255 for picture in pictures]
+    height, width = frames[0].shape[-2:]
+    model = _plain(onnx_of(method, (height, width)))
+    ranges = _ranges(model, list(progress(frames, len(frames), "calibrating")))
+    small = (height // TRIED_AT, width // TRIED_AT)
+    tried = [torch.nn.functional.interpolate(frame, small, mode="area") for frame in frames[:TRIED_WITH]]
+    trial = _Trial(_plain(onnx_of(method, small)), ranges, tried)
+    convolutions = _convolutions(trial.model)
+    effect = {
+        node.name: trial.error([other.name for other in convolutions if other.name != node.name])
+        for node in progress(convolutions, len(convolutions), "trying convolutions")
+    }
+    work = _multiplications(trial.model)
+    total, in_float = sum(work.values()), list[str]()
+    for worst in sorted(effect, key=effect.__getitem__, reverse=True):
+        reached = 1 - trial.error(in_float)
+        log.info("%d convolutions in float: cosine %.4f", len(in_float), reached)
+        if reached >= least or sum(work[node] for node in in_float) + work[worst] > FLOAT_AT_MOST * total:
+            break
+        in_float.append(worst)
+    whole = _Trial(model, ranges, frames[:TRIED_WITH])
+    return Quantised(
+        method=name,
+        weights=fingerprint_of(method),
+        ranges=ranges,
+        in_float=tuple(sorted(in_float)),
+        share=round(1 - sum(work[node] for node in in_float) / total, 4),
+        cosines={output: round(value, 4) for output, value in whole.cosines(in_float).items()},
+        pictures=described,
+        licence=licence,
+        date=datetime.now(timezone.utc).date().isoformat(),
+        made_by=f"onemask {__version__}, onnxruntime {version('onnxruntime')}",
+    )
+
+
+class _Trial:
+    """Compares graphs in eight bits with the float one."""
+
+    def __init__(self, model: Any, ranges: dict[str, tuple[float, float]], frames: Sequence[Tensor]):
+        self.model, self._ranges, self._frames = model, ranges, frames
+        run = _engine(model.SerializeToString())
+        self._wanted = [run(frame) for frame in frames]
+
+    def cosines(self, in_float: Sequence[str]) -> dict[str, float]:
+        """Of each output, in the worst picture."""
+        run = _engine(_in_eight_bits(self.model, self._ranges, in_float))
+        least = [1.0] * len(self.model.graph.output)
+        for frame, wanted in zip(self._frames, self._wanted, strict=True):
+            least = [min(before, cosine(a, b)) for before, a, b in zip(least, wanted, run(frame), strict=True)]
+        return {output.name: value for output, value in zip(self.model.graph.output, least, strict=True)}
+
+    def error(self, in_float: Sequence[str]) -> float:
+        """1 - the least cosine."""
+        return 1 - min(self.cosines(in_float).values())
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Of two tensors as vectors; 1 where both are zero."""
+    product = a.double().norm() * b.double().norm()
+    return float((a.double() * b.double()).sum() / product) if product else float(a.norm() == b.norm())
+
+
+def _engine(graph: bytes) -> Run:
+    return onnx_engine(graph, torch.get_num_threads())
+
+
+# By ONNX Runtime's tools --------------------------------------------------------------------------------------------
+
+
+def _plain(graph: bytes) -> Any:
+    """The graph with what is constant computed, and every convolution named after its place."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as scratch:
+        options.optimized_model_filepath = str(Path(scratch, "plain.onnx"))
+        onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return onnx.load(options.optimized_model_filepath)
+
+
+def _ranges(model: Any, frames: Sequence[Tensor]) -> dict[str, tuple[float, float]]:
+    """The least and the greatest value that any frame gives to every tensor around what is quantised."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, create_calibrator
+
+    class Frames(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._frames: Iterator[Tensor] = iter(frames)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            frame = next(self._frames, None)
+            return None if frame is None else {model.graph.input[0].name: frame.numpy()}
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "plain.onnx")
+        onnx.save(model, path)
+        calibrator = create_calibrator(path, QUANTISED, str(Path(scratch, "augmented.onnx")))
+        calibrator.collect_data(Frames())
+        measured = calibrator.compute_data()
+        del calibrator  # it has the file open
+    ranges = {name: data.range_value for name, data in measured.items()}
+    return {name: (float(np.min(low)), float(np.max(high))) for name, (low, high) in ranges.items()}
+
+
+def _in_eight_bits(model: Any, ranges: dict[str, tuple[float, float]], in_float: Iterable[str]) -> bytes:
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    measured = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()
+    }
+    depthwise = {
+        node.input[1]: [{"quant_type": QuantType.QInt8, "axis": 0, "symmetric": True, "reduce_range": False}]
+        for node in _convolutions(model)
+        if _groups(node) == _shape_of(model, node.input[1])[0]
+    }
+    left = {*in_float, *(node.name for node in _convolutions(model, quantisable=False))}
+    quantizer = QDQQuantizer(
+        copied,
+        True,  # by channel
+        True,  # 7 bits
+        QuantType.QInt8,
+        QuantType.QUInt8,
+        TensorsData(CalibrationMethod.MinMax, measured),
+        [],
+        sorted(left),
+        QUANTISED,
+        {"TensorQuantOverrides": depthwise},
+    )
+    quantizer.quantize_model()
+    return bytes(quantizer.model.model.SerializeToString())
+
+
+# What is in a graph -------------------------------------------------------------------------------------------------
+
+
+def _convolutions(model: Any, *, quantisable: bool = True) -> list[Any]:
+    """The convolutions that can be in eight bits: ordinary ones and depthwise ones. Or those that are neither.
+
+    ONNX Runtime has no fast way to compute others, of some channels in groups.
+    """
+    found = [node for node in model.graph.node if node.op_type == "Conv"]
+    shapes = {node.name: _shape_of(model, node.input[1]) for node in found}
+    return [node for node in found if (_groups(node) in (1, shapes[node.name][0])) == quantisable]
+
+
+def _multiplications(model: Any) -> dict[str, float]:
+    """Of each convolution."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.value_info, *inferred.output)
+    cells = {value.name: np.prod([d.dim_value for d in value.type.tensor_type.shape.dim[2:]]) for value in values}
+    return {
+        node.name: float(np.prod(_shape_of(model, node.input[1])) * cells[node.output[0]])
+        for node in _convolutions(model)
+    }
+
+
+def _groups(node: Any) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+
+
+def _shape_of(model: Any, weight: str) -> tuple[int, ...]:
+    return next(tuple(one.dims) for one in model.graph.initializer if one.name == weight)
