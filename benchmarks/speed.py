@@ -8,6 +8,7 @@ that ship, where there are any, and freed memory is kept, as in the `onemask` co
     python benchmarks/speed.py --give-back                        # as a program that does not call keep_freed_memory
     python benchmarks/speed.py --method frtm-lite --set target_only=true --set update_every=8 --objects 1,10
     python benchmarks/speed.py --memory                           # memory and time after 1,000 frames
+    python benchmarks/speed.py --parts --runtime onnx             # where the time of a frame goes
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ from __future__ import annotations
 import argparse
 import resource
 import sys
+import tempfile
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from onemask import InputError, keep_freed_memory
 from onemask.device import best_device
+from onemask.geometry import Geometry
 from onemask.methods import configuration, load
 from onemask.methods.method import Method
 from onemask.methods.options import parse_assignments
 from onemask.session import Session
 from onemask.video.clip import sample_clip
+from onemask.video.masks import write_mask
 from onemask.video.reader import open_video
 
 
@@ -109,6 +114,65 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
+class Parts:
+    """Processor time of what a frame is made of. Time of the process, so that other work on the machine counts less."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    def timed(self, part: str, call):
+        def timed(*args, **kwargs):
+            began = time.process_time()
+            result = call(*args, **kwargs)
+            self.seconds[part][-1] += time.process_time() - began
+            return result
+
+        self.seconds[part] = []
+        return timed
+
+    def next_frame(self) -> None:
+        for times in self.seconds.values():
+            times.append(0.0)
+
+
+def parts(name: str, options: dict[str, str], objects: int, runtime: str) -> None:
+    """Print what a frame of the sample clip costs by part, as `onemask run` computes it, one after another."""
+    took, method = Parts(), ready(name, options)
+    session = Session(method, device="cpu", runtime=runtime)
+    images = (frame.image for frame in open_video(sample_clip().path).frames(0, 16))
+    decode = took.timed("decode", partial(next, images, None))
+    pad = Geometry.frames  # of all geometries: an own one cannot be written to
+    session._encoder = took.timed("encode", session._encoder)
+    Geometry.frames = took.timed("shrink, pad, to floats", pad)
+    session._label_map = took.timed("label map", session._label_map)
+    session._aggregated = took.timed("aggregate", session._aggregated)
+    for call in ("segment", "update"):
+        setattr(method, call, took.timed(call, getattr(method, call)))
+    confidences = took.timed("confidence", lambda: session.confidences)
+    with tempfile.TemporaryDirectory() as folder:
+        write = took.timed("PNG", partial(write_mask, Path(folder, "mask.png")))
+        took.next_frame()
+        frame = decode()
+        session.annotate(frame, objects_over(frame, objects))
+        whole = []
+        while True:
+            took.next_frame()
+            began = time.process_time()
+            if (frame := decode()) is None:
+                break
+            label_map = session.step(frame)
+            write(label_map, confidences())
+            whole.append(time.process_time() - began)
+    Geometry.frames = pad
+    median = {part: float(np.median(times[4:-1])) for part, times in took.seconds.items()}
+    total = float(np.median(whole[3:]))
+    print(
+        f"{name}, {objects} objects, {runtime}, {torch.get_num_threads()} threads: {1000 * total:.1f} ms of processor"
+    )
+    for part, seconds in median.items():
+        print(f"| {part} | {1000 * seconds:.1f} | {100 * seconds / total:.0f} % |")
+
+
 def memory(name: str, options: dict[str, str], frames: list[np.ndarray], device: str) -> None:
     """Print the peak after 200 and after 1,000 frames, and what a frame took round the 100th and before the last."""
     session = Session(ready(name, options), device=device)
@@ -131,9 +195,15 @@ def main() -> None:
     parser.add_argument("--objects", default="1,10")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--memory", action="store_true", help="measure memory and time over 1,000 frames")
+    parser.add_argument("--parts", action="store_true", help="where the time of a frame goes")
+    parser.add_argument("--runtime", default="torch", help="with --parts")
     parser.add_argument("--give-back", action="store_true", help="give freed memory back to the system, as glibc does")
     arguments = parser.parse_args()
     kept = not arguments.give_back and keep_freed_memory()
+    if arguments.parts:
+        for count in arguments.objects.split(","):
+            parts(arguments.method, parse_assignments(arguments.set or []), int(count), arguments.runtime)
+        return
     frames = [frame.image for frame in open_video(sample_clip().path).frames(0, 41)]
     device = str(best_device(arguments.device))
     if arguments.memory:

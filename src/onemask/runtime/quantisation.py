@@ -308,8 +308,17 @@ def _in_eight_bits(model: Any, ranges: dict[str, tuple[float, float]], in_float:
         QUANTISED,
         {"TensorQuantOverrides": depthwise},
     )
-    quantizer.quantize_model()
+    root = logging.getLogger()
+    root.addFilter(_not_of_the_root)  # where ONNX Runtime tells of every scale that it changes
+    try:
+        quantizer.quantize_model()
+    finally:
+        root.removeFilter(_not_of_the_root)
     return bytes(quantizer.model.model.SerializeToString())
+
+
+def _not_of_the_root(record: logging.LogRecord) -> bool:
+    return record.name != "root" or record.levelno > logging.INFO
 
 
 # What is in a graph -------------------------------------------------------------------------------------------------
