@@ -262,7 +262,7 @@ def _ranges(model: Any, frames: Sequence[Tensor]) -> dict[str, tuple[float, floa
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, create_calibrator
 
-    class Frames(CalibrationDataReader):  # type: ignore[misc]
+    class Frames(CalibrationDataReader):
         def __init__(self) -> None:
             self._frames: Iterator[Tensor] = iter(frames)
 
