@@ -8,17 +8,19 @@ from __future__ import annotations
 import argparse
 import codecs
 import io
+import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 
 from .. import __version__
 from ..allocation import keep_freed_memory
 from ..errors import InputError, Interrupted, OnemaskError
-from .arguments import FAILED, INTERRUPTED, OK
+from .arguments import FAILED, INTERRUPTED, OK, plain
 from .batching import add_batch
+from .configured import add_completion, add_config, apply, parsers
 from .exporting import add_export_masks
 from .graphs import add_export
 from .learning import add_train, add_train_proposals
@@ -50,7 +52,24 @@ COMMANDS = (
     add_methods,
     add_weights,
     add_import_weights,
+    add_config,
+    add_completion,
 )
+LINES = (
+    "live",
+    "studio",
+)  # commands that have no result to print as JSON: the one prints lines of it, the other serves
+TELLING = (
+    "live",
+    "review",
+    "score",
+    "evaluate",
+    "compare",
+    "methods",
+    "weights",
+    "config",
+    "completion",
+)  # also if quiet
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,8 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _options(sys.argv[1:] if arguments is None else arguments)
         keep_freed_memory()
         _print_any_name()
-        logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(name)s: %(message)s")
-        code = options.command(options) or OK
+        level = logging.INFO if options.verbose else logging.ERROR if options.quiet else logging.WARNING
+        logging.basicConfig(level=level, format="%(name)s: %(message)s")
+        code = _done(options)
         sys.stdout.flush()
         return code
     except Interrupted as error:
@@ -75,6 +95,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("onemask: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _done(options: argparse.Namespace) -> int:
+    """Do what is asked for; the exit code. With --json, standard output has the result, or the error, and no more."""
+    if not options.json_answer:
+        if not options.quiet or options.name_of_command in TELLING:
+            return options.command(options) or OK
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            return options.command(options) or OK
+    out = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            code = options.command(options) or OK
+    except (OnemaskError, OSError) as error:
+        print(json.dumps({"error": str(error)}), file=out)
+        raise
+    print(json.dumps(options.answer, indent=1, default=plain), file=out)
+    return code
 
 
 def _print_any_name() -> None:
@@ -102,7 +140,18 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         left = [text for text in left if text.startswith("-")]
     if left:
         whole.error(f"unrecognized arguments: {' '.join(left)}")
+    apply(options, _given(arguments), whole)
+    options.json_answer = getattr(options, "json", None) is True
     return options
+
+
+def _given(arguments: Sequence[str]) -> set[str]:
+    """The options that stand in the arguments, whatever their values."""
+    whole = parser()
+    for command in parsers(whole).values():
+        for action in command._actions:
+            action.default = argparse.SUPPRESS
+    return set(vars(whole.parse_known_args(arguments)[0]))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -111,8 +160,23 @@ def parser() -> argparse.ArgumentParser:
         prog="onemask", description="Give the mask of an object in one frame of a video, get its mask in every frame."
     )
     whole.add_argument("--version", action="version", version=f"onemask {__version__}")
-    whole.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
+    _add_volume(whole, False)
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)
+    for name, command in commands.choices.items():
+        command.set_defaults(name_of_command=name, answer={})
+        _add_volume(command, argparse.SUPPRESS)
+        if "--json" not in command._option_string_actions and name not in LINES:
+            command.add_argument(
+                "--json",
+                action="store_true",
+                help="print the result as JSON; what is said to people is on standard error",
+            )
     return whole
+
+
+def _add_volume(parser: argparse.ArgumentParser, default: object) -> None:
+    """Add -v and -q, which may stand before the command or behind it."""
+    parser.add_argument("-v", "--verbose", action="store_true", default=default, help="log what is being done")
+    parser.add_argument("-q", "--quiet", action="store_true", default=default, help="print errors and results alone")

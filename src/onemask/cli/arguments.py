@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..methods import DEFAULT
 
@@ -98,11 +100,21 @@ def add_sequences(parser: argparse.ArgumentParser) -> None:
 
 
 def show(items: Iterable[T], total: int | None, what: str, unit: str = "frame") -> Iterator[T]:
-    """Show a progress bar on a terminal, nothing elsewhere."""
+    """Show a progress bar on a terminal, nothing elsewhere, or with --quiet."""
     from tqdm import tqdm
 
-    with tqdm(items, desc=what, total=total, unit=unit, disable=not sys.stderr.isatty()) as bar:
+    quiet = not sys.stderr.isatty() or not logging.getLogger().isEnabledFor(logging.WARNING)
+    with tqdm(items, desc=what, total=total, unit=unit, disable=quiet) as bar:
         yield from bar
+
+
+def plain(value: Any) -> Any:
+    """What JSON has no kind for, as one that it has."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if hasattr(value, "item"):  # a number of numpy
+        return value.item()
+    return list(value) if isinstance(value, set | frozenset) else str(value)
 
 
 def print_files(files: dict[str, str]) -> None:

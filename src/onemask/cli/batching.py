@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
-import sys
 
 from ..errors import InputError
 from .arguments import FAILED, OK, listed
@@ -31,7 +29,6 @@ def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="as --device takes them, one process each, such as cuda:0,cuda:1 (default: auto)",
     )
     batch.add_argument("--retries", type=int, default=1, metavar="N", help="run again what crashed (default: 1)")
-    batch.add_argument("--json", action="store_true", help="print the report as JSON, for machines")
     batch.add_argument(
         "--run",
         default="",
@@ -48,7 +45,7 @@ def _batch(options: argparse.Namespace) -> int:
 
     def tell(outcome: Outcome) -> None:
         state = "done" if outcome.done else f"failed: {outcome.error}"
-        print(f"{outcome.name}: {state} ({outcome.seconds:.0f} s)", file=sys.stderr if options.json else sys.stdout)
+        print(f"{outcome.name}: {state} ({outcome.seconds:.0f} s)")
 
     try:
         arguments = shlex.split(options.run)
@@ -56,12 +53,8 @@ def _batch(options: argparse.Namespace) -> int:
         raise InputError(f"--run {options.run}: {error}") from None
     _check_run(arguments)
     report = batch(jobs, options.out, arguments=arguments, devices=options.devices, retries=options.retries, told=tell)
-    if options.json:
-        print(json.dumps([vars(outcome) for outcome in report.outcomes], indent=1))
-    else:
-        print(
-            f"{len(jobs) - len(report.failed)} of {len(jobs)} videos are done; the report is {options.out}/report.json"
-        )
+    options.answer = report.outcomes
+    print(f"{len(jobs) - len(report.failed)} of {len(jobs)} videos are done; the report is {options.out}/report.json")
     return FAILED if report.failed else OK
 
 

@@ -59,6 +59,7 @@ def _export_masks(options: argparse.Namespace) -> None:
 
     chosen = ExportOptions(options.objects, options.matte, options.every, options.tolerance, options.image_prefix)
     export(options.result, options.out, options.to, chosen, video=options.video, overwrite=options.overwrite)
+    options.answer = {"format": options.to, "out": options.out}
     print(f"{options.to} is in {options.out}")
 
 

@@ -42,6 +42,7 @@ def _export(options: argparse.Namespace) -> None:
     made = export(
         method, options.out, name=options.method, frame_size=size, format=options.format, overwrite=options.overwrite
     )
+    options.answer = {"files": made.files, "missing": made.missing}
     for kind, path in made.files.items():
         print(f"{kind:14} {path}")
     if made.missing is not None:

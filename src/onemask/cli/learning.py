@@ -55,6 +55,7 @@ def _train(options: argparse.Namespace) -> None:
     recipe = read_recipe(options.recipe, options.set)
     if options.preview:
         preview(recipe, options.preview, data=options.data, overwrite=options.overwrite)
+        options.answer = {"preview": options.preview}
         print(f"training clips are in {options.preview}")
         return
     if not options.out:
@@ -69,6 +70,7 @@ def _train(options: argparse.Namespace) -> None:
         resume=options.resume,
         progress=partial(show, unit="step"),
     )
+    options.answer = trained
     if trained.finished_before:
         print(f"{options.out} holds the finished training already")
     scores = ", ".join(f"{name} {value:.1f}" for name, value in trained.scores.items()) or "not validated"
@@ -109,5 +111,6 @@ def _train_proposals(options: argparse.Namespace) -> None:
         resume=options.resume,
         progress=partial(show, unit="step"),
     )
+    options.answer = {"out": options.out, "card": card}
     print(", ".join(f"{name} {value:.1f}" for name, value in card.scores.items()) or "recall was not measured")
     print(f"weights and their card are in {options.out}; methods find them in {users_folder()}")

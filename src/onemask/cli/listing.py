@@ -25,10 +25,12 @@ def _methods(options: argparse.Namespace) -> None:
     if options.method is not None:
         chosen: Any = configuration(options.method)
         meanings = option_help(chosen)
+        options.answer = {"method": options.method, "options": asdict(chosen), "help": meanings}
         for name, value in asdict(chosen).items():
             setting = f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
             print(f"{setting:32}  # {meanings[name]}" if name in meanings else setting)
         return
+    options.answer = [{"name": name, "summary": summary} for name, summary in sorted(names().items())]
     for name, summary in sorted(names().items()):
         print(f"{name:17} {summary}")
         if name in METHODS and (published := METHODS[name].published):
@@ -74,6 +76,7 @@ def _import_weights(options: argparse.Namespace) -> None:
         data=options.data,
         licence=options.licence,
     )
+    options.answer = {"file": path, "card": card}
     print(path)
     for caption, text in (card.summary() | {"checkpoint": card.recipe["sha256 of the checkpoint"]}).items():
         print(f"  {caption:11}", text)
@@ -111,6 +114,7 @@ def _weights(options: argparse.Namespace) -> int:
                 lines |= {"checked": "size and SHA-256 are those of the card"} if options.check else {}
             except InputError as error:
                 lines, code = {"error": str(error)}, FAILED
+            options.answer[name] = lines | {"file": str(path)}
             for caption, text in (lines | {"file": str(path)}).items():
                 print(f"  {caption:11}", text.rstrip().replace("\n", f"\n{'':14}"))
     return code

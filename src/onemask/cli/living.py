@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from contextlib import ExitStack, redirect_stdout
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,7 @@ def _live(options: argparse.Namespace) -> None:
             seconds=options.seconds,
             overwrite=options.overwrite,
         )
+        print(json.dumps({"event": "ended", **asdict(report)}), file=out, flush=True)
         print(_summary(report))
 
 

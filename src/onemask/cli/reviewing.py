@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from .arguments import add_overwrite
 
@@ -24,7 +23,6 @@ def add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--apart", type=int, default=5, metavar="N", help="of frames closer than N list the worst alone (default: 5)"
     )
     review.add_argument("--sheet", metavar="FILE", help="write a contact sheet of these frames, .png or .jpg")
-    review.add_argument("--json", action="store_true", help="print JSON, for machines")
     add_overwrite(review)
     review.set_defaults(command=_review)
 
@@ -42,9 +40,7 @@ def _review(options: argparse.Namespace) -> None:
     frames = review(result, limit=options.limit, apart=options.apart)
     if options.sheet and frames:
         write_review_sheet(result, frames, options.sheet)
-    if options.json:
-        print(json.dumps([frame.to_json() for frame in frames], indent=1))
-        return
+    options.answer = [frame.to_json() for frame in frames]
     if not frames:
         print("no frame is in doubt")
     for frame in frames:

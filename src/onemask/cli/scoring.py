@@ -31,7 +31,13 @@ def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     score.add_argument("predictions", metavar="PREDICTIONS", help="folder or ZIP of the predicted masks")
     score.add_argument("annotations", metavar="ANNOTATIONS", help="folder or ZIP of the annotations")
-    score.add_argument("--json", metavar="FILE", help="write all scores, per frame, to FILE")
+    score.add_argument(
+        "--json",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="write all scores, per frame, to FILE; without FILE print them, and the table on standard error",
+    )
     score.add_argument(
         "--missing",
         choices=["error", "empty"],
@@ -51,7 +57,7 @@ def _score(options: argparse.Namespace) -> None:
     from ..evaluation.score import score_folders
     from ..files import refuse_existing, write_json
 
-    if options.json:
+    if isinstance(options.json, str):
         refuse_existing(options.json, options.overwrite)
     scores = score_folders(
         options.predictions,
@@ -61,8 +67,9 @@ def _score(options: argparse.Namespace) -> None:
         single_object=options.single_object,
         threshold=options.threshold,
     )
+    options.answer = scores.to_json()
     print(scores.table())
-    if options.json:
+    if isinstance(options.json, str):
         write_json(options.json, scores.to_json())
 
 
@@ -120,6 +127,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         resume=options.resume,
         progress=show,
     )
+    options.answer = {"out": options.out, "seconds_per_frame": evaluation.seconds_per_frame}
+    options.answer |= evaluation.scores.to_json()
     if not evaluation.computed:
         print(f"{options.out} holds the finished evaluation already")
     print(evaluation.table())
@@ -194,6 +203,7 @@ def _compare(options: argparse.Namespace) -> int:
             progress=show,
             say=partial(print, flush=True),
         )
+    options.answer = {"out": options.out, "methods": list(comparison.rows), "failures": dict(comparison.failures)}
     print(comparison.table())
     print(f"table and chart are in {options.out}: comparison.md, .csv, .json, .png, .svg")
     for label, message in comparison.failures.items():
@@ -236,11 +246,15 @@ def _perturb(options: argparse.Namespace) -> None:
     asked = {"dataset": str(dataset.root.resolve()), "year": options.year, "split": options.split}
     asked["sequences"] = [sequence.name for sequence in dataset]
     if results.check(asked, overwrite=options.overwrite, resume=options.resume) and results.finished:
+        options.answer = {"out": options.out, "videos": {split: len(dataset) for split in SPLITS}}
         print(f"{options.out} holds the finished videos already")
         return
+    counts: dict[str, int] = {}
+    options.answer = {"out": options.out, "videos": counts}
     with results.opened(asked, overwrite=options.overwrite, resume=options.resume):
         for split in SPLITS:
             made = perturbed_videos(dataset, options.out, split, results.writing)
-            print(f"{split}: {len(list(show(made, len(dataset), split, unit='video')))} videos")
+            counts[split] = len(list(show(made, len(dataset), split, unit="video")))
+            print(f"{split}: {counts[split]} videos")
         results.finish()
     print(f"evaluate them with: onemask evaluate {options.out} --protocol davis2017 --split {SPLITS[0]} --out DIR")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .arguments import add_method, add_overwrite, add_resume, listed, print_files, settings_of, show
 from .exporting import add_matte
@@ -63,7 +63,14 @@ def _run(options: argparse.Namespace) -> None:
         resume=options.resume,
         progress=show,
     )
+    options.answer = _as_answer(options.out, report)
     _print_report(options.out, report)
+
+
+def _as_answer(out: str, report: RunReport) -> dict[str, Any]:
+    """What a run made, for machines."""
+    done = {"frames": report.frames, "frames_done_now": report.frames_done_now}
+    return {"out": out, **done, "frames_per_second": report.frames_per_second, "files": report.files}
 
 
 def _print_report(out: str, report: RunReport) -> None:
@@ -114,6 +121,7 @@ def _demo(options: argparse.Namespace) -> None:
     scores = [region_and_contour(read_label_map(path) > 0, truth > 0) for path, truth in pairs]
     region, contour = 100 * np.mean(scores, axis=0)
     print(f"J&F {(region + contour) / 2:.1f} (J {region:.1f}, F {contour:.1f}) against the clip's annotation")
+    options.answer = _as_answer(options.out, report) | {"JF": (region + contour) / 2, "J": region, "F": contour}
     _print_report(options.out, report)
 
 
@@ -170,4 +178,5 @@ def _explain(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
         progress=show,
     )
+    options.answer = {"file": options.out}
     print(f"what {options.method} went by is in {options.out}")
