@@ -4,7 +4,7 @@ BIN := .venv/bin
 # constraints.txt pins what CI ran with; its versions exist for Python 3.11 and later.
 PINS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' if sys.version_info >= (3, 11) else '')")
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test lint format docs wheel clean
 demo: .venv/runs
 	$(BIN)/onemask demo --out demo --overwrite
 
@@ -24,6 +24,9 @@ format: .venv/develops
 
 docs: .venv/develops
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --open
+
+wheel: .venv/develops
+	$(BIN)/python benchmarks/wheel.py
 
 clean:
 	rm -rf .venv demo build src/*.egg-info

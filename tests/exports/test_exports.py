@@ -210,6 +210,32 @@ def test_the_table(scene, result, tmp_path):
             assert row["left"] == row["x"] == ""
 
 
+def test_the_table_as_arrow_reads_it(result, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    export(result, tmp_path / "objects.csv", "csv")
+    export(result, tmp_path / "objects.parquet", "parquet")
+    with open(tmp_path / "objects.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    rows = parquet.read_table(tmp_path / "objects.parquet").to_pylist()
+    assert [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows] == lines
+    assert isinstance(rows[0]["area"], int)
+
+
+def test_a_matte_a_channel_as_openexr_reads_it(scene, result, tmp_path):
+    exr = pytest.importorskip("OpenEXR")
+    export(result, tmp_path / "exr", "exr")
+    paths = sorted((tmp_path / "exr").iterdir())
+    assert len(paths) == len(scene.labels)
+    for path, labels in zip(paths, scene.labels, strict=True):
+        with exr.File(str(path), separate_channels=True) as file:
+            channels = {name: channel.pixels for name, channel in file.channels().items()}
+        assert {name: pixels.dtype for name, pixels in channels.items()} == {
+            f"mattes.object{i}": np.float16 for i in result.ids
+        }
+        for name, pixels in channels.items():
+            assert (pixels == (labels == int(name.removeprefix("mattes.object")))).all()
+
+
 def test_numpy_reads_the_archive(scene, result, tmp_path):
     with np.load(exported(result, tmp_path, "npz", objects=(7,))) as archive:
         assert np.array_equal(archive["label_maps"], np.where(scene.labels == 7, 7, 0))

@@ -48,7 +48,7 @@ def add_matte(parser: argparse.ArgumentParser) -> None:
         "--matte",
         choices=["none", "guided", "closed-form"],
         default="none",
-        help="soften edges by the picture, for alpha, alpha16, prores and webm: guided (a guided filter, fast) or "
+        help="soften edges by the picture, for alpha, alpha16, exr, prores and webm: guided (a guided filter, fast) or "
         "closed-form (hair and motion blur, slow; needs the extra `matte`) (default: none)",
     )
 

@@ -65,11 +65,18 @@ FORMATS = {
         "outlines of every object, JSON", "polygons.json", "polygons:write_polygons", "polygons:read_polygons"
     ),
     "npz": Format("all label maps in one NumPy archive", "label-maps.npz", "arrays:write_npz", "arrays:read_npz"),
+    "exr": Format("OpenEXR for each frame, a matte a channel, with --matte soft", "exr/", "exr:write_exr"),
     "csv": Format("area, box, middle and confidence of every object in every frame", "objects.csv", "table:write_csv"),
+    "parquet": Format("the same as Parquet", "objects.parquet", "table:write_parquet"),
 }
 
 
-NEEDS_EXTRA = {"coco": "coco:coder", "youtube-vis": "coco:coder"}  # a function that raises where a package is missing
+NEEDS_EXTRA = {  # a function that raises where a package is missing
+    "coco": "coco:coder",
+    "youtube-vis": "coco:coder",
+    "exr": "exr:openexr",
+    "parquet": "table:arrow",
+}
 
 
 def export_format(name: str) -> Format:

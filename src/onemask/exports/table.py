@@ -1,18 +1,24 @@
-"""CSV: a line for every object in every frame, with its area, box, middle and confidence."""
+"""CSV and Parquet: a line for every object in every frame, with its area, box, middle and confidence."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from fractions import Fraction
+from itertools import islice
+from typing import Any
 
 import cv2
 import numpy as np
 
+from ..errors import InputError
+from ..extras import how_to_install
 from ..video.masks import object_ids
 from .result import LabelledFrame, Result
 from .target import ExportOptions, Target
+
+ROWS_AT_ONCE = 65_536  # in memory, of a Parquet file
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,27 @@ def write_csv(result: Result, target: Target, options: ExportOptions) -> None:
         writer.writerow([field.name for field in fields(ObjectInFrame)])
         for row in objects_in_frames(result, options.objects):
             writer.writerow(astuple(row))
+
+
+def arrow() -> Any:
+    """The package pyarrow. Raises InputError where it is not installed."""
+    try:
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise InputError(f"Parquet needs the package pyarrow: {how_to_install('parquet')}") from error
+    return pyarrow
+
+
+def write_parquet(result: Result, target: Target, options: ExportOptions) -> None:
+    """One Parquet file with the columns of the CSV, null where something is not known."""
+    pyarrow = arrow()
+    kinds = {"name": pyarrow.string(), "time": pyarrow.float64(), "x": pyarrow.float64(), "y": pyarrow.float64()}
+    kinds["confidence"] = pyarrow.float64()
+    schema = pyarrow.schema([(field.name, kinds.get(field.name, pyarrow.int64())) for field in fields(ObjectInFrame)])
+    rows = objects_in_frames(result, options.objects)
+    with target("") as path, pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        while some := list(islice(rows, ROWS_AT_ONCE)):
+            writer.write_table(pyarrow.Table.from_pylist([asdict(row) for row in some], schema))
 
 
 def objects_in_frames(result: Result, objects: tuple[int, ...] | None = None) -> Iterator[ObjectInFrame]:

@@ -1,0 +1,37 @@
+"""OpenEXR: a file for each frame, with the matte of each object as a channel of its own, for compositing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..extras import how_to_install
+from .matte import mattes
+from .result import Result
+from .target import ExportOptions, Target
+
+LAYER = "mattes"
+
+
+def openexr() -> Any:
+    """The package OpenEXR. Raises InputError where it is not installed."""
+    try:
+        import OpenEXR
+    except ModuleNotFoundError as error:
+        raise InputError(f"OpenEXR files need the package OpenEXR: {how_to_install('exr')}") from error
+    return OpenEXR
+
+
+def write_exr(result: Result, target: Target, options: ExportOptions) -> None:
+    """NAME.exr: channels mattes.objectID, alpha in half floats, in every frame, also where an object is not seen."""
+    package = openexr()
+    ids = result.ids if options.objects is None else options.objects
+    if not ids:
+        raise InputError(f"{result.name} has no object, so there is no matte to write")
+    header = {"compression": package.ZIP_COMPRESSION, "type": package.scanlineimage}
+    for labelled, alphas in mattes(result, ids, options.matte):
+        channels = {f"{LAYER}.object{object_id}": alpha.astype(np.float16) for object_id, alpha in alphas.items()}
+        with target(f"{labelled.name}.exr") as path, package.File(header, channels) as file:
+            file.write(str(path))
