@@ -394,24 +394,37 @@ def test_a_run_that_goes_on_with_other_threads_says_so(scene, clip, tmp_path, ca
     assert "began with 64 threads and goes on with 1; results differ a little (OMP_NUM_THREADS=64" in caplog.text
 
 
-@pytest.mark.parametrize("before", [0, 3])
-def test_interrupted_on_the_way_back(scene, clip, whole, tmp_path, before):
-    """The way back shows its progress and stops; the frames before it are kept."""
-    if before:
-        with pytest.raises(Interrupted):
-            run(open_video(clip), late(scene), tmp_path, QUICKLY, progress=stopping_after(before))
+def test_interrupted_on_the_way_back(scene, clip, whole, tmp_path, caplog):
+    """It goes on from where it was, and once done it is not done again."""
     told = []
 
-    def progress(items, total, what):
-        told.append((what, total))
-        return stopping_after(2, "looking back")(items, total, what)
+    def stopping(frames: int, stage: str):
+        def progress(items, total, what):
+            told.append((what, total))
+            return stopping_after(frames, stage)(items, total, what)
 
-    with pytest.raises(Interrupted, match="stopped on the way back from later annotations; --resume begins"):
-        run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=before > 0, progress=progress)
-    assert told == [("looking back", 6 - before)]
-    report = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
-    assert report.frames_done_now == 12 - before
+        return progress
+
+    def interrupted(frames: int, stage: str, message: str) -> list[tuple[str, int]]:
+        told.clear()
+        with pytest.raises(Interrupted, match=message):
+            run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=True, progress=stopping(frames, stage))
+        return list(told)
+
+    kept = tmp_path / ".onemask" / "back.maps"
+    back = "stopped on the way back from later annotations; --resume goes on from there"
+    assert interrupted(2, "looking back", back) == [("looking back", 6)]
+    with open(kept, "ab") as file:
+        file.write(b"\5")  # half an entry, of a process that was killed
+    assert interrupted(2, "looking back", back) == [("looking back", 4)]
+    os.truncate(kept, kept.stat().st_size - 1)
+    assert interrupted(1, "looking back", back) == [("looking back", 6)]
+    assert "lacks label maps of the way back, which begins anew" in caplog.text
+    assert interrupted(3, "segmenting", "stopped after frame 2") == [("looking back", 5), ("segmenting", 12)]
+    assert interrupted(5, "segmenting", "stopped after frame 7") == [("segmenting", 9)]
+    assert run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True).frames_done_now == 4
     assert masks(tmp_path) == whole
+    assert not list(kept.parent.glob("back*"))
 
 
 @pytest.mark.parametrize("stops", [(1, 1, 1), (5, 1), (12,)])
@@ -609,7 +622,7 @@ def test_after_a_full_disk_the_last_checkpoint_holds(scene, clip, whole, tmp_pat
         refusing_from(8, patched)
         with pytest.raises(OutputError):
             run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"])
-    assert len(list((tmp_path / ".onemask").glob("*.safetensors"))) == 1  # older ones are removed
+    assert len(list((tmp_path / ".onemask").glob("[0-9]*.safetensors"))) == 1  # older ones are removed
     (tmp_path / "masks.partial" / ".00008.1.partial.png").write_text("left by a process that was killed")
     report = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
     assert report.frames_done_now == 4

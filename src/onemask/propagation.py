@@ -4,12 +4,15 @@
         ...
 
 Objects are followed forward from where they are annotated, and backward from where they are annotated first. Backward
-comes first, and its label maps wait, compressed, in a temporary file; so memory does not grow with the video.
+comes first, and its label maps wait, compressed, in a file; so memory does not grow with the video.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -25,6 +28,7 @@ import numpy as np
 from torch import Tensor
 
 from .errors import InputError, OutputError
+from .files import refusal
 from .labels import Objects, checked_label_map, is_whole
 from .methods import DEFAULT, load
 from .methods.method import Method
@@ -35,7 +39,10 @@ from .video.numbering import number_alike
 from .video.prefetch import prefetch
 from .video.reader import Source, open_video
 
+log = logging.getLogger(__name__)
+
 DIRECTIONS = ("both", "forward")
+_LENGTH = struct.Struct("<Q")  # of a part of an entry of `LabelMapFile`
 ENCODED_AT_ONCE = {"cuda": 4}  # frames in one batch, by kind of device; elsewhere one by one is as fast
 # Kinds of devices where the next frame's features are computed beside the objects of this one, in a thread.
 OVERLAPPING = ("cpu",)
@@ -169,6 +176,7 @@ class Propagation:
     """The work of `propagate`, as an iterable whose session can be saved between two frames, and gone on with.
 
     session: a new one, or, to go on from frame `start`, one that has seen all frames before it.
+    way_back: what there is of the backward pass, and where it is kept; by default nothing, in a temporary file.
     """
 
     def __init__(
@@ -180,6 +188,7 @@ class Propagation:
         direction: str = "both",
         void: int | None = None,
         start: int = 0,
+        way_back: WayBack | None = None,
     ):
         if direction not in DIRECTIONS:
             raise InputError(f"direction is {' or '.join(DIRECTIONS)}, got {direction!r}")
@@ -190,6 +199,7 @@ class Propagation:
             )
         self.session, self.video, self.start, self.void = session, video, start, void
         self.annotations = {index: checked_label_map(labels) for index, labels in sorted(annotations.items())}
+        self.way_back = way_back or WayBack()
         self._check_annotations()
         self.backward = direction == "both" and self._first_seen_last() > start
 
@@ -202,9 +212,14 @@ class Propagation:
         if not self.backward:
             yield from self._forward()
             return
-        with LabelMapFile() as earlier:
-            for found in watch(self._backward(), self._first_seen_last() + 1 - self.start):
-                earlier.push(found)
+        last, back = self._first_seen_last(), self.way_back
+        with LabelMapFile(back.path) as earlier:
+            back.begin(earlier)
+            if (missing := last + 1 - self.start - len(earlier)) > 0:
+                for found in watch(self._backward(last + 1 - len(earlier)), missing):
+                    earlier.push(found)
+                    back.done = len(earlier)
+            earlier.drop(last + 1 - self.start)  # of frames that were given before
             for labelled in self._forward():
                 yield _merged(labelled, earlier.pop()) if len(earlier) else labelled
 
@@ -222,11 +237,11 @@ class Propagation:
         if waiting:
             raise InputError(f"{self.video.source}: frame {waiting[0]} is annotated, but the video ends before it")
 
-    def _backward(self) -> Iterator[Found]:
-        """What is found in frames ..., start + 1, start: objects annotated later, each back from where it first is."""
-        session = self.session.fresh()
+    def _backward(self, stop: int) -> Iterator[Found]:
+        """What is found in frames stop - 1, ..., start: objects annotated later, each back from where it first is."""
+        session = self.way_back.session = self.way_back.session or self.session.fresh()
         first_seen = self._first_seen()
-        backward = self.video.reversed_frames(self._first_seen_last() + 1)
+        backward = self.video.reversed_frames(stop)
         frames = takewhile(lambda frame: frame.index >= self.start, backward)
         for frame, features in self._taken_in(session, frames, self._first_seen().values()):
             new = [i for i, index in first_seen.items() if index == frame.index]
@@ -286,11 +301,22 @@ class Propagation:
 
 
 class LabelMapFile:
-    """A stack of label maps with their confidences on disk: last in, first out."""
+    """A stack of label maps with their confidences on disk: last in, first out.
 
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        self._entries: list[tuple[int, tuple[int, ...], np.dtype]] = []
+    path: the file that holds them, and may have some from before; what is popped stays in it. None: a temporary one.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._entries: list[int] = []  # where each begins
+        if path is None:
+            self._file: Any = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+            return
+        try:
+            self._file = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115
+            self._find_entries()
+        except OSError as error:
+            raise refusal(path, error) from error
 
     def __enter__(self) -> LabelMapFile:
         return self
@@ -305,27 +331,94 @@ class LabelMapFile:
     def push(self, found: Found) -> None:
         """Put one on top. OutputError where the disk is full."""
         label_map = found.label_map
-        self._entries.append((self._file.tell(), label_map.shape, label_map.dtype))
-        confidence = json.dumps(found.confidence).encode()
+        head = {"shape": label_map.shape, "dtype": label_map.dtype.str, "confidence": found.confidence}
+        parts = (json.dumps(head).encode(), zlib.compress(label_map.tobytes(), 1))
+        self._entries.append(self._file.tell())
         try:
-            self._file.write(len(confidence).to_bytes(4, "big") + confidence + zlib.compress(label_map.tobytes(), 1))
+            self._file.write(b"".join(_LENGTH.pack(len(part)) + part for part in parts))
             self._file.flush()
         except OSError as error:
-            raise OutputError(
-                f"label maps could not be kept in {tempfile.gettempdir()}: {error.strerror}; free space there, or set "
-                "TMPDIR to another folder"
-            ) from error
+            raise self._refusal(error) from error
 
     def pop(self) -> Found:
         """Take the top one."""
-        position, shape, dtype = self._entries.pop()
+        position = self._entries.pop()
         self._file.seek(position)
-        text = self._file.read(int.from_bytes(self._file.read(4), "big"))
-        data = zlib.decompress(self._file.read())
-        self._file.truncate(position)
+        head, data = (self._file.read(_LENGTH.unpack(self._file.read(_LENGTH.size))[0]) for _ in range(2))
+        if self._path is None:
+            self._file.truncate(position)
         self._file.seek(position)
-        confidence = {int(object_id): value for object_id, value in json.loads(text).items()}
-        return Found(np.frombuffer(data, dtype).reshape(shape), confidence)
+        said = json.loads(head)
+        confidence = {int(object_id): value for object_id, value in said["confidence"].items()}
+        return Found(np.frombuffer(zlib.decompress(data), said["dtype"]).reshape(said["shape"]), confidence)
+
+    def cut(self, count: int) -> None:
+        """Remove all but the first `count`."""
+        if count < len(self._entries):
+            self._file.truncate(self._entries[count])
+            self._file.seek(self._entries[count])
+            del self._entries[count:]
+
+    def drop(self, count: int) -> None:
+        """Take off all but the first `count`; they stay in the file."""
+        del self._entries[count:]
+
+    def sync(self) -> None:
+        """Make sure that what was pushed survives a power failure. OutputError where the disk refuses."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _find_entries(self) -> None:
+        """Find what is in the file; half an entry, which a process that was killed left, is removed."""
+        size, position = os.fstat(self._file.fileno()).st_size, 0
+        while position < size:
+            after = position
+            for _ in range(2):
+                self._file.seek(after)
+                length = self._file.read(_LENGTH.size)
+                after += _LENGTH.size + (_LENGTH.unpack(length)[0] if len(length) == _LENGTH.size else size)
+            if after > size:
+                self._file.truncate(position)
+                break
+            self._entries.append(position)
+            position = after
+        self._file.seek(position)
+
+    def _refusal(self, error: OSError) -> OutputError:
+        if self._path is not None:
+            return refusal(self._path, error)
+        return OutputError(
+            f"label maps could not be kept in {tempfile.gettempdir()}: {error.strerror}; free space there, or set "
+            "TMPDIR to another folder"
+        )
+
+
+class WayBack:
+    """How far the way back is, so that it can be saved and gone on with.
+
+    path: the file for what is found; None: a temporary one. session, done: the session as it is after so many frames.
+    """
+
+    def __init__(self, path: Path | None = None, session: Session | None = None, done: int = 0):
+        self.path, self.session, self.done = path, session, done
+        self._found: LabelMapFile | None = None
+
+    def begin(self, found: LabelMapFile) -> None:
+        """Leave in the file what the session has seen; begin anew where the file has less."""
+        if len(found) < self.done:
+            log.warning("%s lacks label maps of the way back, which begins anew", self.path)
+            self.session, self.done = None, 0
+        found.cut(self.done)
+        self._found = found
+
+    def save(self, path: Path) -> None:
+        """Write the session as it is now. OutputError where the disk refuses."""
+        assert self.session is not None
+        assert self._found is not None
+        self._found.sync()
+        self.session.save(path)
 
 
 def _merged(forward: LabelledFrame, backward: Found) -> LabelledFrame:

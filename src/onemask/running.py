@@ -35,7 +35,7 @@ from .exports.result import Result
 from .exports.target import ExportOptions
 from .files import fingerprint, read_json, remove, write_json, written_whole
 from .interruption import stop_asked
-from .propagation import Found, LabelledFrame, Propagation
+from .propagation import Found, LabelledFrame, Propagation, WayBack
 from .results import ResultFolder
 from .session import Session
 from .settings import Progress, Settings, differences, silent
@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 SAVED = ("masks", "overlay", "contact-sheet")
 CHECKPOINT_SECONDS = 30.0
 MASKS, PARTIAL, RECORD = "masks", "masks.partial", "run.json"
+_BACK = "back"  # of checkpoints of the way back
 VIEWS = {"overlay": "overlay.mp4", "contact-sheet": "contact-sheet.png"}
 EXPORTS = {name: entry for name, entry in FORMATS.items() if name != "png"}  # those are the masks themselves
 KINDS = (*SAVED, *EXPORTS)
@@ -124,6 +125,7 @@ def run(
             session, start = folder.session(settings, video)
             propagation = Propagation(session, video, annotations, direction=direction, void=void, start=start)
         if taken is None:
+            propagation.way_back = folder.way_back(settings)
             taken = _segment(folder, propagation, progress)
             folder.mark_segmented(video, taken)
         folder.finish_masks()
@@ -157,6 +159,7 @@ class RunFolder:
         self.masks, self.partial = out / MASKS, out / PARTIAL
         self._segmented = self.results.own / "segmented.json"
         self._threads = self.results.own / "threads.json"
+        self._back = self.results.own / "back.maps"
 
     def report(self, video: Video, save: Sequence[str], export_options: ExportOptions) -> RunReport | None:
         """The report of a finished run that left what `save` names; None where anything is left to do."""
@@ -187,6 +190,11 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove what is not finished. Results that are to be replaced stay until the new label maps are complete."""
+        self._discard_forward()
+        for left_over in (self._back, *self._checkpoints(_BACK)):
+            remove(left_over)
+
+    def _discard_forward(self) -> None:
         self.results.remove(*self.results.files(PARTIAL))
         for left_over in (self._segmented, self._threads, *self._checkpoints()):
             remove(left_over)
@@ -212,8 +220,30 @@ class RunFolder:
                 log.warning("%s", error)
         if checkpoints:
             log.warning("%s: the run begins with the first frame again", self.out)
-        self.discard()
+        self._discard_forward()
         return settings.session(), 0
+
+    def way_back(self, settings: Settings) -> WayBack:
+        """What there is of the way back, and where it is kept."""
+        for checkpoint in sorted(self._checkpoints(_BACK), key=lambda path: int(path.suffixes[0][1:]), reverse=True):
+            try:
+                session = settings.restore(checkpoint)
+            except InputError as error:
+                log.warning("%s", error)
+                continue
+            self._say_other_threads(session)
+            return WayBack(self._back, session, int(checkpoint.suffixes[0][1:]))
+        return WayBack(self._back)
+
+    def checkpoint_back(self, way_back: WayBack) -> None:
+        """Write how far the way back is."""
+        older = self._checkpoints(_BACK)
+        self.results.refuse_gone()
+        way_back.save(newest := self.results.own / f"{_BACK}.{way_back.done}.safetensors")
+        write_json(self._threads, torch.get_num_threads())
+        for path in older:
+            if path != newest:
+                remove(path)
 
     def checkpoint(self, session: Session, next_frame: int) -> None:
         """Write the session as it is before `next_frame`."""
@@ -288,12 +318,15 @@ class RunFolder:
         if not keep_masks:
             self.results.remove(*self.results.files(MASKS))
             remove(self._segmented)
-        for left_over in (self._threads, *self._checkpoints()):
+        for left_over in (self._threads, self._back, *self._checkpoints(), *self._checkpoints(_BACK)):
             remove(left_over)
         self.results.finish()
 
-    def _checkpoints(self) -> list[Path]:
-        return [path for path in self.results.own.glob("*.safetensors") if path.stem.isdecimal()]
+    def _checkpoints(self, of: str = "") -> list[Path]:
+        """The saved sessions of the way forward, or of another: OF.FRAMES.safetensors."""
+        start = f"{of}." if of else ""
+        found = self.results.own.glob(f"{start}*.safetensors")
+        return [path for path in found if path.stem.removeprefix(start).isdecimal()]
 
     def _missing(self, video: Video, frames: int, folder: str) -> list[str]:
         names = [f"{folder}/{video.name(index)}.png" for index in range(frames)]
@@ -312,7 +345,7 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
 
     The session is saved every half minute and when a frame cannot be read or the user ends the run early. It is not
     when the disk refused or something unforeseen happened: the session may be ahead of what was written then, so that
-    the last checkpoint holds. The backward pass has no checkpoints: interrupted, it starts again.
+    the last checkpoint holds. So it is with the way back, whose label maps wait beside the checkpoint.
     """
     session, total = propagation.session, propagation.video.info.frames
     left = None if total is None else total - propagation.start
@@ -327,7 +360,9 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
 
     try:
         with stop_asked("frame") as stop, Behind(write) as written:
-            frames = propagation.frames(lambda found, count: _looking_back(found, count, stop, progress))
+            frames = propagation.frames(
+                lambda found, count: _looking_back(folder, propagation, found, count, stop, progress)
+            )
             after_the_way_back = chain(list(islice(frames, 1)), frames)  # which has a bar of its own
             for labelled in progress(after_the_way_back, left, "segmenting"):
                 seen = labelled.index + 1
@@ -351,12 +386,20 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
     return Segmented(done, time.perf_counter() - began, done - propagation.start)
 
 
-def _looking_back(found: Iterable[Found], total: int, stop: Event, progress: Progress) -> Iterator[Found]:
-    """What is found on the way back, until the user ends the run."""
+def _looking_back(
+    folder: RunFolder, propagation: Propagation, found: Iterable[Found], total: int, stop: Event, progress: Progress
+) -> Iterator[Found]:
+    """What is found on the way back, with checkpoints, until the user ends the run."""
+    due = time.monotonic() + CHECKPOINT_SECONDS
     for in_frame in progress(found, total, "looking back"):
         yield in_frame
         if stop.is_set():
-            raise Interrupted("stopped on the way back from later annotations; --resume begins that way anew")
+            folder.checkpoint_back(propagation.way_back)
+            raise Interrupted("stopped on the way back from later annotations; --resume goes on from there")
+        if time.monotonic() > due:
+            folder.checkpoint_back(propagation.way_back)
+            due = time.monotonic() + CHECKPOINT_SECONDS
+    folder.checkpoint_back(propagation.way_back)
 
 
 def _save_views(
