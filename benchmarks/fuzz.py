@@ -101,30 +101,34 @@ def fuzz(seconds: float, first: int, tally: Counter[tuple[str, str]], faults: li
         folder.mkdir()
         while time.monotonic() < end:
             ours, theirs = multiprocessing.Pipe(duplex=False)
-            process = multiprocessing.get_context("spawn").Process(target=work, args=(seeds, folder, first, theirs))
+            process = multiprocessing.get_context("spawn").Process(
+                target=work, args=(seeds, folder, first, theirs), daemon=True
+            )
             process.start()
             theirs.close()
             number, name = first, ""
-            while time.monotonic() < end:
-                try:
-                    found = ours.recv() if answers(ours, process, end) else None
-                except EOFError:
-                    process.join()
-                    fault = f"the process ended with {process.exitcode}"
-                    break
-                if found is None:
-                    fault = "" if time.monotonic() >= end else f"no answer in {LIMIT:.0f} seconds of a CPU"
-                    break
-                number, name, told = found
-                if told in ("read", "refused"):
-                    tally[name, told] += 1
-                elif told is not None:
-                    tally[name, "fault"] += 1
-                    faults.append(f"{number} {name}: {told.strip().splitlines()[-1]}")
-            else:
-                fault = ""
-            process.kill()
-            process.join()
+            try:
+                while time.monotonic() < end:
+                    try:
+                        found = ours.recv() if answers(ours, process, end) else None
+                    except EOFError:
+                        process.join()
+                        fault = f"the process ended with {process.exitcode}"
+                        break
+                    if found is None:
+                        fault = "" if time.monotonic() >= end else f"no answer in {LIMIT:.0f} seconds of a CPU"
+                        break
+                    number, name, told = found
+                    if told in ("read", "refused"):
+                        tally[name, told] += 1
+                    elif told is not None:
+                        tally[name, "fault"] += 1
+                        faults.append(f"{number} {name}: {told.strip().splitlines()[-1]}")
+                else:
+                    fault = ""
+            finally:  # also where this process is told to end, or files come while their folder is removed
+                process.kill()
+                process.join()
             if fault:
                 tally[name, "fault"] += 1
                 faults.append(f"{number} {name}: {fault}")
