@@ -101,6 +101,13 @@ BAD = [
         ["stub", "--out", "mask.png"], *(["stub", "--out", "out", *more] for more in (
             ["--frame-size", "480"], ["--frame-size", "axb"], ["--frame-size", "0x0"], ["--frame-size", "-1x9"],
             ["--format", "tf"], ["--set", "none=1"], ["--set", "gain=nan"], ["--weights", "none.safetensors"])))),
+    # quantize
+    *(["quantize", *options, "--out", "new.int8.json"] for options in (
+        ["stub"], ["none", "--pictures", "mixed"], ["stub", "--pictures", "none"], ["stub", "--pictures", "nothing"],
+        ["stub", "--pictures", "mixed", "--data", "davis"], ["stub", "--pictures", "mixed", "--count", "0"],
+        ["stub", "--pictures", "mixed", "--cosine", "nan"], ["stub", "--data", "davis"],
+        ["stub", "--pictures", "mixed", "--set", "none=1"], [NUL, "--pictures", "mixed"])),
+    ["quantize", "stub", "--pictures", "mixed", "--out", "new.xyz"],
     # import-weights
     *(["import-weights", *options, "--out", "new.safetensors"] for options in (
         ["none", "text.png"], ["", "text.png"], ["stub", "text.png"], ["frtm", "none.pth"], ["frtm", "nothing"],
