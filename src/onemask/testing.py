@@ -175,10 +175,9 @@ class TestVideo:
         assert (label_map == clip.label_maps[0]).all()
         assert_sound(session, label_map, clip.frames[0])
 
-    @pytest.mark.parametrize("objects", [1, 2, 10])
-    @pytest.mark.parametrize("frames", [2, 12])
+    @pytest.mark.parametrize(("frames", "objects"), [(2, 1), (10, 1), (10, 2), (4, 10)])
     def test_more_frames(self, session, make_clip, follows, frames, objects):
-        clip = make_clip(frames, objects, (192, 256))
+        clip = make_clip(frames, objects, (96, 144))
         session.annotate(clip.frames[0], clip.label_maps[0])
         label_maps = follow(session, clip.frames[1:])
         if follows and objects < 10:
@@ -203,7 +202,7 @@ class TestVideo:
             assert worst_iou(label_maps[-1], clip.label_maps[-1]) > FOUND
 
     def test_an_object_that_leaves_and_returns(self, session, make_clip, follows):
-        clip = make_clip(20, 1, (128, 192), away=range(6, 12))
+        clip = make_clip(16, 1, (128, 192), away=range(5, 11))
         session.annotate(clip.frames[0], clip.label_maps[0])
         label_maps = follow(session, clip.frames[1:])
         if follows:
@@ -212,7 +211,7 @@ class TestVideo:
             assert worst_iou(label_maps[-1], clip.label_maps[-1]) > FOUND
 
     def test_an_empty_mask(self, session, make_clip, follows):
-        clip = make_clip(5, 1, (128, 192))
+        clip = make_clip(4, 1, (128, 192))
         nothing = np.zeros_like(clip.label_maps[0])
         assert not session.annotate(clip.frames[0], nothing, objects=[1]).any()
         label_maps = follow(session, clip.frames[1:])
@@ -234,7 +233,7 @@ class TestVideo:
             assert all((label_map == 1).mean() > 0.9 for label_map in label_maps)
 
     def test_bfloat16_gives_nearly_what_float32_does(self, method, make_clip, follows):
-        clip, label_maps, probabilities = make_clip(10, 2, (128, 192)), {}, {}
+        clip, label_maps, probabilities = make_clip(4, 2), {}, {}
         for precision in ("float32", "bfloat16"):
             session = Session(method, device="cpu", precision=precision)
             session.annotate(clip.frames[0], clip.label_maps[0])
@@ -249,7 +248,7 @@ class TestVideo:
 class TestObjectsComeAndGo:
     @pytest.fixture
     def clip(self, make_clip):
-        return make_clip(12, 3, (192, 256))
+        return make_clip(9, 3, (96, 144))
 
     def only(self, label_map: np.ndarray, *ids: int) -> np.ndarray:
         return np.where(np.isin(label_map, ids), label_map, 0)
@@ -321,7 +320,7 @@ class TestObjectsComeAndGo:
 class TestGoesOnEqually:
     @pytest.fixture
     def clip(self, make_clip):
-        return make_clip(20, 2)
+        return make_clip(15, 2)
 
     @pytest.fixture
     def halfway(self, session, clip) -> Session:
@@ -410,7 +409,7 @@ def memory_bytes(session: Session) -> int:
 
 
 def test_100_frames_cost_no_more_memory_than_30(session, make_clip):
-    clip = make_clip(42)  # one round
+    clip = make_clip(42, size=(48, 64))  # one round
     session.annotate(clip.frames[0], clip.label_maps[0])
     for number in range(1, 31):
         session.step(clip.frames[number])
@@ -479,7 +478,7 @@ def test_rows_together_equal_rows_alone(candidate, method, make_clip):
     """Rows of one frame, as objects are; each by itself sees the same masks in its updates."""
     if candidate.competes:
         pytest.skip("here objects take proposals away from each other")
-    clip = make_clip(10, 3, (96, 128))
+    clip = make_clip(6, 3, (96, 128))
     frames = [method.encode(pixels([frame])) for frame in clip.frames]
     memory = method.memorize(frames[0], masks_of(clip.label_maps[0], (1, 2, 3)))
     alone = [method.memorize(frames[0], masks_of(clip.label_maps[0], (i,))) for i in (1, 2, 3)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onemask import methods
+from onemask import methods, testing
 from onemask.methods import configuration
 from onemask.methods.dmn_aoa import DMNAOAConfig
 from onemask.methods.dmn_aoa.proposals import Proposals
@@ -28,13 +28,18 @@ from onemask.testing import Candidate
 FINE_TUNED: dict[str, Any] = {"refiner": "per_object", "finetune_samples": 3, "finetune_iterations": 3}
 
 
+# FRTM's fit to an object: a few iterations do all that many do, and every other frame is learned from.
+FITTED: dict[str, Any] = {"first_samples": 2, "first_iterations": (2, 3), "first_last_iterations": 2}
+FITTED |= {"update_every": 2, "update_iterations": 2, "memory": 8}
+
+
 def tiny_frtm(**options: Any) -> Method:
-    config = FRTMConfig("test_efficientnet", channels=8, width=8, memory=8, first_samples=2)
+    config = FRTMConfig("test_efficientnet", channels=8, width=8, **FITTED)
     return replace(config, **options).build(pretrained=False)
 
 
 def tiny_fusion(**options: Any) -> Method:
-    config = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8, memory=8, first_samples=2, forget=0.0)
+    config = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8, forget=0.0, **FITTED)
     return replace(config, **options).build(pretrained=False)
 
 
@@ -85,21 +90,15 @@ def tiny_dmn_aoa(**options: Any) -> Method:
 
 METHODS = {
     "frtm target only": Candidate(
-        lambda: FRTMConfig("tf_efficientnet_lite0", channels=32, memory=8, target_only=True).build(),
+        lambda: FRTMConfig(
+            "tf_efficientnet_lite0", channels=32, target_stride=8, memory=8, target_only=True, first_iterations=(5, 10)
+        ).build(),
         follows=True,
         trains=False,
     ),
     "frtm": Candidate(tiny_frtm),
-    "frtm encoded": Candidate(lambda: tiny_frtm(target="encoded")),
-    # These two have what was trained as "frtm".
-    "frtm fine-tuned": Candidate(lambda: tiny_frtm(**FINE_TUNED), trains=False),
-    "frtm fine-tuned target": Candidate(
-        lambda: tiny_frtm(target="finetuned", **FINE_TUNED),
-        trains=False,
-    ),
     "ensemble": Candidate(tiny_ensemble, trains=False),
     "fusion": Candidate(tiny_fusion),
-    "fusion fine-tuned": Candidate(lambda: tiny_fusion(**FINE_TUNED), trains=False),
     "videomatch": Candidate(
         lambda: replace(VIDEOMATCH, foreground=384, background=768, learned=128, added=32).build(), follows=True
     ),
@@ -107,16 +106,46 @@ METHODS = {
     "ttvos": Candidate(tiny_ttvos),
     "ttvos-lite": Candidate(tiny_ttvos_lite),
     "dmn-aoa": Candidate(tiny_dmn_aoa, competes=True),
+}
+# Options that give a method another memory or another network are tested where these are asked for.
+VARIANTS = {
+    "frtm encoded": Candidate(lambda: tiny_frtm(target="encoded")),
+    # These three have what was trained as "frtm" and "fusion".
+    "frtm fine-tuned": Candidate(lambda: tiny_frtm(**FINE_TUNED), trains=False),
+    "frtm fine-tuned target": Candidate(lambda: tiny_frtm(target="finetuned", **FINE_TUNED), trains=False),
+    "fusion fine-tuned": Candidate(lambda: tiny_fusion(**FINE_TUNED), trains=False),
     "dmn-aoa without matcher": Candidate(lambda: tiny_dmn_aoa(matcher=False)),
 }
+OF_VARIANTS = {
+    "test_more_frames",
+    "test_an_added_object_is_remembered_as_if_it_were_alone",
+    "test_corrected",
+    "test_a_copy",
+    "test_bfloat16_gives_nearly_what_float32_does",
+    "test_100_frames_cost_no_more_memory_than_30",
+    "test_rows_together_equal_rows_alone",
+    "test_rows_of_several_clips_equal_clips_alone",
+    "test_gradients_reach_every_trainable_parameter",
+    "test_state_dict_survives_saving",
+    "test_says_what_it_went_by_and_finds_the_same",
+}
+CANDIDATES = METHODS | VARIANTS
 
 
 def test_no_method_escapes() -> None:
-    """Every method of the table is one of these, with other values."""
+    """Every method of the table is one of these, with other values; and no test of variants was renamed."""
     tested = {type(candidate.build().config) for candidate in METHODS.values()}
     assert {type(configuration(name)) for name in methods.METHODS} <= tested
+    promised = {*vars(testing), *vars(testing.TestVideo), *vars(testing.TestObjectsComeAndGo)}
+    assert OF_VARIANTS <= promised | set(vars(testing.TestGoesOnEqually))
 
 
-@pytest.fixture(scope="module", params=METHODS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "candidate" in metafunc.fixturenames:
+        names = CANDIDATES if metafunc.function.__name__ in OF_VARIANTS else METHODS
+        metafunc.parametrize("candidate", list(names), indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def candidate(request) -> Candidate:
-    return METHODS[request.param]
+    return CANDIDATES[request.param]
