@@ -13,12 +13,12 @@ from onemask.methods.method import Features
 from onemask.propagation import Found, LabelMapFile, Propagation, _batches
 from onemask.video.frames import DecodeError
 from onemask.video.reader import open_video
-from videos import QUICK, BrokenVideo, Scene, Still, overlap, write_images, write_video
+from videos import FEW, BrokenVideo, Scene, Still, overlap, write_images, write_video
 
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    return Scene.of(frames=8, height=192, width=256)
+    return Scene.of(frames=6, height=192, width=256)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_every_frame_of_a_video_gets_its_label_map(kind, scene, tmp_path):
 
 
 def test_the_default_method_follows_the_object(scene):
-    found = list(onemask.propagate(scene.images, {0: scene.labels[0]}, size=192, **QUICK))
+    found = list(onemask.propagate(scene.images, {0: scene.labels[0]}, size=128, **FEW))
     assert np.array_equal(found[0], scene.labels[0])
     assert np.mean([overlap(a > 0, b > 0) for a, b in zip(found, scene.labels, strict=True)]) > 0.6
 
@@ -67,7 +67,7 @@ def test_a_boolean_mask_is_taken_as_it_is(two):
 
 
 def test_an_annotation_in_mid_video_goes_both_ways(scene):
-    found = list(onemask.propagate(scene.images, {4: scene.labels[4]}, size=192, **QUICK))
+    found = list(onemask.propagate(scene.images, {4: scene.labels[4]}, size=128, **FEW))
     assert np.array_equal(found[4], scene.labels[4])
     assert min(overlap(a > 0, b > 0) for a, b in zip(found, scene.labels, strict=True)) > 0.4
 

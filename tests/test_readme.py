@@ -22,26 +22,26 @@ def blocks(language: str) -> list[str]:
 def clip(tmp_path, monkeypatch) -> Path:
     """clip.mp4 in the working directory: a bright square that moves over noise."""
     monkeypatch.chdir(tmp_path)
-    noise = np.random.default_rng(0).integers(0, 90, (96, 128, 3), np.uint8).repeat(4, 0).repeat(4, 1)
-    with VideoWriter("clip.mp4", 512, 384, 24) as video:
-        for t in range(6):
+    noise = np.random.default_rng(0).integers(0, 90, (96, 128, 3), np.uint8).repeat(2, 0).repeat(2, 1)
+    with VideoWriter("clip.mp4", 256, 192, 24) as video:
+        for t in range(4):
             frame = noise.copy()
-            frame[120:280, 80 + 16 * t : 240 + 16 * t] = (230, 200, 40)
+            frame[60:140, 40 + 8 * t : 120 + 8 * t] = (230, 200, 40)
             video.write(frame)
     return tmp_path / "clip.mp4"
 
 
 def test_every_python_block_runs(clip):
     frames = [frame.image for frame in open_video(clip).frames()]
-    label_map = np.zeros((384, 512), np.uint8)
-    label_map[120:280, 80:240] = 7
+    label_map = np.zeros((192, 256), np.uint8)
+    label_map[60:140, 40:120] = 7
     names = {"first_label_map": label_map, "first_frame": frames[0], "later_frames": frames[1:]}
     python = blocks("python")
     assert len(python) == 2
     for block in python:
         exec(block, names)
         last = names.pop("label_map")
-        assert last.shape == (384, 512)
+        assert last.shape == (192, 256)
         assert set(np.unique(last)) == {0, 7}
     assert names["session"].objects == (7,)
 

@@ -15,7 +15,7 @@ from onemask.device import best_device, best_precision
 from onemask.geometry import Geometry, area_resampled
 from onemask.methods.method import Features, Memory, Prediction
 from onemask.saved import checksum
-from videos import QUICK, Scene, Still, StillMemory, overlap
+from videos import FEW, Scene, Still, StillMemory, overlap
 
 IDS = (3, 300)
 
@@ -27,7 +27,7 @@ def scene() -> Scene:
 
 @pytest.fixture(scope="module")
 def lite():
-    return onemask.load("frtm-lite", **QUICK)
+    return onemask.load("frtm-lite", **FEW)
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_an_object_can_be_said_to_be_out_of_sight(still):
 @pytest.mark.parametrize("beside", [None, 9, 300])
 def test_an_object_that_was_out_of_sight_is_remembered_as_before(lite, scene, beside):
     """Alone, and beside an object that is annotated with it: one that is new, one that is known."""
-    session, undisturbed = (Session(lite, size=192, device="cpu") for _ in range(2))
+    session, undisturbed = (Session(lite, size=64, device="cpu") for _ in range(2))
     for one in (session, undisturbed):
         one.annotate(scene.images[0], scene.labels[0])
     hidden = np.zeros_like(scene.labels[1])
@@ -345,7 +345,7 @@ def test_a_session_of_other_options_is_refused(lite, scene, tmp_path):
     session = Session(lite, size=64, device="cpu")
     session.annotate(scene.images[0], scene.labels[0])
     session.save(tmp_path / "state.safetensors")
-    other = onemask.load("frtm-lite", **QUICK | {"channels": 48, "seed": 1})
+    other = onemask.load("frtm-lite", **FEW | {"channels": 48, "seed": 1})
     with pytest.raises(InputError, match=r"method: channels 96 \(now 48\), seed 0 \(now 1\); restore"):
         Session.restore(tmp_path / "state.safetensors", other, device="cpu")
 

@@ -23,7 +23,8 @@ from onemask.weights.store import find
 from videos import QUICK, Scene, write_images
 
 SHARED = Settings(size=64, device="cpu")
-QUICKLY = "memory=8 first_samples=2"
+FEW = {**QUICK, "first_iterations": "4", "first_last_iterations": 4, "finetune_iterations": 0}
+QUICKLY = " ".join(f"{name}={value}" for name, value in FEW.items())
 FIGURES = ["J&F", "J", "J-Recall", "J-Decay", "F", "F-Recall", "F-Decay"]
 FILES = {f"comparison{suffix}" for suffix in (".md", ".csv", ".json", ".png", ".svg")}
 
@@ -34,7 +35,7 @@ def contenders(*texts: str) -> list[Contender]:
 
 ALONE, FEWER = (
     f"alone: frtm-lite target_only=true {QUICKLY}",
-    "never: frtm-lite update_every=0 memory=9 first_samples=2",
+    f"never: frtm-lite update_every=0 {QUICKLY}".replace("memory=8", "memory=9"),
 )
 
 
@@ -113,7 +114,7 @@ def test_table_and_chart_hold_every_method(compared):
     assert (alone["size"], alone["ran"], alone["what"]) == (
         "64 pixels",
         "cpu, float32",
-        "frtm-lite target_only=true memory=8 first_samples=2",
+        f"frtm-lite target_only=true {QUICKLY}",
     )
     for suffix in (".png", ".svg"):
         assert (compared / f"comparison{suffix}").stat().st_size > 1000
@@ -138,7 +139,11 @@ def test_the_markdown_says_what_was_measured_and_where(compared):
 
 
 def test_scores_are_those_of_evaluate(root, compared, tmp_path):
-    alone = evaluate(root, tmp_path / "alone", replace(SHARED, options=QUICK | {"target_only": True}))
+    alone = evaluate(
+        root,
+        tmp_path / "alone",
+        replace(SHARED, options=FEW | {"target_only": True}),
+    )
     scores = json.loads((compared / "evaluations" / "alone" / "scores.json").read_text())
     assert scores["global"] == alone.scores.figures
 
@@ -178,7 +183,7 @@ def test_only_what_is_missing_is_run(root, copied):
 
 def test_overwrite_begins_anew(root, copied):
     before = written(copied)
-    changed = contenders("alone: frtm-lite target_only=true memory=9 first_samples=2")
+    changed = contenders(ALONE.replace("memory=8", "memory=9"))
     comparison = compare(root, copied, changed, overwrite=True)
     assert all(written(copied)[name] > time for name, time in before.items() if "/alone/" in name)
     assert [row.label for row in comparison.rows] == ["alone"]
@@ -376,7 +381,15 @@ def test_what_is_refused_leaves_no_trace(root, tmp_path, texts, options, message
 def test_other_settings_of_a_label_are_refused_before_anything_runs(root, copied):
     before = written(copied)
     with pytest.raises(InputError, match=r"never holds an evaluation .* memory 9 \(now 8\)"):
-        compare(root, copied, contenders("new: frtm-lite", f"never: frtm-lite update_every=0 {QUICKLY}"), resume=True)
+        compare(
+            root,
+            copied,
+            contenders(
+                "new: frtm-lite",
+                f"never: frtm-lite update_every=0 {QUICKLY}",
+            ),
+            resume=True,
+        )
     assert written(copied) == before
 
 

@@ -27,7 +27,8 @@ CPU = torch.device("cpu")
 
 def tiny_frtm(seed: int = 0) -> Method:
     torch.manual_seed(seed)
-    return FRTMConfig("test_efficientnet", channels=8, width=8, memory=8, first_samples=2).build(pretrained=False)
+    few = {"memory": 8, "first_samples": 2, "first_iterations": (2, 2), "first_last_iterations": 2}
+    return FRTMConfig("test_efficientnet", channels=8, width=8, **few).build(pretrained=False)
 
 
 @pytest.fixture(autouse=True)

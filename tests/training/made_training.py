@@ -16,6 +16,7 @@ from onemask.video.masks import write_mask
 
 SIZE = (64, 96)
 TINY = {
+    "backbone": "test_efficientnet",
     "target_only": False,
     "channels": 8,
     "width": 8,

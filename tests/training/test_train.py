@@ -13,8 +13,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -44,7 +42,6 @@ from onemask.training.validation import Validator
 from onemask.weights.store import card_of, check
 
 CPU = Hardware("cpu")
-SCRIPT = Path(__file__).with_name("run_training.py")
 VALIDATION = {"root": "davis", "split": "dev", "size": 64, "every": 3}
 
 
@@ -77,8 +74,8 @@ def killed_in(step: int, recipe, out: Path, data: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
-def refused_by_two(act: Callable[[], object], error: type[Exception], told: str) -> bool:
-    """Whether each of two processes that train together refuses, as `told`, and none waits for ever."""
+def by_two(act: Callable[[], object]) -> list[int | None]:
+    """What two processes that train together end with, started as torchrun starts them; none waits for ever."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -87,16 +84,25 @@ def refused_by_two(act: Callable[[], object], error: type[Exception], told: str)
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= {"TORCHELASTIC_RUN_ID": "test", "GLOO_SOCKET_IFNAME": "lo"}
-        try:
-            act()
-        except error as refusal:
-            os._exit(7 if re.search(told, str(refusal)) else 8)
+        act()
 
     processes = [forked(partial(of_rank, rank)) for rank in range(2)]
     for process in processes:
         process.join(60)
         process.kill()
-    return [process.exitcode for process in processes] == [7, 7]
+    return [process.exitcode for process in processes]
+
+
+def refused_by_two(act: Callable[[], object], error: type[Exception], told: str) -> bool:
+    """Whether each of two processes that train together refuses, as `told`."""
+
+    def refused() -> None:
+        try:
+            act()
+        except error as refusal:
+            os._exit(7 if re.search(told, str(refusal)) else 8)
+
+    return by_two(refused) == [7, 7]
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
@@ -318,6 +324,7 @@ class TestWhatIsWritten:
 
 STAGES = (stage(iterations=3, losses={"bootstrapped_cross_entropy": 1}), stage(name="second", iterations=3))
 VALUES = {"average": 0.9, "checkpoint_every": 2, "validation": VALIDATION}
+LATE = VALUES | {"checkpoint_every": 1}
 
 
 @pytest.fixture(scope="module")
@@ -406,10 +413,18 @@ class TestGoingOn:
         with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read .*; begin anew with --overwrite"):
             run(recipe, tmp_path / "out", data, resume=True)
 
+    @pytest.fixture(scope="class")
+    def late(self, tmp_path_factory, data) -> Path:
+        """A training that was killed with its last step; no test changes it."""
+        folder = tmp_path_factory.mktemp("late")
+        killed_in(6, a_recipe(folder, *STAGES, **LATE), folder / "out", data)
+        return folder / "out"
+
     @pytest.mark.parametrize("damage", ["a bit", "cut", "gone"])
-    def test_a_damaged_checkpoint_gives_way_to_the_one_before(self, tmp_path, data, uninterrupted, damage, caplog):
-        path = write_recipe(tmp_path, *STAGES, **{**VALUES, "checkpoint_every": 1})
-        killed_in(6, read_recipe(path, ["workers=1"]), tmp_path / "out", data)
+    def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+        self, tmp_path, data, uninterrupted, late, damage, caplog
+    ):
+        shutil.copytree(late, tmp_path / "out")
         checkpoint = tmp_path / "out" / "checkpoint.pt"
         content = bytearray(checkpoint.read_bytes())
         if damage == "gone":  # killed between the two renamings
@@ -417,7 +432,7 @@ class TestGoingOn:
         else:
             content[len(content) // 2] ^= 1
             checkpoint.write_bytes(content if damage == "a bit" else content[: len(content) // 2])
-        run(read_recipe(path), tmp_path / "out", data, resume=True)
+        run(a_recipe(tmp_path, *STAGES, **LATE), tmp_path / "out", data, resume=True)
         assert ("training goes on from the one before" in caplog.text) == (damage != "gone")
         self.the_same(tmp_path / "out", uninterrupted)
 
@@ -612,17 +627,9 @@ class TestProcesses:
             stage(batch=4, iterations=3, distinct=6, cache=True),
             stage(name="second", batch=4, accumulate=2, iterations=2, clip_gradient=1.0),
         )
-        path = write_recipe(tmp_path, *stages, validation=VALIDATION, average=0.9)
-        run(read_recipe(path), tmp_path / "one", data)
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        two = subprocess.run(
-            [*torchrun, str(SCRIPT), str(tmp_path / "two"), str(data), str(path)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert two.returncode == 0, two.stderr
+        recipe = a_recipe(tmp_path, *stages, validation=VALIDATION, average=0.9)
+        run(recipe, tmp_path / "one", data)
+        assert by_two(lambda: run(recipe, tmp_path / "two", data)) == [0, 0]
         assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
         scores = [[line["J&F"] for line in history(tmp_path / name) if "J&F" in line] for name in ("one", "two")]
         assert scores[1] == pytest.approx(scores[0], abs=1e-2)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 
 from onemask import InputError, Session
 from onemask.methods import configuration
@@ -16,13 +15,14 @@ from onemask.methods.frtm.model import FRTM
 from onemask.methods.method import Memory
 
 QUICK = {"refiner": "per_object", "finetune_samples": 3, "finetune_batch": 2}
+QUICK |= {"first_iterations": (2, 3), "first_last_iterations": 3, "update_iterations": 3}
 TABLE = {
     "Base net": ({"target": "encoded"}, EncodedTarget),
     "F.-T.": ({"target": "finetuned", "finetune_iterations": 3}, FineTunedTarget),
     "D-only - no update": ({"target_only": True, "update_every": 0}, FRTM),
     "D-only": ({"target_only": True, "update_every": 2}, FRTM),
-    "Ours - no update": ({"update_every": 0}, FRTM),
-    "Ours": ({"update_every": 2}, FRTM),
+    "Ours - no update": ({"update_every": 0, "finetune_iterations": 0}, FRTM),
+    "Ours": ({"update_every": 2, "finetune_iterations": 0}, FRTM),
     "Ours, fine-tuned": ({"update_every": 2, "finetune_iterations": 3}, FRTM),
 }
 ADDED = {row: TABLE[row][0] for row in ("Base net", "F.-T.", "Ours, fine-tuned")}
@@ -87,18 +87,6 @@ def test_rows_that_look_at_different_frames_equal_frames_alone(row, make_frtm, e
 
 
 @pytest.mark.parametrize("row", ADDED)
-def test_state_dict_survives_saving(row, make_frtm, encode_clip, tmp_path):
-    method, other = (make_frtm(**QUICK, **ADDED[row], seed=seed).eval() for seed in (0, 1))
-    save_file({name: tensor.contiguous() for name, tensor in method.state_dict().items()}, tmp_path / "weights")
-    other.load_state_dict(load_file(tmp_path / "weights"))
-    with torch.inference_mode():
-        first, later, masks = encode_clip(method)
-        expected = method.segment(later, method.memorize(first, masks)).logits
-        first, later, masks = encode_clip(other)
-        assert torch.equal(other.segment(later, other.memorize(first, masks)).logits, expected)
-
-
-@pytest.mark.parametrize("row", ADDED)
 def test_a_saved_session_goes_on_exactly(row, make_frtm, clip, tmp_path):
     method = make_frtm(**QUICK, **ADDED[row])
     session = Session(method, size=None, device="cpu")
@@ -118,18 +106,6 @@ def test_later_frames_leave_the_memory_as_it_is(row, make_frtm, encode_clip):
         memory = method.memorize(first, masks)
         before = memory.clone()
         assert_equal(method.update(memory, later, method.segment(later, memory), masks), before)
-
-
-@pytest.mark.parametrize("row", ADDED)
-def test_bfloat16_comes_close_to_float32(row, make_frtm, encode_clip):
-    method = make_frtm(**QUICK, **ADDED[row]).eval()
-    logits = {}
-    for low in (False, True):
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=low):
-            first, later, masks = encode_clip(method)
-            logits[low] = method.segment(later, method.memorize(first, masks)).logits
-    assert logits[True].dtype == torch.float32
-    torch.testing.assert_close(logits[True], logits[False], atol=0.05, rtol=0.05)
 
 
 # Base net ------------------------------------------------------------------------------------------------------------
