@@ -31,11 +31,15 @@ wheel: .venv/develops
 clean:
 	rm -rf .venv demo build src/*.egg-info
 
-.venv/runs: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+.venv:
+	$(PYTHON) -m venv $@
+
+.venv/runs: pyproject.toml constraints.txt | .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable .
 	touch $@
 
-.venv/develops: .venv/runs
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable ".[dev,docs,lite,onnx,openvino,train]"
-	touch $@
+# One installation of everything, and no compiling ahead of modules that nothing imports.
+.venv/develops: pyproject.toml constraints.txt | .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PINS) \
+	  --editable ".[dev,docs,lite,onnx,openvino,train]"
+	touch .venv/runs $@

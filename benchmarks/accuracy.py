@@ -26,6 +26,7 @@ from onemask.data.perturbed import SPLITS
 from onemask.data.sequence import Sequence
 from onemask.evaluation.compare import Contender
 from onemask.evaluation.evaluate import Evaluation, evaluate
+from onemask.evaluation.measures import scored
 from onemask.evaluation.protocols import protocol
 from onemask.evaluation.score import ObjectScore
 from onemask.evaluation.summary import Estimate, by_video, difference, error_shares, estimate, worst_quarter
@@ -112,7 +113,7 @@ def _judged(sequence: Sequence, *, sparse: bool) -> Iterator[tuple[str, np.ndarr
     if sparse:
         yield from ((sequence.frames[index].stem, truth, objects) for index, truth, objects in judged(sequence))
         return
-    for index in list(sequence.annotated)[1:-1]:  # DAVIS judges neither the given frame nor the last
+    for index in scored(list(sequence.annotated)):
         truth = sequence.annotation(index)
         assert truth is not None
         yield sequence.frames[index].stem, truth, tuple(i for i in np.unique(truth).tolist() if i not in (0, 255))

@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,9 +16,10 @@ import torch
 
 from . import __version__
 from .errors import InputError
-from .methods import DEFAULT, configuration, load, weights_for
+from .methods import DEFAULT, Configuration, built, configuration, weights_for
 from .methods.method import Method
 from .session import Session
+from .weights.store import Weights
 
 T = TypeVar("T")
 
@@ -81,24 +83,20 @@ class Settings:
             config: Any = getattr(self.method, "config", None)
             described |= {"method": type(self.method).__name__, "options": asdict(config) if config else {}}
             return described | {"weights": None, **running, "weights' sha256": _sha256_of_state(self.method)}
-        chosen: Any = configuration(self.method, self.options)
-        described |= {"method": self.method, "options": asdict(chosen)}
+        chosen, weights = self._chosen
+        options: Any = chosen
+        described |= {"method": self.method, "options": asdict(options)}
         described |= {"weights": None if self.weights is None else str(self.weights), **running}
-        file = weights_for(self.method, chosen) if self.weights is None else Path(self.weights)
-        described["weights' sha256"] = None if file is None else _sha256(file)
-        return described
+        return described | {"weights' sha256": None if weights is None else weights.sha256[:16]}
+
+    @cached_property
+    def _chosen(self) -> tuple[Configuration, Weights | None]:
+        """The configuration and the weights of a method by name, looked up once."""
+        chosen = configuration(str(self.method), self.options)
+        return chosen, weights_for(str(self.method), chosen, self.weights)
 
     def _load(self) -> Method:
-        return (
-            self.method if isinstance(self.method, Method) else load(self.method, weights=self.weights, **self.options)
-        )
-
-
-def _sha256(weights: Path) -> str:
-    try:
-        return hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise InputError(f"there is no file of weights {weights}; expected a safetensors file") from error
+        return self.method if isinstance(self.method, Method) else built(self.method, *self._chosen)
 
 
 def _sha256_of_state(method: Method) -> str:

@@ -156,17 +156,3 @@ def test_folders_that_are_not_there(root, tmp_path):
     empty = tmp_path / "empty"
     (empty / "frames").mkdir(parents=True)
     assert "frames holds no folder; expected one for each video, frames/VIDEO" in refused(empty)
-
-
-# What only reading finds ----------------------------------------------------------------------------------------------
-
-
-def test_check_names_ids_in_a_black_and_white_video(root):
-    white = {time: ((MAPS[time] == 1) * 255).astype(np.uint8) for time in range(6)}
-    white[1] = np.where(MAPS[1] == 2, 7, white[1]).astype(np.uint8)
-    save_masks(root, "two", white)
-    dataset = FolderDataset(root)
-    with pytest.raises(
-        InputError, match=r"1 problem in 2 videos: .*two: 255 is void, for .* but 5 of 6 have nothing else"
-    ):
-        dataset.check()

@@ -121,7 +121,7 @@ def test_the_command_writes_a_dataset_that_can_be_evaluated(root, tmp_path, caps
     assert main(["perturb", str(root), "--out", str(out)]) == 0
     assert capsys.readouterr().out.startswith("occluded: 2 videos\ntwo: 3 videos\nthree: 3 videos\n")
     for split in SPLITS:
-        DavisDataset(out, 2017, split).check()
+        DavisDataset(out, 2017, split).check_files()
     names = [video.name for video in DavisDataset(out, 2017, "two")]
     assert names == ["bear-car", "car-dog", "dog-bear"]
     assert main(["perturb", str(root), "--out", str(out)]) == 2

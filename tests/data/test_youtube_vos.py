@@ -148,7 +148,7 @@ def test_frames_that_lie_on_their_side_are_taken_upright(root):
     for frame in sorted((root / "train/JPEGImages/0a").iterdir()):
         Image.open(frame).transpose(Image.Transpose.ROTATE_90).save(frame, exif=exif, quality=95)
     dataset = YouTubeVosDataset(root)
-    dataset.check()  # sizes upright and as decoded are the same
+    dataset.check_files()  # sizes upright and as decoded are the same
     clip = VideoClips(dataset.sequences[1:], AS_IT_IS).clip(0, ClipRequest(2, SIZE), np.random.default_rng(0))
     of_object = clip.frames[0][clip.labels[0] == 1].mean(axis=0)
     assert max(of_object[0], of_object[2]) > 230  # it is red or blue where the mask is
@@ -202,31 +202,3 @@ def test_a_root_that_is_none(root):
     assert "holds no meta.json; expected JPEGImages" in refused(root, split="valid")
     write_meta(root, {"0a": USUAL})
     assert "has meta.json but no JPEGImages and no Annotations" in refused(root, split="valid")
-
-
-# What only reading finds ----------------------------------------------------------------------------------------------
-
-
-def test_check_names_ids_that_are_not_listed(root):
-    stray = two_squares(5)
-    stray[0, 0] = 9
-    write_masks(root / "train/Annotations/0a", {5: stray})
-    with pytest.raises(InputError) as caught:
-        YouTubeVosDataset(root).check()
-    assert "1 problem in 2 videos: 0a: mask 00005.png holds 9, which is not listed for this video" in str(caught.value)
-
-
-def test_check_names_what_cannot_be_read_to_its_end(root):
-    for path in (root / "train/JPEGImages/0a/00005.jpg", root / "train/Annotations/1b/00010.png"):
-        path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(InputError) as caught:
-        YouTubeVosDataset(root).check()
-    assert "2 problems in 2 videos" in str(caught.value)
-    assert "0a/00005.jpg" in str(caught.value)
-    assert "1b/00010.png" in str(caught.value)
-
-
-def test_check_names_videos_in_which_nothing_is_marked(root):
-    write_masks(root / "train/Annotations/0a", {time: np.zeros(SIZE, np.uint8) for time in ANNOTATED})
-    with pytest.raises(InputError, match="0a has no object in any of its masks"):
-        YouTubeVosDataset(root).check()

@@ -367,7 +367,7 @@ class TestFoundWeights:
 
     def test_are_named_before_they_are_loaded(self, folders, trained):
         path = ship(folders.package, "frtm-lite", trained)
-        assert methods.weights_for("frtm-lite", methods.configuration("frtm-lite", TINY)) == path
+        assert methods.weights_for("frtm-lite", methods.configuration("frtm-lite", TINY)).path == path
         alone = methods.configuration("frtm-lite", {**TINY, "target_only": True, "backbone": "resnet18"})
         assert methods.weights_for("frtm-lite", alone) is None
 

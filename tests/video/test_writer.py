@@ -141,11 +141,6 @@ class TestOverlay:
         assert np.abs(image[16:32, 16:32] - (255, 0, 0)).max() < 10
         assert np.abs(image[:, 50:] - 100).max() < 10
 
-    def test_a_given_rate(self, tmp_path):
-        video = open_video(numbered(5))
-        write_overlay(video, _nothing(video), tmp_path / "v.mp4", COLOURS, rate=10)
-        assert [frame.time for frame in open_video(tmp_path / "v.mp4").frames()] == [Fraction(n, 10) for n in range(5)]
-
     @pytest.mark.parametrize(
         ("source", "codec", "written"),
         [(".mp4", "aac", "aac"), (".mkv", "flac", "flac"), (".ts", "aac", "aac"), (".avi", "adpcm_ms", "aac")],

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cards import a_card, ship
 from onemask.errors import InputError, OutputError
+from onemask.settings import Settings
 from onemask.weights.card import Card
 from onemask.weights.store import card_of, check, find, home, installed, read, save, users_folder
 
@@ -49,6 +50,17 @@ class TestPlaces:
         shipped = ship(folders.package, "frtm-lite", method)
         assert find("frtm-lite") == shipped
         assert find("frtm") == own[0]
+
+    def test_a_run_reads_a_card_once(self, folders, make_frtm, monkeypatch):
+        ship(folders.package, "frtm-lite", make_frtm())
+        seen, reading = [], Card.read
+        monkeypatch.setattr(Card, "read", lambda path: seen.append(path) or reading(path))
+        config = make_frtm().config
+        changed = {name: getattr(config, name) for name in (*config.architecture, "channels")}
+        settings = Settings("frtm-lite", changed, device="cpu")
+        assert settings.described()["weights' sha256"] == card_of(find("frtm-lite")).sha256[:16]
+        settings.session()
+        assert len(seen) == 2  # one is this test's own
 
     def test_a_file_that_is_being_written_is_none(self, folders):
         folders.user.mkdir(parents=True)

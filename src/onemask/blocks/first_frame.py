@@ -45,14 +45,23 @@ def first_frame_samples(
 def _without_object(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if not mask.any() or mask.all():
         return image
-    height, width = mask.shape
-    scale = min(1.0, INPAINTED_SIDE / min(height, width))
+    # The object's border pixels are mixed colours, so the hole is a pixel larger.
+    filled = cv2.resize(inpainted(image, mask, INPAINTED_SIDE, margin=1), mask.shape[::-1])
+    return _blend(filled, image, _soft_edge(cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8))))
+
+
+def inpainted(image: np.ndarray, hole: np.ndarray, short_side: int, *, margin: int = 0) -> np.ndarray:
+    """Fill a hole from its border, in the picture at a short side of `short_side` pixels where it is larger.
+
+    image (H, W, 3) uint8, hole (H, W), not 0 in it and for `margin` small pixels around -> (h, w, 3) uint8.
+    """
+    height, width = hole.shape
+    scale = min(1.0, short_side / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    touched = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
-    hole = cv2.dilate(touched.astype(np.uint8), np.ones((3, 3), np.uint8))  # its border pixels are mixed colours
-    filled = cv2.resize(cv2.inpaint(small, hole, 3, cv2.INPAINT_TELEA), (width, height))
-    return _blend(filled, image, _soft_edge(cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8))))
+    touched = (cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
+    touched = cv2.dilate(touched, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
+    return cv2.inpaint(small, touched, 3, cv2.INPAINT_TELEA)
 
 
 def _moved(background: np.ndarray, rng: np.random.Generator, shift: float) -> np.ndarray:

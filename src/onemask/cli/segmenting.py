@@ -97,7 +97,7 @@ def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _demo(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from ..evaluation.measures import region_and_contour
+    from ..evaluation.measures import region_and_contour, scored
     from ..running import run
     from ..video.clip import sample_clip
     from ..video.masks import read_label_map
@@ -117,7 +117,7 @@ def _demo(options: argparse.Namespace) -> None:
         progress=show,
     )
     masks = sorted(Path(report.files["masks"]).glob("*.png"))
-    pairs = list(zip(masks, clip.annotations, strict=True))[1:-1]
+    pairs = scored(list(zip(masks, clip.annotations, strict=True)))
     scores = [region_and_contour(read_label_map(path) > 0, truth > 0) for path, truth in pairs]
     region, contour = 100 * np.mean(scores, axis=0)
     print(f"J&F {(region + contour) / 2:.1f} (J {region:.1f}, F {contour:.1f}) against the clip's annotation")

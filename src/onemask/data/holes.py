@@ -1,7 +1,7 @@
 """Holes that objects leave in their pictures: how far they reach, and what is put there.
 
 Mostly something is drawn over a hole again, so what counts is that it neither shows the object nor betrays, smooth amid
-texture, where the object was. (`blocks.first_frame` fills without texture, at a side of its own: it blurs anyway.)
+texture, where the object was. (First-frame augmentation fills in the same way but without texture: it blurs anyway.)
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ..blocks.first_frame import inpainted
 from .sprites import void_beside
 
 _FILLED_SIDE = 72  # short side at which holes are filled
@@ -34,12 +35,9 @@ def filled(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     if not hole.any() or hole.all():
         return image
     height, width = hole.shape
-    small = _shrunk(image, _FILLED_SIDE)
-    touched = (_shrunk(255 * hole, _FILLED_SIDE) > 0).astype(np.uint8)
-    inpainted = cv2.inpaint(small, touched, 3, cv2.INPAINT_TELEA)
     left, top, hole_width, hole_height = cv2.boundingRect(hole)
     box = slice(top, top + hole_height), slice(left, left + hole_width)
-    coarse = cv2.resize(_shrunk(inpainted, _COARSE_SIDE), (width, height))
+    coarse = cv2.resize(_shrunk(inpainted(image, hole, _FILLED_SIDE), _COARSE_SIDE), (width, height))
     smooth = coarse[box]
     detail = np.zeros(smooth.shape, np.int16)
     missing = hole[box] > 0

@@ -133,15 +133,6 @@ class SequenceDataset:
         problems = [problem for sequence in self.sequences for problem in file_problems(sequence)]
         refuse_problems(f"{self.root}: {_count(problems)} in {len(self)} videos", problems, _ADVICE)
 
-    def check(self) -> None:
-        """Read every annotated frame and every mask: tens of milliseconds a frame.
-
-        Raises one InputError that names what cannot be read, masks with ids that the dataset does not list, and
-        videos without an object in any mask.
-        """
-        problems = [problem for sequence in self.sequences for problem in value_problems(sequence)]
-        refuse_problems(f"{self.root}: {_count(problems)} in {len(self)} videos", problems, _ADVICE)
-
 
 # Finding files --------------------------------------------------------------------------------------------------------
 
@@ -190,40 +181,6 @@ def mask_problems(sequence: Sequence, *, for_training: bool = False) -> list[str
             sequence.labels(index) if for_training else sequence.mask(index)
         except InputError as error:
             problems.append(str(error))
-    return problems
-
-
-def value_problems(sequence: Sequence) -> list[str]:
-    """Describe what is wrong with a video's annotated frames and its masks once they are read, pixel by pixel."""
-    name, problems, seen, void_alone = sequence.name, [], False, []
-    for index in sequence.annotated:
-        path = sequence.annotations[index]
-        assert path is not None
-        try:
-            labels = sequence.labels(index)
-            shape = read_image(sequence.frames[index]).shape[:2]
-        except InputError as error:
-            problems.append(str(error))
-            continue
-        assert labels is not None
-        if labels.shape != shape:
-            problems.append(f"{name}: label map {path.name} is {_size(labels.shape)} but its frame is {_size(shape)}")
-        objects = object_ids(labels, VOID)
-        seen = seen or bool(objects)
-        if not objects and VOID in labels:
-            void_alone.append(path.name)
-        if sequence.objects is not None:
-            raw = sequence.annotation(index)
-            assert raw is not None
-            if unlisted := sorted(set(object_ids(raw)).difference(sequence.objects)):
-                problems.append(f"{name}: mask {path.name} holds {_some(unlisted)}, which is not listed for this video")
-    if seen and len(void_alone) > len(sequence.annotated) / 2:
-        problems.append(
-            f"{name}: 255 is void, for masks of this video have other ids, but {len(void_alone)} of "
-            f"{len(sequence.annotated)} have nothing else, such as {void_alone[0]}"
-        )
-    if not seen and not problems:
-        problems.append(f"{name} has no object in any of its masks")
     return problems
 
 

@@ -367,8 +367,8 @@ def _parameters(chosen: Configuration) -> int:
 
 def _weights_bytes(asked: Mapping[str, Any], chosen: Configuration) -> int | None:
     try:
-        path = weights_for(asked["method"], chosen) if asked["weights"] is None else Path(asked["weights"])
-        return None if path is None else path.stat().st_size
+        weights = weights_for(asked["method"], chosen, asked["weights"])
+        return None if weights is None else weights.path.stat().st_size
     except (InputError, OSError):
         return None
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InputError
 
 Mask = NDArray[np.bool_]
+T = TypeVar("T")
 
 BOUND = 0.008
 """The radius within which boundary pixels match, as a fraction of the frame's diagonal; DAVIS's own."""
@@ -41,6 +43,15 @@ class Statistics:
     mean: float
     recall: float  # fraction of the frames whose value is above 0.5
     decay: float  # mean of the first quarter of the frames minus mean of the last; below 0 where it improves
+
+
+def scored(frames: Sequence[T]) -> Sequence[T]:
+    """Leave out what DAVIS does not score of a sequence's annotated frames: the first, which is given, and the last.
+
+    >>> scored(["00000", "00001", "00002", "00003"])
+    ['00001', '00002']
+    """
+    return frames[1:-1]
 
 
 def region_similarity(prediction: ArrayLike, annotation: ArrayLike) -> float:

@@ -29,7 +29,7 @@ from ..errors import InputError
 from ..video.masks import SoftEdges, object_ids, void_of
 from .archives import extract_masks
 from .events import NOTHING, events_of, overlap
-from .measures import region_and_contour
+from .measures import region_and_contour, scored
 from .scores import ObjectScore, Scores
 
 
@@ -95,7 +95,7 @@ def score_folders(
 def refuse_unscorable(annotations: Mapping[str, Path]) -> None:
     """Raise InputError where a sequence has too few annotated frames. annotations: the folder of each."""
     for folder in annotations.values():
-        if (count := len(find_masks(folder))) < 3:
+        if not scored(range(count := len(find_masks(folder)))):
             raise InputError(
                 f"{folder} should have three annotated frames or more, for first and last are not scored, but has "
                 f"{count}; leave the sequence out"
@@ -195,7 +195,7 @@ class _Video:
         return path
 
     def is_scored(self, index: int) -> bool:
-        return 0 < index < len(self) - 1
+        return index in scored(range(len(self)))
 
 
 def _video(
@@ -203,15 +203,15 @@ def _video(
 ) -> _Video:
     """Find the files of a sequence."""
     annotated, predicted = find_masks(annotations), find_masks(predictions)
-    scored = list(annotated)[1:-1]
-    absent = [frame for frame in scored if frame not in predicted]
+    judged = scored(list(annotated))
+    absent = [frame for frame in judged if frame not in predicted]
     if absent and missing == "error":
         raise InputError(
             f"{predictions / absent[0]}.png should be the prediction for {annotated[absent[0]]}, but is "
-            f"missing ({len(absent)} of {len(scored)} scored frames are); predict it, or count missing frames "
+            f"missing ({len(absent)} of {len(judged)} scored frames are); predict it, or count missing frames "
             "as empty with --missing empty"
         )
-    needed = set(scored)
+    needed = set(judged)
     files, truth = (predicted.get(frame) if frame in needed else None for frame in annotated), tuple(annotated.values())
     unscored = tuple(path for frame, path in predicted.items() if frame not in needed)
     # Which value is void, all masks of a video say together; also those that are not scored.
@@ -329,7 +329,7 @@ def _refuse_unknown_ids(video: _Video, frames: list[_Measured], known: Collectio
 
 def _refuse_empty(video: _Video, frames: list[_Measured]) -> None:
     """Refuse predictions without any object, which are none rather than wrong in every pixel."""
-    if any(measured.predicted for measured in frames) or not any(measured.annotated for measured in frames[1:-1]):
+    if any(measured.predicted for measured in frames) or not any(measured.annotated for measured in scored(frames)):
         return
     others = replace(video.predictions, frames=video.unscored, annotations=video.unscored)
     if not any(_label_map(others, index)[0].any() for index in range(len(video.unscored))):

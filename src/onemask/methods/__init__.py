@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .. import plugins
 from ..errors import InputError, is_out_of_memory
 from ..weights.card import as_typed
-from ..weights.store import card_of, described, find, read
+from ..weights.store import Weights, described, find
 from .options import unreadable, with_options
 
 if TYPE_CHECKING:
@@ -209,25 +209,32 @@ def load(name: str = DEFAULT, *, weights: str | Path | None = None, **options: A
             the method needs trained weights and has none.
     """
     chosen = configuration(name, options)
-    path = weights_for(name, chosen) if weights is None else Path(weights)
+    return built(name, chosen, weights_for(name, chosen, weights))
+
+
+def built(name: str, chosen: Configuration, weights: Weights | None) -> Method:
+    """What `load` does with a configuration and the weights that `weights_for` gives."""
     try:
-        return (chosen.build() if path is None else _with_weights(chosen, path)).eval()
+        return (chosen.build() if weights is None else _with_weights(chosen, weights)).eval()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise InputError(f"{name} with these options takes more memory than there is; give smaller ones") from error
 
 
-def weights_for(name: str, chosen: Configuration) -> Path | None:
-    """The file that `load` takes where none is given; None where the method does without.
+def weights_for(name: str, chosen: Configuration, given: str | Path | None = None) -> Weights | None:
+    """The weights that `load` takes: those given, or those found; None where there are none and it does without.
 
     Raises InputError where it cannot do without.
     """
+    if given is not None:
+        return Weights.at(Path(given))
     path = find(name) or _shared_weights(name)
     if path is not None:
-        misfits = described(path).misfits(chosen.architecture)
+        card = described(path)
+        misfits = card.misfits(chosen.architecture)
         if not misfits:
-            return path
+            return Weights(path, card)
         if chosen.needs_weights:
             advice = f"set them so, or give a file of weights that fits{_or_without(chosen)}"
             raise InputError(f"{_misfit(path, misfits, chosen)}; {advice}")
@@ -271,11 +278,11 @@ def _misfit(path: Path, misfits: Mapping[str, tuple[Any, Any]], chosen: Configur
     return f"the weights in {path} are for {', '.join(theirs)}, but the options say {', '.join(ours)}"
 
 
-def _with_weights(chosen: Configuration, path: Path) -> Method:
-    card = card_of(path)
+def _with_weights(chosen: Configuration, weights: Weights) -> Method:
+    path, card = weights.path, weights.card
     if card and (misfits := card.misfits(chosen.architecture)):
         raise InputError(f"{_misfit(path, misfits, chosen)}; set them so, or give a file of weights that fits")
-    stored = read(path)
+    stored = weights.tensors()
     method = chosen.build(pretrained=False)
     stored, expected = method.completed(stored), method.state_dict()
     if card and card.serves_in_part(chosen.architecture):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.davis import DavisDataset, Sequence
 from ..errors import InputError
-from ..evaluation.measures import region_and_contour
+from ..evaluation.measures import region_and_contour, scored
 from ..evaluation.protocols import first_annotations
 from ..methods.method import Method
 from ..propagation import Propagation
@@ -52,7 +52,7 @@ class Validator:
         self.config, self.method = config, method.eval()
         dataset = DavisDataset(base / config.root, config.year, config.split)
         self.dataset = dataset.select(config.sequences) if config.sequences else dataset
-        if bare := [s.name for s in self.dataset if not any(0 < i < len(s) - 1 for i in s.annotated)]:
+        if bare := [s.name for s in self.dataset if not set(scored(range(len(s)))).intersection(s.annotated)]:
             raise InputError(f"validation needs annotated frames between the first and the last; {bare[0]} has none")
 
     def __call__(self, method: Method) -> Validation:
@@ -84,7 +84,7 @@ class Validator:
         scores = []
         for labelled in Propagation(session, video, given, direction="forward"):
             truth = sequence.annotation(labelled.index)
-            if truth is None or labelled.index in (min(given), len(sequence) - 1):
+            if truth is None or labelled.index not in scored(range(min(given), len(sequence))):
                 continue
             scores.append(np.mean([region_and_contour(labelled.label_map == i, truth == i) for i in ids], axis=0))
         return np.mean(scores, axis=0)

@@ -246,29 +246,25 @@ def write_overlay(
     colours: np.ndarray,
     *,
     alpha: float = 0.5,
-    rate: Fraction | float | None = None,
 ) -> int:
     """Write `video` with its label maps drawn over the frames, its timing and its sound; give the frames written.
 
     label_maps  (H, W) for frame 0, 1, ...; where they end, the overlay ends
     colours     (n, 3) uint8, RGB, by label
-    rate        frames a second instead of the video's own timing, then without its sound; 25 for images
 
     Raises InputError for more label maps than frames, or of another size.
     """
     info = video.info
-    fixed = rate if rate is not None else info.rate or DEFAULT_RATE
     done = 0
     with (
         closing(prefetch(video.frames())) as frames,
-        VideoWriter(path, info.width, info.height, fixed, like=video if rate is None else None) as writer,
+        VideoWriter(path, info.width, info.height, info.rate or DEFAULT_RATE, like=video) as writer,
     ):
         for labels in label_maps:
             frame = next(frames, None)
             if frame is None:
                 raise InputError(f"there are more label maps than the {done} frames of {video.source}")
-            drawn = overlay(frame.image, labels, colours, alpha)
-            writer.write(drawn, frame.time if rate is None else None)
+            writer.write(overlay(frame.image, labels, colours, alpha), frame.time)
             done += 1
     if info.frames is not None and done < info.frames:
         log.info("the overlay ends with the label maps, after %d of %d frames", done, info.frames)

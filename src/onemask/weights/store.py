@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +78,38 @@ def described(path: Path) -> Card:
 # Reading and writing --------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights, and its card, which is read once."""
+
+    path: Path
+    card: Card | None  # None: there is none beside the file
+
+    @classmethod
+    def at(cls, path: Path) -> Weights:
+        """The weights in a file. Raises InputError where its card cannot be read."""
+        return cls(path, card_of(path))
+
+    @property
+    def sha256(self) -> str:
+        """Of the file: what its card says, which `tensors` checks. Raises InputError where there is neither."""
+        return hashlib.sha256(_content(self.path, None)).hexdigest() if self.card is None else self.card.sha256
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `read`."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        if self.card is None and self.path.is_file():
+            log.warning("%s has no card (%s), so its SHA-256 is not checked", self.path, card_path(self.path).name)
+        content = _content(self.path, self.card)
+        try:
+            tensors = load(content)
+        except SafetensorError as error:
+            raise InputError(f"{self.path} is not a safetensors file, or not a whole one: {error}") from error
+        return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
 def check(path: Path) -> Card:
     """The card of a file of weights that is what its card says. Raises InputError where it is not, or has no card."""
     card = described(path)
@@ -91,18 +123,7 @@ def read(path: Path) -> dict[str, Tensor]:
     A file without a card is read as it is, with a warning in the log.
     Raises InputError for a file that is missing, not whole, changed, or not safetensors.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    card = card_of(path)
-    if card is None and path.is_file():
-        log.warning("%s has no card (%s), so its SHA-256 is not checked", path, card_path(path).name)
-    content = _content(path, card)
-    try:
-        tensors = load(content)
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a safetensors file, or not a whole one: {error}") from error
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return Weights.at(path).tensors()
 
 
 def save(method: nn.Module, path: str | Path, card: Card, *, exact: bool = False) -> Card:

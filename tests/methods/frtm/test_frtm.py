@@ -325,7 +325,7 @@ class TestConfigurations:
         assert (FAST.first_last_iterations, FAST.update_iterations) == (5, 5)
 
     def test_lite_ships_its_weights(self):
-        path = weights_for("frtm-lite", LITE)
+        path = weights_for("frtm-lite", LITE).path
         assert path == PACKAGE / "frtm-lite.safetensors"
         card = check(path)
         assert card.bytes <= 12e6

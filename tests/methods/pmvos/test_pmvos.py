@@ -384,7 +384,7 @@ class TestConfigurations:
         assert method.decoder.scales["16"].join_clues.weight.shape == (128, 14, 3, 3)
 
     def test_lite_ships_its_weights(self):
-        path = weights_for("pmvos-lite", LITE)
+        path = weights_for("pmvos-lite", LITE).path
         assert path == PACKAGE / "pmvos-lite.safetensors"
         card = check(path)
         assert card.bytes <= 12e6
