@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..video.images import UNREADABLE, natural_key, read_image
+from ..video.images import UNREADABLE, natural_key
 from ..video.masks import MaskFile, SoftEdges, object_ids, palette, read_mask, void_of
 from .clip import VOID
 
