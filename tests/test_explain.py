@@ -39,7 +39,7 @@ def test_another_object_makes_another_picture(clip, tmp_path):
     assert not np.array_equal(one, two)
 
 
-def test_numbers_stand_below_and_a_frame_without_evidence_has_an_empty_cell():
+def test_numbers_stand_below_and_a_frame_without_diagnostics_has_an_empty_cell():
     picture = np.full((30, 40, 3), 200, np.uint8)
     seen = [Explained(0, picture, {}), Explained(5, picture, {"match": np.eye(4, dtype=np.float32), "weight": 0.25})]
     whole = grid(seen)

@@ -3,7 +3,7 @@
     onemask explain clip.mp4 --mask first.png --method pmvos-lite --out explained.png
 
 The first row shows the frames with the mask that was found; every other row is a map that the method names in
-`Method.evidence`, bright where it is high; numbers that it names stand below the frames.
+`Method.diagnostics`, bright where it is high; numbers that it names stand below the frames.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from .errors import InputError
 from .files import refuse_existing
 from .labels import checked_label_map
-from .session import Evidence, Session
+from .session import Diagnostics, Session
 from .settings import Progress, Settings, silent
 from .video.drawing import contact_sheet, overlay
 from .video.frames import Video
@@ -34,7 +34,7 @@ class Explained:
 
     index: int
     picture: np.ndarray  # (H, W, 3) uint8: the frame with the object drawn in
-    evidence: Evidence  # of the object; empty in the annotated frame
+    diagnostics: Diagnostics  # of the object; empty in the annotated frame
 
 
 def explain(
@@ -89,9 +89,9 @@ def explain(
 
 def grid(frames: list[Explained]) -> np.ndarray:
     """One picture (H, W, 3) uint8: a column a frame, a row a map."""
-    names = list(dict.fromkeys(name for frame in frames for name, value in frame.evidence.items() if _is_map(value)))
+    names = list(dict.fromkeys(name for frame in frames for name, value in frame.diagnostics.items() if _is_map(value)))
     numbers = [
-        ", ".join(f"{name} {value:.2f}" for name, value in frame.evidence.items() if not _is_map(value))
+        ", ".join(f"{name} {value:.2f}" for name, value in frame.diagnostics.items() if not _is_map(value))
         for frame in frames
     ]
     pictures = [frame.picture for frame in frames]
@@ -100,7 +100,7 @@ def grid(frames: list[Explained]) -> np.ndarray:
     ]
     for name in names:
         for frame in frames:
-            value = frame.evidence.get(name)
+            value = frame.diagnostics.get(name)
             pictures.append(_heat(value, frame.picture.shape) if value is not None else np.zeros_like(frame.picture))
             captions.append(name if value is not None else "")
     return contact_sheet(pictures, captions, len(frames), CELL)
@@ -108,7 +108,7 @@ def grid(frames: list[Explained]) -> np.ndarray:
 
 def _explained(index: int, image: np.ndarray, label_map: np.ndarray, session: Session, object_id: int) -> Explained:
     mask = np.where(label_map == object_id, object_id, 0)
-    return Explained(index, overlay(image, mask, palette()), session.evidence.get(object_id, {}))
+    return Explained(index, overlay(image, mask, palette()), session.diagnostics.get(object_id, {}))
 
 
 def _is_map(value: np.ndarray | float) -> bool:

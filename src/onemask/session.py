@@ -41,7 +41,7 @@ from .saved import described, no_session, read_state, refuse_another_method, wri
 
 log = logging.getLogger(__name__)
 
-Evidence = dict[str, np.ndarray | float]  # see Session.evidence
+Diagnostics = dict[str, np.ndarray | float]  # see Session.diagnostics
 VISIBLE_FROM = 0.5  # confidence, see Session.visible
 
 P = TypeVar("P", np.ndarray, Tensor)
@@ -141,7 +141,7 @@ class Session:
         self._frame = 0  # number of the newest frame that was annotated or segmented
         self._last: tuple[Tensor, Tensor] | None = None  # probabilities of objects and background, padded
         self._presences: dict[int, Presence] | None = None  # of the last frame, once somebody asked
-        self._evidence: dict[str, Tensor] = {}  # of the last frame, where it was asked for; padded
+        self._diagnostics: dict[str, Tensor] = {}  # of the last frame, where it was asked for; padded
         self._pending: list[_Pending] = []
         self._background: ThreadPoolExecutor | None = None  # with one thread, so that annotations keep their order
 
@@ -191,7 +191,7 @@ class Session:
         ids = annotated.ids
         self._take_over()
         encoded, number = self._encoded(frame), self._next_frame()
-        self._evidence = {}
+        self._diagnostics = {}
         with self._computing():
             masks = encoded.geometry.masks(label_map, ids, self.device)
             hidden = self._out_of_sight(annotated, masks, label_map)
@@ -273,7 +273,7 @@ class Session:
 
         Args:
             frame: (H, W, 3) uint8 RGB.
-            explain: keep what the method went by for `evidence`.
+            explain: keep what the method went by for `diagnostics`.
 
         Returns:
             The label map (H, W), uint8, or uint16 where an id is above 254 (a tensor: int32).
@@ -284,7 +284,7 @@ class Session:
         """
         geometry = self._geometry_of(frame)
         self._take_over()
-        self._evidence = {}
+        self._diagnostics = {}
         if self._memory is None:
             self._geometry = geometry
             empty = np.zeros(geometry.own, np.uint8)
@@ -295,7 +295,7 @@ class Session:
             self._show(self._aggregated(prediction.logits.float().sigmoid()))
             assert self._last is not None
             if explain:
-                self._evidence = self.method.evidence(encoded.features, self._memory, prediction)
+                self._diagnostics = self.method.diagnostics(encoded.features, self._memory, prediction)
             self._memory = self._updated(self._memory, encoded.features, prediction, self._last[0], number)
         return cast(P, self._label_map(encoded.is_tensor))
 
@@ -331,7 +331,7 @@ class Session:
         self._objects = self._objects.select(rows)
         if self._memory is not None:
             self._memory = self._memory.select(rows) if rows else None
-        self._last, self._evidence = None, {}
+        self._last, self._diagnostics = None, {}
 
     # What the last frame showed --------------------------------------------------------------------------------------
 
@@ -413,19 +413,19 @@ class Session:
         return dict(zip((0, *self._objects.ids), rows, strict=True))
 
     @property
-    def evidence(self) -> dict[int, Evidence]:
+    def diagnostics(self) -> dict[int, Diagnostics]:
         """Diagnostics of the last frame, if `step` was asked to explain it: id -> caption -> map or number.
 
         Maps are (h, w) float32 in [0, 1], as coarse as the method has them, of the whole frame; others are numbers.
         """
         return {
-            object_id: {name: self._shown(value[row]) for name, value in self._evidence.items()}
+            object_id: {name: self._shown(value[row]) for name, value in self._diagnostics.items()}
             for row, object_id in enumerate(self._objects.ids)
-            if self._evidence
+            if self._diagnostics
         }
 
     def _shown(self, value: Tensor) -> np.ndarray | float:
-        """One row of an evidence: a map (1, h, w) without what was padded, or a number ()."""
+        """One row of a diagnostic: a map (1, h, w) without what was padded, or a number ()."""
         if value.ndim == 0:
             return float(value)
         assert self._geometry is not None
@@ -584,7 +584,7 @@ class Session:
                 others = self._objects.select(self._objects.rows_without(ids))
                 self._memory = _joined(self._remembered(others.ids), learned)
                 self._objects = others.join(ids)
-                self._last, self._evidence = None, {}
+                self._last, self._diagnostics = None, {}
 
     def _supersede(self, ids: Iterable[int]) -> None:
         """Something newer was said of these objects."""

@@ -558,17 +558,17 @@ def test_says_what_it_went_by_and_finds_the_same(method, make_clip):
     asked, plain = Session(method, device="cpu"), Session(method, device="cpu")
     for session in (asked, plain):
         session.annotate(clip.frames[0], clip.label_maps[0])
-    assert asked.evidence == {}
+    assert asked.diagnostics == {}
     for frame in clip.frames[1:]:
         assert np.array_equal(asked.step(frame, explain=True), plain.step(frame))
-    assert plain.evidence == {}
-    assert tuple(asked.evidence) == (1, 2)
-    for evidence in asked.evidence.values():
-        assert evidence
-        for value in evidence.values():
+    assert plain.diagnostics == {}
+    assert tuple(asked.diagnostics) == (1, 2)
+    for diagnostics in asked.diagnostics.values():
+        assert diagnostics
+        for value in diagnostics.values():
             if isinstance(value, np.ndarray):
                 assert value.ndim == 2
                 assert value.min() >= 0
                 assert value.max() <= 1
     asked.forget(2)
-    assert asked.evidence == {}
+    assert asked.diagnostics == {}

@@ -229,7 +229,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
         """
         return {}
 
-    def evidence(self, features: FeaturesT, memory: MemoryT, prediction: PredictionT) -> dict[str, Tensor]:
+    def diagnostics(self, features: FeaturesT, memory: MemoryT, prediction: PredictionT) -> dict[str, Tensor]:
         """Human-readable diagnostics of a frame, by caption: maps (N, 1, h, w) in [0, 1], or numbers (N,).
 
         memory: as it was before the update with this frame.

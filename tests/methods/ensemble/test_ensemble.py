@@ -82,14 +82,14 @@ def test_a_mirrored_voice_is_the_member_on_mirrored_frames(seen):
     assert torch.allclose(together, (plain + mirrored) / 2, atol=1e-5)
 
 
-def test_evidence_tells_where_members_disagree(seen, make_clip):
+def test_diagnostics_tell_where_members_disagree(seen, make_clip):
     clip = make_clip(2, 1, SIZE)
     session = onemask.Session(ensemble(target_model(0), target_model(1)), device="cpu")
     session.annotate(clip.frames[0], clip.label_maps[0])
     session.step(clip.frames[1], explain=True)
-    evidence = session.evidence[1]
-    assert set(evidence) == {"m0", "m1", "disagreement"}
-    assert np.allclose(evidence["disagreement"], abs(evidence["m0"] - evidence["m1"]), atol=1e-6)
+    diagnostics = session.diagnostics[1]
+    assert set(diagnostics) == {"m0", "m1", "disagreement"}
+    assert np.allclose(diagnostics["disagreement"], abs(diagnostics["m0"] - diagnostics["m1"]), atol=1e-6)
 
 
 def test_members_are_named(monkeypatch):

@@ -15,10 +15,10 @@ from onemask.methods.ttvos.template import (
     SLOPE,
     Carried,
     Embedding,
-    Joined,
     ProductTemplate,
     RegionTemplate,
     ShortTermMatching,
+    SplitConv,
 )
 
 ROWS, CHANNELS, CLUE, VECTORS, WIDTH, HEIGHT, LENGTH = 2, 6, 5, 8, 12, 4, 6
@@ -44,7 +44,7 @@ def heatmap() -> Tensor:
     return both_classes(torch.rand(ROWS, 1, HEIGHT, LENGTH))
 
 
-def concatenated(joined: Joined, features: Tensor, clue: Tensor) -> Tensor:
+def concatenated(joined: SplitConv, features: Tensor, clue: Tensor) -> Tensor:
     """One convolution over both, as the paper has it."""
     assert joined.of_clue is not None
     weight = torch.cat([joined.of_features.weight, joined.of_clue.weight], 1)
@@ -61,14 +61,14 @@ def embedded(embedding: Embedding, features: Tensor, clue: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_two_shares_are_one_convolution(features, clue, kernel):
-    joined = Joined(CHANNELS, CLUE, WIDTH, kernel)
+    joined = SplitConv(CHANNELS, CLUE, WIDTH, kernel)
     found = joined(joined.prepare(features), clue)
     assert torch.allclose(found, concatenated(joined, features, clue), atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_coarser_maps_count_as_enlarged(features, clue, kernel):
-    joined, coarser = Joined(CHANNELS + 7, CLUE, WIDTH, kernel), torch.rand(ROWS, 7, HEIGHT // 2, LENGTH // 2)
+    joined, coarser = SplitConv(CHANNELS + 7, CLUE, WIDTH, kernel), torch.rand(ROWS, 7, HEIGHT // 2, LENGTH // 2)
     enlarged = F.interpolate(coarser, (HEIGHT, LENGTH), mode="bilinear")
     found = joined(joined.prepare(features, coarser), clue)
     assert torch.allclose(found, concatenated(joined, torch.cat([features, enlarged], 1), clue), atol=1e-5)

@@ -311,7 +311,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         matching = preference.logsumexp(1) - (preference + worth).logsumexp(1)  # of a softmax, however sure it is
         return losses | {"matching": torch.where(best >= FITS, matching, 0.0)}
 
-    def evidence(
+    def diagnostics(
         self, features: DMNAOAFeatures, memory: DMNAOAMemory, prediction: DMNAOAPrediction
     ) -> dict[str, Tensor]:
         """The previous mask, the coarse and the refined one, and how much of the coarse one proposals are."""

@@ -150,7 +150,9 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         """Nothing: every voice encodes frames by itself."""
         return Constant({})
 
-    def evidence(self, features: EnsembleFeatures, memory: Memory, prediction: EnsemblePrediction) -> dict[str, Tensor]:
+    def diagnostics(
+        self, features: EnsembleFeatures, memory: Memory, prediction: EnsemblePrediction
+    ) -> dict[str, Tensor]:
         """What each voice found by itself, and how far they are apart."""
         found = {}
         for (_, mirrored), name, voice in zip(self._voices, self._names(), prediction.voices, strict=True):

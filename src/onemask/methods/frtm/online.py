@@ -133,7 +133,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
             return {}
         return {"transition": transition_loss(prediction.transition, prediction.previous, masks, known)}
 
-    def evidence(self, features: FeaturesT, memory: MemoryT, prediction: PredictionT) -> dict[str, Tensor]:
+    def diagnostics(self, features: FeaturesT, memory: MemoryT, prediction: PredictionT) -> dict[str, Tensor]:
         """The target model's scores, before and after refinement, and how much the annotated frame still weighs."""
         first = self._solving_weights(memory.weights)[:, : self.config.first_samples].sum(1)
         return {

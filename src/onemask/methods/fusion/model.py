@@ -160,7 +160,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
                 means=(1 - share) * memory.means + share * class_means(matching, cells),
             )
 
-    def evidence(
+    def diagnostics(
         self, features: FusionFeatures, memory: FusionMemory, prediction: FusionPrediction
     ) -> dict[str, Tensor]:
         """FRTM's, and every clue."""
@@ -175,7 +175,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             for clue, maps in prediction.clues.items()
             for index, caption in enumerate(captions[clue])
         }
-        return super().evidence(features, memory, prediction) | maps
+        return super().diagnostics(features, memory, prediction) | maps
 
     # Clues -----------------------------------------------------------------------------------------------------------
 

@@ -238,7 +238,9 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         logits = SHARPNESS * (foreground - background)
         return {"matching": cells_cross_entropy(logits, *shares_of_cells(masks, known, COARSE))}
 
-    def evidence(self, features: PMVOSFeatures, memory: PMVOSMemory, prediction: PMVOSPrediction) -> dict[str, Tensor]:
+    def diagnostics(
+        self, features: PMVOSFeatures, memory: PMVOSMemory, prediction: PMVOSPrediction
+    ) -> dict[str, Tensor]:
         """The similarity maps of both classes, the mask that comes along, and what the decoder makes of them."""
         config = self.config
         switches = (config.global_matching, config.local_matching, config.medial_matching)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ...blocks.deconvolution import Deconvolution
 from ...blocks.transition import CLASSES
 from .refinement import SHUFFLE, shuffled
-from .template import GROUP, Embedding, Joined, ProductTemplate
+from .template import GROUP, Embedding, ProductTemplate, SplitConv
 
 
 class LightShortTerm(nn.Module):
@@ -29,8 +29,8 @@ class LightShortTerm(nn.Module):
 
     def __init__(self, channels: int, clue: int, template_width: int, width: int):
         super().__init__()
-        self.enter = Joined(channels, clue, template_width, kernel=3)
-        self.compare = Joined(channels, template_width, width, kernel=3)
+        self.enter = SplitConv(channels, clue, template_width, kernel=3)
+        self.compare = SplitConv(channels, template_width, width, kernel=3)
 
     def prepare(self, features: Tensor) -> dict[str, Tensor]:
         """Compute the part that all objects share, from features (B, channels, h, w)."""
@@ -107,7 +107,7 @@ class LightRefinement(nn.Module):
         super().__init__()
         self.of_attention = Deconvolution(width, CLASSES, stride=2)
         self.reduce = nn.Conv2d(channels, width, 1)
-        self.detail = Joined(width, CLASSES, width, kernel=3)
+        self.detail = SplitConv(width, CLASSES, width, kernel=3)
         self.coarse = Deconvolution(CLASSES, CLASSES, stride=2)
         self.logits = Deconvolution(2 * CLASSES + width, SHUFFLE**2, stride=2)
 

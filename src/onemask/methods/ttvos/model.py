@@ -242,7 +242,9 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
             losses["matching"] = cells_cross_entropy(prediction.matched, wanted, where)
         return losses
 
-    def evidence(self, features: TTVOSFeatures, memory: TTVOSMemory, prediction: TTVOSPrediction) -> dict[str, Tensor]:
+    def diagnostics(
+        self, features: TTVOSFeatures, memory: TTVOSMemory, prediction: TTVOSPrediction
+    ) -> dict[str, Tensor]:
         """Both similarities and what they blend into, as far as they tell the object; what has to change; w_t."""
         found = prediction.logits.sigmoid()
         shown = {

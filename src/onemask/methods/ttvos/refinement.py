@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks.deconvolution import Deconvolution
-from .template import Joined
+from .template import SplitConv
 
 SHUFFLE = 2  # the last enlargement, by PixelShuffle
 LOCALISED = 8  # channels of S'^ST
@@ -35,7 +35,7 @@ class Refinement(nn.Module):
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(fine_width, fine_width, 4, stride=2, padding=1),
         )
-        self.detail = Joined(channels, fine_width, fine_width, kernel=3)
+        self.detail = SplitConv(channels, fine_width, fine_width, kernel=3)
         self.localise = nn.ConvTranspose2d(short_width, LOCALISED, 8, stride=4, padding=2)
         self.logits = Deconvolution(2 * fine_width + LOCALISED, SHUFFLE**2, stride=2)
 

@@ -29,7 +29,7 @@ SCALE = 10.0  # of cosines before a softmax, before training
 REGION_FLOOR = 1e-4  # probability of a class that every cell has at least: a region is never empty
 
 
-class Joined(nn.Module):
+class SplitConv(nn.Module):
     """A convolution over features concatenated with maps of an object, in two shares.
 
     clue: channels of those maps; 0: there are none.
@@ -76,7 +76,7 @@ class Embedding(nn.Module):
     def __init__(self, channels: int, clue: int, outputs: int, *, twice: bool = True):
         super().__init__()
         self.twice = twice
-        self.enter = Joined(channels, clue, outputs)
+        self.enter = SplitConv(channels, clue, outputs)
         self.grouped = nn.Conv2d(outputs, outputs, 5, padding=2, groups=outputs // GROUP)
 
     def prepare(self, *features: Tensor) -> Tensor:
@@ -181,9 +181,9 @@ class ShortTermMatching(nn.Module):
 
     def __init__(self, channels: int, clue: int, width: int):
         super().__init__()
-        self.enter = Joined(channels, clue, width)
+        self.enter = SplitConv(channels, clue, width)
         self.embed = nn.Conv2d(width, width, 3, padding=1)
-        self.compare = Joined(channels, width, width, kernel=3)
+        self.compare = SplitConv(channels, width, width, kernel=3)
 
     def prepare(self, features: Tensor) -> dict[str, Tensor]:
         """Compute the part that all objects share, from features (B, channels, h, w)."""
@@ -210,7 +210,7 @@ class LongTermMatching(nn.Module):
         super().__init__()
         self.template: ProductTemplate | RegionTemplate = template
         self.tells = template.logits > 0
-        self.modified = Joined(channels, clue, width // 2)
+        self.modified = SplitConv(channels, clue, width // 2)
         self.blend = nn.Conv2d(templates * template.maps + width // 2, width, 3, padding=1)
 
     def prepare(self, *features: Tensor) -> dict[str, Tensor]:
@@ -233,7 +233,7 @@ class Carried(nn.Module):
 
     def __init__(self, channels: int, width: int):
         super().__init__()
-        self.enter = Joined(channels, CLASSES, width, kernel=3)
+        self.enter = SplitConv(channels, CLASSES, width, kernel=3)
         self.rest = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True))
 
     def prepare(self, *features: Tensor) -> dict[str, Tensor]:

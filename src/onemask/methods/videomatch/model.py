@@ -182,7 +182,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
             lost=lost,
         )
 
-    def evidence(
+    def diagnostics(
         self, features: VideoMatchFeatures, memory: VideoMatchMemory, prediction: VideoMatchPrediction
     ) -> dict[str, Tensor]:
         """Result of matching alone, region in which the object may be, and what remains."""
