@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from onemask.data.perturbed import SPLITS
-from onemask.data.sequence import Sequence
-from onemask.evaluation.compare import Contender
+from onemask.data.sequence import VideoSequence
+from onemask.evaluation.compare import Variant
 from onemask.evaluation.evaluate import Evaluation, evaluate
 from onemask.evaluation.measures import scored
 from onemask.evaluation.protocols import protocol
@@ -44,20 +44,20 @@ class Set:
     protocol: str
     split: str
 
-    def evaluated(self, contender: Contender, out: Path) -> Evaluation:
+    def evaluated(self, variant: Variant, out: Path) -> Evaluation:
         """Run what is not there yet, and score."""
         return evaluate(
             self.root,
-            out / self.name / contender.folder,
-            contender.settings,
+            out / self.name / variant.folder,
+            variant.settings,
             protocol=self.protocol,
             split=self.split,
             resume=True,
         )
 
-    def errors(self, contender: Contender, out: Path) -> Iterator[tuple[str, tuple[float, float]]]:
+    def errors(self, variant: Variant, out: Path) -> Iterator[tuple[str, tuple[float, float]]]:
         """Of each video the false positives and negatives, means over its judged frames and objects."""
-        predictions = out / self.name / contender.folder / "predictions"
+        predictions = out / self.name / variant.folder / "predictions"
         for sequence in protocol(self.protocol).open(self.root, self.split, None):
             shares = [
                 error_shares(read_label_map(predictions / sequence.name / f"{name}.png") == i, truth == i)
@@ -92,23 +92,23 @@ def main() -> None:
         Set("varied", options.data / "varied", "youtube-vos", "val"),
     )
     made = [Set(split, options.perturbed, "davis2017", split) for split in SPLITS] if options.perturbed else []
-    contenders = [Contender.parse(text, Settings(device=options.device)) for text in options.variant]
-    results = {c.label: {s.name: _measured(s, c, options.out) for s in (*chosen, *made)} for c in contenders}
+    variants = [Variant.parse(text, Settings(device=options.device)) for text in options.variant]
+    results = {c.label: {s.name: _measured(s, c, options.out) for s in (*chosen, *made)} for c in variants}
     both = [s.name for s in chosen]
     print(by_set(results, [[name] for name in both] + [both] + [[s.name] for s in made]))
     print(errors(results, both))
-    if len(contenders) > 1:
+    if len(variants) > 1:
         print(differences(results, both))
-    for contender in contenders if options.worst else ():
-        _copy_worst(contender, results[contender.label], both, options.out, options.worst)
+    for variant in variants if options.worst else ():
+        _copy_worst(variant, results[variant.label], both, options.out, options.worst)
 
 
-def _measured(videos: Set, contender: Contender, out: Path) -> Measured:
-    evaluation = videos.evaluated(contender, out)
-    return Measured(evaluation.scores.rows, dict(videos.errors(contender, out)), evaluation.seconds_per_frame)
+def _measured(videos: Set, variant: Variant, out: Path) -> Measured:
+    evaluation = videos.evaluated(variant, out)
+    return Measured(evaluation.scores.rows, dict(videos.errors(variant, out)), evaluation.seconds_per_frame)
 
 
-def _judged(sequence: Sequence, *, sparse: bool) -> Iterator[tuple[str, np.ndarray, tuple[int, ...]]]:
+def _judged(sequence: VideoSequence, *, sparse: bool) -> Iterator[tuple[str, np.ndarray, tuple[int, ...]]]:
     """Name, label map and objects of each judged frame."""
     if sparse:
         yield from ((sequence.frames[index].stem, truth, objects) for index, truth, objects in judged(sequence))
@@ -176,13 +176,13 @@ def _shown(value: Estimate) -> str:
     return f"{value.mean:.1f} ({value.low:.1f} to {value.high:.1f})"
 
 
-def _copy_worst(contender: Contender, measured: dict[str, Measured], sets: list[str], out: Path, count: int) -> None:
+def _copy_worst(variant: Variant, measured: dict[str, Measured], sets: list[str], out: Path, count: int) -> None:
     values = _videos(measured, sets)
     for place, video in enumerate(sorted(values, key=lambda name: values[name])[:count]):
         name, sequence = video.split(" ", 1)
-        folder = out / "worst" / contender.folder
+        folder = out / "worst" / variant.folder
         folder.mkdir(parents=True, exist_ok=True)
-        sheet = out / name / contender.folder / "sheets" / f"{sequence}.png"
+        sheet = out / name / variant.folder / "sheets" / f"{sequence}.png"
         shutil.copy(sheet, folder / f"{place:02}-{values[video]:.0f}-{sequence}.png")
 
 

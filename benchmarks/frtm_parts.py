@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from onemask import Session, load
-from onemask.data.davis import DavisDataset, Sequence
+from onemask.data.davis import DavisDataset, VideoSequence
 from onemask.evaluation.measures import region_similarity
 from onemask.geometry import Geometry
 from onemask.labels import resize
@@ -82,7 +82,7 @@ def on_grid(annotation: np.ndarray) -> np.ndarray:
     return resize(best_scores(torch.from_numpy(annotation)), annotation.shape)[0, 0].numpy() > 0.5
 
 
-def follow(method: Method, sequence: Sequence, taught: bool = False) -> float:
+def follow(method: Method, sequence: VideoSequence, taught: bool = False) -> float:
     """Mean J of a sequence."""
     session = Parts(method, device="cpu")
     values = []
@@ -96,7 +96,7 @@ def follow(method: Method, sequence: Sequence, taught: bool = False) -> float:
     return float(np.mean(values[:-1]))
 
 
-def refine(method: Method, sequence: Sequence, before: int) -> float:
+def refine(method: Method, sequence: VideoSequence, before: int) -> float:
     """Mean J of refining the best scores for the annotation of so many frames before."""
     session = Parts(method, device="cpu")
     values = []
@@ -109,7 +109,7 @@ def refine(method: Method, sequence: Sequence, before: int) -> float:
     return float(np.mean(values))
 
 
-def frames_of(sequence: Sequence) -> Iterator[Frame]:
+def frames_of(sequence: VideoSequence) -> Iterator[Frame]:
     return ImageSequence(list(sequence.frames), sequence.name).frames()
 
 

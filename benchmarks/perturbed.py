@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from onemask.data.perturbed import SPLITS
-from onemask.evaluation.compare import Contender
+from onemask.evaluation.compare import Variant
 from onemask.evaluation.evaluate import evaluate
 from onemask.settings import Settings
 
@@ -30,11 +30,11 @@ def main() -> None:
     print("| method |", " | ".join(f"{split}: J&F | {_events_of(split)}" for split in splits), "|")
     print("|---|", "---:|" * 2 * len(splits), sep="")
     for text in options.variant:
-        contender = Contender.parse(text, Settings(device=options.device))
+        variant = Variant.parse(text, Settings(device=options.device))
         cells = []
         for split in splits:
-            out = options.out / split / contender.folder
-            evaluation = evaluate(options.root, out, contender.settings, protocol="davis2017", split=split, resume=True)
+            out = options.out / split / variant.folder
+            evaluation = evaluate(options.root, out, variant.settings, protocol="davis2017", split=split, resume=True)
             scores = evaluation.scores
             events = scores.events
             said = (
@@ -43,7 +43,7 @@ def main() -> None:
                 else f"{events.swaps} ({events.swapped_frames})"
             )
             cells += [f"{100 * scores.J_and_F:.1f}", said]
-        print("|", " | ".join([f"`{contender.label}`", *cells]), "|", flush=True)
+        print("|", " | ".join([f"`{variant.label}`", *cells]), "|", flush=True)
 
 
 def _events_of(split: str) -> str:

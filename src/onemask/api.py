@@ -245,11 +245,11 @@ def compare(
 
     shared = Settings(size=size, device=device, precision=precision, runtime=runtime)
     named = methods.items() if isinstance(methods, Mapping) else ((None, text) for text in methods)
-    contenders = [_contender(label, method, shared) for label, method in named]
+    variants = [_variant(label, method, shared) for label, method in named]
     return comparing.compare(
         root,
         out,
-        contenders,
+        variants,
         protocol=protocol,
         split=split,
         sequences=sequences,
@@ -337,12 +337,12 @@ def write_overlay(
     )
 
 
-def _contender(label: str | None, method: str | Method, shared: Settings) -> Any:
+def _variant(label: str | None, method: str | Method, shared: Settings) -> Any:
     from dataclasses import replace
 
-    from .evaluation.compare import Contender
+    from .evaluation.compare import Variant
 
     if isinstance(method, Method):
-        return Contender(label or type(method).__name__, replace(shared, method=method))
-    parsed = Contender.parse(method, shared)
-    return parsed if label is None else Contender(label, parsed.settings)
+        return Variant(label or type(method).__name__, replace(shared, method=method))
+    parsed = Variant.parse(method, shared)
+    return parsed if label is None else Variant(label, parsed.settings)

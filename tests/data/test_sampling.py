@@ -10,7 +10,7 @@ from PIL import Image
 from onemask.data.clip import VOID, Clip, ClipRequest
 from onemask.data.davis import DavisDataset
 from onemask.data.sampling import SamplingConfig, VideoClips, draw_places
-from onemask.data.sequence import Sequence
+from onemask.data.sequence import VideoSequence
 from onemask.errors import InputError
 
 AS_IT_IS = SamplingConfig(
@@ -24,18 +24,18 @@ ANY = ClipRequest(length=3, size=SIZE, max_objects=2)
 def make_video(tmp_path):
     """A video of label maps; `annotated` are the frames that have a mask."""
 
-    def make(label_maps, annotated=None, name="squares", suffix=".png", **options) -> Sequence:
+    def make(label_maps, annotated=None, name="squares", suffix=".png", **options) -> VideoSequence:
         frames = write_frames(tmp_path / "frames" / name, label_maps, suffix)
         annotated = range(len(frames)) if annotated is None else annotated
         masks = write_masks(tmp_path / "masks" / name, {i: label_maps[i] for i in annotated})
         by_stem = {path.stem: path for path in masks}
-        return Sequence(name, tuple(frames), tuple(by_stem.get(path.stem) for path in frames), **options)
+        return VideoSequence(name, tuple(frames), tuple(by_stem.get(path.stem) for path in frames), **options)
 
     return make
 
 
 @pytest.fixture
-def video(make_video) -> Sequence:
+def video(make_video) -> VideoSequence:
     return make_video([two_squares(time) for time in range(12)])
 
 

@@ -14,7 +14,7 @@ from onemask.cli import main
 from onemask.errors import InputError, OnemaskError, OutputError
 from onemask.evaluation import compare as module
 from onemask.evaluation.chart import Box, Point, placed, write_chart
-from onemask.evaluation.compare import Contender, compare, redraw
+from onemask.evaluation.compare import Variant, compare, redraw
 from onemask.evaluation.comparison import Comparison, Row
 from onemask.evaluation.evaluate import evaluate
 from onemask.settings import Settings
@@ -29,8 +29,8 @@ FIGURES = ["J&F", "J", "J-Recall", "J-Decay", "F", "F-Recall", "F-Decay"]
 FILES = {f"comparison{suffix}" for suffix in (".md", ".csv", ".json", ".png", ".svg")}
 
 
-def contenders(*texts: str) -> list[Contender]:
-    return [Contender.parse(text, SHARED) for text in texts]
+def variants(*texts: str) -> list[Variant]:
+    return [Variant.parse(text, SHARED) for text in texts]
 
 
 ALONE, FEWER = (
@@ -58,7 +58,7 @@ def root(tmp_path_factory) -> Path:
 def compared(root, tmp_path_factory) -> Path:
     """What a comparison of two leaves; no test changes it."""
     out = tmp_path_factory.mktemp("compared") / "out"
-    compare(root, out, contenders(ALONE, FEWER))
+    compare(root, out, variants(ALONE, FEWER))
     return out
 
 
@@ -90,7 +90,7 @@ def test_one_process_at_a_time(root, copied):
     with lock.held(copied / ".onemask" / "lock"):
         for how in ({"resume": True}, {"overwrite": True}):
             with pytest.raises(OutputError, match="is being written by"):
-                compare(root, copied, contenders(ALONE, FEWER), **how)
+                compare(root, copied, variants(ALONE, FEWER), **how)
         with pytest.raises(OutputError, match="is being written by"):
             redraw(copied)
     assert written(copied) == before
@@ -149,7 +149,7 @@ def test_scores_are_those_of_evaluate(root, compared, tmp_path):
 
 
 def test_any_protocol_of_evaluate_is_compared(root, tmp_path):
-    comparison = compare(root, tmp_path, contenders(ALONE), protocol="davis2017", sequences=["two"])
+    comparison = compare(root, tmp_path, variants(ALONE), protocol="davis2017", sequences=["two"])
     assert (comparison.rows[0].dataset, comparison.rows[0].sequences) == ("davis2017 val", ("two",))
     assert len(json.loads((tmp_path / "evaluations" / "alone" / "scores.json").read_text())["rows"]) == 2
 
@@ -159,7 +159,7 @@ def test_any_protocol_of_evaluate_is_compared(root, tmp_path):
 
 def test_what_is_finished_is_reused_and_said(root, copied):
     before, said = written(copied), []
-    comparison = compare(root, copied, contenders(ALONE, FEWER), say=said.append, resume=True)
+    comparison = compare(root, copied, variants(ALONE, FEWER), say=said.append, resume=True)
     assert written(copied) == before
     assert [line.split(" in ")[0].split(", taken")[0] for line in said] == [
         "1 of 2, alone: finished before",
@@ -172,7 +172,7 @@ def test_only_what_is_missing_is_run(root, copied):
     shutil.rmtree(copied / "evaluations" / "never" / "predictions" / "two")
     (copied / "evaluations" / "never" / "scores.json").unlink()
     before, said = written(copied), []
-    compare(root, copied, contenders(ALONE, FEWER), say=said.append, resume=True)
+    compare(root, copied, variants(ALONE, FEWER), say=said.append, resume=True)
     after = written(copied)
     assert said[1].startswith("2 of 2, never: goes on")
     kept = "evaluations/never/predictions/one/00000.png"
@@ -183,7 +183,7 @@ def test_only_what_is_missing_is_run(root, copied):
 
 def test_overwrite_begins_anew(root, copied):
     before = written(copied)
-    changed = contenders(ALONE.replace("memory=8", "memory=9"))
+    changed = variants(ALONE.replace("memory=8", "memory=9"))
     comparison = compare(root, copied, changed, overwrite=True)
     assert all(written(copied)[name] > time for name, time in before.items() if "/alone/" in name)
     assert [row.label for row in comparison.rows] == ["alone"]
@@ -193,10 +193,10 @@ def test_a_comparison_that_is_there_is_neither_extended_nor_replaced_unasked(roo
     with pytest.raises(
         OutputError, match=r"exists already; it holds a comparison. Choose another place, or pass --res"
     ):
-        compare(root, copied, contenders(ALONE))
+        compare(root, copied, variants(ALONE))
     (copied / "evaluations" / "alone" / "predictions" / "mine.png").write_text("an hour of work")
     with pytest.raises(OutputError, match=r"mine\.png is not onemask's"):
-        compare(root, copied, contenders(ALONE), overwrite=True)
+        compare(root, copied, variants(ALONE), overwrite=True)
 
 
 def test_a_table_that_someone_wrote_is_not_replaced(copied):
@@ -218,10 +218,10 @@ def test_an_interruption_is_no_failure(root, tmp_path):
         yield from items
 
     with pytest.raises(KeyboardInterrupt):
-        compare(root, tmp_path, contenders(ALONE, FEWER), progress=stop)
+        compare(root, tmp_path, variants(ALONE, FEWER), progress=stop)
     assert not FILES & {path.name for path in tmp_path.iterdir()}
     said: list[str] = []
-    assert not compare(root, tmp_path, contenders(ALONE, FEWER), say=said.append, resume=True).failures
+    assert not compare(root, tmp_path, variants(ALONE, FEWER), say=said.append, resume=True).failures
     assert ["finished before" in line for line in said] == [True, False]
 
 
@@ -241,7 +241,7 @@ def test_one_that_fails_does_not_cost_the_others(root, tmp_path, monkeypatch, ca
 def test_where_all_fail_there_is_no_table(root, tmp_path, monkeypatch):
     failing(monkeypatch, "alone")
     with pytest.raises(OnemaskError, match="no method could be evaluated; alone: RuntimeError: out of memory"):
-        compare(root, tmp_path, contenders(ALONE))
+        compare(root, tmp_path, variants(ALONE))
     assert not FILES & {path.name for path in tmp_path.iterdir()}
 
 
@@ -332,7 +332,7 @@ def test_the_headline_is_the_protocols_first_figure(tmp_path):
     ],
 )
 def test_a_variant_is_read(text, label, changes):
-    assert Contender.parse(text, SHARED) == Contender(label, replace(SHARED, **changes))
+    assert Variant.parse(text, SHARED) == Variant(label, replace(SHARED, **changes))
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_a_variant_is_read(text, label, changes):
 )
 def test_a_variant_that_cannot_be_read(text, message):
     with pytest.raises(InputError, match=message):
-        Contender.parse(text, SHARED)
+        Variant.parse(text, SHARED)
 
 
 # Refusals, before anything runs --------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def test_a_variant_that_cannot_be_read(text, message):
 )
 def test_what_is_refused_leaves_no_trace(root, tmp_path, texts, options, message):
     with pytest.raises(InputError, match=message):
-        compare(root, tmp_path / "out", contenders(*texts), **options)
+        compare(root, tmp_path / "out", variants(*texts), **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -384,7 +384,7 @@ def test_other_settings_of_a_label_are_refused_before_anything_runs(root, copied
         compare(
             root,
             copied,
-            contenders(
+            variants(
                 "new: frtm-lite",
                 f"never: frtm-lite update_every=0 {QUICKLY}",
             ),
@@ -396,7 +396,7 @@ def test_other_settings_of_a_label_are_refused_before_anything_runs(root, copied
 def test_a_folder_of_something_else_is_left_alone(root, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
-        compare(root, tmp_path, contenders(ALONE))
+        compare(root, tmp_path, variants(ALONE))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onemask.data.davis import Sequence
+from onemask.data.davis import VideoSequence
 from onemask.errors import InputError, OutputError
 from onemask.evaluation.evaluate import evaluate
 from onemask.evaluation.protocols import first_annotations
@@ -120,7 +120,7 @@ def test_each_object_is_given_once(tmp_path):
     paths = [tmp_path / f"{index}.png" for index in range(4)]
     for path, label_map in zip(paths, maps, strict=True):
         write_mask(path, label_map)
-    sequence = Sequence("s", tuple(paths), (*paths[:2], None, paths[3]))
+    sequence = VideoSequence("s", tuple(paths), (*paths[:2], None, paths[3]))
     given = first_annotations(sequence)
     assert list(given) == [0, 1]
     assert np.array_equal(given[0], maps[0])

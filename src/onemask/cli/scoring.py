@@ -176,7 +176,7 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _compare(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from ..evaluation.compare import Contender, compare, redraw
+    from ..evaluation.compare import Variant, compare, redraw
     from ..settings import Settings
 
     named = [*options.methods, *options.variant]
@@ -190,11 +190,11 @@ def _compare(options: argparse.Namespace) -> int:
         shared = Settings(
             size=options.size or None, device=options.device, precision=options.precision, runtime=options.runtime
         )
-        contenders = [Contender(name, replace(shared, method=name)) for name in options.methods]
+        variants = [Variant(name, replace(shared, method=name)) for name in options.methods]
         comparison = compare(
             options.root,
             options.out,
-            contenders + [Contender.parse(text, shared) for text in options.variant],
+            variants + [Variant.parse(text, shared) for text in options.variant],
             protocol=options.protocol,
             split=options.split,
             sequences=options.sequences,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import inside, read_text
-from .sequence import Sequence, SequenceDataset, find_frames, find_masks, refuse_problems
+from .sequence import SequenceDataset, VideoSequence, find_frames, find_masks, refuse_problems
 
 YEARS = (2016, 2017)
 
@@ -37,7 +37,7 @@ class DavisDataset(SequenceDataset):
         self.split = split
         self.resolution = resolution
         names = _listed_names(self.root, year, split)
-        self.sequences: tuple[Sequence, ...] = tuple(self._find(name) for name in names)
+        self.sequences: tuple[VideoSequence, ...] = tuple(self._find(name) for name in names)
         self._refuse_incomplete()
 
     def select(self, names: Iterable[str]) -> DavisDataset:
@@ -53,11 +53,11 @@ class DavisDataset(SequenceDataset):
         subset.sequences = tuple(sequence for sequence in self.sequences if sequence.name in wanted)
         return subset
 
-    def _find(self, name: str) -> Sequence:
+    def _find(self, name: str) -> VideoSequence:
         frames = find_frames(self.root / "JPEGImages" / self.resolution / name)
         annotated = find_masks(self.root / "Annotations" / self.resolution / name)
         annotations = tuple(annotated.get(frame.stem) for frame in frames)
-        return Sequence(name, frames, annotations, one_object=self.year == 2016)
+        return VideoSequence(name, frames, annotations, one_object=self.year == 2016)
 
     def _refuse_incomplete(self) -> None:
         problems = [problem for sequence in self.sequences if (problem := self._problem(sequence))]
@@ -67,7 +67,7 @@ class DavisDataset(SequenceDataset):
             "Unpack the dataset again, or list fewer sequences",
         )
 
-    def _problem(self, sequence: Sequence) -> str | None:
+    def _problem(self, sequence: VideoSequence) -> str | None:
         if not sequence.frames:
             return f"{sequence.name} has no frames in JPEGImages/{self.resolution}/{sequence.name}"
         if sequence.annotations[0] is None:

@@ -12,7 +12,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError
-from .sequence import Sequence, SequenceDataset, file_problems, find_frames, find_masks, mask_problems, refuse_problems
+from .sequence import (
+    SequenceDataset,
+    VideoSequence,
+    file_problems,
+    find_frames,
+    find_masks,
+    mask_problems,
+    refuse_problems,
+)
 
 
 class FolderDataset(SequenceDataset):
@@ -34,10 +42,10 @@ class FolderDataset(SequenceDataset):
             f"{self.root}: frames and masks do not fit each other", problems, "A mask is a PNG, called like its frame"
         )
 
-    def _find(self, name: str, one_object: bool) -> Sequence:
+    def _find(self, name: str, one_object: bool) -> VideoSequence:
         frames = find_frames(self.root / "frames" / name)
         masks = find_masks(self.root / "masks" / name)
-        return Sequence(name, frames, tuple(masks.get(frame.stem) for frame in frames), one_object)
+        return VideoSequence(name, frames, tuple(masks.get(frame.stem) for frame in frames), one_object)
 
 
 def _folders_in(folder: Path) -> list[str]:

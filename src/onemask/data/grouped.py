@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from ..errors import InputError
 from ..video.images import is_image, natural_key
-from .sequence import Sequence, SequenceDataset, header_size, refuse_problems
+from .sequence import SequenceDataset, VideoSequence, header_size, refuse_problems
 
 MASKS = ("labels", "masks", "annotations", "groundtruth", "gt")
 FRAMES = ("images", "frames", "jpegimages", "rgb")
@@ -66,7 +66,7 @@ class GroupedDataset(SequenceDataset):
         subset.sequences = chosen
         return subset
 
-    def _find(self, folder: Path) -> tuple[Sequence, str | None]:
+    def _find(self, folder: Path) -> tuple[VideoSequence, str | None]:
         """A folder of masks as a video, and what is wrong with it."""
         parts, place = folder.relative_to(self.root).parts, _mask_part(folder.relative_to(self.root))
         rest = [part for part in parts[:place] + parts[place + 1 :] if part not in self.unnamed]
@@ -74,14 +74,14 @@ class GroupedDataset(SequenceDataset):
         frames = _frames(self.root, parts, place)
         masks = _pictures(folder)
         if not frames:
-            return Sequence(name, (), (), one_object=True), f"{name} has no frames beside its masks {folder}"
+            return VideoSequence(name, (), (), one_object=True), f"{name} has no frames beside its masks {folder}"
         key = _key_of(frames, masks)
         if twice := [str(value) for value, count in Counter(map(key, frames)).items() if count > 1]:
-            return Sequence(name, frames, (), one_object=True), f"{name} has more than one frame {twice[0]}"
+            return VideoSequence(name, frames, (), one_object=True), f"{name} has more than one frame {twice[0]}"
         by_key = {key(mask): mask for mask in masks}
         annotations = tuple(by_key.pop(key(frame), None) for frame in frames)
         stray = f"{name} has masks without a frame: {next(iter(by_key.values())).name}" if by_key else None
-        return Sequence(name, frames, annotations, one_object=True), stray
+        return VideoSequence(name, frames, annotations, one_object=True), stray
 
 
 def group_of(name: str) -> str:
@@ -89,7 +89,7 @@ def group_of(name: str) -> str:
     return name.partition("/")[0] if "/" in name else ""
 
 
-def size_problem(sequence: Sequence, used: Iterable[int], *, frames_too: bool) -> str | None:
+def size_problem(sequence: VideoSequence, used: Iterable[int], *, frames_too: bool) -> str | None:
     """Say where the masks of frames `used` differ in size, or their frames from them (`frames_too`); from headers."""
     size: tuple[int, int] | None = None
     for index in used:
@@ -106,7 +106,7 @@ def size_problem(sequence: Sequence, used: Iterable[int], *, frames_too: bool) -
 # Looking --------------------------------------------------------------------------------------------------------------
 
 
-def _names(sequence: Sequence) -> set[str]:
+def _names(sequence: VideoSequence) -> set[str]:
     """The video's name and those of the groups that it is in."""
     parts = sequence.name.split("/")
     return {"/".join(parts[:count]) for count in range(1, len(parts) + 1)}

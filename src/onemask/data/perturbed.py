@@ -23,8 +23,7 @@ from ..video.images import read_image
 from ..video.masks import write_mask
 from .holes import filled
 from .layers import WAVES, Layer, draw
-from .sequence import Sequence as VideoSequence
-from .sequence import SequenceDataset
+from .sequence import SequenceDataset, VideoSequence
 from .sprites import cut_sprite
 
 HIDDEN = 20  # frames out of sight

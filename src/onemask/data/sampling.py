@@ -10,8 +10,7 @@ A clip is drawn in four steps, all from one generator:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence as ListOf
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +22,7 @@ from ..errors import InputError
 from ..methods.options import Count, Positive, Range, Share, check_values
 from .clip import VOID, Clip, ClipRequest
 from .photometry import jitter_colours
-from .sequence import Sequence
+from .sequence import VideoSequence
 
 _REFERENCES, _VIEWS = 8, 4  # drawn before all references, or the plain picture, are tried
 _OUTSIDE = (124, 116, 104)  # RGB beyond the picture: the mean of ImageNet, which networks see as zero
@@ -50,7 +49,7 @@ class SamplingConfig:
 class VideoClips:
     """Annotated videos as a source of clips. A sequence is a video, a clip is made of its annotated frames."""
 
-    def __init__(self, sequences: ListOf[Sequence], config: SamplingConfig | None = None) -> None:
+    def __init__(self, sequences: Sequence[VideoSequence], config: SamplingConfig | None = None) -> None:
         """Take the videos as they are; the dataset validates files (`check`).
 
         config: None takes `SamplingConfig()`. Raises InputError for no videos, a video without any annotation, and a
@@ -91,7 +90,7 @@ class VideoClips:
         )
 
     def _find(
-        self, sequence: Sequence, request: ClipRequest, rng: np.random.Generator
+        self, sequence: VideoSequence, request: ClipRequest, rng: np.random.Generator
     ) -> tuple[list[int], np.ndarray, _View, np.ndarray] | None:
         """Frames, the reference's label map, and the view of it with the objects to be seen there."""
         annotated, config = sequence.annotated, self.config
@@ -111,7 +110,7 @@ class VideoClips:
 
     def _cut(
         self,
-        sequence: Sequence,
+        sequence: VideoSequence,
         chosen: list[int],
         reference: np.ndarray,
         view: _View,
@@ -297,7 +296,7 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def _labels(sequence: Sequence, index: int) -> np.ndarray:
+def _labels(sequence: VideoSequence, index: int) -> np.ndarray:
     labels = sequence.labels(index)
     assert labels is not None  # only annotated frames are drawn
     return labels

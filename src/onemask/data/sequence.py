@@ -30,7 +30,7 @@ _HALF = 128
 
 
 @dataclass(frozen=True)
-class Sequence:
+class VideoSequence:
     """One video of a dataset as files: its frames in order, and the annotation of each where there is one."""
 
     name: str
@@ -116,12 +116,12 @@ class SequenceDataset:
     """The videos of a dataset; what is common to all layouts."""
 
     root: Path
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[VideoSequence, ...]
 
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def __iter__(self) -> Iterator[Sequence]:
+    def __iter__(self) -> Iterator[VideoSequence]:
         return iter(self.sequences)
 
     def check_files(self) -> None:
@@ -156,7 +156,7 @@ def find_masks(folder: Path) -> dict[str, Path]:
 # Finding problems -----------------------------------------------------------------------------------------------------
 
 
-def file_problems(sequence: Sequence) -> list[str]:
+def file_problems(sequence: VideoSequence) -> list[str]:
     """Describe what is wrong with a video's files, as far as their names and headers tell; empty where nothing is."""
     name, problems = sequence.name, []
     if not sequence.frames:
@@ -172,7 +172,7 @@ def file_problems(sequence: Sequence) -> list[str]:
     return problems + _size_problems(sequence)
 
 
-def mask_problems(sequence: Sequence, *, for_training: bool = False) -> list[str]:
+def mask_problems(sequence: VideoSequence, *, for_training: bool = False) -> list[str]:
     """Read the first, the middle and the last mask, for masks of a video are of one kind, and say what is wrong."""
     annotated = sequence.annotated
     problems = []
@@ -193,7 +193,7 @@ def refuse_problems(what: str, problems: list[str], advice: str) -> None:
     raise InputError(f"{what}: {named}{f'; and {rest} more' if rest > 0 else ''}. {advice}")
 
 
-def _size_problems(sequence: Sequence) -> list[str]:
+def _size_problems(sequence: VideoSequence) -> list[str]:
     """Compare the sizes in the headers of annotated frames and their masks; no pixel is decoded (0.1 ms a pair)."""
     problems, wrong, size = [], [], None
     for index in sequence.annotated:

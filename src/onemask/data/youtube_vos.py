@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import inside
-from .sequence import Sequence, SequenceDataset, file_problems, find_frames, find_masks, refuse_problems
+from .sequence import SequenceDataset, VideoSequence, file_problems, find_frames, find_masks, refuse_problems
 
 _LAYOUT = "expected JPEGImages, Annotations and meta.json in it, or in a folder below it that is called like the split"
 
@@ -63,7 +63,7 @@ class YouTubeVosDataset(SequenceDataset):
         subset.sequences = tuple(sequence for sequence in self if sequence.name in wanted)
         return subset
 
-    def submitted(self, sequence: Sequence) -> tuple[str, ...]:
+    def submitted(self, sequence: VideoSequence) -> tuple[str, ...]:
         """The names of the frames whose label maps a submission has: those that meta.json lists, or all.
 
         All, where it lists none but annotated frames: then it says nothing of those that are to be predicted.
@@ -72,10 +72,10 @@ class YouTubeVosDataset(SequenceDataset):
         annotated = {sequence.frames[index].stem for index in sequence.annotated}
         return tuple(frame.stem for frame in sequence.frames if listed <= annotated or frame.stem in listed)
 
-    def _find(self, name: str, objects: tuple[int, ...]) -> Sequence:
+    def _find(self, name: str, objects: tuple[int, ...]) -> VideoSequence:
         frames = find_frames(self.root / "JPEGImages" / name)
         masks = find_masks(self.root / "Annotations" / name)
-        return Sequence(name, frames, tuple(masks.get(frame.stem) for frame in frames), objects=objects)
+        return VideoSequence(name, frames, tuple(masks.get(frame.stem) for frame in frames), objects=objects)
 
 
 def _folder_of(root: Path, split: str) -> Path:
@@ -113,7 +113,7 @@ def _listed_videos(path: Path) -> dict[str, dict[int, tuple[list[str], str]]]:
     return listed
 
 
-def _object_problems(sequence: Sequence, objects: dict[int, list[str]]) -> list[str]:
+def _object_problems(sequence: VideoSequence, objects: dict[int, list[str]]) -> list[str]:
     if not objects:
         return [f"{sequence.name} has no objects in meta.json"]
     masks = {sequence.frames[index].stem for index in sequence.annotated}

@@ -46,7 +46,7 @@ LONGEST = 80  # characters of a label
 
 
 @dataclass(frozen=True)
-class Contender:
+class Variant:
     """A method with its options, by a label of the user's."""
 
     label: str
@@ -61,7 +61,7 @@ class Contender:
             )
 
     @classmethod
-    def parse(cls, text: str, shared: Settings) -> Contender:
+    def parse(cls, text: str, shared: Settings) -> Variant:
         """A method as people type it: `[LABEL:] METHOD [NAME=VALUE ...]`, quoted as in a shell.
 
         NAME: an option of the method, or weights, size, precision or runtime, which otherwise are those of `shared`.
@@ -97,7 +97,7 @@ class Contender:
 def compare(
     root: str | Path,
     out: str | Path,
-    contenders: Sequence[Contender],
+    variants: Sequence[Variant],
     *,
     protocol: str = "davis2016",
     split: str = "val",
@@ -117,7 +117,7 @@ def compare(
         split: see `evaluate`.
         sequences: see `evaluate`.
         out: the folder of evaluations, table and chart.
-        contenders: the methods, each with a label of its own.
+        variants: the methods, each with a label of its own.
         overwrite: begin all anew.
         resume: continue an earlier comparison in `out`, or add methods to it; what finished with the same settings is
             not run again.
@@ -135,27 +135,27 @@ def compare(
     """
     out, how = Path(out), {"overwrite": overwrite, "resume": resume}
     check_installed()
-    _refuse_alike(contenders)
+    _refuse_alike(variants)
     results = _comparison_folder(out)
     results.check({}, **how)
     known = {} if overwrite else _folders(out)
-    folders = {c.label: out / "evaluations" / c.folder for c in contenders}
+    folders = {c.label: out / "evaluations" / c.folder for c in variants}
     given: dict[str, Any] = {"protocol": protocol, "split": split, "sequences": sequences}
     finished, asked = [], {}
-    for contender in contenders:
-        with _named(contender.label):
-            contender.settings.described()
-        dataset, asked[contender.label] = asked_for(root, contender.settings, **given)
+    for variant in variants:
+        with _named(variant.label):
+            variant.settings.described()
+        dataset, asked[variant.label] = asked_for(root, variant.settings, **given)
         _refuse_without_speed(dataset)
-        evaluation = evaluation_folder(folders[contender.label])
-        if evaluation.check(asked[contender.label], overwrite=overwrite, resume=not overwrite):
+        evaluation = evaluation_folder(folders[variant.label])
+        if evaluation.check(asked[variant.label], overwrite=overwrite, resume=not overwrite):
             refuse_changed_input(evaluation, dataset)
         names = [sequence.name for sequence in dataset.sequences]
-        if not overwrite and _is_finished(folders[contender.label], names):
-            finished.append(contender.label)
+        if not overwrite and _is_finished(folders[variant.label], names):
+            finished.append(variant.label)
         else:
-            with _named(contender.label):
-                contender.settings.session()  # whether it can be loaded is known before the first one runs
+            with _named(variant.label):
+                variant.settings.session()  # whether it can be loaded is known before the first one runs
 
     with results.opened({}, **how, discard=lambda: None):  # what is there is replaced, or kept for --redraw
         for label, folder in folders.items() if overwrite else ():
@@ -163,7 +163,7 @@ def compare(
                 pass  # what an earlier comparison left is gone now, not when its turn comes: this one can be resumed
         with results.writing(METHODS) as path:
             write_json(path, known | {label: folder.name for label, folder in folders.items()})
-        failures = _evaluated(root, contenders, folders, finished, given, progress, say)
+        failures = _evaluated(root, variants, folders, finished, given, progress, say)
         rows = (_row(label, folder) for label, folder in folders.items() if label not in failures)
         comparison = Comparison(tuple(rows), failures)
         _write(comparison, results)
@@ -173,7 +173,7 @@ def compare(
 
 def _evaluated(
     root: str | Path,
-    contenders: Sequence[Contender],
+    variants: Sequence[Variant],
     folders: Mapping[str, Path],
     finished: Sequence[str],
     given: Mapping[str, Any],
@@ -182,22 +182,22 @@ def _evaluated(
 ) -> dict[str, str]:
     """Evaluate what is not finished; what went wrong, by label. Raises OnemaskError where all failed."""
     failures: dict[str, str] = {}
-    for number, contender in enumerate(contenders, 1):
-        label, folder = contender.label, folders[contender.label]
-        place = f"{number} of {len(contenders)}, {label}"
+    for number, variant in enumerate(variants, 1):
+        label, folder = variant.label, folders[variant.label]
+        place = f"{number} of {len(variants)}, {label}"
         if label in finished:
             say(f"{place}: finished before, taken from {folder}")
             continue
         say(f"{place}: {'goes on' if (folder / 'predictions').exists() else 'begins'} in {folder}")
         try:
-            evaluate(root, folder, contender.settings, **given, resume=True, progress=_labelled(progress, label))
+            evaluate(root, folder, variant.settings, **given, resume=True, progress=_labelled(progress, label))
         except Interrupted:
             raise
         except Exception as error:  # an error in one method, of any kind, must not cost the others' results
             log.info("%s failed", label, exc_info=True)
             failures[label] = str(error) if isinstance(error, OnemaskError) else f"{type(error).__name__}: {error}"
             say(f"{place}: failed: {failures[label]}")
-    if len(failures) == len(contenders):
+    if len(failures) == len(variants):
         raise OnemaskError(f"no method could be evaluated; {_listed(failures)}")
     return failures
 
@@ -250,18 +250,18 @@ def _is_evaluation(folder: Path) -> bool:
     return evaluation_folder(folder).begun or (folder / "scores.json").exists()
 
 
-def _refuse_alike(contenders: Sequence[Contender]) -> None:
-    if not contenders:
+def _refuse_alike(variants: Sequence[Variant]) -> None:
+    if not variants:
         raise InputError("no method is named; name one or more")
     seen: dict[str, str] = {}
-    for contender in contenders:
-        key = contender.folder.casefold()
+    for variant in variants:
+        key = variant.folder.casefold()
         if key in seen:
             raise InputError(
-                f"two methods are called alike, {seen[key]!r} and {contender.label!r}; give each a label of its own: "
+                f"two methods are called alike, {seen[key]!r} and {variant.label!r}; give each a label of its own: "
                 "'LABEL: METHOD NAME=VALUE'"
             )
-        seen[key] = contender.label
+        seen[key] = variant.label
 
 
 @contextmanager

@@ -20,8 +20,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..data.sequence import Sequence as VideoSequence
-from ..data.sequence import SequenceDataset
+from ..data.sequence import SequenceDataset, VideoSequence
 from ..errors import InputError, OutputError
 from ..files import fingerprint, read_json, refuse_existing, remove, write_json
 from ..propagation import LabelledFrame, Propagation

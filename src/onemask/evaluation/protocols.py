@@ -44,8 +44,7 @@ import numpy as np
 from ..data.davis import DavisDataset
 from ..data.grouped import GroupedDataset, size_problem
 from ..data.jumpcut import JumpCutDataset
-from ..data.sequence import Sequence as VideoSequence
-from ..data.sequence import SequenceDataset, mask_problems, refuse_problems
+from ..data.sequence import SequenceDataset, VideoSequence, mask_problems, refuse_problems
 from ..data.youtube_objects import YouTubeObjectsDataset
 from ..data.youtube_vos import YouTubeVosDataset
 from ..errors import InputError

@@ -23,8 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..data.sequence import Sequence as VideoSequence
-from ..data.sequence import find_masks
+from ..data.sequence import VideoSequence, find_masks
 from ..errors import InputError
 from ..video.masks import SoftEdges, object_ids, void_of
 from .archives import extract_masks

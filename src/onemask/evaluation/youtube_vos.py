@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.sequence import Sequence as VideoSequence
+from ..data.sequence import VideoSequence
 from ..data.youtube_vos import YouTubeVosDataset
 from ..errors import InputError
 from ..files import written_whole

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.davis import DavisDataset, Sequence
+from ..data.davis import DavisDataset, VideoSequence
 from ..errors import InputError
 from ..evaluation.measures import region_and_contour, scored
 from ..evaluation.protocols import first_annotations
@@ -75,7 +75,7 @@ class Validator:
         )
         return Validation(region, contour)
 
-    def _score(self, sequence: Sequence) -> np.ndarray:
+    def _score(self, sequence: VideoSequence) -> np.ndarray:
         """Mean J and F of a sequence's objects, first and last frame left out, as DAVIS has it."""
         session = Session(self.method, size=self.config.size, device=None, runtime="torch")
         given = first_annotations(sequence)
