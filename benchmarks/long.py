@@ -108,14 +108,14 @@ class Meter:
 
 def watch_checkpoints(meter: Meter) -> None:
     """Take the time of each checkpoint."""
-    write = onemask.running.RunFolder.checkpoint
+    write = onemask.run_folder.RunFolder.checkpoint
 
     def timed(self, *arguments) -> None:
         began = time.perf_counter()
         write(self, *arguments)
         meter.checkpoints.append(time.perf_counter() - began)
 
-    onemask.running.RunFolder.checkpoint = timed  # type: ignore[method-assign]
+    onemask.run_folder.RunFolder.checkpoint = timed  # type: ignore[method-assign]
 
 
 def table(path: Path) -> str:

@@ -73,7 +73,7 @@ FAULTS = (
         "tests/video/test_writer.py",
     ),
     Fault(
-        "the oldest checkpoint is gone on from", "running.py",
+        "the oldest checkpoint is gone on from", "run_folder.py",
         "key=lambda path: int(path.stem), reverse=True", "key=lambda path: int(path.stem)",
         "tests/test_run.py",
     ),

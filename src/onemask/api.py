@@ -12,7 +12,7 @@ from . import explaining, running
 from .methods import DEFAULT
 from .methods.method import Method
 from .propagation import Annotation, label_maps_of
-from .running import RunReport
+from .run_folder import RunReport
 from .settings import Progress, Settings, silent
 from .video import writer
 from .video.frames import Video

@@ -11,7 +11,7 @@ from .exporting import add_matte
 from .given import add_input, annotations_of
 
 if TYPE_CHECKING:
-    from ..running import RunReport
+    from ..run_folder import RunReport
     from ..video.clip import SampleClip
 
 

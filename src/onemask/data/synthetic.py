@@ -14,6 +14,8 @@ Here it is decided what is in a clip. `sprites` cuts things out of pictures, `ho
 sends them on their way, and `layers` draws it all into frames and label maps. Void pixels of the pictures go with
 their layer and stay void.
 
+Long, for it is one decision after another, each with the options that it reads; what is done is in those modules.
+
 Source of the idea: the static-image stage of STM (Oh et al. 2019) and its followers, with more motion and occlusion.
 """
 

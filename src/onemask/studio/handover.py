@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..running import RunFolder, Segmented, what_is_asked
+from ..run_folder import RunFolder, Segmented
+from ..running import what_is_asked
 from ..session import Session
 from ..settings import Settings
 from ..video.frames import Video
