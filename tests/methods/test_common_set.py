@@ -45,7 +45,7 @@ def tiny_fusion(**options: Any) -> Method:
 
 def tiny_ensemble() -> Method:
     members = tiny_frtm(), tiny_ttvos_lite()
-    return Ensemble(members, EnsembleConfig(("frtm-lite", "ttvos-lite"), mirrored=True))
+    return Ensemble(members, EnsembleConfig(("frtm-lite", "ttvos-lite")))
 
 
 def tiny_pmvos() -> Method:
