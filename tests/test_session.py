@@ -15,7 +15,7 @@ from onemask.device import best_device, best_precision
 from onemask.geometry import Geometry, area_resampled
 from onemask.methods.method import Features, Memory, Prediction
 from onemask.saved import checksum
-from videos import FEW, Scene, Still, StillMemory, overlap
+from videos import FEW, QUICK, Scene, Still, StillMemory, overlap
 
 IDS = (3, 300)
 
@@ -811,10 +811,10 @@ def test_the_best_device_is_one_that_computes():
     assert torch.ones(2, device=best_device()).sum().item() == 2
 
 
-def test_lower_precision_gives_nearly_the_same(lite, scene):
-    maps = []
+def test_lower_precision_gives_nearly_the_same(scene):
+    method, maps = onemask.load("frtm-lite", **QUICK), []
     for precision in ("float32", "bfloat16"):
-        session = Session(lite, size=64, device="cpu", precision=precision)
+        session = Session(method, size=64, device="cpu", precision=precision)
         session.annotate(scene.images[0], scene.labels[0])
         maps.append(session.step(scene.images[1]))
     assert (maps[0] == maps[1]).mean() > 0.95

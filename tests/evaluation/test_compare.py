@@ -23,7 +23,7 @@ from onemask.weights.store import find
 from videos import QUICK, Scene, write_images
 
 SHARED = Settings(size=64, device="cpu")
-FEW = {**QUICK, "first_iterations": "4", "first_last_iterations": 4, "finetune_iterations": 0}
+FEW = {"first_iterations": "4", "first_last_iterations": 4, **QUICK, "finetune_iterations": 0}
 QUICKLY = " ".join(f"{name}={value}" for name, value in FEW.items())
 FIGURES = ["J&F", "J", "J-Recall", "J-Decay", "F", "F-Recall", "F-Decay"]
 FILES = {f"comparison{suffix}" for suffix in (".md", ".csv", ".json", ".png", ".svg")}

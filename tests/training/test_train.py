@@ -39,7 +39,7 @@ from onemask.training.recipe import ValidationConfig, read_recipe
 from onemask.training.train import Hardware, train
 from onemask.training.unroll import Unroll
 from onemask.training.validation import Validator
-from onemask.weights.store import card_of, check
+from onemask.weights.store import card_of, check, read
 
 CPU = Hardware("cpu")
 VALIDATION = {"root": "davis", "split": "dev", "size": 64, "every": 3}
@@ -88,7 +88,7 @@ def by_two(act: Callable[[], object]) -> list[int | None]:
 
     processes = [forked(partial(of_rank, rank)) for rank in range(2)]
     for process in processes:
-        process.join(60)
+        process.join(300)
         process.kill()
     return [process.exitcode for process in processes]
 
@@ -106,7 +106,7 @@ def refused_by_two(act: Callable[[], object], error: type[Exception], told: str)
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
-    return onemask.methods.read(path)
+    return read(path)
 
 
 class TestLearning:
@@ -334,6 +334,14 @@ def uninterrupted(tmp_path_factory, data) -> Path:
     return folder / "out"
 
 
+@pytest.fixture(scope="module")
+def late(tmp_path_factory, data) -> Path:
+    """A training that was killed with its last step; no test changes it."""
+    folder = tmp_path_factory.mktemp("late")
+    killed_in(6, a_recipe(folder, *STAGES, **LATE), folder / "out", data)
+    return folder / "out"
+
+
 class TestGoingOn:
     def the_same(self, out: Path, uninterrupted: Path) -> None:
         assert losses(out) == pytest.approx(losses(uninterrupted), abs=1e-6)
@@ -412,13 +420,6 @@ class TestGoingOn:
         (tmp_path / "out" / "checkpoint.pt").write_bytes(b"not one")
         with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read .*; begin anew with --overwrite"):
             run(recipe, tmp_path / "out", data, resume=True)
-
-    @pytest.fixture(scope="class")
-    def late(self, tmp_path_factory, data) -> Path:
-        """A training that was killed with its last step; no test changes it."""
-        folder = tmp_path_factory.mktemp("late")
-        killed_in(6, a_recipe(folder, *STAGES, **LATE), folder / "out", data)
-        return folder / "out"
 
     @pytest.mark.parametrize("damage", ["a bit", "cut", "gone"])
     def test_a_damaged_checkpoint_gives_way_to_the_one_before(
