@@ -14,6 +14,7 @@ from onemask import InputError
 from onemask.data.sources import SourceConfig
 from onemask.training.processes import Hardware
 from onemask.training.recipe import OptimiserConfig, Recipe, StageConfig
+from onemask.weights.store import read
 from videos import Still
 
 
@@ -64,7 +65,7 @@ class TestTrain:
         before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         asked.stages[0].optimiser = OptimiserConfig(rate=1e-9)
         onemask.train(asked, tmp_path / "out", method=method, data=data, hardware=self.HARDWARE)
-        after = onemask.methods.read(tmp_path / "out" / "last.safetensors")
+        after = read(tmp_path / "out" / "last.safetensors")
         name = "network.head.0.weight"
         assert torch.allclose(after[name], before[name], atol=1e-3)
         other = onemask.methods.configuration("frtm-lite", {**asked.options, "width": 16}).build(pretrained=False)
