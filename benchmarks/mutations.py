@@ -278,8 +278,8 @@ FAULTS = (
     ),
     Fault(
         "the way back begins a frame early", "propagation.py",
-        "self.video.reversed_frames(self._first_seen_last() + 1)",
-        "self.video.reversed_frames(self._first_seen_last())",
+        "self._backward(last + 1 - len(earlier))",
+        "self._backward(last - len(earlier))",
         "tests/test_propagation.py",
     ),
     Fault(
@@ -308,8 +308,8 @@ FAULTS = (
     ),
     Fault(
         "the way back's stack is a queue", "propagation.py",
-        "position, shape, dtype = self._entries.pop()",
-        "position, shape, dtype = self._entries.pop(0)",
+        "position = self._entries.pop()",
+        "position = self._entries.pop(0)",
         "tests/test_propagation.py",
     ),
     Fault(
