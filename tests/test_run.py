@@ -557,13 +557,14 @@ def command(clip: Path, scene: Scene, folder: Path) -> list[str]:
 
 SLOWLY = """
 import sys, time
+import onemask.run_folder as folder
 import onemask.running as module
 from onemask.cli import main
-write = module.write_mask
+write = folder.write_mask
 def slowly(path, labels, confidence):
     write(path, labels, confidence)
     time.sleep(0.2)
-module.write_mask, module.CHECKPOINT_SECONDS = slowly, 0.0
+folder.write_mask, module.CHECKPOINT_SECONDS = slowly, 0.0
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -581,7 +581,11 @@ class TestRefusals:
         whole = state(tmp_path / "out" / "last.safetensors")
         stages = sorted({name.split(".")[3] for name in whole if name.startswith("backbone.network.blocks.")})
         deepest = f"backbone.network.blocks.{stages[-1]}."
-        shallow = {name: tensor + 1 for name, tensor in whole.items() if not name.startswith(deepest)}
+        shallow = {
+            name: tensor + (0.05 if tensor.is_floating_point() else 1)
+            for name, tensor in whole.items()
+            if not name.startswith(deepest)
+        }
         save_file(shallow, tmp_path / "shallow.safetensors")
         initial = {"backbone": str(tmp_path / "shallow.safetensors")}
         run(a_recipe(tmp_path, stage(iterations=1), initial=initial), tmp_path / "further", data)
