@@ -795,7 +795,7 @@ def test_an_unknown_object_cannot_be_forgotten(still):
     [
         ({"size": 15}, "at least 16, got 15"),
         ({"size": -1}, "at least 16, got -1"),
-        ({"precision": "double"}, "float32, bfloat16, float16; got 'double'"),
+        ({"precision": "double"}, "float32, bfloat16, float16, int8; got 'double'"),
         ({"padding": "zeros"}, "padding is edge, reflected or None; got 'zeros'"),
         ({"device": "gpu"}, "device 'gpu' cannot be used here; expected auto, cpu, cuda"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),

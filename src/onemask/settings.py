@@ -26,7 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Settings:
-    """A method, by name or as it is loaded already, and how a session runs it."""
+    """A method, by name or as it is loaded already, and how a session runs it.
+
+    The weights of a name are looked up once: an object stands for one run, or one comparison.
+    """
 
     method: str | Method = DEFAULT
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method's configuration
