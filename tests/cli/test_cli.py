@@ -308,7 +308,7 @@ def test_masks_that_do_not_fit(refused, tmp_path, mask, message):
     [
         (
             ["--method", "frtn"],
-            "method 'frtn' is not known; there are: best, dmn-aoa, dmn-aoa-lite, dmn-aoa-r101, frtm",
+            "method 'frtn' is not known; there are: best, dmn-aoa, dmn-aoa-lite, dmn-aoa-r101, fast, frtm",
         ),
         (["--set", "memroy=8"], "option 'memroy' is not known; there are: backbone"),
         (["--set", "memory=many"], "option memory is a whole number, got 'many'"),
