@@ -20,6 +20,7 @@ from onemask.cli import main
 from onemask.errors import InputError, Interrupted, OutputError
 from onemask.methods import load
 from onemask.running import run
+from onemask.session import Session
 from onemask.settings import Settings
 from onemask.video.frames import DecodeError
 from onemask.video.masks import read_label_map, read_mask
@@ -425,6 +426,40 @@ def test_interrupted_on_the_way_back(scene, clip, whole, tmp_path, caplog):
     assert run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True).frames_done_now == 4
     assert masks(tmp_path) == whole
     assert not list(kept.parent.glob("back*"))
+
+
+def test_a_correction_leaves_as_it_is_what_it_does_not_touch(scene, clip, whole, tmp_path, monkeypatch):
+    first, corrected, reusing = (tmp_path / name for name in ("first", "corrected", "reusing"))
+    video = open_video(clip)
+    run(video, late(scene), first, QUICKLY)
+    given = late(scene) | {8: scene.labels[8], 10: scene.labels[10] * (scene.labels[10] == 7)}
+    run(video, given, corrected, QUICKLY, save=["masks"])
+    stepped = []
+    step = Session.step
+    monkeypatch.setattr(Session, "step", lambda self, frame: stepped.append(1) or step(self, frame))
+    report = run(video, given, reusing, QUICKLY, save=["masks"], reuse=first)
+    assert masks(reusing) == masks(corrected) != whole
+    assert report.frames_done_now == 4  # from the correction on
+    assert len(stepped) == 2  # of frames 9 and 11
+    again = tmp_path / "again"
+    assert run(video, given, again, QUICKLY, save=["masks"], reuse=corrected).frames_done_now == 0
+    assert masks(again) == masks(corrected)
+    for changed, message in (
+        ({"annotations": late(scene)}, "a mask of frame 8 that is not given now, or another"),
+        ({"settings": dataclasses.replace(QUICKLY, size=80)}, r"holds a run with size 64 \(now 80\)"),
+        ({"reuse": tmp_path}, "holds no finished run"),
+        ({"out": corrected, "resume": True, "annotations": given | {9: scene.labels[9]}}, "was started with masks"),
+    ):
+        arguments = {
+            "video": video,
+            "annotations": given,
+            "out": tmp_path / "no",
+            "settings": QUICKLY,
+            "reuse": corrected,
+        }
+        with pytest.raises(InputError, match=message):
+            run(**(arguments | changed))
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("stops", [(1, 1, 1), (5, 1), (12,)])

@@ -43,6 +43,7 @@ def run(
     save: Sequence[str] = running.SAVED,
     overwrite: bool = False,
     resume: bool = False,
+    reuse: str | Path | None = None,
     progress: Progress = silent,
     **options: Any,
 ) -> RunReport:
@@ -66,6 +67,8 @@ def run(
         save: what to keep, of "masks", "overlay" and "contact-sheet".
         overwrite: replace the results of an earlier run.
         resume: go on with an interrupted run, to the very same result; begin where there is none.
+        reuse: the folder of a finished run of the same video with some of these annotations: what the others do not
+            touch is taken from it, and the result is the same.
         progress: wraps the frames, to show how far it is.
 
     Returns:
@@ -86,6 +89,7 @@ def run(
         save=save,
         overwrite=overwrite,
         resume=resume,
+        reuse=reuse,
         progress=progress,
     )
 

@@ -12,6 +12,7 @@ import torch
 
 from .errors import InputError, OutputError
 from .exports.formats import FORMATS
+from .exports.result import LabelledFrame as KeptFrame
 from .exports.target import ExportOptions
 from .files import read_json, remove, write_json
 from .propagation import LabelledFrame, WayBack
@@ -171,7 +172,7 @@ class RunFolder:
                 before,
             )
 
-    def write(self, labelled: LabelledFrame) -> None:
+    def write(self, labelled: LabelledFrame | KeptFrame) -> None:
         """Write the label map of a frame."""
         with self.results.writing(f"{PARTIAL}/{labelled.name}.png") as path:
             write_mask(path, labelled.label_map, labelled.confidence)

@@ -35,7 +35,9 @@ from .files import fingerprint, written_whole
 from .interruption import stop_asked
 from .propagation import Found, LabelledFrame, Propagation
 from .results import ResultFolder
+from .reusing import Reused, content_of
 from .run_folder import EXPORTS, VIEWS, RunFolder, RunReport, Segmented
+from .session import Session
 from .settings import Progress, Settings, silent
 from .video.behind import Behind
 from .video.frames import Video
@@ -63,13 +65,15 @@ def run(
     export_options: ExportOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    reuse: str | Path | None = None,
     progress: Progress = silent,
 ) -> RunReport:
     """Segment a video and write what `save` names into the folder `out`.
 
     annotations: index of a frame -> its label map (H, W), in which `void` marks unknown pixels. direction: see
     `propagate`. save: of "masks", "overlay", "contact-sheet", and formats of `exports.FORMATS`, which take
-    `export_options`.
+    `export_options`. reuse: the folder of a finished run of the same video with some of these annotations; label maps
+    that the others do not touch are taken from it, and the result is the same. Interrupted, it begins anew.
     Raises InputError for what does not fit, OutputError where something cannot be written or would be overwritten,
     Interrupted after Ctrl-C. Label maps that were finished before an error are kept in `out/masks.partial`. What
     `overwrite` replaces stays until the new label maps are complete.
@@ -87,11 +91,20 @@ def run(
         report := folder.report(video, save, export_options)
     ):
         return report
+    reused = None
+    if reuse is not None:
+        if Path(reuse).resolve() == Path(out).resolve():
+            raise InputError(f"{out} cannot be written and reused at once; give the corrected run a folder of its own")
+        reused = Reused(reuse, video, asked, annotations, direction=direction, void=void)
     propagation = Propagation(settings.session(), video, annotations, direction=direction, void=void)
     # Everything that can be refused has been: only now is anything written.
     with folder.results.opened(asked, overwrite=overwrite, resume=resume, discard=folder.discard) as resumed:
         taken = folder.segmented(video) if resumed else None
-        if resumed and taken is None:
+        if taken is None and reused is not None:
+            folder.discard()
+            taken = _segment_touched(folder, reused, propagation.session, progress)
+            folder.mark_segmented(video, taken)
+        elif resumed and taken is None:
             session, start = folder.session(settings, video)
             propagation = Propagation(session, video, annotations, direction=direction, void=void, start=start)
         if taken is None:
@@ -165,6 +178,18 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
     return Segmented(done, time.perf_counter() - began, done - propagation.start)
 
 
+def _segment_touched(folder: RunFolder, reused: Reused, session: Session, progress: Progress) -> Segmented:
+    """Write all label maps, of which those that are not touched are kept."""
+    began = time.perf_counter()
+    with stop_asked("frame") as stop, Behind(folder.write) as written:
+        for labelled in progress(reused.label_maps(session), reused.frames, "segmenting"):
+            written(labelled)
+            if stop.is_set():
+                written.wait()
+                raise Interrupted(f"stopped after frame {labelled.index}; --resume begins anew")
+    return Segmented(reused.frames, time.perf_counter() - began, len(reused.touched))
+
+
 def _looking_back(
     folder: RunFolder, propagation: Propagation, found: Iterable[Found], total: int, stop: Event, progress: Progress
 ) -> Iterator[Found]:
@@ -221,10 +246,7 @@ def _writing(results: ResultFolder, file: str, name: str) -> Iterator[Path]:
 
 def _described(video: Video, annotations: Mapping[int, np.ndarray]) -> dict[str, Any]:
     """Fingerprint of the input, by which a resumed run is compared with what it began with."""
-    hashes = [
-        f"{index}:{hashlib.sha256(np.ascontiguousarray(label_map).tobytes()).hexdigest()[:16]}"
-        for index, label_map in sorted(annotations.items())
-    ]
+    hashes = [f"{index}:{content_of(label_map)}" for index, label_map in sorted(annotations.items())]
     info, path = video.info, Path(video.source)
     return {
         "source": str(path.resolve()) if path.exists() else video.source,

@@ -14,7 +14,7 @@ def add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="list the frames of a finished run that are most in doubt",
         description="List the frames of a finished run in which something about an object is odd, worst first: low "
         "confidence, a jump of area or place, more parts, objects that begin to touch, lost or found again. Correct "
-        "one and run again with --mask FRAME:FILE.",
+        "one and run again with --mask FRAME:FILE and --reuse RESULT.",
     )
     review.add_argument("result", metavar="RESULT", help="folder of a finished run, or a folder of label maps as PNG")
     review.add_argument("--video", metavar="INPUT", help="the video, for --sheet (default: where the run found it)")

@@ -37,6 +37,12 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="both",
         help="track objects from their masks in both directions, or only forward (default: both)",
     )
+    run.add_argument(
+        "--reuse",
+        metavar="DIR",
+        help="a finished run of the same video with some of these masks: what the others do not touch is taken from "
+        "it, and the result is the same",
+    )
     add_method(run)
     add_resume(run)
     add_overwrite(run)
@@ -61,9 +67,12 @@ def _run(options: argparse.Namespace) -> None:
         export_options=ExportOptions(matte=options.matte),
         overwrite=options.overwrite,
         resume=options.resume,
+        reuse=options.reuse,
         progress=show,
     )
     options.answer = _as_answer(options.out, report)
+    if options.reuse and report.frames_done_now:
+        print(f"{report.frames_done_now} frames are made anew, {report.frames - report.frames_done_now} are kept")
     _print_report(options.out, report)
 
 

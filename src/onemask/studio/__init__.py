@@ -3,6 +3,6 @@
     page (TypeScript, static/) ──commands──▶ server ──▶ Studio ──▶ Project (a folder)
                                ◀──events──                └──▶ Worker (a process) ──▶ Propagation
 
-`project` is the folder on disk, `plan` says which frames a correction touches, `worker` makes them in a process of its
+`project` is the folder on disk, `worker` makes them in a process of its
 own, `frames` shows the video, `desk` holds all that together and knows the commands, `server` puts it on the network.
 """

@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .. import __version__
+from .. import __version__, plan
 from ..errors import InputError, OnemaskError
 from ..methods import METHODS, names
 from ..video.masks import check_mask, object_ids, palette, read_mask
-from . import commands, exporting, plan, runlengths
+from . import commands, exporting, runlengths
 from .commands import Command
 from .frames import FrameStore
 from .project import RUN, Made, Project, Thing, new_object

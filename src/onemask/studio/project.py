@@ -24,11 +24,11 @@ import numpy as np
 
 from ..errors import InputError, OutputError
 from ..files import append, fingerprint, read_json, remove, remove_temporaries, write_bytes, write_json
+from ..plan import Key
 from ..video.frames import Video
 from ..video.masks import object_ids, palette, read_label_map, write_mask
 from ..video.reader import open_video
 from . import runlengths
-from .plan import Key
 
 FORMAT = 1
 UNDO_STEPS = 500  # changes that are kept

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, OnemaskError
-from .plan import Stretch
+from ..plan import Stretch
 
 if TYPE_CHECKING:
     from ..methods.method import Method as LoadedMethod

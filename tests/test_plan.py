@@ -1,7 +1,7 @@
 """Which frames a correction touches."""
 
-from onemask.studio import plan
-from onemask.studio.plan import Key, Stretch
+from onemask import plan
+from onemask.plan import Key, Stretch
 
 
 def keys(**ids):

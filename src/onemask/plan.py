@@ -1,6 +1,6 @@
 """Which frames a correction touches: what a frame's label map depends on, and which are out of date.
 
-The studio's label maps are those of `onemask run` with the same masks. There, going forward, an annotated frame
+In `onemask run`, and so in the studio, whose label maps are the same, an annotated frame, going forward,
 replaces what is known of the objects in it; so a frame depends on the annotated frames back to the nearest one that
 has all objects known by then, its *anchor*. Objects that are annotated first in a later frame come back from there.
 Besides, a stretch before an annotated frame may have been made backward from it, at the user's wish.

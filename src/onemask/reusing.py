@@ -1,0 +1,116 @@
+"""What a correction leaves as it is: label maps of a finished run that a run with more masks need not make anew.
+
+Which frames a mask touches is in `plan`: those from it on, up to the next frame in which all objects known by then are
+annotated; and where an object is annotated for the first time, those before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import plan
+from .errors import InputError
+from .exports.result import LabelledFrame as KeptFrame
+from .exports.result import Result
+from .files import read_json
+from .plan import Key
+from .propagation import LabelledFrame, Propagation
+from .results import ResultFolder
+from .session import Session
+from .settings import differences
+from .video.frames import Video
+from .video.masks import object_ids
+
+
+def content_of(label_map: np.ndarray) -> str:
+    """A hash of an annotation."""
+    return hashlib.sha256(np.ascontiguousarray(label_map).tobytes()).hexdigest()[:16]
+
+
+class Reused:
+    """The finished run in a folder, as far as the annotations leave it as it is.
+
+    asked: what decides the label maps now, as `running.what_is_asked` says; but for masks it must be as it was.
+    Raises InputError where the folder holds no finished run, another one, or one with a mask that is not given now.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        video: Video,
+        asked: Mapping[str, Any],
+        annotations: Mapping[int, np.ndarray],
+        *,
+        direction: str,
+        void: int | None,
+    ):
+        place = Path(folder)
+        if not ResultFolder(place, "a run", ()).finished:
+            raise InputError(f"{place} holds no finished run; give the folder of one, or leave --reuse out")
+        self.result = Result.open(place)
+        before = _asked(place / "run.json")
+        if different := differences(_without_masks(before), _without_masks(asked)):
+            raise InputError(
+                f"{place} holds a run with {', '.join(different)}; only one with the same settings can be reused"
+            )
+        self._video, self._annotations, self._direction, self._void = video, annotations, direction, void
+        keys = {
+            index: Key(content_of(label_map), frozenset(object_ids(label_map, void)))
+            for index, label_map in annotations.items()
+        }
+        known = {}
+        for entry in before["input"]["masks"].split():
+            index, _, content = entry.partition(":")
+            if int(index) not in keys or keys[int(index)].content != content:
+                raise InputError(
+                    f"{place} holds a run with a mask of frame {index} that is not given now, or another; give the "
+                    "same masks and the corrections"
+                )
+            known[int(index)] = keys[int(index)]
+        self.frames = len(self.result)
+        same = [plan.signature(known, i, "") == plan.signature(keys, i, "") for i in range(self.frames)]
+        self.touched = {index for index, as_it_was in enumerate(same) if not as_it_was}
+        self._stretches = plan.stretches(keys, self.touched)
+
+    def label_maps(self, session: Session) -> Iterator[LabelledFrame | KeptFrame]:
+        """All frames in order: kept, or made anew by sessions like this one."""
+        made = self._made(session)
+        for index in range(self.frames):
+            yield next(made) if index in self.touched else self.result.frame(index, self._video.name(index))
+
+    def _made(self, session: Session) -> Iterator[LabelledFrame]:
+        for stretch in self._stretches:
+            later = {index: label_map for index, label_map in self._annotations.items() if index >= stretch.start}
+            propagation = Propagation(
+                session.fresh(), self._video, later, direction=self._direction, void=self._void, start=stretch.start
+            )
+            with closing(propagation.frames()) as frames:  # type: ignore[type-var]
+                for labelled in frames:
+                    if labelled.index >= stretch.first:
+                        yield labelled
+                    if labelled.index >= stretch.last:
+                        break
+
+
+def _asked(record: Path) -> dict[str, Any]:
+    """What a finished run was asked for. Raises InputError."""
+    way_out = "give the folder of another run, or leave --reuse out"
+    try:
+        asked = read_json(record, way_out)["asked"]
+        _without_masks(asked)
+        [int(entry.partition(":")[0]) for entry in asked["input"]["masks"].split()]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{record} is not what a run writes; {way_out}") from error
+    return asked
+
+
+def _without_masks(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {**asked, "input": {name: value for name, value in asked["input"].items() if name != "masks"}}
