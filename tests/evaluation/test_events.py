@@ -77,6 +77,13 @@ def test_a_label_that_spills_over_is_not_swapped():
     assert events_of([TWO] * 4, [None, spilt, nibble, spilt]) == Events()
 
 
+def test_half_of_the_other_is_a_swap_but_not_as_much_as_of_its_own():
+    half = {(1, 2): 50, (2, 2): 50, (0, 1): 100}
+    assert events_of([TWO] * 2, [None, half]) == Events(swaps=1, swapped_frames=1)
+    as_much = {(1, 1): 90, (1, 2): 90, (2, 2): 10, (0, 1): 10}
+    assert events_of([TWO] * 2, [None, as_much]) == Events()
+
+
 def test_a_label_that_lies_on_background_is_lost_and_not_swapped():
     lost = {(1, 0): 900, (0, 0): 100, (0, 1): 100, (2, 2): 100}
     assert events_of([TWO] * 3, [lost] * 3) == Events()
