@@ -17,7 +17,9 @@ ARG TORCH_INDEX=""
 ARG EXTRAS="export,matte,onnx"
 COPY constraints.txt /wheels/
 COPY --from=wheel /wheels /wheels
-RUN if [ -n "$TORCH_INDEX" ]; then pip install --no-cache-dir --index-url "$TORCH_INDEX" torch torchvision; fi \
+RUN if [ -n "$TORCH_INDEX" ]; then \
+        pip install --no-cache-dir --constraint /wheels/constraints.txt --index-url "$TORCH_INDEX" torch torchvision; \
+    fi \
     && pip install --no-cache-dir --constraint /wheels/constraints.txt "$(ls /wheels/*.whl)[$EXTRAS]" \
     && rm -r /wheels
 # Anyone may run it: weights of one's own, and what was found out about the machine, go here.
