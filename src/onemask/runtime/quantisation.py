@@ -186,22 +186,22 @@ def quantise(
         node.name: trial.error([other.name for other in convolutions if other.name != node.name])
         for node in progress(convolutions, len(convolutions), "trying convolutions")
     }
-    work = _multiplications(trial.model)
+    work, whole = _multiplications(model), _Trial(model, ranges, frames[:TRIED_WITH])
     total, in_float = sum(work.values()), list[str]()
+    cosines = whole.cosines(in_float)
     for worst in sorted(effect, key=effect.__getitem__, reverse=True):
-        reached = 1 - trial.error(in_float)
-        log.info("%d convolutions in float: cosine %.4f", len(in_float), reached)
-        if reached >= least or sum(work[node] for node in in_float) + work[worst] > FLOAT_AT_MOST * total:
+        log.info("%d convolutions in float: cosine %.4f", len(in_float), min(cosines.values()))
+        if min(cosines.values()) >= least or sum(work[node] for node in (*in_float, worst)) > FLOAT_AT_MOST * total:
             break
         in_float.append(worst)
-    whole = _Trial(model, ranges, frames[:TRIED_WITH])
+        cosines = whole.cosines(in_float)
     return Quantised(
         method=name,
         weights=fingerprint_of(method),
         ranges=ranges,
         in_float=tuple(sorted(in_float)),
         share=round(1 - sum(work[node] for node in in_float) / total, 4),
-        cosines={output: round(value, 4) for output, value in whole.cosines(in_float).items()},
+        cosines={output: round(value, 4) for output, value in cosines.items()},
         pictures=described,
         licence=licence,
         date=datetime.now(timezone.utc).date().isoformat(),

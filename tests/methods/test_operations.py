@@ -1,0 +1,70 @@
+"""What a frame costs a GPU before it computes anything: operations that are launched, and waits for their results.
+
+Nothing runs here: tensors are fake ones, said to be on a GPU, so that methods take the way that they take there. What
+needs a value of one (`item`, `nonzero`, a boolean index, ...), for which a GPU would have to be waited for, raises.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_common_set import tiny_pmvos, tiny_ttvos, tiny_ttvos_lite
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from onemask.blocks.folding import Folded
+from onemask.labels import aggregate
+from onemask.methods.method import Method
+
+# Of a whole frame, with batch norms, which a session folds away; a few more than there are, so that versions of PyTorch
+# may differ. For five objects nearly as for one: rows are one batch.
+AT_MOST = {tiny_ttvos_lite: 380, tiny_ttvos: 410, tiny_pmvos: 450}
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations, but for those that only look at a tensor in another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.number += not operation.is_view
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.fixture(autouse=True)
+def without_folding(monkeypatch):
+    """Whether batch norms can be folded is tried with values."""
+    monkeypatch.setattr(Folded, "of", lambda self, network: network)
+
+
+def operations_of_a_frame(method: Method, objects: int) -> int:
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        make_fake(method)
+        frames = torch.rand(1, 3, 64, 96, device="cuda")
+        masks = torch.rand(objects, 1, 64, 96, device="cuda")
+        memory = method.memorize(method.encode(frames), masks)
+        with Counted() as counted:
+            features = method.encode(frames)
+            prediction = method.segment(features, memory)
+            probabilities, _ = aggregate(prediction.logits.float().sigmoid(), background=method.background)
+            method.update(memory, features, prediction, probabilities)
+    return counted.number
+
+
+def make_fake(method: Method) -> None:
+    """Put tensors without values, said to be on a GPU, in the place of all that a method has."""
+    for module in method.modules():
+        for kept in (module._parameters, module._buffers):
+            for name, tensor in kept.items():
+                if tensor is not None:
+                    fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
+                    kept[name] = torch.nn.Parameter(fake, False) if kept is module._parameters else fake
+
+
+@pytest.mark.parametrize("build", AT_MOST, ids=lambda build: build.__name__)
+def test_a_frame_waits_for_nothing_and_launches_hardly_more_for_five_objects_than_for_one(build):
+    one, five = (operations_of_a_frame(build().eval(), objects) for objects in (1, 5))
+    assert one <= AT_MOST[build]
+    assert five <= 1.1 * one
