@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,17 @@ class TestAggregate:
         assert objects.flatten().tolist() == pytest.approx([4 / 5.25, 1 / 5.25], abs=1e-6)
         assert background.item() == pytest.approx(0.25 / 5.25, abs=1e-6)
 
+    def test_the_softmax_of_odds_by_hand(self):
+        """Odds 4, 1, and background 1 : 4. Then 1.5, 1.4, and 2 : 3, where the first wins with less than one half."""
+        p = torch.tensor([[0.8, 0.6], [0.5, 7 / 12]]).view(2, 1, 1, 2)
+        objects, background = aggregate(p, background="softmax")
+        certain = math.exp(4) / (math.exp(4) + math.exp(1) + math.exp(0.25))
+        close = math.exp(1.5) / (math.exp(1.5) + math.exp(1.4) + math.exp(2 / 3))
+        assert objects[0].flatten().tolist() == pytest.approx([certain, close], abs=1e-5)
+        assert objects[1].count_nonzero() == 0
+        assert background.flatten().tolist() == pytest.approx([1 - certain, 1 - close], abs=1e-5)
+        assert label_argmax(objects, background, (1, 2)).tolist() == [[1, 0]]
+
     def test_certain_values_stay_finite(self):
         objects, background = aggregate(torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]).view(2, 1, 1, 3))
         assert objects[:, 0, 0].T.tolist() == [pytest.approx(pair, abs=1e-5) for pair in ([0.5, 0.5], [1, 0], [0, 0])]
@@ -120,7 +133,7 @@ class TestAggregate:
         assert torch.allclose(same_background, background, atol=1e-6)
 
     @pytest.mark.parametrize("seed", range(5))
-    @pytest.mark.parametrize("kind", ["product", "least"])
+    @pytest.mark.parametrize("kind", ["product", "least", "softmax"])
     def test_rows_of_several_frames_equal_separate_calls(self, seed, kind):
         p = random_probabilities(seed, 7)
         frame_of_row = torch.tensor([2, 0, 0, 3, 2, 0, 2])  # nothing in frame 1

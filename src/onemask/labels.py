@@ -22,7 +22,7 @@ LARGEST_ID = 65534  # in 16-bit label maps; 254 in 8-bit ones, where 255 means v
 LABEL_MAP = "a label map is (height, width) of integers or bool"
 EPSILON = 1e-7  # keeps odds finite
 
-Background = Literal["product", "least"]  # see `aggregate`
+Background = Literal["product", "least", "softmax"]  # see `aggregate`
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,14 @@ def aggregate(
     `frames` each row belongs to; None: all to one.
     Returns the objects' probabilities (N, 1, H, W) and background's (frames, 1, H, W), which sum to 1 in every pixel
     of a frame. Background's own probability is the product of all (1 - p) ("product"), or the least of them ("least");
-    then odds p / (1 - p) are normalised. For one object both are the same.
+    then odds p / (1 - p) are normalised. For one object both are the same. "softmax": background's own is the least,
+    odds are not normalised but go through a softmax, of which in each pixel the likeliest alone keeps its share; what
+    it has not is background's. So an object that beats all others can still lose a pixel to background.
     Source: Wug Oh et al., Fast Video Object Segmentation by Reference-Guided Mask Propagation, CVPR 2018, eq. 4; the
-    least one is what the authors of FRTM, PMVOS and TTVOS compute.
+    least one is what the code of PMVOS's and TTVOS's authors computes, the softmax that of FRTM's.
     """
+    if background == "softmax":
+        return _likeliest_alone(probabilities, frame_of_row, frames)
     p = probabilities.float().clamp(EPSILON, 1 - EPSILON)
     without = 1 - p
     if frame_of_row is None:
@@ -132,6 +136,24 @@ def aggregate(
     total = _sum_by_frame(odds, frame_of_row, frames) + background_odds
     total_of_row = total if frame_of_row is None else total[frame_of_row]
     return odds / total_of_row, background_odds / total
+
+
+def _likeliest_alone(probabilities: Tensor, frame_of_row: Tensor | None, frames: int) -> tuple[Tensor, Tensor]:
+    """`aggregate` with "softmax"."""
+    if frame_of_row is not None:
+        objects = torch.zeros_like(probabilities, dtype=torch.float32)
+        by_frame = [objects.new_ones(1, *objects.shape[1:])] * frames  # where there are no objects
+        for frame in frame_of_row.unique().tolist():
+            rows = torch.nonzero(frame_of_row == frame)[:, 0]
+            own, by_frame[frame] = _likeliest_alone(probabilities[rows], None, 1)
+            objects = objects.index_copy(0, rows, own)
+        return objects, torch.cat(by_frame)
+    p = probabilities.float().clamp(EPSILON, 1 - EPSILON)
+    every = torch.cat([(1 - p).amin(0, keepdim=True), p])  # background first, which wins where all are alike
+    shares = (every / (1 - every)).softmax(0)
+    largest, winner = shares.max(0, keepdim=True)
+    objects = torch.zeros_like(shares).scatter(0, winner, largest)[1:]
+    return objects, 1 - objects.sum(0, keepdim=True)
 
 
 def _sum_by_frame(x: Tensor, frame_of_row: Tensor | None, frames: int) -> Tensor:

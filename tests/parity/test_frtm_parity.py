@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from golden_files import Golden, picture
 
+from onemask.labels import aggregate, label_argmax, resize
 from onemask.methods.frtm import FAST
 from onemask.methods.frtm.model import FRTM
 from onemask.methods.frtm.online import FRTMFeatures, FRTMMemory, FRTMPrediction
@@ -15,8 +18,7 @@ from onemask.methods.frtm.segmentation_network import SegmentationNetwork
 from onemask.session import Session
 from onemask.weights.checkpoint import Checkpoint
 
-SCORES = 5e-2  # up to the first update: the golden solver carries its direction from step to step, ours begins anew
-LABELS = 0.99  # of the pixels
+SCORES = 1.5e-2  # up to the first update
 CHANNELS = {4: 64, 8: 128, 16: 256, 32: 512}
 
 
@@ -58,14 +60,15 @@ def rolled(frame: torch.Tensor, mask: torch.Tensor, copies: int) -> tuple[torch.
     return torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs])
 
 
-TWO_OBJECTS = pytest.mark.xfail(
-    strict=True, reason="scores agree, labels of two objects only on 91 to 96 % of the pixels of a frame; not explained"
-)
+@pytest.fixture
+def method(golden, monkeypatch) -> FRTM:
+    """The method with the golden tensors, first samples and initial target model.
 
-
-@pytest.mark.parametrize("objects", ["one", pytest.param("two", marks=TWO_OBJECTS)])
-def test_the_tracker(golden, objects, monkeypatch):
-    method = FAST.build(pretrained=False).eval()
+    In float32 rounding alone moves scores by up to 0.07 (so it does in the authors' code: with one, two, four and
+    eight threads it is 0.005 to 0.05 away from the golden scores), so the target model is solved for in float64.
+    Golden scores are nearer with the default of the authors' solver than with what they evaluate with.
+    """
+    method = replace(FAST, double=True, direction_kept=0.9**75).build(pretrained=False).eval()
     assert isinstance(method, FRTM)
     method.network = refiner(golden)
     backbone = golden.tensors("frtm/backbone-resnet18.json", "frtm")
@@ -77,6 +80,36 @@ def test_the_tracker(golden, objects, monkeypatch):
     def begun(features: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(torch.from_numpy(w).float().expand(len(features), -1, -1) for w in (first, last))
 
+    monkeypatch.setattr(method, "warped", rolled)
+    monkeypatch.setattr(method, "initial_model", begun)
+    return method
+
+
+@pytest.mark.parametrize("objects", ["one", "two"])
+@torch.no_grad()
+def test_masks_and_labels_of_the_golden_scores(golden, method, objects):
+    expected, frames = np.load(golden.folder / "frtm" / f"tracker-{objects}.npz"), golden.clip("frtm")
+    assert method.network is not None
+    for place, number in enumerate(expected["frames"]):
+        picked = torch.from_numpy(picture(frames[number])).permute(2, 0, 1)[None].float() / 255
+        size = picked.shape[-2], picked.shape[-1]
+        scores = torch.from_numpy(expected["scores"][place])[:, None]
+        shared = {name: t.expand(len(scores), -1, -1, -1) for name, t in method.encode(picked).shared.items()}
+        logits = resize(method.network(shared, scores), size)
+        assert np.abs(logits[:, 0].numpy() - expected["logits"][place]).max() <= 1e-3 * np.ptp(expected["logits"])
+        masks, background = aggregate(logits.sigmoid(), background=method.background)
+        close = np.abs(masks[:, 0].numpy() - expected["masks"][place][1:]) <= 1e-2
+        assert close.mean() >= 0.99  # elsewhere two objects are alike to the last digits
+        assert (label_argmax(masks, background, size).numpy() == expected["labels"][number - 1]).mean() >= 0.999
+
+
+@pytest.mark.parametrize(("objects", "least"), [("one", (0.999, 0.999)), ("two", (0.985, 0.93))])
+def test_the_tracker(golden, method, objects, least, monkeypatch):
+    """least: the share of pixels whose labels agree, before the first update and after.
+
+    With weights that follow from a rule the probabilities of two objects differ by as little as 1e-4, so that what is
+    left of a difference in scores decides between them.
+    """
     scores: list[np.ndarray] = []
     segment = method.segment
 
@@ -85,10 +118,8 @@ def test_the_tracker(golden, objects, monkeypatch):
         scores.append(prediction.scores[:, 0].numpy())
         return prediction
 
-    monkeypatch.setattr(method, "warped", rolled)
-    monkeypatch.setattr(method, "initial_model", begun)
     monkeypatch.setattr(method, "segment", kept)
-    session = Session(method, size=None, device="cpu")
+    session = Session(method, size=None, device="cpu", runtime="torch")
     frames = [picture(frame) for frame in golden.clip("frtm")]
     session.annotate(frames[0], golden.first_labels("frtm", objects))
     labels = np.stack([session.step(frame) for frame in frames[1:]])
@@ -96,4 +127,6 @@ def test_the_tracker(golden, objects, monkeypatch):
     for place, frame in enumerate(expected["frames"]):
         if frame <= FAST.update_every:
             assert np.abs(scores[frame - 1] - expected["scores"][place]).max() <= SCORES
-    assert (labels == expected["labels"]).mean() >= LABELS
+    agree = (labels == expected["labels"]).mean((1, 2))
+    assert agree[: FAST.update_every].min() >= least[0]
+    assert agree.min() >= least[1]

@@ -73,9 +73,10 @@ def _of_ttvos(backbone: str, davis_2016: float, davis_2017: float) -> Published:
     )
 
 
-def _of_frtm(backbone: str, scored: str) -> Published:
-    files = f"{backbone}_all.pth, trained on YouTube-VOS and DAVIS, and {backbone}_ytvos.pth"
-    return Published(files, "github.com/andr345/frtm-vos", scored, "onemask.methods.frtm.published:tensors")
+def _of_frtm(backbone: str, scored: str, *, on_davis: bool = False) -> Published:
+    files = [f"{backbone}_all.pth, trained on YouTube-VOS and DAVIS", f"{backbone}_ytvos.pth"]
+    files += [f"{backbone}_dv.pth, on DAVIS alone"] if on_davis else []
+    return Published("; ".join(files), "github.com/andr345/frtm-vos", scored, "onemask.methods.frtm.published:tensors")
 
 
 METHODS = {
@@ -98,12 +99,16 @@ METHODS = {
     "frtm": Entry(
         "FRTM: a target model fitted online, ResNet-101, the paper's",
         "onemask.methods.frtm:PAPER",
-        published=_of_frtm("rn101", "rn101_all: 83.5 on DAVIS 2016's validation set, 76.7 on DAVIS 2017's"),
+        published=_of_frtm(
+            "rn101",
+            "rn101_all 83.5, rn101_dv 81.7 on DAVIS 2016's validation set; 76.7 and 68.8 on DAVIS 2017's",
+            on_davis=True,
+        ),
     ),
     "frtm-fast": Entry(
         "FRTM with ResNet-18 and fewer iterations, the paper's",
         "onemask.methods.frtm:FAST",
-        published=_of_frtm("rn18", "rn18_all: 78.5 on DAVIS 2016's validation set, 70.2 on DAVIS 2017's"),
+        published=_of_frtm("rn18", "rn18_all 78.5 on DAVIS 2016's validation set, 70.2 on DAVIS 2017's"),
     ),
     "frtm-lite": Entry(
         "FRTM on EfficientNet-Lite0, fine-tuned to each object; weights ship", "onemask.methods.frtm:LITE"

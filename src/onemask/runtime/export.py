@@ -335,7 +335,9 @@ def _manifest(
             "first frame: memory = memorize(features, mask), for each object; mask (1, 1, height, width) in {0, 1}",
             "later frames: prediction = segment(features, memory), for each object; p = sigmoid(prediction.logits)",
             "p of all objects is clamped to [epsilon, 1 - epsilon]; odds = p / (1 - p); background's own: the product "
-            "(or the least) of all 1 - p, clamped too; odds over their sum are probabilities of objects and background",
+            "(or the least) of all 1 - p, clamped too; odds over their sum are probabilities of objects and background "
+            "(background softmax: the softmax of odds, of which the likeliest alone keeps its share, the rest being "
+            "background's)",
             "the label of a pixel is the likeliest of background and objects",
             "memory = update(features, memory, prediction, mask), for each object; mask: its probability",
             "outputs end in ' : memory.x' is the new value of memory.x",

@@ -64,7 +64,12 @@ def aggregated(logits):
     none = (1 - p).prod(0) if MANIFEST["background"] == "product" else (1 - p).min(0)
     p = np.concatenate([np.clip(none, EPSILON, 1 - EPSILON)[None], p])
     odds = p / (1 - p)
-    return odds / odds.sum(0)
+    if MANIFEST["background"] != "softmax":
+        return odds / odds.sum(0)
+    shares = np.exp(odds - odds.max(0))
+    shares /= shares.sum(0)
+    shares *= np.arange(len(shares))[:, None, None] == shares.argmax(0)  # the likeliest alone keeps its own
+    return np.concatenate([1 - shares[1:].sum(0, keepdims=True), shares[1:]])
 
 
 def main(frames, labels):

@@ -148,9 +148,9 @@ class Unroll(nn.Module):
         for time in times:
             features = self.method.encode(batch.pictures(time), batch.constant_at(time)).for_rows(rows)
             prediction = self.method.segment(features, memory)
-            probabilities, background = aggregate(
-                prediction.logits.float().sigmoid(), rows, clips, self.method.background
-            )
+            # The softmax leaves nothing of who loses, so that it could not learn to win.
+            kind = "least" if self.method.background == "softmax" else self.method.background
+            probabilities, background = aggregate(prediction.logits.float().sigmoid(), rows, clips, kind)
             masks, known = batch.masks(time)
             segmented = Segmented(prediction.logits.float(), probabilities, background, masks, known, rows)
             for name, value in self._losses(segmented, prediction).items():

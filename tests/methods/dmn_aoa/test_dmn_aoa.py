@@ -29,7 +29,16 @@ from onemask.video.reader import open_video
 from onemask.weights.card import Card
 from onemask.weights.store import PACKAGE, check, save
 
-TINY = DMNAOAConfig("test_efficientnet", widths=(4, 4, 8), cells=3, projected=8, refine_widths=(4, 8, 8), slots=2)
+TINY = DMNAOAConfig(
+    "test_efficientnet",
+    widths=(4, 4, 8),
+    cells=3,
+    projected=8,
+    refine_widths=(4, 8, 8),
+    slots=2,
+    own_cells=True,
+    stand_in=True,
+)
 TABLE_3: dict[str, dict[str, Any]] = {
     "F0": {},
     "A1": {"memory": False, "alignment": False},
@@ -150,6 +159,19 @@ class TestWhereNoProposalFits:
         prediction = method.segment(features, method.memorize(features, rectangle(RIGHT)))
         assert prediction.shares[0].tolist() == [0, 0, 1]
         assert torch.allclose(prediction.coarse, F.avg_pool2d(rectangle(RIGHT), 4))
+        method.config = replace(TINY, stand_in=False)
+        prediction = method.segment(features, method.memorize(features, rectangle(RIGHT)))
+        assert not prediction.coarse.any()
+        assert prediction.logits.isfinite().all()
+
+    @torch.no_grad()
+    def test_without_it_proposals_alone_are_chosen(self):
+        """Two objects and one proposal, which is both objects'."""
+        torch.manual_seed(0)
+        method = replace(TINY, stand_in=False).build(pretrained=False, proposals=Told(LEFT)).eval()
+        features = method.encode(frames())
+        memory = method.memorize(features, torch.cat([rectangle(LEFT), rectangle(RIGHT)]))
+        assert method.segment(features, memory).shares[:, -1].tolist() == [0, 0]
 
     @torch.no_grad()
     def test_an_object_that_is_gone_is_looked_for_where_it_was(self):
@@ -208,6 +230,7 @@ class TestMemory:
             ({}, 16, [0, 15, 15, 10]),
             ({}, 23, [0, 22, 15, 20]),
             ({"slots": 3, "every": 2}, 9, [0, 8, 8, 4, 6]),
+            ({"slots": 0, "every": 2}, 9, [0, 8, 2, 4, 6, 8]),
             ({"previous": False, "every": 0}, 7, [0, None]),
             ({"first": False, "every": 0}, 7, [None, 6]),
             ({"every": 0}, 7, [0, 6]),
@@ -223,6 +246,29 @@ class TestMemory:
         short, long = (self.followed(count)[0] for count in (2, 30))
         of_short, of_long = ([tensor.shape for tensor in memory.tensors().values()] for memory in (short, long))
         assert of_short == of_long
+
+    @torch.no_grad()
+    def test_cells_count_alike_unless_told_apart(self):
+        """What lies outside of the object is read where every cell counts, and hardly where the object's own do."""
+        memory, _ = self.followed(1)
+        features = tiny().encode(frames())
+        inside = torch.ones_like(memory.inside)
+        inside[..., 0] = 0
+        memory = replace(memory, inside=inside)
+        elsewhere = replace(memory, values=memory.values + 100.0 * (inside == 0)[:, :, None])
+        moved = [
+            (method._template(features, elsewhere)[0] - method._template(features, memory)[0]).abs().max()
+            for method in (tiny(own_cells=False), tiny())
+        ]
+        assert moved[0] > 1 > 0.1 > moved[1]
+
+    def test_a_memory_of_all_frames_takes_in_objects_at_any_time(self):
+        """Each row has as many places as the oldest, and what it has not seen is empty."""
+        older, _ = self.followed(9, slots=0, every=2)
+        younger, _ = self.followed(3, slots=0, every=2)
+        for joined, rows in ((older.join(younger), (0, 1)), (younger.join(older), (1, 0))):
+            filled = joined.filled[list(rows)].tolist()
+            assert filled == [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]]
 
     def test_rows_have_ages_of_their_own(self):
         """One object is annotated four frames after the other: its 5th frame is another one."""
@@ -598,7 +644,7 @@ class TestOptions:
             ({"proposals": "yolo"}, "proposals are maskrcnn-lite or maskrcnn-coco"),
             ({"cells": 0}, "must be 1 or more"),
             ({"widths": (1, 1, 1)}, "widths must be 4 together or more"),
-            ({"slots": 0}, "slots must be 1 or more"),
+            ({"slots": -1}, "slots must be 0 or more"),
             ({"margin": -0.1}, "must be 0 or more"),
             ({"first": False, "previous": False, "every": 0}, "the memory holds nothing"),
             ({"memory": False, "frame_memory": True}, "memory is false"),

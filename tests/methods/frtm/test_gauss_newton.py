@@ -141,6 +141,20 @@ class TestLabelTerms:
         squares = v * (labels - enlarged(coarse, size)).square()
         assert found.item() == pytest.approx((weights * squares.sum((1, 2))).sum().item(), rel=1e-10, abs=1e-10)
 
+    def test_soft_labels_pull_scores_as_at_full_resolution(self):
+        """What is left of the loss is a number that scores do not change: the gradients are the same."""
+        generator = torch.Generator().manual_seed(0)
+        soft = torch.rand(1, 37, 50, generator=generator, dtype=torch.float64)
+        coarse = torch.randn(1, 6, 8, generator=generator, dtype=torch.float64).requires_grad_()
+        labels = (soft > 0.8).double()
+        quadratic, linear = label_terms(labels, (6, 8), 0.3, soft=soft)
+
+        difference = soft - enlarged(coarse, (37, 50))
+        (pixel_weights(labels[0], 0.3) * difference.square()).sum().backward()
+
+        pull = (quadratic * neighbours(coarse.detach())).sum(1) - linear
+        assert torch.allclose(2 * pull, coarse.grad, atol=1e-10)
+
     @pytest.mark.parametrize("pixels", [9, 10])
     def test_from_ten_pixels_on_a_target_has_more_weight(self, pixels):
         label = torch.zeros(1, 37, 50, dtype=torch.float64)
@@ -258,6 +272,8 @@ class TestTwoLayers:
         assert lengths[0] == length
         found = fit_two_layers(samples_of(problem), *starts(problem), REGULARISATION, (1000,))
         assert float((problem.step_to(*found) - length * step).norm() / step.norm()) < 1e-5
+        unguarded = fit_two_layers(samples_of(problem), *starts(problem), REGULARISATION, (1000,), guarded=False)
+        assert float((problem.step_to(*unguarded) - step).norm() / step.norm()) < 1e-5
 
     @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e3])
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

@@ -28,7 +28,9 @@ class DMNAOAConfig(DMNAOAOptions):
 
 PAPER = DMNAOAConfig()
 R101 = DMNAOAConfig(backbone="resnet101")
-# Narrow, and with few cells: on a CPU what all objects share shall cost most.
+# Narrow, and with few cells: on a CPU what all objects share shall cost most. The memory is bounded, so that a frame
+# late in a video takes no longer than the first. Left free, attention falls on cells at the edge of the box; and an
+# object would be lost in the first frame in which no proposal fits.
 LITE = DMNAOAConfig(
     backbone="tf_efficientnet_lite0",
     proposals=LITE_PROPOSALS,
@@ -39,6 +41,9 @@ LITE = DMNAOAConfig(
     refine_widths=(32, 48, 64),
     overlap=1.0,
     nearby=True,
+    slots=8,
+    own_cells=True,
+    stand_in=True,
 )
 
 __all__ = ["LITE", "PAPER", "R101", "DMNAOAConfig"]

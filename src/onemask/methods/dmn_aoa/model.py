@@ -22,15 +22,16 @@ network refines with the first and the previous frame, aligned in the same way. 
 What the paper leaves open, and what was decided:
 - The features of an object are those of all three strides, joined. Boxes are those of what is above one half in a mask,
   with a margin; an object that is not seen keeps its last box. Between them nothing has a gradient: boxes are places.
-- The memory holds the first frame, the previous one, and the last `slots` of every 5th, so it is bounded (B4 too).
-- What is read from the memory are the object's cells: each has its share of the object as a weight in the softmax. Left
-  free, attention fell on cells at the edge of the box, which are known by the padding of convolutions.
+- The memory holds the first frame, the previous one, and every 5th, or the last `slots` of these, which bounds it.
+- `own_cells`: what is read from the memory are the object's cells, each with its share of the object as a weight in the
+  softmax. Left free, attention fell on cells at the edge of the box, which are known by the padding of convolutions.
 - Without the memory network (A1, A3) the template is the object's features in the first frame, times its mask.
 - The distance of matching is the mean cosine over positions, minus 0.3 times the overlap of the proposal's mask with
   the object's last one, as DMM-Net has it. Objects of a frame compete for its proposals. LITE counts the overlap in
   full: put together anew, a box with two birds looks like the one as much as a box of it alone.
-- No proposal fits, or there is none: the object's own previous mask is a candidate too, with the features of the
-  current frame in its box, and no overlap to its credit. It is the row's own: nobody competes for it.
+- No proposal fits, or there is none: with `stand_in` the object's own previous mask is a candidate too, with the
+  features of the current frame in its box, and no overlap to its credit. It is the row's own: nobody competes for it.
+  Without it an object of which there is no proposal has an empty coarse mask.
 - RefineNet aligns at stride 16: one correspondence between whole frames serves the features of all strides, averaged
   to it, and the masks. Objects with the same reference frame share it, so that a row costs little.
 - What is aligned by looks alone takes a car's door for the road. So (`nearby`) a position prefers what was near it in
@@ -75,6 +76,7 @@ STRIDES = (4, 8, 16)
 FINE, COARSE = STRIDES[0], STRIDES[-1]
 FIRST, PREVIOUS = 0, 1  # places in the memory; every 5th frame comes behind
 SURE = 1e-4  # coarse probabilities stay so far from 0 and 1 where they are the logits (A6)
+NEVER = -1e4  # similarity of what must not be chosen where there is anything else
 FITS = 0.1  # overlap with the truth from which a candidate is worth choosing
 HOLED = 0.5  # share of rows whose masks of other frames have a hole, in training
 
@@ -122,13 +124,28 @@ class DMNAOAMemory(Memory):
     references: Tensor  # (N, 2, C, L): their features
     reference_masks: Tensor  # (N, 2, L): the object's masks in them
 
+    def with_places(self, more: int) -> DMNAOAMemory:
+        """The same with empty places behind those that it has."""
+
+        def longer(tensor: Tensor) -> Tensor:
+            return torch.cat([tensor, tensor.new_zeros(len(tensor), more, *tensor.shape[2:])], 1)
+
+        keys, values, inside = longer(self.keys), longer(self.values), longer(self.inside)
+        return replace(self, keys=keys, values=values, inside=inside, filled=longer(self.filled))
+
+    def join(self, other: DMNAOAMemory) -> DMNAOAMemory:
+        """Join two memories: these rows, then the other's, which can have seen fewer frames, or more."""
+        here, there = self.filled.shape[1], other.filled.shape[1]
+        places = max(here, there)
+        return super(DMNAOAMemory, self.with_places(places - here)).join(other.with_places(places - there))
+
 
 @dataclass
 class DMNAOAPrediction(Prediction):
     """Logits, and what they come from."""
 
     coarse: Tensor  # (N, 1, H/4, W/4): the coarse mask
-    similarity: Tensor  # (N, P + 1): of the template with each proposal and with the previous mask's box; -inf: none
+    similarity: Tensor  # (N, P + 1): of the template with each proposal (-inf: none) and the previous mask's box
     shares: Tensor  # (N, P + 1): A
     aligned: Tensor  # (N, 2, H/16, W/16): masks of the first and the previous frame, aligned to this one; or none
     candidates: Tensor | None = None  # (N, P + 1, H/4, W/4): their masks. In training alone; as are
@@ -227,7 +244,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         box = torch.where(present[:, None], found, whole)
         age = mask.new_zeros(rows)
         keys, values, inside = self._encoded(features, mask, box, age)
-        places = (REFERENCES + (config.slots if config.every else 0)) if config.memory else 1
+        places = (REFERENCES + ((config.slots or 1) if config.every else 0)) if config.memory else 1
         filled = mask.new_zeros(rows, places)
         # Of a memory of every 5th frame alone the first stands in until the 5th.
         held = [place for place, holds in ((FIRST, config.first), (PREVIOUS, config.previous)) if holds] or [REFERENCES]
@@ -381,7 +398,10 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         if config.previous:
             place[:, PREVIOUS] = 1
         if config.every:
-            slot = REFERENCES + ((age // config.every - 1) % config.slots).long()
+            number = (age // config.every - 1).clamp(min=0).long()
+            slot = REFERENCES + (number % config.slots if config.slots else number)
+            if not config.slots and (lacking := int(slot.max()) + 1 - place.shape[1]) > 0:
+                memory, place = memory.with_places(lacking), F.pad(place, (0, lacking))
             due = (age % config.every == 0).to(place.dtype)
             place = place.scatter_add(1, slot[:, None], due[:, None]).clamp(max=1)
         written = place[..., None, None] > 0
@@ -398,8 +418,9 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         seen = self._seen_in(features, self._box(features, memory), self.config.cells)
         if self.memory_network is None:
             return memory.values[:, FIRST].unflatten(2, seen.shape[-2:]), seen
+        inside = memory.inside if self.config.own_cells else torch.ones_like(memory.inside)
         age = memory.age + 1
-        return self.memory_network.read(seen, age, memory.keys, memory.values, memory.filled, memory.inside), seen
+        return self.memory_network.read(seen, age, memory.keys, memory.values, memory.filled, inside), seen
 
     # Matching --------------------------------------------------------------------------------------------------------
 
@@ -411,21 +432,22 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         assert self.proposal is not None
         rows = len(memory)
         wanted = self.template(template).float().flatten(2)  # (N, D, l): T'
-        standing_in = self.proposal(seen).float().flatten(2)
         masks = features.by_row(features.masks, rows)  # (N, P, h, w)
         overlap = overlaps(memory.mask.flatten(2), masks.flatten(2))[:, 0].float()
         cosine = self._cosine(wanted[:, None], features.by_row(features.proposed, rows))
         similarity = cosine + self.config.overlap * overlap
         similarity = similarity.masked_fill(features.by_row(features.scores, rows) <= 0, -torch.inf)
-        alone = self._cosine(wanted, standing_in)
+        before, alone = torch.zeros_like(memory.mask), wanted.new_full((rows,), NEVER)
+        if self.config.stand_in:
+            before, alone = memory.mask, self._cosine(wanted, self.proposal(seen).float().flatten(2))
         shares = assignment(-similarity, -alone, features.frame_of_row)
         coarse = (shares[:, None, :-1] @ masks.flatten(2)).unflatten(2, masks.shape[-2:])
-        coarse = (coarse.float() + shares[:, -1, None, None, None] * memory.mask).clamp(0, 1)
+        coarse = (coarse.float() + shares[:, -1, None, None, None] * before).clamp(0, 1)
         both = torch.cat([similarity, alone[:, None]], 1)
         prediction = DMNAOAPrediction(coarse, coarse, both, shares, coarse[:, :0])
         if not self.training:
             return prediction
-        prediction = replace(prediction, candidates=torch.cat([masks, memory.mask], 1))
+        prediction = replace(prediction, candidates=torch.cat([masks, before], 1))
         if self.correspondence is None:
             return prediction
         box = self._box(features, memory)

@@ -33,11 +33,11 @@ class DynamicMemoryNetwork(nn.Module):
     def read(
         self, features: Tensor, age: Tensor, keys: Tensor, values: Tensor, filled: Tensor, inside: Tensor
     ) -> Tensor:
-        """The template (N, C, h, w), equation 1, each cell of the memory weighed by how much of it is the object's.
+        """The template (N, C, h, w), equation 1.
 
         features (N, C, h, w): of the current frame, in the box of the previous one; age (N,). keys (N, T, C/4, l),
-        values (N, T, C, l) and inside (N, T, l) in [0, 1], the object's share of each cell, of T places in the memory;
-        filled (N, T) in {0, 1}: which of them hold something.
+        values (N, T, C, l) and inside (N, T, l) in [0, 1], how much each cell counts, of T places in the memory; filled
+        (N, T) in {0, 1}: which of them hold something.
         """
         query = self.query(features + position(age, self.channels)).float().flatten(2)
         weight = inside.float().clamp(min=OUTSIDE).log().masked_fill(filled[..., None] <= 0, -torch.inf)

@@ -50,8 +50,12 @@ class DMNAOAOptions:
     """The memory holds the previous frame."""
     every: Whole = 5
     """The memory holds every n-th frame; 0: none."""
-    slots: Count = 8
-    """Number of those that are kept, the newest."""
+    slots: Whole = 0
+    """Number of those that are kept, the newest; 0: all, as in the paper, and the memory grows with the video."""
+    own_cells: bool = False
+    """What is read from the memory weighs by the object's share of each cell; not in the paper."""
+    stand_in: bool = False
+    """The object's own previous mask is a candidate beside the proposals; not in the paper."""
 
     def __post_init__(self):
         """Refuse what cannot work."""

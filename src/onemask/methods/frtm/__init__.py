@@ -27,7 +27,7 @@ class FRTMConfig(FRTMOptions):
         return FRTM(self, pretrained=pretrained)
 
 
-PAPER = FRTMConfig(backbone="resnet101.tv_in1k", published=True, background="least")
+PAPER = FRTMConfig(backbone="resnet101.tv_in1k", published=True, background="softmax")
 FAST = replace(
     PAPER, backbone="resnet18.tv_in1k", first_iterations=(5, 10, 10, 10), first_last_iterations=5, update_iterations=5
 )

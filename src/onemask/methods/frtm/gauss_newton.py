@@ -7,8 +7,9 @@ Its loss compares the scores, enlarged bilinearly by U, with labels at full reso
 
 Nothing here ever works at the labels' resolution. With labels y in {0, 1} the data term is a quadratic form in s,
 s^T Q s - 2 b^T s + c, where Q = U^T diag(v) U couples a cell with its eight neighbours only (bilinear hats overlap no
-further) and b = U^T diag(v) y, c = sum(b). `label_terms` computes Q and b once a sample, *exactly*; from then on a
-residual costs nine multiplications a cell instead of a pass over stride^2 pixels.
+further) and b = U^T diag(v) y, c = sum(b). (With labels between 0 and 1 c is another, on which no minimum depends.)
+`label_terms` computes Q and b once a sample, *exactly*; from then on a residual costs nine multiplications a cell
+instead of a pass over stride^2 pixels.
 
 Shapes: N rows, K samples, C features, c hidden channels, (h, w) the grid, (H, W) the labels' size. A neighbourhood's
 nine places are the last-but-two axis, in the order of a 3x3 kernel.
@@ -39,25 +40,39 @@ class Samples:
 
 
 def label_terms(
-    labels: Tensor, grid: tuple[int, int], minimum_influence: float = 0.1, *, minimum_pixels: int = 10
+    labels: Tensor,
+    grid: tuple[int, int],
+    minimum_influence: float = 0.1,
+    *,
+    minimum_pixels: int = 10,
+    soft: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The data term of labels as a quadratic form of scores on a grid.
 
-    labels (N, H, W) in {0, 1} -> Q (N, 9, h, w) and b (N, h, w).
+    labels (N, H, W) in {0, 1} -> Q (N, 9, h, w) and b (N, h, w). soft (N, H, W) in [0, 1]: what scores are compared
+    with, where the labels only say how much each pixel weighs; None: the labels.
     Pixels are weighted by FRTM's equation 4, so that the target has at least `minimum_influence` of all: v is
     k / k' on the target and (1 - k) / (1 - k') elsewhere, with k' its share of the pixels and k = max(k', minimum).
     With fewer target pixels than `minimum_pixels`, k' is taken for the minimum: every pixel weighs 1.
     """
     along_y, along_x, every_pixel = _hat_products(labels.shape[-2:], grid, labels.dtype, labels.device)
     (h, w), rows = grid, len(labels)
-    target = (along_y @ labels @ along_x.T).view(rows, 3, h, 3, w).transpose(2, 3).reshape(rows, 9, h, w)
+
+    def on_grid(maps: Tensor) -> Tensor:  # U^T diag(maps) U
+        return (along_y @ maps @ along_x.T).view(rows, 3, h, 3, w).transpose(2, 3).reshape(rows, 9, h, w)
+
+    target = on_grid(labels)
     share = labels.mean((1, 2)).view(rows, 1, 1, 1)
     share = torch.where(share * labels[0].numel() < minimum_pixels - 0.5, minimum_influence, share)
     influence = share.clamp(min=minimum_influence)
     on_target = influence / share
     elsewhere = (1 - influence) / (1 - share).clamp(min=1 / labels[0].numel())
     quadratic = elsewhere * every_pixel + (on_target - elsewhere) * target
-    return quadratic, on_target[:, 0] * target.sum(1)  # hats sum to 1 in every pixel, hence b from Q of the target
+    if soft is None:
+        linear = on_target * target
+    else:
+        linear = elsewhere * on_grid(soft) + (on_target - elsewhere) * on_grid(soft * labels)
+    return quadratic, linear.sum(1)  # hats sum to 1 in every pixel, hence b from the forms of the labels
 
 
 @lru_cache(maxsize=16)
@@ -128,6 +143,16 @@ Regularisation = tuple[float, float]  # of the first and of the last layer
 Precondition = Callable[[Tensor], Tensor]  # residuals (N, D) -> directions (N, D)
 
 
+@dataclass
+class LastDirection:
+    """What a solve by conjugate gradient hands on to the next: the first direction of that is mixed with it."""
+
+    kept: float  # factor of the share that exact conjugacy would give it; 0: solves know nothing of each other
+    direction: Tensor | None = None  # (N, D); and what stood where it was taken:
+    residual: Tensor | None = None  # (N, D)
+    slope: Tensor | None = None  # (N, 1)
+
+
 def data_loss(samples: Samples, score: Tensor) -> Tensor:
     """The data term of the loss, (N,), for scores (N, K, h, w)."""
     linear = samples.linear * samples.weights[:, :, None, None]
@@ -148,15 +173,25 @@ def fit_two_layers(
     regularisation: Regularisation,
     iterations: Sequence[int],
     preconditioner: Regularisation | None = None,
+    *,
+    guarded: bool = True,
+    direction_kept: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Gauss-Newton on both layers: len(iterations) steps, each with that many of conjugate gradient.
 
-    A row whose loss would rise takes half the step, a quarter, ..., or none: the loss never rises. preconditioner: what
-    residuals of each layer are divided by; None: the regularisation.
+    preconditioner: what residuals of each layer are divided by; None: the regularisation. guarded: a row whose loss
+    would rise takes half the step, a quarter, ..., or none, so that the loss never rises; if not, steps are taken as
+    they are. direction_kept: see LastDirection.
     """
+    last_direction = LastDirection(direction_kept)
     loss = two_layer_loss(samples, first, last, regularisation)
     for count in iterations:
-        step = _gauss_newton_step(samples, first, last, regularisation, count, preconditioner or regularisation)
+        step = _gauss_newton_step(
+            samples, first, last, regularisation, count, preconditioner or regularisation, last_direction
+        )
+        if not guarded:
+            first, last = first + step[0], last + step[1]
+            continue
         for _ in range(4):
             tried = first + step[0], last + step[1]
             tried_loss = two_layer_loss(samples, *tried, regularisation)
@@ -179,6 +214,7 @@ def _gauss_newton_step(
     regularisation: Regularisation,
     iterations: int,
     preconditioner: Regularisation,
+    last_direction: LastDirection,
 ) -> tuple[Tensor, Tensor]:
     """The step (of w1, of w2) that minimises equation 3, the loss with the scores linearised around (w1, w2)."""
     x = samples.features
@@ -207,7 +243,7 @@ def _gauss_newton_step(
 
     residual = samples.linear * samples.weights[:, :, None, None] - _pull(samples, scores(projected, last))
     descent = gradient(residual) - penalty * pack(first, last)
-    return unpack(conjugate_gradient(curvature, descent, _divided_by(divisor), iterations))
+    return unpack(conjugate_gradient(curvature, descent, _divided_by(divisor), iterations, last_direction))
 
 
 def fit_last_layer(
@@ -253,27 +289,37 @@ def _whitening(samples: Samples, regularisation: float) -> Precondition:
 
 
 def conjugate_gradient(
-    curvature: Callable[[Tensor], Tensor], target: Tensor, precondition: Precondition, iterations: int
+    curvature: Callable[[Tensor], Tensor],
+    target: Tensor,
+    precondition: Precondition,
+    iterations: int,
+    last: LastDirection | None = None,
 ) -> Tensor:
     """Solve curvature(v) = target for every row on its own, from v = 0, by preconditioned conjugate gradient.
 
-    target (N, D); precondition: an easy approximation of the inverse of curvature. Directions are mixed by the
-    Polak-Ribiere rule, not below 0, which restarts where rounding has spoilt conjugacy.
+    target (N, D); precondition: an easy approximation of the inverse of curvature; last: of the solve before, and
+    after it of this one. Directions are mixed by the Polak-Ribiere rule, not below 0, which restarts where rounding
+    has spoilt conjugacy.
     """
-    solution = torch.zeros_like(target)
-    residual = target
-    towards = precondition(residual)
-    direction, slope = towards, (residual * towards).sum(1, keepdim=True)
+    last = last or LastDirection(0.0)
+    solution, residual, kept = torch.zeros_like(target), target, last.kept
     for _ in range(iterations):
+        towards = precondition(residual)
+        slope = (residual * towards).sum(1, keepdim=True)
+        if last.direction is None or last.residual is None or last.slope is None or kept == 0:
+            direction = towards
+        else:
+            mix = ((residual - last.residual) * towards).sum(1, keepdim=True)
+            mix = kept * mix / last.slope.clamp(min=torch.finfo(slope.dtype).tiny)
+            direction = towards + mix.clamp(min=0) * last.direction
+        last.direction, last.residual, last.slope, kept = direction, residual, slope, 1.0
         bent = curvature(direction)
         bend = (direction * bent).sum(1, keepdim=True)
-        length = torch.where(bend > 0, (direction * residual).sum(1, keepdim=True) / bend, 0.0)
+        # Both are the same to rounding where no direction was kept; where one was, the authors' step is not the best.
+        along = slope if last.kept else (direction * residual).sum(1, keepdim=True)
+        length = torch.where(bend > 0, along / bend, 0.0)
         solution = solution + length * direction
-        previous, residual = residual, residual - length * bent
-        towards = precondition(residual)
-        mix = ((residual - previous) * towards).sum(1, keepdim=True) / slope.clamp(min=torch.finfo(slope.dtype).tiny)
-        slope = (residual * towards).sum(1, keepdim=True)
-        direction = towards + mix.clamp(min=0) * direction
+        residual = residual - length * bent
     return solution
 
 

@@ -15,12 +15,13 @@ eighth frame from then on. The segmentation network knows no object: it refines 
     t_s, K_max, eta  FRTMOptions.update_every, .memory, .learning_rate
 
 What the paper leaves open, and what was decided:
-- Labels of later frames are the masks after aggregation, cut at one half.
+- Labels of later frames are the masks after aggregation, cut at one half; with `published` they are not cut.
 - A mask of fewer than ten pixels has no influence to be raised from: its pixels weigh 1, as all others.
 - Weights of pixels stand under the square root of the residual, so they enter the loss once.
 - The published code lets the direction of conjugate gradient outlive an update with a factor of 0.9**750; that is
   nothing, so here every solve starts afresh.
-- A Gauss-Newton step that would raise the loss is halved; with the paper's settings that hardly ever happens.
+- A Gauss-Newton step that would raise the loss is halved, but not with `published`; with the paper's settings that
+  hardly ever happens.
 - The first layer is fixed after the first frame, so samples are kept *projected* by it; the loss at full resolution
   is kept as its exact quadratic form on the scores' grid (methods.frtm.gauss_newton).
 

@@ -6,7 +6,7 @@ FRTM is one method with such a model, the fusion of clues another. What they do 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 import numpy as np
@@ -72,6 +72,7 @@ FeaturesT = TypeVar("FeaturesT", bound=FRTMFeatures)
 MemoryT = TypeVar("MemoryT", bound=FRTMMemory)
 PredictionT = TypeVar("PredictionT", bound=FRTMPrediction)
 M = TypeVar("M", bound=FRTMMemory)
+S = TypeVar("S", Tensor, Samples)
 
 
 class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
@@ -118,7 +119,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         if self.config.update_every == 0:
             return memory
         with full_precision(masks):
-            self._remember(memory, prediction, masks[:, 0] > 0.5)
+            self._remember(memory, prediction, masks[:, 0])
             memory.age = memory.age + 1
             due = memory.age % self.config.update_every == 0
             if self.config.published:
@@ -193,11 +194,26 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         with full_precision(samples.features):
             first, last = self.initial_model(samples.features)
             first, last = fit_two_layers(
-                samples, first, last, config.penalties, config.first_iterations, config.regularisation
+                self._as_solved(samples),
+                self._as_solved(first),
+                self._as_solved(last),
+                config.penalties,
+                config.first_iterations,
+                config.regularisation,
+                guarded=not config.published,
+                direction_kept=config.direction_kept,
             )
-            memory = self.memory_of(samples, first, last)
+            memory = self.memory_of(samples, first.to(samples.features), last.to(samples.features))
             self._fit_last(memory, range(len(first)), config.first_last_iterations)
         return memory
+
+    def _as_solved(self, known: S) -> S:
+        """Samples or layers in the precision that the target model is solved for in."""
+        if not self.config.double:
+            return known
+        if isinstance(known, Tensor):
+            return known.double()
+        return replace(known, **{f.name: getattr(known, f.name).double() for f in fields(known)})
 
     def memory_of(self, samples: Samples, first: Tensor, last: Tensor) -> FRTMMemory:
         """A memory whose first places hold the first frame's samples."""
@@ -258,11 +274,15 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
 
     # Later frames ----------------------------------------------------------------------------------------------------
 
-    def _remember(self, memory: FRTMMemory, prediction: FRTMPrediction, labels: Tensor) -> None:
-        """Put the frame in place of each row's lightest sample; rows with too few target pixels stay as they are.
+    def _remember(self, memory: FRTMMemory, prediction: FRTMPrediction, masks: Tensor) -> None:
+        """Put the frame and its masks (N, H, W), probabilities, in place of each row's lightest sample.
+
+        Rows with too few target pixels stay as they are. Labels are the masks cut at one half; as published, scores
+        are compared with the masks as they are, and only the weights of the pixels follow from labels.
 
         Weights (section 3.4): the new sample weighs 1 / (1 - eta) times the one before, then all are normalised.
         """
+        labels = masks > 0.5
         rows = torch.arange(len(labels), device=labels.device)
         learned = self._large_enough(labels)
         kept_places = self.config.first_samples if self.config.first_share else 0
@@ -272,7 +292,8 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
             choose = learned.view(-1, *[1] * (new.ndim - 1))
             store[rows, place] = torch.where(choose, new, store[rows, place])
 
-        quadratic, linear = self.label_terms_of(labels, prediction.projected.shape[-2:])
+        soft = masks.float() if self.config.published else None
+        quadratic, linear = self.label_terms_of(labels, prediction.projected.shape[-2:], soft)
         put(memory.projected, prediction.projected)
         put(memory.quadratic, quadratic)
         put(memory.linear, linear)
@@ -294,13 +315,13 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         for part in batches_of_rows(rows, memory.last):
             samples = Samples(memory.projected[part], memory.quadratic[part], memory.linear[part], weights[part])
             memory.last[part] = fit_last_layer(
-                samples,
-                memory.last[part],
+                self._as_solved(samples),
+                self._as_solved(memory.last[part]),
                 config.penalties[1],
                 iterations,
                 preconditioner=config.regularisation[1],
                 whiten=config.whiten,
-            )
+            ).to(memory.last)
 
     def _solving_weights(self, weights: Tensor) -> Tensor:
         """The samples' weights (N, K), with those of the annotated frame raised to `first_share` where they fell below.
@@ -315,12 +336,16 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         rest = (1 - share) / later.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
         return torch.cat([share * first_sample_weights(count, weights), later * rest], 1)
 
-    def label_terms_of(self, labels: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:
-        """Labels (..., H, W) bool on the scores' grid, see gauss_newton.label_terms."""
+    def label_terms_of(self, labels: Tensor, grid: torch.Size, soft: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Labels (N, H, W) bool on the scores' grid, see gauss_newton.label_terms."""
         config = self.config
         with full_precision(labels):
             return label_terms(
-                labels.float(), (grid[0], grid[1]), config.minimum_influence, minimum_pixels=config.minimum_pixels
+                labels.float(),
+                (grid[0], grid[1]),
+                config.minimum_influence,
+                minimum_pixels=config.minimum_pixels,
+                soft=soft,
             )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from ...errors import InputError
 from ...labels import Background
-from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
+from ..options import Count, NotNegative, Positive, ProperShare, Range, Share, ShareBelowOne, Whole, check_values
 
 TARGETS = ("learned", "encoded", "finetuned")
 
@@ -31,8 +31,9 @@ class FRTMOptions:
     """Channels of the segmentation network."""
     published: bool = False
     """As the authors' code has it: wider encoders, batch norm and bicubic enlargement in the segmentation network; the
-    regularisation counts squared, as their residual is that times the weights; the first new sample weighs
-    eta (1 - eta); and nothing is fitted on a frame whose target is too small."""
+    regularisation counts squared, as their residual is that times the weights; no step is shortened;
+    the first new sample weighs eta (1 - eta); later frames' labels are soft; and nothing is fitted on a frame whose
+    target is too small."""
     fine_width: Whole = 0
     """Channels at its shallowest stride, where most of its time goes; 0: `width`."""
     target_only: bool = False
@@ -45,6 +46,12 @@ class FRTMOptions:
     """Further iterations on the last layer alone."""
     update_iterations: Whole = 10
     """Iterations on the last layer in an update."""
+    direction_kept: Share = 0.0
+    """Share of its last direction that conjugate gradient takes into the next Gauss-Newton step; 0: none. The authors
+    evaluate with 0.9 ** 750, which is none; 0.9 ** 75 is the default of their solver."""
+    double: bool = False
+    """Solve for the target model in float64: slower, but the same on every machine. In float32 rounding alone moves
+    scores by some hundredths."""
     whiten: bool = False
     """Precondition updates by the features' second moments, which converges better; not in the paper."""
     regularisation: tuple[Positive, Positive] = (1e-4, 1e-2)
@@ -85,7 +92,7 @@ class FRTMOptions:
     transition: bool = False
     """Predict a transition map in training, for the loss "transition"."""
     background: Background = "product"
-    """Background's probability beside several objects: the product of all (1 - p), or the least."""
+    """How objects are set against each other and background: see `onemask.labels.aggregate`."""
     seed: Whole = 0
     """Of initial values and augmentations; the same for every object."""
 

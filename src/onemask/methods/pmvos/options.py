@@ -45,7 +45,7 @@ class PMVOSOptions:
     whole_pixels: bool = False
     """Take less than a pixel of a cell's mask for none."""
     background: Background = "least"
-    """Background's probability beside several objects: the least of (1 - p), or their product."""
+    """How objects are set against each other and background: see `onemask.labels.aggregate`."""
     padding: Padding = "reflected"
     """How frames come to multiples of 16: mirrored at all borders, or the last row and column go on."""
     rate: Annotated[float, Range(0, 1, "(]")] = 0.1

@@ -72,7 +72,7 @@ class TTVOSOptions:
     borders: bool = True
     """What lies beyond the frame counts, as nothing, where heatmaps are averaged."""
     background: Background = "least"
-    """Background's probability beside several objects: the least of (1 - p), or their product."""
+    """How objects are set against each other and background: see `onemask.labels.aggregate`."""
     padding: Padding = "reflected"
     """How frames come to multiples of the stride: mirrored at all borders, or the last row and column go on."""
     returns: bool = False
