@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from onemask.blocks.first_frame import first_frame_samples
+from onemask.blocks.first_frame import first_frame_samples, published_samples
 
 RED = np.array([230, 30, 30])
 
@@ -120,3 +120,37 @@ def test_the_background_moves_where_it_is_asked_to(image, mask):
         assert max(apart[:6]) < min(apart[6:])
     assert (masks.sum((1, 2)) > 0).all()
     assert not (moved == 0).all(-1).any()  # no black borders
+
+
+class TestPublished:
+    def test_the_object_moves_over_the_frame(self, image, mask):
+        """Places of four copies lie on a grid; those of many draws, everywhere."""
+        middles = []
+        for seed in range(25):
+            for found in published_samples(image, mask, 4, seed)[1]:
+                ys, xs = np.nonzero(found)
+                middles.append((xs.mean() / 120, ys.mean() / 90))
+        assert (np.std(middles, axis=0) > 0.15).all()
+        assert (np.ptp(middles, axis=0) > 0.5).all()
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_masks_follow_the_object_and_its_old_place_is_filled(self, image, mask, seed):
+        images, masks = published_samples(image, mask, 4, seed)
+        assert images.shape == (4, 90, 120, 3)
+        assert images.dtype == np.uint8
+        for warped, found in zip(images, masks, strict=True):
+            red = redness(warped) > 100
+            assert not (red & ~cv2.dilate(found.astype(np.uint8), np.ones((7, 7))).astype(bool)).any()
+            assert red[cv2.erode(found.astype(np.uint8), np.ones((7, 7)), borderValue=1).astype(bool)].all()
+
+    def test_it_is_never_larger_than_the_frame_nor_lost(self):
+        large, small = np.zeros((2, 90, 120), bool)
+        large[5:85, 5:115], small[40:43, 60:62] = True, True
+        picture = np.full((90, 120, 3), 128, np.uint8)
+        assert not published_samples(picture, large, 8, 0)[1].all((1, 2)).any()
+        assert (published_samples(picture, small, 8, 0)[1].sum((1, 2)) > 50).all()  # ten pixels wide
+
+    def test_the_seed_decides_and_an_empty_mask_is_no_error(self, image, mask):
+        again = published_samples(image, mask, 4, 3)
+        assert all((a == b).all() for a, b in zip(again, published_samples(image, mask, 4, 3), strict=True))
+        assert published_samples(image, np.zeros_like(mask), 2, 0)[0].shape == (2, 90, 120, 3)

@@ -1,15 +1,31 @@
 """Variety from one annotated frame: the object is cut out, warped, and pasted over the inpainted background.
 
 Source: FRTM, supplement, section 6. Random affine warps about the object's middle (rotation up to 45 degrees, scale
-0.5 to 2.5, slight skew, one in five mirrored) and a blur. Works on arrays on the CPU: it runs once an object.
+0.5 to 2.5, slight skew, one in five mirrored) and a blur; `published_samples` follows what the authors' code draws.
+Works on arrays on the CPU: it runs once an object.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 INPAINTED_SIDE = 160  # short side at which the hole is filled: it is mostly covered again, and Telea is slow
+
+# What FRTM's authors draw from, where it differs (`published_samples`).
+TURNS = (5, -5, 10, -10, 20, -20, 30, -30, 45, -45)  # degrees
+SCALES = (0.5, 0.7, 1.0, 1.5, 2.0, 2.5)
+SKEWS = (0.0, 0.0, 0.1)
+MIRRORED = (0, 0, 0, 0, 1)
+BLURS = (0.0, 0.0, 0.0, 2.0)
+BACKGROUND_SCALES = (1.0, 1.0, 1.2)
+BACKGROUND_BLURS = (0.0, 0.0, 1.0, 2.0, 5.0)
+ANGLES = (0, 45, 90, 135)  # of blurs
+SMALLEST = 10  # pixels of the object's box
+ROUNDS = 10  # in which places are sought where the object is seen
 
 
 def first_frame_samples(
@@ -40,6 +56,108 @@ def first_frame_samples(
         return np.zeros((0, *image.shape), np.uint8), np.zeros((0, *mask.shape), bool)
     images, masks = zip(*pairs, strict=True)
     return np.stack(images), np.stack(masks)
+
+
+def published_samples(image: np.ndarray, mask: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`first_frame_samples` as FRTM's authors draw them: the object moves over the whole frame.
+
+    Places lie on a grid of the frame's shape, each a little off. The other values are dealt out like cards from the
+    authors' short lists, so that a few copies differ as much as can be. The object is scaled to no more than the frame
+    and no less than ten pixels, and blurred along a line before it is pasted; the background is enlarged and blurred.
+    """
+    if not mask.any() or not number:
+        return first_frame_samples(image, mask, number, seed)
+    rng, background, box = np.random.default_rng(seed), _without_object(image, mask), _box(mask)
+    images: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    for _ in range(ROUNDS):
+        places = rng.permutation(_places(rng, number + 1, mask.shape))[:number]
+        turns, scales, skews, mirrored, blurs, angles = (
+            _dealt(rng, values, number) for values in (TURNS, SCALES, SKEWS, MIRRORED, BLURS, ANGLES)
+        )
+        behind = [_dealt(rng, values, number) for values in (BACKGROUND_SCALES, BACKGROUND_BLURS, ANGLES)]
+        for index in range(number):
+            warp = _placed(
+                box, places[index], turns[index], scales[index], skews[index], bool(mirrored[index]), mask.shape
+            )
+            moved_mask = _warp(mask.astype(np.uint8), warp, cv2.INTER_NEAREST) > 0
+            if moved_mask.any() and (not moved_mask.all() or mask.all()):
+                enlarged = _enlarged(background, behind[0][index])
+                under = _blurred(enlarged, behind[1][index], behind[2][index])
+                over = _blurred(_warp(image, warp, cv2.INTER_CUBIC), blurs[index], angles[index])
+                alpha = _warp(_soft_edge(mask)[..., 0], warp, cv2.INTER_LINEAR)
+                images.append(_blend(over, under, _blurred(alpha, blurs[index], angles[index])[..., None]))
+                masks.append(moved_mask)
+        if len(masks) >= number:
+            return np.stack(images[:number]), np.stack(masks[:number])
+    more = number - len(masks)  # an object with a large hole can be hidden wherever it is put
+    return np.stack(images + [image] * more), np.stack(masks + [mask] * more)
+
+
+def _places(rng: np.random.Generator, count: int, size: tuple[int, ...]) -> np.ndarray:
+    """At least `count` places (x, y) in pixels, on a grid of about square cells."""
+    height, width = size
+    rows = math.ceil(math.sqrt(count * height / width))
+    columns = math.ceil(width / height * rows)
+    cells = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) + 0.5
+    return (cells + rng.normal(0, 1 / 8, cells.shape)) * [width / columns, height / rows]
+
+
+def _dealt(rng: np.random.Generator, values: Sequence[float], number: int) -> np.ndarray:
+    """That many of the values, each as often as the others, or once more, or less."""
+    return rng.permutation(np.tile(values, -(-number // len(values))))[:number]
+
+
+def _box(mask: np.ndarray) -> tuple[float, float, int, int]:
+    """Middle (x, y), width and height of what is True."""
+    (top, bottom), (left, right) = (
+        (found[0], found[-1] + 1) for found in (np.flatnonzero(mask.any(a)) for a in (1, 0))
+    )
+    return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+
+
+def _placed(
+    box: tuple[float, float, int, int],
+    place: np.ndarray,
+    turn: float,
+    scale: float,
+    skew: float,
+    mirrored: bool,
+    size: tuple[int, ...],
+) -> np.ndarray:
+    """The affine map (2, 3) that brings a box's middle to a place, turned by degrees, scaled within limits."""
+    x, y, width, height = box
+    scale = min(scale, size[1] / width, size[0] / height)
+    if scale * min(width, height) < SMALLEST:
+        scale = max(SMALLEST / width, SMALLEST / height)
+    cosine, sine = np.cos(np.deg2rad(turn)), np.sin(np.deg2rad(turn))
+    rotation = np.array([[cosine, sine], [-sine, cosine]])
+    linear = scale * np.array([[1, skew], [skew, 1]]) @ rotation @ np.diag([-1.0 if mirrored else 1.0, 1.0])
+    return np.column_stack([linear, place - linear @ [x, y]])
+
+
+def _warp(picture: np.ndarray, warp: np.ndarray, interpolation: int) -> np.ndarray:
+    border = cv2.BORDER_REPLICATE if picture.ndim == 3 else cv2.BORDER_CONSTANT
+    height, width = picture.shape[:2]
+    return cv2.warpAffine(picture, warp, (width, height), flags=interpolation, borderMode=border)
+
+
+def _enlarged(picture: np.ndarray, scale: float) -> np.ndarray:
+    """About its middle, at the same size."""
+    middle = np.array([picture.shape[1] / 2, picture.shape[0] / 2])
+    return _warp(picture, np.column_stack([scale * np.eye(2), middle - scale * middle]), cv2.INTER_CUBIC)
+
+
+def _blurred(picture: np.ndarray, variance: float, angle: float) -> np.ndarray:
+    """By a Gaussian of that variance in pixels along a line, and next to nothing across."""
+    if not variance:
+        return picture
+    reach = int(variance / 2 + 0.5) // 2 * 2 + 1
+    along = np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
+    across = np.array([-along[1], along[0]])
+    steps = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), -1)
+    kernel = np.exp(-((steps @ along) ** 2 / variance + (steps @ across) ** 2 / 0.1) / 2)
+    return cv2.filter2D(picture, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
 
 
 def _without_object(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

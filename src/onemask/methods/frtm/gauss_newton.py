@@ -35,6 +35,10 @@ class Samples:
     linear: Tensor  # (N, K, h, w): b
     weights: Tensor  # (N, K), not negative; 0 where there is no sample
 
+    def double(self) -> Samples:
+        """The same in float64."""
+        return Samples(self.features.double(), self.quadratic.double(), self.linear.double(), self.weights.double())
+
 
 # Labels on the grid of scores -----------------------------------------------------------------------------------------
 

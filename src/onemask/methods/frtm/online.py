@@ -6,7 +6,7 @@ FRTM is one method with such a model, the fusion of clues another. What they do 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...blocks.backbone import Backbone
-from ...blocks.first_frame import first_frame_samples
+from ...blocks.first_frame import first_frame_samples, published_samples
 from ...blocks.reach import RECENT, is_lost, reach_by_size, touched, without_outliers
 from ...blocks.rows import batches_of_rows
 from ...blocks.transition import transition_loss
@@ -165,15 +165,14 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
 
     def warped(self, frame: Tensor, mask: Tensor, copies: int) -> tuple[Tensor, Tensor]:
         """A frame (3, H, W) and its mask (H, W) -> warped copies: (k, 3, H, W) in [0, 1] and (k, H, W) bool."""
-        image = (frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-        images, masks = first_frame_samples(
-            np.ascontiguousarray(image),
-            mask.cpu().numpy(),
-            copies,
-            self.config.seed,
-            self.config.first_shift,
-            self.config.first_background,
-        )
+        image = np.ascontiguousarray((frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+        label, seed = mask.cpu().numpy(), self.config.seed
+        if self.config.published:
+            images, masks = published_samples(image, label, copies, seed)
+        else:
+            images, masks = first_frame_samples(
+                image, label, copies, seed, self.config.first_shift, self.config.first_background
+            )
         frames = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2)
         return frames.to(frame.dtype) / 255, torch.from_numpy(masks).to(mask.device)
 
@@ -209,11 +208,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
 
     def _as_solved(self, known: S) -> S:
         """Samples or layers in the precision that the target model is solved for in."""
-        if not self.config.double:
-            return known
-        if isinstance(known, Tensor):
-            return known.double()
-        return replace(known, **{f.name: getattr(known, f.name).double() for f in fields(known)})
+        return known.double() if self.config.double else known
 
     def memory_of(self, samples: Samples, first: Tensor, last: Tensor) -> FRTMMemory:
         """A memory whose first places hold the first frame's samples."""

@@ -31,7 +31,8 @@ class FRTMOptions:
     """Channels of the segmentation network."""
     published: bool = False
     """As the authors' code has it: wider encoders, batch norm and bicubic enlargement in the segmentation network; the
-    regularisation counts squared, as their residual is that times the weights; no step is shortened;
+    regularisation counts squared, as their residual is that times the weights; no step is shortened; in
+    copies of the first frame the object moves over all of it;
     the first new sample weighs eta (1 - eta); later frames' labels are soft; and nothing is fitted on a frame whose
     target is too small."""
     fine_width: Whole = 0
@@ -65,7 +66,8 @@ class FRTMOptions:
     first_samples: Count = 5
     """Samples of the annotated frame: itself, with twice the weight, and augmented copies."""
     first_shift: NotNegative = 0.0
-    """Largest shift of the object in augmented copies, across and down, in its own sizes."""
+    """Largest shift of the object in augmented copies, across and down, in its own sizes; as published, it is put
+    anywhere in the frame."""
     first_background: NotNegative = 0.0
     """Largest shift of the background in augmented copies, in sizes of the picture; it turns and grows a little too. 0:
     it stays, and methods that match with the annotated frame learn to recognise it all too well."""
