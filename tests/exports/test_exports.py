@@ -302,12 +302,12 @@ def test_without_its_video_pictures_are_refused(result, tmp_path):
             "does not fit",
         ),
         ("a.json", "{", "cannot be read as JSON"),
-        ("a.json", "{}", "is JSON, but neither"),
+        ("a.json", "{}", "should be JSON of COCO, YouTube-VIS or Label Studio"),
         ("a.json", '{"images": [{}]}', "is not as expected, COCO's JSON"),
         ("a.json", '{"images": [{"id": 1, "file_name": "x.jpg"}], "annotations": []}', "no frame of .* is called x"),
         ("a.json", '[{"annotations": [{"result": [{"type": "brushlabels"}]}]}]', "is not as expected, Label Studio"),
         ("a.npz", "no archive", "cannot be read"),
-        ("a.mp4", "", "expected a file of masks of many frames"),
+        ("a.mp4", "", "masks of many frames are in .xml"),
     ],
 )
 def test_files_that_hold_no_masks_are_refused(result, tmp_path, name, text, message):
