@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from onemask import InputError, Session
+from onemask.cli import main
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Method
 from onemask.runtime import encoder
@@ -20,6 +21,7 @@ from onemask.runtime.graphs import onnx_of
 from onemask.runtime.quantisation import SUFFIX, Quantised, cosine, find, int8_onnx, quantise
 from onemask.testing import moving_shapes
 from onemask.training.pictures import pictures_below
+from onemask.weights.store import find as find_weights
 from onemask.weights.store import users_folder
 
 
@@ -126,3 +128,17 @@ def test_pictures_are_taken_from_folders_in_folders_evenly_and_keep_their_shape(
     assert all(picture.shape == (64, 64, 3) and picture.std() == 0 for picture in pictures)
     with pytest.raises(InputError, match="there is no picture"):
         pictures_below(tmp_path / "none", 3, (64, 64))
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_training_pictures_are_those_that_the_weights_card_names(given, tmp_path, monkeypatch):
+    asked = []
+
+    def stop(card, data, count):
+        asked.append((card.recipe["name"].endswith("ttvos-lite.yaml"), data, count))
+        raise InputError("enough")
+
+    monkeypatch.setattr("onemask.training.pictures.pictures_trained_with", stop)
+    weights = ["--weights", str(find_weights("ttvos-lite"))] if given else []
+    assert main(["quantize", "ttvos-lite", "--data", str(tmp_path), "--count", "3", *weights]) == 2
+    assert asked == [(True, str(tmp_path), 3)]

@@ -178,8 +178,8 @@ def inpainted(image: np.ndarray, hole: np.ndarray, short_side: int, *, margin: i
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     touched = (cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
-    touched = cv2.dilate(touched, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
-    return cv2.inpaint(small, touched, 3, cv2.INPAINT_TELEA)
+    grown = cv2.dilate(touched, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
+    return cv2.inpaint(small, grown, 3, cv2.INPAINT_TELEA)
 
 
 def _moved(background: np.ndarray, rng: np.random.Generator, shift: float) -> np.ndarray:

@@ -68,14 +68,10 @@ def _quantize(options: argparse.Namespace) -> None:
         pictures = pictures_below(options.pictures, options.count, (height, width))
         source = f"pictures of {Path(options.pictures).resolve().name}"
     else:
-        file = (
-            Path(options.weights)
-            if options.weights
-            else weights_for(options.method, configuration(options.method, assigned))
-        )
-        if file is None:
+        weights = weights_for(options.method, configuration(options.method, assigned), options.weights)
+        if weights is None:
             raise InputError(f"{options.method} has no weights, so no training pictures; name a folder with --pictures")
-        card = described(file)
+        card = described(weights.path)
         pictures = pictures_trained_with(card, options.data, options.count)
         source = f"first frames of clips of {card.recipe['name']}"
     made = quantise(
