@@ -456,10 +456,10 @@ class TestGoingOn:
         folder.write_checkpoint({"step": 1})
         folder.write_checkpoint({"step": 2})
 
-        def full(path, data):
+        def full(path, mode):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(Path, "write_bytes", full)
+        monkeypatch.setattr("onemask.files.open", full, raising=False)
         with pytest.raises(OutputError, match=r"checkpoint\.pt could not be written: No space left on device; free"):
             folder.write_checkpoint({"step": 3})
         assert folder.read_checkpoint() == {"step": 2}
