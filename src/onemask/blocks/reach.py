@@ -68,7 +68,7 @@ def next_reach(reach: Tensor, mask: Tensor, lost: Tensor, radius: float) -> Tens
 
 def touched(masks: Tensor, grid: Sequence[int]) -> Tensor:
     """Masks (N, 1, H, W) in [0, 1] -> the cells of a grid in which any pixel is the object's, (N, 1, h, w) bool."""
-    return F.adaptive_max_pool2d((masks > 0.5).float(), (grid[0], grid[1])) > 0
+    return F.adaptive_max_pool2d(masks.float(), (grid[0], grid[1])) > 0.5
 
 
 def reach_by_size(unseen: Tensor, size: Tensor, away: Tensor, share: float) -> Tensor:
@@ -103,7 +103,7 @@ def without_outliers(logits: Tensor, reach: Tensor, *, whole: bool = False) -> T
     whole: what is connected with a positive logit within reach is kept as well, and the cells around it.
     """
     if whole:
-        positive = F.adaptive_max_pool2d((logits > 0).float(), reach.shape[-2:]) > 0
+        positive = F.adaptive_max_pool2d(logits, reach.shape[-2:]) > 0
         reach = reach | (F.max_pool2d(connected(positive, reach).float(), 3, 1, 1) > 0)
     within = resize(reach.float(), (logits.shape[-2], logits.shape[-1])) > 0.5
     return torch.where(within, logits, logits.clamp(max=REMOVED))
