@@ -35,6 +35,7 @@ from .errors import InputError, OnemaskError, is_out_of_memory
 from .geometry import Geometry, Picture, shown, size_of
 from .labels import Objects, aggregate, is_whole, label_argmax, resize
 from .methods.method import Features, Memory, Method, Padding, Prediction
+from .methods.whereabouts import annotated_there, found_there, within_reach
 from .presence import Presence, presences
 from .runtime import encoder_of, usable
 from .saved import described, no_session, read_state, refuse_another_method, write_state
@@ -291,7 +292,7 @@ class Session:
             return cast(P, torch.from_numpy(empty).to(self.device) if _is_tensor(frame) else empty)
         encoded, number = self._encoded(frame), self._next_frame()
         with self._computing():
-            prediction = self.method.segment(encoded.features, self._memory)
+            prediction = self._segmented(encoded.features, self._memory)
             self._show(self._aggregated(prediction.logits.float().sigmoid()))
             assert self._last is not None
             if explain:
@@ -560,17 +561,25 @@ class Session:
         return self._frame
 
     def _memorized(self, features: Features, masks: Tensor, number: int) -> Memory:
-        """Memory of new objects, which says in which frame they were annotated."""
+        """Memory of new objects, which says in which frame they were annotated, and where."""
         frame_of_row = torch.full((len(masks),), number, device=self.device)
-        return replace(self.method.memorize(features, masks), first_frame=frame_of_row, last_frame=frame_of_row)
+        noted: dict[str, Tensor] = {"first_frame": frame_of_row, "last_frame": frame_of_row}
+        if self.method.reach:
+            noted |= annotated_there(masks)
+        return replace(self.method.memorize(features, masks), **noted)
+
+    def _segmented(self, features: Features, memory: Memory) -> Prediction:
+        """Prediction of the method, without what is out of the objects' reach."""
+        prediction = self.method.segment(features, memory)
+        return replace(prediction, logits=within_reach(prediction.logits, memory, self.method.reach))
 
     def _updated(
         self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor, number: int
     ) -> Memory:
-        """Memory after a frame, which says that it saw it."""
-        first_frame, last_frame = memory.first_frame, torch.full((len(masks),), number, device=self.device)
-        after = self.method.update(memory, features, prediction, masks)
-        return replace(after, first_frame=first_frame, last_frame=last_frame)
+        """Memory after a frame, which says that it saw it, and where the objects were in it."""
+        noted = {"last_frame": torch.full((len(masks),), number, device=self.device), **found_there(memory, masks)}
+        first_frame = memory.first_frame
+        return replace(self.method.update(memory, features, prediction, masks), first_frame=first_frame, **noted)
 
     def _take_over(self) -> None:
         """Take in what was learned in the background since the last call."""
@@ -626,7 +635,7 @@ class Session:
         memory = self._remembered(others.ids)
         if memory is None:
             return None, self._aggregated(masks)
-        prediction = self.method.segment(features, memory)
+        prediction = self._segmented(features, memory)
         last = self._aggregated(torch.cat([prediction.logits.float().sigmoid(), masks]))
         return self._updated(memory, features, prediction, last[0][: len(others)], number), last
 

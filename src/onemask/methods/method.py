@@ -124,11 +124,16 @@ class Memory(Record):
 
     A session numbers its frames, and writes down in which each row was annotated and which it saw last: rows with one
     number have that frame in common, and what depends on it alone is computed once for all (`blocks.sharing`). None:
-    it is not known which do, as in training.
+    it is not known which do, as in training. Of a method with a `reach` it also writes down where each object was
+    lately, in cells of 8 pixels (`methods.whereabouts`); None: it may be anywhere.
     """
 
     first_frame: Tensor | None = field(default=None, kw_only=True)  # (N,) int64
     last_frame: Tensor | None = field(default=None, kw_only=True)  # (N,) int64
+    unseen: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/8, W/8) uint8: frames since a cell was its own
+    annotated: Tensor | None = field(default=None, kw_only=True)  # (N,): cells that were annotated
+    size: Tensor | None = field(default=None, kw_only=True)  # (N,): side of the square of its last area, in cells
+    away: Tensor | None = field(default=None, kw_only=True)  # (N,) int64: for how many frames it has been lost
 
     def tensors(self) -> dict[str, Tensor]:
         """Every field that is there, by name."""
@@ -179,6 +184,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     stride: int  # height and width of frames must be multiples of it
     padding: Padding = "edge"  # how frames come to such a size, where a session is not told
     background: Background = "product"  # how the objects of a frame are aggregated, see labels.aggregate
+    reach: float = 0.0  # how far an object may be from where it was, in its own sizes, see the option; 0: anywhere
     memory_type: type[MemoryT]
     constant_type: type[Constant] = Constant
     backbone: Backbone

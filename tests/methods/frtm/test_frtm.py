@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from onemask.blocks.reach import reach_by_size, touched, without_outliers
 from onemask.blocks.transition import transition_loss
 from onemask.errors import InputError
 from onemask.methods import configuration, weights_for
@@ -261,47 +260,6 @@ class TestUpdates:
         memory = learn(method, memory, 1, seen=torch.cat([pixels_on(3), pixels_on(300)]))
         assert torch.equal(memory.weights[0], before.weights[0])
         assert memory.weights[1, 2] == pytest.approx(1 / 11, rel=1e-5)
-
-
-class TestReach:
-    """Options reach and lost."""
-
-    def test_what_is_far_from_the_last_masks_is_not_the_object(self, build, encode, masks):
-        free, bound = build(), build(reach=0.3)
-        features, annotated = encode(free, 0), masks(0, 1)
-        anywhere = free.segment(features, free.memorize(features, annotated)).logits
-        memory = bound.memorize(features, annotated)
-        logits = bound.segment(features, memory).logits
-        reach = reach_by_size(memory.unseen, memory.size, memory.away, 0.3)
-        assert memory.size.item() == pytest.approx(annotated.sum().sqrt().item() / 8)
-        assert torch.equal(logits, without_outliers(anywhere, reach, whole=True))
-        assert not torch.equal(logits, anywhere)
-
-    def test_places_follow_masks_and_that_of_a_lost_object_stays(self, build, encode, masks):
-        method = build(reach=0.2, update_every=0)
-        features = encode(method, 0)
-        memory = method.memorize(features, masks(0, 1))
-        moved = torch.zeros(1, 1, *SIZE)
-        moved[..., 48:, 80:] = 1
-        nothing, there = torch.zeros_like(moved), touched(moved, (8, 12))
-        seen = []
-        for labels in (moved, moved, nothing, nothing, moved):
-            prediction = method.segment(features, memory)
-            memory = method.update(memory, features, prediction, labels)
-            seen.append(memory.clone())
-        assert [m.away.item() for m in seen] == [0, 0, 1, 2, 0]
-        assert (seen[0].unseen[there] == 0).all()
-        before = touched(masks(0, 1), (8, 12)) & ~there
-        assert [m.unseen[before].unique().tolist() for m in seen] == [[1], [2], [2], [2], [3]]
-        assert [m.size.item() for m in seen] == pytest.approx([(16 * 16) ** 0.5 / 8] * 5)
-
-    def test_training_removes_nothing(self, build, encode, masks):
-        method = build(reach=0.01)
-        features = encode(method, 0)
-        memory = method.memorize(features, masks(0, 1))
-        anywhere = method.segment(features, replace(memory, unseen=memory.unseen[..., :0, :0])).logits
-        assert torch.equal(method.train().segment(features, memory).logits, anywhere)
-        assert not torch.equal(method.eval().segment(features, memory).logits, anywhere)
 
 
 class TestConfigurations:

@@ -27,6 +27,7 @@ TINY = replace(TINY_LIGHT, network="wide", borders=False, returns=True, short_wi
 TINY_LITE = replace(
     LITE, backbone="test_efficientnet", channels=8, vectors=8, short_width=8, width=8, fine_width=8, forget=0.0
 )
+TINY_BOTH = replace(TINY_LITE, network="light", depthwise=True)
 TABLE_4: dict[str, dict[str, Any]] = {
     "Exp1": {"long_term": False, "update": False, "adaptive_weight": False, "clue": "previous", "transition": False},
     "Exp2": {"short_term": False, "adaptive_weight": False, "clue": "previous", "transition": False},
@@ -258,7 +259,6 @@ class TestSwitches:
         [
             ({"deepest": 8}, "deepest must be 16 or 32, got 8"),
             ({"template": "mean"}, "template must be one of product, regions, got 'mean'"),
-            ({"network": "light", "anchor": True}, "go with network=wide, got network=light"),
             ({"dilated": True}, "dilated is known of resnet18, resnet50, .*, got backbone test_efficientnet"),
             ({"clue": "none"}, "clue must be one of heatmaps, previous, reextract, got 'none'"),
             ({"channels": 6}, "channels and vectors must be multiples of 4, or 0, got 6 and 0"),
@@ -354,7 +354,7 @@ def training_batch(make_clip, objects: tuple[int, ...] = (2, 1)):
 
 
 class TestTraining:
-    @pytest.mark.parametrize("config", [TINY_LIGHT, TINY, TINY_LITE], ids=["paper", "wide", "lite"])
+    @pytest.mark.parametrize("config", [TINY_LIGHT, TINY, TINY_LITE, TINY_BOTH], ids=["paper", "wide", "lite", "light"])
     def test_gradients_reach_every_parameter(self, make_clip, config):
         """The backbone's included, whose last stage a recipe trains; and the weight's, through the template."""
         method = tiny(config).train()

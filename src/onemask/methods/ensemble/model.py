@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ...labels import aggregate
 from ..method import Constant, Features, Memory, Method, Prediction
+from ..whereabouts import within_reach
 from .options import EnsembleOptions
 
 SHARED = tuple(f.name for f in fields(Memory))  # what a session writes down of each row
@@ -77,6 +78,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.config = config
         self.members = nn.ModuleList(members)
         self.stride = math.lcm(*(member.stride for member in members))
+        self.reach = max(member.reach for member in members)
         self._sources = _sources(members)
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_sources", _sources(members)))
         self._voices = [(member, mirrored) for member in members for mirrored in (False, True)[: 1 + config.mirrored]]
@@ -119,8 +121,8 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
     def segment(self, features: EnsembleFeatures, memory: Memory) -> EnsemblePrediction:
         """The mean of the voices' probabilities, as logits."""
         voices = tuple(
-            member.segment(of_frame, of_objects)
-            for (member, _), of_frame, of_objects in zip(
+            _within(member.segment(of_frame, of_objects), memory, mirrored, member.reach)
+            for (member, mirrored), of_frame, of_objects in zip(
                 self._voices, features.voices, self._parted(memory), strict=True
             )
         )
@@ -198,6 +200,14 @@ def _sources(members: Sequence[Method]) -> dict[Method, Method]:
 
 def _own_fields(memory_type: type[Memory]) -> list[str]:
     return [f.name for f in fields(memory_type) if f.name not in SHARED]
+
+
+def _within(prediction: Prediction, memory: Memory, mirrored: bool, reach: float) -> Prediction:
+    """What a voice found within its reach of the common masks."""
+    if not reach:
+        return prediction
+    logits = within_reach(_seen(prediction.logits, mirrored), memory, reach)
+    return replace(prediction, logits=_seen(logits, mirrored))
 
 
 def _alone(member: Method, features: Features, prediction: Prediction) -> Tensor:

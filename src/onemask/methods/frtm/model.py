@@ -84,15 +84,14 @@ class FRTM(OnlineTarget[FRTMFeatures, FRTMMemory, FRTMPrediction]):
         rows = len(memory)
         coarse, projected = target_model(features.by_row(features.target.float(), rows), memory.first, memory.last)
         if self.network is None:
-            logits = resize(_logits_of_scores(coarse).float(), features.size)
-            return FRTMPrediction(self.without_far_off(logits, memory), coarse, projected)
+            return FRTMPrediction(resize(_logits_of_scores(coarse).float(), features.size), coarse, projected)
         shared = features.by_row(features.shared, rows)
         if self.training and memory.previous.numel():
             logits, transition = self.network.with_transition(shared, coarse)
             logits = resize(logits.float(), features.size)
             return FRTMPrediction(logits, coarse, projected, transition, memory.previous)
-        logits = resize(self.refiner.logits(self.network, shared, coarse, memory).float(), features.size)
-        return FRTMPrediction(self.without_far_off(logits, memory), coarse, projected)
+        logits = self.refiner.logits(self.network, shared, coarse, memory).float()
+        return FRTMPrediction(resize(logits, features.size), coarse, projected)
 
     def update(
         self, memory: FRTMMemory, features: FRTMFeatures, prediction: FRTMPrediction, masks: Tensor

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ...blocks.backbone import Backbone
 from ...blocks.first_frame import first_frame_samples, published_samples
-from ...blocks.reach import RECENT, is_lost, reach_by_size, touched, without_outliers
 from ...blocks.rows import batches_of_rows
 from ...blocks.transition import transition_loss
 from ..method import Features, Memory, Method, Prediction
@@ -23,7 +22,6 @@ from .gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, 
 from .options import FRTMOptions
 from .segmentation_network import SegmentationNetwork
 
-REACH_STRIDE = 8
 ENCODED_AT_ONCE = 4  # warped first frames in one batch: bounds memory, whatever the number of objects
 ENCODED_AT_ONCE_ON_CPU = 1  # a batch of four takes twice as long there: it does not stay in the cache
 
@@ -48,12 +46,6 @@ class FRTMMemory(Memory):
     weights: Tensor  # (N, K): gamma, sum 1; 0 where no sample is yet
     next_weight: Tensor  # (N,): of the next sample, before all are normalised
     age: Tensor  # (N,) int64: frames since the object was annotated
-    unseen: (
-        Tensor  # (N, 1, H/8, W/8) uint8: frames since a cell was the object's, at most RECENT; (N, 1, 0, 0): no matter
-    )
-    annotated: Tensor  # (N,): cells that were annotated
-    size: Tensor  # (N,): side of the square that has the area of its last mask, in cells
-    away: Tensor  # (N,) int64: for how many frames it has been lost
     previous: Tensor  # (N, 1, H, W): the last estimate, where a transition map is learned; else (N, 0, 0, 0)
     network: Tensor  # (N, P): parameters of each object's own network, see `refiners`; (N, 0): all share one
 
@@ -101,13 +93,13 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
                 channels, config.width, config.fine_width, transition=config.transition, published=config.published
             )
         )
-        self.background = config.background
+        self.background, self.reach = config.background, config.reach
         self.own_losses = ("transition",) if config.transition else ()
 
     @torch.no_grad()
     def fitted(self, features: FeaturesT, masks: Tensor) -> FRTMMemory:
         """A model of each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
-        memory = self.placed(self.learned(self._first_samples(features, masks)), masks)
+        memory = self.learned(self._first_samples(features, masks))
         return replace(memory, previous=masks) if self.config.transition else memory
 
     @torch.no_grad()
@@ -115,7 +107,6 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         """Remember the frame (line 7) and, where an object's turn has come, fit its last layer again (line 9)."""
         if memory.previous.numel():
             memory.previous = masks
-        self._follow(memory, masks)
         if self.config.update_every == 0:
             return memory
         with full_precision(masks):
@@ -228,44 +219,9 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
             weights=with_space(samples.weights),
             next_weight=samples.weights.new_full((rows,), rate * (1 - rate) if self.config.published else rate),
             age=torch.zeros(rows, dtype=torch.long, device=first.device),
-            unseen=first.new_zeros(rows, 1, 0, 0, dtype=torch.uint8),
-            annotated=first.new_zeros(rows),
-            size=first.new_zeros(rows),
-            away=torch.zeros(rows, dtype=torch.long, device=first.device),
             previous=first.new_zeros(rows, 0, 0, 0),
             network=first.new_zeros(rows, 0),
         )
-
-    # Where an object may be ------------------------------------------------------------------------------------------
-
-    def placed(self, memory: M, masks: Tensor) -> M:
-        """The memory of objects that were just annotated, with where they are: masks (N, 1, H, W) in [0, 1]."""
-        if not self.config.reach:
-            return memory
-        cells = self._cells(masks)
-        unseen = (~cells).to(torch.uint8) * RECENT
-        return replace(memory, unseen=unseen, annotated=cells.sum((1, 2, 3)).float(), size=_size(masks))
-
-    def _follow(self, memory: FRTMMemory, masks: Tensor) -> None:
-        """Note where the objects are now, masks (N, 1, H, W), in place. Of what is lost, its last place counts on."""
-        if not memory.unseen.numel():
-            return
-        cells = self._cells(masks)
-        lost = is_lost(cells, memory.annotated, self.config.lost)
-        older = (memory.unseen + 1).clamp(max=RECENT).masked_fill(cells, 0)
-        memory.unseen = torch.where(lost.view(-1, 1, 1, 1), memory.unseen, older)
-        memory.size = torch.where(lost, memory.size, _size(masks))
-        memory.away = (memory.away + 1) * lost
-
-    def without_far_off(self, logits: Tensor, memory: FRTMMemory) -> Tensor:
-        """Logits without what is out of reach. Frames of a training's clips are any distance apart, and nothing is."""
-        if self.training or not memory.unseen.numel():
-            return logits
-        reach = reach_by_size(memory.unseen, memory.size, memory.away, self.config.reach)
-        return without_outliers(logits, reach, whole=True)
-
-    def _cells(self, masks: Tensor) -> Tensor:
-        return touched(masks, (masks.shape[-2] // REACH_STRIDE, masks.shape[-1] // REACH_STRIDE))
 
     # Later frames ----------------------------------------------------------------------------------------------------
 
@@ -342,11 +298,6 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
                 minimum_pixels=config.minimum_pixels,
                 soft=soft,
             )
-
-
-def _size(masks: Tensor) -> Tensor:
-    """Sides (N,) of squares that have the area of the masks (N, 1, H, W), in cells."""
-    return (masks > 0.5).float().sum((1, 2, 3)).sqrt() / REACH_STRIDE
 
 
 def first_sample_weights(count: int, like: Tensor) -> Tensor:

@@ -88,8 +88,6 @@ class FRTMOptions:
     reach: NotNegative = 0.0
     """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
     connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
-    lost: ShareBelowOne = 0.1
-    """Share of the annotated area below which an object is lost, and may be farther off in each frame."""
     transition: bool = False
     """Predict a transition map in training, for the loss "transition"."""
     background: Background = "product"

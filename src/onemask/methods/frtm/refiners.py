@@ -83,7 +83,7 @@ class PerObject:
             # Clones, for what was computed in inference mode cannot take part in a graph.
             pairs = zip(frames.clone(), masks[:, 0].clone(), strict=True)
             learned = [self.learn(method, first_frames(method, frame, mask)) for frame, mask in pairs]
-        return method.placed(reduce(FRTMMemory.join, learned), masks)
+        return reduce(FRTMMemory.join, learned)
 
     def logits(
         self, network: SegmentationNetwork, shared: dict[str, Tensor], coarse: Tensor, memory: FRTMMemory

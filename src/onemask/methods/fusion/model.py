@@ -140,8 +140,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             clues["place"] = clues["place"] * told
         coarse = scores if "target" in self.config.clues else torch.zeros_like(scores)
         logits = self._refined_by_row(features.by_row(features.shared, rows), coarse, clues, memory.network)
-        logits = self.without_far_off(resize(logits.float(), features.size), memory)
-        return FusionPrediction(logits, scores, projected, clues=clues)
+        return FusionPrediction(resize(logits.float(), features.size), scores, projected, clues=clues)
 
     def update(
         self, memory: FusionMemory, features: FusionFeatures, prediction: FusionPrediction, masks: Tensor

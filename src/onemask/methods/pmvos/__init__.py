@@ -35,6 +35,7 @@ LITE = PMVOSConfig(
     whole_pixels=True,
     background="product",
     padding="edge",
+    reach=0.2,
 )
 
 __all__ = ["LITE", "PAPER", "PMVOSConfig"]

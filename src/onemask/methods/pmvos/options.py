@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from ...errors import InputError
 from ...labels import Background
 from ..method import Padding
-from ..options import Count, Range, check_values
+from ..options import Count, NotNegative, Range, check_values
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class PMVOSOptions:
     """How frames come to multiples of 16: mirrored at all borders, or the last row and column go on."""
     rate: Annotated[float, Range(0, 1, "(]")] = 0.1
     """Weight of the newest frame in the mean of all frames."""
+    reach: NotNegative = 0.0
+    """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
+    connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
 
     def __post_init__(self):
         """Refuse what cannot work."""

@@ -39,6 +39,7 @@ LITE = TTVOSConfig(
     width=32,
     fine_width=16,
     forget=0.15,
+    reach=0.2,
 )
 
 __all__ = ["LITE", "MOBILENETV3", "PAPER", "RESNET18", "RESNET50", "TTVOSConfig"]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ...blocks.deconvolution import Deconvolution
 from ...blocks.transition import CLASSES
 from .refinement import SHUFFLE, shuffled
-from .template import GROUP, Embedding, ProductTemplate, SplitConv
+from .template import GROUP, Embedding, ProductTemplate, RegionTemplate, SplitConv
 
 
 class LightShortTerm(nn.Module):
@@ -48,35 +48,50 @@ class LightShortTerm(nn.Module):
 class LightLongTerm(nn.Module):
     """S^LT: how the template correlates with a frame, blended with the frame's features (figure 3b).
 
-    channels: of the features; vectors, width: of the template; outputs: of S^LT. tells: whether S^LT alone tells the
-    object in training.
+    channels: of the features; outputs: of S^LT; templates: how many matrices an object has. tells: whether S^LT alone
+    tells the object in training, where the template does not.
     """
 
-    def __init__(self, channels: int, clue: int, vectors: int, width: int, outputs: int, *, tells: bool = True):
+    def __init__(
+        self,
+        template: ProductTemplate | RegionTemplate,
+        channels: int,
+        clue: int,
+        outputs: int,
+        templates: int,
+        *,
+        tells: bool = True,
+        group: int = GROUP,
+    ):
         super().__init__()
-        self.tells = tells
-        self.template = ProductTemplate(channels, clue, vectors, width, twice=False)
-        self.modified = Embedding(channels, clue, outputs, twice=False)
-        joined = outputs + vectors
+        self.template: ProductTemplate | RegionTemplate = template
+        self.tells = tells or template.logits > 0
+        self.modified = Embedding(channels, clue, outputs, twice=False, group=group)
+        joined = outputs + templates * (template.maps - template.logits)
         self.blend = nn.Sequential(
-            nn.Conv2d(joined, joined, 5, padding=2, groups=joined // GROUP), nn.Conv2d(joined, outputs, 1)
+            nn.Conv2d(joined, joined, 5, padding=2, groups=joined // group),
+            nn.Conv2d(joined + templates * template.logits, outputs, 1),
         )
-        self.told = nn.Conv2d(outputs, 1, 3, padding=1) if tells else None
+        self.told = nn.Conv2d(outputs, 1, 3, padding=1) if tells and not template.logits else None
 
     def prepare(self, *features: Tensor) -> dict[str, Tensor]:
         """Compute the part that all objects share, from features (B, channels, h, w)."""
         return {**self.template.prepare(*features), "modified": self.modified.prepare(*features)}
 
     def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Result of `prepare`, by row, clue (N, clue, h, w), a template (N, V, c) -> (N, outputs, h, w), not negative.
+        """Result of `prepare`, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, outputs, h, w), not negative.
 
-        In training also logits of the object by S^LT alone, (N, 1, h, w); else there are none, (N, 0, h, w).
+        Also logits of the object: by each template alone, (N, n, h, w), where templates tell them; else by S^LT alone
+        in training, (N, 1, h, w), and none, (N, 0, h, w), otherwise.
         """
-        z = self.template.correlate(shared, clue, torch.stack([*templates], 1)).flatten(1, 2)
+        z = self.template.correlate(shared, clue, torch.stack([*templates], 1))
+        vectors = z.shape[2] - self.template.logits
+        logits = z[:, :, vectors:].flatten(1, 2)
         modified = self.modified(shared["modified"], clue)
-        similarity = F.relu(self.blend(torch.cat([modified, z.to(modified.dtype)], 1)), inplace=True)
+        grouped = self.blend[0](torch.cat([modified, z[:, :, :vectors].flatten(1, 2).to(modified.dtype)], 1))
+        similarity = F.relu(self.blend[1](torch.cat([grouped, logits.to(grouped.dtype)], 1)), inplace=True)
         told = self.told if self.training else None
-        return similarity, similarity[:, :0] if told is None else told(similarity)
+        return similarity, logits if told is None else told(similarity)
 
 
 class LightBlend(nn.Module):

@@ -73,6 +73,7 @@ from .light import LightBlend, LightLongTerm, LightRefinement, LightShortTerm
 from .options import COARSE, DILATED, EPSILONS, FINE, MIDDLE, TEMPLATES, TTVOSOptions
 from .refinement import Refinement
 from .template import (
+    GROUP,
     AdaptiveWeight,
     Blend,
     Carried,
@@ -130,7 +131,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         super().__init__()
         self.config = config = config or TTVOSOptions()
         self.stride = COARSE if config.network == "light" else config.deepest
-        self.background, self.padding = config.background, config.padding
+        self.background, self.padding, self.reach = config.background, config.padding, config.reach
         architecture = config.backbone.partition(".")[0]
         output_stride, dilations = DILATED[architecture] if config.dilated else (None, {})
         self.backbone = Backbone(
@@ -150,16 +151,18 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         vectors, own = config.vectors or channels[MIDDLE], config.channels or channels[MIDDLE]
         self.short_term: LightShortTerm | ShortTermMatching | Carried
         self.long_term: LightLongTerm | LongTermMatching | Carried
+        templates, group = 2 if config.anchor else 1, 1 if config.depthwise else GROUP
         if config.network == "light":
-            width = min(config.width, channels[FINE])
+            width, outputs = min(config.width, channels[FINE]), channels[MIDDLE]
+            template = TEMPLATES[config.template](middle, clue, vectors, own, twice=False, group=group)
             self.short_term = LightShortTerm(coarse, heatmaps, min(2 * width, coarse), width)
-            self.long_term = LightLongTerm(middle, clue, vectors, own, channels[MIDDLE], tells=config.coarse)
+            self.long_term = LightLongTerm(template, middle, clue, outputs, templates, tells=config.coarse, group=group)
             self.blend: LightBlend | Blend = LightBlend(width, channels[MIDDLE], width)
             self.refinement: LightRefinement | Refinement = LightRefinement(channels[FINE], width)
         else:
-            width, template = config.width, TEMPLATES[config.template](middle, clue, vectors, own)
+            width, template = config.width, TEMPLATES[config.template](middle, clue, vectors, own, group=group)
             self.short_term = ShortTermMatching(coarse, heatmaps, config.short_width)
-            self.long_term = LongTermMatching(template, middle, clue, width, 2 if config.anchor else 1)
+            self.long_term = LongTermMatching(template, middle, clue, width, templates)
             self.blend = Blend(config.short_width, width)
             self.refinement = Refinement(channels[FINE], width, config.short_width, config.fine_width)
         if not config.short_term:

@@ -73,11 +73,11 @@ def leaky_relu(x: Tensor) -> Tensor:
 class Embedding(nn.Module):
     """f, g and q (figure 4): 1x1 over features and clue, 5x5 in groups, and LeakyReLU (twice: between them as well)."""
 
-    def __init__(self, channels: int, clue: int, outputs: int, *, twice: bool = True):
+    def __init__(self, channels: int, clue: int, outputs: int, *, twice: bool = True, group: int = GROUP):
         super().__init__()
         self.twice = twice
         self.enter = SplitConv(channels, clue, outputs)
-        self.grouped = nn.Conv2d(outputs, outputs, 5, padding=2, groups=outputs // GROUP)
+        self.grouped = nn.Conv2d(outputs, outputs, 5, padding=2, groups=outputs // group)
 
     def prepare(self, *features: Tensor) -> Tensor:
         """The features' share."""
@@ -95,11 +95,11 @@ class ProductTemplate(nn.Module):
     The product is divided by the root of the number of cells before the softmax.
     """
 
-    def __init__(self, channels: int, clue: int, vectors: int, width: int, *, twice: bool = True):
+    def __init__(self, channels: int, clue: int, vectors: int, width: int, *, twice: bool = True, group: int = GROUP):
         super().__init__()
-        self.f = Embedding(channels, clue, vectors, twice=twice)
-        self.g = Embedding(channels, clue, width, twice=twice)
-        self.q = Embedding(channels, clue, width, twice=twice)
+        self.f = Embedding(channels, clue, vectors, twice=twice, group=group)
+        self.g = Embedding(channels, clue, width, twice=twice, group=group)
+        self.q = Embedding(channels, clue, width, twice=twice, group=group)
         self.maps, self.logits = vectors, 0
 
     def prepare(self, *features: Tensor) -> dict[str, Tensor]:
@@ -132,10 +132,10 @@ class RegionTemplate(nn.Module):
     of background do, under a learned scale. No convolution can tell that from cosines.
     """
 
-    def __init__(self, channels: int, clue: int, vectors: int, width: int):
+    def __init__(self, channels: int, clue: int, vectors: int, width: int, *, twice: bool = True, group: int = GROUP):
         super().__init__()
-        self.region = Embedding(channels, clue, vectors)
-        self.embedding = Embedding(channels, 0, width)
+        self.region = Embedding(channels, clue, vectors, twice=twice, group=group)
+        self.embedding = Embedding(channels, 0, width, twice=twice, group=group)
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
         self.maps, self.logits = vectors + 1, 1
 

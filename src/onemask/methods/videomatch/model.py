@@ -109,7 +109,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         self.backbone = Backbone(
             config.backbone, strides, output_stride=config.output_stride or None, pretrained=pretrained
         )
-        self.stride = max(strides)
+        self.stride, self.reach = max(strides), config.reach
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
 
     # The four calls --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from ...errors import InputError
-from ..options import Count, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
+from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class VideoMatchOptions:
     """c_1: probability from which foreground is learned."""
     fusion: ProperShare = 0.4
     """c_2: probability from which a pixel can be an object's."""
+    reach: NotNegative = 0.0
+    """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
+    connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
     returns: bool = True
     """Find objects again that had left; false: the paper's rule, which cannot."""
     lost: ShareBelowOne = 0.1

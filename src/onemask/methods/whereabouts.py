@@ -1,0 +1,69 @@
+"""Where each object was lately, so that what is too far from there to be it is not taken for it.
+
+A session writes this down in the memory of a method whose `reach` is above 0, beside the numbers of frames; methods
+need not know of it. While a method is trained nothing is removed: frames of a training's clips are any distance apart.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..blocks.reach import RECENT, connected, is_lost, reach_by_size, touched, without_outliers
+from .method import Memory
+
+CELL = 8  # pixels
+LOST = 0.1  # share of the annotated cells below which an object is lost, and may be farther off in each frame
+
+
+def annotated_there(masks: Tensor) -> dict[str, Tensor]:
+    """The fields of a memory that say where objects are that were just annotated: masks (N, 1, H, W) in [0, 1]."""
+    cells = _cells(masks)
+    return {
+        "unseen": (~cells).to(torch.uint8) * RECENT,
+        "annotated": cells.sum((1, 2, 3)).float(),
+        "size": _size(masks),
+        "away": torch.zeros(len(masks), dtype=torch.long, device=masks.device),
+    }
+
+
+def found_there(memory: Memory, masks: Tensor) -> dict[str, Tensor]:
+    """The same after a frame in which they were found: masks (N, 1, H, W). Of what is lost, its last place counts on.
+
+    Empty where the memory does not say where its objects were.
+    """
+    if memory.unseen is None or memory.annotated is None or memory.size is None or memory.away is None:
+        return {}
+    cells = _cells(masks)
+    lost = is_lost(cells, memory.annotated, LOST)
+    older = (memory.unseen + 1).clamp(max=RECENT).masked_fill(cells, 0)
+    return {
+        "unseen": torch.where(lost.view(-1, 1, 1, 1), memory.unseen, older),
+        "annotated": memory.annotated,
+        "size": torch.where(lost, memory.size, _size(masks)),
+        "away": (memory.away + 1) * lost,
+    }
+
+
+def within_reach(logits: Tensor, memory: Memory, share: float) -> Tensor:
+    """Logits (N, 1, H, W) without what is farther from an object than a share of its size: see blocks.reach.
+
+    The same logits where all that is found is connected with where the objects were, as in most frames, or where the
+    memory does not say where that is.
+    """
+    if memory.unseen is None or memory.size is None or memory.away is None:
+        return logits
+    found = F.adaptive_max_pool2d(logits, memory.unseen.shape[-2:]) > 0
+    if torch.equal(connected(found, memory.unseen < RECENT), found):
+        return logits
+    return without_outliers(logits, reach_by_size(memory.unseen, memory.size, memory.away, share), whole=True)
+
+
+def _cells(masks: Tensor) -> Tensor:
+    return touched(masks, (masks.shape[-2] // CELL, masks.shape[-1] // CELL))
+
+
+def _size(masks: Tensor) -> Tensor:
+    """Sides (N,) of squares that have the area of the masks (N, 1, H, W), in cells."""
+    return (masks > 0.5).float().sum((1, 2, 3)).sqrt() / CELL

@@ -1,0 +1,95 @@
+"""Where objects were lately, and what is removed for being too far from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from onemask.blocks.reach import reach_by_size, touched, without_outliers
+from onemask.methods.method import Features, Memory, Prediction
+from onemask.methods.whereabouts import annotated_there, found_there, within_reach
+from onemask.session import Session
+from videos import Still
+
+SIZE = (64, 96)
+
+
+@dataclass
+class _Memory(Memory):
+    rows: Tensor
+
+
+def box(top: int, bottom: int, left: int, right: int) -> Tensor:
+    masks = torch.zeros(1, 1, *SIZE)
+    masks[..., top:bottom, left:right] = 1
+    return masks
+
+
+def memory_of(masks: Tensor) -> _Memory:
+    return _Memory(torch.zeros(len(masks)), **annotated_there(masks))
+
+
+def logits_of(*masks: Tensor) -> Tensor:
+    return 6 * torch.stack(masks).amax(0) - 3
+
+
+def test_what_is_far_from_where_the_object_was_is_removed():
+    annotated, far = box(0, 16, 0, 16), box(40, 56, 72, 96)
+    memory, logits = memory_of(annotated), logits_of(annotated, far)
+    assert memory.size is not None
+    assert memory.size.item() == 16 / 8
+    left = within_reach(logits, memory, 0.2)
+    assert ((left > 0) == annotated.bool()).all()
+    assert torch.equal(
+        left, without_outliers(logits, reach_by_size(memory.unseen, memory.size, memory.away, 0.2), whole=True)
+    )
+
+
+def test_logits_stay_as_they_are_where_all_is_connected_or_nothing_is_known():
+    annotated, grown = box(0, 16, 0, 16), box(0, 16, 8, 90)
+    logits = logits_of(annotated, grown)
+    assert within_reach(logits, memory_of(annotated), 0.2) is logits
+    assert within_reach(logits, _Memory(torch.zeros(1)), 0.2) is logits
+
+
+def test_places_follow_masks_and_that_of_a_lost_object_stays():
+    memory, moved = memory_of(box(0, 16, 0, 16)), box(48, 64, 80, 96)
+    nothing, there = torch.zeros_like(moved), touched(moved, (8, 12))
+    seen = []
+    for masks in (moved, moved, nothing, nothing, moved):
+        memory = _Memory(memory.rows, **found_there(memory, masks))
+        seen.append(memory)
+    assert [m.away.item() for m in seen] == [0, 0, 1, 2, 0]
+    assert (seen[0].unseen[there] == 0).all()
+    before = touched(box(0, 16, 0, 16), (8, 12))
+    assert [m.unseen[before].unique().tolist() for m in seen] == [[1], [2], [2], [2], [3]]
+    assert [m.size.item() for m in seen] == pytest.approx([2.0] * 5)
+    assert found_there(_Memory(torch.zeros(1)), moved) == {}
+
+
+class Red(Still):
+    """Takes all that is red for the object."""
+
+    def segment(self, features: Features, memory: Memory) -> Prediction:
+        return Prediction(16 * features.frames[:, :1].expand(len(memory), -1, -1, -1) - 8)
+
+
+@pytest.mark.parametrize("reach", [0.0, 0.2])
+def test_a_session_keeps_it_for_any_method(reach, tmp_path):
+    frames = np.zeros((3, 64, 96, 3), np.uint8)
+    frames[:, :16, :16, 0] = frames[1:, 40:56, 72:88, 0] = 255  # a red square, and soon its double far off
+    method = Red()
+    method.reach = reach
+    session = Session(method, device="cpu", size=None)
+    session.annotate(frames[0], frames[0, ..., 0] > 0)
+    wanted = frames[1, ..., 0] > 0
+    if reach:
+        wanted[32:] = False
+    assert ((session.step(frames[1]) == 1) == wanted).all()
+    session.save(tmp_path / "session")
+    for each in (session, session.copy(), Session.restore(tmp_path / "session", method)):
+        assert ((each.step(frames[2]) == 1) == wanted).all()
