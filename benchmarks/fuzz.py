@@ -1,10 +1,11 @@
 """Damaged files for all readers, for as long as there is time: no crash, no traceback, no hang, no silent wrong count.
 
 Readers run in processes of their own, which are ended when one file takes longer than `LIMIT`. Every file follows from
-its number, so that what is found can be made again. Where `ffmpeg` is installed, the frames of videos that are read
-without a word are counted by it, too. Writes a table in Markdown.
+its number, so that what is found can be made again. Where `ffmpeg` is on the path, or the package imageio-ffmpeg is
+installed, the frames of videos that are read without a word are counted by it, too. Each outcome is a line of `--into`;
+the same command goes on where an earlier one was interrupted. Writes a table in Markdown.
 
-    python benchmarks/fuzz.py [--minutes 60] [--first 0]
+    python benchmarks/fuzz.py [--minutes 60] [--first 0] [--into fuzz.jsonl]
     python benchmarks/fuzz.py --only NUMBER          # one file once more, with its traceback
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import json
 import logging
 import multiprocessing
 import os
@@ -27,12 +29,14 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, TextIO
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "faults"))
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", "tests/faults"))
 
 from fuzzing import MOST_FRAMES, READERS, outcome, trials, what_is_logged, write_seeds
 
 LIMIT = 30.0  # seconds of a CPU for one file of a few kilobytes
+MEMORY = 3.0  # gigabytes for a process that reads files of a few kilobytes
 WAIT = 20 * LIMIT  # seconds on the clock: for a process that waits, not for one whose machine is busy
 FFMPEG_READS = ("video.", "moving.gif")
 
@@ -54,9 +58,21 @@ def work(seeds: Path, folder: Path, first: int, report: Connection) -> None:
         report.send((number, name, found))
 
 
+def ffmpeg() -> str | None:
+    """FFmpeg's command, if there is one."""
+    if (found := shutil.which("ffmpeg")) is not None:
+        return found
+    try:
+        from imageio_ffmpeg import get_ffmpeg_exe
+    except ImportError:
+        return None
+    return str(get_ffmpeg_exe())
+
+
 def counted_otherwise(path: Path) -> str | None:
     """What FFmpeg's own command counts, where that differs from what is read without a word; None where it does not."""
-    if shutil.which("ffmpeg") is None:
+    command = ffmpeg()
+    if command is None:
         return None
     from onemask.video.reader import open_video
 
@@ -64,23 +80,32 @@ def counted_otherwise(path: Path) -> str | None:
         ours = sum(1 for _ in open_video(path).frames(0, MOST_FRAMES))
     if words or ours == MOST_FRAMES:
         return None
+    # One byte for each picture that is decoded, whatever its time.
     arguments = ["-nostdin", "-v", "error", "-i", f"file:{path}", "-map", "0:v:0", "-fps_mode", "passthrough"]
-    command = ["ffmpeg", *arguments, "-f", "framecrc", "-"]
+    arguments += ["-vf", "scale=16:16,crop=1:1", "-pix_fmt", "gray", "-f", "rawvideo", "-"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAIT / 2)
+        told = subprocess.run([command, *arguments], capture_output=True, check=False, timeout=WAIT / 2)
     except subprocess.TimeoutExpired:
         return None
-    theirs = sum(1 for line in told.stdout.splitlines() if line and not line.startswith("#"))
-    return None if ours == theirs else f"{ours} frames were read, ffmpeg decodes {theirs}"
+    return None if ours == len(told.stdout) else f"{ours} frames were read, ffmpeg decodes {len(told.stdout)}"
 
 
-def answers(report: Connection, process: BaseProcess, end: float) -> bool:
-    """Wait until a process has something to say; False where it takes too long, or the time `end` has come."""
-    began, until = cpu_seconds(process), min(end, time.monotonic() + WAIT)
-    while not report.poll(1.0):
-        if time.monotonic() > until or cpu_seconds(process) - began > LIMIT:
+def answers(report: Connection, process: BaseProcess) -> bool:
+    """Wait until a process has something to say; False where that takes too long, or too much memory."""
+    began, until = cpu_seconds(process), time.monotonic() + WAIT
+    while not report.poll(0.2):
+        if time.monotonic() > until or cpu_seconds(process) - began > LIMIT or gigabytes(process) > MEMORY:
             return False
     return True
+
+
+def gigabytes(process: BaseProcess) -> float:
+    """The memory that a process occupies; 0 where the system does not say it in /proc."""
+    try:
+        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
 def cpu_seconds(process: BaseProcess) -> float:
@@ -92,9 +117,20 @@ def cpu_seconds(process: BaseProcess) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def fuzz(seconds: float, first: int, tally: Counter[tuple[str, str]], faults: list[str]) -> None:
-    """Count outcomes by file and kind, and describe what was none of "read" and "refused"."""
-    end = time.monotonic() + seconds
+def fuzz(seconds: float, first: int, into: TextIO) -> None:
+    """Write number, file, outcome and time of each as a line of JSON; a fault is anything but "read" and "refused"."""
+    last = time.monotonic()
+    end = last + seconds
+
+    def tell(number: int, name: str, told: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        into.write(
+            json.dumps({"number": number, "file": name, "outcome": told, "seconds": round(now - last, 4)}) + "\n"
+        )
+        into.flush()
+        last = now
+
     with tempfile.TemporaryDirectory() as temporary:
         seeds, folder = Path(temporary, "seeds"), Path(temporary, "work")
         write_seeds(seeds)
@@ -110,41 +146,40 @@ def fuzz(seconds: float, first: int, tally: Counter[tuple[str, str]], faults: li
             try:
                 while time.monotonic() < end:
                     try:
-                        found = ours.recv() if answers(ours, process, end) else None
+                        found = ours.recv() if answers(ours, process) else None
                     except EOFError:
                         process.join()
                         fault = f"the process ended with {process.exitcode}"
                         break
                     if found is None:
-                        fault = "" if time.monotonic() >= end else f"no answer in {LIMIT:.0f} seconds of a CPU"
+                        fault = f"no answer in {LIMIT:.0f} seconds of a CPU and {MEMORY:.0f} GB"
                         break
                     number, name, told = found
-                    if told in ("read", "refused"):
-                        tally[name, told] += 1
-                    elif told is not None:
-                        tally[name, "fault"] += 1
-                        faults.append(f"{number} {name}: {told.strip().splitlines()[-1]}")
+                    if told is not None:
+                        tell(number, name, told.strip().splitlines()[-1])
                 else:
                     fault = ""
             finally:  # also where this process is told to end, or files come while their folder is removed
                 process.kill()
                 process.join()
             if fault:
-                tally[name, "fault"] += 1
-                faults.append(f"{number} {name}: {fault}")
+                tell(number, name, fault)
             first = number + 1
 
 
-def table(tally: Counter[tuple[str, str]], faults: list[str], seconds: float) -> str:
+def table(outcomes: list[dict[str, Any]]) -> str:
     """Outcomes by file, and what was found."""
+    tally = Counter((each["file"], each["outcome"]) for each in outcomes)
+    tried = Counter(each["file"] for each in outcomes)
     lines = ["| file | tried | read | refused | faults |", "|---|---|---|---|---|"]
     for name in READERS:
-        read, refused, bad = (tally[name, kind] for kind in ("read", "refused", "fault"))
-        lines.append(f"| {name} | {read + refused + bad} | {read} | {refused} | {bad} |")
-    total = sum(tally.values())
-    counted = "frames counted by ffmpeg, too" if shutil.which("ffmpeg") else "ffmpeg is not installed"
-    lines += ["", f"{total} files in {seconds / 60:.0f} minutes, {len(faults)} faults; {counted}."]
-    return "\n".join([*lines, *(f"- {fault}" for fault in faults)])
+        read, refused = tally[name, "read"], tally[name, "refused"]
+        lines.append(f"| {name} | {tried[name]} | {read} | {refused} | {tried[name] - read - refused} |")
+    faults = [each for each in outcomes if each["outcome"] not in ("read", "refused")]
+    minutes = sum(each["seconds"] for each in outcomes) / 60
+    counted = "frames counted by ffmpeg, too" if ffmpeg() else "ffmpeg is not installed"
+    lines += ["", f"{len(outcomes)} files in {minutes:.0f} minutes, {len(faults)} faults; {counted}."]
+    return "\n".join([*lines, *(f"- {each['number']} {each['file']}: {each['outcome']}" for each in faults)])
 
 
 def main() -> None:
@@ -152,16 +187,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
+    parser.add_argument("--into", type=Path, default=Path("fuzz.jsonl"), help="outcomes, one a line; gone on with")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="try this file alone")
     options = parser.parse_args()
     if options.only is None:
-        tally: Counter[tuple[str, str]] = Counter()
-        faults: list[str] = []
-        began = time.monotonic()
+        before = [json.loads(line) for line in options.into.read_text().splitlines()] if options.into.exists() else []
+        left = 60 * options.minutes - sum(each["seconds"] for each in before)
+        first = before[-1]["number"] + 1 if before else options.first
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with suppress(KeyboardInterrupt):  # what was found until then is told
-            fuzz(60 * options.minutes, options.first, tally, faults)
-        print(table(tally, faults, time.monotonic() - began))
+        with suppress(KeyboardInterrupt), options.into.open("a") as into:  # what was found until then is told
+            fuzz(left, first, into)
+        print(table([json.loads(line) for line in options.into.read_text().splitlines()]))
         return
     with tempfile.TemporaryDirectory() as temporary:
         write_seeds(Path(temporary, "seeds"))

@@ -262,6 +262,7 @@ def test_published_results_of_every_kind_score_alike(write, tmp_path, kind, maco
     [
         (["../bear/00001.png"], r"results.zip names '../bear/00001.png'; expected a name that stays inside"),
         (["read.me"], "holds no PNG"),
+        ([""], "holds no PNG"),
         (None, r"cannot be read as a ZIP \(File is not a zip file\)"),
     ],
 )
@@ -273,7 +274,9 @@ def test_a_zip_that_cannot_be_scored(write, tmp_path, names, said):
     else:
         with zipfile.ZipFile(archive, "w") as file:
             for name in names:
-                file.writestr(name, b"")
+                entry = zipfile.ZipInfo("x")
+                entry.filename = name  # no name, too, which the constructor does not take
+                file.writestr(entry, b"")
     with pytest.raises(InputError, match=said):
         score_folders(archive, annotations)
 

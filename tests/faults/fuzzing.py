@@ -1,4 +1,4 @@
-"""Damaged files for all readers: small valid files, a seeded mutator, and what each reader may do with the result.
+"""Damaged files for all readers: small valid files, and what each reader may do with them once `damage` is done.
 
 A reader gives what it reads or refuses it in one OnemaskError; anything else is a fault. A video that is read without a
 word has as many frames as it said. `benchmarks/fuzz.py` tries for an hour what `test_fuzz.py` tries for seconds.
@@ -17,6 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from damage import mutated
 from PIL import Image
 
 from onemask.data.youtube_vos import YouTubeVosDataset
@@ -28,6 +29,7 @@ from onemask.video.masks import read_mask, write_mask
 from onemask.video.reader import open_video
 from onemask.weights.card import Card
 from onemask.weights.store import PACKAGE
+from videos import write_video
 
 REPOSITORY = Path(__file__).parents[2]
 MOST_FRAMES = 200  # more than a damaged file of six can have without lying
@@ -47,6 +49,7 @@ def write_seeds(folder: Path) -> None:
                 frame.pts = number
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
+    write_video(folder / "video.mov", np.stack(images + images), cut=4)
     pictures = [Image.fromarray(image) for image in images]
     for name in ("moving.gif", "moving.webp", "moving.png", "moving.tif"):
         pictures[0].save(folder / name, save_all=True, append_images=pictures[1:])
@@ -68,35 +71,6 @@ def _label_map() -> np.ndarray:
     labels = np.zeros((48, 64), np.uint8)
     labels[8:40, 8:40], labels[20:30, 20:30] = 1, 2
     return labels
-
-
-def mutated(data: bytes, generator: np.random.Generator) -> bytes:
-    """Data with one to four faults of the kinds that disks, networks and careless writers make."""
-    changed = bytearray(data)
-    for _ in range(int(generator.integers(1, 5))):
-        if len(changed) < 8:
-            break
-        at, length = int(generator.integers(len(changed))), int(generator.integers(1, 64))
-        kind = int(generator.integers(8))
-        if kind == 0:  # a bit
-            changed[at] ^= 1 << int(generator.integers(8))
-        elif kind == 1:  # noise
-            changed[at : at + length] = generator.bytes(min(length, len(changed) - at))
-        elif kind == 2:  # the end is missing
-            del changed[at:]
-        elif kind == 3:  # a stretch is missing
-            del changed[at : at + length]
-        elif kind == 4:  # a stretch comes twice
-            changed[at:at] = changed[at : at + length]
-        elif kind == 5:  # a stretch of zeros, as of a disk that was full
-            changed[at : at + length] = bytes(min(length, len(changed) - at))
-        elif kind == 6:  # numbers at their limits
-            number = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80\0\0\0")[int(generator.integers(4))]
-            changed[at : at + 4] = number[: len(changed) - at]
-        else:  # two stretches have changed their places
-            to = int(generator.integers(len(changed)))
-            changed[at : at + length], changed[to : to + length] = changed[to : to + length], changed[at : at + length]
-    return bytes(changed)
 
 
 class _Words(logging.Handler):
@@ -152,6 +126,7 @@ def _read_meta(path: Path) -> None:
 
 READERS: dict[str, Callable[[Path], object]] = {
     "video.mp4": _read_video,
+    "video.mov": _read_video,
     "video.mkv": _read_video,
     "video.ts": _read_video,
     "video.avi": _read_video,
@@ -180,7 +155,7 @@ def trials(seeds: Path, first: int = 0) -> Iterator[tuple[int, str, bytes]]:
     number = first
     while True:
         name = names[number % len(names)]
-        yield number, name, mutated(content[name], np.random.default_rng(number))
+        yield number, name, mutated(name, content[name], np.random.default_rng(number))
         number += 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import zlib
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -375,6 +376,18 @@ class TestDamage:
         assert caught.value.index == 17
         assert got == list(range(17))
 
+    def test_the_end_is_damaged_in_a_file_without_a_stamp_for_each_frame(self, tmp_path):
+        # A decoder in several threads ends at the first damage once no packet follows, and does not always say so.
+        path = write_video(tmp_path / "a.h264", noise(12), options={"g": "12", "bf": "0", "sc_threshold": "0"})
+        data = bytearray(path.read_bytes())
+        last = data.rindex(b"\0\0\1")
+        data[last + 4 :] = b"\xff" * 8
+        path.write_bytes(data)
+        frames = []
+        with pytest.raises(DecodeError, match=r"a.h264: frame 11 could not be decoded"):
+            frames.extend(open_video(path).frames())
+        assert len(frames) == 11
+
     def test_the_frame_size_changes(self, tmp_path):
         parts = [
             write_video(tmp_path / "a.ts", numbered(5)),
@@ -469,6 +482,17 @@ class TestImages:
         (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
         with pytest.raises(InputError, match=r"a.png: picture \d could not be read \(.*\); is the file damaged\?"):
             list(open_video(tmp_path / "a.png").frames())
+
+    def test_an_animation_that_announces_millions_of_pictures(self, tmp_path):
+        first, *rest = (Image.fromarray(image) for image in noise(3))
+        first.save(tmp_path / "a.png", save_all=True, append_images=rest)
+        data = bytearray((tmp_path / "a.png").read_bytes())
+        at = data.index(b"acTL")
+        data[at + 4 : at + 8] = (1 << 30).to_bytes(4, "big")
+        data[at + 12 : at + 16] = zlib.crc32(data[at : at + 12]).to_bytes(4, "big")
+        (tmp_path / "a.png").write_bytes(data)
+        with pytest.raises(InputError, match=r"a.png could not be read as an image \(it announces 1073741824 pictures"):
+            open_video(tmp_path / "a.png")
 
     def test_folders_named_like_a_pattern(self, tmp_path):
         folder = tmp_path / "x [1]"

@@ -24,7 +24,7 @@ def extract_masks(archive: Path, folder: Path) -> None:
             for entry in file.infolist():
                 path = PurePosixPath(entry.filename)
                 hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts if part != "..")
-                if entry.is_dir() or hidden or path.suffix.lower() != ".png":
+                if not entry.filename or entry.is_dir() or hidden or path.suffix.lower() != ".png":
                     continue
                 target = inside(folder, entry.filename, str(archive))
                 with file.open(entry) as source:

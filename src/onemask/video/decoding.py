@@ -124,6 +124,8 @@ class VideoFile(Video):
                 yield from _starting_at(start, numbered)
                 return
         with opened(self.path, _WHOLE if self._hidden_too else None) as (container, stream):
+            if not self._timeline.exact:  # nothing tells a missing picture, so errors must come in their place
+                stream.thread_type = "SLICE"
             decoder = _Decoder(container, stream)
             shown = frozenset(self._timeline.pts)
             pictures = (picture for picture in decoder if not self._hidden_too or picture.pts in shown)

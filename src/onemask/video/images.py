@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
+from PIL.PngImagePlugin import PngImageFile
 
 from ..errors import InputError
 from .frames import Frame, Video, VideoInfo, require_first, require_same_size
@@ -19,6 +21,7 @@ UNREADABLE = (*DAMAGED, Image.DecompressionBombError)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _TIFF_KIND, _TIFF_NOT_A_PAGE = 254, 1 | 4  # NewSubfileType: a reduced copy, a transparency mask
 _TIFF_BITS = 258  # BitsPerSample
+_APNG_LEAST = 38  # bytes of the chunk that begins a picture
 
 
 class ImageSequence(Video):
@@ -165,6 +168,8 @@ def pictures_in(image: Image.Image) -> list[int]:
     count = getattr(image, "n_frames", 1)
     if count == 1 or image.format == "MPO":
         return [0]
+    if isinstance(image, PngImageFile):
+        _require_room(image, count)
     if image.format == "TIFF":
         pages = []
         for page in range(count):
@@ -174,6 +179,16 @@ def pictures_in(image: Image.Image) -> list[int]:
         image.seek(0)
         return pages or [0]
     return list(range(1 if image.info.get("default_image") else 0, count))
+
+
+def _require_room(image: PngImageFile, count: int) -> None:
+    """Raise ValueError for an animated PNG that announces more pictures than its bytes can hold, millions of them."""
+    assert image.fp is not None
+    at = image.fp.tell()
+    size = image.fp.seek(0, os.SEEK_END)
+    image.fp.seek(at)
+    if count > size // _APNG_LEAST:
+        raise ValueError(f"it announces {count} pictures, more than its {size} bytes can hold")
 
 
 def as_upright_rgb(image: Image.Image) -> np.ndarray:
