@@ -154,10 +154,9 @@ BAD = [
         ["method=none"], ["seed=${oc.env:HOME}"], ["--device", "gpu"], ["--devices", "-1"], ["--data", "none"],
         ["--out", "mask.png"], ["--out", "taken"], ["--resume", "--overwrite"], ["--bogus"])),
     ["train", "recipe.yaml"],
-    # train-proposals
-    *(["train-proposals", recipe, "--out", "out"] for recipe in
-      ("none.yaml", "nothing", "text.png", "list.yaml", "recipe.yaml", "secret.yaml", NUL)),
-    ["train-proposals", "recipe.yaml"],
+    # of proposals
+    *([*TRAIN, "method=maskrcnn-lite", "options={}", *options] for options in (
+        [], ["stages.0.cache=true"], ["options={channels: 9}"], ["initial={backbone: ttvos-lite}"])),
     # methods, weights
     ["methods", "none"], ["methods", ""], ["methods", "../stub"], ["methods", NUL],
     ["weights", "none"], ["weights", "../frtm-lite"], ["weights", NUL],

@@ -38,7 +38,7 @@ from onemask.training.folder import TrainingFolder
 from onemask.training.recipe import ValidationConfig, read_recipe
 from onemask.training.train import Hardware, train
 from onemask.training.unroll import Unroll
-from onemask.training.validation import Validator
+from onemask.training.validation import VideoValidator
 from onemask.weights.store import card_of, check, read
 
 CPU = Hardware("cpu")
@@ -62,7 +62,7 @@ def killed_in(step: int, recipe, out: Path, data: Path) -> None:
 
     def take_and_die(self, *arguments):
         take(self, *arguments)
-        if self.place.steps == step:
+        if self.reached.steps == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def act():
@@ -154,7 +154,7 @@ class TestLearning:
         run(recipe, tmp_path / "out", data)
         torch.manual_seed(recipe.seed)
         before = configuration("frtm-lite", TINY).build().state_dict()
-        last = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["method"]
+        last = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["network"]
         moved = sum(float(((last[name] - before[name]).float() ** 2).sum()) for name in last) ** 0.5
         assert history(tmp_path / "out")[0]["gradient"] > 1e-3
         assert moved == pytest.approx(1e-3, rel=1e-2)
@@ -245,15 +245,15 @@ class TestWhatIsWritten:
 
         method = onemask.methods.load("frtm-lite", weights=trained.best, **TINY)
         running = configuration("frtm-lite", TINY).build(pretrained=False)
-        again = Validator(ValidationConfig(**VALIDATION), data, running)(method)
-        assert again.J_and_F == pytest.approx(max(scores), abs=0.01)
+        again = VideoValidator(ValidationConfig(**VALIDATION), data, running)(method)
+        assert again.criterion == pytest.approx(max(scores), abs=0.01)
         settings = Settings("frtm-lite", TINY, trained.best, size=64, device="cpu")
         evaluation = evaluate(data / "davis", tmp_path / "evaluated", settings, split="dev")
         assert evaluation.scores.J_and_F == pytest.approx(max(scores), abs=0.01)
 
     def test_the_best_are_kept(self, tmp_path, data, monkeypatch):
         given = iter([0.3, 0.9, 0.5])
-        monkeypatch.setattr(Validator, "scores", lambda self, *_: np.full((1, 2), next(given)))
+        monkeypatch.setattr(VideoValidator, "scores", lambda self, *_: np.full((1, 2), next(given)))
         kept = {}
         save = training.TrainingFolder.save
 
@@ -282,13 +282,13 @@ class TestWhatIsWritten:
         run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "one", data)
         name = "network.head.0.weight"
         # After the first step the average is the weights; the second moves it most of the way, as it is the second.
-        after_one, after_two = torch.load(tmp_path / "one/checkpoint.pt")["method"][name], at_step["method"][name]
+        after_one, after_two = torch.load(tmp_path / "one/checkpoint.pt")["network"][name], at_step["network"][name]
         assert not torch.allclose(after_one, after_two, atol=1e-4)
         expected = 2 / 11 * after_one + 9 / 11 * after_two
         assert torch.allclose(at_step["average"][f"module.{name}"], expected, atol=1e-6)
         last = state(tmp_path / "out" / "last.safetensors")[name]
         assert torch.allclose(last, at_step["average"][f"module.{name}"], atol=1e-3 * last.abs().max())
-        assert torch.equal(at_step["method"][name], torch.load(tmp_path / "plain/checkpoint.pt")["method"][name])
+        assert torch.equal(at_step["network"][name], torch.load(tmp_path / "plain/checkpoint.pt")["network"][name])
 
     def test_nothing_beside_its_folder(self, tmp_path, data):
         before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
@@ -314,10 +314,10 @@ class TestWhatIsWritten:
     def test_validation_runs_the_method_with_options_of_its_own(self, tmp_path, data, make_frtm):
         method, running = make_frtm().train(), make_frtm(seed=1, memory=5)
         modes = [module.training for module in method.modules()]
-        one = Validator(ValidationConfig(**VALIDATION), data, running)(method)
+        one = VideoValidator(ValidationConfig(**VALIDATION), data, running)(method)
         assert [module.training for module in method.modules()] == modes
         assert all(torch.equal(tensor, running.state_dict()[name]) for name, tensor in method.state_dict().items())
-        assert one == Validator(ValidationConfig(**VALIDATION), data, make_frtm(memory=5))(method)
+        assert one == VideoValidator(ValidationConfig(**VALIDATION), data, make_frtm(memory=5))(method)
         with pytest.raises(InputError, match="make another network"):
             a_recipe(tmp_path, validation={**VALIDATION, "options": {"width": 16}})
 
@@ -448,7 +448,7 @@ class TestGoingOn:
             with contextlib.suppress(InputError):
                 found = folder.read_checkpoint()  # the byte was of no account
                 assert found is not None
-                assert torch.equal(found["method"]["weight"], torch.arange(500.0))
+                assert torch.equal(found["network"]["weight"], torch.arange(500.0))
                 assert found["place"] == {"step": 3}
 
     def test_a_full_disk_keeps_what_was_there(self, tmp_path, monkeypatch):
@@ -609,10 +609,10 @@ class TestRefusals:
 
     def test_a_validation_without_a_frame_to_score(self, data, make_frtm, make_clip, tmp_path):
         with pytest.raises(InputError, match="has no sequence nobody"):
-            Validator(ValidationConfig(**VALIDATION, sequences=["nobody"]), data, make_frtm())
+            VideoValidator(ValidationConfig(**VALIDATION, sequences=["nobody"]), data, make_frtm())
         write_davis(tmp_path / "davis", make_clip, frames=2)
         with pytest.raises(InputError, match="annotated frames between the first and the last; shape2 has none"):
-            Validator(ValidationConfig(**VALIDATION), tmp_path, make_frtm())
+            VideoValidator(ValidationConfig(**VALIDATION), tmp_path, make_frtm())
 
     @pytest.mark.parametrize("hardware", [Hardware("abacus"), Hardware("cpu", 0)])
     def test_hardware_that_is_not_there(self, hardware):

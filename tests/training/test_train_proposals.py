@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,36 +10,42 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from made_training import history
 
 from onemask.cli import main
-from onemask.errors import InputError, OutputError
-from onemask.methods.dmn_aoa.proposals import LITE, LiteConfig, ProposalGenerator, maskrcnn_lite
-from onemask.training import proposals as module
-from onemask.training.proposals import objects_of, read_proposal_recipe, recall, train_proposals
+from onemask.data.sources import open_mixture
+from onemask.errors import InputError
+from onemask.methods.dmn_aoa.proposals import LITE, LiteConfig, ProposalGenerator, Proposals, maskrcnn_lite
+from onemask.training import train as training
+from onemask.training.proposals import RecallValidator, objects_of
+from onemask.training.recipe import read_recipe
+from onemask.training.train import Hardware, task_of, train
 from onemask.weights.store import check, read
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "proposals"
 TINY = LiteConfig("test_efficientnet", channels=8, hidden=8, short_side=64, long_side=128)
-RECIPE = """
+RECIPE = f"""
+method: {LITE}
+options: {asdict(TINY)}
 workers: 0
 held_out: 3
 stages:
   - name: heads
-    data: [{kind: stills, root: stills}]
+    data: [{{kind: stills, root: stills}}]
     size: [64, 96]
     length: 2
     batch: 1
     iterations: 2
-    losses: &losses {loss_objectness: 1, loss_rpn_box_reg: 1, loss_classifier: 1, loss_box_reg: 1, loss_mask: 1}
-    optimiser: {name: adam, rate: 1.0e-3, groups: {backbone.backbone: 0.0}}
+    losses: &losses {{loss_objectness: 1, loss_rpn_box_reg: 1, loss_classifier: 1, loss_box_reg: 1, loss_mask: 1}}
+    optimiser: {{name: adam, rate: 1.0e-3, groups: {{backbone.backbone: 0.0}}}}
   - name: all
-    data: [{kind: stills, root: stills}]
+    data: [{{kind: stills, root: stills}}]
     size: [64, 96]
     length: 2
     batch: 1
     iterations: 2
     losses: *losses
-    optimiser: {name: adam, rate: 1.0e-3, groups: {backbone.backbone: 0.1}}
+    optimiser: {{name: adam, rate: 1.0e-3, groups: {{backbone.backbone: 0.1}}}}
 """
 
 
@@ -55,13 +61,8 @@ def data(tmp_path, make_clip) -> Path:
     return tmp_path
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch) -> None:
-    monkeypatch.setattr(module, "maskrcnn_lite", lambda: maskrcnn_lite(TINY, pretrained=False))
-
-
-def trained(data: Path, out: str = "out", **options: Any):
-    return train_proposals(read_proposal_recipe(data / "recipe.yaml"), data / out, data=data, device="cpu", **options)
+def trained(data: Path, out: str = "out", **options: Any) -> training.Trained:
+    return train(read_recipe(data / "recipe.yaml"), data / out, data=data, hardware=Hardware("cpu"), **options)
 
 
 class TestObjects:
@@ -87,114 +88,92 @@ class TestObjects:
 
 
 class TestTraining:
-    def test_weights_with_their_card(self, data):
-        card = trained(data)
-        path = data / "out" / f"{LITE}.safetensors"
-        assert check(path) == card
-        assert card.method == LITE
+    def test_weights_with_their_card_and_recall(self, data):
+        result = trained(data)
+        card, path = check(result.best), data / "out/best.safetensors"
+        assert (card.method, card.architecture, card.scores) == (LITE, asdict(TINY), result.scores)
         assert set(card.scores) == {"held-out stills AR@10", "held-out stills AR@30"}
         network = maskrcnn_lite(TINY, pretrained=False)
         network.load_state_dict(read(path))
-        lines = [json.loads(line) for line in (data / "out/history.jsonl").read_text().splitlines()]
-        assert [(line["stage"], line["step"]) for line in lines] == [("heads", 0), ("heads", 1), ("all", 0), ("all", 1)]
+        lines = history(data / "out")
+        steps = [line for line in lines if "loss" in line]
+        assert [(line["stage"], line["step"]) for line in steps] == [("heads", 1), ("heads", 2), ("all", 3), ("all", 4)]
+        assert all(line["loss_mask"] > 0 for line in steps)
+        assert [line["step"] for line in lines if "held-out stills AR@30" in line] == [2, 4]
 
     def test_what_is_held_out_is_not_seen(self, data):
-        (sources,) = {id(source): source for source, _ in module._sources(self.stage(data), 3, data)}.values()
-        assert sources.stills.names == ("1", "2")
-        held = module._measured(read_proposal_recipe(data / "recipe.yaml"), data)["held-out stills"]
-        assert len(held) == len(list(held)) == 2
+        recipe = read_recipe(data / "recipe.yaml")
+        assert len(open_mixture(recipe.stages[0].data, 0, data, recipe.held_out)) == 2
+        validator = task_of(recipe, data).validator()
+        assert {name: len(pictures) for name, pictures in validator.pictures.items()} == {"held-out stills": 2}
 
-    def stage(self, data):
-        return read_proposal_recipe(data / "recipe.yaml").stages[0]
+    def test_goes_on_to_the_same_weights(self, data, monkeypatch):
+        whole, steps, step = trained(data, "whole"), [], training.Training._step
 
-    @pytest.mark.parametrize("every", [1, 2])
-    def test_goes_on_to_the_same_weights(self, data, monkeypatch, every):
-        whole = trained(data, "whole")
-        steps = []
-        learn = module._Training._learn
-
-        def interrupted(training, *arguments):
+        def interrupted(self, *arguments):
             if len(steps) == 3:
                 raise RuntimeError("power cut")
-            steps.append(learn(training, *arguments))
+            steps.append(step(self, *arguments))
 
-        monkeypatch.setattr(module._Training, "_learn", interrupted)
-        (data / "recipe.yaml").write_text(f"checkpoint_every: {every}\n" + RECIPE)
+        (data / "recipe.yaml").write_text(f"checkpoint_every: 1\n{RECIPE}")
+        monkeypatch.setattr(training.Training, "_step", interrupted)
         with pytest.raises(RuntimeError, match="power cut"):
             trained(data, "cut")
-        monkeypatch.setattr(module._Training, "_learn", learn)
-        assert trained(data, "cut", resume=True).sha256 == whole.sha256
-        assert (data / "cut/history.jsonl").read_text() == (data / "whole/history.jsonl").read_text()
+        monkeypatch.undo()
+        assert check(trained(data, "cut", resume=True).best).sha256 == check(whole.best).sha256
+        assert history(data / "cut") == history(data / "whole")
 
-    def test_refuses_to_go_on_with_another_recipe(self, data):
-        trained(data)
-        (data / "recipe.yaml").write_text("seed: 2\n" + RECIPE)
-        with pytest.raises(InputError, match=r"holds a training of proposals that was started with seed 0 \(now 2\)"):
-            trained(data, resume=True)
+    def test_begins_with_weights_of_its_own(self, data):
+        best = trained(data).best
+        (data / "recipe.yaml").write_text(f"weights: {best}\n{RECIPE}")
+        network = task_of(read_recipe(data / "recipe.yaml"), data).begin(None)
+        expected = read(best)
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
 
-    def test_refuses_a_folder_that_is_taken(self, data):
-        (data / "out").mkdir()
-        (data / "out/thesis.tex").touch()
-        with pytest.raises(OutputError, match="exists already"):
-            trained(data)
-
-
-class TestRecipe:
     @pytest.mark.parametrize(
         ("assignment", "message"),
         [
-            ("precision=float16", "precision is float32 or bfloat16"),
-            ("stages.0.cache=true", "distinct must be"),
-            ("stages.0.update=true", r"stages.0.update has no meaning for proposals"),
-            ("held_out=-1", "must be 0 or more"),
-            ("stages=[]", "stages is empty"),
-            ("colour=red", "colour"),
+            ("stages.0.update=true", "update has no meaning for maskrcnn-lite"),
+            ("stages.0.losses={cross_entropy: 1}", "'cross_entropy' is not known; there are: loss_objectness"),
+            ("stages.0.losses={loss_mask: 1}", "but its losses give it no gradient"),
+            ("initial={backbone: ttvos-lite}", "initial has no meaning"),
+            ("options={channels: 9}", "channels must be a multiple of 8"),
+            ("held_out=-1", "held_out must be 0 or more"),
         ],
     )
     def test_refuses(self, data, assignment, message):
         with pytest.raises(InputError, match=message):
-            read_proposal_recipe(data / "recipe.yaml", [assignment])
+            train(read_recipe(data / "recipe.yaml", [assignment]), data / "out", data=data, hardware=Hardware("cpu"))
 
-    def test_losses_are_torchvisions(self, data):
-        recipe = read_proposal_recipe(data / "recipe.yaml", ["stages.0.losses={cross_entropy: 1}"])
-        with pytest.raises(InputError, match="losses of heads must be loss_"):
-            train_proposals(recipe, data / "out", data=data, device="cpu")
-
-    def test_the_one_that_ships(self):
-        recipe = read_proposal_recipe(RECIPES / f"{LITE}.yaml")
-        network = maskrcnn_lite(pretrained=False)
-        for stage in recipe.stages:
-            assert module.trained_parameters(network, stage.optimiser.groups)
+    def test_the_recipe_that_ships(self):
+        recipe = read_recipe(RECIPES / f"{LITE}.yaml")
+        task_of(recipe, Path()).check(maskrcnn_lite(pretrained=False), 1)
 
 
 def test_the_command(data, capsys):
-    arguments = ["train-proposals", str(data / "recipe.yaml"), "--data", str(data), "--out", str(data / "out")]
+    arguments = ["train", str(data / "recipe.yaml"), "--data", str(data), "--out", str(data / "out")]
     assert main([*arguments, "--device", "cpu"]) == 0
     assert "held-out stills AR@10" in capsys.readouterr().out
 
 
-def test_recall_of_a_generator():
-    """Of one that gives the right box, and of one whose box is half of it."""
+@pytest.mark.parametrize(("right", "recall"), [(24, 1.0), (16, 0.1)])
+def test_recall(right, recall):
+    """Of proposals that give the right box, and of those whose box is half of it."""
     labels = np.zeros((32, 48), np.uint8)
     labels[4:12, 8:24] = 1
     picture = np.zeros((32, 48, 3), np.uint8)
 
     class Fixed(ProposalGenerator):
-        def __init__(self, right: float):
-            super().__init__(maskrcnn_lite(TINY, pretrained=False))
-            self.right = right
-
         def forward(self, frames):
-            boxes = torch.zeros(1, 30, 4)
-            boxes[0, 0] = torch.tensor([8, 4, self.right, 12])
-            scores = torch.zeros(1, 30)
-            scores[0, 0] = 0.5
-            return module_proposals(boxes, scores)
+            boxes, scores = torch.zeros(1, 30, 4), torch.zeros(1, 30)
+            boxes[0, 0], scores[0, 0] = torch.tensor([8, 4, right, 12]), 0.5
+            return Proposals(boxes, scores, torch.zeros(1, 30, 28, 28))
 
-    def module_proposals(boxes, scores):
-        from onemask.methods.dmn_aoa.proposals import Proposals
-
-        return Proposals(boxes, scores, torch.zeros(1, 30, 28, 28))
-
-    assert recall(Fixed(24), [(picture, labels)]) == {10: 1.0, 30: 1.0}
-    assert recall(Fixed(16), [(picture, labels)]) == pytest.approx({10: 0.1, 30: 0.1})
+    network = maskrcnn_lite(TINY, pretrained=False)
+    validator = RecallValidator(network, {"a": [lambda: (picture, labels)], "b": [lambda: (picture, 0 * labels)]})
+    validator.generator = Fixed(network)
+    parts = [validator.scores(network, rank, of=2) for rank in range(2)]
+    found = validator.validation(sum(parts))
+    assert found.figures == pytest.approx({"a AR@10": recall, "a AR@30": recall})
+    assert found.criterion == pytest.approx(recall)
+    assert found.scores == {"a AR@10": 100 * recall, "a AR@30": 100 * recall}

@@ -23,7 +23,7 @@ from .batching import add_batch
 from .configured import add_completion, add_config, apply, parsers
 from .exporting import add_export_masks
 from .graphs import add_export
-from .learning import add_train, add_train_proposals
+from .learning import add_train
 from .listing import add_import_weights, add_methods, add_weights
 from .living import add_live
 from .quantising import add_quantize
@@ -48,7 +48,6 @@ COMMANDS = (
     add_compare,
     add_perturb,
     add_train,
-    add_train_proposals,
     add_methods,
     add_weights,
     add_import_weights,

@@ -1,10 +1,8 @@
-"""`onemask train` and `onemask train-proposals`."""
+"""`onemask train`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 from ..errors import InputError
@@ -12,21 +10,13 @@ from ..extras import how_to_install
 from .arguments import add_overwrite, add_resume, show
 
 
-@contextmanager
-def _extra() -> Iterator[None]:
-    """Turn a missing package of the extra `train` into a clear error."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise InputError(f"training needs the package {error.name}: {how_to_install('train')}") from error
-
-
 def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `onemask train`: a recipe in, weights out."""
     train = commands.add_parser(
         "train",
         help="train a method from a recipe",
-        description="Train a method from a recipe, see recipes/. Any value can be overridden: seed=1, "
+        description="Train a method, or the network that proposes objects to DMN-AOA, from a recipe, see recipes/. "
+        "Any value can be overridden: seed=1, "
         "stages.0.optimiser.rate=3e-4. `tensorboard --logdir DIR` shows the progress. Needs the extra `train`.",
     )
     train.add_argument("recipe", metavar="RECIPE", help="a YAML file")
@@ -48,10 +38,12 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _train(options: argparse.Namespace) -> None:
-    with _extra():
+    try:
         from ..training.preview import preview
         from ..training.recipe import read_recipe
         from ..training.train import Hardware, train
+    except ModuleNotFoundError as error:
+        raise InputError(f"training needs the package {error.name}: {how_to_install('train')}") from error
     recipe = read_recipe(options.recipe, options.set)
     if options.preview:
         preview(recipe, options.preview, data=options.data, overwrite=options.overwrite)
@@ -76,41 +68,3 @@ def _train(options: argparse.Namespace) -> None:
     scores = ", ".join(f"{name} {value:.1f}" for name, value in trained.scores.items()) or "not validated"
     print(f"{trained.steps} steps, {100 * trained.waiting:.1f} % of their time spent waiting for data; {scores}")
     print(f"weights are in {trained.best}; use them with --weights")
-
-
-def add_train_proposals(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `onemask train-proposals`: train the network that proposes objects."""
-    proposals = commands.add_parser(
-        "train-proposals",
-        help="train the network that proposes objects to DMN-AOA",
-        description="Train maskrcnn-lite, the network that proposes boxes and masks of things, as a recipe says, see "
-        "recipes/proposals/maskrcnn-lite.yaml. Any of its values can be set. Needs the extra `train`.",
-    )
-    proposals.add_argument("recipe", metavar="RECIPE", help="a YAML file")
-    proposals.add_argument("set", nargs="*", metavar="KEY=VALUE", help="override a value of the recipe")
-    proposals.add_argument("--out", required=True, metavar="DIR", help="folder for weights, card, log and checkpoint")
-    proposals.add_argument(
-        "--data", default=".", metavar="DIR", help="folder that holds the recipe's datasets (default: .)"
-    )
-    add_resume(proposals)
-    proposals.add_argument("--device", default="auto", help="cpu, cuda, mps, auto (default)")
-    add_overwrite(proposals)
-    proposals.set_defaults(command=_train_proposals)
-
-
-def _train_proposals(options: argparse.Namespace) -> None:
-    with _extra():
-        from ..training.proposals import read_proposal_recipe, train_proposals
-        from ..weights.store import users_folder
-    card = train_proposals(
-        read_proposal_recipe(options.recipe, options.set),
-        options.out,
-        data=options.data,
-        device=options.device,
-        overwrite=options.overwrite,
-        resume=options.resume,
-        progress=partial(show, unit="step"),
-    )
-    options.answer = {"out": options.out, "card": card}
-    print(", ".join(f"{name} {value:.1f}" for name, value in card.scores.items()) or "recall was not measured")
-    print(f"weights and their card are in {options.out}; methods find them in {users_folder()}")

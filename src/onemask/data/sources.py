@@ -49,16 +49,17 @@ class SourceConfig:
     """Values of `SamplingConfig`, or of `SyntheticConfig` with stills."""
 
 
-def open_source(config: SourceConfig, base: Path) -> ClipSource:
+def open_source(config: SourceConfig, base: Path, held_out: int = 0) -> ClipSource:
     """Open the pictures or videos that a configuration names, and check their files as far as headers tell.
 
-    base: the folder from which relative roots are meant. Raises InputError for a kind that there is not, an option of
-    another kind, a folder that is missing, and with a list of what is wrong in it.
+    base: the folder from which relative roots are meant. held_out: of stills, every so many-th is left out; 0: none.
+    Raises InputError for a kind that there is not, an option of another kind, a folder that is missing, and with a list
+    of what is wrong in it.
     """
     _require_consistent(config)
     root = _existing(base / config.root, config)
     if config.kind == "stills":
-        return _open_stills(config, root, base)
+        return _open_stills(config, root, base, held_out)
     sampling = with_options(SamplingConfig(), config.options)
     if config.kind in _YEARS:
         davis = DavisDataset(root, _YEARS[config.kind], config.split, config.resolution)
@@ -69,9 +70,9 @@ def open_source(config: SourceConfig, base: Path) -> ClipSource:
     return VideoClips(FolderDataset(root, one_object=config.one_object).sequences, sampling)
 
 
-def open_mixture(configs: Sequence[SourceConfig], seed: int, base: Path) -> Mixture:
+def open_mixture(configs: Sequence[SourceConfig], seed: int, base: Path, held_out: int = 0) -> Mixture:
     """Open several sources, which are mixed by their shares. Raises InputError as `open_source` does."""
-    return Mixture([(open_source(config, base), config.share) for config in configs], seed)
+    return Mixture([(open_source(config, base, held_out), config.share) for config in configs], seed)
 
 
 def data_fingerprint(configs: Sequence[SourceConfig], base: Path) -> str:
@@ -96,7 +97,7 @@ def data_fingerprint(configs: Sequence[SourceConfig], base: Path) -> str:
     return digest.hexdigest()
 
 
-def _open_stills(config: SourceConfig, root: Path, base: Path) -> ClipSource:
+def _open_stills(config: SourceConfig, root: Path, base: Path, held_out: int) -> ClipSource:
     # Warping stills takes more code than cutting videos; who trains on videos alone need not load it.
     from .stills import Cutouts, StillImages
     from .synthetic import StillClips, SyntheticConfig
@@ -107,7 +108,8 @@ def _open_stills(config: SourceConfig, root: Path, base: Path) -> ClipSource:
     options = with_options(SyntheticConfig(), config.options)
     if options.turning and turntable is None:
         raise InputError(f"turning is {options.turning:g}, but no turntable is named; name its folder, or leave it out")
-    return StillClips(StillImages(root), cutouts, options, turntable)
+    stills = StillImages(root).without(held_out) if held_out else StillImages(root)
+    return StillClips(stills, cutouts, options, turntable)
 
 
 def _require_consistent(config: SourceConfig) -> None:

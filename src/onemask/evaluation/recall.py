@@ -6,23 +6,30 @@ thresholds of intersection over union from 0.5 to 0.95, as COCO does it. Numpy o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
 THRESHOLDS = np.arange(0.5, 0.96, 0.05)  # COCO's ten
 
 
-def average_recall(overlaps: Iterable[np.ndarray], count: int) -> float:
-    """AR@count, in [0, 1], over the objects of all pictures; nan where there is none.
+def average_recall(found: Sequence[float] | np.ndarray, objects: Sequence[float] | np.ndarray) -> float:
+    """AR, in [0, 1], over the objects of all pictures; nan where there is none.
 
-    overlaps: of each picture (P, G), the intersection over union of its proposals, best first, with its G objects.
+    Args:
+        found: of each picture, what `objects_found` gives.
+        objects: of each picture, how many there are.
     """
-    found, objects = np.zeros(len(THRESHOLDS)), 0
-    for overlap in overlaps:
-        found += matched(overlap[:count])
-        objects += overlap.shape[1]
-    return float(found.mean() / objects) if objects else float("nan")
+    total = float(np.sum(objects))
+    return float(np.sum(found)) / total if total else float("nan")
+
+
+def objects_found(overlap: np.ndarray, count: int) -> float:
+    """The number of a picture's objects that its first `count` proposals find, the mean over thresholds.
+
+    overlap: (P, G), the intersection over union of its proposals, best first, with its G objects.
+    """
+    return float(matched(overlap[:count]).mean())
 
 
 def matched(overlap: np.ndarray) -> np.ndarray:

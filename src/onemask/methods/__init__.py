@@ -17,7 +17,7 @@ from ..weights.store import Weights, described, find
 from .options import unreadable, with_options
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from .method import Method
 
@@ -26,12 +26,8 @@ log = logging.getLogger(__name__)
 DEFAULT = "frtm-lite"
 
 
-class Configuration(Protocol):
-    """A frozen dataclass of a method's options that builds the method."""
-
-    @property
-    def needs_weights(self) -> bool:
-        """Whether the method is useless without weights trained offline."""
+class Trainable(Protocol):
+    """A frozen dataclass of options that builds something with weights: a method, or a part of one."""
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -39,6 +35,17 @@ class Configuration(Protocol):
 
         Options that are left out where the method uses but a part of larger weights may differ.
         """
+
+    def build(self, *, pretrained: bool = True) -> nn.Module:
+        """Build it. pretrained: whether its backbone starts with ImageNet weights."""
+
+
+class Configuration(Trainable, Protocol):
+    """A frozen dataclass of a method's options that builds the method."""
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the method is useless without weights trained offline."""
 
     def build(self, *, pretrained: bool = True) -> Method:
         """Build the method. pretrained: whether its backbone starts with ImageNet weights."""
@@ -156,6 +163,9 @@ METHODS = {
     "dmn-aoa-lite": Entry("DMN-AOA on EfficientNet-Lite0; weights ship", "onemask.methods.dmn_aoa:LITE"),
 }
 
+# Networks that are part of a method and trained by themselves, by recipes of their own: their configurations.
+PARTS = {"maskrcnn-lite": "onemask.methods.dmn_aoa.proposals:LITE_CONFIG"}
+
 
 def names() -> dict[str, str]:
     """All methods, those of other packages included: name -> what it is, in a line."""
@@ -191,6 +201,17 @@ def configuration(name: str, options: Mapping[str, Any] | None = None) -> Config
     else:
         raise InputError(f"method {name!r} is not known; there are: {', '.join(sorted(names()))}")
     return with_options(base, options or {})
+
+
+def trainable(name: str, options: Mapping[str, Any] | None = None) -> Trainable:
+    """The configuration of what a recipe trains: of a method, or of a part of one (`PARTS`).
+
+    Raises InputError as `configuration` does.
+    """
+    if name in PARTS:
+        module, attribute = PARTS[name].split(":")
+        return with_options(getattr(import_module(module), attribute), options or {})
+    return configuration(name, options)
 
 
 def load(name: str = DEFAULT, *, weights: str | Path | None = None, **options: Any) -> Method:

@@ -106,7 +106,9 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
     config = method.config
     # The first version is left out, as it was before there were versions.
     version = {} if CLIPS == 1 else {"version": CLIPS}
+    held_out = {"held out": recipe.held_out} if recipe.held_out else {}
     return version | {
+        **held_out,
         "seed": recipe.seed,
         "stage": of_clips,
         "method": {} if config is None else {k: repr(v) for k, v in asdict(config).items() if k in _of_memory(method)},

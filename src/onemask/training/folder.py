@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .. import __version__
 from ..data.sources import SourceConfig
 from ..errors import InputError
 from ..files import read_json, write_bytes, write_json
-from ..methods import configuration
-from ..methods.method import Method
+from ..methods import trainable
 from ..results import ResultFolder
 from ..weights.card import Card
 from ..weights.store import card_path, save
@@ -28,6 +28,7 @@ from .recipe import Recipe, read_recipe, to_yaml
 
 log = logging.getLogger(__name__)
 
+RENAMED = {"place": "reached", "method": "network"}  # keys of checkpoints: what they were called before
 # What a resumed training may change.
 NOT_OF_RESULT = ("workers", "checkpoint_every", "picture_every", "attribution", "licence", "note")
 
@@ -90,12 +91,12 @@ class TrainingFolder:
             self.note_log()
             self.results.ask(asked)
 
-    def save(self, name: str, method: Method, recipe: Recipe, scores: dict[str, float], commit: str) -> None:
+    def save(self, name: str, trained: nn.Module, recipe: Recipe, scores: dict[str, float], commit: str) -> None:
         """Write weights with their card."""
         sources = [_described(source) for stage in recipe.stages for source in stage.data]
         card = Card(
             method=recipe.method,
-            architecture=dict(configuration(recipe.method, recipe.options).architecture),
+            architecture=dict(trainable(recipe.method, recipe.options).architecture),
             data=recipe.attribution or list(dict.fromkeys(sources)),
             recipe={"name": self.path.resolve().name, "text": to_yaml(recipe)},
             commit=commit,
@@ -104,7 +105,7 @@ class TrainingFolder:
             licence=recipe.licence or "see the data's own terms",
             notes=recipe.note,
         )
-        save(method, self.weights(name), card)
+        save(trained, self.weights(name), card)
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Write it whole or not at all; the one before is kept beside it.
@@ -153,7 +154,7 @@ def _checkpoint_in(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises whatever its parts do
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} cannot be read ({reason})") from error
-    return state
+    return {RENAMED.get(str(name), str(name)): value for name, value in state.items()}
 
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:

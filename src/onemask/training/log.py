@@ -10,16 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..files import append, write_bytes
-from .unroll import ClipBatch, Unrolled
-from .validation import Validation
+from .task import Validation
 
-SHOWN = 4  # rows in a picture
 FLUSHED_EVERY = 10.0  # seconds: as old as the file of lines is at most
-TRUTH, PREDICTED = (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)
 
 
 @dataclass
@@ -71,18 +66,17 @@ class Log:
         """Note the scores of a validation."""
         if not self.active:
             return
-        figures = {"J&F": validation.J_and_F, "J": validation.J, "F": validation.F}
-        by_sequence = {"J by sequence": validation.region, "F by sequence": validation.contour}
-        self._lines.append(json.dumps({"step": step, **figures, **by_sequence}))
-        for name, value in figures.items():
+        self._lines.append(json.dumps({"step": step, **validation.figures, **validation.by_item}))
+        for name, value in validation.figures.items():
             self._board.add_scalar(f"validation/{name}", value, step)
-        for name, value in validation.region.items():
-            self._board.add_scalar(f"validation J/{name}", value, step)
+        for caption, values in validation.by_item.items():
+            for name, value in values.items():
+                self._board.add_scalar(f"validation {caption}/{name}", value, step)
 
-    def pictures(self, step: int, batch: ClipBatch, unrolled: Unrolled) -> None:
-        """Show references and last frames: what was given, what is true, what was predicted."""
+    def picture(self, step: int, picture: np.ndarray) -> None:
+        """Show a picture of the step, (3, height, width) in [0, 1]."""
         if self.active:
-            self._board.add_image("clips", picture(batch, unrolled), step)
+            self._board.add_image("clips", picture, step)
 
     def flush(self) -> None:
         """Write what was noted."""
@@ -107,26 +101,3 @@ class Log:
         self.flush()
         if self._writer is not None:
             self._writer.close()
-
-
-@torch.no_grad()
-def picture(batch: ClipBatch, unrolled: Unrolled) -> np.ndarray:
-    """Reference with its mask, last frame with the truth (green), and with the prediction (red), a row an object.
-
-    (3, height, width) float32 in [0, 1]; the first few rows of the batch.
-    """
-    rows, last = batch.frame_of_row[:SHOWN], batch.frames.shape[1] - 1
-    predicted = unrolled.probabilities[-1][:SHOWN]
-    columns = [
-        _tinted(batch.pictures(0)[rows], batch.masks(0)[0][:SHOWN], TRUTH),
-        _tinted(batch.pictures(last)[rows], batch.masks(last)[0][:SHOWN], TRUTH),
-        _tinted(batch.pictures(last)[rows], predicted, PREDICTED),
-    ]
-    sheet: np.ndarray = torch.cat([torch.cat(list(column), 1) for column in columns], 2).float().cpu().numpy()
-    return sheet
-
-
-def _tinted(pictures: Tensor, masks: Tensor, colour: tuple[float, float, float]) -> Tensor:
-    """Pictures (N, 3, H, W) with masks (N, 1, H, W) over them."""
-    tint = torch.tensor(colour, device=pictures.device).view(1, 3, 1, 1)
-    return pictures + 0.5 * masks * (tint - pictures)

@@ -52,7 +52,7 @@ def pictures_trained_with(card: Card, base: str | Path, count: int) -> list[np.n
         path.write_text(card.recipe["text"], encoding="utf-8")
         recipe = read_recipe(path)
     stage = recipe.stages[0]
-    mixture = open_mixture(stage.data, recipe.seed, Path(base))
+    mixture = open_mixture(stage.data, recipe.seed, Path(base), recipe.held_out)
     return [mixture.clip(number, stage.request(1.0)).frames[0] for number in range(count)]
 
 

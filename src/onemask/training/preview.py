@@ -22,6 +22,6 @@ def preview(recipe: Recipe, path: str | Path, *, data: str | Path = ".", overwri
     refuse_existing(path, overwrite)
     clips = []
     for stage in recipe.stages:
-        mixture = open_mixture(stage.data, recipe.seed, Path(data))
+        mixture = open_mixture(stage.data, recipe.seed, Path(data), recipe.held_out)
         clips += [mixture.clip(number, stage.request(number / CLIPS)) for number in range(CLIPS)]
     write_picture(path, clip_sheet(clips))

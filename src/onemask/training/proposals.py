@@ -1,172 +1,114 @@
-"""Training of `maskrcnn-lite`, the network that proposes boxes and masks of things, on the frames of training clips.
-
-OUT/recipe.yaml                  what was asked for, every value
-OUT/maskrcnn-lite.safetensors    the weights, and maskrcnn-lite.json: their card, with average recall
-OUT/history.jsonl                a line a step: losses, rate
-OUT/checkpoint.pt                what is needed to go on
+"""The task of training `maskrcnn-lite`, the network that proposes boxes and masks of things, on frames of clips.
 
 Clips come as in any other training: synthetic ones of stills, in which every object is known and others are pasted
-over, and videos. Each of their frames is a picture by itself, and every object in it is a thing of the one class.
+over, and videos. Each of their frames is a picture by itself, and every object in it is a thing of the one class. The
+losses are torchvision's; weights are judged by average recall, on stills that were held out and on frames of videos.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import date
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from threading import Event
-from typing import Any, Protocol
+from typing import cast
 
 import numpy as np
 import torch
-from omegaconf import MISSING
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 
-from ..data.clip import VOID, ClipSource
-from ..data.davis import DavisDataset
-from ..data.mixture import Mixture
-from ..data.sources import open_source
+from ..data.clip import VOID
+from ..data.davis import DavisDataset, VideoSequence
 from ..data.stills import StillImages
-from ..data.synthetic import StillClips
-from ..errors import InputError, Interrupted
-from ..evaluation.recall import average_recall, box_overlaps
-from ..files import write_bytes, written_whole
-from ..interruption import stop_asked
-from ..methods.dmn_aoa.proposals import LITE, LiteConfig, ProposalGenerator, detection_losses, maskrcnn_lite
+from ..errors import InputError
+from ..evaluation.recall import box_overlaps, objects_found
+from ..methods import trainable
+from ..methods.dmn_aoa.proposals import LOSSES, ProposalGenerator, detection_losses
 from ..methods.dmn_aoa.regions import first_and_end
-from ..results import ResultFolder
-from ..settings import Progress, silent
+from ..methods.method import Method
 from ..video.images import read_image
-from ..weights.card import Card
-from ..weights.store import save
-from .feed import Feed, Order, Parts
-from .folder import commit
-from .optimisers import optimiser, rate_at, set_rate, trained_parameters
-from .processes import Hardware
-from .recipe import StageConfig, ValidationConfig, check_stage, read_structured, to_yaml
+from ..weights.store import read
+from .recipe import StageConfig, ValidationConfig
+from .task import Task, Validation
 from .unroll import ClipBatch
 
-log = logging.getLogger(__name__)
-
-COUNTS = (10, 30)  # proposals at which recall is told
+COUNTS = (10, 30)  # proposals at which recall is told; the last one's is the criterion
 VALIDATED = 5  # every so many-th annotated frame of the validation's videos
-UNUSED = ("cache", "update", "accumulate", "distinct", "bootstrap")  # of a stage, in which these have no meaning
+UNUSED = ("cache", "update", "bootstrap")  # of a stage, in which these have no meaning
+
+Picture = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8 RGB, and its label map (H, W) uint8: 0, 1..N, 255 void
+
+
+class Proposing(Task):
+    """A network that proposes objects, before it is part of a method."""
+
+    def begin(self, given: Method | None) -> MaskRCNN:
+        """The network with a backbone of ImageNet's weights, or with those of a file."""
+        recipe = self.recipe
+        if given is not None or recipe.initial:
+            what = "initial" if given is None else "a method to begin with"
+            raise InputError(f"{what} has no meaning for {recipe.method}; name a file of its weights in weights")
+        network = trainable(recipe.method, recipe.options).build(pretrained=not recipe.weights)
+        if recipe.weights:
+            try:
+                network.load_state_dict(read(self.base / recipe.weights))
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:200]
+                raise InputError(
+                    f"{recipe.weights} are not weights of {recipe.method} as built here: {reason}"
+                ) from error
+        return cast(MaskRCNN, network)
+
+    def loss_names(self, network: nn.Module) -> tuple[str, ...]:
+        """Mask R-CNN's."""
+        return LOSSES
+
+    def check_stage(self, network: nn.Module, stage: StageConfig, where: str) -> None:
+        """Refuse what has no meaning where frames are seen one by one."""
+        plain = StageConfig(data=[])
+        if unused := [name for name in UNUSED if getattr(stage, name) != getattr(plain, name)]:
+            raise InputError(f"{where}.{unused[0]} has no meaning for {self.recipe.method}; leave it out")
+
+    def step(self, network: nn.Module, stage: StageConfig) -> Detection:
+        """Detect the objects of each frame."""
+        return Detection(cast(MaskRCNN, network), tuple(stage.losses))
+
+    def validator(self) -> RecallValidator | None:
+        """The stills that are held out, and frames of a split; None without either."""
+        recipe, base = self.recipe, self.base
+        pictures: dict[str, list[Callable[[], Picture]]] = {}
+        if recipe.held_out:
+            stills = [source.root for stage in recipe.stages for source in stage.data if source.kind == "stills"]
+            pictures |= {f"held-out {Path(r).name}": held_out(base / r, recipe.held_out) for r in dict.fromkeys(stills)}
+        if recipe.validation.root:
+            pictures[recipe.validation.split] = frames_of(recipe.validation, base)
+        if not pictures:
+            return None
+        return RecallValidator(trainable(recipe.method, recipe.options).build(pretrained=False), pictures)
 
 
 @dataclass
-class ProposalRecipe:
-    """A complete training of the proposal network, from a backbone's ImageNet weights."""
+class Detected:
+    """What a step gives."""
 
-    stages: list[StageConfig] = MISSING  # their losses are torchvision's; frames of a clip: `length`
-    seed: int = 0
-    precision: str = "float32"  # of the backbone and its pyramid: float32, bfloat16
-    workers: int = 1  # processes that read and make clips
-    held_out: int = 25  # every so many-th of the stills is never trained on: recall is measured there; 0: none
-    checkpoint_every: int = 100  # iterations
-    validation: ValidationConfig = field(default_factory=ValidationConfig)  # its root, split and sequences
-    attribution: list[str] = field(default_factory=list)  # for the card
-    licence: str = ""  # for the card
-    note: str = ""  # for the card
+    losses: dict[str, Tensor]
 
 
-def read_proposal_recipe(path: str | Path, assignments: Sequence[str] = ()) -> ProposalRecipe:
-    """A recipe from a YAML file, with values set by `key=value` texts. Raises InputError that names the key."""
-    recipe = read_structured(path, ProposalRecipe, assignments)
-    if recipe.precision not in ("float32", "bfloat16"):
-        raise InputError(f"precision is float32 or bfloat16, got {recipe.precision!r}")
-    if min(recipe.seed, recipe.workers, recipe.held_out) < 0 or recipe.checkpoint_every < 1:
-        raise InputError("seed, workers and held_out must be 0 or more, checkpoint_every 1 or more")
-    if not recipe.stages:
-        raise InputError("stages is empty; a recipe needs at least one stage")
-    plain = StageConfig(data=[])
-    for number, stage in enumerate(recipe.stages):
-        check_stage(stage, f"stages.{number}")
-        if unused := [name for name in UNUSED if getattr(stage, name) != getattr(plain, name)]:
-            raise InputError(f"stages.{number}.{unused[0]} has no meaning for proposals; leave it out")
-        if not stage.iterations:
-            raise InputError(f"stages.{number} needs iterations, not epochs")
-    return recipe
+class Detection(nn.Module):
+    """Mask R-CNN with its losses, of all frames of a batch of clips."""
 
+    def __init__(self, network: MaskRCNN, losses: tuple[str, ...]):
+        super().__init__()
+        self.network, self.names = network, losses
 
-def train_proposals(
-    recipe: ProposalRecipe,
-    out: str | Path,
-    *,
-    data: str | Path = ".",
-    device: str = "auto",
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Progress = silent,
-) -> Card:
-    """Train `maskrcnn-lite` as a recipe says and write it into `out`; its card, with average recall in percent.
-
-    data: the folder that the recipe's roots are relative to. resume: go on from the checkpoint in `out`.
-    Raises InputError for what does not fit, OutputError where `out` holds something, Interrupted after Ctrl-C.
-    """
-    out, data = Path(out), Path(data)
-    files = ("recipe.yaml", "checkpoint.pt", "history.jsonl", f"{LITE}.safetensors", f"{LITE}.json")
-    results = ResultFolder(out, "a training of proposals", files)
-    results.check(asdict(recipe), overwrite=overwrite, resume=resume)
-    sources = [_sources(stage, recipe.held_out, data) for stage in recipe.stages]
-    mixtures = [Mixture(of_stage, recipe.seed) for of_stage in sources]
-    measured = _measured(recipe, data)
-    torch.manual_seed(recipe.seed)
-    network = maskrcnn_lite()
-    training = _Training(recipe, network, mixtures, out, device, progress)
-    with results.opened(asdict(recipe), overwrite=overwrite, resume=resume):
-        results.adopt(*files)
-        write_bytes(out / "recipe.yaml", to_yaml(recipe).encode())
-        if (out / "checkpoint.pt").exists():
-            training.take_up()
-        training.run()
-        card = _saved(recipe, network, measured, out, progress)
-        results.finish()
-    return card
-
-
-def _saved(
-    recipe: ProposalRecipe, network: MaskRCNN, measured: dict[str, Pictures], out: Path, progress: Progress
-) -> Card:
-    """Measure the recall and write the weights with their card."""
-    scores: dict[str, float] = {}
-    generator = ProposalGenerator(network)
-    for name, pictures in measured.items():
-        of_set = recall(generator, progress(pictures, len(pictures), f"recall on {name}"))
-        scores |= {f"{name} AR@{count}": round(100 * value, 2) for count, value in of_set.items()}
-    card = Card(
-        method=LITE,
-        architecture=asdict(LiteConfig()),
-        data=recipe.attribution or [source.root for stage in recipe.stages for source in stage.data],
-        recipe={"name": out.resolve().name, "text": to_yaml(recipe)},
-        commit=commit(),
-        date=date.today().isoformat(),
-        scores={name: score for name, score in scores.items() if math.isfinite(score)},
-        licence=recipe.licence or "see the data's own terms",
-        notes=recipe.note,
-    )
-    return save(network, out / f"{LITE}.safetensors", card)
-
-
-def recall(generator: ProposalGenerator, pictures: Any) -> dict[int, float]:
-    """Average recall of boxes at COUNTS proposals, in [0, 1], over all objects of pictures.
-
-    pictures: (H, W, 3) uint8 RGB, each with its label map (H, W) uint8: 0, 1..N, 255 void.
-    """
-    overlaps = []
-    device = next(generator.network.parameters()).device
-    for image, labels in pictures:
-        frames = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
-        proposals = generator(frames)
-        found = proposals.boxes[0][proposals.scores[0] > 0]
-        truth = objects_of(torch.from_numpy(labels))["boxes"]
-        overlaps.append(box_overlaps(found.cpu().numpy(), truth.numpy()))
-    return {count: average_recall(overlaps, count) for count in COUNTS}
+    def forward(self, opened: Callable[[], ClipBatch], progress: float) -> Detected:
+        """The losses of a batch that is `sealed`, means over its frames."""
+        batch = opened()
+        frames = list(batch.frames.flatten(0, 1).float() / 255)
+        targets = [objects_of(labels) for labels in batch.labels.flatten(0, 1)]
+        losses = detection_losses(self.network, frames, targets)
+        return Detected({name: losses[name] for name in self.names})
 
 
 def objects_of(labels: Tensor) -> dict[str, Tensor]:
@@ -183,161 +125,72 @@ def objects_of(labels: Tensor) -> dict[str, Tensor]:
     return {"boxes": boxes, "labels": boxes.new_ones(len(boxes), dtype=torch.long), "masks": masks.to(torch.uint8)}
 
 
-class _Training:
-    """The loop over stages and steps."""
-
-    def __init__(
-        self,
-        recipe: ProposalRecipe,
-        network: MaskRCNN,
-        mixtures: list[Mixture],
-        out: Path,
-        device: str,
-        progress: Progress,
-    ):
-        self.recipe, self.mixtures, self.out, self.progress = recipe, mixtures, out, progress
-        self.fabric = Hardware(device, 1).fabric(recipe.precision)
-        self.network = network.to(self.fabric.device).train()
-        self.as_built = {name: p.requires_grad for name, p in network.named_parameters()}
-        self.stage = self.step = 0
-        self.optimiser_state: Any = None
-
-    def run(self) -> None:
-        """All stages, from where the checkpoint stands."""
-        with stop_asked("step") as stop:
-            for number in range(self.stage, len(self.recipe.stages)):
-                self._run_stage(number, stop)
-                self.stage, self.step, self.optimiser_state = number + 1, 0, None
-                self._checkpoint()
-
-    def take_up(self) -> None:
-        """Go on from the checkpoint, unless it is of another recipe."""
-        state = torch.load(self.out / "checkpoint.pt", map_location="cpu", weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.stage, self.step, self.optimiser_state = state["stage"], state["step"], state["optimiser"]
-        taken = sum(stage.iterations for stage in self.recipe.stages[: self.stage]) + self.step
-        lines = (self.out / "history.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        write_bytes(self.out / "history.jsonl", "".join(lines[:taken]).encode())  # later steps are taken again
-
-    def _run_stage(self, number: int, stop: Event) -> None:
-        stage = self.recipe.stages[number]
-        optimise = optimiser(stage.optimiser, trained_parameters(self.network, stage.optimiser.groups, self.as_built))
-        if self.optimiser_state is not None:
-            optimise.load_state_dict(self.optimiser_state)
-        seen = sum(earlier.iterations * earlier.batch for earlier in self.recipe.stages[:number])
-        order = Order(stage.batch, 0, self.recipe.seed, first=seen)
-        parts = Parts(self.mixtures[number], stage, stage.iterations, order)
-        batches = iter(Feed(parts, self.step, self.recipe.workers))
-        with contextlib.closing(batches):  # type: ignore[type-var]
-            for batch in self.progress(batches, stage.iterations - self.step, stage.name):
-                self._learn(stage, batch, optimise)
-                self.step += 1
-                self.optimiser_state = optimise.state_dict()
-                if stop.is_set() or self.step % self.recipe.checkpoint_every == 0:
-                    self._checkpoint()
-                if stop.is_set():
-                    raise Interrupted(f"stopped after step {self.step} of {stage.name}; --resume goes on from there")
-
-    def _learn(self, stage: StageConfig, batch: ClipBatch, optimise: torch.optim.Optimizer) -> None:
-        """Take one optimisation step."""
-        rate = rate_at(stage.schedule, stage.optimiser.rate, self.step / stage.iterations)
-        set_rate(optimise, rate)
-        optimise.zero_grad()
-        # What is sampled for the losses depends on the step alone, so that a resumed training needs to know no more.
-        torch.manual_seed(int(np.random.SeedSequence([self.recipe.seed, self.stage, self.step]).generate_state(1)[0]))
-        frames = batch.frames.flatten(0, 1).to(self.fabric.device).float() / 255
-        targets = [objects_of(labels) for labels in batch.labels.flatten(0, 1).to(self.fabric.device)]
-        with self.fabric.autocast():
-            losses = detection_losses(self.network, list(frames), targets)
-        if unknown := sorted(set(stage.losses) ^ set(losses)):
-            raise InputError(
-                f"losses of {stage.name} must be {', '.join(losses)}, each with its weight; add or remove "
-                f"{', '.join(unknown)}"
-            )
-        loss = torch.stack([stage.losses[name] * value for name, value in losses.items()]).sum()
-        if not loss.isfinite():
-            raise InputError(f"the loss is not finite in step {self.step} of {stage.name}; lower the rate")
-        loss.backward()
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        torch.nn.utils.clip_grad_norm_(trained, stage.clip_gradient or math.inf)
-        optimise.step()
-        figures = {name: round(float(value.detach()), 5) for name, value in {"loss": loss, **losses}.items()}
-        with (self.out / "history.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": stage.name, "step": self.step, "rate": rate, **figures}) + "\n")
-
-    def _checkpoint(self) -> None:
-        state = {
-            "recipe": to_yaml(self.recipe),
-            "stage": self.stage,
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser_state,
-        }
-        with written_whole(self.out / "checkpoint.pt") as temporary:
-            torch.save(state, temporary)
+# Validation -----------------------------------------------------------------------------------------------------------
 
 
-# Data -----------------------------------------------------------------------------------------------------------------
+class RecallValidator:
+    """Average recall of boxes at COUNTS proposals, over all objects of sets of pictures, which are read one by one.
+
+    network: one that the trained weights fit. pictures: by the name of their set, each as a call that reads it.
+    """
+
+    def __init__(self, network: nn.Module, pictures: dict[str, list[Callable[[], Picture]]]):
+        self.generator, self.pictures = ProposalGenerator(cast(MaskRCNN, network)), pictures
+
+    def scores(self, trained: nn.Module, rank: int = 0, of: int = 1) -> np.ndarray:
+        """(pictures, counts + 1): how many objects are found, the mean over thresholds, and how many there are."""
+        self.generator.network.load_state_dict(trained.state_dict())
+        self.generator.to(next(trained.parameters()).device)
+        readers = [reader for of_set in self.pictures.values() for reader in of_set]
+        scores = np.zeros((len(readers), len(COUNTS) + 1))
+        for index in range(rank, len(readers), of):
+            scores[index] = found_of(self.generator, *readers[index]())
+        return scores
+
+    def validation(self, scores: np.ndarray) -> Validation:
+        """Average recall of every set; the criterion is the mean over sets at most proposals."""
+        ends = np.cumsum([len(of_set) for of_set in self.pictures.values()])
+        figures: dict[str, float] = {}
+        for name, of_set in zip(self.pictures, np.split(scores, ends[:-1]), strict=True):
+            *found, objects = of_set.sum(0)
+            if objects:  # of a set without any there is no recall
+                figures |= {
+                    f"{name} AR@{n}": float(so_many / objects) for n, so_many in zip(COUNTS, found, strict=True)
+                }
+        most = [value for name, value in figures.items() if name.endswith(f"AR@{COUNTS[-1]}")]
+        return Validation(
+            criterion=float(np.mean(most)) if most else 0.0,
+            figures=figures,
+            scores={name: round(100 * value, 2) for name, value in figures.items()},
+            by_item={},
+        )
 
 
-def _sources(stage: StageConfig, held_out: int, data: Path) -> list[tuple[ClipSource, float]]:
-    """The sources of a stage with their shares, without what is held out."""
-    sources = [(open_source(config, data), config.share) for config in stage.data]
-    return [
-        (StillClips(source.stills.without(held_out), source.cutouts, source.config), share)
-        if isinstance(source, StillClips) and held_out
-        else (source, share)
-        for source, share in sources
-    ]
+def found_of(generator: ProposalGenerator, image: np.ndarray, labels: np.ndarray) -> list[float]:
+    """The objects of a picture that are found among the first COUNTS proposals, means over thresholds; and all."""
+    frames = torch.from_numpy(image).to(next(generator.parameters()).device).permute(2, 0, 1)[None].float() / 255
+    proposals = generator(frames)
+    boxes = proposals.boxes[0][proposals.scores[0] > 0]
+    truth = objects_of(torch.from_numpy(labels))["boxes"]
+    overlap = box_overlaps(boxes.cpu().numpy(), truth.numpy())
+    return [*(objects_found(overlap, count) for count in COUNTS), len(truth)]
 
 
-def _measured(recipe: ProposalRecipe, data: Path) -> dict[str, Pictures]:
-    """The pictures on which recall is measured, by what they are called in the card."""
-    stills = dict.fromkeys(
-        config.root for stage in recipe.stages for config in stage.data if config.kind == "stills" and recipe.held_out
-    )
-    measured: dict[str, Pictures] = {
-        f"held-out {Path(root).name}": _Stills(data / root, recipe.held_out) for root in stills
-    }
-    if recipe.validation.root:
-        measured[recipe.validation.split] = _Frames(recipe.validation, data)
-    return measured
+def held_out(root: Path, every: int) -> list[Callable[[], Picture]]:
+    """The stills that `StillImages.without` leaves out."""
+    stills = StillImages(root)
+    return [partial(stills.read, index) for index in range(0, len(stills), every)]
 
 
-class Pictures(Protocol):
-    """Pictures with label maps, read one by one."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
-
-
-class _Stills:
-    """Those that are held out."""
-
-    def __init__(self, root: Path, every: int):
-        self.stills, self.every = StillImages(root), every
-
-    def __len__(self) -> int:
-        return len(range(0, len(self.stills), self.every))
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return (self.stills.read(index) for index in range(0, len(self.stills), self.every))
-
-
-class _Frames:
+def frames_of(config: ValidationConfig, base: Path) -> list[Callable[[], Picture]]:
     """Frames of a split, some of each video."""
+    dataset = DavisDataset(base / config.root, config.year, config.split)
+    chosen = dataset.select(config.sequences) if config.sequences else dataset
+    return [partial(_frame, sequence, index) for sequence in chosen for index in sequence.annotated[::VALIDATED]]
 
-    def __init__(self, config: ValidationConfig, data: Path):
-        dataset = DavisDataset(data / config.root, config.year, config.split)
-        chosen = dataset.select(config.sequences) if config.sequences else dataset
-        self.frames = [(sequence, index) for sequence in chosen for index in sequence.annotated[::VALIDATED]]
 
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for sequence, index in self.frames:
-            labels = sequence.labels(index)
-            assert labels is not None
-            yield read_image(sequence.frames[index]), labels
+def _frame(sequence: VideoSequence, index: int) -> Picture:
+    labels = sequence.labels(index)
+    if labels is None:  # its file has gone since
+        raise InputError(f"frame {index} of {sequence.name} has no annotation any more")
+    return read_image(sequence.frames[index]), labels

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import yaml
 from omegaconf import MISSING, OmegaConf
@@ -29,7 +29,7 @@ from ..data.sampling import SamplingConfig
 from ..data.sources import KINDS, SourceConfig
 from ..data.synthetic import SyntheticConfig
 from ..errors import InputError
-from ..methods import configuration
+from ..methods import trainable
 from ..methods.options import (
     Count,
     NotNegative,
@@ -42,8 +42,6 @@ from ..methods.options import (
     parse_assignments,
     with_options,
 )
-
-R = TypeVar("R")
 
 OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "steps")
@@ -137,7 +135,10 @@ class StageConfig:
 
 @dataclass
 class ValidationConfig:
-    """A split that the method is run on during training; the weights with the best J&F are kept."""
+    """A split that the method is run on during training; the weights with the best J&F are kept.
+
+    Of maskrcnn-lite: every fifth annotated frame of the split, and the weights with the best recall.
+    """
 
     root: str = ""
     """A dataset in DAVIS layout; empty: no validation, and the last weights are the best."""
@@ -160,7 +161,7 @@ class Recipe:
     """A complete training."""
 
     method: str = MISSING
-    """See `onemask methods`."""
+    """See `onemask methods`; or maskrcnn-lite, the network that proposes objects to DMN-AOA."""
     stages: list[StageConfig] = MISSING
     """One after another."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -182,7 +183,10 @@ class Recipe:
     """Steps between checkpoints."""
     picture_every: Count = 200
     """Steps between pictures in the log."""
+    held_out: Whole = 0
+    """Every so many-th of the stills is never trained with; the recall of proposals is measured there. 0: none."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """What the best weights are chosen by."""
     attribution: list[str] = field(default_factory=list)
     """For the card: the sources of the data; empty: their names in `data`."""
     licence: str = ""
@@ -204,7 +208,7 @@ def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
     Raises:
         InputError: names the key and what was expected.
     """
-    recipe = read_structured(path, Recipe, assignments)
+    recipe = _read(path, assignments)
     _check(recipe)
     return recipe
 
@@ -226,14 +230,14 @@ def checked_recipe(recipe: Recipe) -> Recipe:
     return typed
 
 
-def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] = ()) -> R:
-    """Read a dataclass of that kind from a YAML file, with values overridden by `key=value` texts.
+def _read(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
+    """Read a YAML file, with values overridden by `key=value` texts, before its values are checked.
 
     Raises InputError for what is not YAML, a key that is not known, or a value of another kind.
     """
     path = _found(path)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.load(path))
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
         for key, value in parse_assignments(assignments).items():
             _assign(merged, key, value)
         _refuse_resolvers(OmegaConf.to_container(merged, resolve=False), str(path))
@@ -244,7 +248,7 @@ def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] 
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except (OmegaConfBaseException, ValueError, TypeError, OSError, AttributeError, KeyError) as error:
         raise InputError(f"{path}: {_first_line(error)}") from error
-    assert isinstance(recipe, kind)
+    assert isinstance(recipe, Recipe)
     return recipe
 
 
@@ -271,8 +275,8 @@ def _found(path: str | Path) -> Path:
     raise InputError(f"there is no recipe {path}; expected a YAML file, see recipes/")
 
 
-def to_yaml(recipe: Any) -> str:
-    """The recipe, or any dataclass that `read_structured` reads, with every value."""
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML, with every value."""
     return OmegaConf.to_yaml(OmegaConf.structured(recipe))
 
 
@@ -301,8 +305,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _check(recipe: Recipe) -> None:
-    trained = configuration(recipe.method, recipe.options)  # refuses what it does not know
-    running = configuration(recipe.method, {**recipe.options, **recipe.validation.options})
+    trained = trainable(recipe.method, recipe.options)  # refuses what it does not know
+    running = trainable(recipe.method, {**recipe.options, **recipe.validation.options})
     if running.architecture != trained.architecture:
         raise InputError(
             f"validation.options ({recipe.validation.options}) make another network; set such options for both, "
@@ -315,10 +319,10 @@ def _check(recipe: Recipe) -> None:
     if recipe.validation.year not in YEARS:
         raise InputError(f"validation.year is one of {', '.join(map(str, YEARS))}, got {recipe.validation.year}")
     for number, stage in enumerate(recipe.stages):
-        check_stage(stage, f"stages.{number}")
+        _check_stage(stage, f"stages.{number}")
 
 
-def check_stage(stage: StageConfig, where: str) -> None:
+def _check_stage(stage: StageConfig, where: str) -> None:
     """Refuse invalid values; `where` names the stage in the error."""
     check_values(stage, where)
     if not stage.data:

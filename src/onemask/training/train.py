@@ -1,7 +1,8 @@
 """The training loop: stages, steps, checkpoints, validation. Can be interrupted and resumed exactly.
 
 OUT/recipe.yaml         what was asked for, every value
-OUT/best.safetensors    weights with the highest J&F of the validation, or the last ones; best.json: their card
+OUT/best.safetensors    weights with the best validation (methods: J&F, proposals: recall), or the last ones;
+                        best.json: their card
 OUT/last.safetensors    weights after the last step; last.json: their card
 OUT/history.jsonl       a line a step: losses, rate, norm of the gradient; and one a validation
 OUT/log/                the same for TensorBoard, pictures, and how long steps take
@@ -19,22 +20,21 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..data.mixture import Mixture
 from ..data.sources import data_fingerprint, open_mixture
 from ..errors import InputError, Interrupted
 from ..interruption import stop_asked
-from ..methods import configuration
+from ..methods import PARTS
 from ..methods.method import Method
 from ..settings import Progress, silent
-from .beginning import check_fits, first_method, fitting, steps_of
 from .cache import ClipCache
 from .feed import Feed, Order, Parts
 from .folder import TrainingFolder, commit
@@ -49,20 +49,21 @@ from .optimisers import (
 )
 from .processes import Hardware, by_the_first, in_any, total
 from .recipe import Recipe, StageConfig, checked_recipe
-from .unroll import ClipBatch, Unroll, batch_of
-from .validation import Validation, Validator
+from .segmentation import Segmentation
+from .task import Task, Validator
+from .unroll import ClipBatch, batch_of
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Place:
-    """Progress of a training."""
+class TrainingProgress:
+    """How far a training is."""
 
     stage: int = 0
     step: int = 0  # of the stage: the next one
     steps: int = 0  # of all stages: those that are over
-    best: float = -1.0  # J&F of the best validation
+    best: float = -1.0  # criterion of the best validation
     of_best: dict[str, float] = field(default_factory=dict)  # its scores, in percent
 
 
@@ -92,7 +93,7 @@ def train(
     resume: bool = False,
     progress: Progress = silent,
 ) -> Trained:
-    """Train a method from a recipe, and write weights, cards and logs into `out`.
+    """Train what a recipe names, and write weights, cards and logs into `out`.
 
     Args:
         recipe: see `read_recipe`.
@@ -117,10 +118,11 @@ def train(
     fabric, folder, data = (hardware or Hardware()).fabric(recipe.precision), TrainingFolder(Path(out)), Path(data)
     by_the_first(fabric, lambda: folder.check(recipe, overwrite=overwrite, resume=resume))
     torch.manual_seed(recipe.seed)  # what is not trained yet begins with random values
-    method = first_method(recipe, data) if method is None else fitting(recipe, method)
-    check_fits(recipe, method, fabric.world_size)
-    mixtures = [open_mixture(stage.data, recipe.seed, data) for stage in recipe.stages]
-    validator = _validator(recipe, data) if recipe.validation.root else None
+    task = task_of(recipe, data)
+    network = task.begin(method)
+    task.check(network, fabric.world_size)
+    mixtures = [open_mixture(stage.data, recipe.seed, data, recipe.held_out) for stage in recipe.stages]
+    validator = task.validator()
     shown = data_fingerprint([source for stage in recipe.stages for source in stage.data], data)
     if resume:
         by_the_first(fabric, lambda: folder.refuse_other_data(shown))
@@ -128,23 +130,34 @@ def train(
     with contextlib.ExitStack() as stack:
         opened = folder.opened(recipe, shown, overwrite=overwrite, resume=resume)
         by_the_first(fabric, lambda: stack.enter_context(opened))
-        trained = Training(recipe, method, folder, fabric, mixtures, validator, kept, progress).run()
+        trained = Training(task, network, folder, fabric, mixtures, validator, kept, progress).run()
         by_the_first(fabric, folder.results.finish)
     return trained
 
 
-def _validator(recipe: Recipe, data: Path) -> Validator:
-    options = {**recipe.options, **recipe.validation.options}
-    return Validator(recipe.validation, data, configuration(recipe.method, options).build(pretrained=False))
+def task_of(recipe: Recipe, base: Path) -> Task:
+    """What a recipe trains: a method, or a part of one that is trained by itself."""
+    if recipe.method in PARTS:
+        from .proposals import Proposing  # torchvision's detectors are loaded for them alone
+
+        return Proposing(recipe, base)
+    return Segmentation(recipe, base)
+
+
+def steps_of(stage: StageConfig, mixture: Mixture) -> int:
+    """Number of steps in a stage."""
+    if stage.iterations:
+        return stage.iterations
+    return max(1, round(stage.epochs * (stage.distinct or len(mixture)) / stage.batch))
 
 
 class Training:
-    """A method on its way through the stages of a recipe, in one of possibly several processes."""
+    """A network on its way through the stages of a recipe, in one of possibly several processes."""
 
     def __init__(
         self,
-        recipe: Recipe,
-        method: Method,
+        task: Task,
+        network: nn.Module,
         folder: TrainingFolder,
         fabric: Fabric,
         mixtures: list[Mixture],
@@ -152,15 +165,15 @@ class Training:
         cache: Path,
         progress: Progress,
     ):
-        self.recipe, self.folder, self.fabric, self.mixtures = recipe, folder, fabric, mixtures
+        self.task, self.recipe = task, task.recipe
+        self.folder, self.fabric, self.mixtures = folder, fabric, mixtures
         self.validator, self.cache = validator, cache
         self.progress = progress if fabric.is_global_zero else silent
-        self.place = Place()
-        self.as_built = {name: parameter.requires_grad for name, parameter in method.named_parameters()}
-        self.method = method.to(fabric.device).train()
-        self.average = (
-            AveragedModel(self.method, multi_avg_fn=moving_average(recipe.average)) if recipe.average else None
-        )
+        self.reached = TrainingProgress()
+        self.as_built = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+        self.network = network.to(fabric.device).train()
+        decay = self.recipe.average
+        self.average = AveragedModel(self.network, multi_avg_fn=moving_average(decay)) if decay else None
         self.log = Log(folder.path, active=fabric.is_global_zero, created=folder.note_log)
         self.commit = commit()  # now: while this runs, the files may change
         self.stop = Event()
@@ -168,18 +181,18 @@ class Training:
         self.seconds = self.waited = 0.0
 
     @property
-    def trained(self) -> Method:
-        """The method with the weights that count: their moving average, where there is one."""
-        return self.method if self.average is None else cast(Method, self.average.module)
+    def trained(self) -> nn.Module:
+        """The network with the weights that count: their moving average, where there is one."""
+        return self.network if self.average is None else self.average.module
 
     def run(self) -> Trained:
         """All stages, from where the checkpoint stands."""
         state = self._take_up_checkpoint()
-        first, stages = self.place.stage, self.recipe.stages
+        first, stages = self.reached.stage, self.recipe.stages
         with contextlib.closing(self.log), stop_asked("step") as self.stop:
             for number, stage in enumerate(stages[first:], first):
                 self._run_stage(number, state if number == first else None)
-                self.place = replace(self.place, stage=number + 1, step=0)
+                self.reached = replace(self.reached, stage=number + 1, step=0)
                 self._checkpoint(None)
                 if number + 1 < len(stages) and in_any(self.fabric, self.stop.is_set()):
                     raise Interrupted(f"stopped after {stage.name}; --resume goes on from there")
@@ -188,7 +201,7 @@ class Training:
                 by_the_first(self.fabric, self._save_last)
         waiting = self.waited / self.seconds if self.seconds else 0.0
         best = self.folder.weights("best")
-        return Trained(best, self.place.steps, self.place.of_best, waiting, finished_before)
+        return Trained(best, self.reached.steps, self.reached.of_best, waiting, finished_before)
 
     def _tell(self, message: str, *values: Any) -> None:
         if self.fabric.is_global_zero:
@@ -199,27 +212,26 @@ class Training:
     def _run_stage(self, number: int, state: dict[str, Any] | None) -> None:
         stage, fabric = self.recipe.stages[number], self.fabric
         steps = steps_of(stage, self.mixtures[number])
-        groups = trained_parameters(self.method, stage.optimiser.groups, self.as_built)
-        self.method.zero_grad()  # what an earlier stage left in parameters that this one does not train
+        groups = trained_parameters(self.network, stage.optimiser.groups, self.as_built)
+        self.network.zero_grad()  # what an earlier stage left in parameters that this one does not train
         self.all_have_gradients = False
-        unroll: Any = Unroll(self.method, list(stage.losses), update=stage.update)
-        unroll, optimise = fabric.setup(unroll, optimiser(stage.optimiser, groups))
+        step, optimise = fabric.setup(self.task.step(self.network, stage), optimiser(stage.optimiser, groups))
         if state is not None and state["optimiser"] is not None:
             optimise.load_state_dict(state["optimiser"])
         feed = self._feed(number, steps)
         with contextlib.closing(_grouped(feed, stage.accumulate)) as batches:
             began, waited = time.perf_counter(), 0.0
-            for batch in self.progress(batches, steps - self.place.step, stage.name):
-                self._step(stage, steps, unroll, optimise, batch)
+            for batch in self.progress(batches, steps - self.reached.step, stage.name):
+                self._step(stage, steps, step, optimise, batch)
                 seconds, waiting = time.perf_counter() - began, feed.waited - waited
                 self.seconds, self.waited = self.seconds + seconds, self.waited + waiting
-                self.log.times(self.place.steps, seconds=seconds, waiting=waiting / seconds)
+                self.log.times(self.reached.steps, seconds=seconds, waiting=waiting / seconds)
                 self._after_step(steps, optimise)
                 began, waited = time.perf_counter(), feed.waited
-                if self.place.step < steps and in_any(fabric, self.stop.is_set()):
+                if self.reached.step < steps and in_any(fabric, self.stop.is_set()):
                     self._checkpoint(optimise)
                     raise Interrupted(
-                        f"stopped after step {self.place.step} of {stage.name}; --resume goes on from there"
+                        f"stopped after step {self.reached.step} of {stage.name}; --resume goes on from there"
                     )
         if self.seconds:
             share = 100 * self.waited / self.seconds
@@ -233,46 +245,47 @@ class Training:
         order = Order(stage.batch, stage.distinct, self.recipe.seed, first=seen)
         cache = self._filled_cache(stage, mixture)
         parts = Parts(mixture, stage, steps, order, cache=cache, rank=fabric.global_rank, of=fabric.world_size)
-        return Feed(parts, self.place.step * stage.accumulate, self.recipe.workers)
+        return Feed(parts, self.reached.step * stage.accumulate, self.recipe.workers)
 
     def _step(
-        self, stage: StageConfig, steps: int, unroll: Any, optimise: torch.optim.Optimizer, batches: list[ClipBatch]
+        self, stage: StageConfig, steps: int, step: Any, optimise: torch.optim.Optimizer, batches: list[ClipBatch]
     ) -> None:
         """Take one optimisation step."""
-        progress = self.place.step / steps
+        progress = self.reached.step / steps
         rate = rate_at(stage.schedule, stage.optimiser.rate, progress)
         set_rate(optimise, rate)
-        unroll.module.bootstrap = 1 - (1 - stage.bootstrap) * progress
         torch.manual_seed(self._seed())
         optimise.zero_grad()
         sums: dict[str, Tensor] = {}
         for part, batch in enumerate(batches):
-            with self.fabric.no_backward_sync(unroll, enabled=part < len(batches) - 1):
+            with self.fabric.no_backward_sync(step, enabled=part < len(batches) - 1):
                 on_device = batch.map(lambda tensor: tensor.to(self.fabric.device, non_blocking=True))
-                unrolled = unroll(on_device.sealed())
-                loss = sum((stage.losses[name] * value for name, value in unrolled.losses.items()), torch.zeros(()))
+                result = step(on_device.sealed(), progress)
+                loss = sum((stage.losses[name] * value for name, value in result.losses.items()), torch.zeros(()))
                 self.fabric.backward(loss / len(batches))
-            for name, value in {"loss": loss, **unrolled.losses}.items():
+            for name, value in {"loss": loss, **result.losses}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach() / len(batches)
         if not self.all_have_gradients:
-            refuse_without_gradient(self.method, f"stages.{self.place.stage}")
+            refuse_without_gradient(self.network, f"stages.{self.reached.stage}")
             self.all_have_gradients = True
         norm = self.fabric.clip_gradients(
-            unroll, optimise, max_norm=stage.clip_gradient or math.inf, error_if_nonfinite=False
+            step, optimise, max_norm=stage.clip_gradient or math.inf, error_if_nonfinite=False
         )
         means = self._means(sums) | {"gradient": float(torch.as_tensor(norm))}
         self._refuse_infinite(means, stage)
         optimise.step()
         if self.average is not None:
-            self.average.update_parameters(self.method)
-        self.place = replace(self.place, step=self.place.step + 1, steps=self.place.steps + 1)
-        self.log.scalars(self.place.steps, stage=stage.name, rate=rate, **means)
-        if self.place.steps % self.recipe.picture_every == 0:
-            self.log.pictures(self.place.steps, on_device, unrolled)
+            self.average.update_parameters(self.network)
+        self.reached = replace(self.reached, step=self.reached.step + 1, steps=self.reached.steps + 1)
+        self.log.scalars(self.reached.steps, stage=stage.name, rate=rate, **means)
+        if self.reached.steps % self.recipe.picture_every == 0:
+            picture = self.task.picture(on_device, result)
+            if picture is not None:
+                self.log.picture(self.reached.steps, picture)
 
     def _seed(self) -> int:
         """Seed of one step, a function of its number alone, so that a resumed training needs no history."""
-        entropy = [self.recipe.seed, self.place.steps, self.fabric.global_rank]
+        entropy = [self.recipe.seed, self.reached.steps, self.fabric.global_rank]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
@@ -285,36 +298,35 @@ class Training:
         forgiven = {"gradient"} if self.recipe.precision == "float16" else set()
         if not all(math.isfinite(value) for name, value in means.items() if name not in forgiven):
             raise InputError(
-                f"the loss or its gradient is not finite in step {self.place.step} of {stage.name} ({means}); lower "
+                f"the loss or its gradient is not finite in step {self.reached.step} of {stage.name} ({means}); lower "
                 "the rate, or set clip_gradient"
             )
 
     def _after_step(self, steps: int, optimise: torch.optim.Optimizer) -> None:
         """Validate and write a checkpoint where their turn has come; what ends the stage has both, the latter later."""
-        last = self.place.step == steps
-        if self.validator is not None and (last or self.place.step % self.recipe.validation.every == 0):
+        last = self.reached.step == steps
+        if self.validator is not None and (last or self.reached.step % self.recipe.validation.every == 0):
             self._validate(self.validator)
-        if not last and self.place.step % self.recipe.checkpoint_every == 0:
+        if not last and self.reached.step % self.recipe.checkpoint_every == 0:
             self._checkpoint(optimise)
 
     def _validate(self, validator: Validator) -> None:
-        """Scores of the weights as they are, each process its share of the sequences; the best weights are kept."""
+        """Scores of the weights as they are, each process its share; the best weights are kept."""
         fabric = self.fabric
         scores = validator.scores(self.trained, fabric.global_rank, fabric.world_size)
         validation = validator.validation(total(fabric, torch.from_numpy(scores)).numpy())
-        self.log.validation(self.place.steps, validation)
-        self._tell("after step %d: J&F %.1f", self.place.steps, 100 * validation.J_and_F)
-        if validation.J_and_F > self.place.best:
-            self.place = replace(
-                self.place, best=validation.J_and_F, of_best=_percent(self.recipe.validation.split, validation)
-            )
-            by_the_first(fabric, lambda: self._save("best", self.place.of_best))
+        self.log.validation(self.reached.steps, validation)
+        name, value = next(iter(validation.figures.items()))
+        self._tell("after step %d: %s %.1f", self.reached.steps, name, 100 * value)
+        if validation.criterion > self.reached.best:
+            self.reached = replace(self.reached, best=validation.criterion, of_best=validation.scores)
+            by_the_first(fabric, lambda: self._save("best", self.reached.of_best))
 
     def _filled_cache(self, stage: StageConfig, mixture: Mixture) -> ClipCache | None:
         """The cache of a stage, with every clip that it needs; each process makes its share of what is missing."""
         if not stage.cache:
             return None
-        cache = ClipCache(self.cache, self.method, self.recipe, stage)
+        cache = self.task.cache(self.cache, self.network, stage)
         mine = range(self.fabric.global_rank, stage.distinct, self.fabric.world_size)
         missing = [clip for clip in mine if clip not in cache]
         request = stage.request(1.0)
@@ -334,8 +346,8 @@ class Training:
     def _checkpoint(self, optimise: torch.optim.Optimizer | None) -> None:
         """Everything that is needed to go on exactly; no optimiser between two stages."""
         state = {
-            "place": asdict(self.place),
-            "method": self.method.state_dict(),
+            "reached": asdict(self.reached),
+            "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimiser": None if optimise is None else optimise.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
@@ -354,14 +366,14 @@ class Training:
         by_the_first(self.fabric, read)
         state = self.fabric.broadcast(found[0])
         if state is not None:
-            self.place = Place(**state["place"])
-            self.method.load_state_dict(state["method"])
+            self.reached = TrainingProgress(**state["reached"])
+            self.network.load_state_dict(state["network"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             if state.get("scaler"):
                 self.fabric.strategy.precision.load_state_dict(state["scaler"])
             self.seconds, self.waited = state.get("times", (0.0, 0.0))
-        self.log.forget_after(self.place.steps)
+        self.log.forget_after(self.reached.steps)
         return state
 
     def _save(self, name: str, scores: dict[str, float]) -> None:
@@ -382,8 +394,3 @@ def _grouped(feed: Feed, size: int) -> Generator[list[ClipBatch], None, None]:
         if len(group) == size:
             yield group
             group = []
-
-
-def _percent(split: str, validation: Validation) -> dict[str, float]:
-    figures = {"J&F": validation.J_and_F, "J": validation.J, "F": validation.F}
-    return {f"{split} {name}": round(100 * value, 2) for name, value in figures.items()}

@@ -122,6 +122,7 @@ class Unroll(nn.Module):
 
     losses: the names of those that are wanted; of `losses.LOSSES` or the method's own.
     update: whether the method learns from every later frame, as when it runs; otherwise each is judged alone.
+    bootstrap: share of pixels in bootstrapped_cross_entropy at the end of a stage; it begins with all of them.
     """
 
     def __init__(self, method: Method, losses: Sequence[str], *, update: bool, bootstrap: float = 1.0):
@@ -131,12 +132,13 @@ class Unroll(nn.Module):
         self.update = update
         self.bootstrap = bootstrap
 
-    def forward(self, opened: Callable[[], ClipBatch]) -> Unrolled:
-        """The losses and predictions of a batch that is `sealed`."""
-        return self.unrolled(opened())
+    def forward(self, opened: Callable[[], ClipBatch], progress: float) -> Unrolled:
+        """The losses and predictions of a batch that is `sealed`, where a share `progress` of the stage is over."""
+        return self.unrolled(opened(), progress)
 
-    def unrolled(self, batch: ClipBatch) -> Unrolled:
+    def unrolled(self, batch: ClipBatch, progress: float = 1.0) -> Unrolled:
         """Losses and predictions, without what wraps the module."""
+        share = 1 - (1 - self.bootstrap) * progress
         rows, clips = batch.frame_of_row, len(batch.objects)
         memory = batch.memory
         if memory is None:
@@ -153,7 +155,7 @@ class Unroll(nn.Module):
             probabilities, background = aggregate(prediction.logits.float().sigmoid(), rows, clips, kind)
             masks, known = batch.masks(time)
             segmented = Segmented(prediction.logits.float(), probabilities, background, masks, known, rows)
-            for name, value in self._losses(segmented, prediction).items():
+            for name, value in self._losses(segmented, prediction, share).items():
                 sums[name] = sums.get(name, value.new_zeros(())) + value.mean()
             unrolled.predictions.append(prediction)
             unrolled.probabilities.append(probabilities)
@@ -163,10 +165,9 @@ class Unroll(nn.Module):
         unrolled.losses = {name: value / len(times) for name, value in sums.items()}
         return unrolled
 
-    def _losses(self, segmented: Segmented, prediction: Prediction) -> dict[str, Tensor]:
+    def _losses(self, segmented: Segmented, prediction: Prediction, share: float) -> dict[str, Tensor]:
         """Each loss, (B,)."""
         own = self.method.losses(prediction, segmented.masks, segmented.known)
         return {
-            name: segmented.by_clip(own[name]) if name in own else LOSSES[name](segmented, self.bootstrap)
-            for name in self.names
+            name: segmented.by_clip(own[name]) if name in own else LOSSES[name](segmented, share) for name in self.names
         }

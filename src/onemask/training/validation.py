@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from ..data.davis import DavisDataset, VideoSequence
 from ..errors import InputError
@@ -16,32 +16,10 @@ from ..propagation import Propagation
 from ..session import Session
 from ..video.images import ImageSequence
 from .recipe import ValidationConfig
+from .task import Validation
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Means over frames and objects, by sequence, in [0, 1]."""
-
-    region: dict[str, float]  # J
-    contour: dict[str, float]  # F
-
-    @property
-    def J(self) -> float:
-        """Mean J over sequences."""
-        return float(np.mean(list(self.region.values())))
-
-    @property
-    def F(self) -> float:
-        """Mean F over sequences."""
-        return float(np.mean(list(self.contour.values())))
-
-    @property
-    def J_and_F(self) -> float:
-        """The mean of both: what the best weights are chosen by."""
-        return (self.J + self.F) / 2
-
-
-class Validator:
+class VideoValidator:
     """The dataset of a validation, opened once, and the method as it runs; call it with one that is trained.
 
     method: one that the trained weights fit. Its options may differ: training leaves out what running does not.
@@ -59,21 +37,26 @@ class Validator:
         """Run a method's weights over every sequence, on the device that they are on."""
         return self.validation(self.scores(method))
 
-    def scores(self, method: Method, rank: int = 0, of: int = 1) -> np.ndarray:
+    def scores(self, trained: nn.Module, rank: int = 0, of: int = 1) -> np.ndarray:
         """Mean J and F (sequences, 2) of the sequences that process `rank` of so many scores; 0 in all others."""
         scores = np.zeros((len(self.dataset), 2))
-        self.method.load_state_dict(method.state_dict())
-        self.method.to(next(method.parameters()).device)
+        self.method.load_state_dict(trained.state_dict())
+        self.method.to(next(trained.parameters()).device)
         for index in range(rank, len(self.dataset), of):
             scores[index] = self._score(self.dataset.sequences[index])
         return scores
 
     def validation(self, scores: np.ndarray) -> Validation:
-        """Scores (sequences, 2) by the sequences' names."""
-        region, contour = (
-            dict(zip((s.name for s in self.dataset), column, strict=True)) for column in scores.T.tolist()
+        """Means over sequences of what `scores` gave, (sequences, 2); the criterion is J&F, the mean of both."""
+        means = [float(mean) for mean in scores.mean(0)]
+        figures = dict(zip(("J&F", "J", "F"), (sum(means) / 2, *means), strict=True))
+        by_sequence = [dict(zip((s.name for s in self.dataset), column, strict=True)) for column in scores.T.tolist()]
+        return Validation(
+            criterion=figures["J&F"],
+            figures=figures,
+            scores={f"{self.config.split} {name}": round(100 * value, 2) for name, value in figures.items()},
+            by_item={"J by sequence": by_sequence[0], "F by sequence": by_sequence[1]},
         )
-        return Validation(region, contour)
 
     def _score(self, sequence: VideoSequence) -> np.ndarray:
         """Mean J and F of a sequence's objects, first and last frame left out, as DAVIS has it."""

@@ -144,7 +144,7 @@ def test_the_losses_fall_on_one_picture():
 
 class TestWeights:
     def test_a_name_that_is_not_known(self):
-        with pytest.raises(InputError, match="proposals are maskrcnn-lite or maskrcnn-coco, got 'yolo'"):
+        with pytest.raises(InputError, match=r"proposals are maskrcnn-lite, maskrcnn-coco or a file .*, got 'yolo'"):
             proposal_generator("yolo")
 
     def test_lite_says_where_its_weights_belong(self, folders):

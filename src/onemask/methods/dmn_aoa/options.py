@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import InputError
 from ..options import Count, NotNegative, Whole, check_values
-from .proposals import COCO, GENERATORS
+from .proposals import COCO, KNOWN, is_generator
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class DMNAOAOptions:
     backbone: str = "resnet50"
     """Any timm model with features by stage."""
     proposals: str = COCO
-    """maskrcnn-coco or maskrcnn-lite; the method's weights do not depend on it."""
+    """maskrcnn-coco, maskrcnn-lite, or a file of weights of maskrcnn-lite as `onemask train` writes them; the method's
+    weights do not depend on it."""
     widths: tuple[Count, Count, Count] = (64, 128, 256)
     """Channels of the base features at strides 4, 8, 16."""
     cells: Count = 14
@@ -60,8 +61,8 @@ class DMNAOAOptions:
     def __post_init__(self):
         """Refuse what cannot work."""
         check_values(self)
-        if self.proposals not in GENERATORS:
-            raise InputError(f"proposals are {' or '.join(GENERATORS)}, got {self.proposals!r}")
+        if not is_generator(self.proposals):
+            raise InputError(f"proposals are {KNOWN}, got {self.proposals!r}")
         if sum(self.widths) < 4:
             raise InputError(f"widths must be 4 together or more, got {self.widths}")
         if not (self.first or self.previous or self.every):

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -33,12 +34,15 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from ...blocks.backbone import Backbone
 from ...errors import InputError
 from ...weights.network import require_host
-from ...weights.store import find, home, read, users_folder
+from ...weights.store import SUFFIX, find, home, read, users_folder
+from ..options import Count, check_values
 
 log = logging.getLogger(__name__)
 
 COCO, LITE = "maskrcnn-coco", "maskrcnn-lite"
+LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")  # torchvision's
 GENERATORS = (LITE, COCO)
+KNOWN = f"{LITE}, {COCO} or a file of weights of {LITE}, NAME{SUFFIX}"
 COUNT = 30  # proposals of a frame
 OVERLAP = 0.4  # intersection over union above which the worse of two proposals is dropped
 _COCO_WEIGHTS = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
@@ -76,19 +80,24 @@ class ProposalGenerator(nn.Module):
         return Proposals(*(torch.stack([_filled(one[k]) for one in kept]) for k in ("boxes", "scores", "masks")))
 
 
+def is_generator(name: str) -> bool:
+    """Whether proposals can be had by a name: one of GENERATORS, or a file of weights that `maskrcnn-lite` fits."""
+    return name in GENERATORS or name.endswith(SUFFIX)
+
+
 def proposal_generator(name: str, *, pretrained: bool = True) -> ProposalGenerator:
     """The generator of that name.
 
     Args:
-        name: one of GENERATORS.
+        name: see `is_generator`.
         pretrained: load its trained weights; False leaves them random, and looks for no file.
 
     Raises:
         InputError: the name is not known, or the weights are not to be had: it says which file is missing and where
             to put it.
     """
-    if name not in GENERATORS:
-        raise InputError(f"proposals are {' or '.join(GENERATORS)}, got {name!r}")
+    if not is_generator(name):
+        raise InputError(f"proposals are {KNOWN}, got {name!r}")
     if name == COCO:
         network = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
     else:
@@ -103,7 +112,7 @@ def load_trained(network: nn.Module, name: str) -> None:
     if name == COCO:
         path = _coco_file()
         stored: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    elif (found := find(LITE)) is not None:
+    elif (found := find(LITE) if name == LITE else Path(name)) is not None:
         path, stored = found, read(found)
     else:
         raise InputError(
@@ -124,13 +133,36 @@ def load_trained(network: nn.Module, name: str) -> None:
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """Sizes of `maskrcnn-lite`."""
+    """Sizes of `maskrcnn-lite`; DMN-AOA takes it with these values."""
 
     backbone: str = "tf_efficientnet_lite0"
-    channels: int = 64  # of the pyramid and the heads
-    hidden: int = 256  # of the box head
-    short_side: int = 256  # of the frame as the network sees it, pixels
-    long_side: int = 512  # at most
+    """Any timm model with features by stage."""
+    channels: Count = 64
+    """Channels of the pyramid and the heads, a multiple of 8."""
+    hidden: Count = 256
+    """Channels of the box head."""
+    short_side: Count = 256
+    """Short side of the frame as the network sees it, in pixels."""
+    long_side: Count = 512
+    """Its long side at most."""
+
+    def __post_init__(self):
+        """Refuse what cannot work."""
+        check_values(self)
+        if self.channels % 8:
+            raise InputError(f"channels must be a multiple of 8, got {self.channels}")
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """All of them: the weights depend on each."""
+        return asdict(self)
+
+    def build(self, *, pretrained: bool = True) -> MaskRCNN:
+        """The network, untrained; pretrained: its backbone starts with ImageNet's weights."""
+        return maskrcnn_lite(self, pretrained=pretrained)
+
+
+LITE_CONFIG = LiteConfig()
 
 
 class FeaturePyramid(nn.Module):
@@ -211,7 +243,7 @@ def _coco_file() -> Path:
 
 
 def detection_losses(network: MaskRCNN, frames: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Mask R-CNN's five losses, by torchvision's names, of pictures (3, H, W) in [0, 1] and what is in them.
+    """Mask R-CNN's five losses, LOSSES, of pictures (3, H, W) in [0, 1] and what is in them.
 
     targets, of each picture: boxes (G, 4), labels (G,) int64, all 1, and masks (G, H, W) uint8.
     """

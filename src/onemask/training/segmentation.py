@@ -1,0 +1,135 @@
+"""The task of training a method: clips are unrolled by its own four calls, and it is judged on videos."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..methods import configuration, load
+from ..methods.method import Method
+from ..weights.store import find, read
+from .cache import ClipCache
+from .losses import LOSSES
+from .recipe import StageConfig
+from .task import StepResult, Task
+from .unroll import ClipBatch, Unroll, Unrolled
+from .validation import VideoValidator
+
+log = logging.getLogger(__name__)
+
+SHOWN = 4  # rows in a picture
+TRUTH, PREDICTED = (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)
+
+
+class Segmentation(Task):
+    """A method, as it runs."""
+
+    def begin(self, given: Method | None) -> Method:
+        """As the recipe says, or a method that is what the recipe's would be."""
+        recipe = self.recipe
+        if given is not None:
+            if recipe.weights or recipe.initial:
+                raise InputError(
+                    "the method to begin with is given, so weights and initial of the recipe must be empty"
+                )
+            if getattr(given, "config", None) != configuration(recipe.method, recipe.options):
+                raise InputError(
+                    f"the method that was given is not {recipe.method} with the recipe's options; name in the recipe "
+                    "what it was made of"
+                )
+            return given
+        if recipe.weights:
+            method = load(recipe.method, weights=self.base / recipe.weights, **recipe.options)
+        else:
+            method = configuration(recipe.method, recipe.options).build()
+        for module, source in recipe.initial.items():
+            _take_over(method, module, find(source) or self.base / source)
+        return method
+
+    def loss_names(self, network: nn.Module) -> tuple[str, ...]:
+        """The losses of a segmented frame, and the method's own."""
+        return (*LOSSES, *_method(network).own_losses)
+
+    def check_stage(self, network: nn.Module, stage: StageConfig, where: str) -> None:
+        """Refuse sizes that are no multiples of the stride, and to keep what is trained."""
+        method = _method(network)
+        if any(side % method.stride for side in stage.size):
+            raise InputError(f"{where}.size must be multiples of the method's stride {method.stride}, got {stage.size}")
+        if stage.cache and any(parameter.requires_grad for parameter in method.backbone.parameters()):
+            raise InputError(f"{where} trains the backbone, so its features cannot be kept; set cache=false")
+
+    def step(self, network: nn.Module, stage: StageConfig) -> Unroll:
+        """Unroll the method over a batch of clips."""
+        return Unroll(_method(network), list(stage.losses), update=stage.update, bootstrap=stage.bootstrap)
+
+    def cache(self, folder: Path, network: nn.Module, stage: StageConfig) -> ClipCache:
+        """Features, and memories of references where these are not trained."""
+        return ClipCache(folder, _method(network), self.recipe, stage)
+
+    def validator(self) -> VideoValidator | None:
+        """The videos of a split."""
+        recipe = self.recipe
+        if not recipe.validation.root:
+            return None
+        options = {**recipe.options, **recipe.validation.options}
+        method = configuration(recipe.method, options).build(pretrained=False)
+        return VideoValidator(recipe.validation, self.base, method)
+
+    def picture(self, batch: ClipBatch, result: StepResult) -> np.ndarray:
+        """References and last frames: what was given, what is true, what was predicted."""
+        return picture(batch, cast(Unrolled, result))
+
+
+def _method(network: nn.Module) -> Method:
+    return cast(Method, network)
+
+
+def _take_over(method: Method, module: str, path: Path) -> None:
+    """Give a module of a method the weights that the module of this name has in a file.
+
+    A backbone may be shallower there, of a method that does without the deepest stages: these stay as they were built.
+    """
+    stored, expected = read(path), method.state_dict()
+    names = [name for name in expected if name.startswith(f"{module}.")]
+    if not names:
+        raise InputError(f"initial.{module}: the method has no such module, or one without weights")
+    absent = [name for name in names if name not in stored]
+    if absent and (module != "backbone" or len(absent) == len(names)):
+        raise InputError(f"initial.{module}: {path} has no {absent[0]}; expected weights with the same module")
+    if absent:
+        log.info("initial.backbone: %s ends before %s; what is deeper stays as it is", path.name, absent[0])
+    names = [name for name in names if name in stored]
+    for name in names:
+        if stored[name].shape != expected[name].shape:
+            shapes = f"{tuple(stored[name].shape)} there and {tuple(expected[name].shape)} here"
+            raise InputError(f"initial.{module}: {name} is {shapes}; expected weights with the same module")
+    method.load_state_dict({name: stored[name] for name in names}, strict=False)
+
+
+@torch.no_grad()
+def picture(batch: ClipBatch, unrolled: Unrolled) -> np.ndarray:
+    """Reference with its mask, last frame with the truth (green), and with the prediction (red), a row an object.
+
+    (3, height, width) float32 in [0, 1]; the first few rows of the batch.
+    """
+    rows, last = batch.frame_of_row[:SHOWN], batch.frames.shape[1] - 1
+    predicted = unrolled.probabilities[-1][:SHOWN]
+    columns = [
+        _tinted(batch.pictures(0)[rows], batch.masks(0)[0][:SHOWN], TRUTH),
+        _tinted(batch.pictures(last)[rows], batch.masks(last)[0][:SHOWN], TRUTH),
+        _tinted(batch.pictures(last)[rows], predicted, PREDICTED),
+    ]
+    sheet: np.ndarray = torch.cat([torch.cat(list(column), 1) for column in columns], 2).float().cpu().numpy()
+    return sheet
+
+
+def _tinted(pictures: Tensor, masks: Tensor, colour: tuple[float, float, float]) -> Tensor:
+    """Pictures (N, 3, H, W) with masks (N, 1, H, W) over them."""
+    tint = torch.tensor(colour, device=pictures.device).view(1, 3, 1, 1)
+    return pictures + 0.5 * masks * (tint - pictures)
