@@ -174,7 +174,7 @@ class TestLearning:
         def watch(items, total, what):
             for item in items:
                 yield item
-                seen.append({k: v.clone() for k, v in training_of[0].method.state_dict().items()})
+                seen.append({k: v.clone() for k, v in training_of[0].network.state_dict().items()})
 
         training_of: list[training.Training] = []
         built = training.Training.__init__
@@ -202,9 +202,9 @@ class TestLearning:
             clips.append(number)
             return make(self, number, request)
 
-        def seeded(self, opened):
+        def seeded(self, *arguments):
             seeds.append(torch.initial_seed())
-            return forward(self, opened)
+            return forward(self, *arguments)
 
         monkeypatch.setattr(Mixture, "clip", counted)
         monkeypatch.setattr(Unroll, "forward", seeded)
@@ -438,6 +438,7 @@ class TestGoingOn:
         self.the_same(tmp_path / "out", uninterrupted)
 
     def test_a_checkpoint_that_was_damaged_anywhere(self, tmp_path):
+        """Written with the keys of earlier versions, which are still read."""
         folder = TrainingFolder(tmp_path)
         folder.write_checkpoint({"place": {"step": 3}, "method": {"weight": torch.arange(500.0)}})
         whole, rng = folder.checkpoint.read_bytes(), random.Random(0)
@@ -449,7 +450,7 @@ class TestGoingOn:
                 found = folder.read_checkpoint()  # the byte was of no account
                 assert found is not None
                 assert torch.equal(found["network"]["weight"], torch.arange(500.0))
-                assert found["place"] == {"step": 3}
+                assert found["reached"] == {"step": 3}
 
     def test_a_full_disk_keeps_what_was_there(self, tmp_path, monkeypatch):
         folder = TrainingFolder(tmp_path)
