@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onemask.methods.dmn_aoa.assignment import REACH, ROUNDS, assignment, onto_simplex
+from onemask.methods.dmn_aoa.assignment import REACH, ROUNDS, assignment, onto_simplex, stepped_assignment
 
 ALONE = 2.0  # costs of proposals lie in [0, 1]: a row stays alone only when it must
 SHAPES = [(1, 1), (1, 30), (2, 2), (3, 2), (2, 30), (5, 5), (5, 6), (4, 1), (7, 30), (10, 30), (10, 3)]
@@ -159,3 +159,45 @@ def test_onto_simplex():
     points = torch.tensor([[0.5, 0.5, 0.0], [3.0, 1.0, 0.0], [0.1, 0.1, 0.1], [0.0, -torch.inf, 0.5]])
     wanted = [[0.5, 0.5, 0], [1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.25, 0, 0.75]]
     assert torch.allclose(onto_simplex(points), torch.tensor(wanted), atol=1e-6)
+
+
+class TestSteps:
+    """DMM-Net's layer."""
+
+    def test_finds_the_hungarian_algorithms_where_it_stands_out(self):
+        for seed in range(20):
+            cost = -costs(3, 6, seed)
+            best, distance = hungarian(cost, torch.full((3,), ALONE))
+            if distance > 0.3:
+                found = stepped_assignment(cost, None)
+                assert (found.argmax(1) == best.argmax(1)).all()
+                assert ((found > 0).sum(1) == 1).all()  # one proposal a row, at the share that the mean gives it
+
+    def test_where_rows_want_the_same_the_mean_remembers_both(self):
+        """The greedy start gives the first row what it wants; from there the steps lead to the best for both."""
+        cost = -torch.tensor([[0.9, 0.2, 0.0], [0.8, 0.7, 0.0]])
+        assert stepped_assignment(cost, None).argmax(1).tolist() == [0, 1]
+        learning = stepped_assignment(cost, None, training=True)
+        assert (learning[:, :2].diag() > 0.5).all()
+
+    def test_rows_of_other_frames_and_absent_proposals_do_not_count(self):
+        cost = -torch.tensor([[0.9, 0.5, -torch.inf], [0.9, 0.5, 0.2], [0.2, 0.1, 0.9]])
+        found = stepped_assignment(cost, None, torch.tensor([0, 1, 1]))
+        assert found.argmax(1).tolist() == [0, 0, 2]
+        assert torch.equal(found[:1], stepped_assignment(cost[:1], None))
+
+    def test_too_few_proposals_leave_a_row_alone(self):
+        found = stepped_assignment(-torch.tensor([[0.9], [0.2]]), None)
+        assert found.argmax(1).tolist() == [0, 1]
+        assert stepped_assignment(torch.zeros(2, 0), None).argmax(1).tolist() == [0, 0]
+
+    def test_what_costs_less_alone_stays_alone(self):
+        cost, alone = -torch.tensor([[0.3, 0.2], [0.1, 0.9]]), -torch.tensor([0.8, 0.1])
+        assert stepped_assignment(cost, alone).argmax(1).tolist() == [2, 1]
+
+    def test_gradients_reach_the_cost(self):
+        cost = (-costs(2, 4, 0)).requires_grad_()
+        (stepped_assignment(cost, None, training=True) * costs(2, 5, 1)).sum().backward()
+        assert cost.grad is not None
+        assert cost.grad.isfinite().all()
+        assert cost.grad.any()

@@ -35,6 +35,7 @@ TINY = DMNAOAConfig(
     cells=3,
     projected=8,
     refine_widths=(4, 8, 8),
+    matching="nearest",
     slots=2,
     own_cells=True,
     stand_in=True,
@@ -94,9 +95,10 @@ def iou(one: Tensor, other: Tensor) -> float:
 
 class TestMatching:
     @torch.no_grad()
-    def test_the_coarse_mask_is_that_of_the_proposal_where_the_object_was(self):
+    @pytest.mark.parametrize("options", [{"overlap": 3.0}, {"overlap": 0.9, "matching": "steps"}], ids=str)
+    def test_the_coarse_mask_is_that_of_the_proposal_where_the_object_was(self, options):
         """Of random features all proposals look much alike; the overlap decides."""
-        method = tiny(overlap=3.0)
+        method = tiny(**options)
         features = method.encode(frames())
         memory = method.memorize(features, torch.cat([rectangle(RIGHT), rectangle(LEFT)]))
         prediction = method.segment(features, memory)

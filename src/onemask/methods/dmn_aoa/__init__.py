@@ -40,6 +40,7 @@ LITE = DMNAOAConfig(
     projected=64,
     refine_widths=(32, 48, 64),
     overlap=1.0,
+    matching="nearest",
     nearby=True,
     slots=8,
     own_cells=True,

@@ -16,6 +16,9 @@ Dykstra's plain ones a thousand. The rounds are unrolled, and gradients reach th
 
 A row may also stay alone, at a cost of its own: that is one more column, for which no other row competes. It stands for
 the padding that the programme needs where proposals are not more than rows.
+
+`stepped_assignment` is the layer as DMM-Net's authors have it: few steps, each projected a few times, from a greedy
+start, and the mean of all that was passed on the way. It is a mean of good assignments rather than the best one.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ REACH = 20.0  # length of the step against the cost: 200 of DMM-Net's, which are
 ROUNDS = 60  # of projections, where rows compete
 CHECKED = 10  # rounds after which it is seen whether they have come to an end
 EXACT = 1e-4  # what a column may then have above 1
+STEP, TRAINING_STEPS, STEPS, PROJECTIONS = 0.1, 10, 40, 5  # of DMM-Net's layer
+LEAST_SHARE = 0.01  # what is less is not passed on in its training
 
 
 def assignment(
@@ -93,3 +98,58 @@ def onto_simplex(points: Tensor) -> Tensor:
     surplus = (torch.where(finite, ordered, 0.0).cumsum(1) - 1) / counts
     last = (finite & (ordered > surplus)).sum(1, keepdim=True) - 1  # of those that stay above 0
     return (points - surplus.gather(1, last)).clamp(min=0)
+
+
+def stepped_assignment(
+    cost: Tensor, alone: Tensor | None, frame_of_row: Tensor | None = None, *, training: bool = False
+) -> Tensor:
+    """Match rows with proposals of their frames as DMM-Net does; arguments as of `assignment`.
+
+    alone: None: a row stays alone only where proposals are no more than rows, for nothing.
+    Returns (N, P + 1) in [0, 1]. When not training, a row has the largest of its shares alone, which may be below 1.
+    """
+    shares = F.pad(torch.zeros_like(cost), (0, 1))
+    frames = torch.zeros(len(cost), dtype=torch.long, device=cost.device) if frame_of_row is None else frame_of_row
+    for frame in frames.unique():
+        rows = torch.nonzero(frames == frame)[:, 0]
+        columns = torch.nonzero(cost[rows].isfinite().all(0))[:, 0]
+        known = cost[rows][:, columns]
+        if alone is None:
+            behind = known.new_zeros(len(rows), max(0, len(rows) + 1 - len(columns)))
+        else:  # a column for each row, which costs the others more than all else
+            most = torch.cat([known, alone[rows, None]], 1).amax() + 1
+            behind = torch.where(torch.eye(len(rows), dtype=torch.bool, device=cost.device), alone[rows, None], most)
+        own = _stepped(torch.cat([known, behind], 1), TRAINING_STEPS if training else STEPS)
+        own = own * (own > LEAST_SHARE if training else own == own.amax(1, keepdim=True))
+        shares = shares.index_put((rows[:, None], columns), own[:, : len(columns)])
+        shares = shares.index_put((rows, rows.new_tensor(-1)), own[:, len(columns) :].sum(1))
+    return shares
+
+
+def _stepped(cost: Tensor, steps: int) -> Tensor:
+    """Shares (N, P) of one frame's rows, all costs finite: the mean of where the steps led, before projections."""
+    share = passed = _greedy(cost.detach())
+    corrections = [torch.zeros_like(cost)] * 3
+    for _ in range(steps):
+        share = share - STEP * cost
+        passed = passed + share
+        for _ in range(PROJECTIONS):
+            for number, projected in enumerate((F.relu, _columns_at_most_1, _rows_to_1)):
+                before = share + corrections[number]
+                share = projected(before)
+                corrections[number] = before - share
+    return (passed / (steps + 1)).clamp(0, 1)
+
+
+def _greedy(cost: Tensor) -> Tensor:
+    """Each column is offered to the row that it costs least, and each row takes the cheapest of its offers: (N, P)."""
+    offered = cost == cost.amin(0, keepdim=True)
+    return F.one_hot(cost.masked_fill(~offered, math.inf).argmin(1), cost.shape[1]).to(cost.dtype)
+
+
+def _columns_at_most_1(share: Tensor) -> Tensor:
+    return share - (share.sum(0, keepdim=True) - 1).clamp(min=0) / share.shape[0]
+
+
+def _rows_to_1(share: Tensor) -> Tensor:
+    return share - (share.sum(1, keepdim=True) - 1) / share.shape[1]

@@ -65,7 +65,7 @@ from ...blocks.sharing import groups
 from ...labels import resize
 from ..method import Constant, Features, Memory, Method, Prediction
 from .alignment import SHARPNESS, Correspondence, Nearness, Projector, bottleneck, mean_cosine, translated
-from .assignment import REACH, assignment
+from .assignment import REACH, assignment, stepped_assignment
 from .object_memory import DynamicMemoryNetwork
 from .options import DMNAOAOptions
 from .proposals import ProposalGenerator, load_trained, proposal_generator
@@ -435,12 +435,17 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         masks = features.by_row(features.masks, rows)  # (N, P, h, w)
         overlap = overlaps(memory.mask.flatten(2), masks.flatten(2))[:, 0].float()
         cosine = self._cosine(wanted[:, None], features.by_row(features.proposed, rows))
-        similarity = cosine + self.config.overlap * overlap
+        stepped = self.config.matching == "steps"
+        similarity = (1 - self.config.overlap if stepped else 1) * cosine + self.config.overlap * overlap
         similarity = similarity.masked_fill(features.by_row(features.scores, rows) <= 0, -torch.inf)
         before, alone = torch.zeros_like(memory.mask), wanted.new_full((rows,), NEVER)
         if self.config.stand_in:
             before, alone = memory.mask, self._cosine(wanted, self.proposal(seen).float().flatten(2))
-        shares = assignment(-similarity, -alone, features.frame_of_row)
+        if stepped:
+            own = -alone if self.config.stand_in else None
+            shares = stepped_assignment(-similarity, own, features.frame_of_row, training=self.training)
+        else:
+            shares = assignment(-similarity, -alone, features.frame_of_row)
         coarse = (shares[:, None, :-1] @ masks.flatten(2)).unflatten(2, masks.shape[-2:])
         coarse = (coarse.float() + shares[:, -1, None, None, None] * before).clamp(0, 1)
         both = torch.cat([similarity, alone[:, None]], 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ...errors import InputError
 from ..options import Count, NotNegative, Whole, check_values
@@ -30,7 +30,9 @@ class DMNAOAOptions:
     margin: NotNegative = 0.1
     """Margin around an object's box, as a share of its sides."""
     overlap: NotNegative = 0.3
-    """Weight of the overlap with the previous mask, beside the cosine."""
+    """Weight of the overlap with the previous mask, beside the cosine; with matching=steps the two share 1."""
+    matching: Literal["steps", "nearest"] = "steps"
+    """How proposals are assigned: by DMM-Net's steps, or exactly, by the nearest point of what these approach."""
     memory: bool = True
     """DMN; false: the first frame's features are the template (A3)."""
     frame_memory: bool = False
@@ -63,6 +65,8 @@ class DMNAOAOptions:
         check_values(self)
         if not is_generator(self.proposals):
             raise InputError(f"proposals are {KNOWN}, got {self.proposals!r}")
+        if self.matching == "steps" and self.overlap > 1:
+            raise InputError(f"overlap is a share, 0 to 1, with matching=steps, got {self.overlap:g}")
         if sum(self.widths) < 4:
             raise InputError(f"widths must be 4 together or more, got {self.widths}")
         if not (self.first or self.previous or self.every):
