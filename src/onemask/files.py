@@ -17,6 +17,7 @@ from typing import Any
 
 from .errors import InputError, OutputError
 
+LONGEST_NAME = 255  # bytes of a file's name, on all common file systems
 SAMPLES, SAMPLE = 64, 16 * 1024  # a large file's fingerprint is made of so many stretches of so many bytes
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+\.partial(?P<suffix>\.[^.]*)?")
 
@@ -169,9 +170,18 @@ def inside(folder: Path, name: object, where: str) -> Path:
     """
     if isinstance(name, str) and name.strip() not in ("", ".") and "\0" not in name:
         ways_to_write = (PurePosixPath(name), PureWindowsPath(name))
+        if not all(map(_can_be_a_file, PurePosixPath(name).parts)):
+            raise InputError(f"{where} names {name[:20]!r}... ({len(name)} characters), which no file can be called")
         if not any(path.anchor or ".." in path.parts for path in ways_to_write):
             return folder / name
     raise InputError(f"{where} names {name!r}; expected a name that stays inside of {folder}")
+
+
+def _can_be_a_file(name: str) -> bool:
+    try:
+        return len(os.fsencode(name)) <= LONGEST_NAME
+    except UnicodeEncodeError:  # a half of a surrogate pair, as JSON may hold
+        return False
 
 
 def fingerprint(path: Path) -> str:

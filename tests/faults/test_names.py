@@ -44,7 +44,13 @@ def test_what_leads_out_of_a_folder(name):
         inside(Path("here"), name, "list.txt")
 
 
-@pytest.mark.parametrize("name", ["a", "a/b.png", "...", "..a", "a..b", "./a"])
+@pytest.mark.parametrize("name", ["x" * 256, "a/" + "é" * 128, "\ud800"])
+def test_what_no_file_can_be_called(name):
+    with pytest.raises(InputError, match=r"list\.txt names .*which no file can be called"):
+        inside(Path("here"), name, "list.txt")
+
+
+@pytest.mark.parametrize("name", ["a", "a/b.png", "x" * 255, "...", "..a", "a..b", "./a"])
 def test_what_does_not(name):
     assert inside(Path("here"), name, "list.txt") == Path("here") / name
 

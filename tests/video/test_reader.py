@@ -33,6 +33,7 @@ from small_videos import (
 
 from onemask.errors import InputError
 from onemask.video import frames as frames_module
+from onemask.video.cropping import container_crop
 from onemask.video.masks import check_mask, palette
 from onemask.video.pixels import matrix_of, upright
 from onemask.video.reader import DecodeError, open_video, prefetch
@@ -295,6 +296,14 @@ class TestOrientation:
     def test_hiding_all_or_nothing_hides_nothing(self, tmp_path, suffix, left):
         path = write_video(tmp_path / f"v{suffix}", [patches()], matrix=BT709, levels=LIMITED, transfer=1)
         assert open_video(hide(path, left=left, right=left // 5, top=0, bottom=0)).info.width == 96
+
+    def test_damaged_sizes_hide_nothing(self, tmp_path):
+        path = write_video(tmp_path / "v.mp4", [patches()], matrix=BT709, levels=LIMITED, transfer=1)
+        data = bytearray(path.read_bytes())
+        at = data.index(b"free") - 4  # a box as long as 64 bits can say
+        data[at : at + 16] = b"\0\0\0\1free" + b"\xff" * 8
+        path.write_bytes(data)
+        assert container_crop(path, "mov,mp4", 0) is None
 
     def test_of_several_streams_the_one_that_is_read_is_cut(self, tmp_path):
         """The crop belongs to the second video stream, and its default flag makes it the one."""

@@ -202,7 +202,7 @@ class _WrongKindError(InputError):
 
 
 def _wrong(where: str, kind: Any, value: Any) -> InputError:
-    return _WrongKindError(f"{where} is {_named(kind)}, got {_cut(value)}")
+    return _WrongKindError(f"{where} is {in_words(kind)}, got {_cut(value)}")
 
 
 def _cut(value: Any) -> str:
@@ -214,17 +214,21 @@ def _cut(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
-def _named(kind: Any) -> str:
+def in_words(kind: Any) -> str:
+    """What a value of a field's type is, for an error: "a whole number"."""
     kind, _ = _bare(kind)
-    inner = get_args(kind)
-    if get_origin(kind) in (Union, UnionType):
-        return " or ".join("none" if each is NoneType else _named(each) for each in inner)
-    if get_origin(kind) is tuple:
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin in (Union, UnionType):
+        return " or ".join("none" if each is NoneType else in_words(each) for each in inner)
+    if origin is tuple:
         element = _bare(inner[0])[0]
         return (
             f"{'a list' if inner[-1] is Ellipsis else len(inner)} of "
             f"{getattr(element, '__name__', element)}, separated by commas"
         )
-    if get_origin(kind) is Literal:
+    if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+    if is_dataclass(kind):
+        return f"a table of {', '.join(field.name for field in fields(kind))}"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return (words | {list: "a list", dict: "a table of names and values"})[origin]

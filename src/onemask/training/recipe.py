@@ -14,13 +14,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import yaml
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    ConfigTypeError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from .. import plugins
 from ..data.clip import ClipRequest
@@ -39,6 +46,7 @@ from ..methods.options import (
     ShareBelowOne,
     Whole,
     check_values,
+    in_words,
     parse_assignments,
     with_options,
 )
@@ -224,7 +232,7 @@ def checked_recipe(recipe: Recipe) -> Recipe:
     try:
         typed = OmegaConf.to_object(OmegaConf.structured(recipe))
     except (OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise InputError(f"recipe: {_first_line(error)}") from error
+        raise InputError(f"recipe: {_told(error)}") from error
     assert isinstance(typed, Recipe)
     _check(typed)
     return typed
@@ -237,7 +245,7 @@ def _read(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
     """
     path = _found(path)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), _table(path))
         for key, value in parse_assignments(assignments).items():
             _assign(merged, key, value)
         _refuse_resolvers(OmegaConf.to_container(merged, resolve=False), str(path))
@@ -247,7 +255,7 @@ def _read(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except (OmegaConfBaseException, ValueError, TypeError, OSError, AttributeError, KeyError) as error:
-        raise InputError(f"{path}: {_first_line(error)}") from error
+        raise InputError(f"{path}: {_told(error)}") from error
     assert isinstance(recipe, Recipe)
     return recipe
 
@@ -275,6 +283,21 @@ def _found(path: str | Path) -> Path:
     raise InputError(f"there is no recipe {path}; expected a YAML file, see recipes/")
 
 
+def _table(path: Path) -> DictConfig:
+    given: Any = None
+    try:
+        given = OmegaConf.load(path)
+    except OSError as error:
+        if error.errno is not None:  # else it is YAML, but of a number or a text
+            raise
+    if not isinstance(given, DictConfig):
+        raise InputError(f"{path} is no recipe; expected {in_words(Recipe)}")
+    for name, part in get_type_hints(Recipe).items():  # OmegaConf would not say where
+        if is_dataclass(part) and name in given and not isinstance(given[name], DictConfig):
+            raise InputError(f"{path}: {name} is {in_words(part)}, got {given[name]!r}")
+    return given
+
+
 def to_yaml(recipe: Recipe) -> str:
     """The recipe as YAML, with every value."""
     return OmegaConf.to_yaml(OmegaConf.structured(recipe))
@@ -295,13 +318,28 @@ def _assign(merged: Any, key: str, text: str) -> None:
     except (OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{key}={text}: {_first_line(error)}") from error
+        raise InputError(f"{key}={text}: {_told(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key")), "")
-    return f"{key}: {lines[0]}" if key else lines[0]
+def _told(error: Exception) -> str:
+    """An error of OmegaConf in the words of a recipe: the key as it is typed, what was expected, what came."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if not isinstance(error, OmegaConfBaseException) or not error.full_key:
+        return line
+    key, owner = re.sub(r"\[(\d+)\]", r".\1", str(error.full_key)), error.object_type
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key} is missing; give it a value"
+    if isinstance(error, ConfigAttributeError | ConfigKeyError) and is_dataclass(owner):
+        return f"{key} is not known; there are: {', '.join(field.name for field in fields(owner))}"
+    kind = error.ref_type  # the type of a list or a table, or that of one of its values
+    if is_dataclass(owner):
+        kind = get_type_hints(owner).get(str(error.key))
+    elif error.key is not None:
+        kind = next(iter(get_args(kind)[-1:]), None)
+    if kind is None or not isinstance(error, ValidationError | ConfigTypeError):
+        return f"{key}: {line}"
+    came = "" if error.key is None else f", got {error.value!r}"
+    return f"{key} is {in_words(kind)}{came}"
 
 
 def _check(recipe: Recipe) -> None:

@@ -148,6 +148,8 @@ def _whole(file: BinaryIO, place: tuple[int, int]) -> int:
 
 
 def _read(file: BinaryIO, place: tuple[int, int]) -> bytes:
-    """A short stretch of the file; shorter where the file ends."""
+    """A short stretch of the file; shorter where the file ends, none where a damaged size points behind it."""
+    if place[0] >= place[1]:
+        return b""
     file.seek(place[0])
     return file.read(max(0, min(place[1] - place[0], 64)))
