@@ -54,6 +54,17 @@ def refused(root: Path, **options) -> str:
 # What it gives --------------------------------------------------------------------------------------------------------
 
 
+def test_a_split_can_be_a_list(root):
+    lists = root / "ImageSets"
+    lists.mkdir()
+    (lists / "mine.txt").write_text("0a\n")
+    assert [sequence.name for sequence in YouTubeVosDataset(root, "mine")] == ["0a"]
+    (lists / "mine.txt").write_text("0a\n../2c\n")
+    assert "mine.txt lists 1 videos that are not in meta.json, as ../2c" in refused(root, split="mine")
+    (lists / "mine.txt").write_text("\n")
+    assert "is empty" in refused(root, split="mine")
+
+
 def test_every_fifth_frame_is_annotated(root):
     dataset = YouTubeVosDataset(root)
     assert [sequence.name for sequence in dataset] == ["1b", "0a"]

@@ -4,6 +4,8 @@
     ROOT/[SPLIT/]Annotations/VIDEO/00000.png    label maps of every fifth frame
     ROOT/[SPLIT/]meta.json                      {"videos": {VIDEO: {"objects": {ID: {"frames": ["00000", ...]}}}}}
 
+    ROOT/ImageSets/SPLIT.txt                    a split of one's own: videos of ROOT/train, a name a line
+
 Objects may come late: many are annotated only from a later frame on.
 """
 
@@ -13,13 +15,15 @@ import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InputError
-from ..files import inside
+from ..files import inside, read_text
 from .sequence import SequenceDataset, VideoSequence, file_problems, find_frames, find_masks, refuse_problems
 
 _LAYOUT = "expected JPEGImages, Annotations and meta.json in it, or in a folder below it that is called like the split"
+
+V = TypeVar("V")
 
 
 class YouTubeVosDataset(SequenceDataset):
@@ -31,9 +35,12 @@ class YouTubeVosDataset(SequenceDataset):
         Raises one InputError that names videos without frames or masks, masks without a frame, listed objects without
         a mask in any of their frames, and masks of another size than their frame (from headers: 0.1 ms a mask).
         """
-        self.root = _folder_of(Path(root), split)
+        own_list = Path(root) / "ImageSets" / f"{split}.txt"
+        self.root = _folder_of(Path(root), "train" if own_list.is_file() else split)
         self.split = split
         videos = _listed_videos(self.root / "meta.json")
+        if own_list.is_file():
+            videos = _of_list(videos, own_list)
         listed = {name: {i: frames for i, (frames, _) in objects.items()} for name, objects in videos.items()}
         self.categories: dict[str, dict[int, str]] = {  # of each video's objects; "" where meta.json has none
             name: {i: category for i, (_, category) in objects.items()} for name, objects in videos.items()
@@ -111,6 +118,16 @@ def _listed_videos(path: Path) -> dict[str, dict[int, tuple[list[str], str]]]:
     if odd := [f"{name} {i}" for name, objects in listed.items() for i in objects if not 1 <= i <= 254]:
         raise InputError(f"{path}: ids of objects are 1..254, but there is {odd[0]}")
     return listed
+
+
+def _of_list(videos: dict[str, V], path: Path) -> dict[str, V]:
+    """Those of the videos that a file lists, in its order."""
+    names = list(dict.fromkeys(read_text(path, "one video a line").split()))
+    if unknown := [name for name in names if name not in videos]:
+        raise InputError(f"{path} lists {len(unknown)} videos that are not in meta.json, as {unknown[0]}")
+    if not names:
+        raise InputError(f"{path} is empty; it should list one video a line")
+    return {name: videos[name] for name in names}
 
 
 def _object_problems(sequence: VideoSequence, objects: dict[int, list[str]]) -> list[str]:

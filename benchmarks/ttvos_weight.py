@@ -1,0 +1,74 @@
+"""How much of each frame TTVOS takes into its template, against the object's share of the frame (the paper's figure 9).
+
+    python benchmarks/ttvos_weight.py DATA --out out/ttvos-weight.png [--method ttvos-lite] [--weights FILE]
+
+DATA holds davis-2016/, whose split dev is segmented from each first mask. A point is a frame: x, the object's share of
+the frame's area; y, the weight w_t of equation 4. Printed are the mean weight by fifths of the points, and the rank
+correlation. Needs the extra `plot`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm import tqdm
+
+import onemask
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--method", default="ttvos-lite")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    method = onemask.load(options.method, weights=options.weights)
+    root = options.data / "davis-2016"
+    by_video = {
+        name: weights_in(onemask.Session(method), root / "JPEGImages/480p" / name, root / "Annotations/480p" / name)
+        for name in tqdm((root / "ImageSets/2016/dev.txt").read_text().split())
+    }
+    share, weight = np.concatenate(list(by_video.values())).T
+    for part in np.array_split(np.argsort(share), 5):
+        print(f"share {100 * share[part].min():5.2f} to {100 * share[part].max():5.2f} %: w {weight[part].mean():.3f}")
+    ranks = [values.argsort().argsort() for values in (share, weight)]
+    print(f"rank correlation {np.corrcoef(*ranks)[0, 1]:.2f}, of {len(share)} frames")
+    draw(by_video, options.out)
+
+
+def weights_in(session: onemask.Session, frames: Path, annotations: Path) -> np.ndarray:
+    """The object's share of the frame and w_t, of every frame behind the first: (n, 2)."""
+    first, *later = sorted(frames.glob("*.jpg"))
+    session.annotate(picture(first), np.array(Image.open(annotations / f"{first.stem}.png")) > 0)
+    points = []
+    for path in later:
+        labels = session.step(picture(path), explain=True)
+        points.append(((labels == 1).mean(), session.diagnostics[1]["update weight"]))
+    return np.array(points)
+
+
+def picture(path: Path) -> np.ndarray:
+    """RGB pixels."""
+    return np.array(Image.open(path).convert("RGB"))
+
+
+def draw(by_video: dict[str, np.ndarray], out: Path) -> None:
+    """Write the chart."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name, points in by_video.items():
+        axes.plot(100 * points[:, 0], points[:, 1], ".", markersize=4, label=name)
+    axes.set(xlabel="object, percent of the frame", ylabel="weight of the frame in the template, $w_t$", ylim=(0, 1))
+    axes.legend(fontsize=8)
+    figure.savefig(out, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
