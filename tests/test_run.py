@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import av
@@ -19,12 +20,14 @@ from cards import ship
 from onemask.cli import main
 from onemask.errors import InputError, Interrupted, OutputError
 from onemask.methods import load
+from onemask.run_folder import RunFolder
 from onemask.running import run
 from onemask.session import Session
 from onemask.settings import Settings
 from onemask.video.frames import DecodeError
 from onemask.video.masks import read_label_map, read_mask
 from onemask.video.reader import open_video
+from onemask.video.writer import VideoWriter
 from videos import QUICK, BrokenVideo, Scene, write_images, write_video
 
 QUICKLY = Settings(method="stub", options=QUICK, size=64, device="cpu")
@@ -296,8 +299,10 @@ def test_results_that_are_removed_while_a_run_writes_are_missed(scene, clip, who
 @pytest.mark.parametrize("removed", ["", "masks", "masks/00002.png"])
 def test_masks_that_are_removed_while_the_overlay_is_made_are_missed(scene, clip, whole, tmp_path, removed):
     out, video = tmp_path / "out", open_video(clip)
+    with pytest.raises(Interrupted):  # the overlay of what is gone on with is drawn from its files
+        run(video, late(scene), out, QUICKLY, progress=stopping_after(4))
     with pytest.raises((OutputError, InputError)):
-        run(video, late(scene), out, QUICKLY, progress=removing(out / removed, "overlay", 1))
+        run(video, late(scene), out, QUICKLY, progress=removing(out / removed, "overlay", 1), resume=True)
     run(video, late(scene), out, QUICKLY, resume=True)
     assert masks(out) == whole
     assert names(out) == {"masks", "overlay.mp4", "contact-sheet.png", "run.json"}
@@ -561,14 +566,81 @@ def test_results_that_were_to_be_replaced_are_there_until_a_resumed_run_has_its_
 
 @pytest.mark.parametrize("save", [["masks", "overlay"], ["overlay"]])
 def test_interrupted_while_the_overlay_is_written(scene, clip, whole, tmp_path, save):
+    with pytest.raises(Interrupted):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, save=save, progress=stopping_after(4))
+    again = partial(run, open_video(clip), late(scene), tmp_path, QUICKLY, save=save, resume=True)
     with pytest.raises(KeyboardInterrupt):
-        run(open_video(clip), late(scene), tmp_path, QUICKLY, save=save, progress=stopping_after(4, "overlay"))
+        again(progress=stopping_after(4, "overlay"))
     assert not (tmp_path / "overlay.mp4").exists()
-    report = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=save, resume=True)
-    assert report.frames == report.frames_done_now == 12  # the masks were there
+    report = again()
+    assert (report.frames, report.frames_done_now) == (12, 8)  # the masks were there
     assert names(tmp_path) == {"overlay.mp4", "run.json", *(["masks"] if "masks" in save else [])}
     if "masks" in save:
         assert masks(tmp_path) == whole
+
+
+def views(out: Path) -> tuple[list[np.ndarray], bytes]:
+    """The pictures of an overlay, and the contact sheet."""
+    return [frame.image for frame in open_video(out / "overlay.mp4").frames()], (out / "contact-sheet.png").read_bytes()
+
+
+@pytest.fixture
+def read_back(monkeypatch) -> list[Path]:
+    """The label maps that are read again, as they are."""
+    paths: list[Path] = []
+
+    def read(path):
+        paths.append(path)
+        return read_label_map(path)
+
+    monkeypatch.setattr("onemask.running.read_label_map", read)
+    monkeypatch.setattr("onemask.video.sheet.read_label_map", read)
+    return paths
+
+
+def test_overlay_and_sheet_are_drawn_as_label_maps_come(scene, clip, tmp_path, read_back):
+    one, other = tmp_path / "one", tmp_path / "other"
+    run(open_video(clip), late(scene), one, QUICKLY)
+    assert not read_back
+    with pytest.raises(Interrupted):
+        run(open_video(clip), late(scene), other, QUICKLY, progress=stopping_after(4))
+    run(open_video(clip), late(scene), other, QUICKLY, resume=True)
+    assert len(read_back) == 24  # for each of both, of what is gone on with
+    (pictures, sheet), (again, same_sheet) = views(one), views(other)
+    assert sheet == same_sheet
+    assert len(pictures) == len(again) == 12
+    assert all(map(np.array_equal, pictures, again))
+
+
+def test_an_overlay_that_was_drawn_is_not_drawn_again(scene, clip, whole, tmp_path, monkeypatch, read_back):
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish_masks", lambda self: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks", "overlay"])
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks", "overlay"], resume=True)
+    assert not read_back
+    assert names(tmp_path) == {"masks", "overlay.mp4", "run.json"}
+    assert not list((tmp_path / ".onemask").glob("*.mp4"))
+    assert open_video(tmp_path / "overlay.mp4").info.frames == 12
+
+
+def test_without_an_overlay_label_maps_are_finished_all_the_same(scene, clip, whole, tmp_path, monkeypatch):
+    write, written = VideoWriter.write, []
+
+    def full(self, *arguments):
+        written.append(self)
+        if len(written) > 3:
+            raise OutputError("the disk is full")
+        write(self, *arguments)
+
+    monkeypatch.setattr(VideoWriter, "write", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY)
+    monkeypatch.setattr(VideoWriter, "write", write)
+    assert masks(tmp_path) == whole
+    assert not list(tmp_path.rglob("*.mp4"))
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=True)
+    assert len(views(tmp_path)[0]) == 12
 
 
 def command(clip: Path, scene: Scene, folder: Path) -> list[str]:

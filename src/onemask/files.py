@@ -90,6 +90,14 @@ def rename_folder(folder: Path, to: Path) -> None:
         raise refusal(to, error) from error
 
 
+def move(path: Path, to: Path) -> None:
+    """Move a file to another place on its disk, in place of what is there. Raises OutputError."""
+    try:
+        os.replace(path, to)
+    except OSError as error:
+        raise refusal(to, error) from error
+
+
 def remove(path: Path) -> None:
     """Remove a file, if it is there. Raises OutputError."""
     try:

@@ -36,7 +36,8 @@ class Segmented:
 
     frames: int
     seconds: float
-    """Time for the label maps alone, decoding and encoding included; of a resumed run the last stretch."""
+    """Time for the label maps, decoding, encoding and what is drawn beside them included; of a resumed run the last
+    stretch."""
     frames_done_now: int
     """Frames done in those seconds."""
 
@@ -65,6 +66,7 @@ class RunFolder:
         self._segmented = self.results.own / "segmented.json"
         self._threads = self.results.own / "threads.json"
         self._back = self.results.own / "back.maps"
+        self.drawn = self.results.own / VIEWS["overlay"]  # the overlay, until the label maps have their final name
 
     def report(self, video: Video, save: Sequence[str], export_options: ExportOptions) -> RunReport | None:
         """The report of a finished run that left what `save` names; None where anything is left to do."""
@@ -101,7 +103,7 @@ class RunFolder:
 
     def _discard_forward(self) -> None:
         self.results.remove(*self.results.files(PARTIAL))
-        for left_over in (self._segmented, self._threads, *self._checkpoints()):
+        for left_over in (self._segmented, self._threads, self.drawn, *self._checkpoints()):
             remove(left_over)
 
     def session(self, settings: Settings, video: Video) -> tuple[Session, int]:
@@ -223,7 +225,7 @@ class RunFolder:
         if not keep_masks:
             self.results.remove(*self.results.files(MASKS))
             remove(self._segmented)
-        for left_over in (self._threads, self._back, *self._checkpoints(), *self._checkpoints(_BACK)):
+        for left_over in (self._threads, self._back, self.drawn, *self._checkpoints(), *self._checkpoints(_BACK)):
             remove(left_over)
         self.results.finish()
 

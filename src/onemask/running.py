@@ -17,7 +17,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from itertools import chain, islice
@@ -31,7 +31,7 @@ from .errors import InputError, Interrupted, OnemaskError, OutputError
 from .exports.exporting import check_options, check_result
 from .exports.result import Result
 from .exports.target import ExportOptions
-from .files import fingerprint, written_whole
+from .files import fingerprint, move, written_whole
 from .interruption import stop_asked
 from .propagation import Found, LabelledFrame, Propagation
 from .results import ResultFolder
@@ -44,7 +44,8 @@ from .video.frames import Video
 from .video.images import ArraySequence, ImageSequence
 from .video.masks import palette, read_label_map
 from .video.sheet import write_contact_sheet
-from .video.writer import write_overlay
+from .video.views import Views
+from .video.writer import write_overlay, write_picture
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ def run(
     # Everything that can be refused has been: only now is anything written.
     with folder.results.opened(asked, overwrite=overwrite, resume=resume, discard=folder.discard) as resumed:
         taken = folder.segmented(video) if resumed else None
+        views: Views | None = None
         if taken is None and reused is not None:
             folder.discard()
             taken = _segment_touched(folder, reused, propagation.session, progress)
@@ -109,10 +111,12 @@ def run(
             propagation = Propagation(session, video, annotations, direction=direction, void=void, start=start)
         if taken is None:
             propagation.way_back = folder.way_back(settings)
-            taken = _segment(folder, propagation, progress)
+            if propagation.start == 0:  # what is gone on with is drawn from its files
+                views = Views(video, folder.drawn if "overlay" in save else None, sheet="contact-sheet" in save)
+            taken = _segment(folder, propagation, progress, views)
             folder.mark_segmented(video, taken)
         folder.finish_masks()
-        files = _save_views(folder, video, taken.frames, save, progress)
+        files = _save_views(folder, video, taken.frames, save, progress, views)
         files |= _save_exports(folder, video, taken.frames, save, export_options, progress)
         report = RunReport(**asdict(taken), files=files)
         record = {"asked": asked, "export_options": asdict(export_options)}
@@ -132,8 +136,8 @@ def what_is_asked(
     return settings.described() | {"direction": direction, "void": void, "input": _described(video, annotations)}
 
 
-def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) -> Segmented:
-    """Write the label maps that are left, in a thread beside the session.
+def _segment(folder: RunFolder, propagation: Propagation, progress: Progress, views: Views | None) -> Segmented:
+    """Write the label maps that are left, and draw them, in a thread beside the session.
 
     The session is saved every half minute and when a frame cannot be read or the user ends the run early. It is not
     when the disk refused or something unforeseen happened: the session may be ahead of what was written then, so that
@@ -149,9 +153,11 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress) ->
         nonlocal done
         folder.write(labelled)
         done = labelled.index + 1
+        if views is not None:
+            views.draw(labelled.name, labelled.image, labelled.label_map, labelled.time)
 
     try:
-        with stop_asked("frame") as stop, Behind(write) as written:
+        with stop_asked("frame") as stop, views or nullcontext(), Behind(write) as written:
             frames = propagation.frames(
                 lambda found, count: _looking_back(folder, propagation, found, count, stop, progress)
             )
@@ -207,18 +213,25 @@ def _looking_back(
 
 
 def _save_views(
-    folder: RunFolder, video: Video, frames: int, save: Sequence[str], progress: Progress
+    folder: RunFolder, video: Video, frames: int, save: Sequence[str], progress: Progress, views: Views | None
 ) -> dict[str, str]:
-    """Make of the finished label maps what `save` names; the files, by kind."""
+    """Make what `save` names, of the finished label maps what was not drawn as they came; the files, by kind."""
     paths = [folder.masks / f"{video.name(index)}.png" for index in range(frames)]
     files = {kind: str(folder.out / VIEWS[kind]) for kind in VIEWS if kind in save}
     if "overlay" in save:
-        label_maps = (read_label_map(path) for path in progress(paths, frames, "overlay"))
         with folder.results.writing(VIEWS["overlay"]) as path:
-            write_overlay(video, label_maps, path, palette())
+            if folder.drawn.exists():
+                move(folder.drawn, path)
+            else:
+                label_maps = (read_label_map(path) for path in progress(paths, frames, "overlay"))
+                write_overlay(video, label_maps, path, palette())
     if "contact-sheet" in save:
+        sheet = None if views is None else views.sheet()
         with folder.results.writing(VIEWS["contact-sheet"]) as path:
-            write_contact_sheet(path, video, paths)
+            if sheet is None:
+                write_contact_sheet(path, video, paths)
+            else:
+                write_picture(path, sheet)
     return files | ({"masks": str(folder.masks)} if "masks" in save else {})
 
 

@@ -71,6 +71,12 @@ def contact_sheet(
     return sheet
 
 
+def thumbnail(image: np.ndarray, width: int = 320) -> np.ndarray:
+    """Shrink an image to what a contact sheet shows of it, where all of the sheet's images have its shape."""
+    height = max(1, round(width * image.shape[0] / image.shape[1]))
+    return _fitted(image, height, width)
+
+
 def _colour_rows(labels: np.ndarray, count: int) -> np.ndarray:
     """Row of the colour table for each pixel, uint8; labels beyond the table begin again after background."""
     if labels.dtype == np.uint8 and count == 256:
@@ -98,12 +104,18 @@ def _outline(rows: np.ndarray) -> np.ndarray:
     return (differs & (rows > 0)).astype(np.uint8)
 
 
+def _fitted(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The image as large as it fits into so many pixels."""
+    scale = min(rows / image.shape[0], columns / image.shape[1])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    size = min(width, columns), min(height, rows)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
 def _place(cell: np.ndarray, image: np.ndarray) -> None:
     """Fit `image` into the middle of `cell`, in place."""
-    scale = min(cell.shape[0] / image.shape[0], cell.shape[1] / image.shape[1])
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    height, width = min(height, cell.shape[0]), min(width, cell.shape[1])
-    fitted = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    fitted = _fitted(image, *cell.shape[:2])
+    height, width = fitted.shape[:2]
     top, left = (cell.shape[0] - height) // 2, (cell.shape[1] - width) // 2
     cell[top : top + height, left : left + width] = fitted
 

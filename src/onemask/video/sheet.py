@@ -22,7 +22,12 @@ def write_contact_sheet(
 
     masks: a PNG for every frame of the video, in order. captions: one for every frame; None: the frames' names.
     """
-    indices = np.unique(np.linspace(0, len(masks) - 1, min(SHEET_FRAMES, len(masks))).round().astype(int)).tolist()
+    indices = sheet_frames(len(masks))
     views = [overlay(video.frame(i).image, read_label_map(masks[i]), palette()) for i in indices]
     named = [masks[i].stem if captions is None else captions[i] for i in indices]
     write_picture(path, contact_sheet(views, named))
+
+
+def sheet_frames(frames: int) -> list[int]:
+    """Indices of the frames that a sheet of so many shows: 16 at even distances, with the first and the last."""
+    return list(np.unique(np.linspace(0, frames - 1, min(SHEET_FRAMES, frames)).round().astype(int)).tolist())
