@@ -1,11 +1,12 @@
 """What killed processes and full disks cost: nothing, if a resumed run ends with the very same files.
 
-Runs of all methods with weights, and an evaluation, are killed at random points, and work on disks too small for them.
-Each is resumed and compared, byte for byte, with one that nothing interrupted; files under their final names are read
-after every fault. Files of an interrupted run are removed, cut or damaged: --resume restores the results, or refuses in
-one line. Writes a table in Markdown.
+Runs of all methods with weights, and an evaluation, are killed inside their work, at random: after so many of their
+masks, and a part of the time to the next. They work on disks too small for them, and files of an interrupted run are
+removed, cut or damaged. Each is resumed and compared, byte for byte, with one that nothing interrupted; files under
+their final names are read after every fault: --resume restores the results, or refuses in one line. Each trial is a
+line of `--into`; the same command goes on where an earlier one was interrupted. Writes a table in Markdown.
 
-    python benchmarks/faults.py [METHOD ...] [--kills 100] [--minutes 8] [--seed 0]
+    python benchmarks/faults.py [METHOD ...] [--kills 100] [--harmed 2] [--into faults.jsonl]
 
 Disks of a given size are mounted in a namespace of their own: Linux, with user namespaces or as root.
 """
@@ -19,12 +20,14 @@ import gc
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -38,27 +41,26 @@ from onemask.weights.store import installed
 
 FRAMES, HEIGHT, WIDTH = 6, 96, 128
 DISKS = (16, 32, 48, 64, 96, 192, 384, 1024)  # KiB
-KIB = 1024
-QUICKER = {"frtm-lite": ["--set", "memory=8", "--set", "first_samples=2"]}
+QUICKER = {  # few steps where an object fine-tunes a network: what is written is the same
+    "frtm-lite": ("memory=8", "first_samples=2", "finetune_iterations=2"),
+    "fusion": ("finetune_iterations=2",),
+}
 CHECKPOINT_SECONDS = 0.1  # instead of half a minute: as many saved sessions as in a long run
 ENOUGH_KIB = 1 << 18
 NEW_NAMESPACES = 0x10000000 | 0x00020000  # CLONE_NEWUSER | CLONE_NEWNS
 REMOUNT = 32
+ATTEMPTS = 5  # to kill a process before it ends
+HELD, REFUSED, TOO_LATE, HAD_ROOM = "held", "refused in one line", "finished before", "had room"
 
 
-@dataclass
-class Tally:
-    """What was tried of a kind, and what did not hold."""
+@dataclass(frozen=True)
+class Work:
+    """What is done, and what comes of it where nothing interrupts it."""
 
-    tried: int = 0
-    finished: int = 0  # before the fault came
-    failures: list[str] = field(default_factory=list)
-
-    def note(self, problem: str | None) -> None:
-        """Count one; problem: what did not hold."""
-        self.tried += 1
-        if problem:
-            self.failures.append(problem)
+    name: str
+    arguments: list[str]
+    files: dict[str, bytes]
+    pause: float  # seconds from a mask to the next
 
 
 # What is run ----------------------------------------------------------------------------------------------------------
@@ -97,7 +99,8 @@ def write_inputs(folder: Path) -> None:
 
 def command(inputs: Path, method: str, what: str) -> list[str]:
     """A run or an evaluation, without where to write it."""
-    how = ["--method", method, "--size", "64", "--device", "cpu", *QUICKER.get(method, [])]
+    few = [word for option in QUICKER.get(method, ()) for word in ("--set", option)]
+    how = ["--method", method, "--size", "64", "--device", "cpu", *few]
     if what == "run":
         return ["run", str(inputs / "clip.mp4"), "--mask", str(inputs / "mask.png"), *how]
     return ["evaluate", str(inputs / "davis"), "--protocol", "davis2017", *how]
@@ -142,13 +145,19 @@ def results(out: Path) -> dict[str, bytes]:
     }
 
 
+def masks_in(out: Path) -> set[Path]:
+    """The masks that are there under their final names."""
+    return {path for path in out.rglob("[0-9]*.png") if {"masks", "predictions"}.intersection(path.parts)}
+
+
 def unreadable(out: Path) -> str | None:
     """A file that stands half-written under its final name."""
+    masks = masks_in(out)
     for path in out.rglob("*"):
         if not path.is_file() or ".partial." in path.name or ".onemask" in path.parts:
             continue
         try:
-            if path.suffix == ".png" and path.parent.name.startswith("masks"):
+            if path in masks:
                 read_label_map(path)
             elif path.suffix == ".json":
                 json.loads(path.read_text())
@@ -160,14 +169,14 @@ def unreadable(out: Path) -> str | None:
     return None
 
 
-def resumed(arguments: list[str], out: Path, whole: dict[str, bytes], messages: Path) -> str | None:
+def resumed(work: Work, out: Path, messages: Path) -> str | None:
     """Resume and compare; what did not hold."""
-    code = ended(started(lambda: main([*arguments, "--out", str(out), "--resume"]), messages))
+    code = ended(started(lambda: main([*work.arguments, "--out", str(out), "--resume"]), messages))
     if code != 0:
         return f"--resume ended with {code}: {messages.read_text()[-300:]}"
-    if results(out) != whole:
-        differing = [name for name, data in whole.items() if results(out).get(name) != data]
-        return f"after --resume {len(differing)} of {len(whole)} files differ, {differing[:3]}"
+    if results(out) != work.files:
+        differing = [name for name, data in work.files.items() if results(out).get(name) != data]
+        return f"after --resume {len(differing)} of {len(work.files)} files differ, {differing[:3]}"
     left = [path.name for path in out.rglob(".*") if ".partial" in path.name]
     return f"{left[0]} is left" if left else None
 
@@ -175,17 +184,34 @@ def resumed(arguments: list[str], out: Path, whole: dict[str, bytes], messages: 
 # Faults ---------------------------------------------------------------------------------------------------------------
 
 
-def killed(arguments: list[str], out: Path, whole: dict[str, bytes], delay: float, tally: Tally) -> None:
-    """Kill a process after a time, then once more while it resumes in every other case."""
-    messages = out.with_suffix(".txt")
-    pid = started(lambda: main([*arguments, "--out", str(out)]), messages)
+def killed_after(arguments: list[str], out: Path, masks: int, delay: float, messages: Path) -> bool:
+    """Kill a process so many seconds after it has written so many masks; False where it had ended before."""
+    pid = started(lambda: main(arguments), messages)
+    while len(masks_in(out)) < masks:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.002)
     time.sleep(delay)
     os.kill(pid, signal.SIGKILL)
-    tally.finished += ended(pid) == 0
-    tally.note(unreadable(out) or resumed(arguments, out, whole, messages))
+    return ended(pid) == -signal.SIGKILL
 
 
-def on_a_small_disk(arguments: list[str], out: Path, whole: dict[str, bytes], size: int, tally: Tally) -> None:
+def killed(work: Work, out: Path, rng: random.Random) -> str:
+    """Kill a process inside its work; in every other case once more while it resumes."""
+    messages, masks = out.with_suffix(".txt"), rng.randrange(FRAMES)
+    arguments = [*work.arguments, "--out", str(out)]
+    if not killed_after(arguments, out, masks, rng.uniform(0, work.pause), messages):
+        return TOO_LATE
+    problem = unreadable(out)
+    if rng.random() < 0.5:
+        killed_after(
+            [*arguments, "--resume"], out, rng.randint(masks, FRAMES - 1), rng.uniform(0, work.pause), messages
+        )
+        problem = problem or unreadable(out)
+    return problem or resumed(work, out, messages) or HELD
+
+
+def on_a_small_disk(work: Work, out: Path, size: int) -> str:
     """Work on a disk of so many KiB, then with room on the same disk."""
     out.mkdir()
     messages, told = out.with_suffix(".txt"), out.with_suffix(".told")
@@ -194,7 +220,7 @@ def on_a_small_disk(arguments: list[str], out: Path, whole: dict[str, bytes], si
         mounted(out, size)
         place = out / "out"
         with told.open("w") as file, contextlib.redirect_stderr(file):
-            code = main([*arguments, "--out", str(place)])
+            code = main([*work.arguments, "--out", str(place)])
         said = told.read_text()
         if code == 0:
             return 1
@@ -208,13 +234,12 @@ def on_a_small_disk(arguments: list[str], out: Path, whole: dict[str, bytes], si
             problem = f"ended with {code}: {said[-300:]}"
         problem = problem or (unreadable(place) if place.exists() else None)
         mounted(out, ENOUGH_KIB, again=True)
-        problem = problem or resumed(arguments, place, whole, messages.with_suffix(".resumed"))
+        problem = problem or resumed(work, place, messages.with_suffix(".resumed"))
         print(problem or "")
         return 3 if problem else 0
 
     code = ended(started(act, messages))
-    tally.finished += code == 1
-    tally.note(None if code in (0, 1) else f"{size} KiB: {messages.read_text()[-400:].strip()}")
+    return {0: HELD, 1: HAD_ROOM}.get(code) or f"{size} KiB: {messages.read_text()[-400:].strip()}"
 
 
 def mounted(folder: Path, size: int, *, again: bool = False) -> None:
@@ -232,15 +257,11 @@ def mounted(folder: Path, size: int, *, again: bool = False) -> None:
         raise OSError(ctypes.get_errno(), f"{folder} could not be mounted")
 
 
-def harmed(arguments: list[str], out: Path, whole: dict[str, bytes], tally: Tally, rng: random.Random) -> None:
+def harmed(work: Work, out: Path, rng: random.Random) -> str:
     """Remove, cut or fill with noise a file of what is kept to resume; --resume restores the results, or refuses."""
     messages = out.with_suffix(".txt")
-    pid = started(lambda: main([*arguments, "--out", str(out)]), messages)
-    while not list(out.glob(".onemask/*.safetensors")) and os.waitpid(pid, os.WNOHANG)[0] == 0:
-        time.sleep(0.005)
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    if not killed_after([*work.arguments, "--out", str(out)], out, rng.randrange(1, FRAMES), 0, messages):
+        return TOO_LATE
     kept = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != "lock"]
     path, how = rng.choice(kept), rng.choice(("removed", "cut", "noise", "bits"))
     data = bytearray(path.read_bytes())
@@ -253,75 +274,87 @@ def harmed(arguments: list[str], out: Path, whole: dict[str, bytes], tally: Tall
     elif data:
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
-    problem = resumed(arguments, out, whole, messages)
+    problem = resumed(work, out, messages)
     said = messages.read_text()
     if problem and "onemask: " in said and "Traceback" not in said and "ended with 2" in problem:
-        tally.finished += 1  # here: refused in one line
-        problem = None
-    tally.note(problem and f"{path.relative_to(out)} {how}: {problem}")
+        return REFUSED
+    return f"{path.relative_to(out)} {how}: {problem}" if problem else HELD
 
 
 # All of it ------------------------------------------------------------------------------------------------------------
 
 
-def measured(options: argparse.Namespace, folder: Path) -> dict[tuple[str, str], Tally]:
-    """Everything that is tried, by what it was and the method."""
+def whole(name: str, arguments: list[str], out: Path) -> Work:
+    """Do it once without a fault, and see how long a mask takes."""
+    came: list[float] = []
+    pid = started(lambda: main([*arguments, "--out", str(out)]), out.with_suffix(".txt"))
+    while not os.waitpid(pid, os.WNOHANG)[0]:
+        came += [time.perf_counter()] * (len(masks_in(out)) - len(came))
+        time.sleep(0.002)
+    files = results(out)
+    if len(came) < 2 or not files:
+        sys.exit(out.with_suffix(".txt").read_text())
+    return Work(name, arguments, files, (came[-1] - came[0]) / (len(came) - 1))
+
+
+def trials(works: list[Work], options: argparse.Namespace, tried: set[str]) -> Iterator[tuple[str, Work, str]]:
+    """Kind, work and name of what is to be tried, but for what was; kills over all works in turn."""
+    turns = [("small disk", work, str(size)) for size in DISKS for work in works]
+    turns += [("killed", works[number % len(works)], str(number)) for number in range(options.kills)]
+    runs = [work for work in works if work.name.startswith("run")]
+    turns += [("file harmed", work, str(number)) for number in range(options.harmed) for work in runs]
+    random.Random(0).shuffle(turns)
+    yield from (turn for turn in turns if f"{turn[0]}, {turn[1].name}, {turn[2]}" not in tried)
+
+
+def measured(options: argparse.Namespace, folder: Path) -> list[dict[str, str]]:
+    """Everything that was tried, here and in earlier processes."""
     write_inputs(folder)
-    rng, methods = random.Random(options.seed), options.methods or [*installed()]
-    methods = [name for name in methods if name != "maskrcnn-lite"]  # proposes objects to another
-    works = [*(("run", method) for method in methods), ("evaluate", methods[-1])]
-    whole, seconds = {}, {}
-    for what, method in works:
-        out = folder / f"{what}-{method}"
-        began = time.perf_counter()
-        arguments = [*command(folder, method, what), "--out", str(out)]
-        if ended(started(lambda arguments=arguments: main(arguments), out.with_suffix(".txt"))) != 0:
-            sys.exit(out.with_suffix(".txt").read_text())
-        whole[what, method], seconds[what, method] = results(out), time.perf_counter() - began
-    tallies: dict[tuple[str, str], Tally] = {}
-    number, deadline = 0, time.monotonic() + 60 * options.minutes
-    sizes = {work: list(DISKS) for work in works}
-    kills = 0
-    while time.monotonic() < deadline and (kills < options.kills or any(sizes.values())):
-        for what, method in works:
-            if time.monotonic() > deadline:
-                break
-            arguments, number = command(folder, method, what), number + 1
-            fault, out = ("killed", "small disk", "file harmed")[number // len(works) % 3], folder / str(number)
-            if fault == "small disk" and not sizes[what, method]:
-                fault = "killed"
-            if fault == "file harmed" and what == "evaluate":
-                fault = "killed"
-            tally = tallies.setdefault((fault, f"{what}, {method}"), Tally())
-            if fault == "killed":
-                killed(arguments, out, whole[what, method], rng.uniform(0, seconds[what, method]), tally)
-                kills += 1
-            elif fault == "small disk":
-                size = sizes[what, method].pop(rng.randrange(len(sizes[what, method])))
-                on_a_small_disk(arguments, out, whole[what, method], size, tally)
-            else:
-                harmed(arguments, out, whole[what, method], tally, rng)
-    return tallies
+    methods = options.methods or [*(name for name in installed() if name != "maskrcnn-lite"), "best"]
+    before = [json.loads(line) for line in options.into.read_text().splitlines()] if options.into.exists() else []
+    works = [whole(f"run, {name}", command(folder, name, "run"), folder / name) for name in methods]
+    last = methods[-2:][0]
+    works.append(whole(f"evaluate, {last}", command(folder, last, "evaluate"), folder / "evaluation"))
+    with options.into.open("a") as into:
+        for number, (fault, work, name) in enumerate(trials(works, options, {each["trial"] for each in before})):
+            trial = f"{fault}, {work.name}, {name}"
+            for attempt in range(ATTEMPTS):
+                out, rng = folder / f"{number}-{attempt}", random.Random(f"{trial} {attempt}")
+                if fault == "small disk":
+                    told = on_a_small_disk(work, out, int(name))
+                else:
+                    told = (killed if fault == "killed" else harmed)(work, out, rng)
+                shutil.rmtree(out, ignore_errors=True)
+                if told != TOO_LATE:
+                    break
+            before.append({"trial": trial, "fault": fault, "work": work.name, "outcome": told})
+            into.write(json.dumps(before[-1]) + "\n")
+            into.flush()
+    return before
 
 
-def table(tallies: dict[tuple[str, str], Tally]) -> str:
+def table(outcomes: list[dict[str, str]]) -> str:
     """Markdown."""
-    heads = {"killed": "finished before", "small disk": "had room", "file harmed": "refused in one line"}
-    lines = ["| fault | what, method | tried | | held |", "|---|---|---:|---|---:|"]
-    for (fault, work), tally in sorted(tallies.items()):
-        aside = f"{tally.finished} {heads[fault]}" if tally.finished else ""
-        lines.append(f"| {fault} | {work} | {tally.tried} | {aside} | {tally.tried - len(tally.failures)} |")
-    tried, failed = sum(t.tried for t in tallies.values()), [f for t in tallies.values() for f in t.failures]
-    lines.append(f"| all | | {tried} | | {tried - len(failed)} |")
-    return "\n".join([*lines, *(f"\nFailed: {problem}" for problem in failed)])
+    tally = Counter((each["fault"], each["work"], each["outcome"]) for each in outcomes)
+    tried = Counter((each["fault"], each["work"]) for each in outcomes)
+    lines = ["| fault | what, method | tried | held | refused in one line | had room | came too late | failed |"]
+    lines.append("|---|---|---:|---:|---:|---:|---:|---:|")
+    kinds = (HELD, REFUSED, HAD_ROOM, TOO_LATE)
+    for (fault, work), count in sorted(tried.items()):
+        numbers = [tally[fault, work, kind] for kind in kinds]
+        lines.append(f"| {fault} | {work} | {count} | {' | '.join(map(str, numbers))} | {count - sum(numbers)} |")
+    numbers = [sum(each["outcome"] == kind for each in outcomes) for kind in kinds]
+    lines.append(f"| all | | {len(outcomes)} | {' | '.join(map(str, numbers))} | {len(outcomes) - sum(numbers)} |")
+    failed = [f"\nFailed: {each['trial']}: {each['outcome']}" for each in outcomes if each["outcome"] not in kinds]
+    return "\n".join([*lines, *failed])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What killed processes and full disks cost.")
-    parser.add_argument("methods", nargs="*", help="(default: all that have weights)")
+    parser.add_argument("methods", nargs="*", help="(default: all that have weights, and best)")
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--harmed", type=int, default=2, help="damaged files of an interrupted run, for each method")
+    parser.add_argument("--into", type=Path, default=Path("faults.jsonl"), help="outcomes, one a line; gone on with")
     torch.set_num_threads(1)
     onemask.running.CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
     gc.freeze()

@@ -24,4 +24,4 @@ def test_damaged_files_are_read_or_refused(tmp_path):
             found[outcome(work, name, content)] += 1
         except Exception as error:
             raise AssertionError(f"see python benchmarks/fuzz.py --only {number}") from error
-    assert found["read"] > EACH and found["refused"] > EACH
+    assert min(found["read"], found["refused"]) > EACH

@@ -192,6 +192,26 @@ class TestVideoFile:
         assert write_overlay(video, [np.zeros((64, 96), np.uint8)] * 12, tmp_path / "o.mp4", palette()) == 12
         assert len(list(open_video(tmp_path / "o.mp4").frames())) == 12
 
+    def test_a_frame_of_which_nothing_is_coded_shows_the_picture_before(self, tmp_path, caplog):
+        source = write_video(
+            tmp_path / "a.avi", numbered(8), codec="mpeg4", options={"g": "4", "bf": "0", "qscale": "2"}
+        )
+        with av.open(str(source)) as given, av.open(str(tmp_path / "b.avi"), "w") as container:
+            stream = container.add_stream_from_template(given.streams.video[0])
+            for number, packet in enumerate(given.demux(video=0)):
+                if number == 5:
+                    stamp = packet.dts
+                    packet = av.Packet(b"\0\0\1\xb6\x50\xcf")  # a picture that is not coded
+                    packet.pts = packet.dts = stamp
+                    packet.time_base = stream.time_base
+                if packet.dts is not None:
+                    packet.stream = stream
+                    container.mux(packet)
+        video = open_video(tmp_path / "b.avi")
+        assert _numbers(video.frames()) == [0, 1, 2, 3, 4, 4, 6, 7]
+        assert _numbers(video.frames(6)) == [6, 7]
+        assert "frame 5 has no picture of its own; the one before it stays" in caplog.text
+
     def test_pictures_before_the_first_key_frame_are_no_frames(self, tmp_path):
         """A recording that began in the middle of a group of pictures."""
         options = {"bf": "0", "g": "12", "keyint_min": "12", "sc_threshold": "0", "crf": "8"}

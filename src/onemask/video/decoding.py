@@ -37,7 +37,7 @@ class VideoFile(Video):
     Opening reads the packets once without decoding them, which tells the exact number of frames and where
     each one is. Reading from the middle seeks to the key frame before, and agrees with reading from the
     beginning, also when the frame rate varies, frames are stored out of order, or an edit list begins between
-    key frames.
+    key frames. Where nothing is coded of a frame, the picture before it stays, and a warning says so.
 
     Times always increase. A frame without a time stamp, or with one that is not after the frame before, is shown one
     average frame duration after it; where the clock jumps back by more than a second, all later times are shifted so
@@ -170,7 +170,13 @@ class VideoFile(Video):
         index = first
         step = max(1 / self._rate, self.time_base) if self._rate else self.time_base
         clock = _Clock(self.time_base, step, self.start)
+        held: av.VideoFrame | None = None
         for picture in pictures:
+            while agree and held is not None and not decoder.damage and self._comes_later(picture, index):
+                log.warning("%s: frame %d has no picture of its own; the one before it stays", self.source, index)
+                yield index, held, clock(pts[index])
+                index += 1
+            held = picture
             in_place = agree and index < len(pts) and picture.pts == pts[index]
             if decoder.damage and not in_place:
                 raise self._failure(index, decoder.damage)
@@ -188,6 +194,14 @@ class VideoFile(Video):
             raise self._failure(index, decoder.damage)
         if agree and index < len(pts):
             raise self._failure(index, f"decoding ends after {index} of {len(pts)} frames")
+
+    def _comes_later(self, picture: av.VideoFrame, index: int) -> bool:
+        """Whether a picture belongs to a frame after `index`: MPEG-4 codes nothing where nothing has changed."""
+        pts = self._timeline.pts
+        if picture.pts is None:
+            return False
+        place = bisect_left(pts, picture.pts)
+        return index < place < len(pts) and pts[place] == picture.pts
 
     def _failure(self, index: int, reason: str) -> DecodeError:
         return DecodeError(
