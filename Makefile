@@ -8,7 +8,7 @@ PINS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' if sys.vers
 demo: .venv/runs
 	$(BIN)/onemask demo --out demo --overwrite
 
-test: .venv/develops
+test: .venv/develops .venv/browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 lint: .venv/develops
@@ -36,6 +36,13 @@ clean:
 
 .venv/runs: pyproject.toml constraints.txt | .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable .
+	touch $@
+
+# Chromium for the studio's tests, where the system has none. Without a network they are skipped, and say why.
+.venv/browser: .venv/develops
+	for name in chromium chromium-browser google-chrome; do command -v $$name && exit; done; \
+	  PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT=10000 $(BIN)/playwright install chromium \
+	  || echo "no Chromium could be installed: the studio's tests in a browser will be skipped"
 	touch $@
 
 # One installation of everything, and no compiling ahead of modules that nothing imports.

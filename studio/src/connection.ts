@@ -13,8 +13,11 @@ export class Connection {
     this.open();
   }
 
-  send(command: Command): void {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(command));
+  /** Whether there was a connection to send it over. */
+  send(command: Command): boolean {
+    if (this.socket?.readyState !== WebSocket.OPEN) return false;
+    this.socket.send(JSON.stringify(command));
+    return true;
   }
 
   private open(): void {

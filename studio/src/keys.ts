@@ -20,12 +20,12 @@ export function addKeys(store: Store, stage: Stage, notice: (text: string) => vo
   };
   const press = (id: string) => () => element<HTMLButtonElement>(id).click();
   const resize = (factor: number) => () =>
-    store.set("brush", Math.max(1, Math.min(200, factor > 1 ? Math.ceil(store.brush * factor) : Math.floor(store.brush * factor))), "tool");
+    store.set("brush", Math.max(1, Math.min(200, factor > 1 ? Math.ceil(store.brush * factor) : Math.floor(store.brush * factor))), "brush");
   const shortcuts: Shortcut[] = [
     ...TOOLS.map(({ tool, name, key }) => ({ keys: [key.toLowerCase()], shown: key, what: name, call: () => store.set("tool", tool, "tool") })),
     { keys: ["[", "]"], shown: "[ ]", what: "Brush smaller, larger", call: () => {} },
-    { keys: ["arrowleft"], shown: "←", what: "Previous frame", call: by(-1) },
-    { keys: ["arrowright"], shown: "→", what: "Next frame", call: by(1) },
+    { keys: ["arrowleft", ","], shown: "← or ,", what: "Previous frame", call: by(-1) },
+    { keys: ["arrowright", "."], shown: "→ or .", what: "Next frame", call: by(1) },
     { keys: ["shift+arrowleft"], shown: "Shift ←", what: "Ten frames back", call: by(-10) },
     { keys: ["shift+arrowright"], shown: "Shift →", what: "Ten frames on", call: by(10) },
     { keys: ["home"], shown: "Home", what: "First frame", call: press("first") },
@@ -34,6 +34,10 @@ export function addKeys(store: Store, stage: Stage, notice: (text: string) => vo
     { keys: ["g"], shown: "G", what: "Propagate, update", call: press("both") },
     { keys: ["f"], shown: "F", what: "Propagate forward", call: press("forward") },
     { keys: ["r"], shown: "R", what: "Propagate backward", call: press("backward") },
+    { keys: ["t"], shown: "T", what: "Propagate to the next corrected frame", call: press("to-next") },
+    { keys: ["i"], shown: "I", what: "Range begins here", call: () => store.setRange(store.frame, store.range?.last ?? null) },
+    { keys: ["o"], shown: "O", what: "Range ends here", call: () => store.setRange(store.range?.first ?? null, store.frame) },
+    { keys: ["shift+i"], shown: "Shift I", what: "No range", call: press("range-all") },
     { keys: ["u"], shown: "U", what: "Next uncertain frame", call: () => jump(store, "doubt", notice) },
     { keys: ["n"], shown: "N", what: "Next corrected frame", call: () => jump(store, "key", notice) },
     { keys: ["shift+n"], shown: "Shift N", what: "Corrected frame before", call: () => jump(store, "key", notice, -1) },
@@ -47,6 +51,7 @@ export function addKeys(store: Store, stage: Stage, notice: (text: string) => vo
     { keys: ["+", "="], shown: "+ or wheel", what: "Zoom in", call: press("zoom-in") },
     { keys: ["-"], shown: "−", what: "Zoom out", call: press("zoom-out") },
     { keys: ["0"], shown: "0", what: "Fit the picture", call: press("zoom-fit") },
+    { keys: ["j"], shown: "J", what: "Draw by keys: arrows move (Shift: finely), Enter clicks", call: () => stage.toggleCrosshair() },
     { keys: ["enter"], shown: "Enter", what: "Close the polygon", call: () => stage.closePolygon() },
     { keys: ["escape"], shown: "Esc", what: "Leave what is half drawn; stop", call: () => stage.abandon() || (store.state?.job && press("stop")()) },
     { keys: ["?"], shown: "?", what: "This list", call: help },
@@ -66,6 +71,16 @@ export function addKeys(store: Store, stage: Stage, notice: (text: string) => vo
     const typing = target instanceof HTMLInputElement && target.type !== "range" && target.type !== "color";
     if (typing || target instanceof HTMLTextAreaElement) return;
     const name = named(event);
+    if (stage.hasCrosshair && !target.closest("button, select, input")) {
+      const arrow = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+      const far = event.shiftKey ? 1 : 10;
+      if (arrow) stage.moveCrosshair(arrow[0] * far, arrow[1] * far);
+      else if (event.key === "Enter") stage.clickCrosshair(event.altKey);
+      if (arrow || event.key === "Enter") {
+        event.preventDefault();
+        return;
+      }
+    }
     const onControl = target.closest("button, select, input") !== null;
     if (onControl && (name === " " || name === "enter" || (name.includes("arrow") && !(target instanceof HTMLButtonElement)))) return;
     if (name === " ") {

@@ -45,15 +45,6 @@ export class LabelMap {
     return this.data.includes(id);
   }
 
-  /** Paint a disc wherever its centre goes between two points. Null erases nothing but `id`. */
-  stroke(from: Point, to: Point, radius: number, id: number, erase: boolean): void {
-    const steps = Math.max(1, Math.ceil(Math.hypot(to[0] - from[0], to[1] - from[1]) / Math.max(1, radius / 3)));
-    for (let i = 0; i <= steps; i++) {
-      const t = i / steps;
-      this.disc(from[0] + (to[0] - from[0]) * t, from[1] + (to[1] - from[1]) * t, radius, id, erase);
-    }
-  }
-
   /** Fill the inside of a closed line. */
   fill(points: readonly Point[], id: number, erase: boolean): void {
     const ys = points.map((p) => p[1]);
@@ -82,7 +73,8 @@ export class LabelMap {
     }
   }
 
-  private disc(cx: number, cy: number, radius: number, id: number, erase: boolean): void {
+  /** Paint a disc, or take `id` out of it. */
+  disc(cx: number, cy: number, radius: number, id: number, erase: boolean): void {
     const top = Math.max(0, Math.ceil(cy - radius - 0.5));
     const bottom = Math.min(this.height - 1, Math.floor(cy + radius - 0.5));
     for (let y = top; y <= bottom; y++) {

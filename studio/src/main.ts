@@ -5,6 +5,7 @@ import { element, make, onClick } from "./dom";
 import { addExport } from "./exporting";
 import { icon } from "./icons";
 import { addKeys } from "./keys";
+import { addOpening } from "./opening";
 import { addMask, addObjects, addPropagation, addTools, addView, TOOLS } from "./panels";
 import { Pictures } from "./pictures";
 import { addPlayer } from "./player";
@@ -21,6 +22,7 @@ const connection = new Connection(
   (event) => {
     if (event.type === "notice") notice(capitalised(event.text));
     else if (event.type === "proposal") stage?.proposed(event);
+    else if (event.type === "opened") location.reload();
     else store.hear(event);
     if (event.type === "state" && !stage) start();
   },
@@ -30,15 +32,19 @@ const connection = new Connection(
     showStatus();
   },
 );
-store.send = (command) => connection.send(command);
+store.send = (command) => {
+  if (!connection.send(command) && command.type !== "look") notice("The studio does not answer: that was not done.");
+};
 
 function start(): void {
   const { video } = store.state!;
-  store.frame = Math.min(Number(sessionStorage.getItem("frame") ?? 0) || 0, video.frames - 1);
+  const place = `frame of ${video.id}`;
+  store.frame = Math.min(Number(sessionStorage.getItem(place) ?? 0) || 0, video.frames - 1);
   document.title = `${video.name} – onemask studio`;
   element("name").textContent = video.name;
   element("facts").textContent = `${video.width} × ${video.height}, ${video.frames} frames`;
-  const pictures = new Pictures(video.frames, video.width * video.height * 4, (index) => index === store.frame && stage?.draw(), notice);
+  const pictures = new Pictures(video.frames, video.id, video.width * video.height * 4, (index) => index === store.frame && stage?.draw(), notice);
+  void pictures.decodeAhead([video.width, video.height]).then((decodes) => (document.body.dataset.frames = decodes ? "decoded" : "pictures"));
   addTools(store);
   stage = new Stage(element<HTMLCanvasElement>("stage"), store, pictures, notice);
   new Timeline(element<HTMLCanvasElement>("timeline"), store, pictures);
@@ -50,7 +56,9 @@ function start(): void {
   addExport(store);
   addBar(stage);
   addKeys(store, stage, notice, () => element<HTMLDialogElement>("help-dialog").showModal());
-  store.on(["frame"], () => sessionStorage.setItem("frame", String(store.frame)));
+  store.on(["state"], noteEnd);
+  store.on(["frame", "tool"], () => (finished = false));
+  store.on(["frame"], () => sessionStorage.setItem(place, String(store.frame)));
   store.on(["state", "job", "tool", "frames", "mask", "frame"], () => {
     showStatus();
     showHint();
@@ -83,9 +91,8 @@ function addBar(on: Stage): void {
   onClick("zoom-in", () => on.zoomBy(1.25));
   onClick("zoom-out", () => on.zoomBy(0.8));
   const fit = onClick("zoom-fit", () => on.fit());
-  const showZoom = (): void => void requestAnimationFrame(() => (fit.textContent = `${on.percent} %`));
-  for (const id of ["zoom-in", "zoom-out"]) element(id).addEventListener("click", showZoom);
-  store.on(["tool"], showZoom);
+  const showZoom = (): void => void (fit.textContent = `${on.percent} %`);
+  store.on(["zoom"], showZoom);
   showZoom();
   const file = element<HTMLInputElement>("file");
   onClick("import", () => file.click());
@@ -93,6 +100,14 @@ function addBar(on: Stage): void {
     const [chosen] = file.files ?? [];
     if (chosen) void importMask(chosen);
     file.value = "";
+  });
+  const send = addOpening();
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    const [dropped] = event.dataTransfer?.files ?? [];
+    if (dropped?.type === "image/png") void importMask(dropped);
+    else if (dropped) send(dropped);
   });
 }
 
@@ -117,13 +132,24 @@ function showStatus(): void {
   document.body.classList.toggle("offline", !store.online);
 }
 
+let working = false;
+let finished = false; // the last propagation, and nobody has gone elsewhere since
+
+function noteEnd(): void {
+  const { job, problem } = store.state!;
+  if (working && !job) finished = !problem && store.frames.every(({ status }) => status === "fresh");
+  else if (job) finished = false;
+  working = job !== null;
+}
+
 /** What to do next, in a line, for who is here for the first time. */
 function showHint(): void {
   const state = store.state!;
   const hint = TOOLS.find(({ tool }) => tool === store.tool)?.hint ?? "";
   const missing = store.activeObject && !store.labels()?.has(store.active);
   const nothingMade = store.frames.every(({ status }) => status === "none");
-  const text = state.job ? "" : missing && nothingMade ? hint : state.keys.length && nothingMade ? "Now propagate: press G, or the button on the right." : "";
+  const doubt = store.frames[store.frame]?.doubt;
+  const text = state.job ? "" : finished ? "Done. Drag along the timeline to look through it, draw to correct it, export it at the top right." : doubt ? `Have a look: ${store.named(doubt)}` : missing && nothingMade ? hint : state.keys.length && nothingMade ? "Now propagate: press G, or the button on the right." : "";
   const shown = element("hint");
   if (shown.textContent !== text) shown.textContent = text;
 }

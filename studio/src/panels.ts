@@ -6,7 +6,7 @@ import type { Stage } from "./stage";
 import type { Store, Tool, View } from "./store";
 
 export const TOOLS: { tool: Tool; name: string; key: string; hint: string }[] = [
-  { tool: "click", name: "Click or scribble on the object", key: "C", hint: "Click on the object. Right-click, or Alt, on what does not belong to it." },
+  { tool: "click", name: "Click or scribble on the object", key: "C", hint: "Click on the object; right-click, or Alt, on what is not part of it." },
   { tool: "box", name: "Box around the object", key: "X", hint: "Drag a box around the object." },
   { tool: "brush", name: "Brush", key: "B", hint: "Paint the object. [ and ] change the size." },
   { tool: "eraser", name: "Eraser", key: "E", hint: "Wipe off the object. [ and ] change the size." },
@@ -100,7 +100,9 @@ export function addObjects(store: Store): void {
 
 export function addMask(store: Store, stage: Stage): void {
   const brush = element<HTMLInputElement>("brush");
-  brush.addEventListener("input", () => store.set("brush", Number(brush.value), "tool"));
+  const soft = element<HTMLInputElement>("soft");
+  brush.addEventListener("input", () => store.set("brush", Number(brush.value), "brush"));
+  soft.addEventListener("input", () => store.set("soft", Number(soft.value) / 100, "brush"));
   for (const button of document.querySelectorAll<HTMLButtonElement>("[data-shape]")) {
     button.addEventListener("click", () => {
       stage.forgetMarks();
@@ -115,7 +117,9 @@ export function addMask(store: Store, stage: Stage): void {
   keep.title = "Take the mask of this frame for a correction (K)";
   clear.title = "Drop what was drawn in this frame (Delete)";
   const show = (): void => {
-    element("brush-row").hidden = store.tool !== "brush" && store.tool !== "eraser";
+    for (const row of ["brush-row", "soft-row"]) element(row).hidden = store.tool !== "brush" && store.tool !== "eraser";
+    soft.value = String(Math.round(100 * store.soft));
+    element("soft-value").textContent = `${soft.value} %`;
     brush.value = String(store.brush);
     element("brush-size").textContent = `${store.brush} px`;
     const here = store.labels();
@@ -123,7 +127,7 @@ export function addMask(store: Store, stage: Stage): void {
     keep.disabled = store.isKey || !here?.data.some((id) => id > 0);
     clear.disabled = !store.isKey;
   };
-  store.on(["tool", "state", "frame", "mask"], show);
+  store.on(["tool", "brush", "state", "frame", "mask"], show);
   show();
 }
 
@@ -134,15 +138,39 @@ export function addPropagation(store: Store): void {
   const both = onClick("both", () => store.propagate("both"));
   const forward = onClick("forward", () => store.propagate("forward"));
   const backward = onClick("backward", () => store.propagate("backward"));
+  const next = onClick("to-next", () => store.propagate("forward", true));
+  const first = element<HTMLInputElement>("range-first");
+  const last = element<HTMLInputElement>("range-last");
+  const typed = (field: HTMLInputElement): number | null => (field.value === "" ? null : Number(field.value));
+  first.addEventListener("change", () => store.setRange(typed(first), store.range?.last ?? null));
+  last.addEventListener("change", () => store.setRange(store.range?.first ?? null, typed(last)));
+  for (const field of [first, last]) field.addEventListener("keydown", (event) => event.key === "Enter" && field.blur());
+  const all = onClick("range-all", () => store.setRange(null, null));
   const stop = onClick("stop", () => store.send({ type: "stop" }));
   both.title = "Make all frames that are not up to date (G)";
   forward.title = "Make what is not up to date from this frame on (F)";
+  next.title = "Make what is not up to date from this frame to the next corrected one (T)";
+  first.title = "The range's first frame; I takes the one that is shown";
+  last.title = "The range's last frame; O takes the one that is shown";
+  all.title = "No range: all frames (Shift I)";
   backward.title = "Make the frames before this corrected frame anew, backward from it (R)";
   const show = (): void => {
     const { job, problem, keys } = store.state!;
     for (const button of [both, forward, backward]) button.disabled = job !== null || keys.length === 0 || !store.online;
-    const left = store.frames.filter(({ status }) => status !== "fresh").length;
-    both.textContent = !keys.length || left === store.frames.length ? "Propagate to all frames" : left ? `Update ${left} ${left === 1 ? "frame" : "frames"}` : "All frames are up to date";
+    next.disabled = forward.disabled || store.nextKey === null;
+    const { range } = store;
+    const within = range ? store.frames.slice(range.first, range.last + 1) : store.frames;
+    const left = within.filter(({ status }) => status !== "fresh").length;
+    const one = range !== null && range.first === range.last;
+    const whole = one ? `Propagate in frame ${range.first}` : range ? `Propagate in frames ${range.first} to ${range.last}` : "Propagate to all frames";
+    const done = range ? "The range is up to date" : "All frames are up to date";
+    both.textContent = !keys.length || left === within.length ? whole : left ? `Update ${left} ${left === 1 ? "frame" : "frames"}` : done;
+    for (const [field, at] of [[first, range?.first ?? 0], [last, range?.last ?? store.frames.length - 1]] as const) {
+      field.max = String(store.frames.length - 1);
+      if (document.activeElement !== field) field.value = String(at);
+    }
+    all.disabled = range === null;
+    if (job) both.textContent = `${job.what} …`;
     if (!left) both.disabled = true;
     method.value = store.state!.method.method;
     method.title = store.state!.methods.find(({ name }) => name === method.value)?.summary ?? "";
@@ -158,7 +186,7 @@ export function addPropagation(store: Store): void {
     element("problem").hidden = problem === null;
     element("problem").textContent = problem ?? "";
   };
-  store.on(["state", "job", "frames", "online"], show);
+  store.on(["state", "job", "frames", "frame", "online", "range"], show);
   show();
 }
 

@@ -29,7 +29,7 @@ export function addPlayer(store: Store, pictures: Pictures, notice: (text: strin
     element("of").textContent = `of ${store.frames.length - 1}`;
     play.replaceChildren(icon(store.playing ? "pause" : "play"));
     play.setAttribute("aria-label", store.playing ? "Pause" : "Play");
-    element<HTMLButtonElement>("next-doubt").disabled = !store.frames.some((frame) => frame.uncertain);
+    element<HTMLButtonElement>("next-doubt").disabled = !store.frames.some((frame) => frame.doubt !== "");
     element<HTMLButtonElement>("next-key").disabled = !store.state?.keys.length;
   };
   store.on(["frame", "play", "state", "frames"], show);
@@ -64,7 +64,7 @@ export function togglePlay(store: Store): void {
 
 export function jump(store: Store, to: "key" | "doubt", notice: (text: string) => void, step: 1 | -1 = 1): void {
   const keys = new Set(store.state?.keys);
-  const doubtful = (i: number): boolean => store.frames[i].uncertain;
+  const doubtful = (i: number): boolean => store.frames[i].doubt !== "";
   // Of a stretch of uncertain frames its first one: a correction there mends the rest.
   const found = store.next((i) => (to === "key" ? keys.has(i) : doubtful(i) && (i === 0 || !doubtful(i - 1))), step);
   if (found === null) notice(to === "key" ? "No frame was corrected yet." : "No frame is uncertain.");

@@ -18,7 +18,7 @@ export interface JobState {
 export interface State {
   type: "state";
   version: string;
-  video: { name: string; width: number; height: number; frames: number; rate: number | null };
+  video: { id: string; name: string; width: number; height: number; frames: number; rate: number | null };
   objects: Thing[];
   method: { method: string; size: number | null; device: string; precision: string };
   methods: { name: string; summary: string }[];
@@ -32,8 +32,8 @@ export interface State {
 }
 
 export type Status = "none" | "fresh" | "stale";
-/** [frame, status, least confidence of its objects, whether it deserves a look] */
-export type FrameRow = [number, Status, number | null, boolean];
+/** [frame, status, least confidence of its objects, why it deserves a look, ids of the objects in sight] */
+export type FrameRow = [number, Status, number | null, string, number[]];
 
 export type Event =
   | State
@@ -41,7 +41,8 @@ export type Event =
   | { type: "mask"; frame: number; runs: number[]; glimpse: boolean }
   | { type: "at"; done: number; total: number; at: string }
   | { type: "proposal"; request: number; runs: number[] | null; problem: string | null }
-  | { type: "notice"; text: string; to: string };
+  | { type: "notice"; text: string; to: string }
+  | { type: "opened" }; // another project is, in place of this one
 
 export type Point = [number, number];
 
@@ -65,5 +66,5 @@ export type Command =
   | { type: "undo" }
   | { type: "redo" }
   | { type: "choose"; method: string }
-  | { type: "propagate"; direction: "forward" | "backward" | "both"; frame: number; last?: number }
+  | { type: "propagate"; direction: "forward" | "backward" | "both"; frame: number; first?: number; last?: number }
   | { type: "stop" };

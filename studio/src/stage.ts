@@ -5,8 +5,10 @@ import { Painter } from "./paint";
 import type { Pictures } from "./pictures";
 import type { Event, Point } from "./protocol";
 import type { Store } from "./store";
+import { type Brush, Stroke } from "./stroke";
 
 const MOST_ZOOM = 32;
+const KEYBOARD = -1; // in place of a pointer's id
 const CLICK = 4; // CSS pixels: a pointer that moved less has clicked
 
 /** What was marked of one object in one frame since the tool was taken up. */
@@ -26,6 +28,8 @@ export class Stage {
   private offset: Point = [0, 0]; // of the frame's corner, in CSS pixels
   private fitted = true;
   private working: LabelMap | null = null; // what is being painted
+  private stroke: Stroke | null = null; // over that; null until the label map is here
+  private path: Point[] = []; // where the brush went
   private line: Point[] = []; // polygon, lasso, scribble or box in the making
   private drag: { id: number; from: Point; start: Point; moved: boolean; panning: boolean; negative: boolean } | null = null;
   private readonly touches = new Map<number, Point>();
@@ -36,6 +40,7 @@ export class Stage {
   private stale = true;
   private due = false;
   spaceHeld = false;
+  private crosshair = false; // the pointer is moved by keys
 
   constructor(
     private readonly canvas: HTMLCanvasElement,
@@ -52,7 +57,7 @@ export class Stage {
     canvas.addEventListener("pointerup", (event) => this.up(event));
     canvas.addEventListener("pointercancel", (event) => this.cancelPointer(event));
     canvas.addEventListener("pointerleave", () => {
-      this.pointer = null;
+      if (!this.crosshair) this.pointer = null;
       this.draw();
     });
     canvas.addEventListener("dblclick", () => this.closePolygon());
@@ -95,7 +100,7 @@ export class Stage {
     this.zoom = Math.min((clientWidth - 24) / width, (clientHeight - 24) / height);
     this.offset = [(clientWidth - width * this.zoom) / 2, (clientHeight - height * this.zoom) / 2];
     this.draw();
-    this.store.tell("tool");
+    this.store.tell("zoom");
   }
 
   zoomBy(factor: number, at?: Point): void {
@@ -105,6 +110,7 @@ export class Stage {
     this.zoom = zoom;
     this.fitted = false;
     this.draw();
+    this.store.tell("zoom");
   }
 
   get percent(): number {
@@ -175,6 +181,7 @@ export class Stage {
         context.stroke();
       }
     }
+    if (this.crosshair && this.pointer) this.renderCrosshair(this.toFrame(this.pointer), 14 * pixel);
     if (this.pointer && (store.tool === "brush" || store.tool === "eraser") && !this.spaceHeld) {
       const [x, y] = this.toFrame(this.pointer);
       for (const [wide, ink] of [[3, "#000000"], [1.5, store.tool === "brush" ? colour : "#ffffff"]] as const) {
@@ -184,6 +191,20 @@ export class Stage {
         context.strokeStyle = ink;
         context.stroke();
       }
+    }
+  }
+
+  private renderCrosshair([x, y]: Point, reach: number): void {
+    const { context } = this;
+    for (const [wide, ink] of [[4, "#000000"], [2, "#ffffff"]] as const) {
+      context.beginPath();
+      for (const [dx, dy] of [[-1, 0], [1, 0], [0, -1], [0, 1]]) {
+        context.moveTo(x + (dx * reach) / 4, y + (dy * reach) / 4);
+        context.lineTo(x + dx * reach, y + dy * reach);
+      }
+      context.lineWidth = wide / this.zoom;
+      context.strokeStyle = ink;
+      context.stroke();
     }
   }
 
@@ -212,7 +233,6 @@ export class Stage {
   private wheel(event: WheelEvent): void {
     event.preventDefault();
     this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), this.at(event));
-    this.store.tell("tool");
   }
 
   private down(event: PointerEvent): void {
@@ -226,30 +246,48 @@ export class Stage {
       }
     }
     if (this.drag) return;
+    this.crosshair = false;
     this.canvas.setPointerCapture(event.pointerId);
+    const panning = this.store.tool === "move" || event.button === 1 || this.spaceHeld;
+    this.press(event.pointerId, at, event.altKey || event.button === 2, panning);
+  }
+
+  private press(id: number, at: Point, negative: boolean, panning: boolean): void {
     const { store } = this;
-    const panning = store.tool === "move" || event.button === 1 || this.spaceHeld;
-    const negative = event.altKey || event.button === 2;
-    this.drag = { id: event.pointerId, from: at, start: at, moved: false, panning, negative };
     this.pointer = at;
+    if (!panning && (!store.activeObject || !store.online)) {
+      this.notice(store.online ? "Add an object first." : "The studio does not answer; what is drawn now would be lost.");
+      return;
+    }
+    this.drag = { id, from: at, start: at, moved: false, panning, negative };
     if (panning) return;
-    if (!store.activeObject) {
-      this.notice("Add an object first.");
-      this.drag = null;
-      return;
-    }
-    const labels = store.labels();
-    if (!labels) {
-      this.notice("The mask of this frame is not here yet; try again in a moment.");
-      this.drag = null;
-      return;
-    }
     const place = this.toFrame(at);
-    if (store.tool === "brush" || store.tool === "eraser") {
-      this.working = labels; // a copy of its own
-      this.working.stroke(place, place, store.brush / 2, store.active, this.erases(negative));
+    if (this.paints) {
+      this.path = [place];
+      this.paint();
     } else if (store.tool !== "polygon") this.line = [place];
     this.draw();
+  }
+
+  private get paints(): boolean {
+    return this.store.tool === "brush" || this.store.tool === "eraser";
+  }
+
+  private brush(negative: boolean): Brush {
+    const { brush, soft, active } = this.store;
+    return { radius: brush / 2, soft, object: active, erase: this.erases(negative) };
+  }
+
+  /** Paint where the brush went last; all of where it went, once the label map is here. */
+  private paint(): void {
+    if (this.stroke) {
+      this.stroke.to(this.path[this.path.length - 1]);
+      return;
+    }
+    this.working = this.store.labels(); // a copy of its own
+    if (!this.working || !this.drag) return;
+    this.stroke = new Stroke(this.working, this.brush(this.drag.negative));
+    for (const place of this.path) this.stroke.to(place);
   }
 
   private move(event: PointerEvent): void {
@@ -258,16 +296,22 @@ export class Stage {
       this.pinch(event.pointerId, at);
       return;
     }
+    if (!this.crosshair) this.moveTo(event.pointerId, at);
+  }
+
+  private moveTo(id: number, at: Point): void {
     this.pointer = at;
     const { drag, store } = this;
-    if (drag && drag.id === event.pointerId) {
-      const [from, to] = [this.toFrame(drag.from), this.toFrame(at)];
+    if (drag && drag.id === id) {
+      const to = this.toFrame(at);
       drag.moved ||= Math.hypot(at[0] - drag.start[0], at[1] - drag.start[1]) > CLICK;
       if (drag.panning) {
         this.offset = [this.offset[0] + at[0] - drag.from[0], this.offset[1] + at[1] - drag.from[1]];
         this.fitted = false;
-      } else if (this.working) this.working.stroke(from, to, store.brush / 2, store.active, this.erases(drag.negative));
-      else if (this.line.length && store.tool !== "polygon") this.line.push(to);
+      } else if (this.paints) {
+        this.path.push(to);
+        this.paint();
+      } else if (this.line.length && store.tool !== "polygon") this.line.push(to);
       drag.from = at;
     }
     this.draw();
@@ -275,18 +319,20 @@ export class Stage {
 
   private up(event: PointerEvent): void {
     this.touches.delete(event.pointerId);
+    if (this.drag?.id === event.pointerId) this.release(this.at(event));
+  }
+
+  private release(at: Point): void {
     const { drag, store } = this;
-    if (!drag || drag.id !== event.pointerId) return;
+    if (!drag) return;
     this.drag = null;
-    const at = this.at(event);
     const { moved } = drag;
     const line = this.line;
     if (drag.panning) return;
     switch (store.tool) {
       case "brush":
       case "eraser":
-        if (this.working) store.edit(this.working, this.erases(drag.negative) ? "Erase" : "Brush");
-        this.working = null;
+        this.painted(this.brush(drag.negative));
         break;
       case "lasso":
         this.line = [];
@@ -306,6 +352,59 @@ export class Stage {
         break;
     }
     this.repaint();
+  }
+
+  /** The stroke has ended: it becomes an annotation, of this frame, even if its label map comes later. */
+  private painted(brush: Brush): void {
+    const [{ store, working, path }, { frame }] = [this, this.store];
+    const what = brush.erase ? "Erase" : "Brush";
+    this.working = this.stroke = null;
+    if (working) store.edit(frame, working, what);
+    else
+      store.withLabels(frame, (map) => {
+        const stroke = new Stroke(map, brush);
+        for (const place of path) stroke.to(place);
+        store.edit(frame, map, what);
+      });
+  }
+
+  // The pointer, moved by keys -----------------------------------------------------------------------------------
+
+  /** Show a crosshair that keys move, or put it away. */
+  toggleCrosshair(): void {
+    this.abandonDrag();
+    this.crosshair = !this.crosshair;
+    this.pointer = this.crosshair ? [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2] : null;
+    this.draw();
+  }
+
+  get hasCrosshair(): boolean {
+    return this.crosshair;
+  }
+
+  /** Move the crosshair by CSS pixels. */
+  moveCrosshair(x: number, y: number): void {
+    const [left, top] = this.pointer ?? [0, 0];
+    const { clientWidth, clientHeight } = this.canvas;
+    this.moveTo(KEYBOARD, [Math.max(0, Math.min(clientWidth, left + x)), Math.max(0, Math.min(clientHeight, top + y))]);
+  }
+
+  /** Click with the crosshair; tools that drag begin to, or let go. A polygon's corner again closes it. */
+  clickCrosshair(negative: boolean): void {
+    const at = this.pointer;
+    if (!at) return;
+    const { tool } = this.store;
+    const last = this.line[this.line.length - 1];
+    if (tool === "polygon" && last && this.line.length > 2 && this.apart(last, this.toFrame(at)) < 1) this.closePolygon();
+    else if (this.drag) this.release(at);
+    else {
+      this.press(KEYBOARD, at, negative, tool === "move");
+      if (tool === "click" || tool === "polygon") this.release(at);
+    }
+  }
+
+  private apart(one: Point, other: Point): number {
+    return Math.hypot(one[0] - other[0], one[1] - other[1]) * this.zoom;
   }
 
   private cancelPointer(event: PointerEvent): void {
@@ -339,10 +438,12 @@ export class Stage {
   }
 
   private fill(line: Point[], erase: boolean, what: string): void {
-    const map = this.store.labels();
-    if (!map || line.length < 3) return;
-    map.fill(line, this.store.active, erase);
-    this.store.edit(map, erase ? `${what}, take away` : what);
+    const { frame, active } = this.store;
+    if (line.length < 3) return;
+    this.store.withLabels(frame, (map) => {
+      map.fill(line, active, erase);
+      this.store.edit(frame, map, erase ? `${what}, take away` : what);
+    });
   }
 
   // The polygon --------------------------------------------------------------------------------------------------
@@ -352,7 +453,7 @@ export class Stage {
   private corner(place: Point, negative: boolean): void {
     if (!this.line.length) this.negativePolygon = negative;
     const [first] = this.line;
-    if (this.line.length > 2 && Math.hypot(place[0] - first[0], place[1] - first[1]) * this.zoom < 10) this.closePolygon();
+    if (this.line.length > 2 && this.apart(place, first) < 10) this.closePolygon();
     else this.line.push(place);
   }
 
@@ -367,9 +468,14 @@ export class Stage {
   // Masks out of marks -------------------------------------------------------------------------------------------
 
   private mark(add: { box?: Marks["box"]; click?: [number, number, boolean]; scribble?: [Point[], boolean] }): void {
+    const { frame, active } = this.store;
+    this.store.withLabels(frame, (under) => {
+      if (this.store.frame === frame && this.store.active === active) this.ask(add, under);
+    });
+  }
+
+  private ask(add: { box?: Marks["box"]; click?: [number, number, boolean]; scribble?: [Point[], boolean] }, under: LabelMap): void {
     const { store } = this;
-    const under = store.labels();
-    if (!under) return;
     if (this.marks?.frame !== store.frame || this.marks.object !== store.active) {
       this.marks = { frame: store.frame, object: store.active, under, box: null, clicks: [], scribbles: [] };
     }
@@ -394,7 +500,7 @@ export class Stage {
       const map = marks.under.copy();
       map.replace(marks.object, LabelMap.decode(event.runs, map.width, map.height));
       const count = marks.clicks.length + marks.scribbles.length + (marks.box ? 1 : 0);
-      store.edit(map, count > 1 ? "Refine the mask" : marks.box ? "Box" : "Click");
+      store.edit(marks.frame, map, count > 1 ? "Refine the mask" : marks.box ? "Box" : "Click");
     }
     this.repaint();
   }
@@ -417,7 +523,7 @@ export class Stage {
 
   /** Leave what is half done. Whether anything was. */
   abandon(): boolean {
-    const had = this.line.length > 0 || this.working !== null || this.marks !== null;
+    const had = this.line.length > 0 || this.drag !== null || this.marks !== null;
     this.abandonDrag();
     this.forgetMarks();
     return had;
@@ -426,7 +532,7 @@ export class Stage {
   private abandonDrag(): void {
     this.drag = null;
     this.line = [];
-    this.working = null;
+    this.working = this.stroke = null;
     this.repaint();
   }
 }

@@ -5,12 +5,18 @@ import type { Command, Event, FrameRow, State, Thing } from "./protocol";
 
 export type Tool = "move" | "click" | "box" | "brush" | "eraser" | "polygon" | "lasso";
 export type View = "overlay" | "outline" | "matte" | "cutout" | "difference";
-export type Topic = "state" | "frames" | "mask" | "frame" | "tool" | "view" | "job" | "online" | "play";
+export interface Range {
+  first: number;
+  last: number;
+}
+
+export type Topic = "range" | "brush" | "zoom" | "state" | "frames" | "mask" | "frame" | "tool" | "view" | "job" | "online" | "play";
 
 export interface Frame {
   status: FrameRow[1];
   confidence: number | null;
-  uncertain: boolean;
+  doubt: string; // why it deserves a look; empty: it does not
+  ids: number[]; // of the objects in sight
 }
 
 export class Store {
@@ -23,12 +29,15 @@ export class Store {
   view: View = "overlay";
   opacity = 0.5;
   brush = 24;
+  soft = 0;
+  range: Range | null = null; // in which propagation stays
   playing = false;
   following = false; // the play head goes along with the propagation, until the user goes elsewhere
   send: (command: Command) => void = () => {};
 
   private readonly runs = new Map<number, number[]>();
   private readonly asked = new Set<number>();
+  private readonly waiting: { frame: number; call: (map: LabelMap) => void }[] = [];
   private readonly listeners: { topics: Topic[]; call: () => void }[] = [];
 
   on(topics: Topic[], call: () => void): void {
@@ -42,14 +51,14 @@ export class Store {
   hear(event: Event): void {
     switch (event.type) {
       case "state":
-        if (event.video.frames !== this.state?.video.frames) this.frames = Array.from({ length: event.video.frames }, () => ({ status: "none", confidence: null, uncertain: false }));
+        if (event.video.frames !== this.state?.video.frames) this.frames = Array.from({ length: event.video.frames }, () => ({ status: "none", confidence: null, doubt: "", ids: [] }));
         this.state = event;
         if (!this.activeObject) this.active = event.objects[0]?.id ?? 0;
         this.tell("state");
         this.tell("job");
         break;
       case "frames": {
-        for (const [index, status, confidence, uncertain] of event.frames) this.frames[index] = { status, confidence, uncertain };
+        for (const [index, status, confidence, doubt, ids] of event.frames) this.frames[index] = { status, confidence, doubt, ids };
         // Objects may have come or gone everywhere: what is not shown is asked for again when it is.
         if (event.frames.length === this.frames.length) {
           const here = this.runs.get(this.frame);
@@ -64,6 +73,7 @@ export class Store {
       case "mask":
         this.runs.set(event.frame, event.runs);
         this.asked.add(event.frame);
+        if (!event.glimpse) this.serve(event.frame);
         if (this.following && this.state?.job) this.goTo(event.frame, true);
         this.tell("mask");
         break;
@@ -76,12 +86,20 @@ export class Store {
 
   setOnline(online: boolean): void {
     this.online = online;
-    if (!online) this.asked.clear();
+    if (!online) {
+      this.asked.clear();
+      this.waiting.length = 0;
+    }
     this.tell("online");
   }
 
   get activeObject(): Thing | undefined {
     return this.state?.objects.find((thing) => thing.id === this.active);
+  }
+
+  /** What the server says of "object 3", with the name that the user gave it. */
+  named(text: string): string {
+    return text.replace(/^object (\d+)/, (said, id) => this.state?.objects.find((thing) => thing.id === Number(id))?.name ?? said);
   }
 
   get isKey(): boolean {
@@ -98,6 +116,20 @@ export class Store {
     return LabelMap.decode(runs, this.state.video.width, this.state.video.height);
   }
 
+  /** Do something with a frame's label map, a copy: now, or as soon as it is here. */
+  withLabels(frame: number, call: (map: LabelMap) => void): void {
+    const map = this.labels(frame);
+    if (map) call(map);
+    else this.waiting.push({ frame, call });
+  }
+
+  private serve(frame: number): void {
+    for (const one of this.waiting.filter((each) => each.frame === frame)) {
+      this.waiting.splice(this.waiting.indexOf(one), 1);
+      one.call(this.labels(frame)!);
+    }
+  }
+
   /** Ask for label maps that are not known yet. */
   look(indices: number[]): void {
     const wanted = indices.filter((i) => i >= 0 && i < this.frames.length && !this.asked.has(i));
@@ -106,12 +138,12 @@ export class Store {
     this.send({ type: "look", frames: wanted });
   }
 
-  /** Annotate the frame that is looked at: shown at once, and sent. */
-  edit(map: LabelMap, what: string): void {
+  /** Annotate a frame: shown at once, and sent. */
+  edit(frame: number, map: LabelMap, what: string): void {
     const runs = map.encode();
-    this.runs.set(this.frame, runs);
+    this.runs.set(frame, runs);
     this.tell("mask");
-    this.send({ type: "edit", frame: this.frame, runs, what });
+    this.send({ type: "edit", frame, runs, what });
   }
 
   goTo(index: number, follows = false): void {
@@ -133,12 +165,30 @@ export class Store {
     return null;
   }
 
-  propagate(direction: "forward" | "backward" | "both"): void {
-    this.following = true;
-    this.send({ type: "propagate", direction, frame: this.frame });
+  /** The first corrected frame after this one; null if there is none. */
+  get nextKey(): number | null {
+    return this.state?.keys.find((key) => key > this.frame) ?? null;
   }
 
-  set<K extends "tool" | "view" | "opacity" | "brush" | "active" | "playing">(key: K, value: this[K], topic: Topic): void {
+  /** Propagate, within the range. toNext: no further than the next corrected frame. */
+  propagate(direction: "forward" | "backward" | "both", toNext = false): void {
+    this.following = true;
+    const end = toNext && this.nextKey !== null ? this.nextKey - 1 : this.frames.length - 1;
+    this.send({ type: "propagate", direction, frame: this.frame, first: this.range?.first ?? 0, last: Math.min(end, this.range?.last ?? end) });
+  }
+
+  /** Let propagation stay within some frames; null: it may go anywhere. A first frame after the last moves that along. */
+  setRange(first: number | null, last: number | null): void {
+    const end = this.frames.length - 1;
+    const within = (index: number): number => Math.max(0, Math.min(end, Math.round(index) || 0));
+    const [from, to] = [within(first ?? 0), within(last ?? end)];
+    const moved = this.range?.first !== from && first !== null;
+    const range = from <= to ? { first: from, last: to } : moved ? { first: from, last: end } : { first: 0, last: to };
+    this.range = range.first === 0 && range.last === end ? null : range;
+    this.tell("range");
+  }
+
+  set<K extends "tool" | "view" | "opacity" | "brush" | "soft" | "active" | "playing">(key: K, value: this[K], topic: Topic): void {
     this[key] = value;
     this.tell(topic);
   }

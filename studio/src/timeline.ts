@@ -5,6 +5,7 @@ import type { Store } from "./store";
 
 const PAD = 12; // CSS pixels left and right
 const THUMBS = 46; // height
+const STRIPS = 12; // height of the strips that show where objects are
 const BAR = 26; // height of the confidence strip
 const KEYS = 16; // height of the row with marks of corrected frames
 const LOWEST = 0.5; // confidence at the foot of the strip: below, an object is as good as lost
@@ -18,7 +19,7 @@ export class Timeline {
     private readonly pictures: Pictures,
   ) {
     new ResizeObserver(() => this.draw()).observe(canvas);
-    store.on(["frames", "state", "frame", "view"], () => this.draw());
+    store.on(["frames", "state", "frame", "view", "range"], () => this.draw());
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
       this.scrub(event);
@@ -60,14 +61,15 @@ export class Timeline {
     const x = (index: number): number => PAD + index * each;
 
     this.thumbnails(context, width);
-    const top = THUMBS + 4;
+    this.strips(context, x, each);
+    const top = THUMBS + STRIPS + 6;
     context.fillStyle = ink("well");
     context.fillRect(PAD, top, width - 2 * PAD, BAR);
     const gap = each > 4 ? 1 : 0;
-    store.frames.forEach(({ status, confidence, uncertain }, index) => {
+    store.frames.forEach(({ status, confidence, doubt }, index) => {
       if (status === "none") return;
       const height = Math.max(4, (((confidence ?? LOWEST) - LOWEST) / (1 - LOWEST)) * BAR);
-      context.fillStyle = ink(status === "stale" ? "stale" : uncertain ? "doubt" : "sure");
+      context.fillStyle = ink(status === "stale" ? "stale" : doubt ? "doubt" : "sure");
       context.fillRect(x(index), top + BAR - height, Math.max(1, each - gap), height);
     });
     context.fillStyle = ink("key");
@@ -81,6 +83,20 @@ export class Timeline {
       context.lineTo(middle - 6, y);
       context.fill();
     }
+    if (store.range) {
+      const [left, right] = [x(store.range.first), x(store.range.last + 1)];
+      context.fillStyle = ink("panel");
+      context.globalAlpha = 0.7;
+      context.fillRect(PAD, 0, left - PAD, top + BAR);
+      context.fillRect(right, 0, width - PAD - right, top + BAR);
+      context.globalAlpha = 1;
+      context.fillStyle = ink("accent");
+      for (const [edge, inward] of [[left, 1], [right - 2, -1]]) {
+        context.fillRect(edge, 0, 2, top + BAR);
+        context.fillRect(inward > 0 ? edge : edge - 4, top + BAR - 2, 6, 2);
+        context.fillRect(inward > 0 ? edge : edge - 4, 0, 6, 2);
+      }
+    }
     context.fillStyle = ink("head");
     context.fillRect(x(store.frame), 0, Math.max(2, each - gap), 2);
     context.fillRect(x(store.frame) + each / 2 - 1, 0, 2, top + BAR + KEYS);
@@ -89,10 +105,27 @@ export class Timeline {
     const parts = [`frame ${here} of ${count - 1}`];
     if (store.isKey) parts.push("corrected");
     else if (row?.status === "stale") parts.push("out of date");
-    else if (row?.status === "fresh") parts.push(row.uncertain ? "uncertain" : "propagated");
+    else if (row?.status === "fresh") parts.push(row.doubt ? `uncertain: ${store.named(row.doubt)}` : "propagated");
     canvas.setAttribute("aria-valuemax", String(count - 1));
     canvas.setAttribute("aria-valuenow", String(here));
     canvas.setAttribute("aria-valuetext", parts.join(", "));
+  }
+
+  /** In which frames each object is, in its colour. */
+  private strips(context: CanvasRenderingContext2D, x: (index: number) => number, each: number): void {
+    const things = this.store.state!.objects.filter((thing) => thing.visible);
+    const high = Math.min(4, STRIPS / Math.max(1, things.length));
+    things.forEach(({ id, colour }, row) => {
+      context.fillStyle = colour;
+      let start: number | null = null;
+      this.store.frames.forEach(({ ids }, index) => {
+        const inside = ids.includes(id);
+        if (inside) start ??= index;
+        if (start === null || (inside && index + 1 < this.store.frames.length)) return;
+        context.fillRect(x(start), THUMBS + 4 + row * high, (inside ? index + 1 - start : index - start) * each, Math.max(1, high - 1));
+        start = null;
+      });
+    });
   }
 
   private thumbnails(context: CanvasRenderingContext2D, width: number): void {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the studio needs the extra [studio]")
 
 from onemask.studio.desk import Desk
+from onemask.studio.opening import Studio
 from onemask.studio.project import Method, Project
 from onemask.testing import Clip, moving_shapes
 
@@ -33,6 +35,19 @@ def folder_of_frames(clip, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def video_file(clip, tmp_path_factory) -> Path:
+    """The first frames of the clip as MP4, with colours changed."""
+    path = tmp_path_factory.mktemp("video") / "moving.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"g": "2", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for frame in clip.frames[:5]:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[..., ::-1]))))
+        file.mux(stream.encode())
+    return path
+
+
 @pytest.fixture
 def project(folder_of_frames, tmp_path, stub) -> Project:
     return Project.open(tmp_path / "shapes.studio", folder_of_frames, Method(stub))
@@ -48,6 +63,13 @@ def desk(project) -> Iterator[Desk]:
     desk = Desk(project)
     yield desk
     desk.close()
+
+
+@pytest.fixture
+def studio(desk, tmp_path) -> Iterator[Studio]:
+    studio = Studio(desk, recent=tmp_path / "recent.json")
+    yield studio
+    studio.close()
 
 
 def square(shape: tuple[int, int], top: int, left: int, side: int = 16, object_id: int = 1) -> np.ndarray:

@@ -11,8 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from onemask import propagate
+from onemask import propagate, reviewing
 from onemask.errors import InputError
+from onemask.exports.result import LabelledFrame
 from onemask.studio import commands, runlengths
 from onemask.studio.desk import Desk
 from onemask.studio.project import Method, Project
@@ -99,6 +100,33 @@ def test_what_is_propagated_is_what_a_run_makes_and_a_correction_touches_what_fo
     with pytest.raises(InputError, match="up to date"):
         fresh.propagate()
     assert all(0 < made.confidence[1] <= 1 for made in fresh.desk.project.made.values())
+
+
+def test_propagation_stays_in_a_range(fresh):
+    shape = fresh.desk.project.shape
+    fresh.edit(0, square(shape, 20, 20))
+    assert fresh.propagate(first=2, last=4) == [2, 3, 4]
+    assert fresh.propagate("forward", frame=1, first=3, last=6) == [5, 6]
+    fresh.edit(7, square(shape, 20, 30))
+    assert fresh.propagate("backward", frame=7, first=3, last=5) == [5, 4, 3]
+    with pytest.raises(InputError, match="range is empty"):
+        fresh.propagate(first=4, last=3)
+    assert fresh.propagate("forward", frame=0, last=6) == [0, 1]
+    fresh.propagate()
+    assert all(map(np.array_equal, shown(fresh)[:3], as_run(fresh)[:3]))
+
+
+def test_frames_are_in_doubt_that_onemask_review_would_list(fresh):
+    shape = fresh.desk.project.shape
+    fresh.edit(0, square(shape, 20, 78))  # it moves out of the frame, and in again on the other side
+    fresh.propagate()
+    watcher, made = reviewing.Watcher(), fresh.desk.project.made
+    expected = {}
+    for index in range(8):
+        found = watcher.doubts(LabelledFrame(index, "", fresh.desk.shown(index), made[index].confidence))
+        expected[index] = f"object 1: {found[0].detail}" if found else ""
+    assert {index: made[index].doubt for index in range(8)} == expected
+    assert any(expected.values())
 
 
 def test_objects_that_are_annotated_later_come_back_and_are_seen_on_their_way(fresh):

@@ -27,13 +27,13 @@ BEARER = {"authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture
-def client(desk):
-    return TestClient(make_app(desk, TOKEN, (HOST,)), base_url=f"http://{HOST}", headers=BEARER)
+def client(studio):
+    return TestClient(make_app(studio, TOKEN, (HOST,)), base_url=f"http://{HOST}", headers=BEARER)
 
 
 @pytest.fixture
-def stranger(desk):
-    return TestClient(make_app(desk, TOKEN, (HOST,)), base_url=f"http://{HOST}", follow_redirects=False)
+def stranger(studio):
+    return TestClient(make_app(studio, TOKEN, (HOST,)), base_url=f"http://{HOST}", follow_redirects=False)
 
 
 def socket(client, **headers):
@@ -94,6 +94,7 @@ def test_frames_are_those_of_the_video(client, clip):
         error = [np.abs(picture.astype(int) - frame).mean() for frame in clip.frames]
         assert np.argmin(error) == index
         assert client.get(f"/api/thumbnails/{index}.jpg").headers["content-type"] == "image/jpeg"  # of what is decoded
+    assert client.get("/api/coded").status_code == 204  # these are pictures
     assert client.get(f"/api/frames/{FRAMES}.jpg").json()["problem"].startswith(f"there is no frame {FRAMES}")
 
 
@@ -191,6 +192,48 @@ def test_garbled_messages_do_no_harm(client, desk, seed):
     assert client.get("/api/state").status_code == 200
 
 
+def test_a_video_is_uploaded_and_opened_in_a_project_of_its_own(client, studio, video_file):
+    before = studio.desk.project.folder
+    with socket(client) as opened:
+        opened.receive_json()
+        opened.receive_json()
+        title = "../../etc/<b>passwd</b>.mp4"
+        given = client.post("/api/videos", params={"name": title}, content=video_file.read_bytes())
+        assert given.json()["video"]["name"] == title
+        assert opened.receive_json() == {"type": "opened"}
+        assert opened.receive()["type"] == "websocket.close"
+    folder = studio.desk.project.folder
+    assert (folder.name, folder.parent) == ("etc-b-passwd-b.studio", before.parent)
+    assert given.json()["video"]["frames"] == 5
+    assert sorted(path.name for path in before.parent.glob(".studio*")) == []
+    listed = client.get("/api/projects").json()["projects"]
+    assert [(each["name"], each["open"]) for each in listed] == [(title, True), ("shapes", False)]
+    again = client.post(f"/api/projects/{listed[1]['id']}", content=b"")
+    assert (again.json()["video"]["name"], studio.desk.project.folder.name) == ("shapes", before.name)
+    assert client.post("/api/projects/1234", content=b"").status_code == 400
+    assert client.post("/api/projects/..%2f..%2fetc", content=b"").status_code in (404, 405)
+    assert Project.open(folder, None, Method("stub")).name == title
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+        b"ffconcat version 1.0\nfile /etc/passwd\n",
+        b"\0\0\0\x18ftypisom" + bytes(500),
+        b"<svg onload=alert(1)>",
+    ],
+)
+def test_what_is_no_video_is_refused_and_nothing_is_left_of_it(client, studio, content):
+    before = studio.desk
+    given = client.post("/api/videos?name=clip.mp4", content=content)
+    assert given.status_code == 400
+    assert str(before.project.folder.parent) not in given.json()["problem"]
+    assert studio.desk is before
+    assert {path.name for path in before.project.folder.parent.iterdir()} == {before.project.folder.name, "recent.json"}
+
+
 def test_what_cannot_be_done_is_told_to_who_asked(client):
     with socket(client) as opened:
         opened.receive_json()
@@ -232,6 +275,8 @@ def test_a_huge_upload_is_refused_before_it_is_read(client, desk):
     headers = {"content-length": str(2**30)}
     assert client.post("/api/masks/0", content=gigabyte(), headers=headers).status_code == 413
     assert client.post("/api/masks/0", content=gigabyte()).status_code == 411
+    assert client.post("/api/videos?name=long.mp4", content=gigabyte(), headers=headers).status_code == 413
+    assert read == 0
     assert client.post("/api/commands", content=b" " * (LARGEST_BODY + 1)).status_code == 413
     assert desk.project.keys == {}
 

@@ -36,6 +36,13 @@ def add_studio(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     studio.add_argument(
         "--token", metavar="TEXT", help="what the address must carry, 16 characters or more (default: a new random one)"
     )
+    studio.add_argument(
+        "--largest-upload",
+        type=int,
+        default=512,
+        metavar="MIB",
+        help="how large a video may be that is opened from the page (default: 512); VIDEO may be larger",
+    )
     group = studio.add_argument_group("method", "of a new project; in the page another one can be chosen")
     group.add_argument("--method", default=DEFAULT, help=f"see `onemask methods` (default: {DEFAULT})")
     add_running(group)
@@ -44,6 +51,9 @@ def add_studio(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _studio(options: argparse.Namespace) -> None:
     from ..extras import how_to_install
+
+    if options.largest_upload < 1:
+        raise InputError(f"--largest-upload is 1 MiB or more, got {options.largest_upload}")
 
     try:
         from ..studio.serve import serve
@@ -62,6 +72,7 @@ def _studio(options: argparse.Namespace) -> None:
         host=options.host,
         port=options.port,
         token=options.token,
+        largest_upload=options.largest_upload * 2**20,
         say=lambda line: print(line, flush=True),
         browse=not options.no_browser,
     )

@@ -115,12 +115,13 @@ class Choose(_Command):
 
 
 class Propagate(_Command):
-    """Make what is out of date: forward from a frame, everywhere, or the stretch before an annotated frame."""
+    """Make what is out of date: forward from a frame, everywhere, or backward from the next annotated frame."""
 
     type: Literal["propagate"]
     direction: Literal["forward", "backward", "both"]
     frame: Index = 0
-    last: Index | None = Field(None, description="where to end; None: as far as it goes")
+    first: Index | None = Field(None, description="no frame before this one is made; None: all may be")
+    last: Index | None = Field(None, description="no frame after this one is made; None: all may be")
 
 
 class Stop(_Command):

@@ -9,41 +9,26 @@ from __future__ import annotations
 import shlex
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from .. import __version__, plan
+from .. import __version__
 from ..errors import InputError, OnemaskError
 from ..methods import METHODS, names
 from ..video.masks import check_mask, object_ids, palette, read_mask
-from . import commands, exporting, runlengths
+from . import commands, exporting, jobs, runlengths
+from .coded import Coded
 from .commands import Command
 from .frames import FrameStore
 from .project import RUN, Made, Project, Thing, new_object
-from .worker import FirstMask, HandOver, Job, Packed, WarmUp, Worker, pack, unpack
+from .shapes import SHAPES
+from .worker import FirstMask, WarmUp, Worker, unpack
 
 Event = dict[str, Any]
 Hear = Callable[[Event], None]
-UNCERTAIN_BELOW = 0.75  # confidence: a frame below deserves a look
-SMALL_PART = 0.02  # of an object's area: "tidy" drops parts below
-
-
-@dataclass
-class Running:
-    """A job that the worker does."""
-
-    what: str
-    signatures: dict[int, str]
-    """Frame -> what its label map is made from."""
-    backward: bool
-    done: int = 0
-    total: int = 0
-    at: str = "Starting"
-    stopping: bool = False
 
 
 class Desk:
@@ -53,20 +38,29 @@ class Desk:
         self.project = project
         self.frames = FrameStore(project.video, project.frames)
         self.worker = Worker(project.path_of_video, self._hear)
-        self.job: Running | None = None
+        self.job: jobs.Running | None = None
         self.problem: str | None = None  # how the last job failed
         self._handing: tuple[str, ...] = ()  # what the run in the project's folder is being made of
         self._handed: tuple[str, ...] = ()  # what it was made of
-        self._lock, self._exporting = threading.RLock(), threading.Lock()
+        self._coded: list[Coded | None] = []  # found out when it is asked for
+        self._lock, self._exporting, self._reading = threading.RLock(), threading.Lock(), threading.Lock()
         self._subscribers: dict[int, Hear] = {}
         self._next_subscriber = 0
         self._asked: dict[int, tuple[int, int]] = {}  # number for the worker -> (subscriber, its own number)
         self._next_request = 0
+        self._left = False  # for another project
 
     def close(self) -> None:
         """End the worker."""
         self.worker.close()
         self.frames.close()
+
+    def leave(self) -> None:
+        """Close, for another project is opened in this one's place; who looks on is told to look there."""
+        with self._lock:
+            self._left = True
+            self._tell({"type": "opened"})
+        self.close()
 
     def warm_up(self) -> None:
         """Have the worker started and the method loaded, while the user looks at the first frame."""
@@ -93,19 +87,11 @@ class Desk:
         """All that is known, but of the frames."""
         with self._lock:
             project, info = self.project, self.project.video.info
-            job = None
-            if self.job is not None:
-                job = {
-                    "what": self.job.what,
-                    "at": self.job.at,
-                    "done": self.job.done,
-                    "total": self.job.total,
-                    "stopping": self.job.stopping,
-                }
             return {
                 "type": "state",
                 "version": __version__,
                 "video": {
+                    "id": project.video_id,
                     "name": project.name,
                     "width": info.width,
                     "height": info.height,
@@ -118,7 +104,7 @@ class Desk:
                 "keys": sorted(project.keys),
                 "undo": project.to_undo,
                 "redo": project.to_redo,
-                "job": job,
+                "job": None if self.job is None else self.job.to_json(),
                 "problem": self.problem,
                 "command": self.command(),
                 "exports": [{"name": name, "summary": summary} for name, summary in exporting.formats().items()],
@@ -140,8 +126,15 @@ class Desk:
             ("--runtime", project.method.runtime, "auto"),
         ):
             parts += [option, str(value)] if value != default else []
-        way = "--resume" if self._handed == self._input() else "--overwrite"
+        way = "--resume" if self._handed == jobs.input_of(project) else "--overwrite"
         return shlex.join([*parts, "--out", str(project.folder / RUN), way])
+
+    def coded(self) -> Coded | None:
+        """The video as it is coded; None where browsers get pictures alone."""
+        with self._reading:
+            if not self._coded:
+                self._coded.append(Coded.of(self.project.video))
+            return self._coded[0]
 
     # Label maps ------------------------------------------------------------------------------------------------------
 
@@ -153,7 +146,7 @@ class Desk:
             annotation, made = project.annotation(index), project.mask(index)
             if annotation is None:
                 shown = np.zeros(project.shape, np.uint8) if made is None else made
-            elif made is not None and self._status(index) == "fresh":
+            elif made is not None and jobs.status(self.project, index) == "fresh":
                 shown = made  # the annotation, and objects that were followed through it
             else:
                 shown = annotation
@@ -205,7 +198,7 @@ class Desk:
 
     def _confidence(self, index: int) -> dict[int, float]:
         made = self.project.made.get(index)
-        return {} if made is None or self._status(index) != "fresh" else dict(made.confidence)
+        return {} if made is None or jobs.status(self.project, index) != "fresh" else dict(made.confidence)
 
     # Commands --------------------------------------------------------------------------------------------------------
 
@@ -215,6 +208,8 @@ class Desk:
         Raises InputError for what cannot be done, OutputError where the disk refuses; nothing is changed then.
         """
         with self._lock:
+            if self._left:
+                raise InputError("another project was opened; look anew")
             match command:
                 case commands.Look():
                     self._look(command.frames, subscriber)
@@ -282,12 +277,12 @@ class Desk:
         mask = (shown == command.object).astype(np.uint8)
         if not mask.any():
             raise InputError(f"{self._name(command.object)} is not in frame {command.frame}")
-        shaped = _SHAPES[command.do](mask) > 0
+        what, shape = SHAPES[command.do]
+        shaped = shape(mask) > 0
         left = np.where(mask > 0, 0, shown)
         label_map = np.where(shaped & (left == 0), command.object, left).astype(np.uint8)
         if (label_map == command.object).any():
-            words = {"fill": "Fill holes", "grow": "Grow", "shrink": "Shrink", "tidy": "Drop small parts"}
-            self._annotate(command.frame, label_map, words[command.do])
+            self._annotate(command.frame, label_map, what)
 
     def _first(self, command: commands.First, subscriber: int | None) -> None:
         self.project.check_frame(command.frame)
@@ -327,84 +322,27 @@ class Desk:
     # Propagation -----------------------------------------------------------------------------------------------------
 
     def _propagate(self, command: commands.Propagate) -> None:
-        project = self.project
-        project.check_frame(command.frame)
         if self.job is not None:
             raise InputError("a propagation is at work already; stop it first")
-        if not project.keys:
-            raise InputError("no object is marked yet; mark one in any frame first")
-        job, running = self._backward(command) if command.direction == "backward" else self._forward(command)
-        running.total = len(running.signatures)
+        job, running = jobs.order(self.project, command)
         self.problem = None
         self.worker.submit(job)
         self.job = running
         self._tell(self.state())
 
-    def _forward(self, command: commands.Propagate) -> tuple[Job, Running]:
-        project = self.project
-        first = command.frame if command.direction == "forward" else 0
-        last = project.frames - 1 if command.last is None else min(command.last, project.frames - 1)
-        wanted = [i for i in range(first, last + 1) if self._status(i) != "fresh"]
-        if not wanted:
-            raise InputError("these frames are up to date: correct one, and what it touches is made again")
-        settings = project.settings_key()
-        signatures = {i: plan.signature(project.keys, i, settings) for i in wanted}
-        stretches = tuple(plan.stretches(project.keys, wanted))
-        what = "Forward" if command.direction == "forward" else "All frames"
-        return Job(project.method, self._annotations(), stretches), Running(what, signatures, False)
-
-    def _backward(self, command: commands.Propagate) -> tuple[Job, Running]:
-        project = self.project
-        key = min((k for k in project.keys if k >= command.frame), default=None)
-        if key is None:
-            raise InputError("backward goes from a corrected frame, and there is none from here on")
-        before = max((k for k in project.keys if k < key), default=-1)
-        stop = max(before + 1, command.last or 0)
-        if stop >= key:
-            raise InputError("there are no frames between this annotated frame and the one before it")
-        of = plan.signature_backward(project.keys, key, project.settings_key())
-        running = Running("Backward", dict.fromkeys(range(stop, key), of), True)
-        return Job(project.method, self._annotations(), backward=(key, stop)), running
-
-    def _annotations(self) -> dict[int, Packed]:
-        """The annotations as they are now, whatever the user does next."""
-        found = {index: self.project.annotation(index) for index in sorted(self.project.keys)}
-        return {index: pack(label_map) for index, label_map in found.items() if label_map is not None}
-
-    def _input(self) -> tuple[str, ...]:
-        """What a run is of: the settings, and the annotations' contents."""
-        return self.project.settings_key(), *(f"{i} {key.content}" for i, key in sorted(self.project.keys.items()))
-
     def _hand_over(self) -> None:
-        """Have a run written of the label maps up to the first that no run would make so."""
-        project, settings = self.project, self.project.settings_key()
-        masks = []
-        for index in range(project.frames):
-            made = project.made.get(index)
-            if made is None or made.of != plan.signature(project.keys, index, settings):
-                break
-            masks.append(project.mask_file(index))
-        if masks:
-            annotations = self._annotations()
-            order = HandOver(project.method, annotations, tuple(masks), project.frames, project.folder / RUN)
+        """Have a run written of what was propagated."""
+        if order := jobs.hand_over(self.project):
             self.worker.submit(order)
-            self._handing = self._input()
-
-    def _status(self, index: int) -> str:
-        """Whether a frame's propagated label map is "none", "fresh" or "stale"."""
-        made = self.project.made.get(index)
-        if made is None:
-            return "none"
-        accepted = plan.accepted(self.project.keys, index, self.project.settings_key())
-        return "fresh" if made.of in accepted else "stale"
+            self._handing = jobs.input_of(self.project)
 
     # What the worker says --------------------------------------------------------------------------------------------
 
     def _hear(self, message: tuple[Any, ...]) -> None:
         with self._lock:
             match message:
-                case ("mask", index, packed, confidence):
-                    self._take(index, unpack(packed), confidence)
+                case ("mask", index, packed, confidence, doubt):
+                    self._take(index, unpack(packed), confidence, doubt)
                 case ("glimpse", index, packed):
                     runs = runlengths.encode(unpack(packed))
                     self._tell({"type": "mask", "frame": index, "runs": runs, "glimpse": True})
@@ -423,11 +361,11 @@ class Desk:
                 case ("died", problem):
                     self._end(problem)
 
-    def _take(self, index: int, label_map: np.ndarray, confidence: dict[int, float]) -> None:
+    def _take(self, index: int, label_map: np.ndarray, confidence: dict[int, float], doubt: str) -> None:
         if self.job is None or index not in self.job.signatures:
             return
         try:
-            self.project.write_made(index, label_map, Made(self.job.signatures[index], confidence))
+            self.project.write_made(index, label_map, Made(self.job.signatures[index], confidence, doubt))
         except OnemaskError as error:  # the disk is full, say: the job ends, and what was written is kept
             if not self.job.stopping:
                 self.job.stopping = True
@@ -475,13 +413,14 @@ class Desk:
             hear(event)
 
     def _frames_event(self, indices: Iterable[int]) -> Event:
-        """[index, status, least confidence of the objects in sight or None, whether to look] of some frames."""
+        """Of some frames: [index, status, least confidence of objects in sight or None, why to look, ids in sight]."""
         rows = []
         for index in indices:
-            made = self.project.made.get(index)
-            seen = [] if made is None else [c for c in made.confidence.values() if c > 0]
-            least = min(seen, default=None)
-            rows.append([index, self._status(index), least, least is not None and least < UNCERTAIN_BELOW])
+            made, key = self.project.made.get(index), self.project.keys.get(index)
+            seen = {} if made is None else {i: c for i, c in made.confidence.items() if c > 0}
+            doubt = "" if made is None or key is not None else made.doubt
+            ids = sorted(seen.keys() | (set() if key is None else key.ids))
+            rows.append([index, jobs.status(self.project, index), min(seen.values(), default=None), doubt, ids])
         return {"type": "frames", "frames": rows}
 
     def _mask_event(self, index: int) -> Event:
@@ -507,32 +446,3 @@ def _methods() -> list[dict[str, str]]:
         for name, summary in names().items()
         if name not in METHODS or "weights ship" in METHODS[name].summary
     ]
-
-
-# Shapes of a mask (H, W) uint8 of 0 and 1 -----------------------------------------------------------------------------
-
-
-def _filled(mask: np.ndarray) -> np.ndarray:
-    framed = cv2.copyMakeBorder(1 - mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    cv2.floodFill(framed, None, (0, 0), 0)
-    return mask | framed[1:-1, 1:-1]
-
-
-def _tidied(mask: np.ndarray) -> np.ndarray:
-    count, parts, figures, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    areas = figures[1:, cv2.CC_STAT_AREA]
-    kept = [part + 1 for part in range(count - 1) if areas[part] >= SMALL_PART * areas.sum()]
-    return np.isin(parts, kept).astype(np.uint8)
-
-
-def _disc(mask: np.ndarray) -> np.ndarray:
-    radius = max(1, round(min(mask.shape) / 240))  # two pixels at 480p
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-
-
-_SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "fill": _filled,
-    "tidy": _tidied,
-    "grow": lambda mask: cv2.dilate(mask, _disc(mask)),
-    "shrink": lambda mask: cv2.erode(mask, _disc(mask)),
-}

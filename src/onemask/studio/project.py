@@ -3,7 +3,7 @@
     PROJECT/project.json           the video, the objects, the settings, and how far undo has gone back
     PROJECT/annotations/00012.png  the label map of a frame as the user left it
     PROJECT/masks/00013.png        the label map of a frame as it was propagated
-    PROJECT/masks.jsonl            what each of those was made from, and how sure the method was
+    PROJECT/masks.jsonl            what each of those was made from, how sure the method was, and what is odd about it
     PROJECT/history/000007.json    a change: what was before and after it
     PROJECT/run/                   the same as a run, which `onemask run --resume` reads
 
@@ -67,6 +67,8 @@ class Made:
     """The signature of what it was made from, see `plan`."""
     confidence: Mapping[int, float] = field(default_factory=dict)
     """Object -> mean probability of its pixels."""
+    doubt: str = ""
+    """Why it deserves a look, as `onemask review` says it; empty where it does not."""
 
 
 Change = Mapping[str, Any]  # {"annotations": {frame: runs or None}, "objects": [Thing as dict]}; either may be missing
@@ -79,6 +81,7 @@ class Project:
         self.folder, self.video, self.frames = folder, video, frames
         self.shape = (video.info.height, video.info.width)
         self._source, self._fingerprint = str(record["video"]), str(record["fingerprint"])
+        self._title = str(record.get("title", ""))
         self.objects = tuple(Thing(**thing) for thing in record["objects"])
         self.method = Method(**record["method"])
         self._position, self._changes = int(record["undo"]), int(record["changes"])
@@ -88,7 +91,12 @@ class Project:
     @property
     def name(self) -> str:
         """The video's name, to be shown."""
-        return Path(self._source).name
+        return self._title or Path(self._source).name
+
+    @property
+    def video_id(self) -> str:
+        """What tells the video from others."""
+        return self._fingerprint
 
     @property
     def path_of_video(self) -> Path:
@@ -113,12 +121,16 @@ class Project:
         return cls.make(folder, str(Path(source).resolve()), method)
 
     @classmethod
-    def make(cls, folder: Path, source: str, method: Method) -> Project:
-        """Make a project in an empty folder. source: a full path, or the name of a file in the folder."""
+    def make(cls, folder: Path, source: str, method: Method, *, title: str = "") -> Project:
+        """Make a project in an empty folder.
+
+        source: a full path, or the name of a file in the folder. title: the video's name; empty: the file's.
+        """
         video = open_video(_path_of(folder, source))
         frames = _count(video)
         record = {
             "video": source,
+            "title": title,
             "fingerprint": _fingerprint(_path_of(folder, source)),
             "objects": [asdict(new_object(()))],
             "method": asdict(method),
@@ -170,8 +182,7 @@ class Project:
     def write_made(self, index: int, label_map: np.ndarray, made: Made) -> None:
         """Keep a propagated label map."""
         write_mask(self.mask_file(index), label_map)
-        line = {"frame": index, "of": made.of, "confidence": {str(i): round(c, 4) for i, c in made.confidence.items()}}
-        append(self.folder / RECORDS, f"\n{json.dumps(line)}".encode())
+        append(self.folder / RECORDS, _line(index, made))
         self.made[index] = made
 
     # Changes and their history ---------------------------------------------------------------------------------------
@@ -268,6 +279,7 @@ class Project:
         record = {
             "format": FORMAT,
             "video": self._source,
+            "title": self._title,
             "fingerprint": self._fingerprint,
             "frames": self.frames,
             "objects": [asdict(thing) for thing in self.objects],
@@ -311,10 +323,9 @@ class Project:
             with suppress(ValueError, LookupError, TypeError, AttributeError):  # cut off when a process was killed
                 entry = json.loads(line)
                 confidence = {int(i): float(c) for i, c in entry["confidence"].items()}
-                made[int(entry["frame"])] = Made(str(entry["of"]), confidence)
+                made[int(entry["frame"])] = Made(str(entry["of"]), confidence, str(entry.get("doubt", "")))
         made = {index: known for index, known in made.items() if self.mask_file(index).is_file()}
-        lines = [{"frame": i, "of": m.of, "confidence": m.confidence} for i, m in sorted(made.items())]
-        write_bytes(path, b"".join(f"\n{json.dumps(line)}".encode() for line in lines))
+        write_bytes(path, b"".join(_line(index, known) for index, known in sorted(made.items())))
         return made
 
 
@@ -363,6 +374,12 @@ def _count(video: Video) -> int:
 def _key(label_map: np.ndarray) -> Key:
     content = hashlib.sha256(np.ascontiguousarray(label_map).tobytes()).hexdigest()[:16]
     return Key(content, frozenset(object_ids(label_map)))
+
+
+def _line(index: int, made: Made) -> bytes:
+    confidence = {str(i): round(c, 4) for i, c in made.confidence.items()}
+    line = {"frame": index, "of": made.of, "confidence": confidence, "doubt": made.doubt}
+    return f"\n{json.dumps(line)}".encode()
 
 
 def _runs(label_map: np.ndarray | None) -> list[int] | None:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import uvicorn
 
-from .. import lock
 from ..errors import InputError
 from ..methods import names
-from .desk import Desk
-from .project import Method, Project
+from .opening import Studio
+from .project import Method
 from .server import LARGEST_COMMAND, make_app
 
 SHORTEST_TOKEN = 16
@@ -30,13 +29,15 @@ def serve(
     host: str,
     port: int,
     token: str | None,
+    largest_upload: int,
     say: Callable[[str], None],
     browse: bool,
 ) -> None:
     """Serve a project until Ctrl-C.
 
     video: None: the project's, or without a project the clip that ships. folder: None: beside the working directory's
-    other files, by the video's name. say: called with the lines that people are to see.
+    other files, by the video's name. largest_upload: bytes of a video that the page may send. say: called with the
+    lines that people are to see.
     Raises InputError for what does not fit, OutputError where another process has the project open.
     """
     if token is not None and len(token) < SHORTEST_TOKEN:
@@ -53,9 +54,9 @@ def serve(
         folder = Path(f"{Path(str(video)).resolve().stem}.studio")
     token = token or secrets.token_urlsafe(24)
     listening = _listen(host, port)
-    with listening, lock.held(folder / ".onemask" / "lock"):
-        desk = Desk(Project.open(folder, video, method))
-        desk.warm_up()
+    with listening:
+        studio = Studio.start(folder, video, method, largest_upload=largest_upload)
+        studio.desk.warm_up()
         port = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{port}/?token={token}"
@@ -66,7 +67,7 @@ def serve(
         say("Ctrl-C ends it; everything is kept")
         hosts = tuple(f"{name}:{port}" for name in (shown, "localhost", "127.0.0.1")) if _is_loopback(host) else None
         config = uvicorn.Config(
-            make_app(desk, token, hosts),
+            make_app(studio, token, hosts),
             log_level="warning",
             access_log=False,
             ws_max_size=LARGEST_COMMAND,

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from http.cookies import SimpleCookie
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import FastAPI, Query, Request, WebSocket
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
@@ -28,11 +28,13 @@ from ..errors import InputError, OnemaskError
 from ..video.masks import write_mask
 from .commands import COMMAND, Command
 from .desk import Desk, Event
+from .opening import Studio
 
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 64 * 2**20  # bytes of a mask file, or of a command
 LARGEST_COMMAND = 24 * 2**20  # bytes of a message
+VIDEOS = "/api/videos"  # where they are uploaded
 WAITING_EVENTS = 5_000  # a page that is further behind is cut off, and looks anew
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -54,13 +56,13 @@ PAGE = {
 }
 
 
-def make_app(desk: Desk, token: str, hosts: tuple[str, ...] | None) -> ASGIApp:
+def make_app(studio: Studio, token: str, hosts: tuple[str, ...] | None) -> ASGIApp:
     """The application. token: what a caller must have. hosts: what may stand in "Host", with the port; None: any."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await run_in_threadpool(desk.close)
+        await run_in_threadpool(studio.close)
 
     app = FastAPI(
         title="onemask studio",
@@ -74,15 +76,16 @@ def make_app(desk: Desk, token: str, hosts: tuple[str, ...] | None) -> ASGIApp:
     )
     _add_errors(app)
     _add_page(app)
-    _add_api(app, desk)
-    return Guard(app, token, hosts)
+    _add_api(app, studio)
+    _add_opening(app, studio)
+    return Guard(app, token, hosts, studio.largest_upload)
 
 
 class Guard:
     """Lets through who has the token, comes from this server's own page or from no page, and asks for this host."""
 
-    def __init__(self, app: ASGIApp, token: str, hosts: tuple[str, ...] | None):
-        self._app, self._token, self._hosts = app, token, hosts
+    def __init__(self, app: ASGIApp, token: str, hosts: tuple[str, ...] | None, largest_upload: int):
+        self._app, self._token, self._hosts, self._largest_upload = app, token, hosts, largest_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI calls it."""
@@ -114,8 +117,9 @@ class Guard:
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
             if not length.isdecimal():
                 return 411, "a request says how long its body is"
-            if int(length) > LARGEST_BODY:
-                return 413, f"a request has at most {LARGEST_BODY // 2**20} MiB"
+            largest = self._largest_upload if scope["path"] == VIDEOS else LARGEST_BODY
+            if int(length) > largest:
+                return 413, f"what is sent here has at most {largest // 2**20} MiB"
         return None
 
     def _has_token(self, scope: Scope, headers: dict[str, str], cookie: str) -> bool:
@@ -179,29 +183,42 @@ def _without_arguments(serve: Callable[[], Response]) -> Callable[[], Response]:
     return lambda: serve()
 
 
-def _add_api(app: FastAPI, desk: Desk) -> None:
+def _add_api(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/state")
     def state() -> dict[str, Any]:
         """The video, the objects, the method, the annotated frames, and the job at work."""
-        return desk.state()
+        return studio.desk.state()
 
     @app.get("/api/frames/{index}.jpg", response_class=Response)
     def picture(index: int) -> Response:
         """A frame in its own size."""
-        return Response(desk.frames.picture(index), media_type="image/jpeg", headers=_KEPT)
+        return Response(studio.desk.frames.picture(index), media_type="image/jpeg", headers=_KEPT)
 
     @app.get("/api/thumbnails/{index}.jpg", response_class=Response)
     def thumbnail(index: int) -> Response:
         """A small picture of a frame; 204 where it is not made yet."""
-        made = desk.frames.thumbnail(index)
+        made = studio.desk.frames.thumbnail(index)
         return Response(status_code=204) if made is None else Response(made, media_type="image/jpeg", headers=_KEPT)
+
+    @app.get("/api/coded", response_model=None)
+    def coded() -> Response | dict[str, Any]:
+        """What a decoder in the browser is set up with; 204 where there is none for this video, but pictures."""
+        found = studio.desk.coded()
+        return Response(status_code=204) if found is None else found.to_json()
+
+    @app.get("/api/coded/{index}", response_class=Response)
+    def group(index: int) -> Response:
+        """The packets of a frame's group, each after its frame's number (i32), whether it is a key (u8), size (u32)."""
+        found = studio.desk.coded()
+        packets = b"" if found is None else found.group(index)
+        return Response(packets, media_type="application/octet-stream", headers=_KEPT)
 
     @app.get("/api/masks/{index}.png", response_class=Response)
     def mask(index: int) -> Response:
         """The label map that is shown in a frame: as PNG, indexed."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "mask.png"
-            write_mask(path, desk.shown(index))
+            write_mask(path, studio.desk.shown(index))
             return Response(path.read_bytes(), media_type="image/png")
 
     @app.post("/api/masks/{index}")
@@ -212,7 +229,7 @@ def _add_api(app: FastAPI, desk: Desk) -> None:
                 file.write(chunk)
             file.flush()
             try:
-                read = await run_in_threadpool(desk.import_mask, index, file.name)
+                read = await run_in_threadpool(studio.desk.import_mask, index, file.name)
             except InputError as error:  # without the temporary file's name, which says nothing to anybody
                 raise InputError(str(error).removeprefix(f"{file.name}: ")) from error
         return {"read": read}
@@ -220,25 +237,48 @@ def _add_api(app: FastAPI, desk: Desk) -> None:
     @app.post("/api/exports/{name}")
     def export(name: str) -> dict[str, str]:
         """Write the label maps that are shown in a format of the state's "exports"; where to fetch the file."""
-        _, shown = desk.export(name)
+        _, shown = studio.desk.export(name)
         return {"file": f"/api/exports/{name}/file", "name": shown}
 
     @app.get("/api/exports/{name}/file", response_class=FileResponse)
     def exported(name: str) -> FileResponse:
         """The file of the last export of that format."""
-        path, shown = desk.exported(name)
+        path, shown = studio.desk.exported(name)
         return FileResponse(path, filename=shown)
 
     @app.post("/api/commands")
     def do(command: Command) -> dict[str, Any]:
         """Do a command; the state after it. What comes as events is on the WebSocket alone."""
+        desk = studio.desk
         desk.do(command)
         return desk.state()
 
     @app.websocket("/api/socket")
     async def socket(websocket: WebSocket) -> None:
         await websocket.accept()
-        await _serve_socket(desk, websocket)
+        await _serve_socket(studio.desk, websocket)
+
+
+def _add_opening(app: FastAPI, studio: Studio) -> None:
+    @app.get("/api/projects")
+    def projects() -> dict[str, Any]:
+        """The projects that were opened, the last one first, and how many bytes of a video may be uploaded."""
+        return {"projects": studio.projects(), "largest_upload": studio.largest_upload}
+
+    @app.post("/api/projects/{number}")
+    def open_project(number: str) -> dict[str, Any]:
+        """Open a project of that list in place of this one; the state after it."""
+        studio.open(number)
+        return studio.desk.state()
+
+    @app.post(VIDEOS)
+    async def upload(name: Annotated[str, Query(min_length=1, max_length=200)], request: Request) -> dict[str, Any]:
+        """Make a project of a video, which is the request's body, and open it; the state after it. name: its title."""
+        with studio.receiving(name) as received:
+            async for chunk in request.stream():  # not longer than it says, which the guard has checked
+                received.file.write(chunk)
+            await run_in_threadpool(studio.take, received)
+        return studio.desk.state()
 
 
 _KEPT = {"cache-control": "private, max-age=3600"}
@@ -290,6 +330,9 @@ async def _tell(websocket: WebSocket, events: asyncio.Queue[Event | None]) -> No
         try:
             await send(json.dumps(event, separators=(",", ":")))
         except (WebSocketDisconnect, RuntimeError):
+            return
+        if event is not None and event["type"] == "opened":
+            await websocket.close(1012, "another project was opened")
             return
         if events.qsize() >= WAITING_EVENTS - 1:
             await websocket.close(1013, "too far behind")

@@ -3,7 +3,7 @@
 The server starts it and talks to it over a pipe. It only computes: what it makes is sent back, and the server writes.
 So it can be stopped or die at any time, and nothing is lost but the frame in the making. What it says:
 
-    ("mask", index, label map, confidence)     a frame is done
+    ("mask", index, label map, confidence, why to look)  a frame is done
     ("glimpse", index, label map)              one on the way back, which others may still come over
     ("at", done, total, what)                  how far a job is
     ("first", request, mask or None, problem)  the answer to clicks or a box
@@ -34,6 +34,7 @@ from ..plan import Stretch
 if TYPE_CHECKING:
     from ..methods.method import Method as LoadedMethod
     from ..propagation import Found
+    from ..reviewing import Watcher
     from ..session import Session
     from ..video.frames import Video
     from .project import Method
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 Say = Callable[..., None]
 Packed = tuple[bytes, tuple[int, ...]]
+STOP, CLOSE = "stop", "close"  # the job, the process
 DIED = "the process that computes has ended unexpectedly{}; nothing is lost, and the next job starts a new one"
 
 
@@ -125,6 +127,8 @@ class _Bench:
                 self._session(message.method)
         elif isinstance(message, HandOver):
             self._hand_over(message)
+        elif message == CLOSE:
+            raise EOFError
 
     def say(self, *message: Any) -> None:
         self.pipe.send(message)
@@ -140,6 +144,8 @@ class _Bench:
             self.say("end", None)
         except OnemaskError as error:
             self.say("end", str(error))
+        except (EOFError, BrokenPipeError):  # the server has ended
+            raise
         except Exception as error:  # a fault in a method of another package must not end the process
             log.exception("a job failed")
             self.say("end", f"{type(error).__name__}: {error}")
@@ -147,6 +153,7 @@ class _Bench:
     def _make(self, job: Job) -> None:
         """Make stretches as `onemask run` would with all annotations."""
         from ..propagation import Propagation
+        from ..reviewing import Watcher
 
         self.say("at", 0, 0, f"Loading {job.method.method}")
         annotations = {index: unpack(packed) for index, packed in job.annotations.items()}
@@ -156,11 +163,13 @@ class _Bench:
             session = self._session(job.method)
             from_start = {index: labels for index, labels in annotations.items() if index >= stretch.start}
             propagation = Propagation(session, self.video, from_start, start=stretch.start)
+            watcher = Watcher()
             for labelled in propagation.frames(partial(self._watched, start=stretch.start)):
                 self._reached = (session, labelled.index + 1)
+                doubt = _doubt(watcher, labelled.index, labelled.label_map, labelled.confidence)
                 if labelled.index >= stretch.first:
                     done += 1
-                    self.say("mask", labelled.index, pack(labelled.label_map), labelled.confidence)
+                    self.say("mask", labelled.index, pack(labelled.label_map), labelled.confidence, doubt)
                     self.say("at", done, total, "Propagating")
                 else:
                     self.say("at", 0, total, f"Getting to frame {stretch.first}")
@@ -177,17 +186,20 @@ class _Bench:
             yield in_frame
 
     def _make_backward(self, job: Job, key: int, last: int) -> None:
+        from ..reviewing import Watcher
         from ..video.prefetch import prefetch
 
         self.say("at", 0, 0, f"Loading {job.method.method}")
-        session = self._session(job.method)
+        session, watcher = self._session(job.method), Watcher()
         for frame in prefetch(self.video.reversed_frames(key + 1)):
             self._listen()
             if frame.index == key:
                 session.annotate(frame.image, unpack(job.annotations[key]))
+                _doubt(watcher, key, unpack(job.annotations[key]), {})
                 continue
             label_map = session.step(frame.image)
-            self.say("mask", frame.index, pack(label_map), session.confidences)
+            doubt = _doubt(watcher, frame.index, label_map, session.confidences)
+            self.say("mask", frame.index, pack(label_map), session.confidences, doubt)
             self.say("at", key - frame.index, key - last, "Propagating backward")
             if frame.index <= last:
                 break
@@ -196,7 +208,7 @@ class _Bench:
         """Take what came through the pipe meanwhile. Raises Stopped."""
         while self.pipe.poll():
             message = self.pipe.recv()
-            if message == "stop":
+            if message == STOP:
                 raise Stopped
             self.handle(message)
 
@@ -244,6 +256,14 @@ class _Bench:
             self.say("first", marks.request, None, f"{type(error).__name__}: {error}")
 
 
+def _doubt(watcher: Watcher, index: int, label_map: np.ndarray, confidence: Mapping[int, float]) -> str:
+    """What is oddest about a frame, for people; empty if nothing is."""
+    from ..exports.result import LabelledFrame
+
+    doubts = watcher.doubts(LabelledFrame(index, "", label_map, confidence))
+    return f"object {doubts[0].object}: {doubts[0].detail}" if doubts else ""
+
+
 def pack(label_map: np.ndarray) -> Packed:
     """A label map (H, W) with ids up to 254, compressed."""
     return zlib.compress(np.ascontiguousarray(label_map, np.uint8).tobytes(), 1), label_map.shape
@@ -284,22 +304,21 @@ class Worker:
             assert self._pipe is not None
             try:
                 self._pipe.send(request)
-            except (BrokenPipeError, ConnectionResetError) as error:  # it died just now; its thread says so, too
+            except OSError as error:  # it died just now; its thread says so, too
                 raise InputError(DIED.format("")) from error
 
     def stop(self) -> None:
         """Ask for the end of the job, after the frame in the making."""
-        with self._sending, suppress(BrokenPipeError, ConnectionResetError, OSError):
+        with self._sending, suppress(OSError):
             if self._pipe is not None:
-                self._pipe.send("stop")
+                self._pipe.send(STOP)
 
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None
-        if self._pipe is not None:
-            with suppress(OSError):
-                self._pipe.send("stop")
-            self._pipe.close()
+        with self._sending, suppress(OSError):
+            if self._pipe is not None:
+                self._pipe.send(CLOSE)
         if process is not None:
             process.join(timeout=2)
             if process.is_alive():
@@ -318,6 +337,7 @@ class Worker:
         with suppress(EOFError, OSError):
             while True:
                 self._hear(pipe.recv())
+        pipe.close()
         if self._process is process:  # nobody ended it
             process.join(timeout=5)
             self._hear(("died", DIED.format(_by(process.exitcode))))

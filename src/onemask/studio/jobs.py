@@ -1,0 +1,100 @@
+"""What of a project is up to date, and the orders to the worker that make the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .. import plan
+from ..errors import InputError
+from .commands import Propagate
+from .project import RUN, Project
+from .worker import HandOver, Job, Packed, pack
+
+
+@dataclass
+class Running:
+    """A job that the worker does."""
+
+    what: str
+    signatures: dict[int, str]
+    """Frame -> what its label map is made from."""
+    done: int = 0
+    total: int = 0
+    at: str = "Starting"
+    stopping: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As the page is told."""
+        return {name: getattr(self, name) for name in ("what", "at", "done", "total", "stopping")}
+
+
+def status(project: Project, index: int) -> str:
+    """Whether a frame's propagated label map is "none", "fresh" or "stale"."""
+    made = project.made.get(index)
+    if made is None:
+        return "none"
+    return "fresh" if made.of in plan.accepted(project.keys, index, project.settings_key()) else "stale"
+
+
+def order(project: Project, command: Propagate) -> tuple[Job, Running]:
+    """The job that a command asks for. Raises InputError where there is nothing to do."""
+    project.check_frame(command.frame)
+    first, last = command.first or 0, command.last
+    last = project.frames - 1 if last is None else min(last, project.frames - 1)
+    if first > last:
+        raise InputError(f"the range is empty: its first frame is {first}, its last {last}")
+    if not project.keys:
+        raise InputError("no object is marked yet; mark one in any frame first")
+    if command.direction == "backward":
+        return _backward(project, command.frame, first, last)
+    if command.direction == "forward":
+        return _forward(project, max(first, command.frame), last, "Propagating forward")
+    return _forward(project, first, last, "Propagating")
+
+
+def _forward(project: Project, first: int, last: int, what: str) -> tuple[Job, Running]:
+    wanted = [i for i in range(first, last + 1) if status(project, i) != "fresh"]
+    if not wanted:
+        raise InputError("these frames are up to date: correct one, and what it touches is made again")
+    settings = project.settings_key()
+    signatures = {i: plan.signature(project.keys, i, settings) for i in wanted}
+    stretches = tuple(plan.stretches(project.keys, wanted))
+    return Job(project.method, annotated(project), stretches), Running(what, signatures, total=len(wanted))
+
+
+def _backward(project: Project, frame: int, first: int, last: int) -> tuple[Job, Running]:
+    key = min((k for k in project.keys if k >= frame), default=None)
+    if key is None:
+        raise InputError("backward goes from a corrected frame, and there is none from here on")
+    before = max((k for k in project.keys if k < key), default=-1)
+    wanted = range(max(before + 1, first), min(key - 1, last) + 1)
+    if not wanted:
+        raise InputError("there are no frames between this annotated frame and the one before it, or the range's start")
+    of = plan.signature_backward(project.keys, key, project.settings_key())
+    job = Job(project.method, annotated(project), backward=(key, wanted[0]))
+    return job, Running("Propagating backward", dict.fromkeys(wanted, of), total=len(wanted))
+
+
+def annotated(project: Project) -> dict[int, Packed]:
+    """The annotations as they are now, whatever the user does next."""
+    found = {index: project.annotation(index) for index in sorted(project.keys)}
+    return {index: pack(label_map) for index, label_map in found.items() if label_map is not None}
+
+
+def input_of(project: Project) -> tuple[str, ...]:
+    """What a run of the project is of: the settings, and the annotations' contents."""
+    return project.settings_key(), *(f"{i} {key.content}" for i, key in sorted(project.keys.items()))
+
+
+def hand_over(project: Project) -> HandOver | None:
+    """The order to write a run of the label maps up to the first that no run would make so; None: there are none."""
+    settings, masks = project.settings_key(), []
+    for index in range(project.frames):
+        made = project.made.get(index)
+        if made is None or made.of != plan.signature(project.keys, index, settings):
+            break
+        masks.append(project.mask_file(index))
+    if not masks:
+        return None
+    return HandOver(project.method, annotated(project), tuple(masks), project.frames, project.folder / RUN)
