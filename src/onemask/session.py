@@ -37,7 +37,7 @@ from .labels import Objects, aggregate, is_whole, label_argmax, resize
 from .methods.method import Features, Memory, Method, Padding, Prediction
 from .methods.whereabouts import annotated_there, found_there, within_reach
 from .presence import Presence, presences
-from .runtime import encoder_of, usable
+from .runtime import Segmenter, encoder_of, usable
 from .saved import described, no_session, read_state, refuse_another_method, write_state
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Session:
             the method; other masks than PyTorch's, see the guide on runtimes.
         padding: how frames come to multiples of the method's stride. "edge": their last row and column go on, below
             and on the right; "reflected": they are mirrored at all four borders; None: the method's own way.
-        runtime: what computes the part of a frame that all objects share: "torch"; "onnx" or "openvino" (extras of
+        runtime: what computes a method's networks: "torch"; "onnx" or "openvino" (extras of
             those names), or "compiled" (torch.compile): two to five seconds for the first frame of a size, then up to
             twice as fast, on a CPU in float32; "auto": the fastest that is installed and gave the same on this
             machine, see the guide on runtimes. Label maps are PyTorch's but for less than 0.1 % of the pixels.
@@ -135,6 +135,7 @@ class Session:
         self.precision = best_precision(self.device) if precision == "auto" else precision
         self._asked_precision = precision
         self._encoder = encoder_of(self.method, runtime, device=self.device, precision=self.precision)
+        self._segmenter = Segmenter.beside(self._encoder)
         self.padding: Padding = padding or method.padding
         self._objects = Objects()
         self._memory: Memory | None = None
@@ -457,7 +458,8 @@ class Session:
             padding=self.padding,
             runtime="torch",
         )
-        other.precision, other._asked_precision, other._encoder = self.precision, self._asked_precision, self._encoder
+        other.precision, other._asked_precision = self.precision, self._asked_precision
+        other._encoder, other._segmenter = self._encoder, self._segmenter
         return other
 
     def save(self, path: str | Path) -> None:
@@ -570,7 +572,7 @@ class Session:
 
     def _segmented(self, features: Features, memory: Memory) -> Prediction:
         """Prediction of the method, without what is out of the objects' reach."""
-        prediction = self.method.segment(features, memory)
+        prediction = self._segmenter(features, memory)
         return replace(prediction, logits=within_reach(prediction.logits, memory, self.method.reach))
 
     def _updated(

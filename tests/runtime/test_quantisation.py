@@ -69,7 +69,7 @@ def test_what_is_asked_for_is_computed_in_eight_bits_in_frames_of_another_size(m
 def test_convolutions_that_cost_most_stay_in_float_but_not_more_than_half_of_the_work(method, pictures, measured):
     assert measured.in_float
     assert 0.5 <= measured.share < 1
-    frames = [torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255 for picture in pictures]
+    frames = [{"frame": torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255} for picture in pictures]
     graph = onnx_of(method, pictures[0].shape[:2])
     wanted, mixed, rounded = (
         onnx_engine(made, 1)

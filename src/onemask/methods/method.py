@@ -192,6 +192,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     memory_depends_on_weights: bool = True  # whether `memorize` uses what training changes; a trained backbone apart
     not_of_memory: tuple[str, ...] = ()  # options that what `memorize` gives does not depend on, where weights do not
     own_losses: tuple[str, ...] = ()  # the names of what `losses` gives
+    graph_parts: tuple[str, ...] = ()  # networks in `segment` that compute the same whatever a frame shows, row by row
     traceable: bool = False  # whether `encode` computes the same, whatever a frame shows: then it can be one graph
 
     @abstractmethod

@@ -7,18 +7,17 @@ import logging
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..errors import OutputError
 from ..files import write_json
 from .engines import PACKAGES
-from .graphs import folder
+from .graphs import Given, Run, folder
 
 log = logging.getLogger(__name__)
 
@@ -35,20 +34,20 @@ def kept_choice(key: str, threads: int) -> str | None:
     return None
 
 
-def choose(ways: Mapping[str, Callable[[Tensor], Any]], frames: Tensor, key: str, threads: int) -> str:
+def choose(ways: Mapping[str, Run], given: Given, what: str, key: str, threads: int) -> str:
     """The fastest of several ways to compute the same, "torch" among them: by the median of interleaved rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, way in ways.items():
             start = time.perf_counter()
-            way(frames)
+            way(given)
             seconds[name].append(time.perf_counter() - start)
     milliseconds = {name: round(1000 * statistics.median(times), 1) for name, times in seconds.items()}
     fastest = min(milliseconds, key=milliseconds.__getitem__)
     chosen = fastest if milliseconds["torch"] > GAIN * milliseconds[fastest] else "torch"
     shown = ", ".join(f"{name} {value:.0f} ms" for name, value in milliseconds.items())
-    log.info("auto takes %s; a frame's features took: %s (checked once, kept in %s)", chosen, shown, folder())
-    record = {"chosen": chosen, "milliseconds": milliseconds, "of": _circumstances(threads)}
+    log.info("auto takes %s for %s, which took: %s (checked once, kept in %s)", chosen, what, shown, folder())
+    record = {"chosen": chosen, "what": what, "milliseconds": milliseconds, "of": _circumstances(threads)}
     try:
         folder().mkdir(parents=True, exist_ok=True)
         write_json(folder() / f"{key}.json", record)

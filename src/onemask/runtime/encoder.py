@@ -14,16 +14,14 @@ from torch import Tensor
 from ..blocks.folding import state_of
 from ..errors import InputError, is_out_of_memory
 from ..methods.method import Features, Method
-from .choice import choose, kept_choice
-from .engines import compiled_engine, onnx_engine, openvino_engine, problem_with
-from .graphs import FrameGraph, Reader, Run, kept_onnx, key_of
+from .engines import onnx_engine, openvino_engine, problem_with
+from .graphs import FRAME, Reader, Run, frame_graph, kept, key_of_frame, onnx_of
 from .quantisation import Quantised, cosine, find, int8_onnx
+from .task import GRAPHS, Task, short
 
 log = logging.getLogger(__name__)
 
 RUNTIMES = ("auto", "torch", "onnx", "openvino", "compiled")
-GRAPHS = ("onnx", "openvino")  # what "auto" chooses from, besides PyTorch
-TOLERANCE = 1e-3  # of the largest value of an output; measured: 3e-6
 LEAST_COSINE = 0.9  # of an output in eight bits
 _Place = tuple[tuple[int, int], int, Any]  # what a compiled graph is for: size, threads, state of the weights
 WORTH_IT = 320 * 320  # pixels; "auto" leaves smaller frames to PyTorch
@@ -96,99 +94,88 @@ class Encoder:
     """
 
     def __init__(self, method: Method, runtime: str, quantised: Quantised | None = None):
-        self._method, self._asked, self._quantised = method, runtime, quantised
+        self.method, self.asked, self._quantised = method, runtime, quantised
         self._made: dict[_Place, tuple[str, Run | None, Reader | None]] = {}
         self._making = threading.Lock()
         self._chosen: str | None = None
 
     @property
+    def in_eight_bits(self) -> bool:
+        """Whether features are computed in int8, if they come near enough to PyTorch's."""
+        return self._quantised is not None
+
+    @property
     def runtime(self) -> str:
         """The runtime that computes; before the first frame the one that was asked for."""
-        return self._chosen or self._asked
+        return self._chosen or self.asked
 
     def __call__(self, frames: Tensor) -> Features:
         """Frames (B, 3, H, W), RGB in [0, 1] -> the method's features of them."""
-        if self._asked == "torch":
-            return self._method.encode(frames)
+        if self.asked == "torch":
+            return self.method.encode(frames)
         height, width = frames.shape[-2:]
-        place = (height, width), torch.get_num_threads(), state_of(self._method)
+        place = (height, width), torch.get_num_threads(), state_of(self.method)
         with self._making:
             if place not in self._made:
                 self._made = {place: self._make(place, frames[:1])}  # of a session all frames have one size
             self._chosen, run, reader = self._made[place]
         if run is None or reader is None:
-            return self._method.encode(frames)
+            return self.method.encode(frames)
         try:
-            return _joined([reader.features(frame, run(frame)) for frame in frames.split(1)])
+            return _joined([reader.features(frame, run({FRAME: frame})) for frame in frames.split(1)])
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            log.warning("runtime %s failed (%s); PyTorch goes on", self._chosen, _short(error))
+            log.warning("runtime %s failed (%s); PyTorch goes on", self._chosen, short(error))
             self._made, self._chosen = {place: ("torch", None, None)}, "torch"
-            return self._method.encode(frames)
+            return self.method.encode(frames)
 
     # Before the first frame -------------------------------------------------------------------------------------------
 
     def _make(self, place: _Place, frame: Tensor) -> tuple[str, Run | None, Reader | None]:
         """The runtime for frames of a size, checked with one of them."""
         (size, threads, state), nothing = place, ("torch", None, None)
-        auto = self._asked == "auto"
-        if self._method.backbone is None:
+        auto = self.asked == "auto"
+        if self.method.backbone is None:
             log.log(logging.INFO if auto else logging.WARNING, "a method of several backbones runs in PyTorch alone")
             return nothing
         if auto and size[0] * size[1] < WORTH_IT:
             return nothing
-        names = [name for name in GRAPHS if problem_with(name) is None] if auto else [self._asked]
-        if not names:
+        if auto and not any(problem_with(name) is None for name in GRAPHS):
             log.info("auto takes torch: neither ONNX Runtime nor OpenVINO is installed")
             return nothing
         if state is None:
             log.warning("no runtime but PyTorch can follow weights that were made in inference mode; PyTorch computes")
             return nothing
-        key = key_of(self._method, size)
-        if auto and (kept := kept_choice(key, threads)) is not None:
-            log.info("auto takes %s, which was the fastest when it was checked on this machine", kept)
-            if kept not in names:
-                return nothing
-            names = [kept]
-            auto = False
-        reader = Reader(self._method, self._method.encode(frame))
-        engines = {name: run for name in names if (run := self._engine(name, size, key, threads, frame)) is not None}
-        if not engines:
-            return nothing
-        chosen = choose({"torch": FrameGraph(self._method), **engines}, frame, key, threads) if auto else names[0]
-        return (chosen, engines[chosen], reader) if chosen in engines else nothing
+        task = Task(
+            "features", key_of_frame(self.method, size), frame_graph(self.method), lambda: onnx_of(self.method, size)
+        )
+        reader = Reader(self.method, self.method.encode(frame))
+        if self._quantised is not None:
+            chosen, run = self._in_eight_bits(task, threads, frame)
+        else:
+            examples = [{FRAME: picture} for picture in (frame, frame.flip(-1), 1 - frame)]
+            chosen, run = task.runtime(self.asked, examples, threads)
+        return (chosen, run, reader) if run is not None else nothing
 
-    def _engine(self, name: str, size: tuple[int, int], key: str, threads: int, frame: Tensor) -> Run | None:
-        """One that gives what PyTorch gives; None where there is none, which is logged."""
+    def _in_eight_bits(self, task: Task, threads: int, frame: Tensor) -> tuple[str, Run | None]:
+        """As `Task.runtime`; what it gives is near to PyTorch's."""
+        assert self._quantised is not None
         try:
-            if name == "compiled":
-                run = compiled_engine(FrameGraph(self._method), size)
-            else:
-                made = onnx_engine if name == "onnx" else openvino_engine
-                graph = kept_onnx(self._method, size, key)
-                if self._quantised is not None:
-                    run = made(int8_onnx(graph, self._quantised), threads)
-                    return run if self._is_near(run, frame) else None
-                run = made(graph, threads)
-            # Three pictures: a graph that took what one frame shows for a constant is found out.
-            error = max(self._error(run, picture) for picture in (frame, frame.flip(-1), 1 - frame))
+            graph = int8_onnx(kept(task.key, task.graph), self._quantised)
+            run = (onnx_engine if self.asked == "onnx" else openvino_engine)(graph, threads)
+            return (self.asked, run) if self._is_near(run, frame) else ("torch", None)
         except Exception as failure:
             if is_out_of_memory(failure):
                 raise
-            log.warning("runtime %s cannot compute this method (%s); PyTorch does", name, _short(failure))
-            return None
-        if error > TOLERANCE:
-            log.warning("runtime %s gives features that are off by %.2g of their range; PyTorch computes", name, error)
-            return None
-        log.info("runtime %s gives PyTorch's features to %.1g of their range", name, error)
-        return run
+            log.warning("runtime %s cannot compute int8 (%s); PyTorch does in float32", self.asked, short(failure))
+            return "torch", None
 
     def _is_near(self, run: Run, frame: Tensor) -> bool:
         """Whether a graph in eight bits gives much the same for a frame and for its mirror image."""
         least = 1.0
         for picture in (frame, frame.flip(-1)):
-            wanted, found = FrameGraph(self._method)(picture), run(picture)
+            wanted, found = frame_graph(self.method)({FRAME: picture}), run({FRAME: picture})
             least = min(least, *(cosine(a, b) for a, b in zip(wanted, found, strict=True)))
         if least < LEAST_COSINE:
             log.warning(
@@ -198,17 +185,6 @@ class Encoder:
             return False
         log.info("features in int8 have a cosine of %.3f to PyTorch's", least)
         return True
-
-    def _error(self, run: Run, frame: Tensor) -> float:
-        """The largest difference from PyTorch, as a share of the largest value of each output."""
-        worst = 0.0
-        for wanted, found in zip(FrameGraph(self._method)(frame), run(frame), strict=True):
-            if wanted.shape != found.shape:
-                return float("inf")
-            if wanted.numel():
-                difference = (wanted - found).abs().max() / wanted.abs().max().clamp(min=1e-12)
-                worst = max(worst, float(difference.nan_to_num(nan=float("inf"))))
-        return worst
 
 
 def _joined(features: list[Features]) -> Features:
@@ -223,7 +199,3 @@ def _joined(features: list[Features]) -> Features:
         else:
             joined[field.name] = torch.cat(values) if isinstance(values[0], Tensor) else values[0]
     return replace(features[0], **joined)
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,4 +1,4 @@
-"""What computes a graph on a CPU: ONNX Runtime, OpenVINO, torch.compile. Each is a function of one frame."""
+"""What computes a graph on a CPU: ONNX Runtime, OpenVINO, torch.compile. Each is a function of named tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..extras import how_to_install
-from .graphs import FrameGraph, Run, ordinary_tensors
+from .graphs import Given, Run, ordinary_tensors
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,11 @@ def onnx_engine(graph: bytes, threads: int) -> Run:
     session = onnxruntime.InferenceSession(
         graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
     )
-    name = session.get_inputs()[0].name
+    names = [tensor.name for tensor in session.get_inputs()]  # of those that it needs
 
-    def run(frame: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(output) for output in session.run(None, {name: frame.contiguous().numpy()})]
+    def run(given: Given) -> list[Tensor]:
+        arrays = {name: given[name].contiguous().numpy() for name in names}
+        return [torch.from_numpy(output) for output in session.run(None, arrays)]
 
     return run
 
@@ -76,12 +77,14 @@ def openvino_engine(graph: bytes, threads: int) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
     }
     compiled = core.compile_model(core.read_model(graph), "CPU", options)
+    places = [place.get_names() for place in compiled.inputs]  # a tensor may have several
     own = threading.local()  # one request a thread: an object may be learned in the background meanwhile
 
-    def run(frame: Tensor) -> list[Tensor]:
+    def run(given: Given) -> list[Tensor]:
         if not hasattr(own, "request"):
             own.request = compiled.create_infer_request()
-        own.request.infer({0: frame.contiguous().numpy()})
+        tensors = [next(given[name] for name in names if name in given) for names in places]
+        own.request.infer({place: tensor.contiguous().numpy() for place, tensor in enumerate(tensors)})
         # Copies: the next frame is written to the same places.
         outputs = (own.request.get_output_tensor(i).data for i in range(len(compiled.outputs)))
         return [torch.from_numpy(np.array(output)) for output in outputs]
@@ -89,18 +92,23 @@ def openvino_engine(graph: bytes, threads: int) -> Run:
     return run
 
 
-def compiled_engine(graph: FrameGraph, size: tuple[int, int]) -> Run:
-    """A graph through torch.compile. It is traced to plain operations first, so that nothing of Python is left."""
+def compiled_engine(function: Run, example: Given) -> Run:
+    """A function through torch.compile. It is traced to plain operations first, so that nothing of Python is left."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    with ordinary_tensors():
-        frames = torch.rand(1, 3, *size)
-        graph(frames)  # folds the batch norms, which is not to be traced
-        compiled: Any = torch.compile(make_fx(graph)(frames), dynamic=False)
-        compiled(frames)
+    names = list(example)
 
-    def run(frame: Tensor) -> list[Tensor]:
+    def in_order(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(function(dict(zip(names, tensors, strict=True))))
+
+    with ordinary_tensors():
+        tensors = [tensor.clone() for tensor in example.values()]
+        in_order(*tensors)  # folds the batch norms, which is not to be traced
+        compiled: Any = torch.compile(make_fx(in_order)(*tensors), dynamic=False)
+        compiled(*tensors)
+
+    def run(given: Given) -> list[Tensor]:
         with ordinary_tensors():
-            return list(compiled(frame.clone()))
+            return list(compiled(*(given[name].clone() for name in names)))
 
     return run

@@ -11,31 +11,26 @@ names of tensors say which value they are, and what one graph gives another take
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import __version__
-from ..blocks.deconvolution import Deconvolution
-from ..blocks.replacing import replaced
 from ..errors import InputError, is_out_of_memory
 from ..files import refuse_existing, write_bytes
 from ..geometry import Geometry
 from ..labels import EPSILON, aggregate
 from ..methods.method import Method, Record
 from .engines import problem_with
-from .graphs import OPSET, key_of, onnx_of, ordinary_tensors
+from .graphs import Given, for_tracing, key_of_frame, onnx_of, ordinary_tensors, traced
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +82,7 @@ def export(
     models = {"encode": onnx_of(method, geometry.padded)}
     missing = None
     try:
-        loop = _loop_of(_for_tracing(method), geometry.padded) if method.traceable else None
+        loop = _loop_of(for_tracing(method), geometry.padded) if method.traceable else None
         missing = "what it computes depends on what a frame shows" if loop is None else None
         if loop is not None:
             differing = _differing(method, geometry.padded, models | loop)
@@ -140,51 +135,6 @@ def _rebuilt(kind: str, outline: Any, tensors: Mapping[str, Tensor]) -> Any:
     return replace(outline, **changed)
 
 
-class _Part(nn.Module):
-    """A function of named tensors as a module of tensors in order."""
-
-    def __init__(
-        self, method: Method, function: Callable[[dict[str, Tensor]], dict[str, Tensor]], names: Sequence[str]
-    ):
-        super().__init__()
-        self.training = False
-        self.method = method  # so that the function's weights are parameters of this
-        self.function, self.names = function, tuple(names)
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The results, in order."""
-        return tuple(self.function(dict(zip(self.names, tensors, strict=True))).values())
-
-
-class _Fixed(nn.Module):
-    """A deconvolution whose kernels are computed already: the exporter loses their shapes where it sees how."""
-
-    kernel: Tensor
-    bias: Tensor
-
-    def __init__(self, part: Deconvolution):
-        super().__init__()
-        self.training = False
-        kernel, bias = part.of_cells()
-        self.stride = part.stride
-        self.register_buffer("kernel", kernel.detach().contiguous())
-        self.register_buffer("bias", bias.detach().contiguous())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, C', s h, s w)."""
-        convolved = F.conv2d(x, self.kernel.flatten(0, 2), self.bias.flatten(), padding=1)
-        return F.pixel_shuffle(convolved, self.stride[0])
-
-    def of_cells(self) -> tuple[Tensor, Tensor]:
-        """See `Deconvolution.of_cells`."""
-        return self.kernel, self.bias
-
-
-def _for_tracing(method: Method) -> Method:
-    parts = method.named_modules()
-    return replaced(method, {name: _Fixed(part) for name, part in parts if isinstance(part, Deconvolution)})
-
-
 def _loop_of(method: Method, size: tuple[int, int]) -> dict[str, bytes]:
     """Graphs of what depends on the object, by name, as ONNX files."""
     with ordinary_tensors():
@@ -196,14 +146,14 @@ def _loop_of(method: Method, size: tuple[int, int]) -> dict[str, bytes]:
         memory = _without_numbers(method.memorize(features, mask))
         prediction = method.segment(features, memory)
 
-        def memorize(of: dict[str, Tensor]) -> dict[str, Tensor]:
+        def memorize(of: Given) -> dict[str, Tensor]:
             return named("memory", _without_numbers(method.memorize(_rebuilt("features", features, of), of["mask"])))
 
-        def segment(of: dict[str, Tensor]) -> dict[str, Tensor]:
+        def segment(of: Given) -> dict[str, Tensor]:
             seen, known = _rebuilt("features", features, of), _rebuilt("memory", memory, of)
             return named("prediction", method.segment(seen, known))
 
-        def update(of: dict[str, Tensor]) -> dict[str, Tensor]:
+        def update(of: Given) -> dict[str, Tensor]:
             seen, known = _rebuilt("features", features, of), _rebuilt("memory", memory, of)
             after = method.update(known, seen, _rebuilt("prediction", prediction, of), of["mask"])
             return named("memory", _without_numbers(after))
@@ -211,9 +161,9 @@ def _loop_of(method: Method, size: tuple[int, int]) -> dict[str, bytes]:
         of_frame, of_object = named("features", features), named("memory", memory)
         predicted = named("prediction", prediction)
         return {
-            "memorize": _traced(method, memorize, {**of_frame, "mask": mask}),
-            "segment": _traced(method, segment, of_frame | of_object),
-            "update": _traced(method, update, {**of_frame, **of_object, **predicted, "mask": mask}),
+            "memorize": _graph(method, memorize, {**of_frame, "mask": mask}),
+            "segment": _graph(method, segment, of_frame | of_object),
+            "update": _graph(method, update, {**of_frame, **of_object, **predicted, "mask": mask}),
         }
 
 
@@ -222,25 +172,10 @@ def _without_numbers(memory: Any) -> Any:
     return replace(memory, first_frame=None, last_frame=None)
 
 
-def _traced(
-    method: Method, function: Callable[[dict[str, Tensor]], dict[str, Tensor]], given: Mapping[str, Tensor]
-) -> bytes:
-    given = {name: tensor.clone() for name, tensor in given.items()}
-    file: Any = io.BytesIO()  # which the exporter takes, though it does not say so
-    names = list(function(dict(given)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Part(method, function, list(given)),
-            tuple(given.values()),
-            file,
-            input_names=list(given),
-            # A tensor of a graph has one name, and what is updated is given and taken: outputs are marked.
-            output_names=[f"{name}'" for name in names],
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    return file.getvalue()
+def _graph(method: Method, function: Callable[[Given], dict[str, Tensor]], given: Given) -> bytes:
+    # A tensor of a graph has one name, and what is updated is given and taken: outputs are marked.
+    names = [f"{name}'" for name in function({name: tensor.clone() for name, tensor in given.items()})]
+    return traced(method, lambda tensors: list(function(tensors).values()), given, names)
 
 
 # Check ----------------------------------------------------------------------------------------------------------------
@@ -317,7 +252,7 @@ def _manifest(
     return {
         "onemask": __version__,
         "method": name,
-        "weights and size": key_of(method, geometry.padded),
+        "weights and size": key_of_frame(method, geometry.padded),
         "format": format,
         "frame": {
             "size": geometry.own,

@@ -1,4 +1,4 @@
-"""What a method computes of a frame, as a graph of tensors alone: traced, written as ONNX, kept on disk."""
+"""What a method computes, as a graph of tensors alone: traced, written as ONNX, kept on disk."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import __version__
+from ..blocks.deconvolution import Deconvolution
 from ..blocks.replacing import replaced
 from ..errors import OutputError
 from ..files import write_bytes
@@ -29,26 +31,25 @@ OPSET = 17  # of ONNX: the first with layer normalisation; every version that is
 # PyTorch's exporter keeps its state in modules: of two exports at once both fail. So does `warnings.catch_warnings`.
 _exporting = threading.Lock()
 
-Run = Callable[[Tensor], Sequence[Tensor]]  # one frame (1, 3, H, W) -> the graph's outputs
+Given = Mapping[str, Tensor]  # what a graph takes, by name
+Run = Callable[[Given], Sequence[Tensor]]  # -> the graph's outputs
+FRAME = "frame"  # the only input of a graph of `encode`: (1, 3, H, W) float32 RGB in [0, 1]
+
+M = TypeVar("M", bound=nn.Module)
 
 
-class FrameGraph(nn.Module):
-    """Frames (1, 3, H, W) in [0, 1] -> a flat tuple of tensors: all that `encode` gives besides the frames.
+def frame_graph(method: Method) -> Run:
+    """A method's `encode` of a frame: all tensors that it gives besides the frame, in the order of the fields.
 
     Of a method whose `encode` depends on what a frame shows it is the backbone's maps alone, by rising stride.
     """
 
-    def __init__(self, method: Method):
-        super().__init__()
-        # Set by hand: `train` and `eval` would write to the method, and so would the exporter if this said otherwise.
-        self.training = False
-        self.method = method
+    def of_frame(given: Given) -> list[Tensor]:
+        if method.traceable:
+            return _tensors(method.encode(given[FRAME]))[1:]
+        return list(method.backbone(given[FRAME]).values())
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """The outputs, in the order of the fields."""
-        if self.method.traceable:
-            return tuple(_tensors(self.method.encode(frames))[1:])
-        return tuple(self.method.backbone(frames).values())
+    return of_frame
 
 
 def names_of(method: Method, frames: Tensor) -> list[str]:
@@ -116,34 +117,95 @@ def ordinary_tensors() -> Iterator[None]:
         yield
 
 
-def onnx_of(method: Method, size: tuple[int, int]) -> bytes:
-    """The graph of a method in evaluation for frames of a size (H, W), multiples of its stride, as an ONNX file.
+class _Traced(nn.Module):
+    """A function of named tensors as a module of tensors in order.
 
-    One input, "frame" (1, 3, H, W) float32 RGB in [0, 1]; outputs as `names_of` has them. Batch norms are folded.
+    owner: whose parameters the function uses.
+    """
+
+    def __init__(self, owner: nn.Module, function: Run, names: Sequence[str]):
+        super().__init__()
+        # Set by hand: `train` and `eval` would write to the owner, and so would the exporter if this said otherwise.
+        self.training = False
+        self.owner, self.function, self.names = owner, function, tuple(names)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The results, in order."""
+        return tuple(self.function(dict(zip(self.names, tensors, strict=True))))
+
+
+class _Fixed(nn.Module):
+    """A deconvolution whose kernels are computed already: the exporter loses their shapes where it sees how."""
+
+    kernel: Tensor
+    bias: Tensor
+
+    def __init__(self, part: Deconvolution):
+        super().__init__()
+        self.training = False
+        kernel, bias = part.of_cells()
+        self.stride = part.stride
+        self.register_buffer("kernel", kernel.detach().contiguous())
+        self.register_buffer("bias", bias.detach().contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, C', s h, s w)."""
+        convolved = F.conv2d(x, self.kernel.flatten(0, 2), self.bias.flatten(), padding=1)
+        return F.pixel_shuffle(convolved, self.stride[0])
+
+    def of_cells(self) -> tuple[Tensor, Tensor]:
+        """See `Deconvolution.of_cells`."""
+        return self.kernel, self.bias
+
+
+def for_tracing(module: M) -> M:
+    """A module that computes the same by what the exporter understands."""
+    parts = module.named_modules()
+    with ordinary_tensors():
+        return replaced(module, {name: _Fixed(part) for name, part in parts if isinstance(part, Deconvolution)})
+
+
+def traced(owner: nn.Module, function: Run, given: Given, outputs: Sequence[str]) -> bytes:
+    """A function of named tensors as an ONNX file.
+
+    Args:
+        owner: the module whose parameters the function uses, in evaluation.
+        function: is called with tensors of the same names and shapes.
+        given: examples of its inputs.
+        outputs: names of what it gives.
     """
     file: Any = io.BytesIO()  # which the exporter takes, though it does not say so
     with _exporting, ordinary_tensors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constants that are traced, and of the exporter's own future
-        frames = torch.rand(1, 3, *size)
-        names = names_of(method, frames)  # the first call also folds the batch norms, which is not to be traced
         torch.onnx.export(
-            FrameGraph(method),
-            (frames,),
+            _Traced(owner, function, list(given)),
+            tuple(tensor.clone() for tensor in given.values()),
             file,
-            input_names=["frame"],
-            output_names=names,
+            input_names=list(given),
+            output_names=list(outputs),
             opset_version=OPSET,
             dynamo=False,
         )
     return file.getvalue()
 
 
-def kept_onnx(method: Method, size: tuple[int, int], key: str) -> bytes:
-    """The graph from disk, or made now and kept there where the disk allows."""
+def onnx_of(method: Method, size: tuple[int, int]) -> bytes:
+    """The graph of a method in evaluation for frames of a size (H, W), multiples of its stride, as an ONNX file.
+
+    One input, `FRAME`; outputs as `names_of` has them. Batch norms are folded.
+    """
+    with ordinary_tensors():
+        frames = torch.rand(1, 3, *size)
+        names = names_of(method, frames)  # the first call also folds the batch norms, which is not to be traced
+    return traced(method, frame_graph(method), {FRAME: frames}, names)
+
+
+def kept(key: str, made: Callable[[], bytes]) -> bytes:
+    """A graph from disk, or made now and kept there where the disk allows."""
     path = folder() / f"{key}.onnx"
     if path.exists():
         return path.read_bytes()
-    graph = onnx_of(method, size)
+    graph = made()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, graph)
@@ -157,12 +219,19 @@ def folder() -> Path:
     return home() / "runtimes"
 
 
-def key_of(method: Method, size: tuple[int, int]) -> str:
-    """A name for a method's graph at a size: another one wherever the graph could be another."""
+def key_of(module: nn.Module, *of: Any) -> str:
+    """A name for a graph of a module: another one wherever the graph could be another.
+
+    of: what it depends on besides the weights, which `repr` tells apart.
+    """
     digest = hashlib.sha256()
-    parts: tuple[Any, ...] = (__version__, torch.__version__, type(method).__qualname__, method.config, OPSET)
-    digest.update(repr((*parts, method.backbone.name, size)).encode())
-    for name, tensor in method.state_dict().items():
+    digest.update(repr((__version__, torch.__version__, OPSET, type(module).__qualname__, *of)).encode())
+    for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return f"{digest.hexdigest()[:24]}-{size[0]}x{size[1]}"
+    return digest.hexdigest()[:24]
+
+
+def key_of_frame(method: Method, size: tuple[int, int]) -> str:
+    """`key_of` a method's `encode` for frames of a size."""
+    return f"{key_of(method, method.config, method.backbone.name, size)}-{size[0]}x{size[1]}"

@@ -33,7 +33,7 @@ from ..files import write_json
 from ..methods.method import Method
 from ..weights.store import PACKAGE, users_folder
 from .engines import onnx_engine
-from .graphs import Run, onnx_of
+from .graphs import FRAME, Run, onnx_of
 
 log = logging.getLogger(__name__)
 
@@ -215,14 +215,14 @@ class _Trial:
     def __init__(self, model: Any, ranges: dict[str, tuple[float, float]], frames: Sequence[Tensor]):
         self.model, self._ranges, self._frames = model, ranges, frames
         run = _engine(model.SerializeToString())
-        self._wanted = [run(frame) for frame in frames]
+        self._wanted = [run({FRAME: frame}) for frame in frames]
 
     def cosines(self, in_float: Sequence[str]) -> dict[str, float]:
         """Of each output, in the worst picture."""
         run = _engine(_in_eight_bits(self.model, self._ranges, in_float))
         least = [1.0] * len(self.model.graph.output)
         for frame, wanted in zip(self._frames, self._wanted, strict=True):
-            least = [min(before, cosine(a, b)) for before, a, b in zip(least, wanted, run(frame), strict=True)]
+            least = [min(before, cosine(a, b)) for before, a, b in zip(least, wanted, run({FRAME: frame}), strict=True)]
         return {output.name: value for output, value in zip(self.model.graph.output, least, strict=True)}
 
     def error(self, in_float: Sequence[str]) -> float:

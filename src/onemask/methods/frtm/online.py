@@ -72,6 +72,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
 
     config: FRTMOptions
     traceable = True
+    graph_parts = ("network",)
     memory_depends_on_weights = False
     not_of_memory = (
         *("width", "fine_width", "update_every", "update_iterations"),

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...blocks.replacing import replaced
 from ...blocks.rows import in_row_batches
 from ...labels import resize
 from ..method import Record
@@ -206,7 +205,7 @@ def unflattened(parameters: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tens
 
 def through(network: SegmentationNetwork, parameters: Tensor, shared: Mapping[str, Tensor], coarse: Tensor) -> Tensor:
     """The segmentation network under an object's own parameters (P,)."""
-    return replaced(network, unflattened(parameters, network.own_parameters()))(shared, coarse)
+    return network(shared, coarse, own=unflattened(parameters, network.own_parameters()))
 
 
 def network_loss(network: SegmentationNetwork, parameters: Tensor, batch: FirstFrames, coarse: Tensor) -> Tensor:

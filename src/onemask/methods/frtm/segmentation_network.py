@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...blocks.replacing import replaced
 from ...blocks.transition import CLASSES
 from ...labels import resize
 
@@ -166,9 +167,21 @@ class SegmentationNetwork(nn.Module):
         shared["deepest"] = projected.mean((2, 3), keepdim=True)
         return shared
 
-    def forward(self, shared: Mapping[str, Tensor], scores: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(
+        self,
+        shared: Mapping[str, Tensor],
+        scores: Tensor,
+        size: tuple[int, int] | None = None,
+        *,
+        own: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         """Result of `prepare`, by row, and coarse scores (N, 1, h, w) -> logits (N, 1, H/2, W/2) of frames HxW
-        (of half the shallowest stride, whichever that is; as published, of a quarter of it, or of another size)."""
+        (of half the shallowest stride, whichever that is; as published, of a quarter of it, or of another size).
+
+        own: parameters in place of those of `own_parameters`, by their names.
+        """
+        if own is not None:
+            return replaced(self, own)(shared, scores, size)
         maps = self._maps(shared, scores)
         return self.head(maps) if size is None else self.head(maps, size)
 

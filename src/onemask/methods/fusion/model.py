@@ -36,7 +36,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks.matching import normalised
-from ...blocks.replacing import replaced
 from ...blocks.sharing import groups
 from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from ...labels import resize
@@ -255,7 +254,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         kernels = {key: given[f"join.{key}"] for key in self.join}
         of_network = {name.removeprefix("network."): p for name, p in given.items() if name.startswith("network.")}
         joined = self._joined(kernels, shared, clues)
-        return replaced(self.network, of_network)(joined, coarse)
+        return cast(Tensor, self.network(joined, coarse, own=of_network))
 
     def _kernels(self) -> dict[str, Tensor]:
         return {key: cast(nn.Conv2d, convolution).weight for key, convolution in self.join.items()}

@@ -173,6 +173,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
     stride = COARSE
     memory_type = PMVOSMemory
     traceable = True
+    graph_parts = ("attention", "decoder")
     own_losses = ("matching",)
 
     def __init__(self, config: PMVOSOptions | None = None, *, pretrained: bool = True):
@@ -214,7 +215,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         similarity = self._similarity(features, memory)
         attended = similarity.flatten(0, 1)  # a bundle of maps for each class of each row
         if self.attention is not None:
-            attended = self.attention(attended)
+            attended = in_row_batches(self.attention, attended, together=self.training)
         maps = attended.unflatten(0, similarity.shape[:2]).flatten(1, 2)
         logits = self._decoded(features, torch.cat([maps, memory.mask], 1)).float()
         return PMVOSPrediction(logits, similarity)

@@ -1,0 +1,93 @@
+"""What a graph may compute in PyTorch's place: checked before its results are used, and for "auto" timed as well."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..errors import is_out_of_memory
+from .choice import choose, kept_choice
+from .engines import compiled_engine, onnx_engine, openvino_engine, problem_with
+from .graphs import Given, Run, kept
+
+log = logging.getLogger(__name__)
+
+GRAPHS = ("onnx", "openvino")  # what "auto" chooses from, besides PyTorch
+TOLERANCE = 1e-3  # of the largest value of an output; measured: 3e-6
+
+
+@dataclass(frozen=True)
+class Task:
+    """A function of named tensors that PyTorch computes, and a graph may."""
+
+    what: str
+    """What it computes, for the log."""
+    key: str
+    """A name under which its graph is kept, see `graphs.key_of`."""
+    torch: Run
+    """As PyTorch computes it."""
+    graph: Callable[[], bytes]
+    """Its ONNX file."""
+
+    def runtime(self, asked: str, examples: Sequence[Given], threads: int) -> tuple[str, Run | None]:
+        """The runtime that computes it, and how; None: PyTorch does, which is logged.
+
+        Args:
+            asked: a runtime, or "auto": the fastest that is installed.
+            examples: of what it is given; the first is what it is timed with. A graph that took what one example shows
+                for a constant is found out by the others.
+            threads: to compute with.
+        """
+        auto = asked == "auto"
+        names = [name for name in GRAPHS if problem_with(name) is None] if auto else [asked]
+        if auto and names and (earlier := kept_choice(self.key, threads)) is not None:
+            log.info("auto takes %s for %s, the fastest when it was checked on this machine", earlier, self.what)
+            if earlier not in names:
+                return "torch", None
+            names, auto = [earlier], False
+        engines = {name: run for name in names if (run := self._engine(name, examples, threads)) is not None}
+        if not engines:
+            return "torch", None
+        ways = {"torch": self.torch, **engines}
+        chosen = choose(ways, examples[0], self.what, self.key, threads) if auto else names[0]
+        return chosen, engines.get(chosen)
+
+    def _engine(self, name: str, examples: Sequence[Given], threads: int) -> Run | None:
+        """One that gives what PyTorch gives; None where there is none."""
+        try:
+            if name == "compiled":
+                run = compiled_engine(self.torch, examples[0])
+            else:
+                made = onnx_engine if name == "onnx" else openvino_engine
+                run = made(kept(self.key, self.graph), threads)
+            error = max(_error(self.torch(given), run(given)) for given in examples)
+        except Exception as failure:
+            if is_out_of_memory(failure):
+                raise
+            log.warning("runtime %s cannot compute %s (%s); PyTorch does", name, self.what, short(failure))
+            return None
+        if error > TOLERANCE:
+            log.warning("runtime %s is off by %.2g of its range in %s; PyTorch computes it", name, error, self.what)
+            return None
+        log.info("runtime %s gives PyTorch's result for %s to %.1g of its range", name, self.what, error)
+        return run
+
+
+def _error(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """The largest difference, as a share of the largest value of each output."""
+    worst = 0.0
+    for ours, theirs in zip(wanted, found, strict=True):
+        if ours.shape != theirs.shape:
+            return float("inf")
+        if ours.numel():
+            difference = (ours - theirs).abs().max() / ours.abs().max().clamp(min=1e-12)
+            worst = max(worst, float(difference.nan_to_num(nan=float("inf"))))
+    return worst
+
+
+def short(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
