@@ -1,37 +1,74 @@
-"""Times every method by runtime, size, threads and objects: python benchmarks/runtimes.py [--threads 1 2] [...]
+"""Every method by runtime: time, J&F, memory, first frame, and what "auto" takes. Resumable.
 
-    --sizes 240 480 720 --objects 1 10 --methods ttvos-lite ... --runtimes torch onnx openvino int8 --frames 8
-    --processor      processor time instead of the clock's: what other work on the machine takes is left out
-    --memory         the peak of a process for each runtime, and its first frame, instead
+    python benchmarks/runtimes.py OUT.jsonl --data DATA [--only time accuracy ...] [--methods ttvos-lite ...]
+    python benchmarks/runtimes.py OUT.jsonl --print          # the tables of runtimes.md
 
-The runtimes take turns, frame by frame, so that whatever else the machine does slows all of them down alike: compare
-columns of one row. `int8` is ONNX Runtime in eight bits, after `onemask quantize`. Prints a table of runtimes.md:
-milliseconds, then how many times as fast as the first runtime (the median of frames' ratios), then a step of the first
-runtime over its backbone alone, then the most pixels in which a label map differs from the first runtime's.
+A measurement is a line of OUT.jsonl; those that are there already are not made again. The runtimes take turns, frame by
+frame, so that whatever else the machine does slows all of them down alike: compare columns of one row. With one thread
+times are of the processor, so that what other work takes is left out; with two they are the clock's. `int8` is there
+where `onemask quantize` has measured the method.
+
+    bound      multiply-adds of a frame, and what this processor's matrix product would take for as many
+    time       a whole step, at a size, with a number of threads and of objects; pixels that differ from PyTorch's
+    accuracy   J&F of the first frames of every second sequence of `dev`
+    memory     the peak of a process, and its first frame with a graph that is made and with one that is kept
+    auto       what "auto" takes on this machine, part by part
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import itertools
+import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 
 import onemask
+from flops import counted
 from onemask import Session
+from onemask.evaluation.measures import region_and_contour
+from onemask.labels import aggregate
 from onemask.methods.method import Method
+from onemask.runtime.engines import problem_with
+from onemask.runtime.graphs import folder
+from onemask.runtime.quantisation import find
 from onemask.video.clip import sample_clip
 from speed import backbone_call, objects_over, peak_memory
 
-METHODS = ("ttvos-lite", "pmvos-lite", "videomatch-lite", "frtm-lite", "dmn-aoa-lite", "fusion-fast", "best")
-RUNTIMES = ("torch", "onnx", "openvino")
-OPTIONS = {"frtm-lite": {"finetune_iterations": 0}}  # takes a minute at the first frame, nothing at later ones
+METHODS = ("ttvos-lite", "pmvos-lite", "frtm-lite", "videomatch-lite", "dmn-aoa-lite", "fusion-fast")
+SIZES, OBJECTS, THREADS = (240, 360, 720, 1080), (3, 10), (2,)  # of one method each, besides 480 pixels, one, one
+OF_ALL_SIZES, OF_ALL_OBJECTS = "ttvos-lite", ("ttvos-lite", "frtm-lite")
+OPTIONS: dict[str, dict[str, Any]] = {"frtm-lite": {"finetune_iterations": 1}}  # own networks, without the minute
+FRAMES, WARM = 4, 2  # timed, and before them
+JUDGED = 8  # frames of a sequence
+
+Row = dict[str, Any]
+
+
+def loaded(name: str) -> Method:
+    return onemask.load(name, **OPTIONS.get(name, {}))
+
+
+def runtimes_for(method: Method) -> list[str]:
+    there = float_runtimes()
+    return [*there, *(["int8"] if "onnx" in there and find(method) else [])]
+
+
+def float_runtimes() -> list[str]:
+    return ["torch", *(runtime for runtime in ("onnx", "openvino") if problem_with(runtime) is None)]
 
 
 def session_of(method: Method, size: int, runtime: str) -> Session:
@@ -49,79 +86,221 @@ def pictures(count: int, size: int) -> list[np.ndarray]:
     return images
 
 
-def row(name: str, size: int, threads: int, objects: int, runtimes: list[str], frames: int, clock) -> list[str]:
+# Measurements ---------------------------------------------------------------------------------------------------------
+
+
+def bound(name: str) -> Row:
+    """Multiply-adds of a step with one object, and what a large matrix product does in a second."""
+    torch.set_num_threads(1)
+    a, rates = torch.rand(1024, 1024), []
+    for _ in range(9):
+        began = time.process_time()
+        a @ a
+        rates.append(1024**3 / (time.process_time() - began))
+    method = loaded(name).eval()
+    frame = torch.rand(1, 3, 480, -(-854 // method.stride) * method.stride)
+    mask = torch.zeros(1, 1, *frame.shape[-2:])
+    mask[..., 100:300, 200:400] = 1
+    with torch.no_grad():
+        features, encoding = counted(method, "encode", frame)
+        memory = method.memorize(features, mask)
+        prediction, segmenting = counted(method, "segment", features, memory)
+        masks = aggregate(prediction.logits.sigmoid(), background=method.background)[0]
+        _, updating = counted(method, "update", memory, features, prediction, masks)
+    counts = {"encode": encoding.total(), "segment": segmenting.total(), "update": updating.total()}
+    return {"billions": {call: count / 1e9 for call, count in counts.items()}, "a second": max(rates) / 1e9}
+
+
+def timed(name: str, size: int, threads: int, objects: int) -> Row:
     torch.set_num_threads(threads)
-    method, images = onemask.load(name, **OPTIONS.get(name, {})), pictures(frames + 3, size)
-    sessions = {runtime: session_of(method, size, runtime) for runtime in runtimes}
+    clock = time.process_time if threads == 1 else time.perf_counter
+    method, images = loaded(name), pictures(FRAMES + WARM + 1, size)
+    sessions = {runtime: session_of(method, size, runtime) for runtime in runtimes_for(method)}
     for session in sessions.values():
         session.annotate(images[0], objects_over(images[0], objects))
-    times, found, alone, differing = {r: [] for r in runtimes}, {}, [], 0.0
-    backbone = None if method.backbone is None else backbone_call(sessions[runtimes[0]], images[0])
-    for number, image in enumerate(images[1:]):
+    backbone = None if method.backbone is None else backbone_call(sessions["torch"], images[0])
+    times: dict[str, list[float]] = {runtime: [] for runtime in sessions}
+    alone, differing = [], dict.fromkeys(sessions, 0.0)
+    for image in images[1:]:
+        found = {}
         for runtime, session in sessions.items():
             began = clock()
             found[runtime] = session.step(image)
-            if number >= 2:
-                times[runtime].append(clock() - began)
-        began = clock()
+            times[runtime].append(clock() - began)
         if backbone is not None:
+            began = clock()
             backbone()
-        alone.append(clock() - began)
-        differing = max(differing, *((found[r] != found[runtimes[0]]).mean() for r in runtimes))
-    faster = [statistics.median(a / b for a, b in zip(times[runtimes[0]], times[r], strict=True)) for r in runtimes]
-    overhead = statistics.median(a / b for a, b in zip(times[runtimes[0]], alone[2:], strict=True)) if backbone else 0
-    cells = [
-        name,
-        str(size),
-        str(threads),
-        str(objects),
-        *(f"{1000 * statistics.median(times[r]):.0f}" for r in runtimes),
-    ]
-    return [*cells, *(f"{ratio:.2f}" for ratio in faster[1:]), f"{overhead:.2f}", f"{100 * differing:.3f} %"]
+            alone.append(clock() - began)
+        differing = {r: max(most, float((found[r] != found["torch"]).mean())) for r, most in differing.items()}
+    steady = {runtime: of[WARM:] for runtime, of in times.items()}
+    ratio = {r: statistics.median(a / b for a, b in zip(steady["torch"], of, strict=True)) for r, of in steady.items()}
+    overhead = statistics.median(a / b for a, b in zip(steady["torch"], alone[WARM:], strict=True)) if alone else 0
+    return {
+        "ms": {runtime: 1000 * statistics.median(of) for runtime, of in steady.items()},
+        "faster": ratio,
+        "overhead": overhead,
+        "differ": differing,
+    }
 
 
-def memory(name: str, size: int, runtime: str) -> None:
-    """Print the peak of this process, and what the first frame took, with a graph that is kept and without."""
-    images = pictures(6, size)
-    method = onemask.load(name, **OPTIONS.get(name, {}))
-    session, began = session_of(method, size, runtime), time.perf_counter()
-    session.annotate(images[0], objects_over(images[0], 1))
-    first = time.perf_counter() - began
-    for image in images[1:]:
+def accuracy(name: str, data: Path) -> Row:
+    """J&F of each runtime, mean over sequences; and the pixels that are not PyTorch's."""
+    torch.set_num_threads(1)
+    method, root = loaded(name), data / "davis-2016"
+    names = (root / "ImageSets/2016/dev.txt").read_text().split()[::2]
+    runtimes = runtimes_for(method)
+    scores: dict[str, list[float]] = {runtime: [] for runtime in runtimes}
+    differ = dict.fromkeys(runtimes, 0.0)
+    for sequence in names:
+        frames = sorted((root / "JPEGImages/480p" / sequence).glob("*.jpg"))[:JUDGED]
+        sessions = {runtime: session_of(method, 480, runtime) for runtime in runtimes}
+        judged: dict[str, list[float]] = {runtime: [] for runtime in runtimes}
+        for number, path in enumerate(frames):
+            image = np.array(Image.open(path).convert("RGB"))
+            truth = np.array(Image.open(root / "Annotations/480p" / sequence / f"{path.stem}.png")) > 0
+            found = {}
+            for runtime, session in sessions.items():
+                if number == 0:
+                    session.annotate(image, truth.astype(np.uint8))
+                    continue
+                found[runtime] = session.step(image) > 0
+                judged[runtime].append(sum(region_and_contour(found[runtime], truth)) / 2)
+                differ[runtime] += (found[runtime] != found["torch"]).mean() / len(names) / (len(frames) - 1)
+        for runtime, of_frames in judged.items():
+            scores[runtime].append(100 * float(np.mean(of_frames)))
+    return {"sequences": names, "J&F": {r: float(np.mean(s)) for r, s in scores.items()}, "differ": differ}
+
+
+def memory(name: str, runtime: str) -> Row:
+    """Of this process, which does nothing else."""
+    torch.set_num_threads(1)
+    images, method = pictures(6, 480), loaded(name)
+    first = []
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["ONEMASK_HOME"] = home  # so that the graph is made, then kept
+        for _ in range(2):
+            session, began = session_of(method, 480, runtime), time.process_time()
+            session.annotate(images[0], objects_over(images[0], 1))
+            session.step(images[1])
+            first.append(time.process_time() - began)
+    for image in images[2:]:
         session.step(image)
-    used = runtime if runtime == "int8" else session.runtime
-    print(f"| {name} | {used} | {peak_memory(session.device):.0f} | {first:.1f} |")
+    return {"computes": session.runtime, "peak": peak_memory(session.device), "first": first}
+
+
+def auto(name: str, threads: int) -> Row:
+    """What was chosen, by part, with the milliseconds of each."""
+    torch.set_num_threads(threads)
+    images = pictures(2, 480)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["ONEMASK_HOME"] = home
+        session = session_of(loaded(name), 480, "auto")
+        session.annotate(images[0], objects_over(images[0], 1))
+        session.step(images[1])
+        kept = [json.loads(path.read_text()) for path in sorted(folder().glob("*.json"))]
+    return {one["what"]: {"chosen": one["chosen"], "ms": one["milliseconds"]} for one in kept}
+
+
+# All of them ----------------------------------------------------------------------------------------------------------
+
+
+def plan(methods: list[str], data: Path | None) -> list[tuple[str, tuple[Any, ...]]]:
+    """Kinds of measurements, and their arguments; what matters most first."""
+    steps: list[tuple[str, tuple[Any, ...]]] = [("time", (name, 480, 1, 1)) for name in methods]
+    steps += [("bound", (name,)) for name in methods if name != "dmn-aoa-lite"]  # whose proposals are not counted
+    steps += [("accuracy", (name, str(data))) for name in methods if data is not None]
+    steps += [("auto", (name, 1)) for name in methods]
+    steps += [("time", (OF_ALL_SIZES, size, 1, 1)) for size in SIZES if OF_ALL_SIZES in methods]
+    steps += [("time", (name, 480, 1, objects)) for objects in OBJECTS for name in OF_ALL_OBJECTS if name in methods]
+    steps += [("memory", (name, runtime)) for name in methods for runtime in float_runtimes()]
+    return steps + [("time", (name, 480, threads, 1)) for threads in THREADS for name in methods]
+
+
+def measured(kind: str, arguments: tuple[Any, ...]) -> Row:
+    kinds: dict[str, Callable[..., Row]] = {
+        "bound": bound,
+        "time": timed,
+        "accuracy": lambda name, data: accuracy(name, Path(data)),
+        "auto": auto,
+    }
+    if kind in kinds:
+        return kinds[kind](*arguments)
+    alone = subprocess.run([sys.executable, __file__, "--alone", *arguments], check=True, stdout=subprocess.PIPE)
+    return dict(json.loads(alone.stdout.splitlines()[-1]))
+
+
+def shown(rows: list[Row]) -> str:
+    """The tables, in Markdown."""
+    by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in ("bound", "time", "accuracy", "auto")}
+    runtimes = [r for r in ("torch", "onnx", "openvino", "int8") if any(r in row["ms"] for row in by_kind["time"])]
+
+    def cells(values: dict[str, float], form: str) -> list[str]:
+        return [format(values[r], form) if r in values else "" for r in runtimes]
+
+    heads = [*(f"{r}, ms" for r in runtimes), *(f"x {r}" for r in runtimes[1:]), "overhead", "differ, %"]
+    table = [["method", "size", "threads", "objects", *heads]]
+    for row in by_kind["time"]:
+        most = format(100 * max(row["differ"].values()), ".3f")
+        ratios = cells(row["faster"], ".2f")[1:]
+        table.append([*map(str, row["of"]), *cells(row["ms"], ".0f"), *ratios, f"{row['overhead']:.2f}", most])
+    tables = [table]
+    table = [["method", "encode", "segment", "update", "billion multiply-adds a second", "all of it, ms"]]
+    for row in by_kind["bound"]:
+        calls = row["billions"]
+        least = 1000 * sum(calls.values()) / row["a second"]
+        table.append([row["of"][0], *(f"{v:.2f}" for v in calls.values()), f"{row['a second']:.1f}", f"{least:.0f}"])
+    tables.append(table)
+    table = [["method", *(f"J&F {r}" for r in runtimes), *(f"differ {r}, %" for r in runtimes[1:])]]
+    for row in by_kind["accuracy"]:
+        differ = cells({r: 100 * share for r, share in row["differ"].items()}, ".4f")[1:]
+        table.append([row["of"][0], *cells(row["J&F"], ".2f"), *differ])
+    tables.append(table)
+    table = [["method", "threads", "part", *(f"{r}, ms" for r in runtimes[:3]), "auto takes"]]
+    for row in by_kind["auto"]:
+        for what, one in row.items():
+            if isinstance(one, dict):
+                table.append([*map(str, row["of"]), what, *cells(one["ms"], ".0f")[:3], one["chosen"]])
+    tables.append(table)
+    table = [["method", "runtime", "peak, MiB", "first two frames, graph made, s", "graph kept, s"]]
+    for row in rows:
+        if row["kind"] == "memory":
+            table.append([*row["of"], f"{row['peak']:.0f}", *(f"{s:.1f}" for s in row["first"])])
+    tables.append(table)
+    return "\n\n".join(
+        "\n".join(f"| {' | '.join(line)} |" for line in (t[0], ["---"] + ["---:"] * (len(t[0]) - 1), *t[1:]))
+        for t in tables
+        if len(t) > 1
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("out", type=Path, nargs="?")
+    parser.add_argument("--data", type=Path, help="folder with davis-2016/, for accuracy")
+    parser.add_argument("--only", nargs="+", choices=("bound", "time", "accuracy", "auto", "memory"))
     parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument("--runtimes", nargs="+", default=RUNTIMES)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[480])
-    parser.add_argument("--objects", type=int, nargs="+", default=[1])
-    parser.add_argument("--frames", type=int, default=8, help="timed, after two that are not")
-    parser.add_argument("--processor", action="store_true")
-    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--print", action="store_true")
+    parser.add_argument("--alone", nargs=2, metavar=("METHOD", "RUNTIME"), help="measure memory in this process")
     options = parser.parse_args()
     onemask.keep_freed_memory()
-    if options.memory:
-        if len(options.methods) * len(options.sizes) * len(options.runtimes) == 1:
-            memory(options.methods[0], options.sizes[0], options.runtimes[0])
-            return
-        print("| method | runtime | peak, MiB | first frame, s |\n|---|---|---:|---:|", flush=True)
-        for name, size, runtime in itertools.product(options.methods, options.sizes, options.runtimes):
-            own = ["--memory", "--methods", name, "--sizes", str(size), "--runtimes", runtime]
-            subprocess.run([sys.executable, __file__, *own], check=True)
+    if options.alone:
+        print(json.dumps(memory(*options.alone)))
         return
-    runtimes = list(options.runtimes)
-    heads = ["method", "size", "threads", "objects", *runtimes, *(f"x{r}" for r in runtimes[1:]), "overhead", "differ"]
-    print(f"| {' | '.join(heads)} |\n|---|{'---:|' * (len(heads) - 1)}", flush=True)
-    clock = time.process_time if options.processor else time.perf_counter
-    for name, size, threads, objects in itertools.product(
-        options.methods, options.sizes, options.threads, options.objects
-    ):
-        print(f"| {' | '.join(row(name, size, threads, objects, runtimes, options.frames, clock))} |", flush=True)
+    if options.out is None:
+        parser.error("say where measurements are kept")
+    rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    if options.print:
+        print(shown(rows))
+        return
+    done = {(row["kind"], tuple(row["of"])) for row in rows}
+    for kind, arguments in plan(list(options.methods), options.data):
+        of = arguments[:1] if kind == "accuracy" else arguments
+        if (kind, of) in done or (options.only and kind not in options.only):
+            continue
+        row = {"kind": kind, "of": of, "date": str(datetime.date.today()), **measured(kind, arguments)}
+        with options.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(kind, *of, flush=True)
 
 
 if __name__ == "__main__":
