@@ -24,7 +24,10 @@ def packages():
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
 
-@pytest.mark.parametrize(("name", "format"), [("pmvos-lite", "onnx"), ("ttvos-lite", "onnx")])
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("pmvos-lite", "onnx"), ("ttvos-lite", "onnx"), ("ttvos-lite", "openvino"), ("videomatch-lite", "onnx")],
+)
 def test_the_reference_program_gives_the_same_masks(name, format, tmp_path):
     pytest.importorskip({"onnx": "onnxruntime"}.get(format, format), reason=f"needs the extra {format}")
     torch.manual_seed(0)

@@ -63,7 +63,7 @@ def top_k(
     if known is None:
         known = query.new_empty(rows, pixels, 0)
     if templates == 0 or pixels == 0:
-        return known, torch.full(known.shape, templates, device=known.device)
+        return known, torch.full(known.shape, templates, dtype=torch.long, device=known.device)
     limit = limit or LIMITS.get(query.device.type, LIMIT)
     rows_at_once, pixels_at_once, templates_at_once = _at_once(rows, pixels, templates, limit)
     excluded = _excluded(valid, query.dtype)
@@ -174,7 +174,7 @@ def _products(query: Tensor, template: Tensor, excluded: Tensor | None) -> Tenso
 
 def _convolves(query: Tensor) -> bool:
     """Whether products are quicker as a 1x1 convolution: on a CPU oneDNN's takes two thirds of the matrix product."""
-    plain = query.dtype == torch.float32 and not torch.is_grad_enabled()
+    plain = query.dtype == torch.float32 and not (torch.is_grad_enabled() or torch.jit.is_tracing())
     return plain and query.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
@@ -186,10 +186,10 @@ def _best(
     query: Tensor, template: Tensor, excluded: Tensor | None, known: Tensor, k: int, at_once: int
 ) -> tuple[Tensor, Tensor]:
     """The at most k best of each query pixel, in any order: values and indices, (n, p, k)."""
-    values, indices = known, torch.full(known.shape, template.shape[2], device=known.device)
+    values, indices = known, torch.full(known.shape, template.shape[2], dtype=torch.long, device=known.device)
     for block in _slices(template.shape[2], at_once):
         similarity = _products(query, template[:, :, block], None if excluded is None else excluded[:, :, block])
-        if values.shape[2] < k:
+        if values.shape[2] < k or torch.jit.is_tracing():
             values, indices = _better(values, indices, similarity, block.start, k)
             continue
         # Most pixels have nothing to gain from a small set beside a large one, and finding that out is quick.

@@ -41,7 +41,7 @@ def squared_distances(mask: Tensor) -> Tensor:
     """Of each cell the squared distance to the mask (N, 1, h, w) bool, float32; infinite where the mask is empty."""
     height, width = mask.shape[-2:]
     nothing = torch.full(mask.shape, math.inf, device=mask.device).masked_fill(mask, 0.0)
-    return _nearest(_nearest(nothing, width).mT, height).mT
+    return _nearest(_nearest(nothing, width).transpose(-1, -2), height).transpose(-1, -2)
 
 
 def _nearest(squared: Tensor, length: int) -> Tensor:
@@ -63,7 +63,7 @@ def is_lost(mask: Tensor, annotated: Tensor, share: float) -> Tensor:
 
 def next_reach(reach: Tensor, mask: Tensor, lost: Tensor, radius: float) -> Tensor:
     """Reach in the next frame: the mask, extruded; of what is lost (N,), the reach of this frame with it."""
-    return extruded(torch.where(lost.view(-1, 1, 1, 1), reach | mask, mask), radius)
+    return extruded(mask | (reach & lost.view(-1, 1, 1, 1)), radius)
 
 
 def touched(masks: Tensor, grid: Sequence[int]) -> Tensor:

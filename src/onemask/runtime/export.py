@@ -24,11 +24,13 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..blocks.reach import RECENT, REMOVED
 from ..errors import InputError, is_out_of_memory
 from ..files import refuse_existing, write_bytes
 from ..geometry import Geometry
 from ..labels import EPSILON, aggregate
 from ..methods.method import Method, Record
+from ..methods.whereabouts import CELL, LOST
 from .engines import problem_with
 from .graphs import Given, for_tracing, key_of_frame, onnx_of, ordinary_tensors, traced
 
@@ -263,12 +265,17 @@ def _manifest(
         },
         "background": method.background,
         "epsilon": EPSILON,
+        "reach": {"share": method.reach, "cell": CELL, "recent": RECENT, "lost": LOST, "removed": REMOVED}
+        if method.reach
+        else None,
         "graphs": {graph: _described(model) for graph, model in models.items()},
         "loop": missing
         or [
             "features = encode(frame), once a frame; what it gives as NAME others take as features.NAME",
             "first frame: memory = memorize(features, mask), for each object; mask (1, 1, height, width) in {0, 1}",
             "later frames: prediction = segment(features, memory), for each object; p = sigmoid(prediction.logits)",
+            "where reach is not null, logits that are too far from where the object was are lowered before, which "
+            "Whereabouts in run.py does",
             "p of all objects is clamped to [epsilon, 1 - epsilon]; odds = p / (1 - p); background's own: the product "
             "(or the least) of all 1 - p, clamped too; odds over their sum are probabilities of objects and background "
             "(background softmax: the softmax of odds, of which the likeliest alone keeps its share, the rest being "

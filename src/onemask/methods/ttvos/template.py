@@ -160,7 +160,7 @@ class RegionTemplate(nn.Module):
         embedding = shared["embedding"]
         with torch.autocast(embedding.device.type, enabled=False):
             cosines = _products(F.normalize(templates, dim=3), embedding)
-            by_class = (cosines * self.log_scale.exp()).unflatten(3, (CLASSES, -1)).logsumexp(4)
+            by_class = _log_sum_exp((cosines * self.log_scale.exp()).unflatten(3, (CLASSES, -1)))
             logit = by_class[..., :1] - by_class[..., 1:]
         return _as_maps(torch.cat([cosines, logit], 3), embedding)
 
@@ -169,6 +169,12 @@ def _products(templates: Tensor, maps: Tensor) -> Tensor:
     """Equation 1, transposed: templates (N, n, V, c) and maps (N, c, h, w) -> (N, h w, n, V)."""
     cells = maps.permute(0, 2, 3, 1).flatten(1, 2)
     return (cells @ templates.flatten(1, 2).transpose(1, 2)).unflatten(2, templates.shape[1:3])
+
+
+def _log_sum_exp(x: Tensor) -> Tensor:
+    """Over the last axis. (OpenVINO cannot read what PyTorch's exporter makes of `logsumexp`.)"""
+    largest = x.detach().amax(-1, keepdim=True)
+    return (x - largest).exp().sum(-1).log() + largest[..., 0]
 
 
 def _as_maps(cells: Tensor, like: Tensor) -> Tensor:

@@ -41,26 +41,30 @@ class AnnotatedFrame:
             own = marks[:, 0] > 0
         return cls(features, own)
 
-    def best_of_others(self, query: Tensor, wanted: Tensor, k: int) -> list[Tensor]:
+    def best_of_others(self, query: Tensor, wanted: Tensor | None, k: int) -> list[Tensor]:
         """The k best similarities of pixels with what is not the row's own, in any order.
 
         query (N, C, P), or (1, C, P) where all rows look at one frame: only then they are matched together. wanted
-        (N, P) bool: for which pixels. Returns for each row (1, P wanted, j) as `matching.top_k` gives them.
+        (N, P) bool: for which pixels, None: all. Returns for each row (1, P wanted, j) as `matching.top_k` gives them.
         """
         found = {}
         for rows in groups(self.frame_of_row if len(query) == 1 else None, len(self.own)):
             if len(rows) == 1:
                 (row,) = rows
-                seen = columns(query[row % len(query)], wanted[row])[None]
+                seen = query[row % len(query)]
+                seen = (seen if wanted is None else columns(seen, wanted[row]))[None]
                 found[row] = self._best_of_others_alone(row, seen, k)
             else:
-                found.update(self._best_of_others_together(rows, query, wanted, k))
+                everywhere = torch.ones(len(self.own), query.shape[2], dtype=torch.bool, device=query.device)
+                some = everywhere if wanted is None else wanted
+                found.update(self._best_of_others_together(rows, query, some, k))
         return [found[row] for row in range(len(self.own))]
 
     def _best_of_others_alone(self, row: int, query: Tensor, k: int) -> Tensor:
         """For a query (1, C, P) of one row: (1, P, at most k)."""
-        values, _ = top_k(query, columns(self.features[row], ~self.own[row])[None].to(query.dtype), k)
-        return values
+        if torch.jit.is_tracing():  # a graph is for any number of others
+            return top_k(query, self.features[row, None].to(query.dtype), k, valid=~self.own[row, None])[0]
+        return top_k(query, columns(self.features[row], ~self.own[row])[None].to(query.dtype), k)[0]
 
     def _best_of_others_together(self, rows: list[int], query: Tensor, wanted: Tensor, k: int) -> dict[int, Tensor]:
         """For rows of one frame: row -> (1, P wanted, k)."""

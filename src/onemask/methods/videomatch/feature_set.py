@@ -35,7 +35,7 @@ class FeatureSet:
     def of(cls, features: Tensor, chosen: Tensor, kept: int, places: int) -> FeatureSet:
         """The chosen (N, P) bool of features (N, C, P), at most `kept` of them, as a set with room for more."""
         packed, valid = spread(features, chosen, kept)
-        usage = torch.where(valid, KEPT, EMPTY)
+        usage = torch.full(valid.shape, EMPTY, device=valid.device).masked_fill(valid, KEPT)
         return cls(F.pad(packed, (0, places - kept)), F.pad(usage, (0, places - kept), value=EMPTY))
 
     @classmethod
@@ -55,7 +55,7 @@ class FeatureSet:
         known (N, P, j): the best similarities with features beside the set, as `matching.top_k` gives them.
         """
         valid = self.usage != EMPTY
-        used = int(valid.sum(1).max())
+        used = valid.shape[1] if torch.jit.is_tracing() else int(valid.sum(1).max())  # a graph is for any number
         template, valid = self.features[:, :, :used].to(query.dtype), valid[:, :used]
         if torch.is_grad_enabled():
             return top_k_mean(query, template, valid, k, known=known).float(), torch.zeros_like(self.usage)
@@ -71,7 +71,7 @@ class FeatureSet:
         usage = torch.where(self.usage == EMPTY, EMPTY, average)
         new, valid = spread(features, chosen, most)
         # Empty places come first, in order, which keeps those in use together.
-        order = torch.arange(usage.shape[1], device=usage.device) - float(usage.shape[1])
+        order = torch.arange(usage.shape[1], dtype=usage.dtype, device=usage.device) - usage.shape[1]
         place = torch.where(usage == EMPTY, order, usage).topk(most, largest=False, sorted=True).indices
         learned = (usage != EMPTY) & usage.isfinite()
         mean = torch.where(learned, usage, 0).sum(1, keepdim=True) / learned.sum(1, keepdim=True).clamp(min=1)
@@ -86,12 +86,14 @@ def spread(features: Tensor, chosen: Tensor, most: int) -> tuple[Tensor, Tensor]
 
     Those that are there come first, in their order.
     """
-    rank = chosen.cumsum(1)  # from 1
+    rank = chosen.long().cumsum(1)  # from 1
     number = rank[:, -1:]
     excess = number.clamp(min=most)
     kept = chosen & (rank * most // excess > (rank - 1) * most // excess)  # all, where there are not too many
-    order = (~kept).byte().argsort(dim=1, stable=True)[:, :most]
-    order = F.pad(order, (0, most - order.shape[1]))
+    pixels = kept.shape[1]
+    place = torch.arange(pixels, device=kept.device) + pixels * (~kept).long()
+    order = place.topk(min(most, pixels), largest=False, sorted=True).indices
+    order = F.pad(order, (0, max(0, most - pixels)))
     valid = torch.arange(most, device=chosen.device) < number
     packed = features.gather(2, order[:, None].expand(-1, features.shape[1], -1))
     return torch.where(valid[:, None], packed, 0), valid

@@ -143,8 +143,9 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     def segment(self, features: VideoMatchFeatures, memory: VideoMatchMemory) -> VideoMatchPrediction:
         """Match (section 3.2), fuse (3.4) and remove outliers (3.3)."""
         query = self._query(features, memory.projection)
+        height, width = memory.reach.shape[-2:]
         scores, foreground_counts, background_counts = self._scores(
-            query, self._matched_cells(memory), *_sets_of(memory)
+            query, (height, width), self._matched_cells(memory), *_sets_of(memory)
         )
         border = 0.0 if self.training else math.log(self.config.fusion / (1 - self.config.fusion))
         logits = resize(scores - border, features.size)
@@ -211,26 +212,38 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         )
 
     def _scores(
-        self, query: Tensor, wanted: Tensor, foreground: FeatureSet, frame: AnnotatedFrame, background: FeatureSet
+        self,
+        query: Tensor,
+        grid: tuple[int, int],
+        wanted: Tensor | None,
+        foreground: FeatureSet,
+        frame: AnnotatedFrame,
+        background: FeatureSet,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, 1, h, w) of the weighted softmax, and how often features of either set were among the K best.
 
-        Only the wanted (N, h, w) bool of all cells are matched; the others take over their neighbour's.
+        Only the wanted (N, h, w) bool of all cells of the grid are matched, None: all; the others take over their
+        neighbour's.
         """
-        (height, width), sparse = wanted.shape[-2:], self.config.sparse
-        cells = torch.arange(height * width, device=query.device).view(height, width)
-        neighbours = cells[::sparse, ::sparse].repeat_interleave(sparse, 0).repeat_interleave(sparse, 1)
-        source = torch.where(wanted, cells, neighbours[:height, :width]).flatten(1)
-        wanted, rows = wanted.flatten(1), []
-        known = None if self.config.foreground_only else frame.best_of_others(query, wanted, self.config.k)
-        for row, chosen in enumerate(wanted):
-            seen = columns(query[row % len(query)], chosen)[None]
+        (height, width), rows = grid, []
+        chosen = None if wanted is None else wanted.flatten(1)
+        known = None if self.config.foreground_only else frame.best_of_others(query, chosen, self.config.k)
+        for row in range(len(frame.own)):
+            seen = query[row % len(query), None]
+            if chosen is not None:
+                seen = columns(seen[0], chosen[row])[None]
             found, *counts = self._scores_of_row(
                 seen, foreground.row(row), background.row(row), None if known is None else known[row]
             )
-            rows.append((found.new_zeros(1, height * width).masked_scatter(chosen[None], found), *counts))
+            if chosen is not None:
+                found = found.new_zeros(1, height * width).masked_scatter(chosen[row, None], found)
+            rows.append((found, *counts))
         scores, *counts = (torch.cat(part) for part in zip(*rows, strict=True))
-        return scores.gather(1, source).view(-1, 1, height, width), counts[0], counts[1]
+        if wanted is not None:
+            sparse, cells = self.config.sparse, torch.arange(height * width, device=query.device).view(height, width)
+            neighbours = cells[::sparse, ::sparse].repeat_interleave(sparse, 0).repeat_interleave(sparse, 1)
+            scores = scores.gather(1, torch.where(wanted, cells, neighbours[:height, :width]).flatten(1))
+        return scores.view(-1, 1, height, width), counts[0], counts[1]
 
     def _scores_of_row(
         self, query: Tensor, foreground: FeatureSet, background: FeatureSet, known: Tensor | None
@@ -249,14 +262,15 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
 
     # Where an object may be ------------------------------------------------------------------------------------------
 
-    def _matched_cells(self, memory: VideoMatchMemory) -> Tensor:
-        """Cells to match, (N, h, w) bool: all.
+    def _matched_cells(self, memory: VideoMatchMemory) -> Tensor | None:
+        """Cells to match, (N, h, w) bool; None: all.
 
-        With `sparse`, those where the object may be, the ones next to them, and few of the others.
+        With `sparse`, those where the object may be, the ones next to them, and few of the others; but not in a graph,
+        whose work is the same whatever a frame shows.
         """
         sparse = self.config.sparse
-        if self.training or sparse == 1 or not self.config.outlier_removal:
-            return torch.ones_like(memory.reach[:, 0])
+        if self.training or sparse == 1 or not self.config.outlier_removal or torch.jit.is_tracing():
+            return None
         wanted = F.max_pool2d(memory.reach.float(), 3, 1, 1)[:, 0] > 0
         wanted[:, ::sparse, ::sparse] = True
         return wanted
@@ -304,9 +318,9 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         generator = torch.Generator().manual_seed(config.seed)
         for step in range(config.finetune):
             copy, drawn = step % len(warped), torch.randperm(x.shape[2], generator=generator)[: config.finetune_pixels]
-            drawn, every = drawn.to(x.device), own.new_ones(1, 1, len(drawn))
+            drawn = drawn.to(x.device)
             query, template = (normalised(projection @ seen) for seen in (warped[copy][:, :, drawn], x))
-            scores, _, _ = self._scores(query, every, *self._sets(template, own))
+            scores, _, _ = self._scores(query, (1, len(drawn)), None, *self._sets(template, own))
             loss = F.binary_cross_entropy_with_logits(scores.flatten(), wanted[copy, drawn])
             (projection.grad,) = torch.autograd.grad(loss, [projection])  # of nothing else
             optimizer.step()
