@@ -201,6 +201,22 @@ def test_from_a_video_to_an_exported_matte_and_what_can_happen_on_the_way(
     assert page.problems == []
 
 
+def test_the_program_in_the_documentation_does_what_the_page_does(server, open_page, capsys):
+    page = open_page()
+    page.keyboard.press("l")
+    drag(page, (20, 20), (44, 20), (44, 44), (20, 44), (20, 20))
+    expect(page.locator("#undo")).to_have_attribute("title", "Undo: Lasso")
+    text = (Path(__file__).parents[2] / "docs" / "studio.md").read_text()
+    program = re.search("```python\n(.*?)```", text, re.DOTALL)[1]
+    for said, here in (("127.0.0.1:8000", f"127.0.0.1:{server.port}"), ("a-token-of-your-own", TOKEN)):
+        assert said in program
+        program = program.replace(said, here)
+    exec(program, {})
+    assert "/api/exports/png/file" in capsys.readouterr().out
+    expect(page.locator("#both")).to_have_text("All frames are up to date")
+    page.close()
+
+
 def test_ranges_soft_brushes_drawing_by_keys_and_other_videos(open_page, server, video_file, clip):
     page = open_page()
     a_range_is_propagated_alone(page)

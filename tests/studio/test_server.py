@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import zipfile
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from onemask.errors import InputError
 from onemask.studio import runlengths
 from onemask.studio.project import Method, Project
+from onemask.studio.serve import serve
 from onemask.studio.server import LARGEST_BODY, make_app
 from onemask.video.masks import read_label_map, write_mask
 
@@ -232,6 +235,35 @@ def test_what_is_no_video_is_refused_and_nothing_is_left_of_it(client, studio, c
     assert str(before.project.folder.parent) not in given.json()["problem"]
     assert studio.desk is before
     assert {path.name for path in before.project.folder.parent.iterdir()} == {before.project.folder.name, "recent.json"}
+
+
+def test_elsewhere_than_on_this_machine_a_token_is_needed_and_tls_is_the_proxy_s(
+    folder_of_frames, tmp_path, stub, monkeypatch
+):
+    monkeypatch.setenv("ONEMASK_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+    monkeypatch.setattr("onemask.studio.desk.Desk.warm_up", lambda self: None)
+
+    def said(host: str, token: str | None) -> str:
+        lines: list[str] = []
+        serve(
+            str(folder_of_frames),
+            tmp_path / "project",
+            Method(stub),
+            host=host,
+            port=0,
+            token=token,
+            largest_upload=2**20,
+            say=lines.append,
+            browse=False,
+        )
+        return "\n".join(lines)
+
+    assert re.search(r"\?token=[\w-]{32}\n.*put a proxy with TLS before it", said("0.0.0.0", None))
+    assert "TLS" not in said("127.0.0.1", TOKEN)
+    for token in ("", "short"):
+        with pytest.raises(InputError, match="16 characters"):
+            said("0.0.0.0", token)
 
 
 def test_what_cannot_be_done_is_told_to_who_asked(client):

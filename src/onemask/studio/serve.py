@@ -8,6 +8,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import uvicorn
@@ -54,8 +55,7 @@ def serve(
         folder = Path(f"{Path(str(video)).resolve().stem}.studio")
     token = token or secrets.token_urlsafe(24)
     listening = _listen(host, port)
-    with listening:
-        studio = Studio.start(folder, video, method, largest_upload=largest_upload)
+    with listening, closing(Studio.start(folder, video, method, largest_upload=largest_upload)) as studio:
         studio.desk.warm_up()
         port = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
