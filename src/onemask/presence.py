@@ -21,23 +21,29 @@ class Presence:
     confidence: float  # mean probability over its pixels; 0 where it has none
 
 
-def presences(geometry: Geometry, probabilities: Tensor, background: Tensor) -> list[Presence]:
-    """Presences of all rows, in one transfer from the device; nothing is enlarged to the frame's size."""
-    objects, background = geometry.crop(probabilities), geometry.crop(background)
-    winner = label_argmax(objects, background, geometry.working)
+def presences(
+    geometry: Geometry, probabilities: Tensor, background: Tensor, winner: Tensor | None = None
+) -> list[Presence]:
+    """Presences of all rows, in one transfer from the device; nothing is enlarged to the frame's size.
+
+    winner: the row that is likeliest in each pixel at the working size, as `label_argmax` gives it, where it is known.
+    """
+    objects = geometry.crop(probabilities)
+    if winner is None:
+        winner = label_argmax(objects, geometry.crop(background), geometry.working)
     (height, width), own = geometry.working, geometry.own
     found = []
     for row in range(len(objects)):
         mask = winner == row + 1
-        rows, columns = mask.any(1), mask.any(0)
+        rows, columns = (mask.view(torch.uint8).amax(axis) for axis in (1, 0))  # `any` takes ten times as long on a CPU
         places = [
             rows.int().argmax(),
             rows.flip(0).int().argmax(),
             columns.int().argmax(),
             columns.flip(0).int().argmax(),
         ]
-        count = mask.sum()
-        sure = (objects[row, 0] * mask).sum() / count.clamp(min=1)
+        count = torch.count_nonzero(mask)
+        sure = (objects[row, 0] * mask.float()).sum() / count.clamp(min=1)
         found.append(torch.stack([count, *places, sure]).double())
     shown = []
     down, across = own[0] / height, own[1] / width

@@ -142,6 +142,7 @@ class Session:
         self._geometry: Geometry | None = None
         self._frame = 0  # number of the newest frame that was annotated or segmented
         self._last: tuple[Tensor, Tensor] | None = None  # probabilities of objects and background, padded
+        self._winner: Tensor | None = None  # the likeliest row in each pixel of it, where frames are not resized
         self._presences: dict[int, Presence] | None = None  # of the last frame, once somebody asked
         self._diagnostics: dict[str, Tensor] = {}  # of the last frame, where it was asked for; padded
         self._pending: list[_Pending] = []
@@ -399,7 +400,8 @@ class Session:
             self._presences = {}
             if self._last is not None and self._geometry is not None:
                 with torch.inference_mode():
-                    self._presences = dict(zip(self._objects.ids, presences(self._geometry, *self._last), strict=True))
+                    found = presences(self._geometry, *self._last, self._winner)
+                self._presences = dict(zip(self._objects.ids, found, strict=True))
         return self._presences
 
     @property
@@ -603,7 +605,7 @@ class Session:
             pending.wanted -= set(ids)
 
     def _show(self, last: tuple[Tensor, Tensor]) -> None:
-        self._last, self._presences = last, None
+        self._last, self._presences, self._winner = last, None, None
 
     def _out_of_sight(self, annotated: Objects, masks: Tensor, label_map: np.ndarray | Tensor) -> tuple[int, ...]:
         """The annotated objects from whose masks (N, 1, h, w) nothing can be learned, but something is remembered.
@@ -651,6 +653,7 @@ class Session:
         with self._computing():
             objects, background = (self._geometry.crop(p) for p in self._last)
             rows = label_argmax(objects, background, self._geometry.own)
+        self._winner = rows if self._geometry.own == self._geometry.working else None
         if not as_tensor:
             return self._objects.label_map(rows.cpu().numpy())
         return self._objects.label_tensor(rows)  # outside of inference mode: the caller may write to it

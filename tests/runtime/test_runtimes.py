@@ -25,9 +25,11 @@ LITE["frtm-lite"] = {"finetune_iterations": 0}  # fine-tuning takes most of a mi
 CPU = torch.device("cpu")
 
 
-def tiny_frtm(seed: int = 0) -> Method:
+def tiny_frtm(seed: int = 0, *, own_networks: bool = False) -> Method:
     torch.manual_seed(seed)
     few = {"memory": 8, "first_samples": 2, "first_iterations": (2, 2), "first_last_iterations": 2}
+    if own_networks:
+        few |= {"refiner": "per_object", "finetune_iterations": 1, "finetune_samples": 1, "finetune_batch": 1}
     return FRTMConfig("test_efficientnet", channels=8, width=8, **few).build(pretrained=False)
 
 
@@ -72,6 +74,21 @@ def test_the_method_is_never_written_to(graph_runtime):
     before = {name: (module.training, set(vars(module))) for name, module in method.named_modules()}
     label_maps(Session(method, device="cpu", runtime=graph_runtime), clip.frames, clip.label_maps[0])
     assert {name: (module.training, set(vars(module))) for name, module in method.named_modules()} == before
+
+
+def test_each_objects_network_is_computed_by_the_one_graph(graph_runtime, monkeypatch):
+    made, rows = engines.onnx_engine, []
+
+    def noting(graph, threads):
+        run = made(graph, threads)
+        return lambda given: rows.append(len(given["x0"])) or run(given) if "x0" in given else run(given)
+
+    monkeypatch.setattr(task, "onnx_engine", noting)
+    method, clip = tiny_frtm(own_networks=True), moving_shapes(2, 3)
+    session, wanted = (Session(method, device="cpu", runtime=runtime) for runtime in (graph_runtime, "torch"))
+    found, expected = (label_maps(one, clip.frames, clip.label_maps[0]) for one in (session, wanted))
+    assert rows == [1] * 5  # two to be checked with, then a call for each object
+    assert (found != expected).mean() < 1e-3
 
 
 def test_frames_in_a_batch_are_those_one_by_one(graph_runtime):
