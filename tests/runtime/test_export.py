@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from onemask import Session
+from onemask.errors import OutputError
 from onemask.methods import configuration
 from onemask.runtime.export import export
 from onemask.testing import moving_shapes
@@ -53,3 +54,9 @@ def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_
     assert exported.graphs == ("encode",)
     assert json.loads((tmp_path / "manifest.json").read_text())["loop"] == exported.missing
     assert not (tmp_path / "run.py").exists()
+    again = {"name": "frtm", "frame_size": (64, 96), "format": "onnx", "overwrite": True}
+    export(method, tmp_path, **again)
+    assert {path.name for path in tmp_path.iterdir()} == {"encode.onnx", "manifest.json"}
+    (tmp_path / "run.py").write_text("mine")
+    with pytest.raises(OutputError, match=r"run\.py is not as an export wrote it, so it is not replaced"):
+        export(method, tmp_path, **again)

@@ -15,6 +15,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from torch import Tensor
 
 from .. import __version__
 from ..blocks.reach import RECENT, REMOVED
-from ..errors import InputError, is_out_of_memory
-from ..files import refuse_existing, write_bytes
+from ..errors import InputError, OutputError, is_out_of_memory
+from ..files import fingerprint, read_json, refuse_existing, remove, write_bytes
 from ..geometry import Geometry
 from ..labels import EPSILON, aggregate
 from ..methods.method import Method, Record
@@ -40,6 +41,8 @@ FORMATS = ("onnx", "openvino")
 LOOP = ("memorize", "segment", "update")
 CHECKED_FRAMES = 3
 DIFFERING = 1e-3  # of the pixels, at most
+MANIFEST, PROGRAM_NAME = "manifest.json", "run.py"
+NAMES = (PROGRAM_NAME, *(f"{graph}{suffix}" for graph in ("encode", *LOOP) for suffix in (".onnx", ".xml", ".bin")))
 PROGRAM = Path(__file__).with_name("reference_program.py")
 
 
@@ -67,7 +70,7 @@ def export(
         name: of the method, for the manifest.
         frame_size: height and width of the frames that the graphs are for.
         format: one of `FORMATS`.
-        overwrite: replace an earlier export.
+        overwrite: replace an earlier export; nothing else is replaced.
 
     Raises:
         InputError: the format is not known, or its package is not installed.
@@ -80,6 +83,7 @@ def export(
             raise InputError(f"an export to {format} {problem}")
     folder = Path(out)
     refuse_existing(folder, overwrite)
+    earlier = _earlier(folder)
     geometry = Geometry.of(frame_size, None, method.stride, method.padding)
     models = {"encode": onnx_of(method, geometry.padded)}
     missing = None
@@ -97,18 +101,19 @@ def export(
             raise
         missing = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     write = _write_onnx if format == "onnx" else _write_openvino
-    files: dict[str, str] = {}
-    written = {graph: write(graph, model) for graph, model in models.items()}
-    for graph, contents in written.items():
-        for path, data in contents.items():
-            write_bytes(_made(folder) / path, data)
-            files.setdefault(graph, str(folder / path))
-    manifest = _manifest(method, name, geometry, format, models, missing)
-    write_bytes(folder / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
-    files["manifest"] = str(folder / "manifest.json")
+    parts = {graph: write(graph, model) for graph, model in models.items()}
     if missing is None:
-        write_bytes(folder / "run.py", PROGRAM.read_bytes())
-        files["program"] = str(folder / "run.py")
+        parts["program"] = {PROGRAM_NAME: PROGRAM.read_bytes()}
+    files, fingerprints = {"manifest": str(folder / MANIFEST)}, {}
+    for part, contents in parts.items():
+        for path, data in contents.items():
+            write_bytes(folder / path, data)
+            files.setdefault(part, str(folder / path))
+            fingerprints[path] = fingerprint(folder / path)
+    for left in set(earlier).difference(fingerprints, [MANIFEST]):  # graphs that this method has not
+        remove(folder / left)
+    manifest = _manifest(method, name, geometry, format, models, missing) | {"files": fingerprints}
+    write_bytes(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return Exported(tuple(models), files, missing)
 
 
@@ -226,9 +231,21 @@ def _differing(method: Method, size: tuple[int, int], models: Mapping[str, bytes
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _earlier(folder: Path) -> list[str]:
+    """The files of the export in a folder. Raises OutputError where what would be replaced is not as one wrote it."""
+    known: Any = {}
+    with suppress(InputError):  # then nothing is known of what is there
+        known = read_json(folder / MANIFEST, "")
+    known = known.get("files") if isinstance(known, dict) else None
+    written = {name: was for name, was in known.items() if name in NAMES} if isinstance(known, dict) else {}
+    ours = [MANIFEST] if isinstance(known, dict) else []
+    ours += [name for name, was in written.items() if (folder / name).is_file() and fingerprint(folder / name) == was]
+    if foreign := [name for name in (MANIFEST, *NAMES) if name not in ours and (folder / name).exists()]:
+        raise OutputError(
+            f"{folder / foreign[0]} is not as an export wrote it, so it is not replaced; move it away, or choose "
+            "another place"
+        )
+    return ours
 
 
 def _write_onnx(graph: str, model: bytes) -> dict[str, bytes]:
