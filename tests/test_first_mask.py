@@ -58,10 +58,15 @@ def test_the_same_marks_give_the_same_mask(scene):
     assert np.array_equal(*masks)
 
 
-def test_a_click_finds_the_car_of_the_sample_clip():
+def test_a_click_finds_the_car_of_the_sample_clip_and_all_else_was_prepared(monkeypatch):
     clip = sample_clip()
     frame, truth = open_video(clip.path).frame(0).image, clip.annotations[0] > 0
+    selection = Selection(frame)
+    selection.prepare()
+    kept = set(vars(selection))
+    monkeypatch.setattr("onemask.first_mask.Selection", lambda _: selection)
     assert overlap(first_mask(frame, clicks=[(*middle(truth), True)]), truth) > 0.7
+    assert set(vars(selection)) == kept
 
 
 def test_marks_become_label_maps_under_those_that_are_there(scene):

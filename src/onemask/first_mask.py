@@ -159,6 +159,13 @@ class Selection:
         self.frame = np.ascontiguousarray(picture)
         self._with_proposals, self._refine = proposals, refine
 
+    def prepare(self) -> None:
+        """Compute what does not depend on marks now, so that the first `mask` is as quick as those after it."""
+        if self._with_proposals:
+            _ = self._proposals
+        if self._refine:
+            _ = self._encoded
+
     def mask(
         self,
         *,

@@ -32,6 +32,7 @@ from ..errors import InputError, OnemaskError
 from ..plan import Stretch
 
 if TYPE_CHECKING:
+    from ..first_mask import Selection
     from ..methods.method import Method as LoadedMethod
     from ..propagation import Found
     from ..reviewing import Watcher
@@ -61,7 +62,7 @@ class Job:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The method to load before anybody asks, so that the first job begins at once."""
+    """The method to load before anybody asks, and the first frame to look at, so that the first job begins at once."""
 
     method: Method
 
@@ -114,7 +115,7 @@ class _Bench:
     pipe: Connection
     video: Video
     _loaded: tuple[Method, LoadedMethod] | None = None
-    _selection: tuple[int, Any] | None = None  # of the frame that was marked last
+    _selection: tuple[int, Selection] | None = None  # of the frame that was marked last
     _reached: tuple[Session, int] | None = None  # the session of the last job, and the frame that would come next
 
     def handle(self, message: Any) -> None:
@@ -125,6 +126,8 @@ class _Bench:
         elif isinstance(message, WarmUp):
             with suppress(OnemaskError):  # the first job says what is wrong
                 self._session(message.method)
+                if not self.pipe.poll():  # nobody waits
+                    self._select(0).prepare()
         elif isinstance(message, HandOver):
             self._hand_over(message)
         elif message == CLOSE:
@@ -241,13 +244,17 @@ class _Bench:
         except OnemaskError as error:  # the project has all that matters
             log.warning("%s", error)
 
-    def _first_mask(self, marks: FirstMask) -> None:
+    def _select(self, index: int) -> Selection:
+        """What selects objects in a frame; kept as long as it is that frame."""
         from ..first_mask import Selection
 
+        if self._selection is None or self._selection[0] != index:
+            self._selection = (index, Selection(self.video.frame(index).image))
+        return self._selection[1]
+
+    def _first_mask(self, marks: FirstMask) -> None:
         try:
-            if self._selection is None or self._selection[0] != marks.frame:
-                self._selection = (marks.frame, Selection(self.video.frame(marks.frame).image))
-            mask = self._selection[1].mask(box=marks.box, clicks=marks.clicks, scribbles=marks.scribbles)
+            mask = self._select(marks.frame).mask(box=marks.box, clicks=marks.clicks, scribbles=marks.scribbles)
             self.say("first", marks.request, pack(np.asarray(mask, np.uint8)), None)
         except OnemaskError as error:
             self.say("first", marks.request, None, str(error))
