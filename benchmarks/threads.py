@@ -16,6 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
+import cv2
 import numpy as np
 import torch
 
@@ -30,7 +31,7 @@ OPTIONS = {
     "fusion": {"finetune_iterations": 3},
     "frtm-lite": {"finetune_iterations": 3, "memory": 8, "first_samples": 2},
 }
-SESSIONS, FRAMES, SIZE = 8, 6, 96
+SESSIONS, FRAMES, SIZE = 8, 6, 64
 
 
 def main() -> None:
@@ -58,10 +59,13 @@ def main() -> None:
 
 
 def clip() -> tuple[list[np.ndarray], np.ndarray]:
-    """Frames of the sample clip, and the label map of the first."""
+    """Frames of the sample clip, `SIZE` pixels high, and the label map of the first."""
     sample = sample_clip()
+    height, width = sample.annotations[0].shape
+    size = (width * SIZE // height, SIZE)
     frames = [frame.image for frame in islice(open_video(sample.path).frames(), FRAMES)]
-    return frames, sample.annotations[0]
+    small = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]
+    return small, cv2.resize(sample.annotations[0], size, interpolation=cv2.INTER_NEAREST)
 
 
 def own(labels: np.ndarray, index: int) -> np.ndarray:

@@ -325,6 +325,22 @@ class TestOrientation:
         path.write_bytes(data)
         assert container_crop(path, "mov,mp4", 0) is None
 
+    def test_a_cover_is_no_video(self, tmp_path):
+        with av.open(str(tmp_path / "v.mp4"), "w") as container:
+            cover, stream = (container.add_stream(codec, rate=24) for codec in ("mjpeg", "libx264"))
+            cover.width, cover.height, cover.pix_fmt, cover.disposition = 48, 32, "yuvj420p", Disposition.attached_pic
+            stream.width, stream.height, stream.pix_fmt, stream.disposition = 96, 64, "yuv420p", Disposition(0)
+            for number, image in enumerate(numbered(5)):
+                if number == 0:
+                    small = av.VideoFrame.from_ndarray(patches(48, 32), format="rgb24").reformat(format="yuvj420p")
+                    container.mux([*cover.encode(small), *cover.encode(None)])
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts = number
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        video = open_video(tmp_path / "v.mp4")
+        assert (video.info.width, _numbers(video.frames())) == (96, [0, 1, 2, 3, 4])
+
     def test_of_several_streams_the_one_that_is_read_is_cut(self, tmp_path):
         """The crop belongs to the second video stream, and its default flag makes it the one."""
         path = tmp_path / "v.mkv"
