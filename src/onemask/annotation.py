@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .geometry import shown
 from .labels import Objects, checked_label_map, checked_label_tensor, is_whole
-from .video.masks import object_ids
+from .video.masks import object_ids, require_size
 
 
 def annotated_objects(
@@ -50,11 +49,7 @@ def annotated_objects(
     annotated = Objects(ids if objects is None else _whole_numbers(objects))
     if not len(annotated):
         raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
-    if tuple(label_map.shape) != own:
-        raise InputError(
-            f"label map is {shown(label_map.shape)} but the frame is {shown(own)} "
-            "(height x width); give it the frame's size"
-        )
+    require_size(tuple(label_map.shape), own, "label map", frames="the frame is")
     return label_map, annotated
 
 

@@ -34,7 +34,7 @@ from .methods import DEFAULT, load
 from .methods.method import Method
 from .session import EncodedFrame, Session
 from .video.frames import Frame, Video
-from .video.masks import MaskFile, object_ids, read_mask
+from .video.masks import MaskFile, object_ids, read_mask, require_size
 from .video.numbering import number_alike
 from .video.prefetch import prefetch
 from .video.reader import Source, open_video
@@ -289,11 +289,7 @@ class Propagation:
             if index < 0 or (info.frames is not None and index >= info.frames):
                 last = "" if info.frames is None else info.frames - 1
                 raise InputError(f"{source}: frame {index} is annotated, but the video's frames are 0..{last}")
-            if label_map.shape != (info.height, info.width):
-                raise InputError(
-                    f"{source}: the label map of frame {index} is {'x'.join(map(str, label_map.shape))} but the "
-                    f"video's frames are {info.height}x{info.width} (height x width); give it the frames' size"
-                )
+            require_size(label_map.shape, (info.height, info.width), f"{source}: the label map of frame {index}")
             if not Objects(object_ids(label_map, self.void)):
                 raise InputError(
                     f"{source}: the label map of frame {index} is empty; expected a pixel other than 0 and void"

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..video.frames import Video
+from ..video.masks import require_size
 from .formats import export_format, function
 from .reading import Masks, loaded_json
 
@@ -36,11 +37,7 @@ def read_masks(path: str | Path, video: Video, format: str | None = None) -> Ite
                 "file that belongs to this video"
             )
         for _, mask in masks.masks:
-            if mask.shape != size:
-                raise InputError(
-                    f"{file} has masks of {'x'.join(map(str, mask.shape))}, but the video's frames are "
-                    f"{size[0]}x{size[1]} (height x width); give the file that belongs to this video"
-                )
+            require_size(mask.shape, size, f"{file}: a mask of frame {masks.frame}")
         yield masks
 
 

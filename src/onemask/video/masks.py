@@ -55,6 +55,7 @@ __all__ = [
     "palette",
     "read_label_map",
     "read_mask",
+    "require_size",
     "void_of",
     "write_mask",
 ]
@@ -137,6 +138,37 @@ def void_of(paths: Iterable[Path]) -> int | None:
     return 255 if ids else None
 
 
+def require_size(
+    came: tuple[int, ...],
+    size: tuple[int, int],
+    what: str,
+    *,
+    frames: str = "the video's frames are",
+    advice: str | None = None,
+) -> None:
+    """Raise InputError unless a mask has the size of the frames that it belongs to.
+
+    Args:
+        came: the mask's shape.
+        size: the frames' height and width.
+        what: names the mask at the beginning of the error.
+        frames: names the frames.
+        advice: what to do with such a mask, where the video knows; see `Video.advice`. None: what the two sizes tell.
+    """
+    if tuple(came) == size:
+        return
+    (height, width), shape = size, "x".join(map(str, came))
+    if advice is None:
+        advice = "give"
+        if tuple(came) == (width, height):
+            advice = "turn it by 90 degrees, or give"
+        elif 0.98 < came[0] * width / (came[1] * height) < 1.02:
+            advice = "scale it to the frames' size with nearest neighbour, or give"
+    raise InputError(
+        f"{what} is {shape} but {frames} {height}x{width} (height x width); {advice} the mask that belongs to it"
+    )
+
+
 def check_mask(mask: MaskFile | np.ndarray, height: int, width: int, advice: str | None = None) -> None:
     """Raise InputError unless `mask` has the size of the video's frames and at least one object.
 
@@ -145,17 +177,7 @@ def check_mask(mask: MaskFile | np.ndarray, height: int, width: int, advice: str
     labels, void = (mask.labels, mask.void) if isinstance(mask, MaskFile) else (mask, None)
     if labels.ndim != 2:
         raise InputError(f"a mask has the shape (height, width), but this one's is {labels.shape}")
-    if labels.shape != (height, width):
-        came = "x".join(map(str, labels.shape))
-        alike = 0.98 < labels.shape[0] * width / (labels.shape[1] * height) < 1.02
-        if advice is None and labels.shape == (width, height):
-            advice = "turn it by 90 degrees, or give"
-        elif advice is None:
-            advice = "scale it to the frames' size with nearest neighbour, or give" if alike else "give"
-        raise InputError(
-            f"mask is {came} but the video's frames are {height}x{width} (height x width); "
-            f"{advice} the mask that belongs to this video"
-        )
+    require_size(labels.shape, (height, width), "mask", advice=advice)
     if not object_ids(labels, void):
         only = "background and void" if void is not None else "background (0)"
         raise InputError(f"mask is empty: every pixel is {only}; mark at least one object")
