@@ -43,7 +43,7 @@ from onemask.weights.store import installed
 FRAMES, HEIGHT, WIDTH = 6, 96, 128
 DISKS = (16, 32, 48, 64, 96, 192, 384, 1024)  # KiB
 QUICKER = {  # few steps where an object has a network of its own: what is written is the same
-    "frtm-lite": ("memory=8", "first_samples=2", "first_iterations=2,2", "finetune_iterations=1"),
+    "frtm-lite": ("capacity=8", "first_samples=2", "first_iterations=2,2", "finetune_iterations=1"),
     "fusion": ("first_samples=2", "first_iterations=2,2", "finetune_iterations=1"),
     "fusion-fast": ("first_samples=2", "first_iterations=2,2"),
 }

@@ -29,7 +29,7 @@ METHODS = ("ttvos-lite", "pmvos-lite", "videomatch-lite", "fusion-fast", "fusion
 # Each object fine-tunes a network of its own in some: briefly here, for what threads share is the same.
 OPTIONS = {
     "fusion": {"finetune_iterations": 3},
-    "frtm-lite": {"finetune_iterations": 3, "memory": 8, "first_samples": 2},
+    "frtm-lite": {"finetune_iterations": 3, "capacity": 8, "first_samples": 2},
 }
 SESSIONS, FRAMES, SIZE = 8, 6, 64
 

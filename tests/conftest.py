@@ -38,7 +38,7 @@ def shared() -> Path:
 def tiny_frtm(*, pretrained: bool = False, seed: int = 0, **options: object) -> FRTM:
     """FRTM on timm's own test network: a frame of 64x96 takes milliseconds."""
     torch.manual_seed(seed)
-    tiny = {"backbone": "test_efficientnet", "channels": 8, "width": 8, "memory": 8, "first_samples": 2}
+    tiny = {"backbone": "test_efficientnet", "channels": 8, "width": 8, "capacity": 8, "first_samples": 2}
     tiny |= {"first_iterations": (4, 4), "first_last_iterations": 4}
     return FRTMConfig(**{**tiny, **options}).build(pretrained=pretrained)  # type: ignore[arg-type]
 

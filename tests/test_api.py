@@ -121,7 +121,7 @@ class TestJobs:
         asked = Settings(one).described()
         assert asked == Settings(make_frtm()).described()
         assert asked["method"] == "FRTM"
-        assert asked["options"]["memory"] == 8
+        assert asked["options"]["capacity"] == 8
         assert asked != Settings(other).described()
         assert json.dumps(asked)
 
@@ -138,7 +138,7 @@ class TestJobs:
         assert changed[scene.labels[0] > 0].mean() > 0.5
         assert changed[scene.labels[0] == 0].mean() < 0.1
 
-    @pytest.mark.parametrize("given", [{"memory": 8}, {"weights": "x.safetensors"}])
+    @pytest.mark.parametrize("given", [{"capacity": 8}, {"weights": "x.safetensors"}])
     def test_options_of_a_method_that_is_loaded_already(self, here, tmp_path, given):
         with pytest.raises(InputError, match=f"loaded already; give {next(iter(given))} to load"):
             onemask.run("clip.mp4", {0: "mask.png"}, tmp_path / "out", method=Still(), **given, **ON_CPU)

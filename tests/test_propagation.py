@@ -198,7 +198,7 @@ def test_other_words_and_options_are_refused(two):
     with pytest.raises(InputError, match="direction is both or forward, got 'backward'"):
         still(two.images, {0: two.labels[0]}, direction="backward")
     with pytest.raises(InputError, match="loaded already; give memory to load"):
-        still(two.images, {0: two.labels[0]}, memory=8)
+        still(two.images, {0: two.labels[0]}, capacity=8)
     with pytest.raises(InputError, match="option 'memroy' is not known; there are: backbone"):
         onemask.propagate(two.images, {0: two.labels[0]}, memroy=8)
 

@@ -207,7 +207,7 @@ def test_what_is_refused_leaves_no_trace(scene, clip, tmp_path):
         ({"save": []}, "nothing is to be saved"),
         ({"resume": True, "overwrite": True}, "give one of them"),
         ({"settings": Settings(method="nope")}, "method 'nope' is not known"),
-        ({"settings": Settings(options={"memory": 0})}, "option memory must be 1 or more"),
+        ({"settings": Settings(options={"capacity": 0})}, "option memory must be 1 or more"),
         ({"settings": Settings(device="gpu")}, "device 'gpu'"),
         ({"settings": Settings(weights="no/such.safetensors")}, "no file of weights"),
     ]
@@ -655,7 +655,7 @@ def command(clip: Path, scene: Scene, folder: Path) -> list[str]:
         "--save",
         "masks",
         "--set",
-        "memory=8",
+        "capacity=8",
         "--set",
         "first_samples=2",
     ]

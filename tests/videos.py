@@ -16,7 +16,7 @@ from onemask.methods.method import Features, Memory, Method, Prediction
 from onemask.video.frames import DecodeError, Frame, Video, VideoInfo
 
 HEIGHT, WIDTH, FRAMES = 96, 128, 12
-QUICK = {"memory": 8, "first_samples": 2}  # options of the stub, and of the default method
+QUICK = {"capacity": 8, "first_samples": 2}  # options of the stub, and of the default method
 # The default method with few iterations on an object: enough to follow those of these videos.
 FEW = QUICK | {"first_iterations": "4,4", "first_last_iterations": 4, "update_iterations": 3, "finetune_iterations": 1}
 

@@ -43,10 +43,19 @@ SHOWN = 3  # files that a refusal names
 
 
 class ResultFolder:
-    """The folder `path`, into which work of a kind ("a run") writes files and folders, `targets`."""
+    """The folder `path`, into which work of a kind ("a run") writes files and folders, `targets`.
 
-    def __init__(self, path: str | Path, kind: str, targets: Sequence[str]):
-        self.path, self.kind, self.targets = Path(path), kind, targets
+    earlier: gives what earlier versions wrote down of what was asked for as it is written down now.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        kind: str,
+        targets: Sequence[str],
+        earlier: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ):
+        self.path, self.kind, self.targets, self._earlier = Path(path), kind, targets, earlier
         self.own = self.path / ".onemask"
         self._asked, self._finished = self.own / "asked.json", self.own / "finished"
         self._manifest, self._lock = self.own / "files.jsonl", self.own / "lock"
@@ -246,7 +255,7 @@ class ResultFolder:
                 f"{self.path} exists already; it holds {self.kind}. Choose another place, or pass --resume to keep it "
                 "or --overwrite to begin anew"
             )
-        if different := differences(record["asked"], asked):
+        if different := differences(self._earlier(record["asked"]), asked):
             raise InputError(
                 f"{self.path} holds {self.kind} that was started with {', '.join(different)}; resume it with that, "
                 "choose another place, or pass --overwrite to begin anew"

@@ -35,6 +35,7 @@ from .errors import InputError, OnemaskError, is_out_of_memory
 from .geometry import Geometry, Picture, shown, size_of
 from .labels import Objects, aggregate, is_whole, label_argmax, resize
 from .methods.method import Features, Memory, Method, Padding, Prediction
+from .methods.options import by_todays_names
 from .methods.whereabouts import annotated_there, found_there, within_reach
 from .presence import Presence, presences
 from .runtime import Segmenter, encoder_of, usable
@@ -508,7 +509,7 @@ class Session:
             size, precision = None if state["size"] is None else int(state["size"]), str(state["precision"])
             padding: Any = state.get("padding", "edge")  # sessions saved before there was a choice have none
             frame = int(state.get("frame", 0))  # nor numbers of frames
-            refuse_another_method(path, before, described(method))
+            refuse_another_method(path, by_todays_names(method.config, before), described(method))
             memory = method.memory_type(**tensors) if tensors else None
         except InputError:
             raise

@@ -139,7 +139,7 @@ def test_run_with_masks_of_several_frames_and_little_saved(scene, tmp_path):
     assert {path.name for path in out.iterdir()} == {".onemask", "masks", "contact-sheet.png", "run.json"}
     assert np.array_equal(read_mask(out / "masks" / "00005.png").labels, scene.labels[5])
     asked = json.loads((out / "run.json").read_text())["asked"]
-    assert (asked["size"], asked["options"]["memory"], asked["options"]["first_samples"]) == (64, 8, 2)
+    assert (asked["size"], asked["options"]["capacity"], asked["options"]["first_samples"]) == (64, 8, 2)
 
 
 def test_several_masks_of_a_frame_are_joined(capsys, scene, tmp_path):
@@ -311,9 +311,9 @@ def test_masks_that_do_not_fit(refused, tmp_path, mask, message):
             "method 'frtn' is not known; there are: best, dmn-aoa, dmn-aoa-lite, dmn-aoa-r101, fast, frtm",
         ),
         (["--set", "memroy=8"], "option 'memroy' is not known; there are: backbone"),
-        (["--set", "memory=many"], "option memory is a whole number, got 'many'"),
+        (["--set", "capacity=many"], "option capacity is a whole number, got 'many'"),
         (["--set", "memory"], "an option is given as name=value, got 'memory'"),
-        (["--set", "memory=0"], "option memory must be 1 or more, got 0"),
+        (["--set", "capacity=0"], "option capacity must be 1 or more, got 0"),
         (["--set", "backbone=resnet9000"], "resnet9000"),
         (["--size", "8"], "size is the short side in pixels, at least 16, got 8"),
         (["--size", "-64"], "size is the short side in pixels, at least 16, got -64"),
@@ -430,8 +430,12 @@ def test_methods(capsys, refused):
     assert main(["methods", "frtm-lite"]) == 0
     lines = capsys.readouterr().out.splitlines()
     options = dict(line.split("  #")[0].rstrip().split("=", 1) for line in lines)
-    assert "memory=32                         # Samples kept per object." in lines
-    assert (options["backbone"], options["memory"], options["strides"]) == ("tf_efficientnet_lite0", "32", "4,8,16,32")
+    assert "capacity=32                       # Samples kept per object." in lines
+    assert (options["backbone"], options["capacity"], options["strides"]) == (
+        "tf_efficientnet_lite0",
+        "32",
+        "4,8,16,32",
+    )
     assert "method 'nope' is not known" in refused("methods", "nope")
 
 
@@ -632,7 +636,7 @@ def test_evaluate(scene, capsys, tmp_path, refused):
     assert "it holds an evaluation. Choose another place, or pass --resume" in refused(*arguments)
     arguments.append("--resume")
     assert main(arguments) == 0
-    assert "memory 8 (now 9)" in refused(*arguments, "--set", "memory=9")
+    assert "capacity 8 (now 9)" in refused(*arguments, "--set", "capacity=9")
     assert "no sequence bear; it has disc" in refused(*arguments, "--sequences", "bear")
     assert "so there is no split test" in refused(*arguments, "--split", "test")
     assert "is no folder; give the one that holds ImageSets" in refused("evaluate", "no/such", "--out", str(out))

@@ -87,7 +87,7 @@ def test_every_command_that_has_a_result_gives_it_as_json(capsys):
     assert main(["methods", "frtm-lite", "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["options"]["memory"] > 0
-    assert "memory=" in printed.err
+    assert "capacity=" in printed.err
     assert main(["review", "nowhere", "--json"]) == 2
     printed = capsys.readouterr()
     assert "is no folder" in json.loads(printed.out)["error"]

@@ -35,7 +35,7 @@ def variants(*texts: str) -> list[Variant]:
 
 ALONE, FEWER = (
     f"alone: frtm-lite target_only=true {QUICKLY}",
-    f"never: frtm-lite update_every=0 {QUICKLY}".replace("memory=8", "memory=9"),
+    f"never: frtm-lite update_every=0 {QUICKLY}".replace("capacity=8", "capacity=9"),
 )
 
 
@@ -183,7 +183,7 @@ def test_only_what_is_missing_is_run(root, copied):
 
 def test_overwrite_begins_anew(root, copied):
     before = written(copied)
-    changed = variants(ALONE.replace("memory=8", "memory=9"))
+    changed = variants(ALONE.replace("capacity=8", "capacity=9"))
     comparison = compare(root, copied, changed, overwrite=True)
     assert all(written(copied)[name] > time for name, time in before.items() if "/alone/" in name)
     assert [row.label for row in comparison.rows] == ["alone"]
@@ -380,7 +380,7 @@ def test_what_is_refused_leaves_no_trace(root, tmp_path, texts, options, message
 
 def test_other_settings_of_a_label_are_refused_before_anything_runs(root, copied):
     before = written(copied)
-    with pytest.raises(InputError, match=r"never holds an evaluation .* memory 9 \(now 8\)"):
+    with pytest.raises(InputError, match=r"never holds an evaluation .* capacity 9 \(now 8\)"):
         compare(
             root,
             copied,

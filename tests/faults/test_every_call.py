@@ -174,7 +174,7 @@ def test_a_training(root, tmp_path, monkeypatch, kind):
 
     source = {"kind": "davis2017", "root": ".", "split": "val", "options": {"minimum_pixels": 20}}
     sizes = {"size": [32, 48], "length": 2, "max_objects": 1, "batch": 1, "iterations": 2}
-    stage = {"name": "main", "data": [source], **sizes, "optimiser": {"rate": 0.001}}
+    stage = {"name": "main", "data": [source], **sizes, "optimiser": {"lr": 0.001}}
     recipe = {"method": "stub", "workers": 0, "checkpoint_every": 1, "stages": [stage]}
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
 

@@ -30,7 +30,7 @@ FINE_TUNED: dict[str, Any] = {"refiner": "per_object", "finetune_samples": 3, "f
 
 # FRTM's fit to an object: a few iterations do all that many do, and every other frame is learned from.
 FITTED: dict[str, Any] = {"first_samples": 2, "first_iterations": (2, 3), "first_last_iterations": 2}
-FITTED |= {"update_every": 2, "update_iterations": 2, "memory": 8}
+FITTED |= {"update_every": 2, "update_iterations": 2, "capacity": 8}
 
 
 def tiny_frtm(**options: Any) -> Method:
@@ -91,7 +91,12 @@ def tiny_dmn_aoa(**options: Any) -> Method:
 METHODS = {
     "frtm target only": Candidate(
         lambda: FRTMConfig(
-            "tf_efficientnet_lite0", channels=32, target_stride=8, memory=8, target_only=True, first_iterations=(5, 10)
+            "tf_efficientnet_lite0",
+            channels=32,
+            target_stride=8,
+            capacity=8,
+            target_only=True,
+            first_iterations=(5, 10),
         ).build(),
         follows=True,
         trains=False,

@@ -213,7 +213,7 @@ class TestArchitecture:
         }
         for options in (
             {"channels": 16},
-            {"memory": 9},
+            {"capacity": 9},
             {"target": "finetuned", "finetune_iterations": 9},
             {"strides": (32, 16, 8, 4)},
         ):
@@ -301,8 +301,8 @@ class TestFoundWeights:
 
     def test_are_loaded_when_they_fit(self, folders, trained):
         ship(folders.package, "frtm-lite", trained)
-        loaded = onemask.load("frtm-lite", **TINY, memory=9)
-        assert loaded.config.memory == 9
+        loaded = onemask.load("frtm-lite", **TINY, capacity=9)
+        assert loaded.config.capacity == 9
         assert loaded.state_dict().keys() == trained.state_dict().keys()
         assert same(loaded, trained.state_dict())
 

@@ -39,7 +39,7 @@ def own_home(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def method() -> Method:
     torch.manual_seed(0)
-    options = FRTMConfig("test_efficientnet", channels=8, width=8, memory=8, first_samples=2)
+    options = FRTMConfig("test_efficientnet", channels=8, width=8, capacity=8, first_samples=2)
     return options.build(pretrained=False).eval()
 
 

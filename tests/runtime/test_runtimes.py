@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 def tiny_frtm(seed: int = 0, *, own_networks: bool = False) -> Method:
     torch.manual_seed(seed)
-    few = {"memory": 8, "first_samples": 2, "first_iterations": (2, 2), "first_last_iterations": 2}
+    few = {"capacity": 8, "first_samples": 2, "first_iterations": (2, 2), "first_last_iterations": 2}
     if own_networks:
         few |= {"refiner": "per_object", "finetune_iterations": 1, "finetune_samples": 1, "finetune_batch": 1}
     return FRTMConfig("test_efficientnet", channels=8, width=8, **few).build(pretrained=False)

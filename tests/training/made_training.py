@@ -20,7 +20,7 @@ TINY = {
     "target_only": False,
     "channels": 8,
     "width": 8,
-    "memory": 3,
+    "capacity": 3,
     "first_samples": 2,
     "first_iterations": "2,2",
     "first_last_iterations": 2,
@@ -75,7 +75,7 @@ def stage(**values: Any) -> dict[str, Any]:
         "max_objects": 2,
         "batch": 2,
         "iterations": 6,
-        "optimiser": {"rate": 3e-3},
+        "optimiser": {"lr": 3e-3},
     } | values
 
 

@@ -123,7 +123,7 @@ class TestKey:
                 iterations=99,
                 update=True,
                 losses={"soft_jaccard": 1},
-                optimiser={"rate": 1e-5},
+                optimiser={"lr": 1e-5},
                 schedule={"name": "cosine"},
                 clip_gradient=2,
             ),

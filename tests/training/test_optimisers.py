@@ -69,9 +69,7 @@ class TestOptimisers:
         ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
     )
     def test_kinds_and_rates(self, name, kind):
-        config = OptimiserConfig(
-            name=name, rate=0.1, weight_decay=0.02, amsgrad=True, momentum=0.8, groups={"head": 0.5}
-        )
+        config = OptimiserConfig(name=name, lr=0.1, weight_decay=0.02, amsgrad=True, momentum=0.8, groups={"head": 0.5})
         made = optimiser(config, trained_parameters(Net(), config.groups))
         assert type(made) is kind
         assert [group["weight_decay"] for group in made.param_groups] == [0.02, 0.02]

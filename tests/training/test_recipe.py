@@ -9,6 +9,7 @@ from made_training import a_recipe, recipe_text, stage, write_recipe
 
 from onemask.errors import InputError
 from onemask.training.recipe import read_recipe, to_yaml
+from onemask.weights.store import described, installed
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
@@ -34,6 +35,23 @@ class TestReading:
     def test_losses_are_those_that_are_named(self, tmp_path):
         assert read(tmp_path, losses={"soft_jaccard": 0.5}).stages[0].losses == {"soft_jaccard": 0.5}
 
+    def test_keys_of_earlier_versions(self, tmp_path):
+        """In a file, in an assignment, and of the options; what is in today's words stays."""
+        text = recipe_text(stage(optimiser={"rate": 2e-4}), stage(optimiser={"lr": 3e-4}), validation={"options": {}})
+        (tmp_path / "recipe.yaml").write_text(text.replace("capacity:", "memory:"))
+        recipe = read_recipe(tmp_path / "recipe.yaml", ["stages.1.optimiser.rate=1e-5"])
+        assert [staged.optimiser.lr for staged in recipe.stages] == [2e-4, 1e-5]
+        assert recipe.options["capacity"] == 3
+        assert "memory" not in recipe.options
+
+    @pytest.mark.parametrize("name", sorted(installed()))
+    def test_those_in_the_cards_of_weights_that_ship(self, tmp_path, name):
+        card = described(installed()[name])
+        if "text" not in card.recipe:
+            pytest.skip("its card names the recipe by its hash")
+        (tmp_path / "recipe.yaml").write_text(card.recipe["text"])
+        assert read_recipe(tmp_path / "recipe.yaml").method == card.method
+
     def test_written_and_read_again(self, tmp_path):
         recipe = a_recipe(
             tmp_path,
@@ -58,16 +76,16 @@ class TestAssignments:
             tmp_path,
             "seed=1",
             "stages.0.batch=4",
-            "stages.0.optimiser.rate=3e-4",
+            "stages.0.optimiser.lr=3e-4",
             "stages.0.size=[128, 64]",
             "stages.0.data.0.share=2",
-            "options.memory=5",
+            "options.capacity=5",
             "note=a=b",
             "validation.root=davis",
         )
         staged = recipe.stages[0]
-        assert (recipe.seed, staged.batch, staged.optimiser.rate, staged.size) == (1, 4, 3e-4, [128, 64])
-        assert (staged.data[0].share, staged.data[0].root, recipe.options["memory"]) == (2.0, "davis", 5)
+        assert (recipe.seed, staged.batch, staged.optimiser.lr, staged.size) == (1, 4, 3e-4, [128, 64])
+        assert (staged.data[0].share, staged.data[0].root, recipe.options["capacity"]) == (2.0, "davis", 5)
         assert (recipe.note, recipe.validation.root) == ("a=b", "davis")
 
     def test_tables_of_free_names_are_replaced(self, tmp_path):
@@ -87,7 +105,7 @@ class TestAssignments:
 
     def test_a_table_of_known_names_is_changed(self, tmp_path):
         optimiser = read(tmp_path, "stages.0.optimiser={name: sgd}").stages[0].optimiser
-        assert (optimiser.name, optimiser.rate) == ("sgd", 3e-3)
+        assert (optimiser.name, optimiser.lr) == ("sgd", 3e-3)
 
     @pytest.mark.parametrize(
         ("typed", "told"),
@@ -151,8 +169,8 @@ class TestRefusals:
             ({"bootstrap": 0}, r"stages\.0\.bootstrap must be in \(0, 1\]"),
             ({"clip_gradient": -1}, r"stages\.0\.clip_gradient must be 0"),
             ({"optimiser": {"name": "lion"}}, r"stages\.0\.optimiser\.name is one of adam, adamw, sgd, got 'lion'"),
-            ({"optimiser": {"rate": 0}}, r"stages\.0\.optimiser\.rate must be above 0, got 0"),
-            ({"optimiser": {"rate": float("nan")}}, r"stages\.0\.optimiser\.rate must be a finite number"),
+            ({"optimiser": {"lr": 0}}, r"stages\.0\.optimiser\.lr must be above 0, got 0"),
+            ({"optimiser": {"lr": float("nan")}}, r"stages\.0\.optimiser\.lr must be a finite number"),
             ({"optimiser": {"momentum": 1}}, r"stages\.0\.optimiser\.momentum must be in"),
             ({"optimiser": {"groups": {"head": -1}}}, r"stages\.0\.optimiser\.groups\.head must be 0 or more"),
             ({"schedule": {"name": "linear"}}, r"stages\.0\.schedule\.name is one of constant, cosine, steps"),
@@ -173,8 +191,8 @@ class TestRefusals:
             ({"seed": "one"}, "seed is a whole number, got 'one'"),
             ({"method": "frtm-light"}, "method 'frtm-light' is not known; there are: .*frtm-lite"),
             ({"options": {"memry": 1}}, "option 'memry' is not known"),
-            ({"options": {"memory": "many"}}, "option memory is a whole number, got 'many'"),
-            ({"options": {"memory": 0}}, "memory must be 1 or more"),
+            ({"options": {"capacity": "many"}}, "option capacity is a whole number, got 'many'"),
+            ({"options": {"capacity": 0}}, "capacity must be 1 or more"),
             ({"precision": "half"}, "precision is one of float32, bfloat16, float16, got 'half'"),
             ({"average": 1.0}, r"average must be in \[0, 1\), got 1"),
             ({"average": float("inf")}, "average must be a finite number"),
@@ -184,7 +202,7 @@ class TestRefusals:
                 {"options": {"learning_rate": float("nan")}},
                 r"learning_rate must be a finite number, in \(0, 1\), got nan",
             ),
-            ({"options": {"memory": 10**30}}, "memory must be 2147483647 or less"),
+            ({"options": {"capacity": 10**30}}, "capacity must be 2147483647 or less"),
             ({"workers": -1}, "workers must be 0 or more"),
             ({"checkpoint_every": 0}, "checkpoint_every must be 1 or more"),
             ({"picture_every": 0}, "picture_every must be 1 or more"),

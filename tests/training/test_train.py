@@ -125,7 +125,7 @@ class TestLearning:
         for line in history(tmp_path / "out"):
             assert line["loss"] == pytest.approx(sum(weight * line[name] for name, weight in of_recipe.items()))
             assert line["gradient"] > 0
-            assert line["rate"] == 3e-3
+            assert line["lr"] == 3e-3
 
     def test_only_the_seed_decides(self, tmp_path, data):
         recipe = a_recipe(tmp_path, stage(iterations=2))
@@ -149,7 +149,7 @@ class TestLearning:
         assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "live"), rel=5e-3)
 
     def test_a_clipped_gradient(self, tmp_path, data):
-        optimiser = {"name": "sgd", "rate": 1.0, "momentum": 0.0}
+        optimiser = {"name": "sgd", "lr": 1.0, "momentum": 0.0}
         recipe = a_recipe(tmp_path, stage(iterations=1, clip_gradient=1e-3, optimiser=optimiser))
         run(recipe, tmp_path / "out", data)
         torch.manual_seed(recipe.seed)
@@ -160,7 +160,7 @@ class TestLearning:
         assert moved == pytest.approx(1e-3, rel=1e-2)
 
     def test_what_is_not_finite_stops_it(self, tmp_path, data):
-        optimiser = {"name": "sgd", "rate": 1e30}
+        optimiser = {"name": "sgd", "lr": 1e30}
         recipe = a_recipe(tmp_path, stage(optimiser=optimiser))
         with pytest.raises(InputError, match="the loss or its gradient is not finite in step"):
             run(recipe, tmp_path / "out", data)
@@ -168,7 +168,7 @@ class TestLearning:
 
     def test_a_stage_trains_what_it_says(self, tmp_path, data):
         """The first stage trains the backbone, with batch norm frozen; the second does not."""
-        whole = stage(iterations=2, optimiser={"rate": 1e-3, "groups": {"backbone": 0.1}})
+        whole = stage(iterations=2, optimiser={"lr": 1e-3, "groups": {"backbone": 0.1}})
         seen = []
 
         def watch(items, total, what):
@@ -312,12 +312,12 @@ class TestWhatIsWritten:
         assert [event.step for event in board.Images("clips")] == [2, 4]
 
     def test_validation_runs_the_method_with_options_of_its_own(self, tmp_path, data, make_frtm):
-        method, running = make_frtm().train(), make_frtm(seed=1, memory=5)
+        method, running = make_frtm().train(), make_frtm(seed=1, capacity=5)
         modes = [module.training for module in method.modules()]
         one = VideoValidator(ValidationConfig(**VALIDATION), data, running)(method)
         assert [module.training for module in method.modules()] == modes
         assert all(torch.equal(tensor, running.state_dict()[name]) for name, tensor in method.state_dict().items())
-        assert one == VideoValidator(ValidationConfig(**VALIDATION), data, make_frtm(memory=5))(method)
+        assert one == VideoValidator(ValidationConfig(**VALIDATION), data, make_frtm(capacity=5))(method)
         with pytest.raises(InputError, match="make another network"):
             a_recipe(tmp_path, validation={**VALIDATION, "options": {"width": 16}})
 
@@ -435,6 +435,19 @@ class TestGoingOn:
             checkpoint.write_bytes(content if damage == "a bit" else content[: len(content) // 2])
         run(a_recipe(tmp_path, *STAGES, **LATE), tmp_path / "out", data, resume=True)
         assert ("training goes on from the one before" in caplog.text) == (damage != "gone")
+        self.the_same(tmp_path / "out", uninterrupted)
+
+    def test_of_an_earlier_version(self, tmp_path, data, uninterrupted):
+        """What it asked for was written down by keys that have other names now, and one key was not there."""
+        killed_in(3, a_recipe(tmp_path, *STAGES, **LATE), tmp_path / "out", data)
+        record = tmp_path / "out/.onemask/asked.json"
+        asked = json.loads(record.read_text())
+        asked["asked"]["options"]["memory"] = asked["asked"]["options"].pop("capacity")
+        del asked["asked"]["held_out"]
+        for staged in asked["asked"]["stages"].values():
+            staged["optimiser"]["rate"] = staged["optimiser"].pop("lr")
+        record.write_text(json.dumps(asked))
+        run(a_recipe(tmp_path, *STAGES, **LATE), tmp_path / "out", data, resume=True)
         self.the_same(tmp_path / "out", uninterrupted)
 
     def test_a_checkpoint_that_was_damaged_anywhere(self, tmp_path):
@@ -559,7 +572,7 @@ class TestRefusals:
     def test_weights_to_begin_with(self, tmp_path, data):
         run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
         weights = str(tmp_path / "out" / "last.safetensors")
-        rate = {"rate": 1e-12}
+        rate = {"lr": 1e-12}
         recipe = a_recipe(tmp_path, stage(iterations=1, optimiser=rate), weights=weights)
         run(recipe, tmp_path / "further", data)
         name = "network.head.0.weight"
@@ -570,7 +583,7 @@ class TestRefusals:
     def test_modules_that_begin_with_anothers_weights(self, tmp_path, data):
         run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
         weights = str(tmp_path / "out" / "last.safetensors")
-        still = stage(iterations=1, optimiser={"rate": 1e-12})
+        still = stage(iterations=1, optimiser={"lr": 1e-12})
         run(a_recipe(tmp_path, still, seed=9, initial={"network": weights}), tmp_path / "further", data)
         begun, given = state(tmp_path / "further" / "last.safetensors"), state(Path(weights))
         taken = [name for name in given if name.startswith("network.")]

@@ -63,7 +63,7 @@ class TestTrain:
         asked = recipe(workers=0)
         method = onemask.methods.configuration("frtm-lite", asked.options).build(pretrained=False)
         before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
-        asked.stages[0].optimiser = OptimiserConfig(rate=1e-9)
+        asked.stages[0].optimiser = OptimiserConfig(lr=1e-9)
         onemask.train(asked, tmp_path / "out", method=method, data=data, hardware=self.HARDWARE)
         after = read(tmp_path / "out" / "last.safetensors")
         name = "network.head.0.weight"
@@ -79,7 +79,7 @@ class TestTrain:
                 lambda r: setattr(r.stages[0].optimiser, "name", "lion"),
                 "optimiser.name is one of adam, adamw, sgd",
             ),
-            (lambda r: setattr(r.stages[0].optimiser, "rate", float("nan")), "optimiser.rate must be a finite number"),
+            (lambda r: setattr(r.stages[0].optimiser, "lr", float("nan")), "optimiser.lr must be a finite number"),
             (lambda r: setattr(r.stages[0], "losses", {"guess": 1.0}), "losses: 'guess' is not known"),
             (lambda r: setattr(r, "seed", "one"), "seed: Value 'one'"),
             (lambda r: setattr(r, "stages", []), "stages is empty"),

@@ -37,7 +37,7 @@ stages:
     batch: 1
     iterations: 2
     losses: &losses {{loss_objectness: 1, loss_rpn_box_reg: 1, loss_classifier: 1, loss_box_reg: 1, loss_mask: 1}}
-    optimiser: {{name: adam, rate: 1.0e-3, groups: {{backbone.backbone: 0.0}}}}
+    optimiser: {{name: adam, lr: 1.0e-3, groups: {{backbone.backbone: 0.0}}}}
   - name: all
     data: [{{kind: stills, root: stills}}]
     size: [64, 96]
@@ -45,7 +45,7 @@ stages:
     batch: 1
     iterations: 2
     losses: *losses
-    optimiser: {{name: adam, rate: 1.0e-3, groups: {{backbone.backbone: 0.1}}}}
+    optimiser: {{name: adam, lr: 1.0e-3, groups: {{backbone.backbone: 0.1}}}}
 """
 
 

@@ -17,7 +17,7 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="train a method from a recipe",
         description="Train a method, or the network that proposes objects to DMN-AOA, from a recipe, see recipes/. "
         "Any value can be overridden: seed=1, "
-        "stages.0.optimiser.rate=3e-4. `tensorboard --logdir DIR` shows the progress. Needs the extra `train`.",
+        "stages.0.optimiser.lr=3e-4. `tensorboard --logdir DIR` shows the progress. Needs the extra `train`.",
     )
     train.add_argument("recipe", metavar="RECIPE", help="a YAML file")
     train.add_argument("set", nargs="*", metavar="KEY=VALUE", help="override a value of the recipe")

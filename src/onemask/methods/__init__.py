@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import plugins
 from ..errors import InputError, is_out_of_memory
-from ..weights.card import as_typed
+from ..weights.card import Card, as_typed
 from ..weights.store import Weights, described, find
-from .options import unreadable, with_options
+from .options import by_todays_names, unreadable, with_options
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -254,10 +254,11 @@ def weights_for(name: str, chosen: Configuration, given: str | Path | None = Non
     Raises InputError where it cannot do without.
     """
     if given is not None:
-        return Weights.at(Path(given))
+        weights = Weights.at(Path(given))
+        return weights if weights.card is None else replace(weights, card=todays(weights.card, chosen))
     path = find(name) or _shared_weights(name)
     if path is not None:
-        card = described(path)
+        card = todays(described(path), chosen)
         misfits = card.misfits(chosen.architecture)
         if not misfits:
             return Weights(path, card)
@@ -269,6 +270,11 @@ def weights_for(name: str, chosen: Configuration, given: str | Path | None = Non
             f"no trained weights ship for {name}; give a file of weights{_or_without(chosen)}{_offer(name)}"
         )
     return None
+
+
+def todays(card: Card, chosen: Configuration) -> Card:
+    """A card with the names that a method's options have now."""
+    return replace(card, architecture=by_todays_names(chosen, card.architecture))
 
 
 def _shared_weights(name: str) -> Path | None:

@@ -74,11 +74,20 @@ def with_options(configuration: C, options: Mapping[str, Any]) -> C:
     Raises:
         InputError: a name is not there, or a value cannot be read or is out of range.
     """
-    types = _types(type(configuration))
+    types, options = _types(type(configuration)), by_todays_names(configuration, options)
     if unknown := [name for name in options if name not in types]:
         raise InputError(f"option {unknown[0]!r} is not known; there are: {', '.join(types)}")
     values = {name: _valid(f"option {name}", value, types[name], typed=True) for name, value in options.items()}
     return replace(configuration, **values)  # type: ignore[type-var]
+
+
+def by_todays_names(configuration: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by the names that a configuration's options have now, where it says what they were called before.
+
+    It says so in `renamed`, {name before: name now}: recipes, cards and saved sessions of earlier versions are read on.
+    """
+    renamed: Mapping[str, str] = getattr(configuration, "renamed", {})
+    return {renamed.get(name, name): value for name, value in values.items()}
 
 
 def check_values(configuration: Any, where: str = "") -> None:

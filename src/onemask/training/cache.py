@@ -104,6 +104,7 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
     others = {f"weights of {name}": _fingerprint(part) for name, part in method.constant_parts().items()}
     of_clips = {key: value for key, value in asdict(stage).items() if key not in NOT_OF_CLIPS}
     config = method.config
+    before = {now: then for then, now in getattr(config, "renamed", {}).items()}  # so that caches outlive new names
     # The first version is left out, as it was before there were versions.
     version = {} if CLIPS == 1 else {"version": CLIPS}
     held_out = {"held out": recipe.held_out} if recipe.held_out else {}
@@ -111,7 +112,9 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
         **held_out,
         "seed": recipe.seed,
         "stage": of_clips,
-        "method": {} if config is None else {k: repr(v) for k, v in asdict(config).items() if k in _of_memory(method)},
+        "method": {}
+        if config is None
+        else {before.get(k, k): repr(v) for k, v in asdict(config).items() if k in _of_memory(method)},
         "strides": list(method.backbone.strides),
         "backbone": method.backbone.name,
         "backbone's weights": _fingerprint(method.backbone),

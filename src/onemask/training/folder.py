@@ -24,7 +24,7 @@ from ..methods import trainable
 from ..results import ResultFolder
 from ..weights.card import Card
 from ..weights.store import card_path, save
-from .recipe import Recipe, read_recipe, to_yaml
+from .recipe import Recipe, by_todays_keys, read_recipe, to_yaml
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class TrainingFolder:
         checkpoints = [self.checkpoint, self.earlier_checkpoint]
         files = [self.recipe, *checkpoints, self.path / "history.jsonl", *weights, *map(card_path, weights)]
         self._files = [path.name for path in files]
-        self.results = ResultFolder(self.path, "a training", (*self._files, "log"))
+        self.results = ResultFolder(self.path, "a training", (*self._files, "log"), _of_earlier_versions)
         self._data = self.results.own / "data.json"
 
     def weights(self, name: str) -> Path:
@@ -160,6 +160,11 @@ def _checkpoint_in(path: Path) -> dict[str, Any]:
 def _decisive(recipe: Recipe) -> dict[str, Any]:
     """Every value that decides the result, lists of tables by their places so that differences are named one by one."""
     return {name: _by_place(value) for name, value in asdict(recipe).items() if name not in NOT_OF_RESULT}
+
+
+def _of_earlier_versions(asked: dict[str, Any]) -> dict[str, Any]:
+    """What a training was begun with, by today's keys, and with what they had not yet as it was then."""
+    return {"held_out": 0, **by_todays_keys(asked)}
 
 
 def _by_place(value: Any) -> Any:

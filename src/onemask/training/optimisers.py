@@ -68,9 +68,9 @@ def optimiser(config: OptimiserConfig, groups: Mapping[str, list[nn.Parameter]])
         for group, members in groups.items()
     ]
     if config.name == "sgd":
-        return torch.optim.SGD(parameters, config.rate, momentum=config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
-    return kind(parameters, config.rate, weight_decay=config.weight_decay, amsgrad=config.amsgrad)
+    return kind(parameters, config.lr, weight_decay=config.weight_decay, amsgrad=config.amsgrad)
 
 
 def rate_at(config: ScheduleConfig, rate: float, progress: float) -> float:

@@ -6,14 +6,14 @@
         data: [{kind: stills, root: objects, share: 3}, {kind: davis2016, root: davis-2016, split: fit}]
         iterations: 4000
 
-Every value can be overridden on the command line, as `seed=1` or `stages.0.optimiser.rate=3e-4`. Unknown keys and
+Every value can be overridden on the command line, as `seed=1` or `stages.0.optimiser.lr=3e-4`. Unknown keys and
 invalid values are rejected before anything loads.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -45,12 +45,15 @@ from ..methods.options import (
     Share,
     ShareBelowOne,
     Whole,
+    by_todays_names,
     check_values,
     in_words,
     parse_assignments,
     with_options,
 )
 
+RENAMED = {"rate": "lr"}  # keys of an optimiser: what they were called before
+_ASSIGNED_RATE = re.compile(r"^(stages\.\d+\.optimiser\.)rate$")
 OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "steps")
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}  # and Fabric's names for them
@@ -62,7 +65,7 @@ class OptimiserConfig:
 
     name: str = "adamw"
     """adam, adamw or sgd."""
-    rate: Positive = 1e-3
+    lr: Positive = 1e-3
     """Learning rate at its highest."""
     weight_decay: NotNegative = 0.0
     """Decoupled from the gradient with adamw, part of it with the others."""
@@ -208,7 +211,7 @@ def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
 
     Args:
         path: a YAML file, or the name of a recipe in a package that offers methods.
-        assignments: values to override, as "seed=1" or "stages.0.optimiser.rate=3e-4".
+        assignments: values to override, as "seed=1" or "stages.0.optimiser.lr=3e-4".
 
     Returns:
         The recipe, complete with defaults.
@@ -238,6 +241,38 @@ def checked_recipe(recipe: Recipe) -> Recipe:
     return typed
 
 
+def by_todays_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a recipe by the keys that they have now: recipes and cards of earlier versions are read on.
+
+    values: as they stand in a file, or in the record of a training, where a list is a table by places.
+    """
+    if "method" not in values and "held_out" in values:  # the proposals' recipes were of a kind of their own
+        values = {"method": "maskrcnn-lite", **values}
+    values = dict(values)
+    stages = values.get("stages")
+    if isinstance(stages, dict):
+        values["stages"] = {place: _stage_by_todays_keys(stage) for place, stage in stages.items()}
+    elif isinstance(stages, list):
+        values["stages"] = [_stage_by_todays_keys(stage) for stage in stages]
+    try:
+        config = trainable(str(values.get("method")))
+    except InputError:  # it is refused where values are checked
+        return values
+    if isinstance(values.get("options"), dict):
+        values["options"] = by_todays_names(config, values["options"])
+    validation = values.get("validation")
+    if isinstance(validation, dict) and isinstance(validation.get("options"), dict):
+        values["validation"] = {**validation, "options": by_todays_names(config, validation["options"])}
+    return values
+
+
+def _stage_by_todays_keys(stage: Any) -> Any:
+    if not isinstance(stage, dict) or not isinstance(stage.get("optimiser"), dict):
+        return stage
+    optimiser = {RENAMED.get(key, key): value for key, value in stage["optimiser"].items()}
+    return {**stage, "optimiser": optimiser}
+
+
 def _read(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
     """Read a YAML file, with values overridden by `key=value` texts, before its values are checked.
 
@@ -247,7 +282,7 @@ def _read(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Recipe), _table(path))
         for key, value in parse_assignments(assignments).items():
-            _assign(merged, key, value)
+            _assign(merged, _ASSIGNED_RATE.sub(r"\1lr", key), value)
         _refuse_resolvers(OmegaConf.to_container(merged, resolve=False), str(path))
         recipe = OmegaConf.to_object(merged)
     except InputError:
@@ -295,7 +330,8 @@ def _table(path: Path) -> DictConfig:
     for name, part in get_type_hints(Recipe).items():  # OmegaConf would not say where
         if is_dataclass(part) and name in given and not isinstance(given[name], DictConfig):
             raise InputError(f"{path}: {name} is {in_words(part)}, got {given[name]!r}")
-    return given
+    plain: Any = OmegaConf.to_container(given, resolve=False)  # values that name others are resolved once all is merged
+    return OmegaConf.create(by_todays_keys(plain))
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -4,7 +4,7 @@ OUT/recipe.yaml         what was asked for, every value
 OUT/best.safetensors    weights with the best validation (methods: J&F, proposals: recall), or the last ones;
                         best.json: their card
 OUT/last.safetensors    weights after the last step; last.json: their card
-OUT/history.jsonl       a line a step: losses, rate, norm of the gradient; and one a validation
+OUT/history.jsonl       a line a step: losses, learning rate, norm of the gradient; and one a validation
 OUT/log/                the same for TensorBoard, pictures, and how long steps take
 OUT/checkpoint.pt       everything that is needed to go on; after the last step, that there is nothing more to do.
                         checkpoint.earlier.pt, the one before, is gone on from where this one is damaged
@@ -252,7 +252,7 @@ class Training:
     ) -> None:
         """Take one optimisation step."""
         progress = self.reached.step / steps
-        rate = rate_at(stage.schedule, stage.optimiser.rate, progress)
+        rate = rate_at(stage.schedule, stage.optimiser.lr, progress)
         set_rate(optimise, rate)
         torch.manual_seed(self._seed())
         optimise.zero_grad()
@@ -277,7 +277,7 @@ class Training:
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.reached = replace(self.reached, step=self.reached.step + 1, steps=self.reached.steps + 1)
-        self.log.scalars(self.reached.steps, stage=stage.name, rate=rate, **means)
+        self.log.scalars(self.reached.steps, stage=stage.name, lr=rate, **means)
         if self.reached.steps % self.recipe.picture_every == 0:
             picture = self.task.picture(on_device, result)
             if picture is not None:
@@ -299,7 +299,7 @@ class Training:
         if not all(math.isfinite(value) for name, value in means.items() if name not in forgiven):
             raise InputError(
                 f"the loss or its gradient is not finite in step {self.reached.step} of {stage.name} ({means}); lower "
-                "the rate, or set clip_gradient"
+                "optimiser.lr, or set clip_gradient"
             )
 
     def _after_step(self, steps: int, optimise: torch.optim.Optimizer) -> None:

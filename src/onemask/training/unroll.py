@@ -132,7 +132,7 @@ class Unroll(nn.Module):
         self.update = update
         self.bootstrap = bootstrap
 
-    def forward(self, opened: Callable[[], ClipBatch], progress: float) -> Unrolled:
+    def forward(self, opened: Callable[[], ClipBatch], progress: float = 1.0) -> Unrolled:
         """The losses and predictions of a batch that is `sealed`, where a share `progress` of the stage is over."""
         return self.unrolled(opened(), progress)
 

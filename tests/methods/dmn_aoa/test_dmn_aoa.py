@@ -42,9 +42,9 @@ TINY = DMNAOAConfig(
 )
 TABLE_3: dict[str, dict[str, Any]] = {
     "F0": {},
-    "A1": {"memory": False, "alignment": False},
+    "A1": {"use_memory": False, "alignment": False},
     "A2": {"alignment": False},
-    "A3": {"memory": False},
+    "A3": {"use_memory": False},
     "A4": {"frame_memory": True, "frame_cells": 5},
     "A5": {"matcher": False},
     "A6": {"refine": False},
@@ -114,7 +114,7 @@ class TestMatching:
         before, after = (0.5 + 0.02 * torch.randn(1, 3, 96, 128) for _ in range(2))
         before[..., 16:64, 16:48] = texture
         after[..., 16:64, 80:112] = texture
-        method = tiny(LEFT, RIGHT, BELOW, overlap=0.0, margin=0.0, memory=False)
+        method = tiny(LEFT, RIGHT, BELOW, overlap=0.0, margin=0.0, use_memory=False)
         # Of an untrained network template and proposal are projected differently: let them be the same.
         method.template.load_state_dict(method.proposal.state_dict())
         memory = method.memorize(method.encode(before), rectangle(LEFT))
@@ -301,7 +301,7 @@ class TestMemory:
         assert ages == [[1], [2]]
 
     def test_the_template_without_the_network_is_the_first_frames(self):
-        method = tiny(memory=False)
+        method = tiny(use_memory=False)
         with torch.no_grad():
             features = [method.encode(frames(seed=number)) for number in range(3)]
             memory = method.memorize(features[0], rectangle(LEFT))
@@ -649,7 +649,7 @@ class TestOptions:
             ({"slots": -1}, "slots must be 0 or more"),
             ({"margin": -0.1}, "must be 0 or more"),
             ({"first": False, "previous": False, "every": 0}, "the memory holds nothing"),
-            ({"memory": False, "frame_memory": True}, "memory is false"),
+            ({"use_memory": False, "frame_memory": True}, "use_memory is false"),
         ],
     )
     def test_refused(self, options, message):

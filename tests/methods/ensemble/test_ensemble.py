@@ -25,7 +25,7 @@ SIZE = (64, 96)
 
 def target_model(seed: int = 0, **options: Any) -> Method:
     torch.manual_seed(0)
-    config = FRTMConfig("test_efficientnet", channels=8, memory=8, first_samples=2, target_only=True, seed=seed)
+    config = FRTMConfig("test_efficientnet", channels=8, capacity=8, first_samples=2, target_only=True, seed=seed)
     return replace(config, **options).build(pretrained=False).eval()
 
 

@@ -126,7 +126,7 @@ class TestWeights:
         assert memory.weights[0, :4].tolist() == pytest.approx([60 / 109, 30 / 109, 9 / 109, 10 / 109], rel=1e-5)
 
     def test_a_full_memory_gives_up_its_lightest_sample(self, build, encode, masks, learn):
-        method = build(memory=4)
+        method = build(capacity=4)
         memory = method.memorize(encode(method, 0), masks(0, 1))
         relative = [2 / 3, 1 / 3, 0.0, 0.0]
         replaced = []
@@ -143,7 +143,7 @@ class TestWeights:
         assert set(replaced) == {0, 1, 2, 3}  # in the end even the annotated frame goes
 
     def test_with_a_first_share_the_annotated_frame_stays(self, build, encode, masks, learn):
-        method = build(memory=4, first_share=0.5)
+        method = build(capacity=4, first_share=0.5)
         memory = method.memorize(encode(method, 0), masks(0, 1))
         before = memory.clone()
         for number in range(1, 25):
@@ -152,7 +152,7 @@ class TestWeights:
         assert memory.weights[0, :2].sum() < 0.5  # by section 3.4 alone; only updates raise it
 
     def test_the_first_share_outlives_the_first_weights(self, build, encode, masks, learn):
-        method = build(memory=4, first_share=0.5, learning_rate=0.5, update_every=2000)
+        method = build(capacity=4, first_share=0.5, learning_rate=0.5, update_every=2000)
         memory = method.memorize(encode(method, 0), masks(0, 1))
         for number in range(1, 201):  # by then 0.5**n is beyond float32
             memory = learn(method, memory, number % 25, 1)
@@ -163,7 +163,7 @@ class TestWeights:
 
     @pytest.mark.parametrize("first_share", [0.0, 0.25, 0.75])
     def test_an_update_solves_with_at_least_the_first_share(self, build, encode, masks, learn, first_share):
-        method = build(memory=6, first_share=first_share, update_every=16)
+        method = build(capacity=6, first_share=first_share, update_every=16)
         memory = method.memorize(encode(method, 0), masks(0, 1))
         for number in range(1, 16):
             memory = learn(method, memory, number, 1)
@@ -270,7 +270,7 @@ class TestConfigurations:
         assert (PAPER.channels, PAPER.width) == (96, 64)
         assert PAPER.first_iterations == (5, 10, 10, 10, 10)
         assert (PAPER.update_iterations, PAPER.update_every) == (10, 8)
-        assert (PAPER.learning_rate, PAPER.memory, PAPER.minimum_influence) == (0.1, 80, 0.1)
+        assert (PAPER.learning_rate, PAPER.capacity, PAPER.minimum_influence) == (0.1, 80, 0.1)
         assert (PAPER.first_samples, PAPER.regularisation, PAPER.minimum_pixels) == (5, (1e-4, 1e-2), 10)
         assert not PAPER.target_only
         assert PAPER.first_share == 0
@@ -296,8 +296,8 @@ class TestConfigurations:
         ("options", "message"),
         [
             ({"first_samples": 0}, "first_samples must be 1 or more, got 0"),
-            ({"memory": 4}, r"first_samples must be 1\.\.memory \(4\), got 5"),
-            ({"memory": 5, "first_share": 0.2}, r"with first_share, memory must exceed first_samples"),
+            ({"capacity": 4}, r"first_samples must be 1\.\.capacity \(4\), got 5"),
+            ({"capacity": 5, "first_share": 0.2}, r"with first_share, capacity must exceed first_samples"),
             ({"learning_rate": 1.0}, r"learning_rate must be in \(0, 1\), got 1.0"),
             ({"seed": -1}, "seed must be 0 or more, got -1"),
             ({"channels": 0}, r"channels must be 1 or more"),

@@ -15,7 +15,7 @@ from onemask.methods.fusion import DEFAULT, FAST, FusionConfig
 from onemask.methods.fusion.clues import MAPS
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
 
-TINY = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8, memory=8, first_samples=2, forget=0.0)
+TINY = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8, capacity=8, first_samples=2, forget=0.0)
 
 
 def made(config: FusionConfig = TINY, *, joining: float = 0.0) -> Fusion:
@@ -51,7 +51,7 @@ def run(method: Fusion) -> tuple[list[Tensor], FusionMemory]:
 def test_begins_as_frtm_with_the_same_weights() -> None:
     method = made()
     frtm = FRTMConfig(
-        "test_efficientnet", channels=8, width=8, fine_width=8, memory=8, first_samples=2, first_shift=0.5,
+        "test_efficientnet", channels=8, width=8, fine_width=8, capacity=8, first_samples=2, first_shift=0.5,
         first_share=0.2, whiten=True,
     ).build(pretrained=False).eval()  # fmt: skip
     frtm.load_state_dict({k: v for k, v in method.state_dict().items() if not k.startswith("join.")})
@@ -132,7 +132,7 @@ def test_in_training_the_last_masks_are_forgotten_now_and_then() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"clues": ()}, {"clues": ("first", "first")}, {"clues": ("colour",)}, {"radius": 0}, {"rate": 0.0},
+    [{"clues": ()}, {"clues": ("first", "first")}, {"clues": ("colour",)}, {"radius": 0}, {"momentum": 0.0},
      {"forget": 1.0}, {"target_only": True}, {"transition": True}, {"target": "encoded"}],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(options: dict) -> None:

@@ -133,7 +133,7 @@ class TestEquations:
     @torch.no_grad()
     def test_the_mean_over_frames_moves_by_its_rate(self, clip):
         for rate in (0.1, 0.5, 1.0):
-            features, memory, _, masks = followed(tiny(rate=rate), clip)
+            features, memory, _, masks = followed(tiny(momentum=rate), clip)
             y, m = eq_1(features[0].matching[0], masks[0][0, 0], 1)
             wanted = eq_2(y, m)
             for encoded, mask in zip(features[1:], masks[1:], strict=True):
@@ -267,14 +267,14 @@ class TestSwitches:
         assert shapes[0] != shapes[1]
 
     def test_the_rate_changes_no_weights(self):
-        assert replace(TINY, rate=0.2).architecture == TINY.architecture
+        assert replace(TINY, momentum=0.2).architecture == TINY.architecture
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             (dict.fromkeys(SWITCHES[:3], False), "one of global_matching, local_matching and medial_matching"),
             ({"channels": 0}, "channels must be 1 or more, got 0"),
-            ({"rate": 0.0}, r"rate must be in \(0, 1\], got 0.0"),
+            ({"momentum": 0.0}, r"momentum must be in \(0, 1\], got 0.0"),
         ],
     )
     def test_what_cannot_work_is_refused(self, options, message):

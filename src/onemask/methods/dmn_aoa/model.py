@@ -15,7 +15,7 @@ network refines with the first and the previous frame, aligned in the same way. 
     P'' (eq. 3)                  translated()
     A                            DMNAOAPrediction.shares; methods.dmn_aoa.assignment
     coarse mask, RefineNet       DMNAOAPrediction.coarse; methods.dmn_aoa.refinenet
-    table 3: A1, A2, A3          memory=false alignment=false; alignment=false; memory=false
+    table 3: A1, A2, A3          use_memory=false alignment=false; alignment=false; use_memory=false
     A4, A5, A6                   frame_memory=true; matcher=false; refine=false
     B1, B2, B3, B4               previous=false every=0; first=false every=0; every=0; every=1
 
@@ -171,7 +171,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         self.backbone.requires_grad_(False)  # recipes train it, by a group of their own
         widths, channels = dict(zip(STRIDES, config.widths, strict=True)), sum(config.widths)
         self.reduce = nn.ModuleDict({str(s): bottleneck(self.backbone.channels[s], w) for s, w in widths.items()})
-        self.memory_network = DynamicMemoryNetwork(channels) if config.memory else None
+        self.memory_network = DynamicMemoryNetwork(channels) if config.use_memory else None
         self.generator: nn.Module | None = None
         self.template = self.proposal = self.correspondence = self.decode = None
         if config.matcher:
@@ -244,11 +244,11 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         box = torch.where(present[:, None], found, whole)
         age = mask.new_zeros(rows)
         keys, values, inside = self._encoded(features, mask, box, age)
-        places = (REFERENCES + ((config.slots or 1) if config.every else 0)) if config.memory else 1
+        places = (REFERENCES + ((config.slots or 1) if config.every else 0)) if config.use_memory else 1
         filled = mask.new_zeros(rows, places)
         # Of a memory of every 5th frame alone the first stands in until the 5th.
         held = [place for place, holds in ((FIRST, config.first), (PREVIOUS, config.previous)) if holds] or [REFERENCES]
-        filled[:, held if config.memory else [FIRST]] = 1.0
+        filled[:, held if config.use_memory else [FIRST]] = 1.0
         there, reference, reference_mask = self._as_reference(features, mask)
         return DMNAOAMemory(
             keys=keys[:, None].repeat(1, places, 1, 1),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ...errors import InputError
 from ..options import Count, NotNegative, Whole, check_values
@@ -13,6 +14,8 @@ from .proposals import COCO, KNOWN, is_generator
 @dataclass(frozen=True)
 class DMNAOAOptions:
     """The paper's values, and the switches of its table 3."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"memory": "use_memory"}
 
     backbone: str = "resnet50"
     """Any timm model with features by stage."""
@@ -33,7 +36,7 @@ class DMNAOAOptions:
     """Weight of the overlap with the previous mask, beside the cosine; with matching=steps the two share 1."""
     matching: Literal["steps", "nearest"] = "steps"
     """How proposals are assigned: by DMM-Net's steps, or exactly, by the nearest point of what these approach."""
-    memory: bool = True
+    use_memory: bool = True
     """DMN; false: the first frame's features are the template (A3)."""
     frame_memory: bool = False
     """The memory holds whole frames (A4)."""
@@ -71,8 +74,8 @@ class DMNAOAOptions:
             raise InputError(f"widths must be 4 together or more, got {self.widths}")
         if not (self.first or self.previous or self.every):
             raise InputError("the memory holds nothing: one of first, previous and every must be set")
-        if self.frame_memory and not self.memory:
-            raise InputError("frame_memory is about the memory network, but memory is false")
+        if self.frame_memory and not self.use_memory:
+            raise InputError("frame_memory is about the memory network, but use_memory is false")
 
     @property
     def needs_weights(self) -> bool:
@@ -84,8 +87,8 @@ class DMNAOAOptions:
         """The options that weights depend on. A part that is switched off depends on nothing: weights of the whole
         method serve without it (table 3's A1, A2, A3 and A6)."""
         names = ["backbone", "widths", "cells", "projected", "matcher"]
-        if self.memory:
-            names += ["memory", "frame_memory", "frame_cells"]
+        if self.use_memory:
+            names += ["use_memory", "frame_memory", "frame_cells"]
         if self.alignment and self.matcher:
             names += ["alignment"]
         if self.refine:

@@ -12,7 +12,7 @@ eighth frame from then on. The segmentation network knows no object: it refines 
     M, gamma         FRTMMemory.projected, .weights
     v, kappa_min     methods.frtm.gauss_newton.label_terms, FRTMOptions.minimum_influence
     N_GN, N_CG       FRTMOptions.first_iterations, .update_iterations
-    t_s, K_max, eta  FRTMOptions.update_every, .memory, .learning_rate
+    t_s, K_max, eta  FRTMOptions.update_every, .capacity, .learning_rate
 
 What the paper leaves open, and what was decided:
 - Labels of later frames are the masks after aggregation, cut at one half; with `published` they are not cut.

@@ -205,7 +205,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
     def memory_of(self, samples: Samples, first: Tensor, last: Tensor) -> FRTMMemory:
         """A memory whose first places hold the first frame's samples."""
         rows, used = samples.weights.shape
-        empty, rate = self.config.memory - used, self.config.learning_rate
+        empty, rate = self.config.capacity - used, self.config.learning_rate
         projected = (first[:, None] @ samples.features.flatten(3)).unflatten(-1, samples.features.shape[-2:])
 
         def with_space(tensor: Tensor) -> Tensor:

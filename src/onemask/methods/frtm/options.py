@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from ...errors import InputError
 from ...labels import Background
@@ -15,6 +16,8 @@ TARGETS = ("learned", "encoded", "finetuned")
 @dataclass(frozen=True)
 class FRTMOptions:
     """The paper's values."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"memory": "capacity"}
 
     backbone: str = "resnet101"
     """Any timm model with features by stage."""
@@ -56,7 +59,7 @@ class FRTMOptions:
     """Precondition updates by the features' second moments, which converges better; not in the paper."""
     regularisation: tuple[Positive, Positive] = (1e-4, 1e-2)
     """Of the first and the last layer."""
-    memory: Count = 80
+    capacity: Count = 80
     """Samples kept per object."""
     learning_rate: ProperShare = 0.1
     """Weight of the newest sample."""
@@ -100,10 +103,10 @@ class FRTMOptions:
         check_values(self)
         if not (self.strides or self.target_only):
             raise InputError("strides must not be empty; name those of the features that the network sees, as 4,8,16")
-        if not 1 <= self.first_samples <= self.memory:
-            raise InputError(f"first_samples must be 1..memory ({self.memory}), got {self.first_samples}")
-        if self.first_share and self.first_samples == self.memory:
-            raise InputError(f"with first_share, memory must exceed first_samples, got {self.memory} for both")
+        if not 1 <= self.first_samples <= self.capacity:
+            raise InputError(f"first_samples must be 1..capacity ({self.capacity}), got {self.first_samples}")
+        if self.first_share and self.first_samples == self.capacity:
+            raise InputError(f"with first_share, capacity must exceed first_samples, got {self.capacity} for both")
         if self.fine_width == 1:
             raise InputError("fine_width must be 2 or more, or 0 for that of the other strides; got 1")
         if self.target not in TARGETS:

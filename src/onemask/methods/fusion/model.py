@@ -150,7 +150,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             matching = features.by_row(features.matching, len(masks))
             cells = cells_of_classes(masks * (masks > 0.5), (matching.shape[-2], matching.shape[-1]))
             seen = (cells.sum((2, 3)) > 0)[..., None]  # (N, 2, 1); a class out of sight teaches nothing
-            share = self.config.rate * seen.to(matching.dtype)
+            share = self.config.momentum * seen.to(matching.dtype)
             return replace(
                 learned,
                 last_features=matching,

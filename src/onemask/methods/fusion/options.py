@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from ...errors import InputError
 from ..frtm.options import FRTMOptions
@@ -15,10 +16,12 @@ from .clues import MAPS
 class FusionOptions(FRTMOptions):
     """Values on the embedded backbone; those of FRTM mean what they mean there."""
 
+    renamed: ClassVar[Mapping[str, str]] = {**FRTMOptions.renamed, "rate": "momentum"}
+
     backbone: str = "tf_efficientnet_lite0"
     width: Annotated[int, Range(2)] = 32
     fine_width: Whole = 16
-    memory: Count = 32
+    capacity: Count = 32
     first_share: ShareBelowOne = 0.2
     first_shift: NotNegative = 0.5
     whiten: bool = True
@@ -27,7 +30,7 @@ class FusionOptions(FRTMOptions):
     reach: NotNegative = 0.2
     clues: tuple[str, ...] = tuple(MAPS)  # which the network reads: target, first, local, medial, place
     radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
-    rate: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
+    momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
     forget: ShareBelowOne = 0.15  # probability in training that the last masks are not told: objects are found without
 
     def __post_init__(self):

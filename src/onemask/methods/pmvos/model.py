@@ -11,7 +11,7 @@ previous mask, makes them a fine mask. Nothing is fitted online.
     M, m                 masks, downsampled(masks): both classes, background 0 and foreground 1
     Y (eq. 1)            Y^0 is PMVOSMemory.first times .first_mask, Y^(i-1) is .previous times .mask
     Y~int, Yint (2, 3)   PMVOS._learned(), PMVOSMemory.medial
-    alpha                PMVOSOptions.rate
+    alpha                PMVOSOptions.momentum
     PM (figure 3)        PMVOS._similarity(), blocks.weighted_matching
     self-attention       PMVOS.attention, methods.pmvos.attention
     decoder              Decoder, .prepare (its share that all objects have in common)
@@ -278,7 +278,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
 
     def _learned(self, medial: Tensor, x: Tensor, m: Tensor, masks: Tensor) -> Tensor:
         """Equation 3: Yint (N, 2, C, 1) after a frame with features x, masks m, and M_1 (N, 1, H, W)."""
-        alpha: Tensor | float = self.config.rate
+        alpha: Tensor | float = self.config.momentum
         if self.config.medial == "mean":
             likely = torch.stack([masks.amin((1, 2, 3)) < 0.5, masks.amax((1, 2, 3)) > 0.5], 1)
             alpha = alpha * likely.to(medial.dtype)[..., None, None]

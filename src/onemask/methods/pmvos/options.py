@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from ...errors import InputError
 from ...labels import Background
@@ -14,6 +15,8 @@ from ..options import Count, NotNegative, Range, check_values
 @dataclass(frozen=True)
 class PMVOSOptions:
     """The paper's values, and the switches of its table 1."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"rate": "momentum"}
 
     backbone: str = "resnet50.tv_in1k"
     """Any timm model with features by stage."""
@@ -48,7 +51,7 @@ class PMVOSOptions:
     """How objects are set against each other and background: see `onemask.labels.aggregate`."""
     padding: Padding = "reflected"
     """How frames come to multiples of 16: mirrored at all borders, or the last row and column go on."""
-    rate: Annotated[float, Range(0, 1, "(]")] = 0.1
+    momentum: Annotated[float, Range(0, 1, "(]")] = 0.1
     """Weight of the newest frame in the mean of all frames."""
     reach: NotNegative = 0.0
     """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
@@ -72,7 +75,7 @@ class PMVOSOptions:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The options that weights depend on: all but the rate, and what happens outside of the networks."""
+        """The options that weights depend on: all but the momentum, and what happens outside of the networks."""
         return {
             "backbone": self.backbone,
             "dilated": self.dilated,
