@@ -107,6 +107,16 @@ def test_other_files_among_the_frames_are_left_alone(root):
     assert len(DavisDataset(root, 2017, "val").sequences[0]) == 3
 
 
+def test_frames_in_natural_order_and_suffixes_in_any_case(root):
+    add_sequence(root, "unpadded", frames=range(12), annotated=range(12))
+    add_list(root, 2017, "one", ["unpadded"])
+    for path in root.glob("*/480p/unpadded/*"):
+        path.rename(path.with_name(f"{int(path.stem)}{path.suffix.upper()}"))
+    sequence = DavisDataset(root, 2017, "one").sequences[0]
+    assert [path.name for path in sequence.frames] == [f"{number}.JPG" for number in range(12)]
+    assert [path.name for path in sequence.annotations] == [f"{number}.PNG" for number in range(12)]
+
+
 def test_missing_list_names_those_that_exist(root):
     message = refused(root, 2017, "train")
     assert "2017/train.txt does not exist" in message

@@ -32,6 +32,7 @@ from small_videos import (
 )
 
 from onemask.errors import InputError
+from onemask.video import decoding
 from onemask.video import frames as frames_module
 from onemask.video.cropping import container_crop
 from onemask.video.masks import check_mask, palette
@@ -174,6 +175,14 @@ class TestVideoFile:
         steps = np.diff([float(frame.time) for frame in frames])
         np.testing.assert_allclose(steps, 1 / 24, atol=1e-3)
 
+    def test_a_playlist(self, tmp_path):
+        for n in (0, 9):
+            write_video(tmp_path / f"{n}.ts", numbered(n + 9)[n:])
+        lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1"]
+        lines += [line for n in (0, 9) for line in ("#EXTINF:0.375,", f"{n}.ts", "#EXT-X-DISCONTINUITY")]
+        (tmp_path / "v.m3u8").write_text("\n".join([*lines[:-1], "#EXT-X-ENDLIST", ""]))
+        assert _numbers(open_video(tmp_path / "v.m3u8").frames()) == list(range(18))
+
     def test_a_lost_packet_is_no_missing_end(self, tmp_path, caplog):
         path = write_video(tmp_path / "v.ts", noise(20), options={"bf": "0", "g": "5", "crf": "20"})
         data = path.read_bytes()
@@ -181,6 +190,12 @@ class TestVideoFile:
         path.write_bytes(data[:middle] + data[middle + 188 :])
         assert len(list(open_video(path).frames())) == 20
         assert "is damaged" in caplog.text
+
+    def test_receding_and_missing_time_stamps_are_mended(self):
+        clock = decoding._Clock(Fraction(1, 100), Fraction(1, 25), Fraction(0))
+        stamps = (10, 14, 12, None, 30, 30, -500, -496, None)  # back by little, none, equal, a clock that was set anew
+        times = [100 * clock(stamp) for stamp in stamps]
+        assert times == [10, 14, 18, 22, 30, 34, 38, 42, 46]
 
     def test_equal_time_stamps_are_mended(self, tmp_path):
         """2,000 frames a second in the milliseconds of Matroska."""
