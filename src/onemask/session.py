@@ -103,10 +103,10 @@ class Session:
             the method; other masks than PyTorch's, see the guide on runtimes.
         padding: how frames come to multiples of the method's stride. "edge": their last row and column go on, below
             and on the right; "reflected": they are mirrored at all four borders; None: the method's own way.
-        runtime: what computes a method's networks: "torch"; "onnx" or "openvino" (extras of
-            those names), or "compiled" (torch.compile): two to five seconds for the first frame of a size, then up to
-            twice as fast, on a CPU in float32; "auto": the fastest that is installed and gave the same on this
-            machine, see the guide on runtimes. Label maps are PyTorch's but for less than 0.1 % of the pixels.
+        runtime: what computes a method's networks: "torch"; "onnx" or "openvino" (extras of those names), or "compiled"
+            (torch.compile): seconds for the first frame of a size, then 1.2 to 1.5 times as fast where it was measured,
+            on a CPU in float32; "auto": the fastest that is installed and gave the same on this machine, see the guide
+            on runtimes. Label maps are PyTorch's but for less than 0.1 % of the pixels.
 
     Raises:
         InputError: one of them is something else, or the device is not there.

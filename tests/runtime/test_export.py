@@ -26,8 +26,7 @@ def packages():
 
 
 @pytest.mark.parametrize(
-    ("name", "format"),
-    [("pmvos-lite", "onnx"), ("ttvos-lite", "onnx"), ("ttvos-lite", "openvino"), ("videomatch-lite", "onnx")],
+    ("name", "format"), [("pmvos-lite", "onnx"), ("ttvos-lite", "openvino"), ("videomatch-lite", "onnx")]
 )
 def test_the_reference_program_gives_the_same_masks(name, format, tmp_path):
     pytest.importorskip({"onnx": "onnxruntime"}.get(format, format), reason=f"needs the extra {format}")

@@ -75,7 +75,7 @@ def add_running(group: argparse._ArgumentGroup) -> None:
         "--runtime",
         choices=["auto", "torch", "onnx", "openvino", "compiled"],
         default="auto",
-        help="what computes features: PyTorch, ONNX Runtime, OpenVINO, torch.compile, or the fastest of the first "
+        help="what computes networks: PyTorch, ONNX Runtime, OpenVINO, torch.compile, or the fastest of the first "
         "three that is installed and was checked on this machine (default: auto)",
     )
 

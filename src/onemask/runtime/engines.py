@@ -84,7 +84,8 @@ def openvino_engine(graph: bytes, threads: int) -> Run:
         if not hasattr(own, "request"):
             own.request = compiled.create_infer_request()
         tensors = [next(given[name] for name in names if name in given) for names in places]
-        own.request.infer({place: tensor.contiguous().numpy() for place, tensor in enumerate(tensors)})
+        arrays = {place: tensor.contiguous().numpy() for place, tensor in enumerate(tensors)}
+        own.request.infer(arrays, share_inputs=True)
         # Copies: the next frame is written to the same places.
         outputs = (own.request.get_output_tensor(i).data for i in range(len(compiled.outputs)))
         return [torch.from_numpy(np.array(output)) for output in outputs]
