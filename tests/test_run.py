@@ -127,7 +127,7 @@ def test_the_record_says_what_was_asked_for_and_what_it_took(scene, clip, tmp_pa
     assert record["frames_per_second"] == report.frames_per_second == 12 / report.seconds
     asked = record["asked"]
     assert (asked["method"], asked["size"], asked["direction"], asked["void"]) == ("stub", 64, "both", 255)
-    assert asked["options"]["memory"] == 8
+    assert asked["options"]["capacity"] == 8
     assert asked["options"]["gain"] == 2.0  # what was not said is written down, too
     assert asked["input"]["source"] == str(clip)
     assert asked["input"]["masks"].startswith("3:")
@@ -207,7 +207,7 @@ def test_what_is_refused_leaves_no_trace(scene, clip, tmp_path):
         ({"save": []}, "nothing is to be saved"),
         ({"resume": True, "overwrite": True}, "give one of them"),
         ({"settings": Settings(method="nope")}, "method 'nope' is not known"),
-        ({"settings": Settings(options={"capacity": 0})}, "option memory must be 1 or more"),
+        ({"settings": Settings(options={"capacity": 0})}, "option capacity must be 1 or more"),
         ({"settings": Settings(device="gpu")}, "device 'gpu'"),
         ({"settings": Settings(weights="no/such.safetensors")}, "no file of weights"),
     ]
@@ -484,7 +484,7 @@ def test_an_interrupted_run_is_neither_begun_anew_nor_mixed_with_another(scene, 
         run(video, late(scene), tmp_path, QUICKLY)
     others = [
         ({"settings": dataclasses.replace(QUICKLY, size=80)}, r"size 64 \(now 80\); resume it with that"),
-        ({"settings": dataclasses.replace(QUICKLY, options={})}, r"memory 8 \(now 32\), first_samples 2 \(now 5\)"),
+        ({"settings": dataclasses.replace(QUICKLY, options={})}, r"capacity 8 \(now 32\), first_samples 2 \(now 5\)"),
         ({"direction": "forward"}, r"direction both \(now forward\)"),
         ({"annotations": {0: scene.labels[0]}}, r"masks 0:\w+ 5:\w+ \(now 0:\w+\)"),
         ({"video": open_video(scene.images)}, r"source .*clip\.mp4 \(now 12 arrays\)"),

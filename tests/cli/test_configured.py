@@ -86,7 +86,7 @@ def test_every_command_that_has_a_result_gives_it_as_json(capsys):
         assert ("--json" in command._option_string_actions) is (name not in LINES)
     assert main(["methods", "frtm-lite", "--json"]) == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["options"]["memory"] > 0
+    assert json.loads(printed.out)["options"]["capacity"] > 0
     assert "capacity=" in printed.err
     assert main(["review", "nowhere", "--json"]) == 2
     printed = capsys.readouterr()

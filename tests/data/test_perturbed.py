@@ -128,6 +128,12 @@ def test_the_command_writes_a_dataset_that_can_be_evaluated(root, tmp_path, caps
     assert "--overwrite" in capsys.readouterr().err
     assert main(["perturb", str(root), "--out", str(out), "--resume"]) == 0
     assert "holds the finished videos already" in capsys.readouterr().out
+    frame = next((root / "JPEGImages/480p/bear").iterdir())
+    kept = frame.read_bytes()
+    frame.write_bytes(kept + b"x")
+    assert main(["perturb", str(root), "--out", str(out), "--resume"]) == 2
+    assert "holds perturbed videos that was started with sequences" in capsys.readouterr().err
+    frame.write_bytes(kept)
     (out / "JPEGImages/480p/mine.jpg").write_bytes(b"a week of work")
     assert main(["perturb", str(root), "--out", str(out), "--overwrite"]) == 2
     assert "mine.jpg is not onemask's, so --overwrite does not remove" in capsys.readouterr().err

@@ -49,13 +49,13 @@ class StubConfig:
     """Options of the stub."""
 
     gain: float = 2.0  # how much a bright picture counts
-    memory: int = 32  # of no effect
+    capacity: int = 32  # of no effect
     first_samples: int = 5  # of no effect
     needs_weights: bool = False
 
     def __post_init__(self):
-        if self.memory < self.first_samples:
-            raise InputError("first_samples must be at most memory")
+        if self.capacity < self.first_samples:
+            raise InputError("first_samples must be at most capacity")
 
     @property
     def architecture(self) -> dict[str, Any]:

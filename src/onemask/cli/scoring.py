@@ -244,7 +244,7 @@ def _perturb(options: argparse.Namespace) -> None:
     refuse_too_few(dataset)
     results = ResultFolder(options.out, "perturbed videos", ("JPEGImages", "Annotations", "ImageSets"))
     asked = {"dataset": str(dataset.root.resolve()), "year": options.year, "split": options.split}
-    asked["sequences"] = [sequence.name for sequence in dataset]
+    asked["sequences"] = [f"{sequence.name} {sequence.fingerprint()}" for sequence in dataset]
     if results.check(asked, overwrite=options.overwrite, resume=options.resume) and results.finished:
         options.answer = {"out": options.out, "videos": {split: len(dataset) for split in SPLITS}}
         print(f"{options.out} holds the finished videos already")

@@ -5,6 +5,7 @@ A mask belongs to the frame with which it shares its stem: `00005.png` to `00005
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..files import fingerprint
 from ..video.images import UNREADABLE, natural_key
 from ..video.masks import MaskFile, SoftEdges, object_ids, palette, read_mask, void_of
 from .clip import VOID
@@ -48,6 +50,13 @@ class VideoSequence:
     def annotated(self) -> tuple[int, ...]:
         """The frames that have a label map, in order."""
         return tuple(index for index, path in enumerate(self.annotations) if path is not None)
+
+    def fingerprint(self) -> str:
+        """A hash of all its files, by which changed frames or annotations are noticed; see `files.fingerprint`."""
+        digest = hashlib.blake2b(digest_size=8)
+        for path in (*self.frames, *self.annotations):
+            digest.update(b"none" if path is None else f"{path.name} {fingerprint(path)}".encode())
+        return digest.hexdigest()
 
     def annotation(self, index: int) -> np.ndarray | None:
         """Return the label map (H, W) of frame `index`, with void as background; None where there is none.

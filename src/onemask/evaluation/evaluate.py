@@ -11,7 +11,6 @@ What a method is given and how it is judged is the protocol's, see `protocols`.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from typing import Any
 
 from ..data.sequence import SequenceDataset, VideoSequence
 from ..errors import InputError, OutputError
-from ..files import fingerprint, read_json, refuse_existing, remove, write_json
+from ..files import read_json, refuse_existing, remove, write_json
 from ..propagation import LabelledFrame, Propagation
 from ..results import ResultFolder
 from ..session import Session
@@ -154,20 +153,12 @@ def asked_for(
 
 def refuse_changed_input(results: ResultFolder, dataset: SequenceDataset) -> None:
     """Raise InputError if the frames or annotations of a finished sequence are not those that it was computed from."""
-    changed = [s.name for s in dataset if (times := _recorded(results, s)) and times["input"] != _fingerprint(s)]
+    changed = [s.name for s in dataset if (times := _recorded(results, s)) and times["input"] != s.fingerprint()]
     if changed:
         raise InputError(
             f"frames or annotations of {', '.join(changed)} have changed since {results.path} was begun; choose "
             "another folder, or pass --overwrite to begin anew"
         )
-
-
-def _fingerprint(sequence: VideoSequence) -> str:
-    """A hash of a sequence's files."""
-    digest = hashlib.blake2b(digest_size=8)
-    for path in (*sequence.frames, *sequence.annotations):
-        digest.update(b"none" if path is None else f"{path.name} {fingerprint(path)}".encode())
-    return digest.hexdigest()
 
 
 def _recorded(results: ResultFolder, sequence: VideoSequence) -> dict[str, Any] | None:
@@ -195,7 +186,7 @@ def _predict(
     remove(results.path / record)
     for stale in (folder, unfinished):
         results.remove(*results.files(str(stale)))
-    times: dict[str, Any] = {"first": 0.0, "later": 0.0, "later_frames": 0, "input": _fingerprint(sequence)}
+    times: dict[str, Any] = {"first": 0.0, "later": 0.0, "later_frames": 0, "input": sequence.fingerprint()}
     for passage in rules.passages(sequence):
         video = ImageSequence([sequence.frames[i] for i in passage.frames], sequence.name, passage.size)
         fresh = session.fresh()
