@@ -16,6 +16,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -64,7 +65,7 @@ def broken(rng: random.Random) -> str:
 
 
 def send_broken(address: str, rng: random.Random, counts: Counter[str]) -> None:
-    """Open a socket, and send to it until it is closed, twenty messages at most."""
+    """Open a socket, and send to it until it is closed: twenty messages at most, then one that surely closes it."""
     with connect(f"ws://{address}/api/socket", additional_headers={"authorization": f"Bearer {TOKEN}"}) as socket:
         counts["sockets"] += 1
         try:
@@ -72,12 +73,12 @@ def send_broken(address: str, rng: random.Random, counts: Counter[str]) -> None:
                 message: str | bytes = broken(rng)
                 socket.send(message.encode() if rng.random() < 0.1 else message)
                 counts["messages"] += 1
+            socket.send("no command")
             while True:
-                socket.recv(timeout=0.05)
-        except ConnectionClosed:
-            counts["sockets closed"] += 1
-        except TimeoutError:
-            pass
+                socket.recv(timeout=60)  # TimeoutError: it stayed open
+        except ConnectionClosed as closed:
+            code = None if closed.rcvd is None else closed.rcvd.code
+            assert code in (1003, 1008), f"closed with {code}"
 
 
 def ask_broken(address: str, rng: random.Random, counts: Counter[str]) -> None:
@@ -86,21 +87,36 @@ def ask_broken(address: str, rng: random.Random, counts: Counter[str]) -> None:
     body = rng.randbytes(rng.choice([0, 1, 100, 100_000])) if rng.random() < 0.5 else broken(rng).encode()
     headers = {"authorization": f"Bearer {TOKEN}"} if rng.random() < 0.8 else {}
     headers |= {"origin": "http://evil.example"} if rng.random() < 0.1 else {}
+    headers |= {"content-type": "application/json"} if rng.random() < 0.8 else {}
     connection = http.client.HTTPConnection(address, timeout=60)
     connection.request(method, path, body, headers)
     status = connection.getresponse().status
     connection.close()
     counts["requests"] += 1
+    assert status < 500, f"{method} {path} was answered with {status}"
     counts[f"answers {status // 100}xx"] += 1
 
 
-def hears(bystander: ClientConnection) -> bool:
-    """Whether a socket that did nothing is still told of what happens."""
-    bystander.send('{"type": "look", "frames": [7]}')
-    while True:
-        event = json.loads(bystander.recv(timeout=60))
-        if event["type"] == "mask" and event["frame"] == 7:
-            return True
+class Bystander(threading.Thread):
+    """Reads what a socket that does nothing is told."""
+
+    def __init__(self, socket: ClientConnection):
+        super().__init__(daemon=True)
+        self.socket, self.answered, self.events = socket, threading.Event(), 0
+
+    def run(self) -> None:
+        """Read until the socket closes."""
+        for text in self.socket:
+            self.events += 1
+            event = json.loads(text)
+            if event["type"] == "mask" and event["frame"] == 7:
+                self.answered.set()
+
+    def hears(self) -> bool:
+        """Whether it still gets an answer."""
+        self.answered.clear()
+        self.socket.send('{"type": "look", "frames": [7]}')
+        return self.answered.wait(timeout=60)
 
 
 def memory(process: int) -> float:
@@ -126,13 +142,15 @@ def main() -> None:
             opened = next(line.split()[1] for line in server.stdout if line.startswith("open "))
             address = opened.removeprefix("http://").partition("/")[0]
             headers = {"authorization": f"Bearer {TOKEN}"}
-            with connect(f"ws://{address}/api/socket", additional_headers=headers, max_size=None) as bystander:
+            with connect(f"ws://{address}/api/socket", additional_headers=headers, max_size=None) as socket:
+                bystander = Bystander(socket)
+                bystander.start()
                 for _ in range(20):  # until memory has settled
                     send_broken(address, rng, counts)
                 before, end = memory(server.pid), time.monotonic() + options.seconds
                 while time.monotonic() < end:
                     (send_broken if rng.random() < 0.5 else ask_broken)(address, rng, counts)
-                assert hears(bystander)
+                assert bystander.hears()
                 assert server.poll() is None
                 grown = memory(server.pid) - before
             connection = http.client.HTTPConnection(address, timeout=60)
@@ -147,6 +165,7 @@ def main() -> None:
         assert {path.name for path in Path(folder).iterdir()} == {"project", "home"}
     for what, count in sorted(counts.items()):
         print(f"{what:16} {count:7}")
+    print(f"another socket heard {bystander.events} events, and hears on")
     print(f"the server grew by {grown:.1f} MiB; the project is as the server said")
 
 

@@ -12,7 +12,10 @@ export function addExport(store: Store): void {
   formats.replaceChildren(
     ...store.state!.exports.map(({ name, summary }) => {
       const radio = make("input", { type: "radio", name: "format", value: name, checked: name === chosen });
-      radio.addEventListener("change", () => (chosen = name));
+      radio.addEventListener("change", () => {
+        chosen = name;
+        showCommand();
+      });
       return make("label", {}, radio, make("span", {}, name), make("small", {}, summary));
     }),
   );
@@ -22,11 +25,16 @@ export function addExport(store: Store): void {
     element("export-left").textContent = left
       ? `${left} of ${store.frames.length} frames are not up to date; they are exported as they are.`
       : `All ${store.frames.length} frames are up to date.`;
-    element("command-label").hidden = store.state!.command === null;
-    element<HTMLTextAreaElement>("command").value = store.state!.command ?? "";
+    showCommand();
     status.textContent = "";
     dialog.showModal();
   });
+
+  function showCommand(): void {
+    const { command } = store.state!;
+    element("command-label").hidden = command === null;
+    element<HTMLTextAreaElement>("command").value = command === null ? "" : `${command} --save ${chosen === "png" ? "masks" : chosen}`;
+  }
 
   async function save(): Promise<void> {
     download.disabled = true;

@@ -513,7 +513,13 @@ export class Stage {
     this.draw();
   }
 
+  /** Whether a mask out of marks is on its way. */
+  get isWaiting(): boolean {
+    return this.waiting;
+  }
+
   private setWaiting(waiting: boolean): void {
+    if (this.waiting !== waiting) queueMicrotask(() => this.store.tell("hint"));
     this.waiting = waiting;
     this.canvas.toggleAttribute("data-waiting", this.waiting);
     this.canvas.setAttribute("aria-busy", String(waiting));

@@ -10,7 +10,7 @@ export interface Range {
   last: number;
 }
 
-export type Topic = "range" | "brush" | "zoom" | "state" | "frames" | "mask" | "frame" | "tool" | "view" | "job" | "online" | "play";
+export type Topic = "range" | "hint" | "brush" | "zoom" | "state" | "frames" | "mask" | "frame" | "tool" | "view" | "job" | "online" | "play";
 
 export interface Frame {
   status: FrameRow[1];
