@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--method", default="ttvos-lite")
     parser.add_argument("--last", type=int, help="propagate up to this frame only (default: all)")
     parser.add_argument("--box", action=argparse.BooleanOptionalAction, default=True, help="a mask by a box, too")
+    parser.add_argument("--export", action=argparse.BooleanOptionalAction, default=True, help="the overlay video, too")
     parser.add_argument("--chromium", help="its executable (default: playwright's own)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -216,8 +217,9 @@ def figures(page: Page, address: str, options: argparse.Namespace, server: int, 
     show("memory of the browser, all of it", memory(os.getpid()) - memory(server) - own_memory(), "MiB")
     heap = page.evaluate("performance.memory ? performance.memory.usedJSHeapSize / 2 ** 20 : 0")
     show("of that the page's JavaScript heap", heap, "MiB")
-    with timed("export as a video with the objects in it"):
-        ask("/api/exports/overlay", {})
+    if options.export:
+        with timed("export as a video with the objects in it"):
+            ask("/api/exports/overlay", {})
 
 
 def own_memory() -> float:

@@ -16,6 +16,7 @@ interface Packet {
 const QUEUE = 6; // packets that the decoder has before it
 const PROBE = 3; // neighbouring frames that are compared
 const SMALL = [64, 36] as const; // size in which they are
+const PATIENCE_MS = 60_000; // for a busy machine: nobody waits
 const ALIKE = 5; // mean difference of 255, with what JPEG loses
 
 export class BrowserDecoder {
@@ -48,8 +49,8 @@ export class BrowserDecoder {
     const made = new BrowserDecoder((await answer.json()) as Coded, of, size, count, deliver);
     const supported = await VideoDecoder.isConfigSupported(made.config).catch(() => null);
     if (!supported?.supported) return null;
-    const middle = Math.max(0, Math.min(count - PROBE, Math.floor(count / 2)));
-    for (const start of new Set([0, middle])) if (!(await made.agrees(start))) return null;
+    const { groups } = made.coded;
+    for (const start of new Set([0, groups[Math.floor(groups.length / 2)]])) if (!(await made.agrees(start))) return null;
     made.restart(0);
     made.deliver = deliver;
     return made;
@@ -154,7 +155,7 @@ export class BrowserDecoder {
     const last = Math.min(this.count, start + PROBE) - 1;
     const mine = new Map<number, Uint8ClampedArray>();
     const all = new Promise<boolean>((resolve) => {
-      setTimeout(() => resolve(false), 20_000);
+      setTimeout(() => resolve(false), PATIENCE_MS);
       this.deliver = (index, picture) => {
         if ([picture.width, picture.height].join() !== this.size.join()) resolve(false);
         if (index <= last) mine.set(index, small(picture));
