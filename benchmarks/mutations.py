@@ -243,7 +243,7 @@ FAULTS = (
     ),
     Fault(
         "confidence is not over the object's own pixels", "presence.py",
-        "(objects[row, 0] * mask).sum()",
+        "(objects[row, 0] * mask.float()).sum()",
         "objects[row, 0].sum()",
         "tests/test_session.py",
     ),
@@ -308,7 +308,7 @@ FAULTS = (
         "tests/test_propagation.py",
     ),
     Fault(
-        "the way back's stack is a queue", "propagation.py",
+        "the way back's stack is a queue", "way_back.py",
         "position = self._entries.pop()",
         "position = self._entries.pop(0)",
         "tests/test_propagation.py",

@@ -58,6 +58,15 @@ def test_the_default_method_follows_the_object(scene):
     assert np.mean([overlap(a > 0, b > 0) for a, b in zip(found, scene.labels, strict=True)]) > 0.6
 
 
+def test_void_is_not_followed_back(two):
+    with_void = two.labels[5].copy()
+    with_void[:5] = 255
+    annotations = {0: two.labels[0], 5: with_void}
+    session = Session(Still(), size=None, device="cpu")
+    assert not Propagation(session, open_video(two.images), annotations, void=255).backward
+    assert Propagation(session, open_video(two.images), annotations).backward  # an object that is new there
+
+
 def test_a_boolean_mask_is_taken_as_it_is(two):
     mask = two.labels[0] == 5
     assert np.array_equal(still(two.images, {0: mask})[3], mask.astype(np.uint8))
@@ -197,7 +206,7 @@ def test_an_unknown_end_does_not_hide_a_negative_frame(two):
 def test_other_words_and_options_are_refused(two):
     with pytest.raises(InputError, match="direction is both or forward, got 'backward'"):
         still(two.images, {0: two.labels[0]}, direction="backward")
-    with pytest.raises(InputError, match="loaded already; give memory to load"):
+    with pytest.raises(InputError, match="loaded already; give capacity to load"):
         still(two.images, {0: two.labels[0]}, capacity=8)
     with pytest.raises(InputError, match="option 'memroy' is not known; there are: backbone"):
         onemask.propagate(two.images, {0: two.labels[0]}, memroy=8)

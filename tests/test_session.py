@@ -1,6 +1,7 @@
 import contextlib
 import json
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,6 +12,8 @@ from torch import nn
 
 import onemask
 from onemask import InputError, OnemaskError, Session
+from onemask.data.davis import DavisDataset
+from onemask.data.perturbed import LEAST_FRAMES, occluded
 from onemask.device import best_device, best_precision
 from onemask.geometry import Geometry, area_resampled
 from onemask.methods.method import Features, Memory, Prediction
@@ -500,6 +503,19 @@ def test_area_box_and_confidence_are_those_of_the_label_map(short_side):
         assert session.visible(4)
     probabilities = session.probabilities[4][both == 4]
     assert session.confidence(4) == pytest.approx(probabilities.mean(), abs=0.05)
+
+
+def test_visible_on_an_occlusion_that_is_staged(shared):
+    """A car that is out of sight for 20 frames: said at once, and so is its return (benchmarks/perturbed.md)."""
+    (video,) = DavisDataset(shared / "data" / "davis-2016", 2016, "dev").select(["car-turn"])
+    first = replace(video, frames=video.frames[:LEAST_FRAMES], annotations=video.annotations[:LEAST_FRAMES])
+    session = Session(onemask.load("ttvos-lite"), size=160, device="cpu", runtime="torch")
+    seen = []
+    for picture, label_map in occluded(first):
+        session.step(picture) if seen else session.annotate(picture, label_map)
+        seen.append((bool(label_map.any()), session.visible(1)))
+    assert sum(not there for there, _ in seen) == 20
+    assert [said for _, said in seen] == [there for there, _ in seen]
 
 
 def test_an_object_out_of_sight_is_not_visible(still):

@@ -12,6 +12,8 @@
    borders of things look like.
 4. What was marked holds in any case. Parts of the result that were neither marked nor guessed are dropped.
 
+Above 400 lines, for the steps share one frame and what was marked in it, and none is of use alone.
+
 How good it is after some clicks, and what else was tried: benchmarks/first_mask.md.
 """
 

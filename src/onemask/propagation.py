@@ -9,26 +9,18 @@ comes first, and its label maps wait, compressed, in a file; so memory does not 
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import struct
-import tempfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import takewhile
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from .errors import InputError, OutputError
-from .files import refusal
+from .errors import InputError
 from .labels import Objects, checked_label_map, is_whole
 from .methods import DEFAULT, load
 from .methods.method import Method
@@ -38,23 +30,14 @@ from .video.masks import MaskFile, object_ids, read_mask, require_size
 from .video.numbering import number_alike
 from .video.prefetch import prefetch
 from .video.reader import Source, open_video
-
-log = logging.getLogger(__name__)
+from .way_back import Found, LabelMapFile, WayBack
 
 DIRECTIONS = ("both", "forward")
-_LENGTH = struct.Struct("<Q")  # of a part of an entry of `LabelMapFile`
 ENCODED_AT_ONCE = {"cuda": 4}  # frames in one batch, by kind of device; elsewhere one by one is as fast
 # Kinds of devices where the next frame's features are computed beside the objects of this one, in a thread.
 OVERLAPPING = ("cpu",)
 
 Annotation = str | PathLike[str] | np.ndarray | Tensor | MaskFile  # of one frame
-
-
-class Found(NamedTuple):
-    """What was found in a frame."""
-
-    label_map: np.ndarray  # (H, W) uint8 or uint16
-    confidence: dict[int, float]  # of each object that is followed, see `Session.confidence`
 
 
 Watch = Callable[[Iterable[Found], int], Iterable[Found]]  # what was found in frames, their number -> the same
@@ -294,127 +277,6 @@ class Propagation:
                 raise InputError(
                     f"{source}: the label map of frame {index} is empty; expected a pixel other than 0 and void"
                 )
-
-
-class LabelMapFile:
-    """A stack of label maps with their confidences on disk: last in, first out.
-
-    path: the file that holds them, and may have some from before; what is popped stays in it. None: a temporary one.
-    """
-
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
-        self._entries: list[int] = []  # where each begins
-        if path is None:
-            self._file: Any = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-            return
-        try:
-            self._file = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115
-            self._find_entries()
-        except OSError as error:
-            raise refusal(path, error) from error
-
-    def __enter__(self) -> LabelMapFile:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with suppress(OSError):  # a full disk was reported by push
-            self._file.close()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def push(self, found: Found) -> None:
-        """Put one on top. OutputError where the disk is full."""
-        label_map = found.label_map
-        head = {"shape": label_map.shape, "dtype": label_map.dtype.str, "confidence": found.confidence}
-        parts = (json.dumps(head).encode(), zlib.compress(label_map.tobytes(), 1))
-        self._entries.append(self._file.tell())
-        try:
-            self._file.write(b"".join(_LENGTH.pack(len(part)) + part for part in parts))
-            self._file.flush()
-        except OSError as error:
-            raise self._refusal(error) from error
-
-    def pop(self) -> Found:
-        """Take the top one."""
-        position = self._entries.pop()
-        self._file.seek(position)
-        head, data = (self._file.read(_LENGTH.unpack(self._file.read(_LENGTH.size))[0]) for _ in range(2))
-        if self._path is None:
-            self._file.truncate(position)
-        self._file.seek(position)
-        said = json.loads(head)
-        confidence = {int(object_id): value for object_id, value in said["confidence"].items()}
-        return Found(np.frombuffer(zlib.decompress(data), said["dtype"]).reshape(said["shape"]), confidence)
-
-    def cut(self, count: int) -> None:
-        """Remove all but the first `count`."""
-        if count < len(self._entries):
-            self._file.truncate(self._entries[count])
-            self._file.seek(self._entries[count])
-            del self._entries[count:]
-
-    def drop(self, count: int) -> None:
-        """Take off all but the first `count`; they stay in the file."""
-        del self._entries[count:]
-
-    def sync(self) -> None:
-        """Make sure that what was pushed survives a power failure. OutputError where the disk refuses."""
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._refusal(error) from error
-
-    def _find_entries(self) -> None:
-        """Find what is in the file; half an entry, which a process that was killed left, is removed."""
-        size, position = os.fstat(self._file.fileno()).st_size, 0
-        while position < size:
-            after = position
-            for _ in range(2):
-                self._file.seek(after)
-                length = self._file.read(_LENGTH.size)
-                after += _LENGTH.size + (_LENGTH.unpack(length)[0] if len(length) == _LENGTH.size else size)
-            if after > size:
-                self._file.truncate(position)
-                break
-            self._entries.append(position)
-            position = after
-        self._file.seek(position)
-
-    def _refusal(self, error: OSError) -> OutputError:
-        if self._path is not None:
-            return refusal(self._path, error)
-        return OutputError(
-            f"label maps could not be kept in {tempfile.gettempdir()}: {error.strerror}; free space there, or set "
-            "TMPDIR to another folder"
-        )
-
-
-class WayBack:
-    """How far the way back is, so that it can be saved and gone on with.
-
-    path: the file for what is found; None: a temporary one. session, done: the session as it is after so many frames.
-    """
-
-    def __init__(self, path: Path | None = None, session: Session | None = None, done: int = 0):
-        self.path, self.session, self.done = path, session, done
-        self._found: LabelMapFile | None = None
-
-    def begin(self, found: LabelMapFile) -> None:
-        """Leave in the file what the session has seen; begin anew where the file has less."""
-        if len(found) < self.done:
-            log.warning("%s lacks label maps of the way back, which begins anew", self.path)
-            self.session, self.done = None, 0
-        found.cut(self.done)
-        self._found = found
-
-    def save(self, path: Path) -> None:
-        """Write the session as it is now. OutputError where the disk refuses."""
-        assert self.session is not None
-        assert self._found is not None
-        self._found.sync()
-        self.session.save(path)
 
 
 def _merged(forward: LabelledFrame, backward: Found) -> LabelledFrame:

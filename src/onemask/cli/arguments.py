@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..methods import DEFAULT
 
 if TYPE_CHECKING:
+    from ..methods.method import Method
     from ..settings import Settings
 
 T = TypeVar("T")
@@ -44,6 +45,25 @@ def add_method(parser: argparse.ArgumentParser, *, default: str = DEFAULT) -> No
     """Add the arguments that choose a method, its options and weights, and how it runs."""
     group = parser.add_argument_group("method")
     group.add_argument("--method", default=default, help=f"see `onemask methods` (default: {default})")
+    _add_options_and_weights(group)
+    add_running(group)
+
+
+def add_named_method(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of commands that are about a method and do not run it: its name, options and weights."""
+    parser.add_argument("method", metavar="METHOD", help="see `onemask methods`")
+    _add_options_and_weights(parser)
+
+
+def named_method(options: argparse.Namespace) -> Method:
+    """The method that the arguments of `add_named_method` name, in evaluation mode."""
+    from ..methods import load
+    from ..methods.options import parse_assignments
+
+    return load(options.method, weights=options.weights, **parse_assignments(options.set))
+
+
+def _add_options_and_weights(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--set",
         action="append",
@@ -52,7 +72,6 @@ def add_method(parser: argparse.ArgumentParser, *, default: str = DEFAULT) -> No
         help="set an option of the method, see `onemask methods METHOD`; may be repeated",
     )
     group.add_argument("--weights", metavar="FILE", help="safetensors file with the method's weights")
-    add_running(group)
 
 
 def add_running(group: argparse._ArgumentGroup) -> None:

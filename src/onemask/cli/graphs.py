@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..errors import InputError
-from .arguments import add_overwrite
+from .arguments import add_named_method, add_overwrite, named_method
 
 
 def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,27 +17,23 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "a program of numpy that segments a video with them. Of methods that solve or sort by what a frame shows, "
         "only `encode` can be a graph.",
     )
-    export.add_argument("method", metavar="METHOD", help="see `onemask methods`")
+    add_named_method(export)
     export.add_argument("--out", required=True, metavar="DIR", help="folder for the graphs")
     export.add_argument("--format", choices=["onnx", "openvino"], default="onnx", help="of the graphs (default: onnx)")
     export.add_argument(
         "--frame-size", default="480x854", metavar="HxW", help="height and width of frames (default: 480x854)"
     )
-    export.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set an option of the method")
-    export.add_argument("--weights", metavar="FILE", help="safetensors file with the method's weights")
     add_overwrite(export)
     export.set_defaults(command=_export)
 
 
 def _export(options: argparse.Namespace) -> None:
-    from ..methods import load
-    from ..methods.options import parse_assignments
     from ..runtime.export import export
 
     height, by, width = options.frame_size.partition("x")
     if not by or not height.isdecimal() or not width.isdecimal() or not int(height) or not int(width):
         raise InputError(f"--frame-size is HEIGHTxWIDTH in pixels, as 480x854, got {options.frame_size!r}")
-    method = load(options.method, weights=options.weights, **parse_assignments(options.set)).eval()
+    method = named_method(options)
     size = int(height), int(width)
     made = export(
         method, options.out, name=options.method, frame_size=size, format=options.format, overwrite=options.overwrite

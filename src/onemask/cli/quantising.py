@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from .arguments import add_overwrite, show
+from .arguments import add_named_method, add_overwrite, named_method, show
 
 
 def add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,7 +18,7 @@ def add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "cost too much. Done once, for frames of every size; `--precision int8` then uses it. Processors with VNNI, "
         "AMX or ARM's dot product gain; others may not.",
     )
-    quantize.add_argument("method", metavar="METHOD", help="see `onemask methods`")
+    add_named_method(quantize)
     source = quantize.add_mutually_exclusive_group(required=True)
     source.add_argument("--pictures", metavar="DIR", help="calibrate with pictures of this folder and those in it")
     source.add_argument(
@@ -33,10 +33,6 @@ def add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     quantize.add_argument("--licence", default="", metavar="TEXT", help="of what is made, for its card")
     quantize.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="set an option of the method"
-    )
-    quantize.add_argument("--weights", metavar="FILE", help="safetensors file with the method's weights")
-    quantize.add_argument(
         "--out", metavar="FILE", help="NAME.int8.json (default: among your own weights, where METHOD finds it)"
     )
     add_overwrite(quantize)
@@ -45,8 +41,7 @@ def add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _quantize(options: argparse.Namespace) -> None:
     from ..files import refuse_existing
-    from ..methods import configuration, load, weights_for
-    from ..methods.options import parse_assignments
+    from ..methods import weights_for
     from ..runtime.engines import problem_with
     from ..runtime.quantisation import SUFFIX, quantise
     from ..training.pictures import pictures_below, pictures_trained_with
@@ -60,15 +55,14 @@ def _quantize(options: argparse.Namespace) -> None:
     if not out.name.endswith(SUFFIX):
         raise InputError(f"--out is NAME{SUFFIX}, got {out.name}")
     refuse_existing(out, options.overwrite)
-    assigned = parse_assignments(options.set)
-    method = load(options.method, weights=options.weights, **assigned)
+    method = named_method(options)
     if options.data is None:
         step = 2 * method.stride
         height, width = (max(1, round(side / step)) * step for side in (options.size, options.size * 16 / 9))
         pictures = pictures_below(options.pictures, options.count, (height, width))
         source = f"pictures of {Path(options.pictures).resolve().name}"
     else:
-        weights = weights_for(options.method, configuration(options.method, assigned), options.weights)
+        weights = weights_for(options.method, method.config, options.weights)
         if weights is None:
             raise InputError(f"{options.method} has no weights, so no training pictures; name a folder with --pictures")
         card = described(weights.path)

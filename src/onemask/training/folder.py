@@ -24,7 +24,8 @@ from ..methods import trainable
 from ..results import ResultFolder
 from ..weights.card import Card
 from ..weights.store import card_path, save
-from .recipe import Recipe, by_todays_keys, read_recipe, to_yaml
+from .recipe import Recipe, read_recipe
+from .recipe_file import by_todays_keys, to_yaml
 
 log = logging.getLogger(__name__)
 

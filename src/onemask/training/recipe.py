@@ -12,24 +12,16 @@ invalid values are rejected before anything loads.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any
 
-import yaml
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    ConfigTypeError,
-    MissingMandatoryValue,
     OmegaConfBaseException,
-    ValidationError,
 )
 
-from .. import plugins
 from ..data.clip import ClipRequest
 from ..data.davis import YEARS
 from ..data.sampling import SamplingConfig
@@ -45,15 +37,12 @@ from ..methods.options import (
     Share,
     ShareBelowOne,
     Whole,
-    by_todays_names,
     check_values,
-    in_words,
-    parse_assignments,
     with_options,
 )
+from .recipe_file import read_structured, told
+from .recipe_file import to_yaml as to_yaml
 
-RENAMED = {"rate": "lr"}  # keys of an optimiser: what they were called before
-_ASSIGNED_RATE = re.compile(r"^(stages\.\d+\.optimiser\.)rate$")
 OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "steps")
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}  # and Fabric's names for them
@@ -219,7 +208,7 @@ def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
     Raises:
         InputError: names the key and what was expected.
     """
-    recipe = _read(path, assignments)
+    recipe = read_structured(path, Recipe, assignments)
     _check(recipe)
     return recipe
 
@@ -235,147 +224,10 @@ def checked_recipe(recipe: Recipe) -> Recipe:
     try:
         typed = OmegaConf.to_object(OmegaConf.structured(recipe))
     except (OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise InputError(f"recipe: {_told(error)}") from error
+        raise InputError(f"recipe: {told(error)}") from error
     assert isinstance(typed, Recipe)
     _check(typed)
     return typed
-
-
-def by_todays_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a recipe by the keys that they have now: recipes and cards of earlier versions are read on.
-
-    values: as they stand in a file, or in the record of a training, where a list is a table by places.
-    """
-    if "method" not in values and "held_out" in values:  # the proposals' recipes were of a kind of their own
-        values = {"method": "maskrcnn-lite", **values}
-    values = dict(values)
-    stages = values.get("stages")
-    if isinstance(stages, dict):
-        values["stages"] = {place: _stage_by_todays_keys(stage) for place, stage in stages.items()}
-    elif isinstance(stages, list):
-        values["stages"] = [_stage_by_todays_keys(stage) for stage in stages]
-    try:
-        config = trainable(str(values.get("method")))
-    except InputError:  # it is refused where values are checked
-        return values
-    if isinstance(values.get("options"), dict):
-        values["options"] = by_todays_names(config, values["options"])
-    validation = values.get("validation")
-    if isinstance(validation, dict) and isinstance(validation.get("options"), dict):
-        values["validation"] = {**validation, "options": by_todays_names(config, validation["options"])}
-    return values
-
-
-def _stage_by_todays_keys(stage: Any) -> Any:
-    if not isinstance(stage, dict) or not isinstance(stage.get("optimiser"), dict):
-        return stage
-    optimiser = {RENAMED.get(key, key): value for key, value in stage["optimiser"].items()}
-    return {**stage, "optimiser": optimiser}
-
-
-def _read(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
-    """Read a YAML file, with values overridden by `key=value` texts, before its values are checked.
-
-    Raises InputError for what is not YAML, a key that is not known, or a value of another kind.
-    """
-    path = _found(path)
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Recipe), _table(path))
-        for key, value in parse_assignments(assignments).items():
-            _assign(merged, _ASSIGNED_RATE.sub(r"\1lr", key), value)
-        _refuse_resolvers(OmegaConf.to_container(merged, resolve=False), str(path))
-        recipe = OmegaConf.to_object(merged)
-    except InputError:
-        raise
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    except (OmegaConfBaseException, ValueError, TypeError, OSError, AttributeError, KeyError) as error:
-        raise InputError(f"{path}: {_told(error)}") from error
-    assert isinstance(recipe, Recipe)
-    return recipe
-
-
-def _refuse_resolvers(value: Any, where: str) -> None:
-    """Refuse `${oc.env:...}` and its like: recipes go into cards, so what is resolved would be made public."""
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            _refuse_resolvers(inner, where)
-    elif isinstance(value, str) and (found := re.search(r"\$\{[^}]*:[^}]*\}?", value)):
-        raise InputError(
-            f"{where}: {found[0]} is not resolved, since recipes are saved with weights; write the value itself, or "
-            "give it as key=value"
-        )
-
-
-def _found(path: str | Path) -> Path:
-    """A recipe's file: where it is said to be, or, by its name, in a package that offers methods (see `plugins`)."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    places = [folder / f"{path}.yaml" for folder in plugins.folders("recipes") if path.name == str(path)]
-    if place := next((place for place in places if place.is_file()), None):
-        return place
-    raise InputError(f"there is no recipe {path}; expected a YAML file, see recipes/")
-
-
-def _table(path: Path) -> DictConfig:
-    given: Any = None
-    try:
-        given = OmegaConf.load(path)
-    except OSError as error:
-        if error.errno is not None:  # else it is YAML, but of a number or a text
-            raise
-    if not isinstance(given, DictConfig):
-        raise InputError(f"{path} is no recipe; expected {in_words(Recipe)}")
-    for name, part in get_type_hints(Recipe).items():  # OmegaConf would not say where
-        if is_dataclass(part) and name in given and not isinstance(given[name], DictConfig):
-            raise InputError(f"{path}: {name} is {in_words(part)}, got {given[name]!r}")
-    plain: Any = OmegaConf.to_container(given, resolve=False)  # values that name others are resolved once all is merged
-    return OmegaConf.create(by_todays_keys(plain))
-
-
-def to_yaml(recipe: Recipe) -> str:
-    """The recipe as YAML, with every value."""
-    return OmegaConf.to_yaml(OmegaConf.structured(recipe))
-
-
-def _assign(merged: Any, key: str, text: str) -> None:
-    """Set one value by its dotted key. A table of free names (losses, groups, options) is replaced as a whole."""
-    try:
-        value = yaml.safe_load(text)
-        parent, _, name = key.rpartition(".")
-        above = OmegaConf.select(merged, parent) if parent else merged
-        if above is None or (OmegaConf.is_list(above) and not (name.isdecimal() and int(name) < len(above))):
-            raise InputError(f"{key}={text}: the recipe has no {parent if above is None else key}")
-        free = OmegaConf.is_dict(above) and OmegaConf.get_type(above, name) is dict
-        OmegaConf.update(merged, key, value, merge=not free)
-    except yaml.YAMLError as error:
-        raise InputError(f"{key}={text}: the value is not YAML: {' '.join(str(error).split())}") from error
-    except (OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{key}={text}: {_told(error)}") from error
-
-
-def _told(error: Exception) -> str:
-    """An error of OmegaConf in the words of a recipe: the key as it is typed, what was expected, what came."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    if not isinstance(error, OmegaConfBaseException) or not error.full_key:
-        return line
-    key, owner = re.sub(r"\[(\d+)\]", r".\1", str(error.full_key)), error.object_type
-    if isinstance(error, MissingMandatoryValue):
-        return f"{key} is missing; give it a value"
-    if isinstance(error, ConfigAttributeError | ConfigKeyError) and is_dataclass(owner):
-        return f"{key} is not known; there are: {', '.join(field.name for field in fields(owner))}"
-    kind = error.ref_type  # the type of a list or a table, or that of one of its values
-    if is_dataclass(owner):
-        kind = get_type_hints(owner).get(str(error.key))
-    elif error.key is not None:
-        kind = next(iter(get_args(kind)[-1:]), None)
-    if kind is None or not isinstance(error, ValidationError | ConfigTypeError):
-        return f"{key}: {line}"
-    came = "" if error.key is None else f", got {error.value!r}"
-    return f"{key} is {in_words(kind)}{came}"
 
 
 def _check(recipe: Recipe) -> None:
