@@ -81,7 +81,7 @@ class TestTrain:
             ),
             (lambda r: setattr(r.stages[0].optimiser, "lr", float("nan")), "optimiser.lr must be a finite number"),
             (lambda r: setattr(r.stages[0], "losses", {"guess": 1.0}), "losses: 'guess' is not known"),
-            (lambda r: setattr(r, "seed", "one"), "seed: Value 'one'"),
+            (lambda r: setattr(r, "seed", "one"), "seed is a whole number, got 'one'"),
             (lambda r: setattr(r, "stages", []), "stages is empty"),
             (lambda r: setattr(r, "method", "frmt"), "method 'frmt' is not known"),
             (lambda r: setattr(r.stages[0], "name", "???"), "missing mandatory value: name|name"),
