@@ -79,6 +79,9 @@ def test_padding_repeats_the_border_and_is_cut_off_again():
     assert padded.shape == (2, 3, 8, 8)
     assert torch.equal(padded[..., 7, :7], maps[..., 4, :])
     assert torch.equal(geometry.crop(padded), maps)
+    picture = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    frames = geometry.frames([picture], torch.device("cpu"))
+    assert torch.equal(frames, geometry.pad(torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255))
 
 
 @pytest.mark.parametrize("size", [(5, 7), (2, 1), (8, 8)])

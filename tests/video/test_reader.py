@@ -8,6 +8,7 @@ import zlib
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -38,6 +39,7 @@ from onemask.video.cropping import container_crop
 from onemask.video.masks import check_mask, palette
 from onemask.video.pixels import matrix_of, upright
 from onemask.video.reader import DecodeError, open_video, prefetch
+from onemask.video.timeline import Timeline
 from onemask.video.writer import write_overlay
 
 B_FRAMES = {"bf": "3", "g": "12", "crf": "8", "b-adapt": "0"}
@@ -53,6 +55,21 @@ def variable(tmp_path_factory) -> Path:
     """40 frames at a varying rate, stored out of order, with four key frames."""
     path = tmp_path_factory.mktemp("videos") / "variable.mp4"
     return write_video(path, numbered(40), stamps=VARIABLE, time_base=Fraction(1, 600), options=B_FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("pts", "rate"),
+    [
+        ((0, 20, 70, 100), Fraction(18)),  # of a variable rate, which is not the 30 frames a second that are stated
+        ((0, 20, 40, 61), Fraction(30)),  # within two percent: time stamps are rounded
+        ((0, 20, 40, 63), Fraction(200, 7)),
+        ((0,), Fraction(30)),  # nothing to measure
+    ],
+)
+def test_a_stated_rate_is_believed_where_frames_keep_to_it(pts, rate):
+    stream = SimpleNamespace(average_rate=Fraction(30), guessed_rate=None, time_base=Fraction(1, 600))
+    timeline = Timeline(pts, pts, pts[:1], exact=True, missing=False, promised=len(pts))
+    assert timeline.average_rate(stream) == rate
 
 
 class TestVideoFile:
