@@ -31,7 +31,6 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 TOKEN = "a-token-for-the-benchmark"
-SCRUBS = 60
 
 
 def make_video(path: Path, frames: int, height: int) -> tuple[int, int, int]:
@@ -118,6 +117,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--method", default="ttvos-lite")
     parser.add_argument("--last", type=int, help="propagate up to this frame only (default: all)")
+    parser.add_argument("--jumps", type=int, default=60, help="to frames at random, and as many steps")
     parser.add_argument("--box", action=argparse.BooleanOptionalAction, default=True, help="a mask by a box, too")
     parser.add_argument("--export", action=argparse.BooleanOptionalAction, default=True, help="the overlay video, too")
     parser.add_argument("--chromium", help="its executable (default: playwright's own)")
@@ -185,8 +185,11 @@ def figures(page: Page, address: str, options: argparse.Namespace, server: int, 
     print("frames ahead are decoded by the browser" if decoded else "frames ahead are pictures of the server")
 
     random.seed(0)
-    jumps = [random.randrange(1, options.frames) for _ in range(SCRUBS)]
-    for what, frames in (("jumping", jumps), ("stepping", range(options.frames // 2, options.frames // 2 + SCRUBS))):
+    jumps = [random.randrange(1, options.frames) for _ in range(options.jumps)]
+    for what, frames in (
+        ("jumping", jumps),
+        ("stepping", range(options.frames // 2, options.frames // 2 + options.jumps)),
+    ):
         taken = []
         go_to(page, frames[0])
         for frame in frames[1:]:

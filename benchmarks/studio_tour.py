@@ -31,8 +31,9 @@ from playwright.sync_api import Page, expect, sync_playwright
 from onemask.video.clip import sample_clip
 
 WIDTH, HEIGHT = 1280, 800
-RATE = 10  # pictures a second of the recording
-WAITING = 3.0  # seconds that a wait takes in the recording, at most
+RATE = 13  # pictures a second of the recording
+PACE = 10  # pictures for a second of a pause
+WAITING = 30  # pictures for a wait, at most
 PATIENCE = 600_000  # ms
 HELPERS = """
 () => {
@@ -101,7 +102,7 @@ class Tour:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """In the recording the block takes `WAITING` seconds at most."""
+        """Of the block the recording shows `WAITING` pictures at most."""
         start = time.time()
         yield
         self.waits.append((start, time.time()))
@@ -174,13 +175,13 @@ class Tour:
                 continue
             for each in [each for each in waiting if each[1] <= when]:
                 numbers = waiting.pop(each)
-                most = min(len(numbers), round(WAITING * RATE))
+                most = min(len(numbers), WAITING)
                 shown += [numbers[i] for i in np.linspace(0, len(numbers) - 1, most).round().astype(int)]
             shown.append(number)
             after = self.pictures[number + 1][0] if number + 1 < len(self.pictures) else time.time()
             for _, end, seconds in self.pauses:
                 if when <= end < after:
-                    shown += [number] * round(seconds * RATE)
+                    shown += [number] * round(seconds * PACE)
         return shown
 
 
