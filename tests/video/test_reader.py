@@ -39,7 +39,7 @@ from onemask.video.cropping import container_crop
 from onemask.video.masks import check_mask, palette
 from onemask.video.pixels import matrix_of, upright
 from onemask.video.reader import DecodeError, open_video, prefetch
-from onemask.video.timeline import Timeline
+from onemask.video.timeline import Timeline, read_timeline
 from onemask.video.writer import write_overlay
 
 B_FRAMES = {"bf": "3", "g": "12", "crf": "8", "b-adapt": "0"}
@@ -427,6 +427,14 @@ class TestDamage:
             got.extend(frame.index for frame in video.frames())
         assert 5 < len(got) < 20
         assert got == list(range(caught.value.index))
+
+    def test_an_mp4_that_ends_between_two_pictures_lacks_the_others(self, tmp_path):
+        path = write_video(tmp_path / "v.mp4", noise(30), container_options={"movflags": "faststart"})
+        with av.open(str(path)) as container:
+            places = sorted(packet.pos for packet in container.demux(video=0) if packet.size)
+        path.write_bytes(path.read_bytes()[: places[20]])
+        with av.open(str(path)) as container:
+            assert read_timeline(container, container.streams.video[0], path).missing
 
     def test_a_truncated_mkv_too(self, tmp_path):
         path = write_video(tmp_path / "v.mkv", noise(30))
