@@ -134,9 +134,9 @@ def _stepped(cost: Tensor, steps: int) -> Tensor:
         share = share - STEP * cost
         passed = passed + share
         for _ in range(PROJECTIONS):
-            for number, projected in enumerate((F.relu, _columns_at_most_1, _rows_to_1)):
+            for number, projection in enumerate(PROJECTED):
                 before = share + corrections[number]
-                share = projected(before)
+                share = projection(before)
                 corrections[number] = before - share
     return (passed / (steps + 1)).clamp(0, 1)
 
@@ -153,3 +153,10 @@ def _columns_at_most_1(share: Tensor) -> Tensor:
 
 def _rows_to_1(share: Tensor) -> Tensor:
     return share - (share.sum(1, keepdim=True) - 1) / share.shape[1]
+
+
+def _not_negative(share: Tensor) -> Tensor:
+    return F.relu(share)
+
+
+PROJECTED = (_not_negative, _columns_at_most_1, _rows_to_1)
