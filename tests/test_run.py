@@ -281,7 +281,9 @@ def removing(path: Path, what: str = "segmenting", at: int = 6):
     def progress(items, total, stage):
         for index, item in enumerate(items):
             if (stage, index) == (what, at):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                while path.is_dir():  # again, where the thread that writes put another file in meanwhile
+                    shutil.rmtree(path, ignore_errors=True)
+                path.unlink(missing_ok=True)
             yield item
 
     return progress

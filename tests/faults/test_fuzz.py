@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 from fuzzing import READERS, outcome, trials, write_seeds
 
-EACH = 40  # damaged files of a kind, always the same: ten seconds of a processor; benchmarks/fuzz.py tries for an hour
+EACH = 300  # damaged files of a kind, always the same: a minute of a processor; benchmarks/fuzz.py tries for an hour
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Pillow warns of what it finds

@@ -62,7 +62,7 @@ def _quantize(options: argparse.Namespace) -> None:
         pictures = pictures_below(options.pictures, options.count, (height, width))
         source = f"pictures of {Path(options.pictures).resolve().name}"
     else:
-        weights = weights_for(options.method, method.config, options.weights)
+        weights = None if method.config is None else weights_for(options.method, method.config, options.weights)
         if weights is None:
             raise InputError(f"{options.method} has no weights, so no training pictures; name a folder with --pictures")
         card = described(weights.path)
