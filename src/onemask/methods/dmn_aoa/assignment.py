@@ -24,6 +24,7 @@ start, and the mean of all that was passed on the way. It is a mean of good assi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -155,8 +156,4 @@ def _rows_to_1(share: Tensor) -> Tensor:
     return share - (share.sum(1, keepdim=True) - 1) / share.shape[1]
 
 
-def _not_negative(share: Tensor) -> Tensor:
-    return F.relu(share)
-
-
-PROJECTED = (_not_negative, _columns_at_most_1, _rows_to_1)
+PROJECTED: tuple[Callable[[Tensor], Tensor], ...] = (torch.relu, _columns_at_most_1, _rows_to_1)
