@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -378,6 +379,15 @@ def test_an_interrupted_run_goes_on_to_the_very_same_masks(scene, clip, whole, t
     assert (report.frames, report.frames_done_now) == (12, 5)
     assert masks(tmp_path) == whole
     assert names(tmp_path) == {"masks", "run.json"}
+
+
+def test_an_interrupted_run_leaves_no_thread_that_reads_ahead(scene, clip, tmp_path):
+    """Though the error is kept, and with it all frames that it passed through."""
+    before = set(threading.enumerate())
+    with pytest.raises(Interrupted) as kept:
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, progress=stopping_after(2))
+    assert kept.value.__traceback__ is not None
+    assert set(threading.enumerate()) <= before
 
 
 def test_an_interrupted_run_on_a_cut_file_goes_on_with_the_frames_that_are_shown(stub, tmp_path):

@@ -9,7 +9,7 @@ comes first, and its label maps wait, compressed, in a file; so memory does not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import takewhile
@@ -190,7 +190,7 @@ class Propagation:
         """Frames `start`, `start` + 1, ..., each with its label map."""
         return self.frames()
 
-    def frames(self, watch: Watch = lambda label_maps, total: label_maps) -> Iterator[LabelledFrame]:
+    def frames(self, watch: Watch = lambda label_maps, total: label_maps) -> Generator[LabelledFrame, None, None]:
         """The labelled frames. watch: wraps the label maps of the backward pass, which come before the first frame."""
         if not self.backward:
             yield from self._forward()

@@ -7,7 +7,7 @@ annotated; and where an object is annotated for the first time, those before it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class Reused:
         self.touched = {index for index, as_it_was in enumerate(same) if not as_it_was}
         self._stretches = plan.stretches(keys, self.touched)
 
-    def label_maps(self, session: Session) -> Iterator[LabelledFrame | KeptFrame]:
+    def label_maps(self, session: Session) -> Generator[LabelledFrame | KeptFrame, None, None]:
         """All frames in order: kept, or made anew by sessions like this one."""
         made = self._made(session)
         for index in range(self.frames):
@@ -90,7 +90,7 @@ class Reused:
             propagation = Propagation(
                 session.fresh(), self._video, later, direction=self._direction, void=self._void, start=stretch.start
             )
-            with closing(propagation.frames()) as frames:  # type: ignore[type-var]
+            with closing(propagation.frames()) as frames:
                 for labelled in frames:
                     if labelled.index >= stretch.first:
                         yield labelled

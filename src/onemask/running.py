@@ -17,7 +17,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from itertools import chain, islice
@@ -157,10 +157,17 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress, vi
             views.draw(labelled.name, labelled.image, labelled.label_map, labelled.time)
 
     try:
-        with stop_asked("frame") as stop, views or nullcontext(), Behind(write) as written:
-            frames = propagation.frames(
-                lambda found, count: _looking_back(folder, propagation, found, count, stop, progress)
-            )
+        with (
+            stop_asked("frame") as stop,
+            # Closed here, as the traceback of an error would keep it, and the threads that read ahead for it.
+            closing(
+                propagation.frames(
+                    lambda found, count: _looking_back(folder, propagation, found, count, stop, progress)
+                )
+            ) as frames,
+            views or nullcontext(),
+            Behind(write) as written,
+        ):
             after_the_way_back = chain(list(islice(frames, 1)), frames)  # which has a bar of its own
             for labelled in progress(after_the_way_back, left, "segmenting"):
                 seen = labelled.index + 1
@@ -187,8 +194,12 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress, vi
 def _segment_touched(folder: RunFolder, reused: Reused, session: Session, progress: Progress) -> Segmented:
     """Write all label maps, of which those that are not touched are kept."""
     began = time.perf_counter()
-    with stop_asked("frame") as stop, Behind(folder.write) as written:
-        for labelled in progress(reused.label_maps(session), reused.frames, "segmenting"):
+    with (
+        stop_asked("frame") as stop,
+        closing(reused.label_maps(session)) as label_maps,
+        Behind(folder.write) as written,
+    ):
+        for labelled in progress(label_maps, reused.frames, "segmenting"):
             written(labelled)
             if stop.is_set():
                 written.wait()
