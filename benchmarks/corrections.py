@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=240)
     options = parser.parse_args()
     keep_freed_memory()
-    settings = Settings(method=options.method, size=options.size, device="cpu")
+    settings = Settings(method=options.method, short_side=options.size, device="cpu")
     for name in options.sequences.split(","):
         (sequence,) = DavisDataset(options.data / "davis-2016", 2016, "dev").select([name])
         video = ImageSequence(list(sequence.frames), name)

@@ -54,7 +54,7 @@ class Check:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         precision = "float32" if precision == "tf32" else precision
         method = onemask.load(name, **OPTIONS.get(name, {}))
-        return Session(method, size=self.size, device=device, precision=precision, runtime="torch")
+        return Session(method, short_side=self.size, device=device, precision=precision, runtime="torch")
 
     def label_maps(self, session: Session, objects: int) -> np.ndarray:
         session.annotate(self.images[0], objects_over(self.images[0], objects))

@@ -95,7 +95,7 @@ def main() -> None:
     keep_freed_memory()
     data, seconds = broadcast(options.rate)
     server = serve(data, seconds, options.break_off)
-    session = Settings(method=options.method, size=options.size, device="cpu").session()
+    session = Settings(method=options.method, short_side=options.size, device="cpu").session()
     first, annotated = open_video(sample_clip().path).frame(0).image, sample_clip().annotations[0]
 
     def given(image: np.ndarray) -> np.ndarray:

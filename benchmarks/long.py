@@ -163,7 +163,7 @@ def main() -> None:
     )
     meter = Meter(lines, options.minutes, options.frames, resumed)
     watch_checkpoints(meter)
-    settings = Settings(method=options.method, size=SIDE, device="cpu")
+    settings = Settings(method=options.method, short_side=SIDE, device="cpu")
     where = options.out / options.direction
     try:
         report = run(

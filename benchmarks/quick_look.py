@@ -31,7 +31,7 @@ def main() -> None:
         for kind, videos in (("dev", dev(arguments.data)), ("varied", varied(arguments.data))):
             scores = {}
             for frames, folder in videos:
-                session = onemask.Session(method, size=SHORT_SIDES[kind])
+                session = onemask.Session(method, short_side=SHORT_SIDES[kind])
                 scores[frames[0].parent.name] = judged(session, frames, folder)
                 print(f"{name} {kind} {frames[0].parent.name} {100 * scores[frames[0].parent.name]:.1f}", flush=True)
             print(f"{name} {kind} {100 * np.mean(list(scores.values())):.1f}", flush=True)

@@ -73,8 +73,8 @@ def float_runtimes() -> list[str]:
 
 def session_of(method: Method, size: int, runtime: str) -> Session:
     if runtime == "int8":
-        return Session(method, size=size, device="cpu", precision="int8", runtime="onnx")
-    return Session(method, size=size, device="cpu", runtime=runtime)
+        return Session(method, short_side=size, device="cpu", precision="int8", runtime="onnx")
+    return Session(method, short_side=size, device="cpu", runtime=runtime)
 
 
 def pictures(count: int, size: int) -> list[np.ndarray]:

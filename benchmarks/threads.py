@@ -79,7 +79,7 @@ def own(labels: np.ndarray, index: int) -> np.ndarray:
 
 def followed(method: Method, frames: list[np.ndarray], labels: np.ndarray, pause: random.Random | None = None) -> str:
     """The SHA-256 of all label maps of a session."""
-    session, found = onemask.Session(method, size=SIZE), hashlib.sha256()
+    session, found = onemask.Session(method, short_side=SIZE), hashlib.sha256()
     session.annotate(frames[0], labels)
     for frame in frames[1:]:
         if pause:

@@ -38,7 +38,7 @@ def main() -> None:
         for video in videos:
             if any((line["method"], line["video"]) == (name, video.name) for line in lines):
                 continue
-            session = onemask.Session(method, size=options.size, device=options.device, runtime="torch")
+            session = onemask.Session(method, short_side=options.size, device=options.device, runtime="torch")
             made = [{"method": name, "video": video.name, **line} for line in followed(session, occluded(video))]
             lines += made
             with options.out.open("a") as file:

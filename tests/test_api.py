@@ -41,7 +41,7 @@ def here(clip, monkeypatch) -> Path:
     return clip
 
 
-ON_CPU = {"size": None, "device": "cpu"}
+ON_CPU = {"short_side": None, "device": "cpu"}
 
 
 def test_everything_at_the_top_level_is_there():

@@ -12,7 +12,7 @@ from onemask.video.images import ArraySequence
 from onemask.video.masks import write_mask
 
 SETTINGS = Settings(
-    "frtm-lite", {"target_only": True, "channels": 16, "first_samples": 2, "capacity": 4}, size=64, device="cpu"
+    "frtm-lite", {"target_only": True, "channels": 16, "first_samples": 2, "capacity": 4}, short_side=64, device="cpu"
 )
 
 

@@ -65,7 +65,7 @@ def impatient(monkeypatch):
 
 
 def still() -> Session:
-    return Session(Still(), size=None, device="cpu")
+    return Session(Still(), short_side=None, device="cpu")
 
 
 # Streams -------------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class Scripted(Stream):
 def test_what_happens_to_an_object_is_told(scene):
     images = np.repeat(scene.images[:1], 12, 0)
     images[3] = images[6:10] = 0  # dark for one frame, and for four
-    session, told = Session(InTheLight(), size=None, device="cpu"), []
+    session, told = Session(InTheLight(), short_side=None, device="cpu"), []
     with Live(Scripted(images, session), scene.labels[0], session, patience=2, told=told.append) as live:
         found = list(live)
     assert [(event.event, event.frame) for event in told if event.event != "doubtful"] == [
@@ -195,7 +195,7 @@ def test_a_doubt_is_told_once_until_it_has_been_quiet(scene):
 
     images = np.repeat(scene.images[:1], 34, 0)
     images[5] = images[7] = images[30] = 255
-    session, told = Session(Shrinks(), size=None, device="cpu"), []
+    session, told = Session(Shrinks(), short_side=None, device="cpu"), []
     with Live(Scripted(images, session), scene.labels[0], session, told=told.append) as live:
         list(live)
     doubts = [(event.frame, event.reason) for event in told if event.event == "doubtful"]
@@ -212,7 +212,7 @@ def test_a_slow_method_makes_no_frame_late(scene, server):
                 stream._thread.join(0.001)
             return super().segment(features, memory)
 
-    session = Session(Slow(), size=None, device="cpu")
+    session = Session(Slow(), short_side=None, device="cpu")
     stream = Stream(f"{server.address}/endless.ts", told=lambda now: None)
     newest = []
     with Live(stream, lambda image: scene.labels[0], session) as live:

@@ -27,7 +27,7 @@ def two() -> Scene:
 
 
 def still(video, annotations, **options) -> list[np.ndarray]:
-    return list(onemask.propagate(video, annotations, method=Still(), size=None, device="cpu", **options))
+    return list(onemask.propagate(video, annotations, method=Still(), short_side=None, device="cpu", **options))
 
 
 def present(label_maps) -> list[set[int]]:
@@ -46,14 +46,14 @@ def test_every_frame_of_a_video_gets_its_label_map(kind, scene, tmp_path):
         "list": lambda: list(scene.images),
     }[kind]()
     found = []
-    for label_map in onemask.propagate(source, {0: scene.labels[0]}, method=Still(), size=None, device="cpu"):
+    for label_map in onemask.propagate(source, {0: scene.labels[0]}, method=Still(), short_side=None, device="cpu"):
         found.append(label_map)
     assert len(found) == len(scene.labels)
     assert all(label_map.dtype == np.uint8 and np.array_equal(label_map, scene.labels[0]) for label_map in found)
 
 
 def test_the_default_method_follows_the_object(scene):
-    found = list(onemask.propagate(scene.images, {0: scene.labels[0]}, size=128, **FEW))
+    found = list(onemask.propagate(scene.images, {0: scene.labels[0]}, short_side=128, **FEW))
     assert np.array_equal(found[0], scene.labels[0])
     assert np.mean([overlap(a > 0, b > 0) for a, b in zip(found, scene.labels, strict=True)]) > 0.6
 
@@ -62,7 +62,7 @@ def test_void_is_not_followed_back(two):
     with_void = two.labels[5].copy()
     with_void[:5] = 255
     annotations = {0: two.labels[0], 5: with_void}
-    session = Session(Still(), size=None, device="cpu")
+    session = Session(Still(), short_side=None, device="cpu")
     assert not Propagation(session, open_video(two.images), annotations, void=255).backward
     assert Propagation(session, open_video(two.images), annotations).backward  # an object that is new there
 
@@ -76,7 +76,7 @@ def test_a_boolean_mask_is_taken_as_it_is(two):
 
 
 def test_an_annotation_in_mid_video_goes_both_ways(scene):
-    found = list(onemask.propagate(scene.images, {4: scene.labels[4]}, size=128, **FEW))
+    found = list(onemask.propagate(scene.images, {4: scene.labels[4]}, short_side=128, **FEW))
     assert np.array_equal(found[4], scene.labels[4])
     assert min(overlap(a > 0, b > 0) for a, b in zip(found, scene.labels, strict=True)) > 0.4
 
@@ -86,7 +86,7 @@ def test_an_annotation_of_the_last_frame_goes_back_to_the_first(two):
 
 
 def test_the_way_back_can_be_watched(two):
-    session = Session(Still(), size=None, device="cpu")
+    session = Session(Still(), short_side=None, device="cpu")
     told = []
 
     def watch(label_maps, total):
@@ -106,7 +106,11 @@ def test_forward_says_nothing_of_the_frames_before(two):
 
 def test_frames_before_any_object_is_followed_are_not_encoded(two):
     method = Still()
-    list(onemask.propagate(two.images, {5: two.labels[5]}, method=method, size=None, device="cpu", direction="forward"))
+    list(
+        onemask.propagate(
+            two.images, {5: two.labels[5]}, method=method, short_side=None, device="cpu", direction="forward"
+        )
+    )
     assert len(method.encoded) == 3  # frames 5, 6 and 7
 
 
@@ -143,7 +147,7 @@ def test_void_is_no_object(two):
 
 def test_label_maps_come_one_by_one(two):
     video = BrokenVideo(two.images, bad=3)
-    label_maps = onemask.propagate(video, {0: two.labels[0]}, method=Still(), size=None, device="cpu")
+    label_maps = onemask.propagate(video, {0: two.labels[0]}, method=Still(), short_side=None, device="cpu")
     assert present([next(label_maps) for _ in range(3)]) == [{5, 300}] * 3
     with pytest.raises(DecodeError, match="frame 3 could not be decoded"):
         next(label_maps)
@@ -156,7 +160,7 @@ def test_one_frame_is_a_video(two):
 def test_it_goes_on_from_a_frame_in_the_middle(two):
     late = two.labels[6] * (two.labels[6] == 300)
     annotations = {0: two.labels[0] * (two.labels[0] == 5), 6: late}
-    whole = Propagation(Session(Still(), size=None, device="cpu"), BrokenVideo(two.images), annotations)
+    whole = Propagation(Session(Still(), short_side=None, device="cpu"), BrokenVideo(two.images), annotations)
     expected = []
     for labelled in whole:
         expected.append(labelled)
@@ -187,7 +191,7 @@ def test_it_goes_on_from_a_frame_in_the_middle(two):
 )
 def test_annotations_that_do_not_fit_are_refused_at_once(two, annotations, message):
     with pytest.raises(InputError, match=message):
-        onemask.propagate(two.images, annotations, method=Still(), size=None, device="cpu", void=255)
+        onemask.propagate(two.images, annotations, method=Still(), short_side=None, device="cpu", void=255)
 
 
 @pytest.mark.parametrize("direction", ["both", "forward"])
@@ -265,7 +269,7 @@ def test_frames_in_batches_are_segmented_as_one_by_one(two, monkeypatch):
     monkeypatch.setattr("onemask.propagation.ENCODED_AT_ONCE", {"cpu": 3})
     method = Still()
     annotations = {0: two.labels[0], 5: two.labels[5]}
-    found = list(onemask.propagate(two.images, annotations, method=method, size=None, device="cpu"))
+    found = list(onemask.propagate(two.images, annotations, method=method, short_side=None, device="cpu"))
     assert [shape[0] for shape in method.encoded] == [3, 3, 2]
     for a, b in zip(found, one_by_one, strict=True):
         assert np.array_equal(a, b)
@@ -277,11 +281,13 @@ def test_encoding_ahead_changes_nothing_and_tells_errors_in_their_place(two, ove
     threads, method = set(), Still()
     monkeypatch.setattr(method, "encode", lambda frames: threads.add(threading.get_ident()) or Features(frames))
     annotations = {2: two.labels[2], 5: two.labels[5]}
-    found = list(onemask.propagate(two.images, annotations, method=method, size=None, device="cpu"))
+    found = list(onemask.propagate(two.images, annotations, method=method, short_side=None, device="cpu"))
     for a, b in zip(found, still(two.images, annotations), strict=True):
         assert np.array_equal(a, b)
     assert (threading.get_ident() in threads) == (not overlapping)
-    broken = onemask.propagate(BrokenVideo(two.images, 5), {0: two.labels[0]}, method=method, size=None, device="cpu")
+    broken = onemask.propagate(
+        BrokenVideo(two.images, 5), {0: two.labels[0]}, method=method, short_side=None, device="cpu"
+    )
     assert len([next(broken) for _ in range(5)]) == 5
     with pytest.raises(DecodeError):
         next(broken)

@@ -24,14 +24,14 @@ from onemask.methods import load
 from onemask.run_folder import RunFolder
 from onemask.running import run
 from onemask.session import Session
-from onemask.settings import Settings
+from onemask.settings import Settings, by_todays_keys
 from onemask.video.frames import DecodeError
 from onemask.video.masks import read_label_map, read_mask
 from onemask.video.reader import open_video
 from onemask.video.writer import VideoWriter
 from videos import QUICK, BrokenVideo, Scene, write_images, write_video
 
-QUICKLY = Settings(method="stub", options=QUICK, size=64, device="cpu")
+QUICKLY = Settings(method="stub", options=QUICK, short_side=64, device="cpu")
 
 pytestmark = pytest.mark.usefixtures("stub")
 
@@ -127,7 +127,7 @@ def test_the_record_says_what_was_asked_for_and_what_it_took(scene, clip, tmp_pa
     assert record["seconds"] == report.seconds > 0
     assert record["frames_per_second"] == report.frames_per_second == 12 / report.seconds
     asked = record["asked"]
-    assert (asked["method"], asked["size"], asked["direction"], asked["void"]) == ("stub", 64, "both", 255)
+    assert (asked["method"], asked["short_side"], asked["direction"], asked["void"]) == ("stub", 64, "both", 255)
     assert asked["options"]["capacity"] == 8
     assert asked["options"]["gain"] == 2.0  # what was not said is written down, too
     assert asked["input"]["source"] == str(clip)
@@ -463,7 +463,7 @@ def test_a_correction_leaves_as_it_is_what_it_does_not_touch(scene, clip, whole,
     assert masks(again) == masks(corrected)
     for changed, message in (
         ({"annotations": late(scene)}, "a mask of frame 8 that is not given now, or another"),
-        ({"settings": dataclasses.replace(QUICKLY, size=80)}, r"holds a run with size 64 \(now 80\)"),
+        ({"settings": dataclasses.replace(QUICKLY, short_side=80)}, r"holds a run with short_side 64 \(now 80\)"),
         ({"reuse": tmp_path}, "holds no finished run"),
         ({"out": corrected, "resume": True, "annotations": given | {9: scene.labels[9]}}, "was started with masks"),
     ):
@@ -488,6 +488,20 @@ def test_interrupted_again_and_again(scene, clip, whole, tmp_path, stops):
     assert masks(tmp_path) == whole
 
 
+def test_a_run_that_an_earlier_version_began_goes_on(scene, clip, whole, tmp_path):
+    """It called the short side size, and the capacity memory; the stub's options have no earlier names."""
+    now = {"method": "frtm-lite", "short_side": 64, "options": {"capacity": 8}}
+    assert by_todays_keys({"method": "frtm-lite", "size": 64, "options": {"memory": 8}}) == by_todays_keys(now) == now
+    with pytest.raises(Interrupted):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, progress=stopping_after(5))
+    record = tmp_path / ".onemask" / "asked.json"
+    content = json.loads(record.read_text())
+    content["asked"]["size"] = content["asked"].pop("short_side")
+    record.write_text(json.dumps(content))
+    run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=True)
+    assert masks(tmp_path) == whole
+
+
 def test_an_interrupted_run_is_neither_begun_anew_nor_mixed_with_another(scene, clip, tmp_path):
     video = open_video(clip)
     with pytest.raises(Interrupted):
@@ -495,7 +509,7 @@ def test_an_interrupted_run_is_neither_begun_anew_nor_mixed_with_another(scene, 
     with pytest.raises(OutputError, match="holds a run that was interrupted; pass --resume or --overwrite"):
         run(video, late(scene), tmp_path, QUICKLY)
     others = [
-        ({"settings": dataclasses.replace(QUICKLY, size=80)}, r"size 64 \(now 80\); resume it with that"),
+        ({"settings": dataclasses.replace(QUICKLY, short_side=80)}, r"short_side 64 \(now 80\); resume it with that"),
         ({"settings": dataclasses.replace(QUICKLY, options={})}, r"capacity 8 \(now 32\), first_samples 2 \(now 5\)"),
         ({"direction": "forward"}, r"direction both \(now forward\)"),
         ({"annotations": {0: scene.labels[0]}}, r"masks 0:\w+ 5:\w+ \(now 0:\w+\)"),

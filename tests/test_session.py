@@ -17,7 +17,7 @@ from onemask.data.perturbed import LEAST_FRAMES, occluded
 from onemask.device import best_device, best_precision
 from onemask.geometry import Geometry, area_resampled
 from onemask.methods.method import Features, Memory, Prediction
-from onemask.saved import checksum
+from onemask.saved import checksum, read_state, write_state
 from videos import FEW, QUICK, Scene, Still, StillMemory, overlap
 
 IDS = (3, 300)
@@ -35,7 +35,7 @@ def lite():
 
 @pytest.fixture
 def still() -> Session:
-    return Session(Still(), size=None, device="cpu")
+    return Session(Still(), short_side=None, device="cpu")
 
 
 def one_object(object_id: int, height: int = 96, width: int = 128) -> np.ndarray:
@@ -45,7 +45,7 @@ def one_object(object_id: int, height: int = 96, width: int = 128) -> np.ndarray
 
 
 def test_an_object_that_the_working_size_leaves_nothing_of_is_said(caplog):
-    session = Session(Still(), size=24, device="cpu")
+    session = Session(Still(), short_side=24, device="cpu")
     label_map = one_object(1)
     label_map[0, 0] = 2
     session.annotate(np.zeros((96, 128, 3), np.uint8), label_map)
@@ -102,7 +102,7 @@ def test_frames_can_be_mirrored_at_all_borders_instead(size):
 @pytest.mark.parametrize("padding", ["edge", "reflected"])
 def test_the_method_sees_whole_strides_and_the_caller_his_own_size(size, short_side, padding):
     method = Still()
-    session = Session(method, size=short_side, device="cpu", padding=padding)
+    session = Session(method, short_side=short_side, device="cpu", padding=padding)
     frame, label_map = np.full((*size, 3), 90, np.uint8), np.ones(size, np.uint8)
     label_map[:, size[1] // 2 + 1 :] = 0
     first, later = session.annotate(frame, label_map), session.step(frame)
@@ -126,7 +126,7 @@ def test_ids_are_the_callers_and_stay_his(still, ids):
 
 
 def test_every_object_is_followed(lite, scene):
-    session = Session(lite, size=192, device="cpu")
+    session = Session(lite, short_side=192, device="cpu")
     first = session.annotate(scene.images[0], scene.labels[0])
     assert first.dtype == np.uint16
     assert np.array_equal(first, scene.labels[0])
@@ -154,7 +154,7 @@ def test_a_boolean_mask_is_object_1(still):
 
 
 def test_an_object_is_added_in_mid_video(lite, scene):
-    session = Session(lite, size=192, device="cpu")
+    session = Session(lite, short_side=192, device="cpu")
     session.annotate(scene.images[0], np.where(scene.labels[0] == 3, 3, 0))
     assert session.step(scene.images[1]).dtype == np.uint8
     new = np.where(scene.labels[2] == 300, 300, 0)
@@ -215,7 +215,7 @@ def test_an_object_can_be_said_to_be_out_of_sight(still):
 @pytest.mark.parametrize("beside", [None, 9, 300])
 def test_an_object_that_was_out_of_sight_is_remembered_as_before(lite, scene, beside):
     """Alone, and beside an object that is annotated with it: one that is new, one that is known."""
-    session, undisturbed = (Session(lite, size=64, device="cpu") for _ in range(2))
+    session, undisturbed = (Session(lite, short_side=64, device="cpu") for _ in range(2))
     for one in (session, undisturbed):
         one.annotate(scene.images[0], scene.labels[0])
     hidden = np.zeros_like(scene.labels[1])
@@ -233,7 +233,7 @@ def test_an_object_that_was_out_of_sight_is_remembered_as_before(lite, scene, be
 
 
 def test_an_object_too_small_to_learn_from_is_shown_but_remembered_as_before():
-    session = Session(Still(), size=32, device="cpu")
+    session = Session(Still(), short_side=32, device="cpu")
     session.annotate(FRAME, one_object(1))
     speck = np.zeros_like(one_object(1))
     speck[5, 5] = 1
@@ -274,7 +274,7 @@ def test_before_any_annotation_there_is_nothing(still):
 
 
 def test_probabilities_sum_to_one_and_explain_the_label_map(lite, scene):
-    session = Session(lite, size=64, device="cpu")
+    session = Session(lite, short_side=64, device="cpu")
     session.annotate(scene.images[0], scene.labels[0])
     for label_map in (None, session.step(scene.images[1])):
         probabilities = session.probabilities
@@ -302,7 +302,7 @@ def test_probabilities_belong_to_their_ids_after_a_correction(still):
 
 
 def test_a_copy_goes_on_by_itself_to_the_same_end(lite, scene):
-    session = Session(lite, size=64, device="cpu")
+    session = Session(lite, short_side=64, device="cpu")
     session.annotate(scene.images[0], scene.labels[0])
     session.step(scene.images[1])
     other = session.copy()
@@ -315,13 +315,17 @@ def test_a_copy_goes_on_by_itself_to_the_same_end(lite, scene):
 
 
 def test_a_saved_session_goes_on_exactly(lite, scene, tmp_path):
-    session = Session(lite, size=64, device="cpu")
+    session = Session(lite, short_side=64, device="cpu")
     session.annotate(scene.images[0], scene.labels[0])
     session.step(scene.images[1])
     session.save(tmp_path / "state.safetensors")
     restored = Session.restore(tmp_path / "state.safetensors", lite, device="cpu")
-    assert (restored.objects, restored.size, restored.precision) == (IDS, 64, "float32")
+    assert (restored.objects, restored.short_side, restored.precision) == (IDS, 64, "float32")
     assert restored.probabilities == {}
+    state, tensors = read_state(tmp_path / "state.safetensors")
+    state["size"] = state.pop("short_side")  # what earlier versions called it
+    write_state(tmp_path / "earlier.safetensors", state, tensors)
+    assert Session.restore(tmp_path / "earlier.safetensors", lite, device="cpu").short_side == 64
     for image in np.concatenate([scene.images[2:], scene.images, scene.images]):  # past two updates of the model
         assert np.array_equal(restored.step(image), session.step(image))
         assert all(np.array_equal(restored.probabilities[i], p) for i, p in session.probabilities.items())
@@ -329,11 +333,11 @@ def test_a_saved_session_goes_on_exactly(lite, scene, tmp_path):
 
 def test_a_session_without_objects_can_be_saved(tmp_path):
     method = Still()
-    session = Session(method, size=None, device="cpu")
+    session = Session(method, short_side=None, device="cpu")
     session.step(np.zeros((96, 128, 3), np.uint8))
     session.save(tmp_path / "state.safetensors")
     restored = Session.restore(tmp_path / "state.safetensors", method, device="cpu")
-    assert (restored.objects, restored.size) == ((), None)
+    assert (restored.objects, restored.short_side) == ((), None)
     with pytest.raises(InputError, match="session's frames are 96x128"):
         restored.step(np.zeros((64, 64, 3), np.uint8))
 
@@ -348,7 +352,7 @@ def test_a_session_of_another_method_is_refused(lite, still, tmp_path):
 
 
 def test_a_session_of_other_options_is_refused(lite, scene, tmp_path):
-    session = Session(lite, size=64, device="cpu")
+    session = Session(lite, short_side=64, device="cpu")
     session.annotate(scene.images[0], scene.labels[0])
     session.save(tmp_path / "state.safetensors")
     other = onemask.load("frtm-lite", **FEW | {"channels": 48, "seed": 1})
@@ -398,7 +402,7 @@ def test_a_damaged_session_is_refused(still, tmp_path):
         Session.restore(path, Still(), device="cpu")
 
 
-SAVED = {"method": {"class": "Still"}, "objects": [], "own": None, "size": 480, "precision": "auto"}
+SAVED = {"method": {"class": "Still"}, "objects": [], "own": None, "short_side": 480, "precision": "auto"}
 
 
 @pytest.mark.parametrize(
@@ -408,7 +412,10 @@ SAVED = {"method": {"class": "Still"}, "objects": [], "own": None, "size": 480, 
         "not JSON",
         "[1]",
         *(json.dumps({name: value for name, value in SAVED.items() if name != left_out}) for left_out in SAVED),
-        *(json.dumps(SAVED | wrong) for wrong in ({"objects": ["a"]}, {"own": [96]}, {"size": "x"}, {"method": 3})),
+        *(
+            json.dumps(SAVED | wrong)
+            for wrong in ({"objects": ["a"]}, {"own": [96]}, {"short_side": "x"}, {"method": 3})
+        ),
         json.dumps(SAVED),  # but with a tensor that the method does not remember
     ],
 )
@@ -439,7 +446,7 @@ class Dropping(Still):
 @pytest.mark.parametrize("training", [True, False])
 def test_a_method_stays_in_its_mode_and_runs_in_evaluation(training):
     method = Dropping().train(training)
-    session = Session(method, size=None, device="cpu")
+    session = Session(method, short_side=None, device="cpu")
     session.annotate(FRAME, one_object(1))
     assert np.array_equal(session.step(FRAME), one_object(1))
     assert all(module.training == training for module in method.modules())
@@ -465,7 +472,7 @@ def test_areas_are_averaged_as_opencv_does(size):
 @pytest.mark.parametrize("ids", [(1, 2), (3, 300)])
 def test_tensors_give_tensors_of_the_same_labels(lite, ids):
     scene = Scene.of(frames=4, height=96, width=128, ids=ids)
-    arrays, tensors = (Session(lite, size=64, device="cpu") for _ in range(2))
+    arrays, tensors = (Session(lite, short_side=64, device="cpu") for _ in range(2))
     frames = [torch.from_numpy(image) for image in scene.images]
     first = tensors.annotate(frames[0], torch.from_numpy(scene.labels[0].astype(np.int32)))
     assert isinstance(first, torch.Tensor)
@@ -492,7 +499,7 @@ def test_a_tensor_before_any_annotation_and_a_boolean_one(still):
 
 @pytest.mark.parametrize("short_side", [None, 48])
 def test_area_box_and_confidence_are_those_of_the_label_map(short_side):
-    session = Session(Still(), size=short_side, device="cpu")
+    session = Session(Still(), short_side=short_side, device="cpu")
     both = one_object(4)
     both[0:16, 96:128] = 9
     both[80:96, 0:8] = 9
@@ -512,7 +519,7 @@ def test_visible_on_an_occlusion_that_is_staged(shared):
     """A car that is out of sight for 20 frames: said at once, and so is its return (benchmarks/perturbed.md)."""
     (video,) = DavisDataset(shared / "data" / "davis-2016", 2016, "dev").select(["car-turn"])
     first = replace(video, frames=video.frames[:LEAST_FRAMES], annotations=video.annotations[:LEAST_FRAMES])
-    session = Session(onemask.load("ttvos-lite"), size=160, device="cpu", runtime="torch")
+    session = Session(onemask.load("ttvos-lite"), short_side=160, device="cpu", runtime="torch")
     seen = []
     for picture, label_map in occluded(first):
         session.step(picture) if seen else session.annotate(picture, label_map)
@@ -586,7 +593,7 @@ class Waiting(Still):
 
 @pytest.fixture
 def waiting() -> Session:
-    return Session(Waiting(), size=None, device="cpu")
+    return Session(Waiting(), short_side=None, device="cpu")
 
 
 def test_steps_go_on_while_an_object_is_learned(waiting):
@@ -605,7 +612,7 @@ def test_steps_go_on_while_an_object_is_learned(waiting):
 
 
 def test_what_was_learned_in_the_background_is_what_annotate_learns(lite, scene):
-    at_once, later = (Session(lite, size=64, device="cpu") for _ in range(2))
+    at_once, later = (Session(lite, short_side=64, device="cpu") for _ in range(2))
     at_once.annotate(scene.images[0], scene.labels[0])
     assert later.annotate_later(scene.images[0], scene.labels[0]).result(60) == IDS
     for image in scene.images[1:3]:
@@ -671,7 +678,7 @@ def test_a_wrong_annotation_is_refused_at_once(waiting):
 
 
 def test_frames_encoded_together_give_what_they_give_alone(lite, scene):
-    together, alone = (Session(lite, size=64, device="cpu") for _ in range(2))
+    together, alone = (Session(lite, short_side=64, device="cpu") for _ in range(2))
     encoded = together.encode(list(scene.images[:3]))
     together.annotate(encoded[0], scene.labels[0])
     alone.annotate(scene.images[0], scene.labels[0])
@@ -778,9 +785,9 @@ def test_a_refused_first_label_map_does_not_settle_the_frame_size(still):
 
 
 def test_a_frame_that_another_session_encoded_can_be_used_if_the_size_agrees(still):
-    (encoded,) = Session(Still(), size=None, device="cpu").encode([FRAME])
+    (encoded,) = Session(Still(), short_side=None, device="cpu").encode([FRAME])
     assert np.array_equal(still.annotate(encoded, one_object(4)), one_object(4))
-    (smaller,) = Session(Still(), size=32, device="cpu").encode([FRAME])
+    (smaller,) = Session(Still(), short_side=32, device="cpu").encode([FRAME])
     with pytest.raises(InputError, match=r"encoded at 32x\d+ but this session works at 96x128"):
         still.step(smaller)
 
@@ -812,8 +819,8 @@ def test_an_unknown_object_cannot_be_forgotten(still):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 15}, "at least 16, got 15"),
-        ({"size": -1}, "at least 16, got -1"),
+        ({"short_side": 15}, "at least 16, got 15"),
+        ({"short_side": -1}, "at least 16, got -1"),
         ({"precision": "double"}, "float32, bfloat16, float16, int8; got 'double'"),
         ({"padding": "zeros"}, "padding is edge, reflected or None; got 'zeros'"),
         ({"device": "gpu"}, "device 'gpu' cannot be used here; expected auto, cpu, cuda"),
@@ -833,7 +840,7 @@ def test_the_best_device_is_one_that_computes():
 def test_lower_precision_gives_nearly_the_same(scene):
     method, maps = onemask.load("frtm-lite", **QUICK), []
     for precision in ("float32", "bfloat16"):
-        session = Session(method, size=64, device="cpu", precision=precision)
+        session = Session(method, short_side=64, device="cpu", precision=precision)
         session.annotate(scene.images[0], scene.labels[0])
         maps.append(session.step(scene.images[1]))
     assert (maps[0] == maps[1]).mean() > 0.95

@@ -112,7 +112,7 @@ class BrokenVideo(Video):
     @property
     def info(self) -> VideoInfo:
         frames, height, width = self._images.shape[:3]
-        return VideoInfo(width, height, frames if self._known_length else None, rate=None, has_audio=False)
+        return VideoInfo(width, height, frames if self._known_length else None, fps=None, has_audio=False)
 
     def frames(self, start: int = 0, stop: int | None = None):
         for index in range(*slice(start, stop).indices(len(self._images))):

@@ -34,7 +34,7 @@ def run(
     *,
     method: str | Method = DEFAULT,
     weights: str | Path | None = None,
-    size: int | None = 480,
+    short_side: int | None = 480,
     device: str = "auto",
     precision: str = "auto",
     runtime: str = "auto",
@@ -55,7 +55,7 @@ def run(
         video: see `propagate`.
         annotations: see `propagate`.
         method: see `propagate`.
-        size: see `propagate`.
+        short_side: see `propagate`.
         device: see `propagate`.
         precision: see `propagate`.
         runtime: see `propagate`.
@@ -83,7 +83,9 @@ def run(
         open_video(video),
         label_maps_of(annotations, void),
         out,
-        Settings.of(method, options, weights, size=size, device=device, precision=precision, runtime=runtime),
+        Settings.of(
+            method, options, weights, short_side=short_side, device=device, precision=precision, runtime=runtime
+        ),
         direction=direction,
         void=void,
         save=save,
@@ -101,7 +103,7 @@ def explain(
     *,
     method: str | Method = DEFAULT,
     weights: str | Path | None = None,
-    size: int | None = 480,
+    short_side: int | None = 480,
     device: str = "auto",
     precision: str = "auto",
     runtime: str = "auto",
@@ -116,7 +118,7 @@ def explain(
         video: see `propagate`.
         annotations: see `propagate`.
         method: see `propagate`.
-        size: see `propagate`.
+        short_side: see `propagate`.
         device: see `propagate`.
         precision: see `propagate`.
         runtime: see `propagate`.
@@ -131,7 +133,9 @@ def explain(
         InputError: something does not fit.
         OutputError: the file is there already, or cannot be written.
     """
-    settings = Settings.of(method, options, weights, size=size, device=device, precision=precision, runtime=runtime)
+    settings = Settings.of(
+        method, options, weights, short_side=short_side, device=device, precision=precision, runtime=runtime
+    )
     explaining.explain(
         open_video(video),
         label_maps_of(annotations, None),
@@ -149,7 +153,7 @@ def evaluate(
     *,
     method: str | Method = DEFAULT,
     weights: str | Path | None = None,
-    size: int | None = 480,
+    short_side: int | None = 480,
     device: str = "auto",
     precision: str = "auto",
     runtime: str = "auto",
@@ -173,7 +177,7 @@ def evaluate(
         resume: continue an earlier evaluation with the same settings; finished sequences are not run again.
         progress: see `run`.
         method: see `propagate`.
-        size: see `propagate`.
+        short_side: see `propagate`.
         device: see `propagate`.
         precision: see `propagate`.
         runtime: see `propagate`.
@@ -189,7 +193,9 @@ def evaluate(
     """
     from .evaluation import evaluate as evaluating
 
-    settings = Settings.of(method, options, weights, size=size, device=device, precision=precision, runtime=runtime)
+    settings = Settings.of(
+        method, options, weights, short_side=short_side, device=device, precision=precision, runtime=runtime
+    )
     return evaluating.evaluate(
         root,
         out,
@@ -208,7 +214,7 @@ def compare(
     out: str | Path,
     methods: Mapping[str, str | Method] | Sequence[str],
     *,
-    size: int | None = 480,
+    short_side: int | None = 480,
     device: str = "auto",
     precision: str = "auto",
     runtime: str = "auto",
@@ -232,7 +238,7 @@ def compare(
         progress: see `run`.
         methods: label -> a method, or a text "METHOD [NAME=VALUE ...]"; or a list of such texts, each with "LABEL: " in
             front or its own label.
-        size: see `propagate`; of those methods whose text does not say otherwise.
+        short_side: see `propagate`; of those methods whose text does not say otherwise.
         device: see `propagate`; of those methods whose text does not say otherwise.
         precision: see `propagate`; of those methods whose text does not say otherwise.
         runtime: see `propagate`; likewise.
@@ -247,7 +253,7 @@ def compare(
     """
     from .evaluation import compare as comparing
 
-    shared = Settings(size=size, device=device, precision=precision, runtime=runtime)
+    shared = Settings(short_side=short_side, device=device, precision=precision, runtime=runtime)
     named = methods.items() if isinstance(methods, Mapping) else ((None, text) for text in methods)
     variants = [_variant(label, method, shared) for label, method in named]
     return comparing.compare(

@@ -1,6 +1,6 @@
 """Objects in a stream as it comes: a camera, an address in a network, a file in real time.
 
-    session = onemask.Session(onemask.load("ttvos-lite"), size=240)
+    session = onemask.Session(onemask.load("ttvos-lite"), short_side=240)
     with Live("rtsp://camera/stream", label_map, session) as live:
         for found in live:
             print(found.index, found.label_map.shape, found.latency, found.events)

@@ -50,7 +50,7 @@ def propagate(
     method: str | Method = DEFAULT,
     direction: str = "both",
     void: int | None = None,
-    size: int | None = 480,
+    short_side: int | None = 480,
     device: str = "auto",
     precision: str = "auto",
     runtime: str = "auto",
@@ -70,7 +70,7 @@ def propagate(
         method: a name, with `options` of its configuration, or a method as `load` gives it.
         direction: "both", or "forward": then nothing is said of frames before an object's first annotation.
         void: a value that marks unknown pixels; of files None is for what they say themselves.
-        size: see `Session`.
+        short_side: see `Session`.
         device: see `Session`.
         precision: see `Session`.
         runtime: see `Session`.
@@ -87,7 +87,7 @@ def propagate(
         )
     chosen = load(method, **options) if isinstance(method, str) else method
     opened = video if isinstance(video, Video) else open_video(video)
-    session = Session(chosen, size=size, device=device, precision=precision, runtime=runtime)
+    session = Session(chosen, short_side=short_side, device=device, precision=precision, runtime=runtime)
     annotated = label_maps_of(annotations, void)
     return LabelMaps(Propagation(session, opened, annotated, direction=direction, void=void))
 

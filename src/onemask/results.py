@@ -37,7 +37,7 @@ from .files import (
     write_bytes,
     write_json,
 )
-from .settings import differences
+from .settings import by_todays_keys, differences
 
 SHOWN = 3  # files that a refusal names
 
@@ -53,7 +53,7 @@ class ResultFolder:
         path: str | Path,
         kind: str,
         targets: Sequence[str],
-        earlier: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        earlier: Callable[[dict[str, Any]], dict[str, Any]] = by_todays_keys,
     ):
         self.path, self.kind, self.targets, self._earlier = Path(path), kind, targets, earlier
         self.own = self.path / ".onemask"

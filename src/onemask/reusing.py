@@ -23,7 +23,7 @@ from .plan import Key
 from .propagation import LabelledFrame, Propagation
 from .results import ResultFolder
 from .session import Session
-from .settings import differences
+from .settings import by_todays_keys, differences
 from .video.frames import Video
 from .video.masks import object_ids
 
@@ -102,7 +102,7 @@ def _asked(record: Path) -> dict[str, Any]:
     """What a finished run was asked for. Raises InputError."""
     way_out = "give the folder of another run, or leave --reuse out"
     try:
-        asked = read_json(record, way_out)["asked"]
+        asked = by_todays_keys(read_json(record, way_out)["asked"])
         _without_masks(asked)
         [int(entry.partition(":")[0]) for entry in asked["input"]["masks"].split()]
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -95,8 +95,8 @@ class Session:
     Args:
         method: as `onemask.load` gives it. It is moved to `device`. It is left in the mode that it is in, though what
             runs is always its evaluation: of a method in training mode, a copy that shares its weights.
-        size: short side of the working size in pixels, 16 or more; larger frames are shrunk to it, smaller ones are
-            left. None: never shrink.
+        short_side: of the working size, in pixels, 16 or more; larger frames are shrunk to it, smaller ones are left.
+            None: never shrink.
         device: where to compute, as torch names it; "auto" is the best there is, None leaves the method where it is.
         precision: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, else bfloat16 where the device has
             it. "int8": on a CPU, features in eight bits and all else in float32, once `onemask quantize` has measured
@@ -116,7 +116,7 @@ class Session:
         self,
         method: Method,
         *,
-        size: int | None = 480,
+        short_side: int | None = 480,
         device: str | torch.device | None = "auto",
         precision: str = "auto",
         padding: Padding | None = None,
@@ -124,14 +124,14 @@ class Session:
     ):
         if not isinstance(method, Method):
             raise InputError(f"a session runs a method as onemask.load gives it, got {type(method).__name__}")
-        if size is not None and (not is_whole(size) or size < 16):
-            raise InputError(f"size is the short side in pixels, at least 16, got {size!r}")
+        if short_side is not None and (not is_whole(short_side) or short_side < 16):
+            raise InputError(f"short_side is in pixels, at least 16, got {short_side!r}")
         if precision not in ("auto", *PRECISIONS):
             raise InputError(f"precision is auto, {', '.join(PRECISIONS)}; got {precision!r}")
         if padding not in (None, *get_args(Padding)):
             raise InputError(f"padding is {', '.join(get_args(Padding))} or None; got {padding!r}")
         self.method = _evaluating(method if device is None else method.to(best_device(device)))
-        self.size = None if size is None else int(size)
+        self.short_side = None if short_side is None else int(short_side)
         self.device = next(method.parameters()).device
         self.precision = best_precision(self.device) if precision == "auto" else precision
         self._asked_precision = precision
@@ -459,7 +459,7 @@ class Session:
         """A session like this one before its first frame; the method is shared, and what was compiled of it."""
         other = Session(
             self.method,
-            size=self.size,
+            short_side=self.short_side,
             device=None,
             padding=self.padding,
             runtime="torch",
@@ -485,7 +485,7 @@ class Session:
             "method": described(self.method),
             "objects": self._objects.ids,
             "own": None if self._geometry is None else self._geometry.own,
-            "size": self.size,
+            "short_side": self.short_side,
             "precision": self._asked_precision,
             "padding": self.padding,
             "frame": self._frame,
@@ -509,7 +509,8 @@ class Session:
         try:
             before, objects = dict(state["method"]), Objects(tuple(state["objects"]))
             own = None if state["own"] is None else (int(state["own"][0]), int(state["own"][1]))
-            size, precision = None if state["size"] is None else int(state["size"]), str(state["precision"])
+            side = state["short_side"] if "short_side" in state else state["size"]  # as it was called before
+            short_side, precision = None if side is None else int(side), str(state["precision"])
             padding: Any = state.get("padding", "edge")  # sessions saved before there was a choice have none
             frame = int(state.get("frame", 0))  # nor numbers of frames
             refuse_another_method(path, by_todays_names(method.config, before), described(method))
@@ -519,9 +520,13 @@ class Session:
         except (LookupError, TypeError, ValueError) as error:
             raise no_session(path, error) from error
         runtime = usable(str(state.get("runtime", "auto")))
-        session = cls(method, size=size, device=device, precision=precision, padding=padding, runtime=runtime)
+        session = cls(
+            method, short_side=short_side, device=device, precision=precision, padding=padding, runtime=runtime
+        )
         session._objects, session._frame = objects, frame
-        session._geometry = None if own is None else Geometry.of(own, session.size, method.stride, session.padding)
+        session._geometry = (
+            None if own is None else Geometry.of(own, session.short_side, method.stride, session.padding)
+        )
         session._memory = None if memory is None else memory.to(session.device)
         return session
 
@@ -545,7 +550,7 @@ class Session:
     def _geometry_of(self, frame: Any) -> Geometry:
         """InputError for what is no frame, or not one of this session's video; changes nothing."""
         own = frame.geometry.own if isinstance(frame, EncodedFrame) else size_of(frame)
-        geometry = Geometry.of(own, self.size, self.method.stride, self.padding)
+        geometry = Geometry.of(own, self.short_side, self.method.stride, self.padding)
         if self._geometry is not None and self._geometry != geometry:
             raise InputError(
                 f"frame is {shown(own)} but the session's frames are {shown(self._geometry.own)} (height x width); "
@@ -621,7 +626,7 @@ class Session:
             if not visible and (area := int((label_map == object_id).sum())):
                 log.warning(
                     "object %d has %d pixels in its mask, of which nothing is left at the working size; give a larger "
-                    "one (--size)",
+                    "one (--short-side)",
                     object_id,
                     area,
                 )
@@ -673,11 +678,11 @@ class Session:
                 raise
             raise OnemaskError(
                 f"{self.device} has not enough memory for {len(self._objects)} objects at a short side of "
-                f"{self._short_side()}; give a smaller size, or follow fewer objects in one session"
+                f"{self._side()}; give a smaller short_side, or follow fewer objects in one session"
             ) from error
 
-    def _short_side(self) -> int | None:
-        return self.size if self._geometry is None else min(self._geometry.working)
+    def _side(self) -> int | None:
+        return self.short_side if self._geometry is None else min(self._geometry.working)
 
 
 def _pass_on(learned: Future[tuple[int, ...]], ids: tuple[int, ...], memory: Future[Memory]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -18,10 +19,12 @@ from . import __version__
 from .errors import InputError
 from .methods import DEFAULT, Configuration, built, configuration, weights_for
 from .methods.method import Method
+from .methods.options import by_todays_names
 from .session import Session
 from .weights.store import Weights
 
 T = TypeVar("T")
+RENAMED = {"size": "short_side"}  # settings: what they were called before
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Settings:
     method: str | Method = DEFAULT
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method's configuration
     weights: str | Path | None = None  # a file of the method's weights; None: those that ship
-    size: int | None = 480  # short side of the working size in pixels
+    short_side: int | None = 480  # short side of the working size in pixels
     device: str = "auto"
     precision: str = "auto"
     runtime: str = "auto"
@@ -57,17 +60,19 @@ class Settings:
         options: Mapping[str, Any],
         weights: str | Path | None = None,
         *,
-        size: int | None,
+        short_side: int | None,
         device: str,
         precision: str,
         runtime: str = "auto",
     ) -> Settings:
         """Settings as functions take them, one argument each."""
-        return cls(method, options, weights, size, device, precision, runtime)
+        return cls(method, options, weights, short_side, device, precision, runtime)
 
     def session(self) -> Session:
         """A new session of a method, which is loaded where it is given by name."""
-        return Session(self._load(), size=self.size, device=self.device, precision=self.precision, runtime=self.runtime)
+        return Session(
+            self._load(), short_side=self.short_side, device=self.device, precision=self.precision, runtime=self.runtime
+        )
 
     def restore(self, checkpoint: Path) -> Session:
         """The session that was saved at `checkpoint`."""
@@ -77,7 +82,7 @@ class Settings:
         """The settings with every option of the method, and onemask's version: what decides the result."""
         described: dict[str, Any] = {"onemask": __version__}
         running = {
-            "size": self.size,
+            "short_side": self.short_side,
             "device": self.device,
             "precision": self.precision,
             "runtime": self.runtime,
@@ -109,6 +114,15 @@ def _sha256_of_state(method: Method) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def by_todays_keys(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What earlier versions wrote down of settings, by the keys and the names of options that they have now."""
+    today = {RENAMED.get(key, key): value for key, value in described.items()}
+    if isinstance(today.get("options"), dict):
+        with suppress(InputError):  # the method is of a package that is not there
+            today["options"] = by_todays_names(configuration(str(today.get("method"))), today["options"])
+    return today
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

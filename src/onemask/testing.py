@@ -195,7 +195,7 @@ class TestVideo:
         assert len(follow(session, clip.frames[1:])) == 2
 
     def test_a_frame_larger_than_the_working_size(self, method, make_clip, follows):
-        session, clip = Session(method, device="cpu", size=150), make_clip(4, 1, (251, 333))
+        session, clip = Session(method, device="cpu", short_side=150), make_clip(4, 1, (251, 333))
         assert (session.annotate(clip.frames[0], clip.label_maps[0]) == clip.label_maps[0]).all()
         label_maps = follow(session, clip.frames[1:])
         if follows:

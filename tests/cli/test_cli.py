@@ -139,7 +139,7 @@ def test_run_with_masks_of_several_frames_and_little_saved(scene, tmp_path):
     assert {path.name for path in out.iterdir()} == {".onemask", "masks", "contact-sheet.png", "run.json"}
     assert np.array_equal(read_mask(out / "masks" / "00005.png").labels, scene.labels[5])
     asked = json.loads((out / "run.json").read_text())["asked"]
-    assert (asked["size"], asked["options"]["capacity"], asked["options"]["first_samples"]) == (64, 8, 2)
+    assert (asked["short_side"], asked["options"]["capacity"], asked["options"]["first_samples"]) == (64, 8, 2)
 
 
 def test_several_masks_of_a_frame_are_joined(capsys, scene, tmp_path):
@@ -240,7 +240,7 @@ def test_every_mask_has_its_own_void(scene, tmp_path):
 def test_run_at_the_frames_own_size_and_forward_only(tmp_path):
     options = ["--size", "0", "--direction", "forward", "--save", "masks", *QUICKLY[2:]]
     assert main(["run", "clip.mp4", "--mask", "4:mask.png", "--out", str(tmp_path / "out"), *options]) == 0
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["asked"]["size"] is None
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["asked"]["short_side"] is None
     assert not read_mask(tmp_path / "out" / "masks" / "00003.png").labels.any()
     assert read_mask(tmp_path / "out" / "masks" / "00004.png").labels.any()
 
@@ -315,8 +315,8 @@ def test_masks_that_do_not_fit(refused, tmp_path, mask, message):
         (["--set", "memory"], "an option is given as name=value, got 'memory'"),
         (["--set", "capacity=0"], "option capacity must be 1 or more, got 0"),
         (["--set", "backbone=resnet9000"], "resnet9000"),
-        (["--size", "8"], "size is the short side in pixels, at least 16, got 8"),
-        (["--size", "-64"], "size is the short side in pixels, at least 16, got -64"),
+        (["--size", "8"], "short_side is in pixels, at least 16, got 8"),
+        (["--size", "-64"], "short_side is in pixels, at least 16, got -64"),
         (["--device", "gpu"], "device 'gpu' cannot be used here; expected auto, cpu, cuda, cuda:N or mps"),
         (["--weights", "none.safetensors"], "there is no file of weights none.safetensors"),
         (["--weights", "mask.png"], "mask.png is not a safetensors file"),

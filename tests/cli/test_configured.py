@@ -27,23 +27,24 @@ def configured(tmp_path, monkeypatch):
 
 def test_a_project_holds_over_the_user_and_the_command_line_over_both(configured):
     configured('size = 200\ndevice = "cpu"\nmethod = "pmvos-lite"', "home")
-    configured('size = 300\nset = ["a=1"]\n[run]\nsave = ["masks", "csv"]\ndirection = "forward"\n[live]\nsize = 100')
+    here = 'size = 300\nset = ["a=1"]\n[run]\nsave = ["masks", "csv"]\ndirection = "forward"'
+    configured(f"{here}\n[live]\nshort_side = 100")
     options = _options(RUN)
-    assert (options.size, options.device, options.method) == (300, "cpu", "pmvos-lite")
+    assert (options.short_side, options.device, options.method) == (300, "cpu", "pmvos-lite")
     assert (options.save, options.direction, options.set) == (["masks", "csv"], "forward", ["a=1"])
-    options = _options([*RUN, "--siz", "480", "--save", "npz", "--set", "b=2", "--method=frtm-lite"])
-    assert (options.size, options.method, options.device) == (480, "frtm-lite", "cpu")
+    options = _options([*RUN, "--short", "480", "--save", "npz", "--set", "b=2", "--method=frtm-lite"])
+    assert (options.short_side, options.method, options.device) == (480, "frtm-lite", "cpu")
     assert (options.save, options.set) == (["npz"], ["a=1", "b=2"])
-    assert _options(["live", "0"]).size == 100
+    assert _options(["live", "0"]).short_side == 100
     assert _options(["methods"]).method is None  # a place, no option
 
 
 def test_config_shows_what_is_set_and_where(configured, capsys, tmp_path):
-    configured('size = 200\ndevice = "cpu"', "home")
-    configured("size = 300")
+    configured('short_side = 200\ndevice = "cpu"', "home")
+    configured("short_side = 300")
     assert main(["config", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["defaults"]["size"] == {"value": 300, "file": str(tmp_path / "project" / "onemask.toml")}
+    assert shown["defaults"]["short_side"] == {"value": 300, "file": str(tmp_path / "project" / "onemask.toml")}
     assert shown["defaults"]["device"]["value"] == "cpu"
     assert main(["config"]) == 0
     assert 'device = "cpu"  # ' in capsys.readouterr().out
@@ -54,12 +55,12 @@ def test_config_shows_what_is_set_and_where(configured, capsys, tmp_path):
     [
         ("size = [", "expected TOML"),
         ("sise = 3", "sise is no option that can have a default"),
-        ("[rum]\nsize = 3", "[rum] is no command"),
+        ("[rum]\nshort_side = 3", "[rum] is no command"),
         ("overwrite = true", "overwrite cannot be a default"),
         ('[run]\nout = "x"', "run.out is no option that can have a default"),
-        ('size = "large"', "expected what --size takes"),
+        ('short_side = "large"', "expected what --short-side takes"),
         ('direction = "up"', "expected one of both, forward"),
-        ("size = [1, 2]", "expected what --size takes"),
+        ("short_side = [1, 2]", "expected what --short-side takes"),
         ("method = true", "expected a text or a number"),
         ("[studio]\nno-browser = 1", "expected true or false"),
     ],
@@ -75,7 +76,7 @@ def test_files_that_cannot_be(configured, capsys, text, message):
 def test_a_file_that_the_variable_names(configured, monkeypatch, tmp_path, capsys):
     configured("size = 300")
     monkeypatch.setenv("ONEMASK_CONFIG", "")
-    assert _options(RUN).size == 480
+    assert _options(RUN).short_side == 480
     monkeypatch.setenv("ONEMASK_CONFIG", str(tmp_path / "missing.toml"))
     assert main(RUN) == 2
     assert "which is no file" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from onemask.video.masks import write_mask
 from onemask.weights.store import find
 from videos import QUICK, Scene, write_images
 
-SHARED = Settings(size=64, device="cpu")
+SHARED = Settings(short_side=64, device="cpu")
 FEW = {"first_iterations": "4", "first_last_iterations": 4, **QUICK, "finetune_iterations": 0}
 QUICKLY = " ".join(f"{name}={value}" for name, value in FEW.items())
 FIGURES = ["J&F", "J", "J-Recall", "J-Decay", "F", "F-Recall", "F-Decay"]
@@ -321,13 +321,13 @@ def test_the_headline_is_the_protocols_first_figure(tmp_path):
     ("text", "label", "changes"),
     [
         ("frtm-lite", "frtm-lite", {"method": "frtm-lite"}),
-        ("pmvos-lite  size=0", "pmvos-lite size=0", {"method": "pmvos-lite", "size": None}),
+        ("pmvos-lite  size=0", "pmvos-lite size=0", {"method": "pmvos-lite", "short_side": None}),
         ("our best: frtm weights='a b:c.safetensors'", "our best", {"method": "frtm", "weights": "a b:c.safetensors"}),
         ("frtm weights=C:x", "frtm weights=C:x", {"method": "frtm", "weights": "C:x"}),
         (
-            "quick:frtm first_iterations=5,10 precision=bfloat16 size=240",
+            "quick:frtm first_iterations=5,10 precision=bfloat16 short_side=240",
             "quick",
-            {"method": "frtm", "options": {"first_iterations": "5,10"}, "precision": "bfloat16", "size": 240},
+            {"method": "frtm", "options": {"first_iterations": "5,10"}, "precision": "bfloat16", "short_side": 240},
         ),
     ],
 )
@@ -346,7 +346,7 @@ def test_a_variant_is_read(text, label, changes):
         (f"{'x' * 81}: frtm", "80 characters at most"),
         ("frtm update_every", "an option is given as name=value, got 'update_every'"),
         ("frtm 'x", "cannot be read: No closing quotation"),
-        ("frtm size=big", "size is a whole number of pixels, got 'big'"),
+        ("frtm size=big", "short_side is a whole number of pixels, got 'big'"),
     ],
 )
 def test_a_variant_that_cannot_be_read(text, message):
@@ -365,7 +365,7 @@ def test_a_variant_that_cannot_be_read(text, message):
         (["frtm-lite", "a: frtm-lite memroy=3"], {}, "a: option 'memroy' is not known"),
         (["frtm-lite", "a: frtm-lite weights=none.safetensors"], {}, "a: there is no file of weights"),
         (["frtm-lite", "a: frtm-lite precision=half"], {}, "a: precision is auto, float32"),
-        (["frtm-lite", "a: frtm-lite size=8"], {}, "a: size is the short side in pixels, at least 16"),
+        (["frtm-lite", "a: frtm-lite size=8"], {}, "a: short_side is in pixels, at least 16"),
         (["a b: frtm-lite", "A-b: frtm-lite"], {}, "two methods are called alike, 'a b' and 'A-b'"),
         (["frtm-lite"], {"protocol": "davis2018"}, "^protocol is davis2016 or davis2017 or .*, got"),
         (["frtm-lite"], {"split": "test"}, "^.*there is no split test"),

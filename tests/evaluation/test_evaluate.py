@@ -15,7 +15,7 @@ from onemask.settings import Settings
 from onemask.video.masks import read_mask, write_mask
 from videos import QUICK, Scene, write_images
 
-QUICKLY = Settings(method="stub", options=QUICK, size=64, device="cpu")
+QUICKLY = Settings(method="stub", options=QUICK, short_side=64, device="cpu")
 FRAMES = 5
 
 pytestmark = pytest.mark.usefixtures("stub")
@@ -92,7 +92,7 @@ def test_the_report_says_what_ran_where_and_how_long_it_took(root, tmp_path):
     evaluation = evaluate(root, tmp_path, QUICKLY, protocol="davis2017", sequences=["one"])
     report = json.loads((tmp_path / "scores.json").read_text())
     asked, ran_on, times = report["asked"], report["ran_on"], report["times"]["one"]
-    assert (asked["protocol"], asked["split"], asked["method"], asked["size"]) == ("davis2017", "val", "stub", 64)
+    assert (asked["protocol"], asked["split"], asked["method"], asked["short_side"]) == ("davis2017", "val", "stub", 64)
     assert (asked["options"]["capacity"], asked["options"]["gain"]) == (8, 2.0)
     assert (ran_on["device"], ran_on["precision"], ran_on["runtime"]) == ("cpu", "float32", "torch")
     assert {"python", "torch", "timm", "numpy", "av"} <= set(ran_on)
@@ -246,7 +246,7 @@ def test_other_settings_are_refused_until_they_may_overwrite(root, tmp_path):
     out = tmp_path / "out"
     evaluate(root, out, QUICKLY, sequences=["one"])
     before = written(out)
-    other = Settings(method="stub", options=QUICK | {"capacity": 9}, size=80, device="cpu")
+    other = Settings(method="stub", options=QUICK | {"capacity": 9}, short_side=80, device="cpu")
     with pytest.raises(InputError, match=r"started with capacity 8 \(now 9\), size 64 \(now 80\); resume it with"):
         evaluate(root, out, other, sequences=["one"], resume=True)
     with pytest.raises(InputError, match=r"protocol davis2016 \(now davis2017\)"):

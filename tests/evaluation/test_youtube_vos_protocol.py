@@ -32,7 +32,7 @@ class StillSettings(Settings):
     still: Still = field(default_factory=Still, compare=False)
 
     def session(self) -> Session:
-        return Session(self.still, size=None, device="cpu")
+        return Session(self.still, short_side=None, device="cpu")
 
     def described(self) -> dict:
         return {"method": "still"}

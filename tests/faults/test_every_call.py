@@ -22,7 +22,7 @@ from onemask.video.reader import open_video
 from videos import Scene, Still, write_images
 
 KINDS = ("refused", "full", "killed")
-SETTINGS = Settings(method="stub", size=64, device="cpu")
+SETTINGS = Settings(method="stub", short_side=64, device="cpu")
 FRAMES = 3
 TRAININGS = 4  # of so many calls one fails, in one of the three ways; 1: all, which takes half a minute
 
@@ -189,7 +189,7 @@ def test_a_training(root, tmp_path, monkeypatch, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_session(scene, tmp_path, kind):
     """After a failure the file of the earlier session is there, whole."""
-    session, path = Session(Still(), size=None), tmp_path / "session.safetensors"
+    session, path = Session(Still(), short_side=None), tmp_path / "session.safetensors"
     session.annotate(scene.images[0], scene.labels[0])
     session.save(path)
     before = path.read_bytes()

@@ -84,7 +84,7 @@ def test_a_session_keeps_it_for_any_method(reach, tmp_path):
     frames[:, :16, :16, 0] = frames[1:, 40:56, 72:88, 0] = 255  # a red square, and soon its double far off
     method = Red()
     method.reach = reach
-    session = Session(method, device="cpu", size=None)
+    session = Session(method, device="cpu", short_side=None)
     session.annotate(frames[0], frames[0, ..., 0] > 0)
     wanted = frames[1, ..., 0] > 0
     if reach:

@@ -120,7 +120,7 @@ def test_the_tracker(golden, method, objects, least, monkeypatch):
         return prediction
 
     monkeypatch.setattr(method, "segment", kept)
-    session = Session(method, size=None, device="cpu", runtime="torch")
+    session = Session(method, short_side=None, device="cpu", runtime="torch")
     frames = [picture(frame) for frame in golden.clip("frtm")]
     session.annotate(frames[0], golden.first_labels("frtm", objects))
     labels = np.stack([session.step(frame) for frame in frames[1:]])

@@ -61,7 +61,7 @@ def test_computes_what_its_authors_code_computes(golden, name):
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(method, "segment", kept)
-            session = Session(method, size=None, device="cpu")
+            session = Session(method, short_side=None, device="cpu")
             frames = [picture(frame) for frame in golden.clip(clip)]
             session.annotate(frames[0], golden.first_labels(clip, objects))
             labels = np.stack([session.step(frame) for frame in frames[1:]])

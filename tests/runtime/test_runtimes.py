@@ -60,10 +60,10 @@ def label_maps(session: Session, frames: list[np.ndarray], first: np.ndarray) ->
 def test_every_method_gives_pytorchs_label_maps(name, frames):
     pytest.importorskip("onnx", reason="needs the extras onnx and openvino")
     method, first = onemask.load(name, **LITE[name]), sample_clip().annotations[0]
-    wanted = label_maps(Session(method, size=96, device="cpu", runtime="torch"), frames, first)
+    wanted = label_maps(Session(method, short_side=96, device="cpu", runtime="torch"), frames, first)
     for runtime in ("onnx", "openvino"):
         pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime), reason=f"needs the extra {runtime}")
-        session = Session(method, size=96, device="cpu", runtime=runtime)
+        session = Session(method, short_side=96, device="cpu", runtime=runtime)
         found = label_maps(session, frames, first)
         assert session.runtime == runtime  # and no PyTorch in its place
         assert (found != wanted).mean() < 1e-3

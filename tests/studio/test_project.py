@@ -1,5 +1,7 @@
 """The project on disk: changes, their history, and what a killed process leaves."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,15 @@ def test_changes_are_undone_and_made_again_also_after_the_project_was_closed(pro
     assert np.array_equal(again.annotation(3), second)
     with pytest.raises(InputError, match="nothing to redo"):
         again.redo()
+
+
+def test_a_project_of_an_earlier_version(project, reopen):
+    """It called the short side size."""
+    record = project.folder / "project.json"
+    content = json.loads(record.read_text())
+    content["method"]["size"] = content["method"].pop("short_side")
+    record.write_text(json.dumps(content))
+    assert reopen().method == project.method
 
 
 def test_a_change_after_undo_takes_the_place_of_what_was_undone(project, reopen):

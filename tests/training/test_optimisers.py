@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from onemask.errors import InputError
-from onemask.training.optimisers import moving_average, optimiser, rate_at, set_rate, trained_parameters
+from onemask.training.optimisers import lr_at, moving_average, optimiser, set_lr, trained_parameters
 from onemask.training.recipe import OptimiserConfig, ScheduleConfig
 
 
@@ -75,30 +75,30 @@ class TestOptimisers:
         assert [group["weight_decay"] for group in made.param_groups] == [0.02, 0.02]
         assert made.defaults.get("amsgrad", True)
         assert made.defaults.get("momentum", 0.8) == 0.8
-        set_rate(made, 0.2)
+        set_lr(made, 0.2)
         assert {group["name"]: group["lr"] for group in made.param_groups} == {"head": 0.1, "all others": 0.2}
 
 
 class TestSchedules:
     def test_constant(self):
-        assert [rate_at(ScheduleConfig(), 2.0, p) for p in (0, 0.5, 0.999)] == [2.0] * 3
+        assert [lr_at(ScheduleConfig(), 2.0, p) for p in (0, 0.5, 0.999)] == [2.0] * 3
 
     def test_warmup_rises_from_nothing(self):
         for name in ("constant", "cosine", "steps"):
             config = ScheduleConfig(name=name, warmup=0.2)
-            assert [rate_at(config, 2.0, p) for p in (0, 0.1, 0.2)] == pytest.approx([0, 1, 2])
+            assert [lr_at(config, 2.0, p) for p in (0, 0.1, 0.2)] == pytest.approx([0, 1, 2])
 
     def test_cosine(self):
         config = ScheduleConfig(name="cosine", warmup=0.5, factor=0.1)
-        assert [rate_at(config, 2.0, p) for p in (0.5, 0.75, 1)] == pytest.approx([2, 1.1, 0.2])
+        assert [lr_at(config, 2.0, p) for p in (0.5, 0.75, 1)] == pytest.approx([2, 1.1, 0.2])
 
     def test_steps(self):
         config = ScheduleConfig(name="steps", steps=[0.5, 0.9], factor=0.1)
-        rates = [rate_at(config, 2.0, p) for p in (0, 0.49, 0.5, 0.89, 0.9, 0.999)]
+        rates = [lr_at(config, 2.0, p) for p in (0, 0.49, 0.5, 0.89, 0.9, 0.999)]
         assert rates == pytest.approx([2, 2, 0.2, 0.2, 0.02, 0.02])
 
     def test_all_of_it_is_warmup(self):
-        assert rate_at(ScheduleConfig(name="cosine", warmup=1.0), 2.0, 0.5) == pytest.approx(1)
+        assert lr_at(ScheduleConfig(name="cosine", warmup=1.0), 2.0, 0.5) == pytest.approx(1)
 
 
 class TestMovingAverage:

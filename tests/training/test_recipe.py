@@ -37,11 +37,13 @@ class TestReading:
 
     def test_keys_of_earlier_versions(self, tmp_path):
         """In a file, in an assignment, and of the options; what is in today's words stays."""
-        text = recipe_text(stage(optimiser={"rate": 2e-4}), stage(optimiser={"lr": 3e-4}), validation={"options": {}})
+        text = recipe_text(stage(optimiser={"rate": 2e-4}), stage(optimiser={"lr": 3e-4}), validation={"size": 64})
         (tmp_path / "recipe.yaml").write_text(text.replace("capacity:", "memory:"))
         recipe = read_recipe(tmp_path / "recipe.yaml", ["stages.1.optimiser.rate=1e-5"])
         assert [staged.optimiser.lr for staged in recipe.stages] == [2e-4, 1e-5]
         assert recipe.options["capacity"] == 3
+        assert recipe.validation.short_side == 64
+        assert read_recipe(tmp_path / "recipe.yaml", ["validation.size=96"]).validation.short_side == 96
         assert "memory" not in recipe.options
 
     @pytest.mark.parametrize("name", sorted(installed()))
@@ -208,7 +210,7 @@ class TestRefusals:
             ({"picture_every": 0}, "picture_every must be 1 or more"),
             ({"validation": {"every": 0}}, r"validation\.every must be 1 or more"),
             ({"validation": {"year": 2018}}, r"validation\.year is one of 2016, 2017"),
-            ({"validation": {"size": 8}}, r"validation\.size must be 16 or more"),
+            ({"validation": {"short_side": 8}}, r"validation\.short_side must be 16 or more"),
             ({"validation": 3}, "validation is a table of root, year, .*, got 3"),
             ({"stages": []}, "stages is empty"),
             ({"stages": None}, "stages"),

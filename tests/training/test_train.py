@@ -42,7 +42,7 @@ from onemask.training.validation import VideoValidator
 from onemask.weights.store import card_of, check, read
 
 CPU = Hardware("cpu")
-VALIDATION = {"root": "davis", "split": "dev", "size": 64, "every": 3}
+VALIDATION = {"root": "davis", "split": "dev", "short_side": 64, "every": 3}
 
 
 def run(recipe, out: Path, data: Path, **options) -> training.Trained:
@@ -247,7 +247,7 @@ class TestWhatIsWritten:
         running = configuration("frtm-lite", TINY).build(pretrained=False)
         again = VideoValidator(ValidationConfig(**VALIDATION), data, running)(method)
         assert again.criterion == pytest.approx(max(scores), abs=0.01)
-        settings = Settings("frtm-lite", TINY, trained.best, size=64, device="cpu")
+        settings = Settings("frtm-lite", TINY, trained.best, short_side=64, device="cpu")
         evaluation = evaluate(data / "davis", tmp_path / "evaluated", settings, split="dev")
         assert evaluation.scores.J_and_F == pytest.approx(max(scores), abs=0.01)
 

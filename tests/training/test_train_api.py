@@ -25,24 +25,28 @@ def data(tmp_path_factory, make_clip) -> Path:
 
 class TestDatasets:
     def test_evaluate(self, data, tmp_path):
-        found = onemask.evaluate(data / "davis", tmp_path / "out", method=Still(), split="dev", size=64, device="cpu")
+        found = onemask.evaluate(
+            data / "davis", tmp_path / "out", method=Still(), split="dev", short_side=64, device="cpu"
+        )
         assert "frames a second" in found.table()
         assert json.loads((tmp_path / "out" / "scores.json").read_text())["asked"]["method"] == "Still"
         with pytest.raises(onemask.OutputError):
-            onemask.evaluate(data / "davis", tmp_path / "out", method=Still(), split="dev", size=64, device="cpu")
+            onemask.evaluate(data / "davis", tmp_path / "out", method=Still(), split="dev", short_side=64, device="cpu")
         again = onemask.evaluate(
-            data / "davis", tmp_path / "out", method=Still(), split="dev", size=64, device="cpu", resume=True
+            data / "davis", tmp_path / "out", method=Still(), split="dev", short_side=64, device="cpu", resume=True
         )
         assert (again.computed, again.scores) == (0, found.scores)
 
     def test_compare(self, data, tmp_path, make_frtm):
         pytest.importorskip("matplotlib")
         methods = {"still": Still(), "frtm": make_frtm()}
-        found = onemask.compare(data / "davis", tmp_path / "out", methods, split="dev", size=64, device="cpu")
+        found = onemask.compare(data / "davis", tmp_path / "out", methods, split="dev", short_side=64, device="cpu")
         assert [row.label for row in found.rows] == ["still", "frtm"]
         assert "Still" in (tmp_path / "out" / "comparison.md").read_text()
         more = {**methods, "still again": Still()}
-        found = onemask.compare(data / "davis", tmp_path / "out", more, split="dev", size=64, device="cpu", resume=True)
+        found = onemask.compare(
+            data / "davis", tmp_path / "out", more, split="dev", short_side=64, device="cpu", resume=True
+        )
         assert [row.label for row in found.rows] == ["still", "frtm", "still again"]
 
 

@@ -16,7 +16,9 @@ RUN = ["--size", "64", "--device", "cpu"]
 
 
 def test_train_resume_evaluate_load(data, tmp_path, capsys):
-    recipe = write_recipe(tmp_path, validation={"root": "davis", "year": 2017, "split": "dev", "size": 64, "every": 4})
+    recipe = write_recipe(
+        tmp_path, validation={"root": "davis", "year": 2017, "split": "dev", "short_side": 64, "every": 4}
+    )
     command = ["train", str(recipe), "--data", str(data), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(command) == 0
     said = capsys.readouterr().out

@@ -58,7 +58,7 @@ def variable(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("pts", "rate"),
+    ("pts", "fps"),
     [
         ((0, 20, 70, 100), Fraction(18)),  # of a variable rate, which is not the 30 frames a second that are stated
         ((0, 20, 40, 61), Fraction(30)),  # within two percent: time stamps are rounded
@@ -66,10 +66,10 @@ def variable(tmp_path_factory) -> Path:
         ((0,), Fraction(30)),  # nothing to measure
     ],
 )
-def test_a_stated_rate_is_believed_where_frames_keep_to_it(pts, rate):
+def test_a_stated_rate_is_believed_where_frames_keep_to_it(pts, fps):
     stream = SimpleNamespace(average_rate=Fraction(30), guessed_rate=None, time_base=Fraction(1, 600))
     timeline = Timeline(pts, pts, pts[:1], exact=True, missing=False, promised=len(pts))
-    assert timeline.average_rate(stream) == rate
+    assert timeline.average_fps(stream) == fps
 
 
 class TestVideoFile:
@@ -77,7 +77,7 @@ class TestVideoFile:
         video = open_video(variable)
         assert (video.info.width, video.info.height, video.info.frames) == (96, 64, 40)
         assert not video.info.has_audio
-        assert abs(video.info.rate - 600 * 40 / Fraction(sum((20, 35, 50)) * 40, 3)) < 1
+        assert abs(video.info.fps - 600 * 40 / Fraction(sum((20, 35, 50)) * 40, 3)) < 1
         frames = list(video.frames())
         assert [frame.index for frame in frames] == list(range(40))
         assert [frame.name for frame in frames[:2]] == ["00000", "00001"]
@@ -516,7 +516,7 @@ class TestImages:
         (tmp_path / ".hidden.png").touch()
         (tmp_path / "notes.txt").touch()
         video = open_video(str(tmp_path))
-        assert (video.info.frames, video.info.rate, video.info.has_audio) == (3, None, False)
+        assert (video.info.frames, video.info.fps, video.info.has_audio) == (3, None, False)
         assert [frame.name for frame in video.frames()] == ["img1", "img2", "img10"]
         assert [frame.image[0, 0, 0] for frame in video.frames(1)] == [2, 10]
         assert [frame.name for frame in video.reversed_frames(2)] == ["img2", "img1"]

@@ -40,7 +40,7 @@ def _loudness_at(path, frequency: float) -> float:
 class TestVideoWriter:
     def test_colours_come_back_and_are_tagged(self, tmp_path):
         path = tmp_path / "v.mp4"
-        with VideoWriter(path, 96, 64, rate=24) as writer:
+        with VideoWriter(path, 96, 64, fps=24) as writer:
             writer.write(patches())
         read = patch_colours(open_video(path).frame(0).image)
         assert np.abs(read.astype(int) - PATCHES).max() <= 5
@@ -48,20 +48,20 @@ class TestVideoWriter:
             context = container.streams.video[0].codec_context
             assert (context.name, context.pix_fmt, context.colorspace) == ("h264", "yuv420p", BT709)
 
-    @pytest.mark.parametrize("rate", [24, 29.97, Fraction(30000, 1001), 12.5])
-    def test_rate(self, tmp_path, rate):
+    @pytest.mark.parametrize("fps", [24, 29.97, Fraction(30000, 1001), 12.5])
+    def test_fps(self, tmp_path, fps):
         path = tmp_path / "v.mp4"
-        with VideoWriter(path, 96, 64, rate) as writer:
+        with VideoWriter(path, 96, 64, fps) as writer:
             for image in numbered(6):
                 writer.write(image)
         frames = list(open_video(path).frames())
         assert [number_of(frame.image) for frame in frames] == list(range(6))
-        assert frames[5].time == 5 / Fraction(rate).limit_denominator(100_000)
+        assert frames[5].time == 5 / Fraction(fps).limit_denominator(100_000)
 
     def test_odd_sides_are_padded(self, tmp_path):
         image = np.zeros((33, 49, 3), np.uint8)
         image[:, 40:] = image[30:] = 200
-        with VideoWriter(tmp_path / "v.mp4", 49, 33, rate=24) as writer:
+        with VideoWriter(tmp_path / "v.mp4", 49, 33, fps=24) as writer:
             writer.write(image)
         read = open_video(tmp_path / "v.mp4").frame(0).image
         assert read.shape == (34, 50, 3)
@@ -69,7 +69,7 @@ class TestVideoWriter:
         assert np.abs(read[:33, :49].astype(int) - image).mean() < 3
 
     def test_index_stands_in_front(self, tmp_path):
-        with VideoWriter(tmp_path / "v.mp4", 96, 64, rate=24) as writer:
+        with VideoWriter(tmp_path / "v.mp4", 96, 64, fps=24) as writer:
             writer.write(patches())
         data = (tmp_path / "v.mp4").read_bytes()
         assert 0 < data.index(b"moov") < data.index(b"mdat")
@@ -85,7 +85,7 @@ class TestVideoWriter:
     def test_refusals(self, tmp_path):
         with pytest.raises(InputError, match="no frame was given"), VideoWriter(tmp_path / "a.mp4", 96, 64, 24):
             pass
-        with pytest.raises(InputError, match="rate is 0"):
+        with pytest.raises(InputError, match="fps is 0"):
             VideoWriter(tmp_path / "a.mp4", 96, 64, 0)
         for name in ("a.xyz", "a.webm"):
             with (
@@ -136,7 +136,7 @@ class TestOverlay:
         labels[8:40, 8:40] = 1
         write_overlay(video, [labels] * 4, tmp_path / "v.mp4", COLOURS, alpha=1.0)
         read = open_video(tmp_path / "v.mp4")
-        assert read.info.rate == 25
+        assert read.info.fps == 25
         image = read.frame(3).image.astype(int)
         assert np.abs(image[16:32, 16:32] - (255, 0, 0)).max() < 10
         assert np.abs(image[:, 50:] - 100).max() < 10
@@ -212,7 +212,7 @@ def test_a_contact_sheet_that_cannot_be_written_is_an_error(tmp_path):
 def test_sample_clip():
     clip = sample_clip()
     video = open_video(clip.path)
-    assert (video.info.width, video.info.height, video.info.rate) == (854, 480, 24)
+    assert (video.info.width, video.info.height, video.info.fps) == (854, 480, 24)
     assert video.info.frames == len(clip.annotations) == 80
     assert all(labels.shape == (480, 854) and labels.dtype == np.uint8 for labels in clip.annotations)
     assert all(set(np.unique(labels)) == {0, 1} for labels in clip.annotations)

@@ -29,7 +29,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         method=options.method,
         options=parse_assignments(options.set),
         weights=options.weights,
-        size=options.size or None,
+        short_side=options.short_side or None,
         device=options.device,
         precision=options.precision,
         runtime=options.runtime,
@@ -77,11 +77,12 @@ def _add_options_and_weights(group: argparse._ActionsContainer) -> None:
 def add_running(group: argparse._ArgumentGroup) -> None:
     """Add the arguments for how any method runs: working size, device, precision."""
     group.add_argument(
+        "--short-side",
         "--size",
         type=int,
         default=480,
         metavar="N",
-        help="short side to work at in pixels; 0: the frames' own size (default: 480)",
+        help="of the frames as the method sees them, in pixels; 0: their own size (default: 480)",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     group.add_argument(

@@ -16,7 +16,7 @@ def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="segment many videos, as a manifest says",
         description="Segment many videos: `onemask run` for every line of a manifest, the longest first, one process a "
         "device. The same command goes on where it was stopped, and runs nothing again that is finished.",
-        epilog="manifest: CSV with the columns video and mask (several: separated by spaces), and name, size, "
+        epilog="manifest: CSV with the columns video and mask (several: separated by spaces), and name, short_side, "
         "method, set, save, ... if wanted; or JSON lines with these keys. Paths are relative to the manifest.",
     )
     batch.add_argument("manifest", metavar="MANIFEST", help="a .csv or .jsonl file")
@@ -33,7 +33,7 @@ def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--run",
         default="",
         metavar="'OPTIONS'",
-        help="options of `onemask run` for all videos, in quotes, such as '--size 360 --save masks,csv'",
+        help="options of `onemask run` for all videos, in quotes, such as '--short-side 360 --save masks,csv'",
     )
     batch.set_defaults(command=_batch)
 

@@ -1,6 +1,6 @@
 """Defaults of a user or a project: `onemask.toml`, what it may say, and `onemask config`.
 
-    size = 360                # of every command that has --size
+    short_side = 360          # of every command that has --short-side
     [run]
     save = ["masks", "csv"]   # of `onemask run` alone
 
@@ -32,7 +32,7 @@ class Default:
     """A value that a file gives."""
 
     key: str
-    """As the file has it: "size", "run.save"."""
+    """As the file has it: "short_side", "run.save"."""
     value: Any
     file: Path
 
@@ -64,7 +64,7 @@ def read() -> list[Default]:
         try:
             content = tomllib.loads(read_text(path, "TOML"))
         except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{path}: {error}; expected TOML, such as size = 360") from None
+            raise InputError(f"{path}: {error}; expected TOML, such as short_side = 360") from None
         for key, value in content.items():
             if isinstance(value, dict):
                 found += [Default(f"{key}.{inner}", inside, path) for inner, inside in value.items()]
@@ -168,8 +168,9 @@ def add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="show the defaults that onemask.toml sets, and where",
         description="Show the defaults that onemask.toml sets. It is read from the user's folder, and over it from "
         f"this folder or the nearest above it that has one; the variable {VARIABLE} names another file, or none.",
-        epilog='onemask.toml:  size = 360  of every command that has --size;  [run] and below it save = ["masks", '
-        '"csv"]  of one command. Keys are long options without dashes; the command line holds in their place.',
+        epilog="onemask.toml:  short_side = 360  of every command that has --short-side;  [run] and below it "
+        'save = ["masks", "csv"]  of one command. Keys are long options without dashes; the command line holds in '
+        "their place.",
     )
     config.set_defaults(command=_config)
 

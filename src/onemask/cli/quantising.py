@@ -26,7 +26,7 @@ def add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     quantize.add_argument("--count", type=int, default=16, metavar="N", help="pictures (default: 16)")
     quantize.add_argument(
-        "--size", type=int, default=480, metavar="N", help="with --pictures: their short side (default: 480)"
+        "--short-side", "--size", type=int, default=480, metavar="N", help="with --pictures: theirs (default: 480)"
     )
     quantize.add_argument(
         "--cosine", type=float, default=0.98, metavar="C", help="of features to float ones, at least (default: 0.98)"
@@ -58,7 +58,9 @@ def _quantize(options: argparse.Namespace) -> None:
     method = named_method(options)
     if options.data is None:
         step = 2 * method.stride
-        height, width = (max(1, round(side / step)) * step for side in (options.size, options.size * 16 / 9))
+        height, width = (
+            max(1, round(side / step)) * step for side in (options.short_side, options.short_side * 16 / 9)
+        )
         pictures = pictures_below(options.pictures, options.count, (height, width))
         source = f"pictures of {Path(options.pictures).resolve().name}"
     else:

@@ -151,8 +151,8 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         action="append",
         default=[],
         metavar="TEXT",
-        help="'[LABEL:] METHOD [NAME=VALUE ...]': a method with its own options, weights=FILE, size=N, precision=P or "
-        "runtime=R, and its label in table and chart; may be repeated",
+        help="'[LABEL:] METHOD [NAME=VALUE ...]': a method with its own options, weights=FILE, short_side=N, "
+        "precision=P or runtime=R, and its label in table and chart; may be repeated",
     )
     compare.add_argument(
         "--protocol", choices=list(PROTOCOLS), default="davis2016", help="as evaluate takes it (default: davis2016)"
@@ -188,7 +188,10 @@ def _compare(options: argparse.Namespace) -> int:
         if not options.root or not named:
             raise InputError("a comparison needs ROOT and --methods or --variant; only --redraw does without")
         shared = Settings(
-            size=options.size or None, device=options.device, precision=options.precision, runtime=options.runtime
+            short_side=options.short_side or None,
+            device=options.device,
+            precision=options.precision,
+            runtime=options.runtime,
         )
         variants = [Variant(name, replace(shared, method=name)) for name in options.methods]
         comparison = compare(

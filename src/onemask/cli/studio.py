@@ -68,7 +68,7 @@ def _studio(options: argparse.Namespace) -> None:
     serve(
         options.video,
         None if options.project is None else Path(options.project),
-        Method(options.method, options.size or None, options.device, options.precision, options.runtime),
+        Method(options.method, options.short_side or None, options.device, options.precision, options.runtime),
         host=options.host,
         port=options.port,
         token=options.token,

@@ -27,7 +27,7 @@ from ..files import inside, read_json, write_json
 from ..methods import Configuration, configuration, weights_for
 from ..methods.options import parse_assignments
 from ..results import ResultFolder
-from ..settings import Progress, Settings, silent
+from ..settings import Progress, Settings, by_todays_keys, silent
 from ..weights.card import as_typed
 from .chart import check_installed
 from .comparison import NAME, Comparison, Row
@@ -64,8 +64,8 @@ class Variant:
     def parse(cls, text: str, shared: Settings) -> Variant:
         """A method as people type it: `[LABEL:] METHOD [NAME=VALUE ...]`, quoted as in a shell.
 
-        NAME: an option of the method, or weights, size, precision or runtime, which otherwise are those of `shared`.
-        Without a label the text is the label. Raises InputError for what cannot be read.
+        NAME: an option of the method, or weights, short_side, precision or runtime, which otherwise are those of
+        `shared`. Without a label the text is the label. Raises InputError for what cannot be read.
         """
         label, colon, rest = text.partition(":")
         labelled = bool(colon) and "=" not in label  # else the colon belongs to a value
@@ -75,13 +75,13 @@ class Variant:
             raise InputError(f"{text!r} cannot be read: {error}") from error
         if not name or "=" in name:
             raise InputError(f"a variant is '[LABEL:] METHOD [NAME=VALUE ...]', got {text!r}, which names no method")
-        options = parse_assignments(assignments)
-        running = ("weights", "size", "precision", "runtime")
+        options = by_todays_keys(parse_assignments(assignments))
+        running = ("weights", "short_side", "precision", "runtime")
         own: dict[str, Any] = {key: options.pop(key) for key in running if key in options}
-        if "size" in own:
-            if not re.fullmatch(r"[0-9]+", own["size"]):
-                raise InputError(f"{text!r}: size is a whole number of pixels, got {own['size']!r}")
-            own["size"] = int(own["size"]) or None
+        if "short_side" in own:
+            if not re.fullmatch(r"[0-9]+", own["short_side"]):
+                raise InputError(f"{text!r}: short_side is a whole number of pixels, got {own['short_side']!r}")
+            own["short_side"] = int(own["short_side"]) or None
         settings = replace(shared, method=name, options=options, **own)
         return cls(label.strip() if labelled else " ".join(text.split()), settings)
 
@@ -309,7 +309,7 @@ def _row(label: str, folder: Path) -> Row:
     path = folder / "scores.json"
     report = _read(path)
     try:
-        asked, ran, times = report["asked"], report["ran_on"], report["times"]
+        asked, ran, times = by_todays_keys(report["asked"]), report["ran_on"], report["times"]
         chosen = _configuration(asked)
         each = [time["later"] / time["later_frames"] for time in times.values() if time["later_frames"]]
         return Row(
@@ -321,7 +321,7 @@ def _row(label: str, folder: Path) -> Row:
             slowest=max(each),
             parameters=None if chosen is None else _parameters(chosen),
             weights_bytes=None if chosen is None else _weights_bytes(asked, chosen),
-            size="own size" if asked["size"] is None else f"{asked['size']} pixels",
+            size="own size" if asked["short_side"] is None else f"{asked['short_side']} pixels",
             ran=_ran(ran),
             dataset=f"{asked['protocol']} {asked['split']}",
             sequences=tuple(times),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..video.writer import DEFAULT_RATE, PRORES_4444, VP9_ALPHA, Codec, VideoWriter
+from ..video.writer import DEFAULT_FPS, PRORES_4444, VP9_ALPHA, Codec, VideoWriter
 from .matte import alpha_of, matting
 from .result import Result
 from .target import ExportOptions, Target
@@ -26,7 +26,7 @@ def _write(result: Result, target: Target, options: ExportOptions, codec: Codec)
     height, width = result.size
     with (
         target("") as path,
-        VideoWriter(path, width, height, video.info.rate or DEFAULT_RATE, like=video, codec=codec) as writer,
+        VideoWriter(path, width, height, video.info.fps or DEFAULT_FPS, like=video, codec=codec) as writer,
     ):
         for labelled, frame in result.pictures():
             labels = labelled.label_map

@@ -101,7 +101,7 @@ def measured(frame: LabelledFrame, object_id: int, time: float | None = None) ->
 
 def _timed(result: Result) -> Iterator[tuple[LabelledFrame, float | None]]:
     """The frames, with the times at which they are shown where the video has any."""
-    if not result.has_video or result.video.info.rate is None:
+    if not result.has_video or result.video.info.fps is None:
         for frame in result.frames():
             yield frame, None
         return

@@ -96,7 +96,7 @@ class Desk:
                     "width": info.width,
                     "height": info.height,
                     "frames": project.frames,
-                    "rate": float(info.rate) if info.rate else None,
+                    "rate": float(info.fps) if info.fps else None,
                 },
                 "objects": [asdict(thing) for thing in project.objects],
                 "method": asdict(project.method),
@@ -120,7 +120,7 @@ class Desk:
             parts += ["--mask", f"{index}:{path}"]
         parts += ["--method", project.method.method]
         for option, value, default in (
-            ("--size", project.method.size or 0, 480),
+            ("--short-side", project.method.short_side or 0, 480),
             ("--device", project.method.device, "auto"),
             ("--precision", project.method.precision, "auto"),
             ("--runtime", project.method.runtime, "auto"),

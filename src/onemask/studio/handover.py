@@ -18,7 +18,7 @@ from .project import Method
 
 def settings_of(method: Method) -> Settings:
     """As `onemask run` has them."""
-    return Settings(method.method, size=method.size, device=method.device, precision=method.precision)
+    return Settings(method.method, short_side=method.short_side, device=method.device, precision=method.precision)
 
 
 def hand_over(

@@ -25,6 +25,7 @@ import numpy as np
 from ..errors import InputError, OutputError
 from ..files import append, fingerprint, read_json, remove, remove_temporaries, write_bytes, write_json
 from ..plan import Key
+from ..settings import by_todays_keys
 from ..video.frames import Video
 from ..video.masks import object_ids, palette, read_label_map, write_mask
 from ..video.reader import open_video
@@ -53,7 +54,7 @@ class Method:
     """What propagates, and how it runs; as in the arguments of `onemask run`."""
 
     method: str
-    size: int | None = 480
+    short_side: int | None = 480
     device: str = "auto"
     precision: str = "auto"
     runtime: str = "auto"
@@ -83,7 +84,7 @@ class Project:
         self._source, self._fingerprint = str(record["video"]), str(record["fingerprint"])
         self._title = str(record.get("title", ""))
         self.objects = tuple(Thing(**thing) for thing in record["objects"])
-        self.method = Method(**record["method"])
+        self.method = Method(**by_todays_keys(record["method"]))
         self._position, self._changes = int(record["undo"]), int(record["changes"])
         self.keys = self._read_keys()
         self.made = self._read_made()

@@ -223,7 +223,7 @@ class _Bench:
             self._loaded = (method, load(method.method))
         return Session(
             self._loaded[1],
-            size=method.size,
+            short_side=method.short_side,
             device=method.device,
             precision=method.precision,
             runtime=method.runtime,

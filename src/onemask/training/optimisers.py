@@ -62,7 +62,7 @@ def refuse_without_gradient(method: nn.Module, where: str) -> None:
 
 
 def optimiser(config: OptimiserConfig, groups: Mapping[str, list[nn.Parameter]]) -> torch.optim.Optimizer:
-    """The optimiser of parameters by group; each group's `factor` scales the rate that `rate_at` gives."""
+    """The optimiser of parameters by group; each group's `factor` scales the learning rate that `lr_at` gives."""
     parameters = [
         {"params": members, "factor": config.groups.get(group, 1.0), "name": group or "all others"}
         for group, members in groups.items()
@@ -73,22 +73,22 @@ def optimiser(config: OptimiserConfig, groups: Mapping[str, list[nn.Parameter]])
     return kind(parameters, config.lr, weight_decay=config.weight_decay, amsgrad=config.amsgrad)
 
 
-def rate_at(config: ScheduleConfig, rate: float, progress: float) -> float:
-    """The rate when a share `progress` of the stage is over, in [0, 1)."""
+def lr_at(config: ScheduleConfig, lr: float, progress: float) -> float:
+    """The learning rate when a share `progress` of the stage is over, in [0, 1)."""
     if progress < config.warmup:
-        return rate * progress / config.warmup
+        return lr * progress / config.warmup
     if config.name == "cosine":
         after = (progress - config.warmup) / (1 - config.warmup)
-        return rate * (config.factor + (1 - config.factor) * 0.5 * (1 + math.cos(math.pi * after)))
+        return lr * (config.factor + (1 - config.factor) * 0.5 * (1 + math.cos(math.pi * after)))
     if config.name == "steps":
-        return rate * config.factor ** sum(progress >= place for place in config.steps)
-    return rate
+        return lr * config.factor ** sum(progress >= place for place in config.steps)
+    return lr
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of the rate."""
+def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group its share of the learning rate."""
     for group in optimiser.param_groups:
-        group["lr"] = rate * group["factor"]
+        group["lr"] = lr * group["factor"]
 
 
 def moving_average(share: float) -> Callable[[Any, Any, Any], None]:

@@ -148,7 +148,7 @@ class ValidationConfig:
     """ImageSets/YEAR/SPLIT.txt."""
     sequences: list[str] = field(default_factory=list)
     """Sequences of the split; empty: all."""
-    size: Annotated[int, Range(16)] = 480
+    short_side: Annotated[int, Range(16)] = 480
     """Short side of the working size in pixels."""
     every: Count = 1000
     """Steps between validations."""

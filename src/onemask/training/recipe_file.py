@@ -30,8 +30,11 @@ from ..methods.options import (
 
 R = TypeVar("R")
 
-RENAMED = {"rate": "lr"}  # keys of an optimiser: what they were called before
-_ASSIGNED_RATE = re.compile(r"^(stages\.\d+\.optimiser\.)rate$")
+RENAMED = {"optimiser": {"rate": "lr"}, "validation": {"size": "short_side"}}  # keys below one: what they were called
+_ASSIGNED = [
+    (re.compile(r"^(stages\.\d+\.optimiser\.)rate$"), r"\1lr"),
+    (re.compile(r"^(validation\.)size$"), r"\1short_side"),
+]
 
 
 def by_todays_keys(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,13 +50,15 @@ def by_todays_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         values["stages"] = {place: _stage_by_todays_keys(stage) for place, stage in stages.items()}
     elif isinstance(stages, list):
         values["stages"] = [_stage_by_todays_keys(stage) for stage in stages]
+    validation = values.get("validation")
+    if isinstance(validation, dict):
+        values["validation"] = validation = _renamed("validation", validation)
     try:
         config = trainable(str(values.get("method")))
     except InputError:  # it is refused where values are checked
         return values
     if isinstance(values.get("options"), dict):
         values["options"] = by_todays_names(config, values["options"])
-    validation = values.get("validation")
     if isinstance(validation, dict) and isinstance(validation.get("options"), dict):
         values["validation"] = {**validation, "options": by_todays_names(config, validation["options"])}
     return values
@@ -62,8 +67,11 @@ def by_todays_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 def _stage_by_todays_keys(stage: Any) -> Any:
     if not isinstance(stage, dict) or not isinstance(stage.get("optimiser"), dict):
         return stage
-    optimiser = {RENAMED.get(key, key): value for key, value in stage["optimiser"].items()}
-    return {**stage, "optimiser": optimiser}
+    return {**stage, "optimiser": _renamed("optimiser", stage["optimiser"])}
+
+
+def _renamed(place: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {RENAMED[place].get(key, key): value for key, value in values.items()}
 
 
 def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] = ()) -> R:
@@ -75,7 +83,9 @@ def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] 
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), _table(path, kind))
         for key, value in parse_assignments(assignments).items():
-            _assign(merged, _ASSIGNED_RATE.sub(r"\1lr", key), value)
+            for before, now in _ASSIGNED:
+                key = before.sub(now, key)
+            _assign(merged, key, value)
         _refuse_resolvers(OmegaConf.to_container(merged, resolve=False), str(path))
         recipe = OmegaConf.to_object(merged)
     except InputError:

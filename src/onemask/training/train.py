@@ -40,11 +40,11 @@ from .feed import Feed, Order, Parts
 from .folder import TrainingFolder, commit
 from .log import Log
 from .optimisers import (
+    lr_at,
     moving_average,
     optimiser,
-    rate_at,
     refuse_without_gradient,
-    set_rate,
+    set_lr,
     trained_parameters,
 )
 from .processes import Hardware, by_the_first, in_any, total
@@ -252,8 +252,8 @@ class Training:
     ) -> None:
         """Take one optimisation step."""
         progress = self.reached.step / steps
-        rate = rate_at(stage.schedule, stage.optimiser.lr, progress)
-        set_rate(optimise, rate)
+        lr = lr_at(stage.schedule, stage.optimiser.lr, progress)
+        set_lr(optimise, lr)
         torch.manual_seed(self._seed())
         optimise.zero_grad()
         sums: dict[str, Tensor] = {}
@@ -277,7 +277,7 @@ class Training:
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.reached = replace(self.reached, step=self.reached.step + 1, steps=self.reached.steps + 1)
-        self.log.scalars(self.reached.steps, stage=stage.name, lr=rate, **means)
+        self.log.scalars(self.reached.steps, stage=stage.name, lr=lr, **means)
         if self.reached.steps % self.recipe.picture_every == 0:
             picture = self.task.picture(on_device, result)
             if picture is not None:

@@ -60,7 +60,7 @@ class VideoValidator:
 
     def _score(self, sequence: VideoSequence) -> np.ndarray:
         """Mean J and F of a sequence's objects, first and last frame left out, as DAVIS has it."""
-        session = Session(self.method, size=self.config.size, device=None, runtime="torch")
+        session = Session(self.method, short_side=self.config.short_side, device=None, runtime="torch")
         given = first_annotations(sequence)
         ids = sorted({int(i) for label_map in given.values() for i in np.unique(label_map)} - {0})
         video = ImageSequence(list(sequence.frames), sequence.name)

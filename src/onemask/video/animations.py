@@ -27,9 +27,9 @@ class AnimatedImage(Video):
             timed = image.format != "TIFF"
             self._times = self._read_times(image) if timed else None
         height, width = next(self.frames()).image.shape[:2]
-        rate = len(self._pictures) / self._times[-1] if self._times else None
+        fps = len(self._pictures) / self._times[-1] if self._times else None
         self.time_base = Fraction(1, 1000) if timed else None
-        self._info = VideoInfo(width, height, len(self._pictures), rate, has_audio=False)
+        self._info = VideoInfo(width, height, len(self._pictures), fps, has_audio=False)
 
     @property
     def info(self) -> VideoInfo:

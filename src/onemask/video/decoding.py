@@ -58,10 +58,10 @@ class VideoFile(Video):
             whole = self._with_hidden_pictures() if "mp4" in container.format.name else None
             self._hidden_too = whole is not None
             self._timeline = whole or self._timeline
-            self._rate = self._timeline.average_rate(stream)
+            self._fps = self._timeline.average_fps(stream)
             has_audio = bool(container.streams.audio)
         height, width = self._first_image().shape[:2]
-        self._info = VideoInfo(width, height, self._timeline.promised, self._rate, has_audio)
+        self._info = VideoInfo(width, height, self._timeline.promised, self._fps, has_audio)
 
     @property
     def info(self) -> VideoInfo:
@@ -168,7 +168,7 @@ class VideoFile(Video):
         pts = self._timeline.pts
         agree = self._timeline.exact
         index = first
-        step = max(1 / self._rate, self.time_base) if self._rate else self.time_base
+        step = max(1 / self._fps, self.time_base) if self._fps else self.time_base
         clock = _Clock(self.time_base, step, self.start)
         held: av.VideoFrame | None = None
         for picture in pictures:

@@ -32,7 +32,7 @@ class VideoInfo:
     height: int
     frames: int | None
     """Number of frames; None: only decoding would tell."""
-    rate: Fraction | None
+    fps: Fraction | None
     """Average frames per second; None for images and arrays."""
     has_audio: bool
 
@@ -62,7 +62,7 @@ class Video(ABC):
     @property
     @abstractmethod
     def info(self) -> VideoInfo:
-        """Size, number of frames, rate."""
+        """Size, number of frames, fps."""
 
     @abstractmethod
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:

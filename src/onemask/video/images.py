@@ -33,7 +33,7 @@ class ImageSequence(Video):
         self._size = size
         self._require_distinct_names()
         height, width = self._read(self._paths[0]).shape[:2]
-        self._info = VideoInfo(width, height, len(self._paths), rate=None, has_audio=False)
+        self._info = VideoInfo(width, height, len(self._paths), fps=None, has_audio=False)
 
     @property
     def info(self) -> VideoInfo:
@@ -84,7 +84,7 @@ class ArraySequence(Video):
         self.source = f"{len(images)} arrays"
         self._images = images
         height, width = self._image(0).shape[:2]
-        self._info = VideoInfo(width, height, len(images), rate=None, has_audio=False)
+        self._info = VideoInfo(width, height, len(images), fps=None, has_audio=False)
 
     @property
     def info(self) -> VideoInfo:

@@ -44,7 +44,7 @@ class Timeline:
         """Whether every one of several frames is marked as a key frame, or none."""
         return len(self.stamps) > 1 and (not self.keys or len(self.keys) >= len(self.stamps))
 
-    def average_rate(self, stream: VideoStream) -> Fraction | None:
+    def average_fps(self, stream: VideoStream) -> Fraction | None:
         """Frames a second: what the header says, unless the time stamps tell otherwise (variable rates)."""
         stated = stream.average_rate or stream.guessed_rate or None
         if not self.exact or len(self.pts) < 2 or not stream.time_base:

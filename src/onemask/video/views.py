@@ -15,7 +15,7 @@ from .drawing import contact_sheet, overlay, thumbnail
 from .frames import Video
 from .masks import palette
 from .sheet import sheet_frames
-from .writer import DEFAULT_RATE, VideoWriter
+from .writer import DEFAULT_FPS, VideoWriter
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Views(AbstractContextManager["Views"]):
     def _begun(self, path: Path) -> VideoWriter:
         if self._writer is None:
             info = self._video.info
-            writer = VideoWriter(path, info.width, info.height, info.rate or DEFAULT_RATE, like=self._video)
+            writer = VideoWriter(path, info.width, info.height, info.fps or DEFAULT_FPS, like=self._video)
             self._writer = writer.__enter__()
         return self._writer
 

@@ -28,7 +28,7 @@ from .prefetch import prefetch
 
 log = logging.getLogger(__name__)
 
-DEFAULT_RATE = Fraction(25)  # frames a second, where the source is a folder of images
+DEFAULT_FPS = Fraction(25)  # frames a second, where the source is a folder of images
 # Pauses are 31 bits of it: 6.6 hours here, two seconds of the nanoseconds that some MKV count in.
 _FINEST = Fraction(1, 90_000)
 _BT709, _LIMITED = 1, 1  # codes of H.273
@@ -71,7 +71,7 @@ VP9_ALPHA = Codec(
 class VideoWriter(AbstractContextManager["VideoWriter"]):
     """Writes pictures, by default as H.264 (yuv420p, BT.709, CRF 18); the suffix of `path` chooses the container.
 
-    with VideoWriter("out.mp4", 854, 480, rate=24) as writer:
+    with VideoWriter("out.mp4", 854, 480, fps=24) as writer:
         writer.write(image)
 
     The file stands under its name only when the block ends well. H.264 in this form has even sides: the last
@@ -86,19 +86,19 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         path: str | Path,
         width: int,
         height: int,
-        rate: Fraction | float,
+        fps: Fraction | float,
         *,
         like: Video | None = None,
         codec: Codec = H264,
     ) -> None:
-        if rate <= 0:
-            raise InputError(f"the rate is {rate} frames a second; it must be above 0")
+        if fps <= 0:
+            raise InputError(f"fps is {fps} frames a second; it must be above 0")
         self.path = Path(path)
         self._size, self._codec = (width, height), codec
-        self._rate = Fraction(rate).limit_denominator(100_000)
+        self._fps = Fraction(fps).limit_denominator(100_000)
         self._like = like if isinstance(like, VideoFile) else None
         self._shift = self._like.start if self._like else Fraction(0)
-        self._time_base = _time_base(like, self._rate)
+        self._time_base = _time_base(like, self._fps)
         self._written = 0
         self._last = -1
         self._seconds = Fraction(-1)
@@ -120,7 +120,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
     def write(self, image: np.ndarray, time: Fraction | None = None) -> None:
         """Append a picture, (H, W, 3) uint8 RGB, to be shown from `time` on (seconds on the clock of `like`).
 
-        A codec with alpha takes (H, W, 4) RGBA. Without times, pictures follow each other at the rate given. Times must
+        A codec with alpha takes (H, W, 4) RGBA. Without times, pictures follow each other at the fps given. Times must
         increase.
         """
         self._check(image)
@@ -158,7 +158,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         try:
             stream = cast(
                 av.VideoStream,
-                container.add_stream(self._codec.encoder, rate=self._rate, options=dict(self._codec.options)),
+                container.add_stream(self._codec.encoder, rate=self._fps, options=dict(self._codec.options)),
             )
         except ValueError as error:
             raise self._wrong_container() from error
@@ -188,11 +188,11 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
             interpolation=_PRECISE,
         )
         frame.pts, frame.time_base = stamp, self._time_base
-        frame.duration = max(1, round(1 / self._rate / self._time_base))
+        frame.duration = max(1, round(1 / self._fps / self._time_base))
         return frame
 
     def _stamp(self, time: Fraction | None) -> int:
-        seconds = self._written / self._rate if time is None else time - self._shift
+        seconds = self._written / self._fps if time is None else time - self._shift
         stamp = round(seconds / self._time_base)
         if self._written and seconds > self._seconds:
             stamp = max(stamp, self._last + 1)  # two times within a tick
@@ -232,10 +232,10 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         )
 
 
-def _time_base(like: Video | None, rate: Fraction) -> Fraction:
+def _time_base(like: Video | None, fps: Fraction) -> Fraction:
     """The unit of time stamps: that of the video that is followed, if MP4 can hold its pauses in it."""
     if not isinstance(like, VideoFile | AnimatedImage) or like.time_base is None:
-        return 1 / rate
+        return 1 / fps
     return max(like.time_base, _FINEST)
 
 
@@ -258,7 +258,7 @@ def write_overlay(
     done = 0
     with (
         closing(prefetch(video.frames())) as frames,
-        VideoWriter(path, info.width, info.height, info.rate or DEFAULT_RATE, like=video) as writer,
+        VideoWriter(path, info.width, info.height, info.fps or DEFAULT_FPS, like=video) as writer,
     ):
         for labels in label_maps:
             frame = next(frames, None)

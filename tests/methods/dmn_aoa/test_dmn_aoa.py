@@ -668,7 +668,7 @@ def test_lite_ships_its_weights_and_follows_the_sample_clip():
     card = check(PACKAGE / "dmn-aoa-lite.safetensors")
     assert card.bytes <= 12e6
     assert card.architecture == json.loads(json.dumps(LITE.architecture))
-    clip, session = sample_clip(), Session(load("dmn-aoa-lite"), device="cpu", size=240)
+    clip, session = sample_clip(), Session(load("dmn-aoa-lite"), device="cpu", short_side=240)
     frames = [frame.image for frame in open_video(clip.path).frames(0, 4)]
     session.annotate(frames[0], clip.annotations[0])
     for frame, wanted in zip(frames[1:], clip.annotations[1:4], strict=True):

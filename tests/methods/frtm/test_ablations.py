@@ -42,7 +42,7 @@ def test_each_row_follows_objects_that_are_added_and_dropped(row, make_frtm, cli
     options, kind = TABLE[row]
     method = make_frtm(**QUICK, **options)
     assert type(method) is kind
-    session = Session(method, size=None, device="cpu")
+    session = Session(method, short_side=None, device="cpu")
     first, second, *later = clip.frames
     session.annotate(first, clip.label_maps[0] == 1)
     assert set(np.unique(session.step(first))) <= {0, 1}
@@ -89,7 +89,7 @@ def test_rows_that_look_at_different_frames_equal_frames_alone(row, make_frtm, e
 @pytest.mark.parametrize("row", ADDED)
 def test_a_saved_session_goes_on_exactly(row, make_frtm, clip, tmp_path):
     method = make_frtm(**QUICK, **ADDED[row])
-    session = Session(method, size=None, device="cpu")
+    session = Session(method, short_side=None, device="cpu")
     session.annotate(clip.frames[0], clip.label_maps[0])
     session.save(tmp_path / "state.safetensors")
     restored = Session.restore(tmp_path / "state.safetensors", method, device="cpu")
@@ -155,7 +155,7 @@ def test_shares_of_the_target_encoder_are_convolutions_of_what_is_concatenated(m
         ({"finetune_samples": 0}, "finetune_samples must be 1 or more, got 0"),
         ({"finetune_batch": 0}, "finetune_batch must be 1 or more, got 0"),
         ({"finetune_iterations": -1}, "finetune_iterations must be 0 or more"),
-        ({"finetune_rate": 0.0}, "finetune_rate must be above 0"),
+        ({"finetune_lr": 0.0}, "finetune_lr must be above 0"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, message):
@@ -165,7 +165,7 @@ def test_options_that_cannot_work_are_refused(options, message):
 
 @pytest.mark.parametrize("target", ["encoded", "finetuned"])
 def test_options_are_read_by_name(target):
-    options = {"target": target, "target_only": "false", "finetune_iterations": "7", "finetune_rate": "0.01"}
+    options = {"target": target, "target_only": "false", "finetune_iterations": "7", "finetune_lr": "0.01"}
     chosen = configuration("frtm-lite", options)
     assert chosen.target == target
     assert chosen.finetune_iterations == 7

@@ -32,7 +32,7 @@ def first_frame_losses(method: FRTM, features: Features, masks: Tensor) -> Tenso
 def test_lowers_the_loss_and_leaves_the_method_untouched(target, make_frtm, encode_clip):
     losses = []
     for iterations in (1, 40):
-        options = {**QUICK, "finetune_iterations": iterations, "finetune_rate": 0.01}
+        options = {**QUICK, "finetune_iterations": iterations, "finetune_lr": 0.01}
         method = make_frtm(target=target, **options).eval()
         before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         with torch.inference_mode():

@@ -273,7 +273,7 @@ class TestFineTuning:
     def test_lowers_the_error_and_leaves_the_method(self, make_clip):
         clip, found = make_clip(3, 1, (128, 192)), []
         for steps in (0, 30):
-            method = tiny(finetune=steps, finetune_samples=2, finetune_rate=1e-2, fusion=0.5, k=5)
+            method = tiny(finetune=steps, finetune_samples=2, finetune_lr=1e-2, fusion=0.5, k=5)
             before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
             with torch.inference_mode():
                 memory = method.memorize(encoded(method, clip.frames[0]), masks_of(clip.label_maps[0], 1))

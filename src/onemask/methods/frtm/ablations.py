@@ -159,7 +159,7 @@ def _learned_by_adam(method: AnyOnlineTarget, frames: FirstFrames) -> FRTMMemory
             network.own_parameters(),
             frames.batches(config.finetune_iterations, config.finetune_batch, config.seed),
             loss,
-            config.finetune_rate,
+            config.finetune_lr,
             also=(first, last),
         )
         memory = method.memory_of(samples, first.detach(), last.detach())

@@ -76,7 +76,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
     memory_depends_on_weights = False
     not_of_memory = (
         *("width", "fine_width", "update_every", "update_iterations"),
-        *("refiner", "finetune_iterations", "finetune_samples", "finetune_batch", "finetune_rate"),
+        *("refiner", "finetune_iterations", "finetune_samples", "finetune_batch", "finetune_lr"),
     )
 
     def __init__(self, config: FRTMOptions, *, pretrained: bool = True):

@@ -17,7 +17,7 @@ TARGETS = ("learned", "encoded", "finetuned")
 class FRTMOptions:
     """The paper's values."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"memory": "capacity"}
+    renamed: ClassVar[Mapping[str, str]] = {"memory": "capacity", "finetune_rate": "finetune_lr"}
 
     backbone: str = "resnet101"
     """Any timm model with features by stage."""
@@ -86,7 +86,7 @@ class FRTMOptions:
     """Samples of the annotated frame for fine-tuning, like `first_samples`."""
     finetune_batch: Count = 4
     """Samples per step of fine-tuning."""
-    finetune_rate: Positive = 1e-3
+    finetune_lr: Positive = 1e-3
     """Learning rate of fine-tuning; the paper gives none, this is its rate of offline training."""
     reach: NotNegative = 0.0
     """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not

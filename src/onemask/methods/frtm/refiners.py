@@ -166,7 +166,7 @@ def _learned(method: AnyOnlineTarget, frames: FirstFrames) -> FRTMMemory:
             network.own_parameters(),
             frames.batches(config.finetune_iterations, config.finetune_batch, config.seed),
             lambda own, batch: network_loss(network, own, batch, batch.scores(memory.first, memory.last)),
-            config.finetune_rate,
+            config.finetune_lr,
         )
     return replace(memory, network=tuned[None])
 
@@ -175,7 +175,7 @@ def fine_tuned(
     own: Mapping[str, Tensor],
     batches: Iterable[B],
     loss: Callable[[Tensor, B], Tensor],
-    rate: float,
+    lr: float,
     *,
     also: Sequence[Tensor] = (),
 ) -> Tensor:
@@ -185,11 +185,11 @@ def fine_tuned(
         own: the parameters to begin with, by name; they stay as they are.
         batches: one a step.
         loss: parameters (P,) and a batch -> what is minimised.
-        rate: the learning rate.
+        lr: the learning rate.
         also: leaves that are learned along with them, in place.
     """
     parameters = torch.cat([parameter.detach().flatten() for parameter in own.values()]).requires_grad_()
-    optimizer = torch.optim.Adam([*also, parameters], rate)
+    optimizer = torch.optim.Adam([*also, parameters], lr)
     for batch in batches:
         optimizer.zero_grad()
         loss(parameters, batch).backward()

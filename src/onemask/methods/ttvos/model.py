@@ -83,7 +83,7 @@ from .template import (
 )
 
 COORDINATES = 3  # x, y, distance from the centre
-USUAL_RATE = 0.1  # share of the newest frame in the area that an object usually covers
+USUAL_MOMENTUM = 0.1  # share of the newest frame in the area that an object usually covers
 
 
 @dataclass
@@ -346,7 +346,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         lost = area < self.config.lost * memory.usual
         if not self.config.returns:
             lost = torch.zeros_like(lost)
-        return lost, torch.where(lost, memory.usual, memory.usual + USUAL_RATE * (area - memory.usual))
+        return lost, torch.where(lost, memory.usual, memory.usual + USUAL_MOMENTUM * (area - memory.usual))
 
     def _still_known(self, known: Tensor) -> Tensor:
         """Heatmaps (N, n) that are a clue in the next frame: in training none for some rows, at random."""

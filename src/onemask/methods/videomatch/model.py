@@ -314,7 +314,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
             wanted = F.interpolate(labels, (height, width), mode="area").flatten(1)
             own = cells_of(mask[None, None].float(), (height, width)).flatten(1)
         projection = torch.eye(x.shape[1], device=x.device).requires_grad_()
-        optimizer = torch.optim.Adam([projection], config.finetune_rate)
+        optimizer = torch.optim.Adam([projection], config.finetune_lr)
         generator = torch.Generator().manual_seed(config.seed)
         for step in range(config.finetune):
             copy, drawn = step % len(warped), torch.randperm(x.shape[2], generator=generator)[: config.finetune_pixels]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from ...errors import InputError
 from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
@@ -12,6 +13,8 @@ from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBel
 @dataclass(frozen=True)
 class VideoMatchOptions:
     """The paper's values."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"finetune_rate": "finetune_lr"}
 
     backbone: str = "resnet101"
     """Any timm model with features by stage."""
@@ -62,7 +65,7 @@ class VideoMatchOptions:
     """Augmented copies of the annotated frame for fine-tuning."""
     finetune_pixels: Count = 1024
     """Pixels drawn in a step of fine-tuning."""
-    finetune_rate: Positive = 1e-3
+    finetune_lr: Positive = 1e-3
     """Learning rate of fine-tuning, by Adam."""
     seed: Whole = 0
     """Of augmentations and of the pixels drawn; the same for every object."""
