@@ -536,9 +536,9 @@ FAULTS = (
         "tests/video/test_writer.py",
     ),
     Fault(
-        "sound is written a second early", "video/writer.py",
-        "stamp * self._time_base + self._shift)",
-        "stamp * self._time_base + self._shift - 1)",
+        "copied sound comes a second early", "video/audio.py",
+        "ticks = round(self._shift / packet.time_base)",
+        "ticks = round((self._shift + 1) / packet.time_base)",
         "tests/video/test_writer.py",
     ),
     Fault(

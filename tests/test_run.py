@@ -763,6 +763,20 @@ def test_after_a_full_disk_the_last_checkpoint_holds(scene, clip, whole, tmp_pat
     assert masks(tmp_path) == whole
 
 
+def test_a_checkpoint_that_the_disk_refused_is_not_tried_again(scene, clip, tmp_path, monkeypatch):
+    tried = []
+
+    def refuse(self, session, done):
+        tried.append(done)
+        raise OutputError("no space is left")
+
+    monkeypatch.setattr("onemask.running.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(RunFolder, "checkpoint", refuse)
+    with pytest.raises(OutputError, match="no space"):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY)
+    assert tried == [1]
+
+
 def test_of_two_checkpoints_the_newest_is_gone_on_from(scene, clip, whole, tmp_path):
     """The process was killed after a checkpoint was written and before the one before was removed."""
     arguments = (open_video(clip), late(scene), tmp_path, QUICKLY)

@@ -53,6 +53,18 @@ def test_an_object_that_the_working_size_leaves_nothing_of_is_said(caplog):
     assert "object 1" not in caplog.text
 
 
+def test_annotated_labels_lie_over_the_others():
+    """Also where the working size leaves too little of them to win over what was followed."""
+    session = Session(Still(), short_side=24, device="cpu")
+    frame = np.zeros((96, 128, 3), np.uint8)
+    session.annotate(frame, one_object(1))
+    line = np.zeros((96, 128), np.uint8)
+    line[40, 30:90] = 2
+    label_map = session.annotate(frame, line)
+    assert (label_map[40, 30:90] == 2).all()
+    assert (label_map[21:40, 31:69] == 1).all()
+
+
 # Geometry ------------------------------------------------------------------------------------------------------------
 
 

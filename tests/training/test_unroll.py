@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 from onemask.data.clip import VOID, Clip
 from onemask.labels import aggregate
 from onemask.methods.method import Constant, Features, Memory, Method, Prediction
-from onemask.training.unroll import ClipBatch, Unroll, batch_of, joined
+from onemask.training.unroll import ClipBatch, Unroll, as_it_runs, batch_of, joined
 
 
 def a_clip(make_clip, objects: int, length: int = 3, seed: int = 0) -> Clip:
@@ -25,6 +26,14 @@ def a_clip(make_clip, objects: int, length: int = 3, seed: int = 0) -> Clip:
 @pytest.fixture
 def clips(make_clip) -> list[Clip]:
     return [a_clip(make_clip, objects, seed=objects) for objects in (2, 1, 3)]
+
+
+def test_each_module_is_set_back_to_the_mode_that_it_was_in():
+    network = nn.Sequential(nn.BatchNorm2d(1).eval(), nn.Dropout())
+    with contextlib.suppress(KeyError), as_it_runs(network):
+        assert not any(module.training for module in network.modules())
+        raise KeyError
+    assert [module.training for module in network.modules()] == [True, False, True]
 
 
 @dataclass

@@ -57,6 +57,25 @@ def variable(tmp_path_factory) -> Path:
     return write_video(path, numbered(40), stamps=VARIABLE, time_base=Fraction(1, 600), options=B_FRAMES)
 
 
+def test_a_frame_that_is_decoded_and_never_shown_is_none(tmp_path):
+    """VP8 has them, each in a packet of its own: here one that was shown before it was marked."""
+    shown = write_video(tmp_path / "shown.webm", numbered(8), codec="libvpx", options={"crf": "4", "b": "2M"})
+    with av.open(str(shown)) as source, av.open(str(tmp_path / "v.webm"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size:
+                data = bytearray(bytes(packet))
+                data[0] &= 0xEF if number == 3 else 0xFF  # the bit show_frame
+                marked = av.Packet(bytes(data))
+                marked.pts, marked.dts, marked.time_base = packet.pts, packet.dts, packet.time_base
+                marked.is_keyframe, marked.stream = packet.is_keyframe, stream
+                target.mux(marked)
+    video = open_video(tmp_path / "v.webm")
+    assert video.info.frames is None
+    assert _numbers(video.frames()) == [0, 1, 2, 4, 5, 6, 7]
+    assert [frame.index for frame in video.frames(3)] == [3, 4, 5, 6]
+
+
 @pytest.mark.parametrize(
     ("pts", "fps"),
     [

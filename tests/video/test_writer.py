@@ -167,6 +167,12 @@ class TestOverlay:
         for frame, out in zip(video.frames(), open_video(tmp_path / "out.mp4").frames(), strict=True):
             assert abs((frame.time - video.start) - out.time) < Fraction(1, 1000)
 
+    def test_the_form_of_a_pixel_is_kept(self, tmp_path):
+        video = open_video(write_video(tmp_path / "in.mp4", numbered(2)))
+        video.pixel_aspect = Fraction(4, 3)  # as in DVs
+        write_overlay(video, _nothing(video), tmp_path / "out.mp4", COLOURS)
+        assert open_video(tmp_path / "out.mp4").pixel_aspect == Fraction(4, 3)
+
     def test_copied_sound_is_the_same_packets(self, tmp_path):
         path = write_video(tmp_path / "in.mp4", numbered(24), sound="aac")
         video = open_video(path)
