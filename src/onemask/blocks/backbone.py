@@ -106,12 +106,17 @@ class Backbone(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, frames: Tensor, added: Tensor | None = None) -> dict[int, Tensor]:
+    def forward(
+        self, frames: Tensor, added: Tensor | None = None, *, own: Mapping[str, Tensor] | None = None
+    ) -> dict[int, Tensor]:
         """Frames (B, 3, H, W), RGB in [0, 1] -> {stride: (B, C, H/stride, W/stride)}.
 
         added (B, C, h, w): joins what the first convolution gives, where a method shows the network more than colours.
+        own: parameters in place of the network's, by their names in it.
         """
         frames = (frames - self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
+        if own is not None:
+            return dict(zip(self.strides, replaced(self.network, own)(frames), strict=True))
         if added is None:
             network = self.network if torch.is_grad_enabled() else self._folded.of(self.network)
             return dict(zip(self.strides, network(frames), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from onemask.blocks.reach import REMOVED, cells_of
 from onemask.errors import InputError
+from onemask.labels import aggregate, label_argmax
 from onemask.methods import configuration, load
 from onemask.methods.videomatch import LITE, PAPER, VideoMatchConfig
 from onemask.methods.videomatch.feature_set import EMPTY
@@ -79,6 +81,16 @@ class TestMatching:
             memory = method.memorize(encoded(method, clip.frames[0]), masks_of(clip.label_maps[0], 1))
             logits.append(method.segment(encoded(method, clip.frames[1]), memory).logits)
         assert torch.allclose(logits[0].sigmoid() > 0.4, logits[1].sigmoid() > 0.5)
+
+    @torch.no_grad()
+    def test_the_papers_fusion_of_several_objects(self):
+        """The likeliest object, but background where all are below c_2."""
+        method, p = tiny(fusion=0.4, aggregation="least", outlier_removal=False), torch.rand(3, 1, 64, 96)
+        objects, background = aggregate((p.logit() - math.log(0.4 / 0.6)).sigmoid(), background=method.background)
+        best, likeliest = p.max(0)
+        expected = torch.where(best < 0.4, 0, likeliest + 1)[0]
+        assert torch.equal(label_argmax(objects, background, (64, 96)).long(), expected)
+        assert 0 < (expected == 0).float().mean() < 1
 
     @torch.no_grad()
     def test_the_papers_formula_with_several_objects_and_what_they_learned(self, make_clip):
@@ -277,13 +289,24 @@ class TestFineTuning:
             before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
             with torch.inference_mode():
                 memory = method.memorize(encoded(method, clip.frames[0]), masks_of(clip.label_maps[0], 1))
-                assert memory.projection.shape[1] == (0 if steps == 0 else memory.foreground.shape[1])
+                of_backbone = sum(p.numel() for p in method.backbone.network.parameters())
+                assert memory.network.shape == (1, of_backbone if steps else 0)
                 logits = method.segment(encoded(method, clip.frames[2]), memory).logits
             truth = masks_of(clip.label_maps[2], 1)
             found.append(torch.nn.functional.binary_cross_entropy_with_logits(logits, truth).item())
             assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
             assert all(p.grad is None for p in method.parameters())
         assert found[1] < found[0]
+
+    @torch.no_grad()
+    def test_each_object_has_a_backbone_of_its_own(self, make_clip):
+        method, clip = tiny(finetune=3, finetune_samples=1, finetune_lr=1e-2), make_clip(2, 2)
+        first, later = (encoded(method, frame) for frame in clip.frames)
+        masks = masks_of(clip.label_maps[0], 1, 2)
+        memory, alone = method.memorize(first, masks), [method.memorize(first, mask[None]) for mask in masks]
+        assert not torch.equal(memory.network[0], memory.network[1])
+        together, each = method.segment(later, memory), [method.segment(later, one) for one in alone]
+        assert torch.allclose(together.logits, torch.cat([prediction.logits for prediction in each]), atol=1e-4)
 
     def test_a_session_survives_it(self, make_clip):
         clip, session = make_clip(3, 2), Session(tiny(finetune=2, finetune_samples=1), device="cpu")

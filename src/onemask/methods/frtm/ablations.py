@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks.backbone import Backbone
+from ...blocks.finetuning import fine_tuned
 from ...blocks.rows import in_row_batches
 from ...labels import resize
 from ..method import Constant, Memory, Method, Prediction
@@ -42,7 +43,7 @@ from .gauss_newton import Samples, two_layer_loss
 from .model import FRTM
 from .online import FRTMFeatures, FRTMMemory, FRTMPrediction, full_precision
 from .options import FRTMOptions
-from .refiners import AnyOnlineTarget, FirstFrames, PerObject, fine_tuned, network_loss
+from .refiners import AnyOnlineTarget, FirstFrames, PerObject, network_loss
 from .segmentation_network import SegmentationNetwork
 
 # Base net ------------------------------------------------------------------------------------------------------------

@@ -11,15 +11,16 @@ alike (SegmentationNetwork.prepare) stays as it was trained: so it is computed o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...blocks.finetuning import fine_tuned, unflattened
 from ...blocks.rows import in_row_batches
 from ...labels import resize
 from ..method import Record
@@ -36,7 +37,6 @@ from .online import (
 from .segmentation_network import SegmentationNetwork
 
 AnyOnlineTarget = OnlineTarget[Any, Any, Any]
-B = TypeVar("B")
 
 
 class Refiner(Protocol):
@@ -69,7 +69,7 @@ class PerObject:
     """A network of its own for each object, kept in FRTMMemory.network.
 
     learn: method and annotated frame of one object -> its memory, network included; None: FRTM's target model, and
-    `fine_tuned`.
+    `finetuning.fine_tuned`.
     """
 
     def __init__(self, learn: Callable[[AnyOnlineTarget, FirstFrames], FRTMMemory] | None = None):
@@ -169,38 +169,6 @@ def _learned(method: AnyOnlineTarget, frames: FirstFrames) -> FRTMMemory:
             config.finetune_lr,
         )
     return replace(memory, network=tuned[None])
-
-
-def fine_tuned(
-    own: Mapping[str, Tensor],
-    batches: Iterable[B],
-    loss: Callable[[Tensor, B], Tensor],
-    lr: float,
-    *,
-    also: Sequence[Tensor] = (),
-) -> Tensor:
-    """One object's own parameters (P,): those that were trained offline, after a step of Adam for each batch.
-
-    Args:
-        own: the parameters to begin with, by name; they stay as they are.
-        batches: one a step.
-        loss: parameters (P,) and a batch -> what is minimised.
-        lr: the learning rate.
-        also: leaves that are learned along with them, in place.
-    """
-    parameters = torch.cat([parameter.detach().flatten() for parameter in own.values()]).requires_grad_()
-    optimizer = torch.optim.Adam([*also, parameters], lr)
-    for batch in batches:
-        optimizer.zero_grad()
-        loss(parameters, batch).backward()
-        optimizer.step()
-    return parameters.detach()
-
-
-def unflattened(parameters: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One object's parameters (P,) by the names of `own`."""
-    parts = parameters.split([parameter.numel() for parameter in own.values()])
-    return {name: part.view(own[name].shape) for name, part in zip(own, parts, strict=True)}
 
 
 def through(network: SegmentationNetwork, parameters: Tensor, shared: Mapping[str, Tensor], coarse: Tensor) -> Tensor:

@@ -35,12 +35,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...blocks.finetuning import fine_tuned, unflattened
 from ...blocks.matching import normalised
 from ...blocks.sharing import groups
 from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from ...labels import resize
 from ..frtm.online import FRTMFeatures, FRTMMemory, FRTMPrediction, OnlineTarget, full_precision, target_model
-from ..frtm.refiners import FirstFrames, fine_tuned, first_frames, mask_loss, unflattened
+from ..frtm.refiners import FirstFrames, first_frames, mask_loss
 from ..method import Constant
 from .clues import cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
 from .options import FusionOptions

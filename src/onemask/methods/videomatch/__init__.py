@@ -35,6 +35,7 @@ LITE = VideoMatchConfig(
     background=6528,
     learned=256,
     added=128,
+    aggregation="product",
     reach=0.2,
 )
 

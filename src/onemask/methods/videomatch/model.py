@@ -18,13 +18,15 @@ from the previous mask is removed, and both sets learn from the frame. The netwo
 
 What the paper leaves open, and what was decided:
 - "Weighted softmax": both similarities are multiplied by one positive scale, which is learned.
-- The backbone starts from ImageNet, not from Pascal VOC. Features of several strides are joined as unit vectors, so
-  the similarity is the mean of the strides' cosines.
+- The backbone starts from ImageNet where a recipe's `initial` gives it no weights of Pascal VOC. Features of several
+  strides are joined as unit vectors, so the similarity is the mean of the strides' cosines.
 - An object too small for half a cell of the grid gets the cells that it covers most.
 - Removed pixels lose to background but for a chance of e^-10. y_t is eroded by one cell.
-- Instance fusion: the contract sets rows against each other by soft aggregation, whose border is at one half. So c_2
-  is moved there: its logit is subtracted from all rows alike, which leaves the order of objects as it is. That is the
-  paper's rule for a single claim; of several just below c_2 the likeliest wins. It is no part of what is trained.
+- Instance fusion: objects are set against each other by soft aggregation, in which the object with the largest p wins
+  where p is above one half, if background's own probability is the least 1 - p (`aggregation=least`). So c_2 is moved
+  there: its logit is subtracted from all rows alike, which leaves the order of objects as it is, and the outcome is the
+  paper's rule. With `aggregation=product` background has less of a pixel that several claim: of several claims that are
+  all just below c_2 the likeliest can win. It is no part of what is trained.
 - Sets have fixed places, so time and memory a frame are flat. Features of the annotated frame, evenly spread over its
   pixels where there are too many, stay; each frame adds a few, evenly spread again, in place of those that were among
   the K best of the fewest pixels lately (a moving average; a new one begins at the mean of its set).
@@ -36,8 +38,9 @@ What the paper leaves open, and what was decided:
   n d_c: while an object is lost (its mask below a small share of the annotated one), the extruded mask is extruded
   further in each frame, and background is not learned. `returns=false` is the paper's rule.
 - Foreground-only matching has no second similarity; a constant stands for it.
-- OURS-FT: a frame is encoded once for all objects, so what is fine-tuned is a linear map of the features for each
-  object, to warped copies of the annotated frame (blocks.first_frame), by Adam on cross entropy.
+- OURS-FT: each object has a backbone of its own, fine-tuned to the annotated frame: pixels of warped copies of it
+  (blocks.first_frame) are matched with the frame itself, by Adam on cross entropy, at the rate of training. Other
+  frames are then encoded once for each object. The scale, one number, stays as it was trained.
 
 In training the two frames are any of a sequence, so recipes set `outlier_removal=false`.
 """
@@ -45,6 +48,7 @@ In training the two frames are any of a sequence, so recipes set `outlier_remova
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -53,6 +57,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks.backbone import Backbone
+from ...blocks.finetuning import fine_tuned, unflattened
 from ...blocks.first_frame import first_frame_samples
 from ...blocks.matching import columns, normalised
 from ...blocks.reach import cells_of, extruded, is_lost, next_reach, without_outliers
@@ -83,7 +88,7 @@ class VideoMatchMemory(Memory):
     reach: Tensor  # (N, 1, h, w) bool: the extruded previous mask
     area: Tensor  # (N,): cells of the annotated mask
     lost: Tensor  # (N,) bool: whether the object was out of sight in the previous frame
-    projection: Tensor  # (N, C, C): of features, where fine-tuned; else (N, 0, 0)
+    network: Tensor  # (N, P): parameters of each object's own backbone, where it is fine-tuned; else (N, 0)
 
 
 @dataclass
@@ -109,23 +114,24 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         self.backbone = Backbone(
             config.backbone, strides, output_stride=config.output_stride or None, pretrained=pretrained
         )
-        self.stride, self.reach = max(strides), config.reach
+        self.stride, self.reach, self.background = max(strides), config.reach, config.aggregation
+        self.traceable = not config.finetune
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
 
     # The four calls --------------------------------------------------------------------------------------------------
 
     def encode(self, frames: Tensor, constant: Constant | None = None) -> VideoMatchFeatures:
-        """Frames (B, 3, H, W) in [0, 1] -> features."""
-        pyramid = (constant or self.constant(frames)).pyramid
-        height, width = pyramid[min(self.backbone.strides)].shape[-2:]
-        parts = [normalised(resize(pyramid[stride].float(), (height, width))) for stride in self.backbone.strides]
-        return VideoMatchFeatures(frames, matched=normalised(torch.cat(parts, 1)).to(_matching_dtype(frames)))
+        """Frames (B, 3, H, W) in [0, 1] -> features; where each object has its own backbone, there are none yet."""
+        if self.config.finetune:
+            grid = (side // min(self.backbone.strides) for side in frames.shape[-2:])
+            return VideoMatchFeatures(frames, matched=frames.new_zeros(len(frames), 0, *grid))
+        return VideoMatchFeatures(frames, matched=self._matched((constant or self.constant(frames)).pyramid))
 
     def memorize(self, features: VideoMatchFeatures, masks: Tensor) -> VideoMatchMemory:
         """Both sets of N annotated objects (sections 3.1 and 3.4): masks (N, 1, H, W) in [0, 1]."""
         cells = cells_of(masks, features.matched.shape[-2:])
-        projection = self._finetuned(features, masks)
-        x = self._query(features, projection).expand(len(masks), -1, -1)
+        network = self._finetuned(features, masks)
+        x = self._query(features, network).expand(len(masks), -1, -1)
         foreground, frame, background = self._sets(x, cells.flatten(1))
         return VideoMatchMemory(
             foreground=foreground.features,
@@ -137,12 +143,12 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
             reach=extruded(cells, self._radius(features)),
             area=cells.float().sum((1, 2, 3)),
             lost=torch.zeros(len(masks), dtype=torch.bool, device=masks.device),
-            projection=projection,
+            network=network,
         )
 
     def segment(self, features: VideoMatchFeatures, memory: VideoMatchMemory) -> VideoMatchPrediction:
         """Match (section 3.2), fuse (3.4) and remove outliers (3.3)."""
-        query = self._query(features, memory.projection)
+        query = self._query(features, memory.network)
         height, width = memory.reach.shape[-2:]
         scores, foreground_counts, background_counts = self._scores(
             query, (height, width), self._matched_cells(memory), *_sets_of(memory)
@@ -195,12 +201,25 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
 
     # Matching --------------------------------------------------------------------------------------------------------
 
-    def _query(self, features: VideoMatchFeatures, projection: Tensor) -> Tensor:
-        """Query of the rows: (1, C, h w) where all see one frame and none was fine-tuned, else (N, C, h w)."""
-        if features.frame_of_row is None and not projection.numel():
-            return features.by_row(features.matched, 1).flatten(2)
-        x = features.by_row(features.matched, len(projection)).flatten(2)
-        return normalised(projection.to(x.dtype) @ x) if projection.numel() else x
+    def _matched(self, pyramid: Mapping[int, Tensor]) -> Tensor:
+        """The backbone's maps by stride -> unit vectors (B, C, h, w), in the precision of matching."""
+        height, width = pyramid[min(self.backbone.strides)].shape[-2:]
+        parts = [normalised(resize(pyramid[stride].float(), (height, width))) for stride in self.backbone.strides]
+        joined = normalised(torch.cat(parts, 1))
+        return joined.to(_matching_dtype(joined))
+
+    def _matched_by(self, parameters: Tensor, frame: Tensor) -> Tensor:
+        """The features (1, C, h w) of a frame (1, 3, H, W) under an object's own parameters (P,)."""
+        own = unflattened(parameters, dict(self.backbone.network.named_parameters()))
+        return self._matched(self.backbone(frame, own=own)).flatten(2)
+
+    def _query(self, features: VideoMatchFeatures, network: Tensor) -> Tensor:
+        """Query of the rows: (1, C, h w) where all see one frame and none has its own network, else (N, C, h w)."""
+        if network.shape[1]:
+            frames = features.by_row(features.frames, len(network))
+            rows = zip(network, frames, strict=True)
+            return torch.cat([self._matched_by(parameters, frame[None]) for parameters, frame in rows])
+        return features.by_row(features.matched, 1 if features.frame_of_row is None else len(network)).flatten(2)
 
     def _sets(self, x: Tensor, own: Tensor) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
         """m_F, and m_B in two: what stays, what is learned; of features (N, C, P), the object's own (N, P) bool."""
@@ -289,42 +308,43 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     # Fine-tuning -----------------------------------------------------------------------------------------------------
 
     def _finetuned(self, features: VideoMatchFeatures, masks: Tensor) -> Tensor:
-        """A map of features (N, C, C) for each of N objects, one after another; (N, 0, 0) where none is wanted.
+        """Parameters (N, P) of a backbone for each of N objects, one after another; (N, 0) where none is wanted.
 
         The method itself stays as it is. Works inside `torch.inference_mode` and `torch.no_grad` too.
         """
         if not self.config.finetune:
-            return masks.new_zeros(len(masks), 0, 0)
+            return masks.new_zeros(len(masks), 0)
         frames = features.by_row(features.frames, len(masks))
-        with torch.inference_mode(False), torch.enable_grad():
+        full_precision = torch.autocast(masks.device.type, enabled=False)
+        with torch.inference_mode(False), torch.enable_grad(), full_precision:
             # Clones, for what was computed in inference mode cannot take part in a graph.
             pairs = zip(frames.clone(), masks[:, 0].clone(), strict=True)
             return torch.stack([self._finetuned_to(frame, mask > 0.5) for frame, mask in pairs])
 
     def _finetuned_to(self, frame: Tensor, mask: Tensor) -> Tensor:
-        """A frame (3, H, W) and the mask (H, W) bool of one object -> a map of features, (C, C)."""
-        config = self.config
+        """A frame (3, H, W) and the mask (H, W) bool of one object -> parameters of a backbone, (P,)."""
+        config, network = self.config, dict(self.backbone.network.named_parameters())
         image = np.ascontiguousarray((frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy())
         images, masks = first_frame_samples(image, mask.cpu().numpy(), config.finetune_samples, config.seed)
         copies = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2).to(frame.dtype) / 255
-        with torch.no_grad():
-            x, *warped = (self.encode(f[None]).matched.float().flatten(2) for f in (frame, *copies))
-            height, width = (side // min(self.backbone.strides) for side in mask.shape)
-            labels = torch.from_numpy(masks).to(mask)[:, None].float()
-            wanted = F.interpolate(labels, (height, width), mode="area").flatten(1)
-            own = cells_of(mask[None, None].float(), (height, width)).flatten(1)
-        projection = torch.eye(x.shape[1], device=x.device).requires_grad_()
-        optimizer = torch.optim.Adam([projection], config.finetune_lr)
+        height, width = (side // min(self.backbone.strides) for side in mask.shape)
+        labels = torch.from_numpy(masks).to(mask)[:, None].float()
+        wanted = F.interpolate(labels, (height, width), mode="area").flatten(1)
+        own = cells_of(mask[None, None].float(), (height, width)).flatten(1)
         generator = torch.Generator().manual_seed(config.seed)
-        for step in range(config.finetune):
-            copy, drawn = step % len(warped), torch.randperm(x.shape[2], generator=generator)[: config.finetune_pixels]
-            drawn = drawn.to(x.device)
-            query, template = (normalised(projection @ seen) for seen in (warped[copy][:, :, drawn], x))
-            scores, _, _ = self._scores(query, (1, len(drawn)), None, *self._sets(template, own))
-            loss = F.binary_cross_entropy_with_logits(scores.flatten(), wanted[copy, drawn])
-            (projection.grad,) = torch.autograd.grad(loss, [projection])  # of nothing else
-            optimizer.step()
-        return projection.detach()
+
+        def drawn(step: int) -> tuple[int, Tensor]:  # a copy, and which of its cells are matched
+            pixels = torch.randperm(height * width, generator=generator)[: config.finetune_pixels]
+            return step % len(copies), pixels.to(frame.device)
+
+        def loss(parameters: Tensor, batch: tuple[int, Tensor]) -> Tensor:
+            copy, pixels = batch
+            template, query = (self._matched_by(parameters, seen[None]) for seen in (frame, copies[copy]))
+            sets = self._sets(template, own)
+            scores, _, _ = self._scores(query[:, :, pixels], (1, len(pixels)), None, *sets)
+            return F.binary_cross_entropy_with_logits(scores.flatten(), wanted[copy, pixels])
+
+        return fine_tuned(network, map(drawn, range(config.finetune)), loss, config.finetune_lr)
 
 
 def _sets_of(memory: VideoMatchMemory) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:

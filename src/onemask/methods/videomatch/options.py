@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from ...errors import InputError
+from ...labels import Background
 from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
 
 
@@ -14,7 +15,7 @@ from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBel
 class VideoMatchOptions:
     """The paper's values."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"finetune_rate": "finetune_lr"}
+    renamed: ClassVar[Mapping[str, str]] = {"finetune_lr": "finetune_lr"}
 
     backbone: str = "resnet101"
     """Any timm model with features by stage."""
@@ -44,6 +45,9 @@ class VideoMatchOptions:
     """c_1: probability from which foreground is learned."""
     fusion: ProperShare = 0.4
     """c_2: probability from which a pixel can be an object's."""
+    aggregation: Background = "least"
+    """How objects are set against each other and background, see `onemask.labels.aggregate`: "least" is the paper's
+    rule."""
     reach: NotNegative = 0.0
     """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
     connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
@@ -60,13 +64,13 @@ class VideoMatchOptions:
     added: Count = 256
     """Features that a frame adds to a set, at most."""
     finetune: Whole = 0
-    """Steps of fine-tuning on the annotated frame (OURS-FT); 0: none."""
+    """Steps of fine-tuning each object's own backbone on the annotated frame (OURS-FT); 0: none, all share one."""
     finetune_samples: Count = 8
     """Augmented copies of the annotated frame for fine-tuning."""
     finetune_pixels: Count = 1024
     """Pixels drawn in a step of fine-tuning."""
-    finetune_lr: Positive = 1e-3
-    """Learning rate of fine-tuning, by Adam."""
+    finetune_lr: Positive = 1e-5
+    """Learning rate of fine-tuning, by Adam; the paper gives none, this is its rate of training."""
     seed: Whole = 0
     """Of augmentations and of the pixels drawn; the same for every object."""
 
