@@ -147,16 +147,6 @@ Regularisation = tuple[float, float]  # of the first and of the last layer
 Precondition = Callable[[Tensor], Tensor]  # residuals (N, D) -> directions (N, D)
 
 
-@dataclass
-class LastDirection:
-    """What a solve by conjugate gradient hands on to the next: the first direction of that is mixed with it."""
-
-    kept: float  # factor of the share that exact conjugacy would give it; 0: solves know nothing of each other
-    direction: Tensor | None = None  # (N, D); and what stood where it was taken:
-    residual: Tensor | None = None  # (N, D)
-    slope: Tensor | None = None  # (N, 1)
-
-
 def data_loss(samples: Samples, score: Tensor) -> Tensor:
     """The data term of the loss, (N,), for scores (N, K, h, w)."""
     linear = samples.linear * samples.weights[:, :, None, None]
@@ -179,20 +169,16 @@ def fit_two_layers(
     preconditioner: Regularisation | None = None,
     *,
     guarded: bool = True,
-    direction_kept: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Gauss-Newton on both layers: len(iterations) steps, each with that many of conjugate gradient.
 
     preconditioner: what residuals of each layer are divided by; None: the regularisation. guarded: a row whose loss
     would rise takes half the step, a quarter, ..., or none, so that the loss never rises; if not, steps are taken as
-    they are. direction_kept: see LastDirection.
+    they are.
     """
-    last_direction = LastDirection(direction_kept)
     loss = two_layer_loss(samples, first, last, regularisation)
     for count in iterations:
-        step = _gauss_newton_step(
-            samples, first, last, regularisation, count, preconditioner or regularisation, last_direction
-        )
+        step = _gauss_newton_step(samples, first, last, regularisation, count, preconditioner or regularisation)
         if not guarded:
             first, last = first + step[0], last + step[1]
             continue
@@ -218,7 +204,6 @@ def _gauss_newton_step(
     regularisation: Regularisation,
     iterations: int,
     preconditioner: Regularisation,
-    last_direction: LastDirection,
 ) -> tuple[Tensor, Tensor]:
     """The step (of w1, of w2) that minimises equation 3, the loss with the scores linearised around (w1, w2)."""
     x = samples.features
@@ -247,7 +232,7 @@ def _gauss_newton_step(
 
     residual = samples.linear * samples.weights[:, :, None, None] - _pull(samples, scores(projected, last))
     descent = gradient(residual) - penalty * pack(first, last)
-    return unpack(conjugate_gradient(curvature, descent, _divided_by(divisor), iterations, last_direction))
+    return unpack(conjugate_gradient(curvature, descent, _divided_by(divisor), iterations))
 
 
 def fit_last_layer(
@@ -293,37 +278,27 @@ def _whitening(samples: Samples, regularisation: float) -> Precondition:
 
 
 def conjugate_gradient(
-    curvature: Callable[[Tensor], Tensor],
-    target: Tensor,
-    precondition: Precondition,
-    iterations: int,
-    last: LastDirection | None = None,
+    curvature: Callable[[Tensor], Tensor], target: Tensor, precondition: Precondition, iterations: int
 ) -> Tensor:
     """Solve curvature(v) = target for every row on its own, from v = 0, by preconditioned conjugate gradient.
 
-    target (N, D); precondition: an easy approximation of the inverse of curvature; last: of the solve before, and
-    after it of this one. Directions are mixed by the Polak-Ribiere rule, not below 0, which restarts where rounding
-    has spoilt conjugacy.
+    target (N, D); precondition: an easy approximation of the inverse of curvature. Directions are mixed by the
+    Polak-Ribiere rule, not below 0, which restarts where rounding has spoilt conjugacy.
     """
-    last = last or LastDirection(0.0)
-    solution, residual, kept = torch.zeros_like(target), target, last.kept
+    solution = torch.zeros_like(target)
+    residual = target
+    towards = precondition(residual)
+    direction, slope = towards, (residual * towards).sum(1, keepdim=True)
     for _ in range(iterations):
-        towards = precondition(residual)
-        slope = (residual * towards).sum(1, keepdim=True)
-        if last.direction is None or last.residual is None or last.slope is None or kept == 0:
-            direction = towards
-        else:
-            mix = ((residual - last.residual) * towards).sum(1, keepdim=True)
-            mix = kept * mix / last.slope.clamp(min=torch.finfo(slope.dtype).tiny)
-            direction = towards + mix.clamp(min=0) * last.direction
-        last.direction, last.residual, last.slope, kept = direction, residual, slope, 1.0
         bent = curvature(direction)
         bend = (direction * bent).sum(1, keepdim=True)
-        # Both are the same to rounding where no direction was kept; where one was, the authors' step is not the best.
-        along = slope if last.kept else (direction * residual).sum(1, keepdim=True)
-        length = torch.where(bend > 0, along / bend, 0.0)
+        length = torch.where(bend > 0, (direction * residual).sum(1, keepdim=True) / bend, 0.0)
         solution = solution + length * direction
-        residual = residual - length * bent
+        previous, residual = residual, residual - length * bent
+        towards = precondition(residual)
+        mix = ((residual - previous) * towards).sum(1, keepdim=True) / slope.clamp(min=torch.finfo(slope.dtype).tiny)
+        slope = (residual * towards).sum(1, keepdim=True)
+        direction = towards + mix.clamp(min=0) * direction
     return solution
 
 

@@ -192,7 +192,6 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
                 config.first_iterations,
                 config.regularisation,
                 guarded=not config.published,
-                direction_kept=config.direction_kept,
             )
             memory = self.memory_of(samples, first.to(samples.features), last.to(samples.features))
             self._fit_last(memory, range(len(first)), config.first_last_iterations)

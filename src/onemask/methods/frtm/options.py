@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from ...errors import InputError
 from ...labels import Background
-from ..options import Count, NotNegative, Positive, ProperShare, Range, Share, ShareBelowOne, Whole, check_values
+from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
 
 TARGETS = ("learned", "encoded", "finetuned")
 
@@ -49,9 +49,6 @@ class FRTMOptions:
     """Further iterations on the last layer alone."""
     update_iterations: Whole = 10
     """Iterations on the last layer in an update."""
-    direction_kept: Share = 0.0
-    """Share of its last direction that conjugate gradient takes into the next Gauss-Newton step; 0: none. The authors
-    evaluate with 0.9 ** 750, which is none; 0.9 ** 75 is the default of their solver."""
     double: bool = False
     """Solve for the target model in float64: slower, but the same on every machine. In float32 rounding alone moves
     scores by some hundredths."""
