@@ -15,7 +15,7 @@ from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBel
 class VideoMatchOptions:
     """The paper's values."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"finetune_lr": "finetune_lr"}
+    renamed: ClassVar[Mapping[str, str]] = {"finetune_rate": "finetune_lr"}
 
     backbone: str = "resnet101"
     """Any timm model with features by stage."""
