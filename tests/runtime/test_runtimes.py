@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
+import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -264,3 +267,39 @@ def test_what_is_compiled_gives_pytorchs_result():
     chosen, run = smallest.runtime("compiled", [{"x": torch.rand(2, 3)}, {"x": torch.ones(2, 3)}], threads=1)
     assert (chosen, run is None) == ("compiled", False)
     assert torch.allclose(run({"x": torch.full((2, 3), 3.0)})[0], torch.tensor(10.0))
+
+
+def test_ctrl_c_is_caught_after_openvino_was_used(tmp_path):
+    """Its processors' plug-ins replace the stack that signals are handled on, and each takes its own away again."""
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    onnx = pytest.importorskip("onnx", reason="needs the extra openvino")
+    value = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    ends = [[value(name, onnx.TensorProto.FLOAT, [4])] for name in ("x", "y")]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "relu", *ends), opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    onnx.save(model, tmp_path / "relu.onnx")
+    program = """
+        import os, signal, sys
+        from pathlib import Path
+        import torch
+        from onemask.runtime.engines import openvino_engine
+
+        graph = Path(sys.argv[1]).read_bytes()
+        engines = [openvino_engine(graph, 1) for _ in range(2)]
+        assert all(engine({"x": -torch.ones(4)})[0].eq(0).all() for engine in engines)
+        while engines:
+            del engines[0]
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            print("caught")
+    """
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(program), tmp_path / "relu.onnx"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "caught\n"), done.stderr[-2000:]

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import shutil
 import threading
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -67,9 +68,7 @@ def onnx_engine(graph: bytes, threads: int) -> Run:
 
 def openvino_engine(graph: bytes, threads: int) -> Run:
     """A graph in OpenVINO, in float32 also where the processor would rather have bfloat16."""
-    import openvino
-
-    core = openvino.Core()
+    core = _openvino_core()
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": threads,
@@ -91,6 +90,18 @@ def openvino_engine(graph: bytes, threads: int) -> Run:
         return [torch.from_numpy(np.array(output)) for output in outputs]
 
     return run
+
+
+@cache
+def _openvino_core() -> Any:
+    """One for the process, kept to its end.
+
+    What it loads for the processor gives its thread a stack for signals, and gives back the stack of before when it is
+    let go of. Of several, that may be one that is freed, and then Ctrl-C, which Python handles there, ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def compiled_engine(function: Run, example: Given) -> Run:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,14 @@ MANIFEST = json.loads((HERE / "manifest.json").read_text())
 BORDERS = MANIFEST["frame"]["borders"]
 EPSILON = np.float32(MANIFEST["epsilon"])
 REACH = MANIFEST["reach"]  # None: an object may be anywhere
+
+
+@cache
+def openvino_core():
+    """One for all graphs: when one of several is let go of, Ctrl-C may end the program with a segmentation fault."""
+    import openvino
+
+    return openvino.Core()
 
 
 def load(name):
@@ -34,9 +43,7 @@ def load(name):
             return session.run(outputs, given)
 
     else:
-        import openvino
-
-        model = openvino.Core().compile_model(str(HERE / f"{name}.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        model = openvino_core().compile_model(str(HERE / f"{name}.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         known = MANIFEST["graphs"][name]["inputs"]
         inputs = [next(own for own in tensor.names if own in known) for tensor in model.inputs]  # one may have several
         outputs = list(MANIFEST["graphs"][name]["outputs"])
