@@ -25,8 +25,8 @@ from onemask.methods.dmn_aoa.model import DMNAOA
 from onemask.methods.dmn_aoa.proposals import ProposalGenerator, maskrcnn_lite
 from onemask.methods.options import parse_assignments
 from onemask.session import Session
-from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video
+from onemask.video.sample import sample_clip
 
 PARTS = {
     "BFE": ("backbone.forward", "reduce.4.forward", "reduce.8.forward", "reduce.16.forward"),

@@ -31,7 +31,7 @@ import onemask
 from onemask import Session
 from onemask.files import write_json
 from onemask.settings import environment
-from onemask.video.clip import sample_clip
+from onemask.video.sample import sample_clip
 from speed import objects_over, peak_memory
 
 METHODS = ("ttvos-lite", "pmvos-lite", "videomatch-lite", "frtm-lite", "dmn-aoa-lite")

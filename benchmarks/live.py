@@ -25,8 +25,8 @@ import numpy as np
 from onemask import keep_freed_memory
 from onemask.live import Event, Live, follow
 from onemask.settings import Settings
-from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video
+from onemask.video.sample import sample_clip
 from onemask.video.stream import Stream
 
 PIECES = 20  # a second

@@ -77,7 +77,7 @@ class Meter:
         self.checkpoints: list[float] = []  # seconds that each took
 
     def __call__(self, items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
-        """As `onemask.settings.Progress`."""
+        """As `onemask.progress.Progress`."""
         if what not in ("segmenting", "looking back"):
             yield from items
             return

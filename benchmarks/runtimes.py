@@ -45,7 +45,7 @@ from onemask.methods.method import Method
 from onemask.runtime.engines import problem_with
 from onemask.runtime.graphs import folder
 from onemask.runtime.quantisation import find
-from onemask.video.clip import sample_clip
+from onemask.video.sample import sample_clip
 from speed import backbone_call, objects_over, peak_memory
 
 METHODS = ("ttvos-lite", "pmvos-lite", "frtm-lite", "videomatch-lite", "dmn-aoa-lite", "fusion-fast")

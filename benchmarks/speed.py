@@ -31,9 +31,9 @@ from onemask.methods import configuration, load
 from onemask.methods.method import Method
 from onemask.methods.options import parse_assignments
 from onemask.session import Session
-from onemask.video.clip import sample_clip
 from onemask.video.masks import write_mask
 from onemask.video.reader import open_video
+from onemask.video.sample import sample_clip
 
 
 def objects_over(frame: np.ndarray, number: int) -> np.ndarray:

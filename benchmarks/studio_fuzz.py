@@ -25,8 +25,8 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from onemask.studio.project import Method, Project
-from onemask.video.clip import sample_clip
+from onemask.studio.project import MethodChoice, Project
+from onemask.video.sample import sample_clip
 
 TOKEN = "a-token-for-the-fuzz"
 PIXELS = 854 * 480
@@ -159,7 +159,7 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait()
-        again = Project.open(project, None, Method("ttvos-lite"))
+        again = Project.open(project, None, MethodChoice("ttvos-lite"))
         assert sorted(again.keys) == state["keys"]
         assert [thing.name for thing in again.objects] == [thing["name"] for thing in state["objects"]]
         assert {path.name for path in Path(folder).iterdir()} == {"project", "home"}

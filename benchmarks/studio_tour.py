@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from playwright.sync_api import Page, expect, sync_playwright
 
-from onemask.video.clip import sample_clip
+from onemask.video.sample import sample_clip
 
 WIDTH, HEIGHT = 1280, 800
 RATE = 13  # pictures a second of the recording

@@ -22,8 +22,8 @@ import torch
 
 import onemask
 from onemask.methods.method import Method
-from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video
+from onemask.video.sample import sample_clip
 
 METHODS = ("ttvos-lite", "pmvos-lite", "videomatch-lite", "fusion-fast", "fusion", "frtm-lite", "dmn-aoa-lite", "best")
 # Each object fine-tunes a network of its own in some: briefly here, for what threads share is the same.

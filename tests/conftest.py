@@ -15,7 +15,7 @@ pytest.register_assert_rewrite("onemask.testing")
 from onemask import plugins  # noqa: E402
 from onemask.methods.frtm import FRTMConfig  # noqa: E402
 from onemask.methods.frtm.model import FRTM  # noqa: E402
-from onemask.testing import Clip, make_clip, moving_shapes  # noqa: E402, F401 - for tests to import, and a fixture
+from onemask.testing import KnownClip, make_clip, moving_shapes  # noqa: E402, F401 - for tests to import, and a fixture
 
 os.environ["ONEMASK_CONFIG"] = ""  # no defaults of whose machine this is
 os.environ["ONEMASK_RUNTIME"] = "torch"  # what auto stands for: nothing is timed, or kept in the user's folders

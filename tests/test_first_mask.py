@@ -3,8 +3,8 @@ import pytest
 
 from onemask.errors import InputError
 from onemask.first_mask import Marks, Selection, first_mask, label_maps_of_marks
-from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video
+from onemask.video.sample import sample_clip
 from videos import Scene, overlap
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from . import explaining, running
 from .methods import DEFAULT
 from .methods.method import Method
+from .progress import Progress, silent
 from .propagation import Annotation, label_maps_of
 from .run_folder import RunReport
-from .settings import Progress, Settings, silent
+from .settings import Settings
 from .video import writer
 from .video.frames import Video
 from .video.masks import palette

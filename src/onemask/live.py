@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 
 from .errors import InputError, OnemaskError, OutputError
-from .exports.result import LabelledFrame
+from .exports.result import KeptFrame
 from .files import refuse_existing
 from .interruption import stop_asked
 from .reviewing import Doubt, Watcher
@@ -227,7 +227,7 @@ class Live(AbstractContextManager["Live"]):
 
     def _of_objects(self, frame: LiveFrame, label_map: np.ndarray) -> Iterator[Event]:
         session = self.session
-        labelled = LabelledFrame(frame.index, str(frame.index), label_map, session.confidences)
+        labelled = KeptFrame(frame.index, str(frame.index), label_map, session.confidences)
         doubts: dict[int, Doubt] = {}
         for doubt in self._watcher.doubts(labelled):  # worst first
             if doubt.reason not in ("lost", "found"):

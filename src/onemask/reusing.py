@@ -16,8 +16,7 @@ import numpy as np
 
 from . import plan
 from .errors import InputError
-from .exports.result import LabelledFrame as KeptFrame
-from .exports.result import Result
+from .exports.result import KeptFrame, Result
 from .files import read_json
 from .plan import Key
 from .propagation import LabelledFrame, Propagation

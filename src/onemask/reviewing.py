@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from .errors import InputError
-from .exports.result import LabelledFrame, Result
+from .exports.result import KeptFrame, Result
 from .exports.table import ObjectInFrame, measured
 from .video.drawing import contact_sheet, overlay
 from .video.label_maps import object_ids, palette
@@ -82,7 +82,7 @@ class Watcher:
     def __init__(self) -> None:
         self._past: dict[int, _Past] = {}
 
-    def doubts(self, frame: LabelledFrame) -> list[Doubt]:
+    def doubts(self, frame: KeptFrame) -> list[Doubt]:
         """What is odd in the next frame, worst first."""
         doubts: list[Doubt] = []
         touching = _touching(frame.label_map)

@@ -12,7 +12,7 @@ import torch
 
 from .errors import InputError, OutputError
 from .exports.formats import FORMATS
-from .exports.result import LabelledFrame as KeptFrame
+from .exports.result import KeptFrame
 from .exports.target import ExportOptions
 from .files import read_json, remove, write_json
 from .propagation import LabelledFrame, WayBack
@@ -31,7 +31,7 @@ EXPORTS = {name: entry for name, entry in FORMATS.items() if name != "png"}  # t
 
 
 @dataclass(frozen=True)
-class Segmented:
+class Timing:
     """Number of frames, and the time that they took."""
 
     frames: int
@@ -48,7 +48,7 @@ class Segmented:
 
 
 @dataclass(frozen=True)
-class RunReport(Segmented):
+class RunReport(Timing):
     """Files of a run, and the time that it took."""
 
     files: dict[str, str]
@@ -179,19 +179,19 @@ class RunFolder:
         with self.results.writing(f"{PARTIAL}/{labelled.name}.png") as path:
             write_mask(path, labelled.label_map, labelled.confidence)
 
-    def mark_segmented(self, video: Video, taken: Segmented) -> None:
+    def mark_segmented(self, video: Video, taken: Timing) -> None:
         """Write down that all label maps are there. Raises OutputError where they are not."""
         self._refuse_missing(video, taken.frames, PARTIAL)
         self.results.refuse_changed(*self.results.files(PARTIAL))
         write_json(self._segmented, asdict(taken), durable=True)
 
-    def segmented(self, video: Video) -> Segmented | None:
+    def segmented(self, video: Video) -> Timing | None:
         """The time that segmenting all frames took; None if some are left, or lost."""
         if not self._segmented.exists():
             return None
         folder = PARTIAL if self.partial.exists() else MASKS
         try:
-            taken = Segmented(**read_json(self._segmented, "the run begins with the newest checkpoint"))
+            taken = Timing(**read_json(self._segmented, "the run begins with the newest checkpoint"))
             missing = self._missing(video, taken.frames, folder)
         except (InputError, TypeError, IndexError) as error:
             log.warning("%s cannot be used: %s", self._segmented, error)

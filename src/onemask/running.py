@@ -33,12 +33,13 @@ from .exports.result import Result
 from .exports.target import ExportOptions
 from .files import fingerprint, move, written_whole
 from .interruption import stop_asked
+from .progress import Progress, silent
 from .propagation import Found, LabelledFrame, Propagation
 from .results import ResultFolder
 from .reusing import Reused, content_of
-from .run_folder import EXPORTS, VIEWS, RunFolder, RunReport, Segmented
+from .run_folder import EXPORTS, VIEWS, RunFolder, RunReport, Timing
 from .session import Session
-from .settings import Progress, Settings, silent
+from .settings import Settings
 from .video.behind import Behind
 from .video.frames import Video
 from .video.images import ArraySequence, ImageSequence
@@ -136,7 +137,7 @@ def what_is_asked(
     return settings.described() | {"direction": direction, "void": void, "input": _described(video, annotations)}
 
 
-def _segment(folder: RunFolder, propagation: Propagation, progress: Progress, views: Views | None) -> Segmented:
+def _segment(folder: RunFolder, propagation: Propagation, progress: Progress, views: Views | None) -> Timing:
     """Write the label maps that are left, and draw them, in a thread beside the session.
 
     The session is saved every half minute and when a frame cannot be read or the user ends the run early. It is not
@@ -188,10 +189,10 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress, vi
         if done and folder.partial.exists() and not isinstance(error, Interrupted):
             log.warning("the label maps of %d frames are kept in %s", done, folder.partial)
         raise
-    return Segmented(done, time.perf_counter() - began, done - propagation.start)
+    return Timing(done, time.perf_counter() - began, done - propagation.start)
 
 
-def _segment_touched(folder: RunFolder, reused: Reused, session: Session, progress: Progress) -> Segmented:
+def _segment_touched(folder: RunFolder, reused: Reused, session: Session, progress: Progress) -> Timing:
     """Write all label maps, of which those that are not touched are kept."""
     began = time.perf_counter()
     with (
@@ -204,7 +205,7 @@ def _segment_touched(folder: RunFolder, reused: Reused, session: Session, progre
             if stop.is_set():
                 written.wait()
                 raise Interrupted(f"stopped after frame {labelled.index}; --resume begins anew")
-    return Segmented(reused.frames, time.perf_counter() - began, len(reused.touched))
+    return Timing(reused.frames, time.perf_counter() - began, len(reused.touched))
 
 
 def _looking_back(

@@ -71,7 +71,7 @@ class Session:
     """Follows any number of objects through one video, frame by frame.
 
     >>> import onemask
-    >>> from onemask.video.clip import sample_clip
+    >>> from onemask.video.sample import sample_clip
     >>> clip = sample_clip()
     >>> frames = onemask.open_video(clip.path).frames()
     >>> session = onemask.Session(onemask.load("ttvos-lite"), device="cpu")

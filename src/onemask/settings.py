@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 
@@ -23,7 +23,6 @@ from .methods.options import by_todays_names
 from .session import Session
 from .weights.store import Weights
 
-T = TypeVar("T")
 RENAMED = {"size": "short_side"}  # settings: what they were called before
 
 
@@ -143,15 +142,3 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), "machine": platform.machine()} | {
         package: version(package) for package in packages
     }
-
-
-class Progress(Protocol):
-    """Wraps an iterable to show how far it is, as tqdm does."""
-
-    def __call__(self, items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
-        """Yield the same items."""
-
-
-def silent(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
-    """Progress that shows nothing."""
-    return items

@@ -59,7 +59,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Clip:
+class KnownClip:
     """Frames (H, W, 3) uint8, and for each the label map (H, W) uint8 with objects 1..N."""
 
     frames: list[np.ndarray]
@@ -68,7 +68,7 @@ class Clip:
 
 def moving_shapes(
     frames: int, objects: int = 1, size: tuple[int, int] = (64, 96), *, away: Container[int] = (), seed: int = 0
-) -> Clip:
+) -> KnownClip:
     """Discs and squares in colours of their own go round before a grey texture, each in its cell of the frame.
 
     In the frames of `away` no object is in sight.
@@ -78,7 +78,7 @@ def moving_shapes(
     columns = math.ceil(math.sqrt(objects * size[1] / size[0]))
     cell_width, cell_height = size[1] / columns, size[0] / math.ceil(objects / columns)
     side = min(cell_width, cell_height)
-    clip = Clip([], [])
+    clip = KnownClip([], [])
     for t in range(frames):
         frame, label_map = background.copy(), np.zeros(size, np.uint8)
         for index in range(0 if t in away else objects):
@@ -107,7 +107,7 @@ def _shape(size: tuple[int, int], y: float, x: float, radius: float, *, square: 
 
 
 @pytest.fixture(scope="session")
-def make_clip() -> Callable[..., Clip]:
+def make_clip() -> Callable[..., KnownClip]:
     return moving_shapes
 
 
@@ -367,7 +367,7 @@ def test_sessions_in_threads_on_one_method_are_as_alone(candidate, make_clip):
     before = {key: tensor.clone() for key, tensor in method.state_dict().items()}
     clips = [make_clip(6, objects, (48, 64), seed=objects) for objects in (1, 2, 3)]
 
-    def alone(clip: Clip, steps: Barrier | None = None) -> list[np.ndarray]:
+    def alone(clip: KnownClip, steps: Barrier | None = None) -> list[np.ndarray]:
         session, found = Session(method, device="cpu"), []
         for number, (frame, label_map) in enumerate(zip(clip.frames, clip.label_maps, strict=True)):
             if steps is not None:
@@ -432,7 +432,7 @@ def masks_of(label_map: np.ndarray, ids: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.stack([label_map == i for i in ids])[:, None]).float()
 
 
-def encoded_together(method: Method, clips: Sequence[Clip], frame_of_row: Tensor) -> list[Features]:
+def encoded_together(method: Method, clips: Sequence[KnownClip], frame_of_row: Tensor) -> list[Features]:
     """The first frames of all clips as one batch, the second ones, ..."""
     batches = zip(*(clip.frames for clip in clips), strict=True)
     return [method.encode(pixels(frames)).for_rows(frame_of_row) for frames in batches]

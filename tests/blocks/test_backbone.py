@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from onemask.blocks.backbone import EMBEDDED, Backbone, imagenet_weights, weights_folder
 from onemask.errors import InputError
-from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video
+from onemask.video.sample import sample_clip
 
 JEEP = 609  # among the classes of ImageNet
 

@@ -16,9 +16,9 @@ from PIL import Image, ImageFilter
 
 from cards import ship
 from onemask.cli import main
-from onemask.video.clip import SampleClip
 from onemask.video.masks import read_label_map, read_mask, write_mask
 from onemask.video.reader import open_video
+from onemask.video.sample import SampleClip
 from videos import FEW, Scene, write_images, write_sound, write_video
 
 QUICKLY = ["--size", "64", "--device", "cpu", *(f"--set={name}={value}" for name, value in FEW.items())]
@@ -537,7 +537,7 @@ def test_weights_do_not_wait_for_torch(folders, make_frtm):
 def test_demo(capsys, tmp_path, monkeypatch, refused):
     scene = Scene.of(frames=6, height=192, width=256)
     clip = SampleClip(write_video(tmp_path / "disc.mp4", scene.images), list(scene.labels))
-    monkeypatch.setattr("onemask.video.clip.sample_clip", lambda: clip)
+    monkeypatch.setattr("onemask.video.sample.sample_clip", lambda: clip)
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out), *QUICKLY[2:]]) == 0
     first, score, speed, *files = capsys.readouterr().out.splitlines()

@@ -15,7 +15,7 @@ from PIL import Image
 from onemask.errors import InputError
 from onemask.evaluation import PROTOCOLS
 from onemask.evaluation.evaluate import evaluate
-from onemask.evaluation.grouped import GroupedScores
+from onemask.evaluation.group_scores import GroupedScores
 from onemask.evaluation.protocols import protocol
 from onemask.evaluation.scores import ObjectScore
 from onemask.session import Session

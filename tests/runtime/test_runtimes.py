@@ -21,7 +21,7 @@ from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Method
 from onemask.runtime import encoder, engines, graphs, task
 from onemask.testing import moving_shapes
-from onemask.video.clip import sample_clip
+from onemask.video.sample import sample_clip
 
 LITE = {name: {} for name in ("videomatch-lite", "pmvos-lite", "ttvos-lite", "dmn-aoa-lite", "fusion-fast")}
 LITE["frtm-lite"] = {"finetune_iterations": 0}  # fine-tuning takes most of a minute, and is PyTorch's own

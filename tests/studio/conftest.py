@@ -14,15 +14,15 @@ pytest.importorskip("fastapi", reason="the studio needs the extra [studio]")
 
 from onemask.studio.desk import Desk
 from onemask.studio.opening import Studio
-from onemask.studio.project import Method, Project
-from onemask.testing import Clip, moving_shapes
+from onemask.studio.project import MethodChoice, Project
+from onemask.testing import KnownClip, moving_shapes
 
 FRAMES = 8
 TOKEN = "a-token-for-the-tests"
 
 
 @pytest.fixture(scope="session")
-def clip() -> Clip:
+def clip() -> KnownClip:
     return moving_shapes(FRAMES)
 
 
@@ -50,12 +50,12 @@ def video_file(clip, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def project(folder_of_frames, tmp_path, stub) -> Project:
-    return Project.open(tmp_path / "shapes.studio", folder_of_frames, Method(stub))
+    return Project.open(tmp_path / "shapes.studio", folder_of_frames, MethodChoice(stub))
 
 
 @pytest.fixture
 def reopen(project) -> Callable[[], Project]:
-    return lambda: Project.open(project.folder, None, Method("another"))
+    return lambda: Project.open(project.folder, None, MethodChoice("another"))
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from onemask.errors import InputError
 from onemask.studio.coded import Coded
-from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video
+from onemask.video.sample import sample_clip
 
 
 def packets(data: bytes) -> list[tuple[int, bool, bytes]]:

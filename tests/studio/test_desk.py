@@ -13,10 +13,10 @@ import pytest
 
 from onemask import propagate, reviewing
 from onemask.errors import InputError
-from onemask.exports.result import LabelledFrame
+from onemask.exports.result import KeptFrame
 from onemask.studio import commands, runlengths
 from onemask.studio.desk import Desk
-from onemask.studio.project import Method, Project
+from onemask.studio.project import MethodChoice, Project
 from onemask.video.masks import read_label_map
 
 from .conftest import square
@@ -58,7 +58,7 @@ class Watcher:
 def watcher(folder_of_frames, tmp_path_factory, stub):
     """One project for all tests of this file, for starting a worker takes seconds."""
     folder = tmp_path_factory.mktemp("desk") / "project"
-    desk = Desk(Project.open(folder, folder_of_frames, Method(stub)))
+    desk = Desk(Project.open(folder, folder_of_frames, MethodChoice(stub)))
     yield Watcher(desk)
     desk.close()
 
@@ -123,7 +123,7 @@ def test_frames_are_in_doubt_that_onemask_review_would_list(fresh):
     watcher, made = reviewing.Watcher(), fresh.desk.project.made
     expected = {}
     for index in range(8):
-        found = watcher.doubts(LabelledFrame(index, "", fresh.desk.shown(index), made[index].confidence))
+        found = watcher.doubts(KeptFrame(index, "", fresh.desk.shown(index), made[index].confidence))
         expected[index] = f"object 1: {found[0].detail}" if found else ""
     assert {index: made[index].doubt for index in range(8)} == expected
     assert any(expected.values())
@@ -176,7 +176,7 @@ def test_a_worker_that_dies_is_replaced_and_the_project_is_whole(fresh):
     os.kill(died, signal.SIGKILL)
     seen = fresh.until(lambda event: event["type"] == "state" and event["job"] is None and event["problem"])
     assert "ended unexpectedly (SIGKILL)" in seen[-1]["problem"]
-    again = Project.open(fresh.desk.project.folder, None, Method("stub"))
+    again = Project.open(fresh.desk.project.folder, None, MethodChoice("stub"))
     assert {0, 1} <= set(again.made)
     fresh.propagate()
     assert fresh.desk.worker.pid not in (None, died)

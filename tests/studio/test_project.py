@@ -7,7 +7,7 @@ import pytest
 
 from onemask.errors import InputError, OutputError
 from onemask.studio import runlengths
-from onemask.studio.project import Made, Method, Project, new_object
+from onemask.studio.project import Made, MethodChoice, Project, new_object
 
 from .conftest import square
 
@@ -83,22 +83,22 @@ def test_a_project_is_of_one_video_which_may_move(project, tmp_path, folder_of_f
     folder_of_frames.rename(moved)
     try:
         with pytest.raises(InputError, match="is not there; name its place"):
-            Project.open(project.folder, None, Method("stub"))
-        assert Project.open(project.folder, moved, Method("stub")).frames == project.frames
+            Project.open(project.folder, None, MethodChoice("stub"))
+        assert Project.open(project.folder, moved, MethodChoice("stub")).frames == project.frames
     finally:
         moved.rename(folder_of_frames)
     other = tmp_path / "other"
     other.mkdir()
     (other / "0.png").write_bytes((folder_of_frames / "000.png").read_bytes())
     with pytest.raises(InputError, match="project of another video"):
-        Project.open(project.folder, other, Method("stub"))
+        Project.open(project.folder, other, MethodChoice("stub"))
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path, folder_of_frames):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     with pytest.raises(OutputError, match="is no project"):
-        Project.open(tmp_path / "mine", folder_of_frames, Method("stub"))
+        Project.open(tmp_path / "mine", folder_of_frames, MethodChoice("stub"))
     (tmp_path / "mine" / "project.json").write_text('{"format": 1}')
     with pytest.raises(InputError, match="not what onemask writes"):
-        Project.open(tmp_path / "mine", None, Method("stub"))
+        Project.open(tmp_path / "mine", None, MethodChoice("stub"))

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from onemask.errors import InputError
 from onemask.studio import runlengths
-from onemask.studio.project import Method, Project
+from onemask.studio.project import MethodChoice, Project
 from onemask.studio.serve import serve
 from onemask.studio.server import LARGEST_BODY, make_app
 from onemask.video.masks import read_label_map, write_mask
@@ -190,7 +190,7 @@ def test_garbled_messages_do_no_harm(client, desk, seed):
                 opened.send_text("".join(text))
             while opened.receive()["type"] not in ("websocket.close",):
                 opened.send_text("no command")  # the last word: it closes the socket
-    again = Project.open(desk.project.folder, None, Method("stub"))
+    again = Project.open(desk.project.folder, None, MethodChoice("stub"))
     assert (again.keys, again.objects, again.to_undo) == (desk.project.keys, desk.project.objects, desk.project.to_undo)
     assert client.get("/api/state").status_code == 200
 
@@ -215,7 +215,7 @@ def test_a_video_is_uploaded_and_opened_in_a_project_of_its_own(client, studio, 
     assert (again.json()["video"]["name"], studio.desk.project.folder.name) == ("shapes", before.name)
     assert client.post("/api/projects/1234", content=b"").status_code == 400
     assert client.post("/api/projects/..%2f..%2fetc", content=b"").status_code in (404, 405)
-    assert Project.open(folder, None, Method("stub")).name == title
+    assert Project.open(folder, None, MethodChoice("stub")).name == title
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_elsewhere_than_on_this_machine_a_token_is_needed_and_tls_is_the_proxy_s
         serve(
             str(folder_of_frames),
             tmp_path / "project",
-            Method(stub),
+            MethodChoice(stub),
             host=host,
             port=0,
             token=token,

@@ -17,7 +17,7 @@ from onemask.data.sources import open_mixture
 from onemask.errors import InputError
 from onemask.methods.dmn_aoa.proposals import LITE, LiteConfig, ProposalGenerator, Proposals, maskrcnn_lite
 from onemask.training import train as training
-from onemask.training.proposals import RecallValidator, objects_of
+from onemask.training.detection import RecallValidator, objects_of
 from onemask.training.recipe import read_recipe
 from onemask.training.train import Hardware, task_of, train
 from onemask.weights.store import check, read

@@ -12,9 +12,9 @@ from PIL import Image
 from small_videos import BT709, PATCHES, number_of, numbered, patch_colours, patches, write_video
 
 from onemask.errors import InputError, OutputError
-from onemask.video.clip import sample_clip
 from onemask.video.masks import write_mask
 from onemask.video.reader import open_video
+from onemask.video.sample import sample_clip
 from onemask.video.sheet import write_contact_sheet
 from onemask.video.writer import VideoWriter, write_overlay, write_picture
 

@@ -12,7 +12,7 @@ from .given import add_input, annotations_of
 
 if TYPE_CHECKING:
     from ..run_folder import RunReport
-    from ..video.clip import SampleClip
+    from ..video.sample import SampleClip
 
 
 def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -108,9 +108,9 @@ def _demo(options: argparse.Namespace) -> None:
 
     from ..evaluation.measures import region_and_contour, scored
     from ..running import run
-    from ..video.clip import sample_clip
     from ..video.masks import read_label_map
     from ..video.reader import open_video
+    from ..video.sample import sample_clip
 
     clip = sample_clip()
     if options.keep_inputs:

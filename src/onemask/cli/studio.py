@@ -63,12 +63,12 @@ def _studio(options: argparse.Namespace) -> None:
         raise InputError(
             f"the studio needs the package {error.name}, which is not installed: {how_to_install('studio')}"
         ) from error
-    from ..studio.project import Method
+    from ..studio.project import MethodChoice
 
     serve(
         options.video,
         None if options.project is None else Path(options.project),
-        Method(options.method, options.short_side or None, options.device, options.precision, options.runtime),
+        MethodChoice(options.method, options.short_side or None, options.device, options.precision, options.runtime),
         host=options.host,
         port=options.port,
         token=options.token,

@@ -26,8 +26,9 @@ from ..errors import InputError, Interrupted, OnemaskError
 from ..files import inside, read_json, write_json
 from ..methods import Configuration, configuration, weights_for
 from ..methods.options import parse_assignments
+from ..progress import Progress, silent
 from ..results import ResultFolder
-from ..settings import Progress, Settings, by_todays_keys, silent
+from ..settings import Settings, by_todays_keys
 from ..weights.card import as_typed
 from .chart import check_installed
 from .comparison import NAME, Comparison, Row

@@ -22,10 +22,11 @@ from typing import Any
 from ..data.sequence import SequenceDataset, VideoSequence
 from ..errors import InputError, OutputError
 from ..files import read_json, refuse_existing, remove, write_json
+from ..progress import Progress, silent
 from ..propagation import LabelledFrame, Propagation
 from ..results import ResultFolder
 from ..session import Session
-from ..settings import Progress, Settings, environment, silent
+from ..settings import Settings, environment
 from ..video.behind import Behind
 from ..video.images import ImageSequence
 from ..video.masks import read_label_map, write_mask

@@ -50,7 +50,7 @@ from ..data.youtube_vos import YouTubeVosDataset
 from ..errors import InputError
 from ..video.masks import read_label_map
 from . import PROTOCOLS
-from .grouped import ErrorScore, GroupedScores
+from .group_scores import ErrorScore, GroupedScores
 from .measures import error_rates, region_and_contour
 from .score import refuse_unscorable, score_folders
 from .scores import ObjectScore, Scores

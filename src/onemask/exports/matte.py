@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..extras import how_to_install
-from .result import LabelledFrame, Result
+from .result import KeptFrame, Result
 
 RADIUS = 1 / 120  # of the guided filter's window, of the short side
 SMOOTHNESS = 1e-4  # epsilon: variance of the picture, in [0, 1] squared, below which it is flat
@@ -79,7 +79,7 @@ def matting(name: str) -> Matting:
     return MATTES[name]
 
 
-def mattes(result: Result, ids: Sequence[int], name: str) -> Iterator[tuple[LabelledFrame, dict[int, np.ndarray]]]:
+def mattes(result: Result, ids: Sequence[int], name: str) -> Iterator[tuple[KeptFrame, dict[int, np.ndarray]]]:
     """The frames of a result, with the alpha (H, W) in [0, 1] of each object. Raises InputError."""
     soften = matting(name)
     if name == "none":

@@ -22,7 +22,7 @@ RECORD, MASKS = "run.json", "masks"
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledFrame:
+class KeptFrame:
     """The label map of a frame."""
 
     index: int
@@ -116,12 +116,12 @@ class Result:
         """Whether the video is at hand."""
         return self._video is not None
 
-    def frames(self) -> Iterator[LabelledFrame]:
+    def frames(self) -> Iterator[KeptFrame]:
         """Read the label maps, one after another."""
         for index, path in enumerate(self.paths):
             yield self.frame(index, path.stem)
 
-    def frame(self, index: int, name: str | None = None) -> LabelledFrame:
+    def frame(self, index: int, name: str | None = None) -> KeptFrame:
         """Read one label map. Raises InputError where it is missing, damaged, or of another size than the first."""
         path = self.paths[index]
         label_map, confidence = self._read(index)
@@ -130,7 +130,7 @@ class Result:
             raise InputError(
                 f"{path} is {came}, but the first label map is {first} (height x width); give those of one video"
             )
-        return LabelledFrame(index, name or path.stem, label_map, confidence)
+        return KeptFrame(index, name or path.stem, label_map, confidence)
 
     def _read(self, index: int) -> tuple[np.ndarray, dict[int, float]]:
         label_map, confidence = read_label_map_and_confidence(self.paths[index])
@@ -138,7 +138,7 @@ class Result:
             raise InputError(f"{self.paths[index]} is a picture in colours; expected a label map, indexed or grey")
         return label_map, confidence
 
-    def pictures(self) -> Iterator[tuple[LabelledFrame, Frame]]:
+    def pictures(self) -> Iterator[tuple[KeptFrame, Frame]]:
         """Read the label maps with the video's frames."""
         with closing(prefetch(self.video.frames())) as frames:
             for labelled, frame in zip(self.frames(), frames, strict=False):

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..extras import how_to_install
 from ..video.masks import object_ids
-from .result import LabelledFrame, Result
+from .result import KeptFrame, Result
 from .target import ExportOptions, Target
 
 ROWS_AT_ONCE = 65_536  # in memory, of a Parquet file
@@ -83,7 +83,7 @@ def objects_in_frames(result: Result, objects: tuple[int, ...] | None = None) ->
                 yield measured(frame, object_id, time)
 
 
-def measured(frame: LabelledFrame, object_id: int, time: float | None = None) -> ObjectInFrame:
+def measured(frame: KeptFrame, object_id: int, time: float | None = None) -> ObjectInFrame:
     """Measure one object in one frame."""
     mask = (frame.label_map == object_id).astype(np.uint8)
     confidence = frame.confidence.get(object_id)
@@ -99,7 +99,7 @@ def measured(frame: LabelledFrame, object_id: int, time: float | None = None) ->
     return ObjectInFrame(*head, area, left, top, width, height, round(x, 2), round(y, 2), parts, confidence)
 
 
-def _timed(result: Result) -> Iterator[tuple[LabelledFrame, float | None]]:
+def _timed(result: Result) -> Iterator[tuple[KeptFrame, float | None]]:
     """The frames, with the times at which they are shown where the video has any."""
     if not result.has_video or result.video.info.fps is None:
         for frame in result.frames():

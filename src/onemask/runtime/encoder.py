@@ -14,10 +14,10 @@ from torch import Tensor
 from ..blocks.folding import state_of
 from ..errors import InputError, is_out_of_memory
 from ..methods.method import Features, Method
+from .computation import GRAPHS, Computation, short
 from .engines import onnx_engine, openvino_engine, problem_with
 from .graphs import FRAME, Reader, Run, frame_graph, kept, key_of_frame, onnx_of
 from .quantisation import Quantised, cosine, find, int8_onnx
-from .task import GRAPHS, Task, short
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class Encoder:
         if state is None:
             log.warning("no runtime but PyTorch can follow weights that were made in inference mode; PyTorch computes")
             return nothing
-        task = Task(
+        task = Computation(
             "features", key_of_frame(self.method, size), frame_graph(self.method), lambda: onnx_of(self.method, size)
         )
         reader = Reader(self.method, self.method.encode(frame))
@@ -158,8 +158,8 @@ class Encoder:
             chosen, run = task.runtime(self.asked, examples, threads)
         return (chosen, run, reader) if run is not None else nothing
 
-    def _in_eight_bits(self, task: Task, threads: int, frame: Tensor) -> tuple[str, Run | None]:
-        """As `Task.runtime`; what it gives is near to PyTorch's."""
+    def _in_eight_bits(self, task: Computation, threads: int, frame: Tensor) -> tuple[str, Run | None]:
+        """As `Computation.runtime`; what it gives is near to PyTorch's."""
         assert self._quantised is not None
         try:
             graph = int8_onnx(kept(task.key, task.graph), self._quantised)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from .. import __version__, plugins
 from ..errors import InputError
 from ..files import write_json
 from ..methods.method import Method
+from ..progress import Progress, silent
 from ..weights.store import PACKAGE, users_folder
 from .engines import onnx_engine
 from .graphs import FRAME, Run, onnx_of
@@ -48,20 +49,6 @@ COSINE = 0.98  # of every output, in the worst picture; convolutions are left in
 FLOAT_AT_MOST = 0.5  # of the multiplications
 TRIED_AT = 2  # times smaller: the pictures with which single convolutions are tried
 TRIED_WITH = 4  # pictures
-
-T = TypeVar("T")
-
-
-class Progress(Protocol):
-    """Wraps an iterable to show how far it is."""
-
-    def __call__(self, items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
-        """Yield the same items."""
-
-
-def silent(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
-    """Progress that shows nothing."""
-    return items
 
 
 @dataclass(frozen=True)

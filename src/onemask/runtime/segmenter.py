@@ -19,10 +19,10 @@ from ..blocks.folding import state_of
 from ..blocks.replacing import replaced
 from ..errors import is_out_of_memory
 from ..methods.method import Features, Memory, Method, Prediction
+from .computation import GRAPHS, Computation, short
 from .encoder import WORTH_IT, Encoder
 from .engines import problem_with
 from .graphs import Given, Run, for_tracing, key_of, traced
-from .task import GRAPHS, Task, short
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class _Part(nn.Module):
 
         results, shape_of_results = _pytree.tree_flatten(through(self.network, given))
         key = f"{key_of(self.network, self._name, shapes)}-{self._name}"
-        task = Task(self._name, key, lambda tensors: computed(self.network, tensors), graph)
+        task = Computation(self._name, key, lambda tensors: computed(self.network, tensors), graph)
         _, run = task.runtime(self._asked, [given, _mirrored(given)], torch.get_num_threads())
         return run, shape_of_results
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..run_folder import RunFolder, Segmented
+from ..run_folder import RunFolder, Timing
 from ..running import what_is_asked
 from ..session import Session
 from ..settings import Settings
 from ..video.frames import Video
-from .project import Method
+from .project import MethodChoice
 
 
-def settings_of(method: Method) -> Settings:
+def settings_of(method: MethodChoice) -> Settings:
     """As `onemask run` has them."""
     return Settings(method.method, short_side=method.short_side, device=method.device, precision=method.precision)
 
@@ -25,7 +25,7 @@ def hand_over(
     folder: Path,
     video: Video,
     annotations: Mapping[int, np.ndarray],
-    method: Method,
+    method: MethodChoice,
     masks: Sequence[Path],
     frames: int,
     session: Session | None,
@@ -44,6 +44,6 @@ def hand_over(
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, place)
         if len(masks) == frames:
-            run.mark_segmented(video, Segmented(frames, 0.0, 0))
+            run.mark_segmented(video, Timing(frames, 0.0, 0))
         elif session is not None:
             run.checkpoint(session, len(masks))

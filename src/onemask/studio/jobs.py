@@ -9,7 +9,7 @@ from .. import plan
 from ..errors import InputError
 from .commands import Propagate
 from .project import RUN, Project
-from .worker import HandOver, Job, Packed, pack
+from .worker import HandOver, Packed, PropagationJob, pack
 
 
 @dataclass
@@ -37,7 +37,7 @@ def status(project: Project, index: int) -> str:
     return "fresh" if made.of in plan.accepted(project.keys, index, project.settings_key()) else "stale"
 
 
-def order(project: Project, command: Propagate) -> tuple[Job, Running]:
+def order(project: Project, command: Propagate) -> tuple[PropagationJob, Running]:
     """The job that a command asks for. Raises InputError where there is nothing to do."""
     project.check_frame(command.frame)
     first, last = command.first or 0, command.last
@@ -53,17 +53,17 @@ def order(project: Project, command: Propagate) -> tuple[Job, Running]:
     return _forward(project, first, last, "Propagating")
 
 
-def _forward(project: Project, first: int, last: int, what: str) -> tuple[Job, Running]:
+def _forward(project: Project, first: int, last: int, what: str) -> tuple[PropagationJob, Running]:
     wanted = [i for i in range(first, last + 1) if status(project, i) != "fresh"]
     if not wanted:
         raise InputError("these frames are up to date: correct one, and what it touches is made again")
     settings = project.settings_key()
     signatures = {i: plan.signature(project.keys, i, settings) for i in wanted}
     stretches = tuple(plan.stretches(project.keys, wanted))
-    return Job(project.method, annotated(project), stretches), Running(what, signatures, total=len(wanted))
+    return PropagationJob(project.method, annotated(project), stretches), Running(what, signatures, total=len(wanted))
 
 
-def _backward(project: Project, frame: int, first: int, last: int) -> tuple[Job, Running]:
+def _backward(project: Project, frame: int, first: int, last: int) -> tuple[PropagationJob, Running]:
     key = min((k for k in project.keys if k >= frame), default=None)
     if key is None:
         raise InputError("backward goes from a corrected frame, and there is none from here on")
@@ -72,7 +72,7 @@ def _backward(project: Project, frame: int, first: int, last: int) -> tuple[Job,
     if not wanted:
         raise InputError("there are no frames between this annotated frame and the one before it, or the range's start")
     of = plan.signature_backward(project.keys, key, project.settings_key())
-    job = Job(project.method, annotated(project), backward=(key, wanted[0]))
+    job = PropagationJob(project.method, annotated(project), backward=(key, wanted[0]))
     return job, Running("Propagating backward", dict.fromkeys(wanted, of), total=len(wanted))
 
 

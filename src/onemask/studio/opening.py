@@ -25,7 +25,7 @@ from ..files import read_json, refusal, rename_folder, write_json
 from ..video.decoding import opened
 from ..weights.store import home
 from .desk import Desk
-from .project import RECORD, VIDEO_INSIDE, Method, Project
+from .project import RECORD, VIDEO_INSIDE, MethodChoice, Project
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Studio:
         self._note()
 
     @classmethod
-    def start(cls, folder: Path, video: str | None, method: Method, **values: Any) -> Studio:
+    def start(cls, folder: Path, video: str | None, method: MethodChoice, **values: Any) -> Studio:
         """Open a project, or make one, and keep other processes away from it.
 
         Raises InputError for what does not fit, OutputError where another process has the project open.

@@ -50,7 +50,7 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodChoice:
     """What propagates, and how it runs; as in the arguments of `onemask run`."""
 
     method: str
@@ -84,7 +84,7 @@ class Project:
         self._source, self._fingerprint = str(record["video"]), str(record["fingerprint"])
         self._title = str(record.get("title", ""))
         self.objects = tuple(Thing(**thing) for thing in record["objects"])
-        self.method = Method(**by_todays_keys(record["method"]))
+        self.method = MethodChoice(**by_todays_keys(record["method"]))
         self._position, self._changes = int(record["undo"]), int(record["changes"])
         self.keys = self._read_keys()
         self.made = self._read_made()
@@ -107,7 +107,7 @@ class Project:
     # Opening ---------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, folder: Path, source: str | Path | None, method: Method) -> Project:
+    def open(cls, folder: Path, source: str | Path | None, method: MethodChoice) -> Project:
         """Open a project, or make one of the video `source` where there is none.
 
         method: of a new project; an older one keeps its own.
@@ -122,7 +122,7 @@ class Project:
         return cls.make(folder, str(Path(source).resolve()), method)
 
     @classmethod
-    def make(cls, folder: Path, source: str, method: Method, *, title: str = "") -> Project:
+    def make(cls, folder: Path, source: str, method: MethodChoice, *, title: str = "") -> Project:
         """Make a project in an empty folder.
 
         source: a full path, or the name of a file in the folder. title: the video's name; empty: the file's.
@@ -231,7 +231,7 @@ class Project:
         """What `redo` makes again."""
         return self._what(self._position) if self._position < self._changes else None
 
-    def choose(self, method: Method) -> None:
+    def choose(self, method: MethodChoice) -> None:
         """Choose another method, or other settings of it."""
         self.method = method
         self._save()

@@ -16,7 +16,7 @@ import uvicorn
 from ..errors import InputError
 from ..methods import names
 from .opening import Studio
-from .project import Method
+from .project import MethodChoice
 from .server import LARGEST_COMMAND, make_app
 
 SHORTEST_TOKEN = 16
@@ -25,7 +25,7 @@ SHORTEST_TOKEN = 16
 def serve(
     video: str | None,
     folder: Path | None,
-    method: Method,
+    method: MethodChoice,
     *,
     host: str,
     port: int,
@@ -48,7 +48,7 @@ def serve(
     if method.method not in names():
         raise InputError(f"method {method.method!r} is not known; there are: {', '.join(sorted(names()))}")
     if video is None and folder is None:
-        from ..video.clip import sample_clip
+        from ..video.sample import sample_clip
 
         video = str(sample_clip().path)
     if folder is None:

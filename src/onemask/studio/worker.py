@@ -33,12 +33,12 @@ from ..plan import Stretch
 
 if TYPE_CHECKING:
     from ..first_mask import Selection
-    from ..methods.method import Method as LoadedMethod
+    from ..methods.method import Method
     from ..propagation import Found
     from ..reviewing import Watcher
     from ..session import Session
     from ..video.frames import Video
-    from .project import Method
+    from .project import MethodChoice
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,10 @@ DIED = "the process that computes has ended unexpectedly{}; nothing is lost, and
 
 
 @dataclass(frozen=True)
-class Job:
+class PropagationJob:
     """Frames to make."""
 
-    method: Method
+    method: MethodChoice
     annotations: Mapping[int, Packed]
     stretches: tuple[Stretch, ...] = ()
     """As `onemask run` makes them."""
@@ -64,14 +64,14 @@ class Job:
 class WarmUp:
     """The method to load before anybody asks, and the first frame to look at, so that the first job begins at once."""
 
-    method: Method
+    method: MethodChoice
 
 
 @dataclass(frozen=True)
 class HandOver:
     """A run to be written of what was propagated, see `handover`."""
 
-    method: Method
+    method: MethodChoice
     annotations: Mapping[int, Packed]
     masks: tuple[Path, ...]
     frames: int
@@ -114,12 +114,12 @@ class _Bench:
 
     pipe: Connection
     video: Video
-    _loaded: tuple[Method, LoadedMethod] | None = None
+    _loaded: tuple[MethodChoice, Method] | None = None
     _selection: tuple[int, Selection] | None = None  # of the frame that was marked last
     _reached: tuple[Session, int] | None = None  # the session of the last job, and the frame that would come next
 
     def handle(self, message: Any) -> None:
-        if isinstance(message, Job):
+        if isinstance(message, PropagationJob):
             self._job(message)
         elif isinstance(message, FirstMask):
             self._first_mask(message)
@@ -136,7 +136,7 @@ class _Bench:
     def say(self, *message: Any) -> None:
         self.pipe.send(message)
 
-    def _job(self, job: Job) -> None:
+    def _job(self, job: PropagationJob) -> None:
         try:
             if job.backward is not None:
                 self._make_backward(job, *job.backward)
@@ -153,7 +153,7 @@ class _Bench:
             log.exception("a job failed")
             self.say("end", f"{type(error).__name__}: {error}")
 
-    def _make(self, job: Job) -> None:
+    def _make(self, job: PropagationJob) -> None:
         """Make stretches as `onemask run` would with all annotations."""
         from ..propagation import Propagation
         from ..reviewing import Watcher
@@ -188,7 +188,7 @@ class _Bench:
             self.say("at", number + 1, count, "Looking back")
             yield in_frame
 
-    def _make_backward(self, job: Job, key: int, last: int) -> None:
+    def _make_backward(self, job: PropagationJob, key: int, last: int) -> None:
         from ..reviewing import Watcher
         from ..video.prefetch import prefetch
 
@@ -215,7 +215,7 @@ class _Bench:
                 raise Stopped
             self.handle(message)
 
-    def _session(self, method: Method) -> Session:
+    def _session(self, method: MethodChoice) -> Session:
         from ..methods import load
         from ..session import Session
 
@@ -265,9 +265,9 @@ class _Bench:
 
 def _doubt(watcher: Watcher, index: int, label_map: np.ndarray, confidence: Mapping[int, float]) -> str:
     """What is oddest about a frame, for people; empty if nothing is."""
-    from ..exports.result import LabelledFrame
+    from ..exports.result import KeptFrame
 
-    doubts = watcher.doubts(LabelledFrame(index, "", label_map, confidence))
+    doubts = watcher.doubts(KeptFrame(index, "", label_map, confidence))
     return f"object {doubts[0].object}: {doubts[0].detail}" if doubts else ""
 
 
@@ -303,7 +303,7 @@ class Worker:
         """The process's number; None while there is none."""
         return self._process.pid if self._process is not None and self._process.is_alive() else None
 
-    def submit(self, request: Job | FirstMask | HandOver | WarmUp) -> None:
+    def submit(self, request: PropagationJob | FirstMask | HandOver | WarmUp) -> None:
         """Hand over a request."""
         with self._sending:
             if self.pid is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data.preview import clip_sheet
+from ..data.clip_sheet import clip_sheet
 from ..data.sources import open_mixture
 from ..files import refuse_existing
 from ..video.writer import write_picture

@@ -34,7 +34,7 @@ from ..errors import InputError, Interrupted
 from ..interruption import stop_asked
 from ..methods import PARTS
 from ..methods.method import Method
-from ..settings import Progress, silent
+from ..progress import Progress, silent
 from .cache import ClipCache
 from .feed import Feed, Order, Parts
 from .folder import TrainingFolder, commit
@@ -138,7 +138,7 @@ def train(
 def task_of(recipe: Recipe, base: Path) -> Task:
     """What a recipe trains: a method, or a part of one that is trained by itself."""
     if recipe.method in PARTS:
-        from .proposals import Proposing  # torchvision's detectors are loaded for them alone
+        from .detection import Proposing  # torchvision's detectors are loaded for them alone
 
         return Proposing(recipe, base)
     return Segmentation(recipe, base)

@@ -26,7 +26,7 @@ Source: TypeAlias = str | os.PathLike[str] | Sequence[np.ndarray] | np.ndarray |
 def open_video(source: Source) -> Video:
     """Open a video file, a folder of images, or frames in memory.
 
-    >>> from onemask.video.clip import sample_clip
+    >>> from onemask.video.sample import sample_clip
     >>> video = open_video(sample_clip().path)
     >>> video.info.width, video.info.height, video.info.frames
     (854, 480, 80)

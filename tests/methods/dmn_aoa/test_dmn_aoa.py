@@ -24,8 +24,8 @@ from onemask.methods.dmn_aoa.regions import pooled
 from onemask.methods.method import Method
 from onemask.session import Session
 from onemask.training.unroll import Unroll, batch_of
-from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video
+from onemask.video.sample import sample_clip
 from onemask.weights.card import Card
 from onemask.weights.store import PACKAGE, check, save
 

@@ -23,8 +23,8 @@ from onemask.methods.dmn_aoa.proposals import (
     proposal_generator,
 )
 from onemask.methods.dmn_aoa.regions import overlaps, pasted
-from onemask.video.clip import sample_clip
 from onemask.video.reader import open_video
+from onemask.video.sample import sample_clip
 from onemask.weights.card import Card
 from onemask.weights.store import PACKAGE, check, save
 

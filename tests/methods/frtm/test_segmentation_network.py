@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onemask.methods.frtm.segmentation_network import ChannelAttention, Level, ResidualBlock, SegmentationNetwork
+from onemask.methods.frtm.segmentation_network import ChannelAttentionBlock, Level, ResidualBlock, SegmentationNetwork
 
 CHANNELS = {2: 3, 4: 5, 8: 7, 16: 11, 32: 13}
 STRIDES = [(4, 8, 16, 32), (4, 8, 16), (2, 4, 8, 16), (8,)]
@@ -85,7 +85,7 @@ def residual(block: ResidualBlock, x: Tensor) -> Tensor:
     return F.relu(entered + block.correct(entered))
 
 
-def attention(block: ChannelAttention, shallower: Tensor, deeper: Tensor) -> Tensor:
+def attention(block: ChannelAttentionBlock, shallower: Tensor, deeper: Tensor) -> Tensor:
     both = torch.cat([F.adaptive_avg_pool2d(shallower, 1), F.adaptive_avg_pool2d(deeper, 1)], 1)
     return shallower * block.weigh(both) + at_size_of(deeper, shallower)
 

@@ -67,7 +67,7 @@ class ResidualBlock(nn.Module):
         return F.relu(x + self.correct(x))
 
 
-class ChannelAttention(nn.Module):
+class ChannelAttentionBlock(nn.Module):
     """CAB: channels of the shallower maps are weighed by what both levels hold on the whole; the deeper are added."""
 
     def __init__(self, width: int):
@@ -89,7 +89,7 @@ class Level(nn.Module):
         self.enter = nn.Identity() if deeper_width == width else nn.Conv2d(deeper_width, width, 1)
         self.encoder = TargetSegmentationEncoder(channels, width, published=published)
         self.before = ResidualBlock(width, published=published)
-        self.attention = ChannelAttention(width)
+        self.attention = ChannelAttentionBlock(width)
         self.after = ResidualBlock(width, published=published)
 
     def forward(self, of_features: Tensor, scores: Tensor, deeper: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onemask.data.clip import VOID, Clip
-from onemask.data.preview import clip_sheet
+from onemask.data.clip_sheet import clip_sheet
 from onemask.errors import InputError
 
 SIDE = 100  # of frames, which are as wide on the sheet: what is drawn is not scaled

@@ -20,7 +20,7 @@ TOLERANCE = 1e-3  # of the largest value of an output; measured: 3e-6
 
 
 @dataclass(frozen=True)
-class Task:
+class Computation:
     """A function of named tensors that PyTorch computes, and a graph may."""
 
     what: str
