@@ -29,6 +29,12 @@ def blocks(page: Path, language: str) -> list[str]:
     return [textwrap.dedent(block) for block in re.findall(rf"```{language}\n(.*?) *```", text, re.S)]
 
 
+def test_docstrings_open_with_a_noun_or_a_verb():
+    """And not with "What ..." or "Of ...", which say neither."""
+    modules = (ROOT / "src" / "onemask").rglob("*.py")
+    assert not [str(path) for path in modules if re.search(r'"""(What|Of)\b', path.read_text(encoding="utf-8"))]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_python_on_a_page_is_python_and_names_what_onemask_has(page):
     import onemask

@@ -1,4 +1,4 @@
-"""What an annotation says: a label map that fits its frame, on the host or on a device, and the objects in it."""
+"""An annotation: a label map that fits its frame, on the host or on a device, and the objects in it."""
 
 from __future__ import annotations
 

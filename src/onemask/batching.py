@@ -41,7 +41,7 @@ class Job:
     """One video of a manifest."""
 
     name: str
-    """Of its folder of results."""
+    """The name of its folder of results."""
     video: Path
     masks: tuple[str, ...] = ()
     """As `onemask run --mask` takes them."""

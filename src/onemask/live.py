@@ -64,11 +64,11 @@ class Event:
     detail: str = ""
     """For people."""
     reason: str = ""
-    """Of a doubt: unsure, area, jump, parts or touches."""
+    """The kind of a doubt: unsure, area, jump, parts or touches."""
     weight: float | None = None
-    """Of a doubt, in [0, 1]: how odd."""
+    """Weight of a doubt, in [0, 1]: how odd it is."""
     confidence: float | None = None
-    """Of the object in this frame."""
+    """Confidence of the object in this frame."""
     box: tuple[int, int, int, int] | None = None
     """Around the object in this frame: left, top, right, bottom, right and bottom exclusive."""
 
@@ -90,7 +90,7 @@ class LiveLabels:
     label_map: np.ndarray
     """(H, W) uint8 or uint16."""
     confidence: dict[int, float]
-    """Of each object that is followed, see `Session.confidence`."""
+    """Object -> confidence, of all that are followed, see `Session.confidence`."""
     latency: float
     """Seconds from its arrival until the label map was there."""
     events: tuple[Event, ...]
@@ -111,7 +111,7 @@ class LiveReport:
     latency_median: float | None
     """Seconds from the arrival of a frame until its label map, of the last 10,000; None: there was no frame."""
     latency_worst: float | None
-    """Of all."""
+    """Over all of them."""
 
 
 class Live(AbstractContextManager["Live"]):
@@ -264,7 +264,7 @@ class Live(AbstractContextManager["Live"]):
 
 @dataclass
 class _Watched:
-    """What was told of an object, and how long ago it gave reason to."""
+    """State of an object as it was told last, and for how long it has been otherwise."""
 
     there: bool = True
     missing: int = 0  # frames in a row

@@ -47,7 +47,7 @@ def first_seen(keys: Keys, start: int) -> dict[int, int]:
 
 
 def signature(keys: Keys, index: int, settings: str) -> str:
-    """What the label map of frame `index` depends on, as `onemask run` makes it; empty if on nothing."""
+    """Signature of all that a frame's label map depends on, as `onemask run` makes it; empty if on nothing."""
     start = anchor(keys, index)
     begin = 0 if start is None else start
     forward = [f"forward {k} {keys[k].content}" for k in sorted(keys) if begin <= k <= index and start is not None]
@@ -57,7 +57,7 @@ def signature(keys: Keys, index: int, settings: str) -> str:
 
 
 def signature_backward(keys: Keys, key: int, settings: str) -> str:
-    """What label maps depend on that are made backward from the annotated frame `key`."""
+    """Signature of all that label maps depend on that are made backward from the annotated frame `key`."""
     return _hash(settings, [f"backward {key} {keys[key].content}"])
 
 

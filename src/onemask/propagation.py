@@ -137,7 +137,7 @@ class LabelledFrame:
     time: Fraction | None
     """Seconds from the start of the video; None: pictures have none."""
     confidence: dict[int, float] = field(default_factory=dict)
-    """Of each object that is followed, see `Session.confidence`."""
+    """Object -> confidence, of all that are followed, see `Session.confidence`."""
 
 
 class LabelMaps(Iterator[np.ndarray]):
@@ -221,7 +221,7 @@ class Propagation:
             raise InputError(f"{self.video.source}: frame {waiting[0]} is annotated, but the video ends before it")
 
     def _backward(self, stop: int) -> Iterator[Found]:
-        """What is found in frames stop - 1, ..., start: objects annotated later, each back from where it first is."""
+        """Yield frames stop - 1, ..., start: objects annotated later, each back from where it first is."""
         session = self.way_back.session = self.way_back.session or self.session.fresh()
         first_seen = self._first_seen()
         backward = self.video.reversed_frames(stop)

@@ -1,4 +1,4 @@
-"""What a correction leaves as it is: label maps of a finished run that a run with more masks need not make anew.
+"""Label maps of a finished run that a correction leaves as they are: a run with more masks need not make them anew.
 
 Which frames a mask touches is in `plan`: those from it on, up to the next frame in which all objects known by then are
 annotated; and where an object is annotated for the first time, those before it.
@@ -98,7 +98,7 @@ class Reused:
 
 
 def _asked(record: Path) -> dict[str, Any]:
-    """What a finished run was asked for. Raises InputError."""
+    """The settings and input of a finished run. Raises InputError."""
     way_out = "give the folder of another run, or leave --reuse out"
     try:
         asked = by_todays_keys(read_json(record, way_out)["asked"])

@@ -68,7 +68,7 @@ class DoubtfulFrame:
 
 @dataclass
 class _Past:
-    """What an object was like up to the frame before."""
+    """An object as it was up to the frame before."""
 
     last: ObjectInFrame
     confidence: float | None
@@ -83,7 +83,7 @@ class Watcher:
         self._past: dict[int, _Past] = {}
 
     def doubts(self, frame: KeptFrame) -> list[Doubt]:
-        """What is odd in the next frame, worst first."""
+        """Doubts about the next frame, worst first."""
         doubts: list[Doubt] = []
         touching = _touching(frame.label_map)
         for object_id in sorted({*self._past, *object_ids(frame.label_map), *frame.confidence}):
@@ -149,7 +149,7 @@ def write_review_sheet(result: Result, frames: Sequence[DoubtfulFrame], path: st
 
 
 def _compared(object_id: int, before: _Past, now: ObjectInFrame, parts: int, touching: set[int]) -> list[Doubt]:
-    """What is odd about an object beside what it was like."""
+    """Doubts about an object beside what it was like."""
 
     def doubt(reason: str, weight: float, detail: str) -> Doubt:
         return Doubt(object_id, reason, round(min(1.0, max(0.0, weight)), 3), detail)

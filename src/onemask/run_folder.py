@@ -131,7 +131,7 @@ class RunFolder:
         return settings.session(), 0
 
     def way_back(self, settings: Settings) -> WayBack:
-        """What there is of the way back, and where it is kept."""
+        """The way back as far as it is done, and where it is kept."""
         for checkpoint in sorted(self._checkpoints(_BACK), key=lambda path: int(path.suffixes[0][1:]), reverse=True):
             try:
                 session = settings.restore(checkpoint)

@@ -133,7 +133,7 @@ def what_is_asked(
     direction: str = "both",
     void: int | None = None,
 ) -> dict[str, Any]:
-    """What decides the label maps of a run: an interrupted one is gone on with only where this is the same."""
+    """All that decides the label maps of a run: an interrupted one is gone on with only where this is the same."""
     return settings.described() | {"direction": direction, "void": void, "input": _described(video, annotations)}
 
 
@@ -211,7 +211,7 @@ def _segment_touched(folder: RunFolder, reused: Reused, session: Session, progre
 def _looking_back(
     folder: RunFolder, propagation: Propagation, found: Iterable[Found], total: int, stop: Event, progress: Progress
 ) -> Iterator[Found]:
-    """What is found on the way back, with checkpoints, until the user ends the run."""
+    """Label maps of the way back, with checkpoints, until the user ends the run."""
     due = time.monotonic() + CHECKPOINT_SECONDS
     for in_frame in progress(found, total, "looking back"):
         yield in_frame

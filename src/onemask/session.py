@@ -151,7 +151,7 @@ class Session:
 
     @property
     def runtime(self) -> str:
-        """What computes `encode`; "auto" is decided with the first frame."""
+        """Name of the runtime that computes `encode`; "auto" is decided with the first frame."""
         return self._encoder.runtime
 
     # What a caller does ----------------------------------------------------------------------------------------------

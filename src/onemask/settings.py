@@ -116,7 +116,7 @@ def _sha256_of_state(method: Method) -> str:
 
 
 def by_todays_keys(described: Mapping[str, Any]) -> dict[str, Any]:
-    """What earlier versions wrote down of settings, by the keys and the names of options that they have now."""
+    """Settings as earlier versions wrote them down, by the keys and the names of options that they have now."""
     today = {RENAMED.get(key, key): value for key, value in described.items()}
     if isinstance(today.get("options"), dict):
         with suppress(InputError):  # the method is of a package that is not there

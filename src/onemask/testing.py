@@ -1,4 +1,4 @@
-"""What every method promises: tests for methods of any package, to be run by pytest.
+"""Promises of every method: tests for methods of any package, to be run by pytest.
 
     # test_my_method.py
     import pytest
@@ -131,7 +131,7 @@ def session(method: Method) -> Session:
 
 
 def worst_iou(found: np.ndarray, wanted: np.ndarray, ids: Sequence[int] | None = None) -> float:
-    """Of those objects; None: of all that should be there."""
+    """The smallest IoU of those objects; None: of all that should be there."""
     pairs = [(found == i, wanted == i) for i in (ids or np.unique(wanted[wanted > 0]))]
     return min(float((a & b).sum() / (a | b).sum()) for a, b in pairs)
 
@@ -276,7 +276,7 @@ class TestObjectsComeAndGo:
             assert agreement(one, other) > 0.99
 
     def test_corrected(self, method, session, clip):
-        """What was remembered gives way: from here on as if the video began here."""
+        """The memory is replaced: from here on as if the video began here."""
         session.annotate(clip.frames[0], self.only(clip.label_maps[0], 2))  # it says 2 of a shape that was 1
         session.annotate(clip.frames[1], np.where(clip.label_maps[1] == 1, 2, 0).astype(np.uint8))
         follow(session, clip.frames[2:4])
@@ -393,7 +393,7 @@ def test_sessions_in_threads_on_one_method_are_as_alone(candidate, make_clip):
 
 
 def live_bytes() -> int:
-    """Of all tensors that can be reached."""
+    """Bytes of all tensors that can be reached."""
     gc.collect()
     storages = {}
     for thing in gc.get_objects():

@@ -24,7 +24,7 @@ _LENGTH = struct.Struct("<Q")  # of a part of an entry of `LabelMapFile`
 
 
 class Found(NamedTuple):
-    """What was found in a frame."""
+    """Objects found in a frame."""
 
     label_map: np.ndarray  # (H, W) uint8 or uint16
     confidence: dict[int, float]  # of each object that is followed, see `Session.confidence`

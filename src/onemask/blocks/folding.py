@@ -47,7 +47,7 @@ class Folded:
 
 
 def state_of(network: nn.Module) -> tuple[tuple[int, int], ...] | None:
-    """What is another whenever a network's weights are; None for weights made in inference mode, which do not tell."""
+    """A value that changes whenever a network's weights do; None for weights of inference mode, which do not tell."""
     tensors = [*network.parameters(), *network.buffers()]
     if any(tensor.is_inference() for tensor in tensors):
         return None

@@ -38,7 +38,7 @@ def cells_of(masks: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def squared_distances(mask: Tensor) -> Tensor:
-    """Of each cell the squared distance to the mask (N, 1, h, w) bool, float32; infinite where the mask is empty."""
+    """Squared distance of each cell to the mask (N, 1, h, w) bool, float32; infinite where the mask is empty."""
     height, width = mask.shape[-2:]
     nothing = torch.full(mask.shape, math.inf, device=mask.device).masked_fill(mask, 0.0)
     return _nearest(_nearest(nothing, width).transpose(-1, -2), height).transpose(-1, -2)

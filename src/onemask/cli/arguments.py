@@ -129,7 +129,7 @@ def show(items: Iterable[T], total: int | None, what: str, unit: str = "frame") 
 
 
 def plain(value: Any) -> Any:
-    """What JSON has no kind for, as one that it has."""
+    """A value that JSON has no kind for, as one that it has."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if hasattr(value, "item"):  # a number of numpy

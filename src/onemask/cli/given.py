@@ -1,4 +1,4 @@
-"""What a command is given: a video, and masks or marks of some of its frames."""
+"""The input of a command: a video, and masks or marks of some of its frames."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _as_answer(out: str, report: RunReport) -> dict[str, Any]:
-    """What a run made, for machines."""
+    """The result of a run, for machines."""
     done = {"frames": report.frames, "frames_done_now": report.frames_done_now}
     return {"out": out, **done, "frames_per_second": report.frames_per_second, "files": report.files}
 

@@ -108,7 +108,7 @@ def protocol(name: str) -> Protocol:
 
 
 def first_annotations(sequence: VideoSequence) -> dict[int, np.ndarray]:
-    """Of each object the frame in which it is annotated first, and nothing of it from any other frame.
+    """The frame of each object in which it is annotated first, and nothing of it from any other frame.
 
     Where the dataset lists a video's objects, other ids are left out.
     """

@@ -17,7 +17,7 @@ from .events import NOTHING, Events
 from .measures import Statistics, statistics
 
 FIGURES = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
-"""What a row of results says, in the official tool's names and order."""
+"""The columns of a row of results, in the official tool's names and order."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What can be said of methods from few videos: means with intervals, the worst quarter, paired differences, errors.
+"""Comparison of methods on few videos: means with intervals, the worst quarter, paired differences, errors.
 
 Videos differ far more than methods do, so a mean over twenty or thirty of them is uncertain by some points. Intervals
 are bootstrap percentiles over videos (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): the

@@ -1,4 +1,4 @@
-"""What the readers of masks that other tools wrote have in common."""
+"""Parts shared by the readers of masks that other tools wrote."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ ROWS_AT_ONCE = 65_536  # in memory, of a Parquet file
 
 @dataclass(frozen=True)
 class ObjectInFrame:
-    """What is measured of an object in a frame; None where it is not seen, or not known."""
+    """Measurements of an object in a frame; None where it is not seen, or not known."""
 
     frame: int
     name: str

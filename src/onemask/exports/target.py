@@ -15,7 +15,7 @@ Target = Callable[[str], AbstractContextManager[Path]]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What formats can be told; each takes what concerns it."""
+    """Options of the formats; each takes what concerns it."""
 
     objects: tuple[int, ...] | None = None
     """Only these objects; None: all."""

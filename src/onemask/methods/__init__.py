@@ -239,7 +239,7 @@ def load(name: str = DEFAULT, *, weights: str | Path | None = None, **options: A
 
 
 def built(name: str, chosen: Configuration, weights: Weights | None) -> Method:
-    """What `load` does with a configuration and the weights that `weights_for` gives."""
+    """Build a method from a configuration and the weights that `weights_for` gives, as `load` does."""
     try:
         return (chosen.build() if weights is None else _with_weights(chosen, weights)).eval()
     except (RuntimeError, MemoryError) as error:
@@ -284,7 +284,7 @@ def _shared_weights(name: str) -> Path | None:
 
 
 def _offer(name: str) -> str:
-    """What to do where the authors offer weights, as the end of an error's advice."""
+    """Advice where the authors offer weights, for the end of an error."""
     published = METHODS[name].published if name in METHODS else None
     if published is None:
         return ""

@@ -52,7 +52,7 @@ def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass
 class Constant(Record):
-    """What training never changes of frames while the backbone is frozen, and may keep on disk.
+    """Values of frames that training never changes while the backbone is frozen, and may keep on disk.
 
     A method may add fields of its own, each one tensor. First axis: frames, B.
     """
@@ -66,7 +66,7 @@ class Constant(Record):
 
     @classmethod
     def of(cls: type[C], tensors: Mapping[str, Tensor]) -> C:
-        """What `tensors` gave."""
+        """The value whose `tensors` these are."""
         pyramid = {int(name): tensor for name, tensor in tensors.items() if name.isdecimal()}
         return cls(pyramid, **{name: tensor for name, tensor in tensors.items() if not name.isdecimal()})
 

@@ -224,7 +224,7 @@ def _cut(value: Any) -> str:
 
 
 def in_words(kind: Any) -> str:
-    """What a value of a field's type is, for an error: "a whole number"."""
+    """Description of a field's type, for an error: "a whole number"."""
     kind, _ = _bare(kind)
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if origin in (Union, UnionType):

@@ -1,4 +1,4 @@
-"""What "auto" stands for: timed once on a machine for a method and a size, and kept."""
+"""The meaning of "auto": timed once on a machine for a method and a size, and kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GAIN = 1.1  # how many times as fast as PyTorch a runtime has to be to be worth 
 
 
 def kept_choice(key: str, threads: int) -> str | None:
-    """What was chosen on this machine with these packages; None: nothing yet."""
+    """The choice made on this machine with these packages; None: nothing yet."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads((folder() / f"{key}.json").read_text(encoding="utf-8"))
         if kept["of"] == _circumstances(threads):
@@ -57,7 +57,7 @@ def choose(ways: Mapping[str, Run], given: Given, what: str, key: str, threads: 
 
 
 def _circumstances(threads: int) -> dict[str, Any]:
-    """What a choice depends on besides the method and the size."""
+    """Everything that a choice depends on besides the method and the size."""
     found = {"machine": f"{platform.machine()} {platform.node()}", "threads": threads, "torch": torch.__version__}
     for package, _ in PACKAGES.values():
         try:

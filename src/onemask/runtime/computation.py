@@ -1,4 +1,4 @@
-"""What a graph may compute in PyTorch's place: checked before its results are used, and for "auto" timed as well."""
+"""Computations that a graph may do in PyTorch's place: checked before they are used, and for "auto" timed as well."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Computation:
     """A function of named tensors that PyTorch computes, and a graph may."""
 
     what: str
-    """What it computes, for the log."""
+    """Name of what it computes, for the log."""
     key: str
     """A name under which its graph is kept, see `graphs.key_of`."""
     torch: Run

@@ -1,4 +1,4 @@
-"""What computes a graph on a CPU: ONNX Runtime, OpenVINO, torch.compile. Each is a function of named tensors."""
+"""Engines that compute a graph on a CPU: ONNX Runtime, OpenVINO, torch.compile. Each is a function of named tensors."""
 
 from __future__ import annotations
 

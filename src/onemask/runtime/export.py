@@ -48,7 +48,7 @@ PROGRAM = Path(__file__).with_name("reference_program.py")
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export` wrote."""
+    """The result of `export`."""
 
     graphs: tuple[str, ...]
     files: dict[str, str]

@@ -1,4 +1,4 @@
-"""What a method computes, as a graph of tensors alone: traced, written as ONNX, kept on disk."""
+"""A method's computations, as a graph of tensors alone: traced, written as ONNX, kept on disk."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ TRIED_WITH = 4  # pictures
 
 @dataclass(frozen=True)
 class Quantised:
-    """What eight bits of a method need besides its weights, and where it comes from."""
+    """Everything that eight bits of a method need besides its weights, and where it comes from."""
 
     method: str
     """The name that the weights have."""
@@ -66,9 +66,9 @@ class Quantised:
     share: float
     """Share of the multiplications that are in eight bits."""
     cosines: dict[str, float]
-    """Of each output to PyTorch's, in the worst picture."""
+    """Cosine of each output to PyTorch's, in the worst picture."""
     pictures: str
-    """What it was calibrated with."""
+    """Description of the pictures that it was calibrated with."""
     licence: str
     date: str
     made_by: str
@@ -76,7 +76,7 @@ class Quantised:
 
     @classmethod
     def read(cls, path: Path) -> Quantised:
-        """What `write` wrote. Raises InputError for anything else."""
+        """Read what `write` wrote. Raises InputError for anything else."""
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             known = {field.name: value[field.name] for field in fields(cls)}
@@ -97,7 +97,7 @@ class Quantised:
 
 
 def find(method: Method) -> Quantised | None:
-    """What there is for exactly these weights: among what ships, what other packages bring, or a user's own."""
+    """Find those for exactly these weights: among what ships, what other packages bring, or a user's own."""
     wanted = fingerprint_of(method)
     for folder in (users_folder(), *plugins.folders("weights"), PACKAGE):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -205,7 +205,7 @@ class _Trial:
         self._wanted = [run({FRAME: frame}) for frame in frames]
 
     def cosines(self, in_float: Sequence[str]) -> dict[str, float]:
-        """Of each output, in the worst picture."""
+        """Cosine of each output, in the worst picture."""
         run = _engine(_in_eight_bits(self.model, self._ranges, in_float))
         least = [1.0] * len(self.model.graph.output)
         for frame, wanted in zip(self._frames, self._wanted, strict=True):
@@ -218,7 +218,7 @@ class _Trial:
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
-    """Of two tensors as vectors; 1 where both are zero."""
+    """Cosine of two tensors as vectors; 1 where both are zero."""
     product = a.double().norm() * b.double().norm()
     return float((a.double() * b.double()).sum() / product) if product else float(a.norm() == b.norm())
 
@@ -322,7 +322,7 @@ def _convolutions(model: Any, *, quantisable: bool = True) -> list[Any]:
 
 
 def _multiplications(model: Any) -> dict[str, float]:
-    """Of each convolution."""
+    """Number of multiplications of each convolution."""
     import onnx
 
     inferred = onnx.shape_inference.infer_shapes(model).graph

@@ -85,7 +85,7 @@ class Whereabouts:
     """Where an object was lately, in cells: what is too far from there to be it is not taken for it."""
 
     def __init__(self, mask):
-        """Of an object that was annotated: mask (H, W)."""
+        """Begin with an object that was annotated: mask (H, W)."""
         cells = touched(mask > 0.5)
         self.unseen = np.where(cells, 0, REACH["recent"])  # frames since a cell was its own
         self.annotated, self.away = cells.sum(), 0
@@ -93,7 +93,7 @@ class Whereabouts:
 
     @staticmethod
     def side(mask):
-        """Of the square that has the area of a mask (H, W)."""
+        """Side of the square that has the area of a mask (H, W)."""
         return np.sqrt((mask > 0.5).sum()) / REACH["cell"]
 
     def within(self, logits):
@@ -140,7 +140,7 @@ def connected(mask, seeds):
 
 
 def squared_distances(mask):
-    """Of each cell the squared distance to the mask (h, w) bool."""
+    """Squared distance of each cell to the mask (h, w) bool."""
     squared = np.where(mask, 0.0, np.inf)
     for _ in range(2):  # along rows, then along columns
         along = np.arange(squared.shape[1])

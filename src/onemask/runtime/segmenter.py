@@ -70,14 +70,14 @@ class _Part(nn.Module):
         self._making = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
-        """Of the network, where this module has no such attribute."""
+        """The network's attribute, where this module has none of that name."""
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("network"), name)
 
     def forward(self, *values: Any, **named: Any) -> Any:
-        """What the network gives."""
+        """The network's outputs."""
         leaves, outline = _pytree.tree_flatten((values, named))
         given = {f"x{place}": leaf for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
         shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in given.items())

@@ -36,7 +36,7 @@ class Coded:
     codec: str
     """As WebCodecs names it."""
     description: bytes
-    """What the decoder must know before the first packet."""
+    """Configuration that the decoder needs before the first packet."""
     timeline: Timeline
 
     @classmethod
@@ -58,7 +58,7 @@ class Coded:
         return cls(video.path, f"avc1.{extra[1:4].hex()}", extra, timeline)
 
     def to_json(self) -> dict[str, Any]:
-        """What a decoder is set up with, and the first frame of each group."""
+        """Configuration of a decoder, and the first frame of each group."""
         groups = sorted({bisect_left(self.timeline.pts, key) for key in self.timeline.keys})
         return {"codec": self.codec, "description": base64.b64encode(self.description).decode(), "groups": groups}
 

@@ -413,7 +413,7 @@ class Desk:
             hear(event)
 
     def _frames_event(self, indices: Iterable[int]) -> Event:
-        """Of some frames: [index, status, least confidence of objects in sight or None, why to look, ids in sight]."""
+        """Rows [frame, status, least confidence of objects in sight or None, why to look, ids in sight]."""
         rows = []
         for index in indices:
             made, key = self.project.made.get(index), self.project.keys.get(index)

@@ -1,4 +1,4 @@
-"""What a project gives away: its label maps in the formats of `onemask.exports`, and the overlay, as one file each."""
+"""Exports of a project: its label maps in the formats of `onemask.exports`, and the overlay, as one file each."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LabelMaps = Iterable[tuple[np.ndarray, Mapping[int, float]]]  # (H, W) uint8, an
 
 @dataclass(frozen=True)
 class Source:
-    """What an export is made from."""
+    """The source of an export."""
 
     video: Video
     name: str
     label_maps: LabelMaps
-    """Of frame 0, 1, ..."""
+    """One for each of frames 0, 1, ..."""
     colours: np.ndarray
     """(256, 3) uint8 RGB, by id."""
 

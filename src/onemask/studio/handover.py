@@ -1,4 +1,4 @@
-"""What was propagated, as a run that `onemask run --resume` finishes or goes on with."""
+"""Hand over what was propagated, as a run that `onemask run --resume` finishes or goes on with."""
 
 from __future__ import annotations
 

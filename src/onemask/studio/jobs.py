@@ -1,4 +1,4 @@
-"""What of a project is up to date, and the orders to the worker that make the rest."""
+"""Frames of a project that are up to date, and the orders to the worker that make the rest."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def annotated(project: Project) -> dict[int, Packed]:
 
 
 def input_of(project: Project) -> tuple[str, ...]:
-    """What a run of the project is of: the settings, and the annotations' contents."""
+    """The input of a run of the project: the settings, and the annotations' contents."""
     return project.settings_key(), *(f"{i} {key.content}" for i, key in sorted(project.keys.items()))
 
 

@@ -206,5 +206,5 @@ def _free(beside: Path, title: str) -> Path:
 
 
 def _number(folder: str) -> str:
-    """What stands for a project's folder."""
+    """A name that stands for a project's folder."""
     return hashlib.blake2b(folder.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()

@@ -51,7 +51,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """What propagates, and how it runs; as in the arguments of `onemask run`."""
+    """A method and how it runs; as in the arguments of `onemask run`."""
 
     method: str
     short_side: int | None = 480
@@ -62,7 +62,7 @@ class MethodChoice:
 
 @dataclass(frozen=True)
 class Made:
-    """What is known of a propagated label map."""
+    """Facts about a propagated label map."""
 
     of: str
     """The signature of what it was made from, see `plan`."""
@@ -96,7 +96,7 @@ class Project:
 
     @property
     def video_id(self) -> str:
-        """What tells the video from others."""
+        """An id that tells the video from others."""
         return self._fingerprint
 
     @property
@@ -223,12 +223,12 @@ class Project:
 
     @property
     def to_undo(self) -> str | None:
-        """What `undo` takes back, for people; None: nothing is left."""
+        """Name of the change that `undo` takes back, for people; None: nothing is left."""
         return self._what(self._position - 1)
 
     @property
     def to_redo(self) -> str | None:
-        """What `redo` makes again."""
+        """Name of the change that `redo` makes again."""
         return self._what(self._position) if self._position < self._changes else None
 
     def choose(self, method: MethodChoice) -> None:
@@ -315,7 +315,7 @@ class Project:
         return keys
 
     def _read_made(self) -> dict[int, Made]:
-        """What is known of propagated label maps; the file is written anew, a line each."""
+        """Facts about propagated label maps, read; the file is written anew, a line each."""
         made: dict[int, Made] = {}
         path = self.folder / RECORDS
         if not path.exists():

@@ -202,7 +202,7 @@ def _add_api(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/api/coded", response_model=None)
     def coded() -> Response | dict[str, Any]:
-        """What a decoder in the browser is set up with; 204 where there is none for this video, but pictures."""
+        """Configuration of a decoder in the browser; 204 where there is none for this video, but pictures."""
         found = studio.desk.coded()
         return Response(status_code=204) if found is None else found.to_json()
 
@@ -340,6 +340,6 @@ async def _tell(websocket: WebSocket, events: asyncio.Queue[Event | None]) -> No
 
 
 def _in_a_line(errors: Any) -> str:
-    """What does not fit in a message, for people."""
+    """Description of what does not fit in a message, for people."""
     found = [f"{'.'.join(map(str, error.get('loc', ())))}: {error.get('msg', '')}" for error in errors[:3]]
     return "; ".join(found) or "the message is no command"

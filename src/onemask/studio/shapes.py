@@ -1,4 +1,4 @@
-"""What can be done to the shape of a mask (H, W) uint8 of 0 and 1."""
+"""Operations on the shape of a mask (H, W) uint8 of 0 and 1."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def work(pipe: Connection, source: Path) -> None:
 
 @dataclass
 class _Bench:
-    """What the process keeps between two requests."""
+    """State of the process between two requests."""
 
     pipe: Connection
     video: Video
@@ -181,7 +181,7 @@ class _Bench:
                 self._listen()
 
     def _watched(self, found: Iterable[Found], count: int, *, start: int) -> Iterator[Found]:
-        """What is found on the way back, shown as it is made."""
+        """Label maps of the way back, shown as it is made."""
         for number, in_frame in enumerate(found):
             self._listen()
             self.say("glimpse", start + count - 1 - number, pack(in_frame.label_map))
@@ -245,7 +245,7 @@ class _Bench:
             log.warning("%s", error)
 
     def _select(self, index: int) -> Selection:
-        """What selects objects in a frame; kept as long as it is that frame."""
+        """The selection of objects in a frame; kept as long as it is that frame."""
         from ..first_mask import Selection
 
         if self._selection is None or self._selection[0] != index:
@@ -264,7 +264,7 @@ class _Bench:
 
 
 def _doubt(watcher: Watcher, index: int, label_map: np.ndarray, confidence: Mapping[int, float]) -> str:
-    """What is oddest about a frame, for people; empty if nothing is."""
+    """The oddest thing about a frame, for people; empty if nothing is."""
     from ..exports.result import KeptFrame
 
     doubts = watcher.doubts(KeptFrame(index, "", label_map, confidence))
@@ -277,7 +277,7 @@ def pack(label_map: np.ndarray) -> Packed:
 
 
 def unpack(packed: Packed) -> np.ndarray:
-    """What `pack` packed: (H, W) uint8."""
+    """Undo `pack`: (H, W) uint8."""
     data, shape = packed
     return np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape)
 

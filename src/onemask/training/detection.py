@@ -90,7 +90,7 @@ class Proposing(Task):
 
 @dataclass
 class Detected:
-    """What a step gives."""
+    """The result of a step."""
 
     losses: dict[str, Tensor]
 

@@ -164,7 +164,7 @@ def _decisive(recipe: Recipe) -> dict[str, Any]:
 
 
 def _of_earlier_versions(asked: dict[str, Any]) -> dict[str, Any]:
-    """What a training was begun with, by today's keys, and with what they had not yet as it was then."""
+    """Settings that a training began with, by today's keys, and with what they had not yet as it was then."""
     return {"held_out": 0, **by_todays_keys(asked)}
 
 

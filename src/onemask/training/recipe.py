@@ -172,7 +172,7 @@ class Recipe:
     """Modules that begin with the same module's weights of another method: {backbone: videomatch-lite}, a name from
     `onemask weights` or a safetensors file."""
     seed: Whole = 0
-    """Of initial values, clips and augmentations."""
+    """Seed of initial values, clips and augmentations."""
     precision: str = "float32"
     """float32, bfloat16 or float16."""
     average: ShareBelowOne = 0.0
@@ -186,7 +186,7 @@ class Recipe:
     held_out: Whole = 0
     """Every so many-th of the stills is never trained with; the recall of proposals is measured there. 0: none."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """What the best weights are chosen by."""
+    """Validation, by which the best weights are chosen."""
     attribution: list[str] = field(default_factory=list)
     """For the card: the sources of the data; empty: their names in `data`."""
     licence: str = ""

@@ -1,4 +1,4 @@
-"""What the training loop leaves to what is trained: how it begins, what a step computes, and how good weights are.
+"""Tasks, to which the training loop leaves how it begins, what a step computes, and how good weights are.
 
 The loop (`train`) knows stages, steps, checkpoints, processes and files. A `Task` knows the rest: `segmentation` trains
 methods on clips, `proposals` the network that proposes objects, on the frames of clips.
@@ -23,7 +23,7 @@ from .unroll import ClipBatch
 
 
 class StepResult(Protocol):
-    """What a step computes; a task may add what its picture shows."""
+    """Losses of a step; a task may add what its picture shows."""
 
     losses: dict[str, Tensor]  # by name, unweighted
 
@@ -39,7 +39,7 @@ class Validation:
 
 
 class Validator(Protocol):
-    """What weights are judged with, opened once."""
+    """Data and measure that weights are judged with, opened once."""
 
     def scores(self, trained: nn.Module, rank: int = 0, of: int = 1) -> np.ndarray:
         """Measure (n, k) the share of process `rank` of so many; 0 in all other rows, so that processes add up."""
@@ -49,7 +49,7 @@ class Validator(Protocol):
 
 
 class Task(ABC):
-    """What a recipe trains.
+    """The task of a recipe: a network to train.
 
     Args:
         recipe: it was checked.

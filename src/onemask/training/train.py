@@ -136,7 +136,7 @@ def train(
 
 
 def task_of(recipe: Recipe, base: Path) -> Task:
-    """What a recipe trains: a method, or a part of one that is trained by itself."""
+    """The task of a recipe: to train a method, or a part of one that is trained by itself."""
     if recipe.method in PARTS:
         from .detection import Proposing  # torchvision's detectors are loaded for them alone
 

@@ -336,7 +336,7 @@ def _cut(image: Image.Image, threshold: int) -> MaskFile:
 
 
 def _cut_values(image: Image.Image) -> tuple[np.ndarray, str]:
-    """What a threshold is compared with, and what that is."""
+    """Values that a threshold is compared with, and their name."""
     if _has_alpha(image):
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         if (alpha != alpha.flat[0]).any():

@@ -217,7 +217,7 @@ def is_address(source: LiveSource) -> bool:
 
 
 def _opener(source: LiveSource) -> Callable[[], Any]:
-    """What opens a source, and gives its frames. Raises InputError for what is none."""
+    """Find the way to open a source and read its frames. Raises InputError for what is none."""
     if isinstance(source, int) or (isinstance(source, str) and source.isdecimal() and not Path(source).exists()):
         return lambda: _camera(int(source))
     if is_address(source):

@@ -46,9 +46,9 @@ class Codec:
     pixels: str
     """FFmpeg's format of pixels."""
     options: Mapping[str, str]
-    """Of the encoder."""
+    """Options of the encoder."""
     suffixes: str
-    """Of files that can hold it, for messages."""
+    """Suffixes of files that can hold it, for messages."""
     alpha: bool = False
     """Whether pictures are RGBA, with straight alpha."""
     even: bool = True

@@ -104,7 +104,7 @@ def _tensors_in(value: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _what(error: Exception) -> str:
-    """What a pickle asked for, out of the message of torch."""
+    """The class that a pickle asked for, out of the message of torch."""
     words = str(error).replace("`", " ").split()
     if "GLOBAL" in words and words.index("GLOBAL") + 1 < len(words):
         return words[words.index("GLOBAL") + 1]

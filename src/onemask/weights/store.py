@@ -92,7 +92,7 @@ class Weights:
 
     @property
     def sha256(self) -> str:
-        """Of the file: what its card says, which `tensors` checks. Raises InputError where there is neither."""
+        """SHA-256 of the file as its card says, which `tensors` checks. Raises InputError where there is neither."""
         return hashlib.sha256(_content(self.path, None)).hexdigest() if self.card is None else self.card.sha256
 
     def tensors(self) -> dict[str, Tensor]:

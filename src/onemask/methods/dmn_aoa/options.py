@@ -59,7 +59,7 @@ class DMNAOAOptions:
     slots: Whole = 0
     """Number of those that are kept, the newest; 0: all, as in the paper, and the memory grows with the video."""
     own_cells: bool = False
-    """What is read from the memory weighs by the object's share of each cell; not in the paper."""
+    """Weigh what is read from the memory by the object's share of each cell; not in the paper."""
     stand_in: bool = False
     """The object's own previous mask is a candidate beside the proposals; not in the paper."""
 

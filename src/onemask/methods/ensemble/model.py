@@ -155,7 +155,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
     def diagnostics(
         self, features: EnsembleFeatures, memory: Memory, prediction: EnsemblePrediction
     ) -> dict[str, Tensor]:
-        """What each voice found by itself, and how far they are apart."""
+        """Masks that each voice found by itself, and how far they are apart."""
         found = {}
         for (_, mirrored), name, voice in zip(self._voices, self._names(), prediction.voices, strict=True):
             found[name] = _seen(voice.logits.float().sigmoid(), mirrored)
@@ -190,7 +190,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
 
 
 def _sources(members: Sequence[Method]) -> dict[Method, Method]:
-    """Of members that can share one backbone, whose it is: that of the member that has the most strides."""
+    """Member -> the one whose backbone it shares: of those that can, the one that has the most strides."""
     able = [member for member in members if member.constant_type is Constant and member.backbone is not None]
     widest = sorted(able, key=lambda member: -len(member.backbone.strides))
     sources = {m: next(other for other in widest if other.backbone.covers(m.backbone)) for m in able}
@@ -203,7 +203,7 @@ def _own_fields(memory_type: type[Memory]) -> list[str]:
 
 
 def _within(prediction: Prediction, memory: Memory, mirrored: bool, reach: float) -> Prediction:
-    """What a voice found within its reach of the common masks."""
+    """Masks of a voice, within its reach of the common ones."""
     if not reach:
         return prediction
     logits = within_reach(_seen(prediction.logits, mirrored), memory, reach)

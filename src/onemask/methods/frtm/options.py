@@ -55,7 +55,7 @@ class FRTMOptions:
     whiten: bool = False
     """Precondition updates by the features' second moments, which converges better; not in the paper."""
     regularisation: tuple[Positive, Positive] = (1e-4, 1e-2)
-    """Of the first and the last layer."""
+    """Regularisation of the first and the last layer."""
     capacity: Count = 80
     """Samples kept per object."""
     learning_rate: ProperShare = 0.1
@@ -93,7 +93,7 @@ class FRTMOptions:
     background: Background = "product"
     """How objects are set against each other and background: see `onemask.labels.aggregate`."""
     seed: Whole = 0
-    """Of initial values and augmentations; the same for every object."""
+    """Seed of initial values and augmentations; the same for every object."""
 
     def __post_init__(self):
         """Refuse what cannot work."""

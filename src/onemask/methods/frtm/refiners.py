@@ -1,4 +1,4 @@
-"""What makes masks of scores: one segmentation network for all objects, or of each object its own.
+"""Refiners, which make masks of scores: one segmentation network for all objects, or of each object its own.
 
 What the network was taught offline to make of scores is right for objects in general; some hundred steps on the one
 frame that is known tell it what this object looks like and what beside it does not count. The paper compares with that

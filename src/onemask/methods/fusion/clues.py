@@ -1,4 +1,4 @@
-"""What is known of an object, as maps over a new frame: the clues that the fusion network reads.
+"""An object's clues, as maps over a new frame: the clues that the fusion network reads.
 
     clue      maps  from                      what it tells
     target       1  FRTM                      the target model's score: the object at any size and turn, and its doubles

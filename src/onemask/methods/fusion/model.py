@@ -264,7 +264,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     def _joined(
         kernels: Mapping[str, Tensor], shared: dict[str, Tensor], clues: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """What the network prepared, with the clues' share of the first convolution of every level."""
+        """The prepared maps of the network, with the clues' share of the first convolution of every level."""
         joined = dict(shared)
         for key, kernel in kernels.items():
             height, width = shared[key].shape[-2:]
@@ -275,7 +275,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     # Fine-tuning -----------------------------------------------------------------------------------------------------
 
     def own_parameters(self) -> dict[str, Tensor]:
-        """What an object may have of its own, by name: the network without `prepare`, and the joining kernels."""
+        """Parameters that an object may have of its own: of the network without `prepare`, and the joining kernels."""
         assert self.network is not None
         of_network = {f"network.{name}": p for name, p in self.network.own_parameters().items()}
         return of_network | {f"join.{key}": kernel for key, kernel in self._kernels().items()}

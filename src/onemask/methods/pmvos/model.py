@@ -285,7 +285,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         return (1 - alpha) * medial + alpha * self._condensed(x, m)
 
     def _condensed(self, x: Tensor, m: Tensor) -> Tensor:
-        """What a frame adds to Yint: x (N, C, h w) and m (N, 2, h, w) -> (N, 2, C, 1)."""
+        """A frame's contribution to Yint: x (N, C, h w) and m (N, 2, h, w) -> (N, 2, C, 1)."""
         return _mean(x, m) if self.config.medial == "mean" else _direction(x, m)
 
     def _downsampled(self, masks: Tensor) -> Tensor:

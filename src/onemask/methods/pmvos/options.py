@@ -43,7 +43,7 @@ class PMVOSOptions:
     signed: bool = True
     """Match features as the projection gives them; false: without what is negative."""
     medial: Literal["directions", "mean"] = "directions"
-    """What is averaged over frames: the directions of their sums of features, or equation 2's means, which leave out
+    """The mean over frames: of the directions of their sums of features, or equation 2's means, which leave out
     frames that do not show the class, and are matched by their direction."""
     whole_pixels: bool = False
     """Take less than a pixel of a cell's mask for none."""

@@ -72,7 +72,7 @@ class TTVOSOptions:
     coarse: bool = True
     """The light network tells the object by the long-term similarity alone in training, for the loss "matching"."""
     borders: bool = True
-    """What lies beyond the frame counts, as nothing, where heatmaps are averaged."""
+    """Count what lies beyond the frame, as nothing, where heatmaps are averaged."""
     background: Background = "least"
     """How objects are set against each other and background: see `onemask.labels.aggregate`."""
     padding: Padding = "reflected"

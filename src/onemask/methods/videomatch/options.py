@@ -72,7 +72,7 @@ class VideoMatchOptions:
     finetune_lr: Positive = 1e-5
     """Learning rate of fine-tuning, by Adam; the paper gives none, this is its rate of training."""
     seed: Whole = 0
-    """Of augmentations and of the pixels drawn; the same for every object."""
+    """Seed of augmentations and of the pixels drawn; the same for every object."""
 
     def __post_init__(self):
         """Refuse what cannot work."""
