@@ -26,12 +26,18 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--method", default="ttvos-lite")
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--size", type=int, default=480, help="short side to work at in pixels; 0: the frames' own")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     method = onemask.load(options.method, weights=options.weights)
     root = options.data / "davis-2016"
+    short_side = options.size or None
     by_video = {
-        name: weights_in(onemask.Session(method), root / "JPEGImages/480p" / name, root / "Annotations/480p" / name)
+        name: weights_in(
+            onemask.Session(method, short_side=short_side),
+            root / "JPEGImages/480p" / name,
+            root / "Annotations/480p" / name,
+        )
         for name in tqdm((root / "ImageSets/2016/dev.txt").read_text().split())
     }
     share, weight = np.concatenate(list(by_video.values())).T

@@ -180,6 +180,22 @@ class TestBatchNorm:
         around = nn.Sequential(Backbone("resnet18", (4,), pretrained=False)).train()
         assert not any(m.training for m in around.modules() if isinstance(m, nn.BatchNorm2d))
 
+    def test_measures_where_it_is_asked_to_and_only_in_training(self):
+        backbone = Backbone("resnet18", (8, 16), pretrained=False)
+        backbone.measure(["network.layer3"])
+        before = {name: tensor.clone() for name, tensor in backbone.named_buffers()}
+        backbone.eval()(torch.rand(2, 3, 64, 64))
+        assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.named_buffers())
+        backbone.train()(torch.rand(2, 3, 64, 64))
+        changed = {name for name, tensor in backbone.named_buffers() if not torch.equal(tensor, before[name])}
+        assert changed == {name for name in before if name.startswith("network.layer3.")}
+        backbone.measure([])
+        assert not any(m.training for m in backbone.modules() if isinstance(m, nn.BatchNorm2d))
+
+    def test_a_part_without_any_is_refused(self):
+        with pytest.raises(InputError, match=r"batch_norm: there is none in 'network\.layer'"):
+            Backbone("resnet18", (4,), pretrained=False).measure(["network.layer"])
+
 
 class TestOtherWeights:
     def test_offline_error_names_the_file_and_the_place(self, bare_machine):

@@ -166,6 +166,15 @@ class TestLearning:
             run(recipe, tmp_path / "out", data)
         assert history(tmp_path / "out")  # the steps before are told
 
+    def test_batch_norm_measures_in_the_stage_that_says_so(self, tmp_path, data):
+        part, rates = "backbone.network.blocks.1", {"lr": 1e-3, "groups": {"backbone.network.blocks.1": 1}}
+        stages = stage(iterations=1, optimiser=rates), stage(iterations=1, optimiser=rates, batch_norm=[part])
+        run(a_recipe(tmp_path, *stages), tmp_path / "out", data)
+        run(a_recipe(tmp_path, *stages[:1]), tmp_path / "first", data)
+        after, before = (state(tmp_path / out / "last.safetensors") for out in ("out", "first"))
+        changed = {n for n in before if n.endswith("running_mean") and not torch.equal(after[n], before[n])}
+        assert changed == {n for n in before if n.endswith("running_mean") and n.startswith(part)}
+
     def test_a_stage_trains_what_it_says(self, tmp_path, data):
         """The first stage trains the backbone, with batch norm frozen; the second does not."""
         whole = stage(iterations=2, optimiser={"lr": 1e-3, "groups": {"backbone": 0.1}})
@@ -559,6 +568,10 @@ class TestRefusals:
         [
             ({"losses": {"dice": 1}}, r"stages\.0\.losses: 'dice' is not known; there are: cross_entropy"),
             ({"size": [64, 90]}, r"stages\.0\.size must be multiples of the method's stride 32, got \[64, 90\]"),
+            (
+                {"batch_norm": ["network.levels"]},
+                r"stages\.0\.batch_norm names modules of the backbone, backbone",
+            ),
             ({"optimiser": {"groups": {"hed": 1}}}, r"stages\.0: optimiser\.groups: no parameter's name begins with"),
             ({"cache": True, "distinct": 2, "optimiser": {"groups": {"backbone": 1}}}, "trains the backbone"),
             ({"data": [{"kind": "stills", "root": "nowhere"}]}, "nowhere is no folder"),
@@ -606,6 +619,21 @@ class TestRefusals:
         begun = state(tmp_path / "further" / "last.safetensors")
         changed = {name for name in begun if name.startswith("backbone.") and not torch.equal(begun[name], whole[name])}
         assert changed == {name for name in shallow if name.startswith("backbone.")}
+
+    def test_a_backbone_of_another_network_in_a_checkpoint(self, tmp_path, data):
+        """Of one for semantic segmentation, with a head that is of no use here."""
+        run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
+        place, head = "backbone.network.", {"classifier.weight": torch.zeros(2)}
+        own = {n: t for n, t in state(tmp_path / "out" / "last.safetensors").items() if n.startswith(place)}
+        other = {n: t + 0.05 for n, t in own.items() if not n.endswith("num_batches_tracked")}
+        torch.save({"backbone." + n.removeprefix(place): t for n, t in other.items()} | head, tmp_path / "voc.pth")
+        initial = {"backbone": str(tmp_path / "voc.pth")}
+        run(a_recipe(tmp_path, stage(iterations=1), initial=initial), tmp_path / "further", data)
+        begun = state(tmp_path / "further" / "last.safetensors")
+        assert all(torch.allclose(begun[name], tensor, atol=2e-3, rtol=2e-3) for name, tensor in other.items())
+        torch.save(head, tmp_path / "voc.pth")
+        with pytest.raises(InputError, match=r"initial\.backbone: .*voc\.pth has no .* such as deeplabv3_resnet101"):
+            run(a_recipe(tmp_path, initial=initial), tmp_path / "other", data)
 
     @pytest.mark.parametrize(
         ("initial", "told"),

@@ -37,8 +37,8 @@ class Backbone(nn.Module):
     epsilon: of batch norm, where it is another than timm's.
     pretrained: load ImageNet weights; False leaves them random (to be filled from a state dict, or for tests).
 
-    `channels` maps each stride to its number of channels. Batch norm always uses its stored statistics: clips are
-    far too few pictures a batch to measure better ones.
+    `channels` maps each stride to its number of channels. Batch norm uses its stored statistics in training too, for
+    clips are far too few pictures a batch to measure better ones; `measure` is for what was published so.
     """
 
     mean: Tensor
@@ -83,6 +83,7 @@ class Backbone(nn.Module):
             _dilate(network.get_submodule(convolution), dilation)
         self.network = network
         self._folded = Folded()
+        self._measuring: tuple[str, ...] = ()  # parts whose batch norm measures statistics in training
         self.channels: dict[int, int] = dict(zip(strides, network.feature_info.channels(), strict=True))
         normalisation: Any = timm.get_pretrained_cfg(name)
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(3, 1, 1), persistent=False)
@@ -99,12 +100,27 @@ class Backbone(nn.Module):
         self.train()  # whatever calls it first finds batch norm frozen
 
     def train(self, mode: bool = True) -> Backbone:
-        """Switch to training, all but batch norm."""
+        """Switch to training, all but batch norm that is not to measure."""
         super().train(mode)
-        for module in self.modules():
+        for name, module in self.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+                module.train(mode and any(f"{name}.".startswith(f"{part}.") for part in self._measuring))
         return self
+
+    def measure(self, parts: Sequence[str]) -> None:
+        """Have batch norm measure statistics in training in some parts, by their names such as network.layer4.
+
+        Raises:
+            InputError: a part has no batch norm.
+        """
+        norms = [n for n, module in self.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        for part in parts:
+            if not any(f"{name}.".startswith(f"{part}.") for name in norms):
+                raise InputError(
+                    f"batch_norm: there is none in {part!r} of the backbone, but {', '.join(norms[:3])}, ..."
+                )
+        self._measuring = tuple(parts)
+        self.train(self.training)
 
     def forward(
         self, frames: Tensor, added: Tensor | None = None, *, own: Mapping[str, Tensor] | None = None

@@ -116,6 +116,9 @@ class StageConfig:
     bootstrap: Annotated[float, Range(0, 1, "(]")] = 0.15
     """Share of pixels in bootstrapped_cross_entropy at the end of the stage; it starts with all of them."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    batch_norm: list[str] = field(default_factory=list)
+    """Prefixes of modules in the backbone whose batch norm measures statistics in this stage, as
+    backbone.network.layer4; all others keep those that they have."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     clip_gradient: NotNegative = 0.0
     """Largest norm of the gradient; 0: any."""
@@ -170,7 +173,8 @@ class Recipe:
     """A safetensors file of the same method to begin with; empty: ImageNet weights of the backbone and nothing else."""
     initial: dict[str, str] = field(default_factory=dict)
     """Modules that begin with the same module's weights of another method: {backbone: videomatch-lite}, a name from
-    `onemask weights` or a safetensors file."""
+    `onemask weights` or a safetensors file; a backbone also of another network, in a checkpoint of torch.save with
+    torchvision's names, such as one for Pascal VOC's classes."""
     seed: Whole = 0
     """Seed of initial values, clips and augmentations."""
     precision: str = "float32"

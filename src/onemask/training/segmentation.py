@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..methods import configuration, load
 from ..methods.method import Method
-from ..weights.store import find, read
+from ..weights.checkpoint import Checkpoint
+from ..weights.store import SUFFIX, find, read
 from .cache import ClipCache
 from .losses import LOSSES
 from .recipe import StageConfig
@@ -61,11 +63,13 @@ class Segmentation(Task):
         method = _method(network)
         if any(side % method.stride for side in stage.size):
             raise InputError(f"{where}.size must be multiples of the method's stride {method.stride}, got {stage.size}")
+        _measure(method, stage, where)
         if stage.cache and any(parameter.requires_grad for parameter in method.backbone.parameters()):
             raise InputError(f"{where} trains the backbone, so its features cannot be kept; set cache=false")
 
     def step(self, network: nn.Module, stage: StageConfig) -> Unroll:
         """Unroll the method over a batch of clips."""
+        _measure(_method(network), stage, stage.name)
         return Unroll(_method(network), list(stage.losses), update=stage.update, bootstrap=stage.bootstrap)
 
     def cache(self, folder: Path, network: nn.Module, stage: StageConfig) -> ClipCache:
@@ -90,12 +94,22 @@ def _method(network: nn.Module) -> Method:
     return cast(Method, network)
 
 
+def _measure(method: Method, stage: StageConfig, where: str) -> None:
+    """Have batch norm measure where a stage says so, and nowhere else."""
+    if outside := [part for part in stage.batch_norm if not part.startswith("backbone.")]:
+        raise InputError(f"{where}.batch_norm names modules of the backbone, backbone.NAME, got {outside[0]!r}")
+    method.backbone.measure([part.removeprefix("backbone.") for part in stage.batch_norm])
+
+
 def _take_over(method: Method, module: str, path: Path) -> None:
     """Give a module of a method the weights that the module of this name has in a file.
 
     A backbone may be shallower there, of a method that does without the deepest stages: these stay as they were built.
+    It may also come from a checkpoint of another network, see `_backbone_of_another`.
     """
-    stored, expected = read(path), method.state_dict()
+    expected = method.state_dict()
+    foreign = module == "backbone" and path.suffix != SUFFIX
+    stored = _backbone_of_another(path, expected) if foreign else read(path)
     names = [name for name in expected if name.startswith(f"{module}.")]
     if not names:
         raise InputError(f"initial.{module}: the method has no such module, or one without weights")
@@ -110,6 +124,27 @@ def _take_over(method: Method, module: str, path: Path) -> None:
             shapes = f"{tuple(stored[name].shape)} there and {tuple(expected[name].shape)} here"
             raise InputError(f"initial.{module}: {name} is {shapes}; expected weights with the same module")
     method.load_state_dict({name: stored[name] for name in names}, strict=False)
+
+
+def _backbone_of_another(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone in a checkpoint of torch.save, such as a network for semantic segmentation, by the names here.
+
+    Its names are timm's and torchvision's of the network, behind "backbone.", "encoder." or nothing. Nothing in the
+    file is run. Raises InputError where the tensors are not all there.
+    """
+    theirs, place = Checkpoint.read(path), "backbone.network."
+    wanted = [name for name in expected if name.startswith(place)]
+    counters = [name for name in wanted if name.endswith("num_batches_tracked")]  # older files have none
+    weights = [name for name in wanted if name not in counters]
+    for prefix in ("backbone.", "encoder.", ""):
+        found = {place + name: tensor for name, tensor in theirs.take_under(prefix).items()}
+        if all(name in found for name in weights):
+            return {name: expected[name] for name in counters} | {name: found[name] for name in wanted if name in found}
+    raise InputError(
+        f"initial.backbone: {path} has no {weights[0].removeprefix(place)} and so on, behind 'backbone.' or alone; "
+        "expected a network of the same backbone with torchvision's names, such as deeplabv3_resnet101 "
+        "(deeplabv3_resnet101_coco-586e9e4e.pth), put anywhere and named here"
+    )
 
 
 @torch.no_grad()
