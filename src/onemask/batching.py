@@ -1,11 +1,13 @@
-"""Many videos: a manifest in, a folder of results for each video out, in one process a device.
+"""Many videos: a manifest in, a folder of results for each video out, in one process a device, here or on a cluster.
 
 A line of the manifest is a video with masks, and options if it has some of its own. CSV has the columns `video`, `mask`
 (several: separated by spaces), `name` and any other option of `onemask run` without its dashes; JSON lines have the
-same keys, where a list stands for several. Paths are relative to the manifest.
+same keys, where a list stands for several. Paths are relative to the manifest. Videos, masks, the manifest and the
+folder of results may be elsewhere, see `places`.
 
 Each video is `onemask run ... --out OUT/NAME --resume` in a process of its own, so that none can harm another, an
-interrupted batch goes on where it was, and what is finished is not run again. The longest begin first.
+interrupted batch goes on where it was, and what is finished is not run again. The longest begin first. On a cluster a
+process runs one video after the other; what was lost with one is done again.
 
     OUT/NAME/         the results of a video
     OUT/NAME.log      what its run printed
@@ -15,25 +17,42 @@ interrupted batch goes on where it was, and what is finished is not run again. T
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
+import logging
 import os
-import queue
+import runpy
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .cluster import LOSSES, Hand, HandLost, hands_of
 from .errors import InputError, Interrupted, OnemaskError
-from .files import inside, read_text, write_json
-from .interruption import stop_asked
+from .files import inside, read_text
+from .places import (
+    beside,
+    bring_folder,
+    bring_text,
+    fetch_file,
+    fetch_folder,
+    fetch_text,
+    folder_for_copies,
+    is_elsewhere,
+    joined,
+    on_this_machine,
+)
+from .pool import POLL_SECONDS, share_out
 from .video.reader import open_video
 
-REFUSED = 2  # exit code of what would be refused again
-POLL_SECONDS = 0.2
+CRASHED, REFUSED = 1, 2  # exit codes; what was refused would be refused again
 
 
 @dataclass(frozen=True)
@@ -42,11 +61,20 @@ class Job:
 
     name: str
     """The name of its folder of results."""
-    video: Path
+    video: str | Path
+    """A path or an address."""
     masks: tuple[str, ...] = ()
     """As `onemask run --mask` takes them."""
     options: tuple[str, ...] = ()
     """Other arguments of `onemask run`."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: its exit code, and all that it printed."""
+
+    code: int
+    said: str
 
 
 @dataclass
@@ -57,6 +85,8 @@ class Outcome:
     video: str
     done: bool = False
     attempts: int = 0
+    lost: int = 0
+    """How often its process on a cluster was lost."""
     seconds: float = 0.0
     device: str = ""
     error: str = ""
@@ -81,15 +111,16 @@ def read_manifest(path: str | Path) -> list[Job]:
     Raises:
         InputError: it cannot be read, a line has no video or names none that is there, or two have one name.
     """
-    file = Path(path)
-    text = read_text(file, "a manifest: CSV with the columns video and mask, or JSON lines")
-    if file.suffix.lower() == ".csv":
+    file, expected = str(path), "a manifest: CSV with the columns video and mask, or JSON lines"
+    text = fetch_text(file, expected) if is_elsewhere(file) else read_text(Path(on_this_machine(file)), expected)
+    suffix = PurePosixPath(file).suffix.lower()
+    if suffix == ".csv":
         lines: list[Any] = list(csv.DictReader(text.splitlines()))
-    elif file.suffix.lower() in (".jsonl", ".ndjson"):
+    elif suffix in (".jsonl", ".ndjson"):
         lines = [_parsed(line, number, file) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     else:
         raise InputError(
-            f"{file}: a manifest is a .csv or a .jsonl file, but this one is {file.suffix or 'neither'}; rename it"
+            f"{file}: a manifest is a .csv or a .jsonl file, but this one is {suffix or 'neither'}; rename it"
         )
     jobs = [_job(line, number, file) for number, line in enumerate(lines, 1)]
     if not jobs:
@@ -102,6 +133,40 @@ def read_manifest(path: str | Path) -> list[Job]:
     return jobs
 
 
+class _Process:
+    """A hand of this machine: a process for each video, on one device."""
+
+    def __init__(self, device: str):
+        self.device = device
+
+    def ready(self) -> bool:
+        """It always is."""
+        return True
+
+    def close(self) -> None:
+        """It holds nothing between two videos."""
+
+    def run(self, job: Job, out: str, arguments: list[str], stop: threading.Event) -> Ended:
+        """Run a video."""
+        with ExitStack() as block:
+            log = Path(f"{out}.log")
+            if is_elsewhere(out):
+                log = block.enter_context(folder_for_copies(f"{_key(out)}-log")) / "log"
+            return _with_copies(job, out, arguments, lambda command: _in_process(command, log, stop))
+
+
+class _OnCluster:
+    """A hand of a Ray cluster: a process that runs one video after the other."""
+
+    def __init__(self, hand: Hand):
+        self._hand, self.device = hand, hand.device
+        self.ready, self.close = hand.ready, hand.close
+
+    def run(self, job: Job, out: str, arguments: list[str], stop: threading.Event) -> Ended:
+        """Run a video there. Raises HandLost, Interrupted."""
+        return self._hand.call(stop, _run_there, job, out, arguments)
+
+
 def batch(
     jobs: Sequence[Job],
     out: str | Path,
@@ -109,90 +174,170 @@ def batch(
     arguments: Sequence[str] = (),
     devices: Sequence[str] = ("auto",),
     retries: int = 1,
+    ray: str | None = None,
     told: Callable[[Outcome], None] = lambda outcome: None,
 ) -> BatchReport:
     """Run all videos of a manifest, the longest first, one at a time on each device.
 
     Args:
         jobs: see `read_manifest`.
-        out: the folder of all results; what is finished there is not run again.
+        out: the folder of all results, also an address that fsspec knows; what is finished there is not run again.
         arguments: of `onemask run`, for all videos; those of a job come after and hold in their place.
-        devices: as `onemask run --device` takes them; a name given twice has two processes.
+        devices: as `onemask run --device` takes them; a name given twice has two processes. With `ray` see
+            `cluster.hands_of`.
         retries: how often a run that crashed is run again. What was refused would be refused again.
+        ray: the address of a Ray cluster, whose processes do it; empty: see `cluster.hands_of`. None: this machine.
+            Paths of videos, masks and `out` have to be the same on all its machines.
         told: called with each outcome, from several threads.
 
     Returns:
         How it went; also in `out/report.json`.
 
     Raises:
-        InputError: there is no job or no device, or retries is below 0.
+        InputError: there is no job or no device, retries is below 0, or there is no such cluster.
         Interrupted: Ctrl-C was pressed; the same call goes on from there.
     """
     if not jobs or not devices or retries < 0:
         raise InputError(f"a batch needs a video and a device, and retries of 0 or more, got {retries}")
-    folder = Path(out)
+    folder = on_this_machine(str(out))
+    if ray is not None:
+        folder, jobs = _whole(folder), [_everywhere(job) for job in jobs]
     outcomes = {job.name: Outcome(job.name, str(job.video)) for job in jobs}
-    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    for job in sorted(jobs, key=_length, reverse=True):
-        waiting.put(job)
     report, writing = BatchReport(list(outcomes.values())), threading.Lock()
-    failures: list[BaseException] = []
 
-    def work(device: str) -> None:
-        while not stop.is_set():
-            try:
-                job = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                _run(job, folder, [*arguments, "--device", device, *job.options], outcomes[job.name], retries, stop)
-                outcomes[job.name].device = device
-                with writing:
-                    write_json(folder / "report.json", [asdict(outcome) for outcome in report.outcomes])
-                told(outcomes[job.name])
-            except BaseException as error:  # a full disk: the other threads end, too
-                failures.append(error)
-                stop.set()
+    def do(job: Job, hand: _Process | _OnCluster, stop: threading.Event) -> bool:
+        outcome = outcomes[job.name]
+        outcome.device = hand.device
+        try:
+            _run(job, folder, [*arguments, "--device", hand.device, *job.options], outcome, hand, retries, stop)
+        except HandLost as error:
+            outcome.lost += 1
+            outcome.error = str(error)
+            if outcome.lost <= LOSSES:
+                return False  # another, or this one when it is begun anew, does it again
+        except Interrupted:
+            return True
+        with writing:
+            bring_text(
+                joined(folder, "report.json"), json.dumps([asdict(one) for one in report.outcomes], indent=1) + "\n"
+            )
+        told(outcome)
+        return True
 
-    with stop_asked("video") as stop:
-        threads = [threading.Thread(target=work, args=(device,), name=f"batch-{device}") for device in devices]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():  # waits in pieces, so that signals come through
-                thread.join(POLL_SECONDS)
-    if failures:
-        raise failures[0]
-    if stop.is_set():
+    with ExitStack() as block:
+        hands: list[_Process | _OnCluster] = [_Process(device) for device in devices]
+        if ray is not None:
+            hands = [_OnCluster(hand) for hand in block.enter_context(hands_of(ray, devices, len(jobs)))]
+        whole = share_out(sorted(jobs, key=_length, reverse=True), hands, do)
+    if not whole:
         raise Interrupted(f"stopped; the same command goes on from there, and results are in {folder}")
     return report
 
 
-def _run(job: Job, folder: Path, arguments: list[str], outcome: Outcome, retries: int, stop: threading.Event) -> None:
+def _run(
+    job: Job,
+    folder: str,
+    arguments: list[str],
+    outcome: Outcome,
+    hand: _Process | _OnCluster,
+    retries: int,
+    stop: threading.Event,
+) -> None:
     """Run a video until it is done, refused, or out of retries."""
-    command = [sys.executable, "-m", "onemask.cli", "run", str(job.video), "--out", str(folder / job.name), "--resume"]
-    command += [*(f"--mask={mask}" for mask in job.masks), *arguments]
-    log = folder / f"{job.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     while outcome.attempts <= retries and not stop.is_set():
+        ended = hand.run(job, joined(folder, job.name), arguments, stop)
         outcome.attempts += 1
-        with open(log, "w", encoding="utf-8") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-            while process.poll() is None:
-                if stop.is_set():
-                    process.terminate()  # it saves what it has done; --resume goes on from there
-                    process.wait()
-                time.sleep(POLL_SECONDS)
-        outcome.done = process.returncode == 0
-        outcome.error = "" if outcome.done else _last_line(log)
-        if outcome.done or process.returncode == REFUSED:
+        bring_text(joined(folder, f"{job.name}.log"), ended.said)
+        outcome.done = ended.code == 0
+        outcome.error = "" if outcome.done else _last_line(ended.said)
+        if outcome.done or ended.code == REFUSED:
             break
-    outcome.seconds = round(time.monotonic() - began, 2)
+    outcome.seconds = round(outcome.seconds + time.monotonic() - began, 2)
+
+
+def _with_copies(job: Job, out: str, arguments: list[str], run: Callable[[list[str]], Ended]) -> Ended:
+    """Run a video, of which copies are made here where it, its masks or its results are elsewhere."""
+    video, masks = str(job.video), [_split(mask) for mask in job.masks]
+    try:
+        with ExitStack() as block:
+            copies = Path()
+            if any(map(is_elsewhere, (video, out, *(file for _, file in masks)))):
+                copies = block.enter_context(folder_for_copies(_key(out)))
+            if is_elsewhere(video):
+                video = str(fetch_file(video, copies / "video"))
+            given = [
+                frame + (str(fetch_file(file, copies / f"mask-{number}")) if is_elsewhere(file) else file)
+                for number, (frame, file) in enumerate(masks)
+            ]
+            if not is_elsewhere(out):
+                return run(_command(video, given, out, arguments))
+            results = copies / "results"
+            before = fetch_folder(out, results)
+            ended = run(_command(video, given, str(results), arguments))
+            bring_folder(results, out, before)
+            return ended
+    except InputError as error:  # a file that is not there is this video's fault, and not the others'
+        return Ended(REFUSED, f"onemask: {error}\n")
+
+
+def _key(out: str) -> str:
+    """A name for the copies of a video."""
+    return hashlib.sha256(out.encode()).hexdigest()[:16]
+
+
+def _command(video: str, masks: Sequence[str], out: str, arguments: Sequence[str]) -> list[str]:
+    return ["run", video, "--out", out, "--resume", *(f"--mask={mask}" for mask in masks), *arguments]
+
+
+def _in_process(command: list[str], log: Path, stop: threading.Event) -> Ended:
+    """Run the command in a process of its own, which is asked to end where `stop` is set."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w", encoding="utf-8") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "onemask.cli", *command], stdout=said, stderr=said, stdin=subprocess.DEVNULL
+        )
+        while process.poll() is None:
+            if stop.is_set():
+                process.terminate()  # it saves what it has done; --resume goes on from there
+                process.wait()
+            time.sleep(POLL_SECONDS)
+    return Ended(process.returncode, log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _run_there(kept: dict[str, Any], job: Job, out: str, arguments: list[str]) -> Ended:
+    """Run a video in this process, one of a cluster's: if it is lost, so is the run, which writes nothing more."""
+    return _with_copies(job, out, arguments, _in_this_process)
+
+
+def _in_this_process(command: list[str]) -> Ended:
+    """What `python -m onemask.cli` would do."""
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    root, arguments, code = logging.getLogger(), sys.argv, CRASHED
+    root.addHandler(handler)
+    sys.argv = ["onemask", *command]
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            runpy.run_module("onemask.cli", run_name="__main__")
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except Exception:
+        said.write(traceback.format_exc())
+    finally:
+        sys.argv = arguments
+        root.removeHandler(handler)
+    return Ended(code, said.getvalue())
 
 
 def _length(job: Job) -> int:
-    """The number of pixels in a video, by which the longest is known; 0 where it cannot be opened: its run says why."""
+    """How long a video takes, by its number of pixels; 0 where it cannot be opened: its run says why.
+
+    Those that are elsewhere, of which the size is not known, come before all others.
+    """
+    if is_elsewhere(str(job.video)):
+        return sys.maxsize
     try:
         info = open_video(job.video).info
     except OnemaskError:
@@ -200,7 +345,7 @@ def _length(job: Job) -> int:
     return (info.frames or 0) * info.width * info.height
 
 
-def _parsed(line: str, number: int, file: Path) -> Any:
+def _parsed(line: str, number: int, file: str) -> Any:
     try:
         return json.loads(line)
     except ValueError as error:
@@ -209,18 +354,18 @@ def _parsed(line: str, number: int, file: Path) -> Any:
         ) from error
 
 
-def _job(line: Any, number: int, file: Path) -> Job:
+def _job(line: Any, number: int, file: str) -> Job:
     """A line of a manifest as a job. Raises InputError."""
     where = f"{file}, entry {number}"
     if not isinstance(line, dict) or not isinstance(line.get("video"), str) or not line["video"]:
         raise InputError(f"{where} names no video; expected the key or column `video`")
     entry = {key: value for key, value in line.items() if value not in (None, "", [])}
-    video = file.parent / entry.pop("video")
-    if not video.exists():
+    video = on_this_machine(beside(file, entry.pop("video")))
+    if not is_elsewhere(video) and not Path(video).exists():
         raise InputError(f"{where}: there is no video {video}; paths begin at the manifest's folder")
     masks = entry.pop("mask", [])
     masks = masks.split() if isinstance(masks, str) else masks
-    name = str(entry.pop("name", video.stem))
+    name = str(entry.pop("name", PurePosixPath(video).stem))
     inside(Path(), name, where)
     if os.sep in name or name == "report.json":
         raise InputError(f"{where}: {name!r} cannot name the video's folder in --out; give it another `name`")
@@ -234,14 +379,30 @@ def _job(line: Any, number: int, file: Path) -> Job:
     return Job(name, video, tuple(_beside(mask, file) for mask in masks), tuple(options))
 
 
-def _beside(mask: str, file: Path) -> str:
+def _beside(mask: str, file: str) -> str:
     """FILE or FRAME:FILE, with the file relative to the manifest."""
+    frame, name = _split(mask)
+    if frame and not is_elsewhere(whole := beside(file, mask)) and Path(on_this_machine(whole)).exists():
+        return on_this_machine(whole)  # a file with a colon in its name
+    return frame + on_this_machine(beside(file, name))
+
+
+def _split(mask: str) -> tuple[str, str]:
+    """`FRAME:` and FILE; the former is empty where the mask has no frame."""
     before, colon, after = mask.partition(":")
-    if colon and before.isdecimal() and not (file.parent / mask).exists():
-        return f"{before}:{file.parent / after}"
-    return str(file.parent / mask)
+    return (before + colon, after) if colon and before.isdecimal() else ("", mask)
 
 
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+def _everywhere(job: Job) -> Job:
+    """The job with whole paths, for processes that work in other folders."""
+    masks = (frame + _whole(file) for frame, file in map(_split, job.masks))
+    return replace(job, video=_whole(str(job.video)), masks=tuple(masks))
+
+
+def _whole(path: str) -> str:
+    return path if is_elsewhere(path) else os.path.abspath(on_this_machine(path))
+
+
+def _last_line(said: str) -> str:
+    lines = [line for line in said.splitlines() if line.strip()]
     return lines[-1] if lines else "it ended without a word"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +26,9 @@ class Stub(Method):
     stride = 16
     memory_type = StubMemory
 
-    def __init__(self, gain: float):
+    def __init__(self, gain: float, dies: str = ""):
         super().__init__()
+        self.dies = dies
         self.gain = nn.Parameter(torch.tensor(gain))
 
     def encode(self, frames: Tensor, constant: object = None) -> Features:
@@ -41,6 +44,10 @@ class Stub(Method):
 
     def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> StubMemory:
         assert isinstance(memory, StubMemory)
+        if self.dies and memory.age.max() == 4 and not os.path.exists(self.dies):
+            with open(self.dies, "w") as file:
+                file.write(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
         return StubMemory(0.7 * prediction.logits.roll(1, -1) + 0.3 * memory.logits, memory.age + 1)
 
 
@@ -52,6 +59,7 @@ class StubConfig:
     capacity: int = 32  # of no effect
     first_samples: int = 5  # of no effect
     needs_weights: bool = False
+    dies: str = ""  # a file: where it is not there, it is made in the fifth frame, and the process is killed
 
     def __post_init__(self):
         if self.capacity < self.first_samples:
@@ -62,7 +70,7 @@ class StubConfig:
         return {"gain": self.gain}
 
     def build(self, *, pretrained: bool = True) -> Stub:
-        return Stub(self.gain)
+        return Stub(self.gain, self.dies)
 
 
 CONFIG = StubConfig()

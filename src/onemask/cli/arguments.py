@@ -119,6 +119,18 @@ def add_sequences(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequences", type=listed, metavar="A,B", help="only these sequences")
 
 
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    """Add --ray."""
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="do it on a Ray cluster (extra `ray`), HOST:PORT or ray://HOST:PORT; without an address the one that "
+        "RAY_ADDRESS names, that runs on this machine, or that is started on it for this",
+    )
+
+
 def show(items: Iterable[T], total: int | None, what: str, unit: str = "frame") -> Iterator[T]:
     """Show a progress bar on a terminal, nothing elsewhere, or with --quiet."""
     from tqdm import tqdm

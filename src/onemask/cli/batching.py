@@ -6,7 +6,7 @@ import argparse
 import shlex
 
 from ..errors import InputError
-from .arguments import FAILED, OK, listed
+from .arguments import FAILED, OK, add_ray, listed
 
 
 def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,8 +16,9 @@ def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="segment many videos, as a manifest says",
         description="Segment many videos: `onemask run` for every line of a manifest, the longest first, one process a "
         "device. The same command goes on where it was stopped, and runs nothing again that is finished.",
-        epilog="manifest: CSV with the columns video and mask (several: separated by spaces), and name, short_side, "
-        "method, set, save, ... if wanted; or JSON lines with these keys. Paths are relative to the manifest.",
+        epilog="manifest: CSV with the columns video and mask (several: separated by spaces), and name, short-side, "
+        "method, set, save, ... if wanted; or JSON lines with these keys. Paths are relative to the manifest. Videos, "
+        "masks, MANIFEST and DIR may also be addresses, such as s3://BUCKET/DIR (extra s3) or gs:// (extra gcs).",
     )
     batch.add_argument("manifest", metavar="MANIFEST", help="a .csv or .jsonl file")
     batch.add_argument("--out", required=True, metavar="DIR", help="folder of the results, one folder a video")
@@ -26,7 +27,8 @@ def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         type=listed,
         default=["auto"],
         metavar="A,B",
-        help="as --device takes them, one process each, such as cuda:0,cuda:1 (default: auto)",
+        help="as --device takes them, one process each, such as cuda:0,cuda:1; with --ray cuda or cpu (default: "
+        "auto, with --ray one for each GPU of the cluster, or each CPU)",
     )
     batch.add_argument("--retries", type=int, default=1, metavar="N", help="run again what crashed (default: 1)")
     batch.add_argument(
@@ -35,6 +37,7 @@ def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="'OPTIONS'",
         help="options of `onemask run` for all videos, in quotes, such as '--short-side 360 --save masks,csv'",
     )
+    add_ray(batch)
     batch.set_defaults(command=_batch)
 
 
@@ -52,7 +55,15 @@ def _batch(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise InputError(f"--run {options.run}: {error}") from None
     _check_run(arguments)
-    report = batch(jobs, options.out, arguments=arguments, devices=options.devices, retries=options.retries, told=tell)
+    report = batch(
+        jobs,
+        options.out,
+        arguments=arguments,
+        devices=options.devices,
+        retries=options.retries,
+        ray=options.ray,
+        told=tell,
+    )
     options.answer = report.outcomes
     print(f"{len(jobs) - len(report.failed)} of {len(jobs)} videos are done; the report is {options.out}/report.json")
     return FAILED if report.failed else OK

@@ -13,6 +13,7 @@ from .arguments import (
     OK,
     add_method,
     add_overwrite,
+    add_ray,
     add_resume,
     add_running,
     add_sequences,
@@ -109,6 +110,7 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_method(evaluate)
     add_resume(evaluate)
     add_overwrite(evaluate)
+    add_ray(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
 
@@ -125,6 +127,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         submission=options.submission,
         overwrite=options.overwrite,
         resume=options.resume,
+        ray=options.ray,
         progress=show,
     )
     options.answer = {"out": options.out, "seconds_per_frame": evaluation.seconds_per_frame}
@@ -170,6 +173,7 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add_running(compare.add_argument_group("for all methods"))
     add_resume(compare)
     add_overwrite(compare)
+    add_ray(compare)
     compare.set_defaults(command=_compare)
 
 
@@ -203,6 +207,7 @@ def _compare(options: argparse.Namespace) -> int:
             sequences=options.sequences,
             overwrite=options.overwrite,
             resume=options.resume,
+            ray=options.ray,
             progress=show,
             say=partial(print, flush=True),
         )

@@ -16,11 +16,12 @@ import logging
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..cluster import connected
 from ..data.sequence import SequenceDataset
 from ..errors import InputError, Interrupted, OnemaskError
 from ..files import inside, read_json, write_json
@@ -105,6 +106,7 @@ def compare(
     sequences: Sequence[str] | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    ray: str | None = None,
     progress: Progress = silent,
     say: Callable[[str], object] = log.info,
 ) -> Comparison:
@@ -122,6 +124,7 @@ def compare(
         overwrite: begin all anew.
         resume: continue an earlier comparison in `out`, or add methods to it; what finished with the same settings is
             not run again.
+        ray: see `evaluate`. Whether a method can be loaded is then known only when its turn comes.
         progress: see `evaluate`.
         say: is told what is begun, what is reused, and what failed.
 
@@ -154,7 +157,7 @@ def compare(
         names = [sequence.name for sequence in dataset.sequences]
         if not overwrite and _is_finished(folders[variant.label], names):
             finished.append(variant.label)
-        else:
+        elif ray is None:
             with _named(variant.label):
                 variant.settings.session()  # whether it can be loaded is known before the first one runs
 
@@ -164,7 +167,8 @@ def compare(
                 pass  # what an earlier comparison left is gone now, not when its turn comes: this one can be resumed
         with results.writing(METHODS) as path:
             write_json(path, known | {label: folder.name for label, folder in folders.items()})
-        failures = _evaluated(root, variants, folders, finished, given, progress, say)
+        with nullcontext() if ray is None else connected(ray):  # once, not for each method
+            failures = _evaluated(root, variants, folders, finished, given, ray, progress, say)
         rows = (_row(label, folder) for label, folder in folders.items() if label not in failures)
         comparison = Comparison(tuple(rows), failures)
         _write(comparison, results)
@@ -178,6 +182,7 @@ def _evaluated(
     folders: Mapping[str, Path],
     finished: Sequence[str],
     given: Mapping[str, Any],
+    ray: str | None,
     progress: Progress,
     say: Callable[[str], object],
 ) -> dict[str, str]:
@@ -191,7 +196,8 @@ def _evaluated(
             continue
         say(f"{place}: {'goes on' if (folder / 'predictions').exists() else 'begins'} in {folder}")
         try:
-            evaluate(root, folder, variant.settings, **given, resume=True, progress=_labelled(progress, label))
+            shown = _labelled(progress, label)
+            evaluate(root, folder, variant.settings, **given, resume=True, ray=ray, progress=shown)
         except Interrupted:
             raise
         except Exception as error:  # an error in one method, of any kind, must not cost the others' results

@@ -12,25 +12,28 @@ What a method is given and how it is judged is the protocol's, see `protocols`.
 from __future__ import annotations
 
 import logging
-import time
+import threading
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..cluster import LOSSES, Hand, HandLost, hands_of
 from ..data.sequence import SequenceDataset, VideoSequence
-from ..errors import InputError, OutputError
-from ..files import read_json, refuse_existing, remove, write_json
+from ..errors import InputError, Interrupted, OutputError
+from ..files import read_json, refuse_existing, remove, write_bytes, write_json
+from ..pool import share_out
 from ..progress import Progress, silent
-from ..propagation import LabelledFrame, Propagation
+from ..propagation import LabelledFrame
 from ..results import ResultFolder
 from ..session import Session
 from ..settings import Settings, environment
-from ..video.behind import Behind
 from ..video.images import ImageSequence
 from ..video.masks import read_label_map, write_mask
 from ..video.sheet import write_contact_sheet
+from .passages import predict_there, ran_on, segment, sent
 from .protocols import Protocol
 from .protocols import protocol as protocol_of
 from .scores import Scores
@@ -67,6 +70,7 @@ def evaluate(
     submission: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    ray: str | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Run a method over a dataset in its own layout and score it.
@@ -83,6 +87,8 @@ def evaluate(
         overwrite: begin anew.
         resume: continue what an earlier call with the same settings began in `out`; finished sequences are not run
             again.
+        ray: the address of a Ray cluster, on which each sequence is a job; empty: see `cluster.hands_of`. None: this
+            process does it. Only frames and label maps are sent: its machines need not see `root` and `out`.
         progress: wraps the frames of a sequence, to show how far it is.
 
     Returns:
@@ -99,10 +105,16 @@ def evaluate(
     results = evaluation_folder(out)
     if results.check(asked, overwrite=overwrite, resume=resume):
         refuse_changed_input(results, dataset)
-    session = settings.session()
+    session = settings.session() if ray is None else None
     with results.opened(asked, overwrite=overwrite, resume=resume):
-        computed = [s.name for s in dataset.sequences if not _recorded(results, s)]
-        times = {s.name: _recorded(results, s) or _predict(rules, s, session, results, progress) for s in dataset}
+        computed = [s for s in dataset.sequences if not _recorded(results, s)]
+        if session is not None:
+            for sequence in computed:
+                _predict(rules, sequence, session, results, progress)
+            device = ran_on(session)
+        else:
+            device = _predict_on_cluster(rules, computed, settings, results, str(ray))
+        times = {s.name: _recorded(results, s) or {} for s in dataset}
         if lost := [s.name for s in dataset if not _recorded(results, s)]:
             raise OutputError(
                 f"predictions of {lost[0]} were removed from {out} while they were written; --resume makes them anew"
@@ -111,7 +123,6 @@ def evaluate(
             rules.submit(dataset, results.path / "predictions", submission)
         scores = rules.score(dataset, results.path / "predictions")
         later = sum(t["later"] for t in times.values()) / max(1, sum(t["later_frames"] for t in times.values()))
-        device = {"device": str(session.device), "precision": session.precision, "runtime": session.runtime}
         report = {"asked": asked, "ran_on": device | environment(), "seconds_per_frame": later, "times": times}
         with results.writing("scores.json") as path:
             write_json(path, report | scores.to_json())
@@ -180,33 +191,68 @@ def _recorded(results: ResultFolder, sequence: VideoSequence) -> dict[str, Any] 
 
 def _predict(
     rules: Protocol, sequence: VideoSequence, session: Session, results: ResultFolder, progress: Progress
-) -> dict[str, Any]:
-    """Write a sequence's label maps; give the seconds that they took, and what they were computed from."""
-    folder, record = PurePosixPath("predictions", sequence.name), f"times/{sequence.name}.json"
+) -> None:
+    """Write a sequence's label maps, the seconds that they took, and what they were computed from."""
+    unfinished = _begin(sequence, results)
+    write = partial(_write_new, results, unfinished)
+    times = segment(sequence.name, sequence.frames, rules.passages(sequence), session, write, progress)
+    _finish(sequence, results, unfinished, times)
+
+
+def _predict_on_cluster(
+    rules: Protocol, sequences: Sequence[VideoSequence], settings: Settings, results: ResultFolder, ray: str
+) -> dict[str, str]:
+    """Write the label maps of sequences, the longest first, each from a process of a cluster; what computed them."""
+    device = {"device": settings.device, "precision": settings.precision, "runtime": settings.runtime}
+    writing, lost = threading.Lock(), Counter[str]()
+
+    def do(sequence: VideoSequence, hand: Hand, stop: threading.Event) -> bool:
+        try:
+            job = sent(sequence, rules.passages(sequence))
+            predicted = hand.call(stop, predict_there, replace(settings, device=hand.device), job)
+        except HandLost as error:
+            log.warning("%s: %s", sequence.name, error)
+            lost[sequence.name] += 1
+            if lost[sequence.name] > LOSSES:
+                raise
+            return False
+        except Interrupted:
+            return True
+        with writing:
+            unfinished = _begin(sequence, results)
+            for name, png in predicted.label_maps.items():
+                with results.writing(f"{unfinished}/{name}.png") as path:
+                    write_bytes(path, png)
+            _finish(sequence, results, unfinished, predicted.times)
+            device.update(predicted.ran_on)
+            log.info("%s is done", sequence.name)
+        return True
+
+    if not sequences:
+        return device
+    with hands_of(ray, [settings.device], len(sequences), every=True) as hands:
+        whole = share_out(sorted(sequences, key=len, reverse=True), hands, do, step="sequence")
+    if not whole:
+        raise Interrupted(f"stopped; --resume goes on from there, and finished sequences are in {results.path}")
+    return device
+
+
+def _begin(sequence: VideoSequence, results: ResultFolder) -> PurePosixPath:
+    """Remove what there is of a sequence; the folder for its label maps until all are there."""
+    folder = PurePosixPath("predictions", sequence.name)
     unfinished = folder.with_name(f".{folder.name}.partial")
-    remove(results.path / record)
-    for stale in (folder, unfinished):
-        results.remove(*results.files(str(stale)))
-    times: dict[str, Any] = {"first": 0.0, "later": 0.0, "later_frames": 0, "input": sequence.fingerprint()}
-    for passage in rules.passages(sequence):
-        video = ImageSequence([sequence.frames[i] for i in passage.frames], sequence.name, passage.size)
-        fresh = session.fresh()
-        given = {passage.frames.index(i): label_map for i, label_map in passage.given.items()}
-        propagation = Propagation(fresh, video, given, direction="forward")
-        ended = [time.perf_counter()]
-        with Behind(partial(_write_new, results, unfinished)) as written:
-            for labelled in progress(propagation, len(passage.frames), sequence.name):
-                written(labelled)
-                ended.append(time.perf_counter())
-        ended[-1] = time.perf_counter()  # the last ones' files included
-        times["first"] += ended[1] - ended[0]
-        times["later"] += ended[-1] - ended[1]
-        times["later_frames"] += len(ended) - 2
-    times["predictions"] = len(results.files(str(unfinished)))
-    results.rename(str(unfinished), str(folder))
-    with results.writing(record) as path:
-        write_json(path, times, durable=True)
-    return times
+    remove(results.path / f"times/{sequence.name}.json")
+    for stale in (f"predictions/{sequence.name}", str(unfinished)):
+        results.remove(*results.files(stale))
+    return unfinished
+
+
+def _finish(sequence: VideoSequence, results: ResultFolder, unfinished: PurePosixPath, times: dict[str, Any]) -> None:
+    """Give the whole folder its name, and write down what it took and what it was computed from."""
+    count = len(results.files(str(unfinished)))
+    results.rename(str(unfinished), f"predictions/{sequence.name}")
+    with results.writing(f"times/{sequence.name}.json") as path:
+        write_json(path, times | {"input": sequence.fingerprint(), "predictions": count}, durable=True)
 
 
 def _write_new(results: ResultFolder, folder: PurePosixPath, labelled: LabelledFrame) -> None:

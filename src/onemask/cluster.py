@@ -1,0 +1,184 @@
+"""A Ray cluster: processes on other machines, or on this one, that do what they are sent.
+
+Each process is an actor with a CPU or a GPU of its own, and has to have onemask installed. One that is lost, with its
+node or alone, is begun anew when the cluster has room for it; what it was doing is to be sent again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from . import __version__
+from .errors import InputError, Interrupted, OnemaskError
+from .extras import how_to_install
+from .pool import POLL_SECONDS
+
+T = TypeVar("T")
+CONNECT_SECONDS = 5.0
+LOSSES = 5  # after which what is done is taken for the reason
+
+
+class HandLost(OnemaskError):
+    """A process that is gone, with its node or alone."""
+
+
+class _Worker:
+    """What the process on the cluster is."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Any] = {}
+
+    def version(self) -> str:
+        return __version__
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function; its first argument is a dictionary that lasts as long as the process."""
+        return function(self._kept, *arguments)
+
+
+class Hand:
+    """A process on the cluster, see `pool`."""
+
+    def __init__(self, ray: Any, device: str):
+        self.device = device
+        self._ray = ray
+        needed = {"num_gpus": 1} if device == "cuda" else {"num_cpus": 1}
+        self._actor_class = ray.remote(**needed)(_Worker)
+        self._actor: Any = None
+        self._version: Any = None
+
+    def ready(self) -> bool:
+        """Whether the process runs. Raises InputError where it has another onemask."""
+        if self._actor is None:
+            self._actor = self._actor_class.remote()
+            self._version = self._actor.version.remote()
+        if self._version is None:
+            return True
+        if not self._ray.wait([self._version], timeout=0)[0]:
+            return False
+        try:
+            version = self._got(self._version)
+        except HandLost:
+            return False
+        if version != __version__:
+            raise InputError(
+                f"the cluster has onemask {version}, and this is {__version__}; install the same on all its nodes"
+            )
+        self._version = None
+        return True
+
+    def call(self, stop: threading.Event, function: Callable[..., T], *arguments: Any) -> T:
+        """What a function of a module returns there; its first argument is a dictionary that lasts.
+
+        Raises HandLost where the process is lost, Interrupted where `stop` is set before it has an answer, and what
+        the function raises.
+        """
+        answer = self._actor.call.remote(function, *arguments)
+        while not self._ray.wait([answer], timeout=POLL_SECONDS)[0]:
+            if stop.is_set():
+                self.close()
+                raise Interrupted("stopped")
+        return self._got(answer)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._actor is not None:
+            self._ray.kill(self._actor)
+        self._actor = self._version = None
+
+    def _got(self, answer: Any) -> Any:
+        try:
+            return self._ray.get(answer)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # what the function raised
+        except self._ray.exceptions.RayError as error:
+            self.close()
+            raise HandLost(f"its process on the cluster was lost ({' '.join(str(error).split())[:200]})") from error
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """The package ray, connected to a cluster for the block, unless it is connected already.
+
+    address: `HOST:PORT` or `ray://HOST:PORT`; empty: RAY_ADDRESS, the cluster that runs on this machine, or else one
+    that is started here for the block. Raises InputError where Ray is not installed, or the address does not answer.
+    """
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise InputError(f"--ray needs the package ray; {how_to_install('ray')}") from error
+    if ray.is_initialized():
+        yield ray
+        return
+    _connect(ray, address)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def hands_of(
+    address: str, devices: Sequence[str] = ("auto",), most: int | None = None, *, every: bool = False
+) -> Iterator[list[Hand]]:
+    """Processes on a Ray cluster, for the block.
+
+    Args:
+        address: see `connected`.
+        devices: cuda or cpu for each process; auto: one for each GPU, where there is none one for each CPU.
+        most: how many processes can be of use.
+        every: cuda and cpu stand for all that the cluster has of them.
+
+    Raises:
+        InputError: as `connected` does, or the cluster has no such devices.
+    """
+    if wrong := [device for device in devices if device not in ("auto", "cpu", "cuda")]:
+        raise InputError(f"on a cluster a device is auto, cpu or cuda, and Ray says which; got {wrong[0]!r}")
+    with connected(address) as ray:
+        yield [Hand(ray, device) for device in _each(devices, ray.cluster_resources(), every)[:most]]
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Connect, or start a cluster. Raises InputError."""
+    wanted = address or os.environ.get("RAY_ADDRESS", "")
+    _refuse_silent(wanted)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here tells nobody
+    try:
+        ray.init(address=address or None, include_dashboard=False, log_to_driver=False, logging_level="error")
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"--ray {address}: no Ray cluster could be reached there, or started here ({said})") from error
+
+
+def _refuse_silent(address: str) -> None:
+    """Raise InputError where nothing answers: Ray itself would wait for minutes, and end the process."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # "auto" or "local"; Ray says what else it cannot be
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"--ray {address}: nothing answers there ({error}); expected HOST:PORT of `ray start --head`"
+        ) from error
+
+
+def _each(devices: Sequence[str], resources: dict[str, float], every: bool) -> list[str]:
+    """A device for each process. Raises InputError where the cluster has not that many."""
+    there = {"cuda": int(resources.get("GPU", 0)), "cpu": int(resources.get("CPU", 0))}
+    found: list[str] = []
+    for device in devices:
+        kind = ("cuda" if there["cuda"] else "cpu") if device == "auto" else device
+        found += [kind] * (max(1, there[kind]) if every or device == "auto" else 1)
+    for kind, number in there.items():
+        if found.count(kind) > number:
+            raise InputError(
+                f"the cluster has {number} devices of the kind {kind}, got {found.count(kind)}; ask for fewer"
+            )
+    return found

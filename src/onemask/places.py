@@ -1,0 +1,195 @@
+"""Files and folders that are elsewhere: s3://, gs://, memory:// and whatever else fsspec knows, by its address.
+
+Work is done on a copy on this machine: what is there is fetched, and what is new is brought back. Paths without
+`://`, and `file://`, are this machine's own and are used as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import InputError, OutputError
+from .extras import how_to_install
+from .files import inside, write_text, written_whole
+
+T = TypeVar("T")
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # protocol -> the extra that brings it
+LAST = (".onemask/finished",)  # brought when all else is there: it says so
+
+
+def is_elsewhere(address: str) -> bool:
+    """Whether it is an address, not a path on this machine."""
+    return "://" in address and not address.startswith("file://")
+
+
+def on_this_machine(address: str) -> str:
+    """A path; `file://` is taken off."""
+    return address.removeprefix("file://")
+
+
+def joined(folder: str, name: str) -> str:
+    """The address or path of what a folder holds."""
+    return f"{folder.rstrip('/')}/{name}" if "://" in folder else str(Path(folder) / name)
+
+
+def beside(file: str, name: str) -> str:
+    """A name in a file, as an address or path: relative to where the file is, unless it is whole."""
+    if "://" in name or os.path.isabs(name):
+        return name
+    return joined(file.rpartition("/")[0], name) if "://" in file else str(Path(file).parent / name)
+
+
+def fetch_text(address: str, expected: str) -> str:
+    """Read a text file. Raises InputError, which says what was expected."""
+    system, path = _system(address)
+    data: bytes = _asked(address, lambda: system.cat_file(path))
+    try:
+        return data.decode()
+    except ValueError as error:
+        raise InputError(f"{address} cannot be read as text ({error}); expected {expected}") from error
+
+
+def fetch_file(address: str, folder: Path) -> Path:
+    """Copy a file, or a folder of files, into `folder` under its own name. Raises InputError."""
+    system, path = _system(address)
+    copy = folder / (path.rstrip("/").rpartition("/")[2] or "input")
+    if _asked(address, lambda: bool(system.isdir(path))):
+        fetch_folder(address, copy)
+        return copy
+    with written_whole(copy) as temporary:
+        _asked(address, partial(system.get_file, path, str(temporary)))
+    return copy
+
+
+def fetch_folder(address: str, folder: Path) -> set[str]:
+    """Copy what a folder holds, if it is there, to a folder on this machine; the names. Raises InputError."""
+    names = _names(address)
+    for name in names:
+        inside(folder, name, address)
+        target = folder / name
+        with written_whole(target) as temporary:
+            system, path = _system(joined(address, name))
+            _asked(address, partial(system.get_file, path, str(temporary)))
+    return set(names)
+
+
+def bring_folder(folder: Path, address: str, before: set[str]) -> None:
+    """Make a folder elsewhere like one here; what says that it is finished comes last.
+
+    before: the names that were fetched from there. Those that are gone here are removed there, nothing else is.
+    Raises OutputError.
+    """
+    names = names_in(folder)
+    for name in sorted(before - names):
+        system, path = _system(joined(address, name))
+        _told(address, partial(system.rm_file, path))
+    for name in sorted(names, key=lambda name: (name in LAST, name)):
+        bring_file(folder / name, joined(address, name))
+
+
+def bring_file(file: Path, address: str) -> None:
+    """Copy a file of this machine to an address. Raises OutputError."""
+    system, path = _system(address)
+
+    def put() -> None:
+        system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        system.put_file(str(file), path)
+
+    _told(address, put)
+
+
+def bring_text(address: str, text: str) -> None:
+    """Write a text file, here or elsewhere, whole or not at all. Raises OutputError."""
+    if not is_elsewhere(address):
+        write_text(on_this_machine(address), text)
+        return
+    system, path = _system(address)
+
+    def put() -> None:
+        system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        system.pipe_file(path, text.encode("utf-8", "surrogateescape"))
+
+    _told(address, put)
+
+
+def names_in(folder: Path) -> set[str]:
+    """The files of a folder, at any depth, as names relative to it, but for locks: those are this machine's."""
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name for name in files if name != ".onemask/lock"}
+
+
+@contextmanager
+def folder_for_copies(name: str) -> Iterator[Path]:
+    """A folder of this user's alone, the same for the same name, which is removed at the end.
+
+    That it has the same path again is what lets an interrupted run be gone on with: a run knows its video by its path.
+    """
+    import tempfile
+
+    user = os.getuid() if hasattr(os, "getuid") else os.getlogin()
+    own = Path(tempfile.gettempdir()) / f"onemask-{user}"
+    try:
+        own.mkdir(mode=0o700, exist_ok=True)
+        if hasattr(os, "getuid") and (own.is_symlink() or own.stat().st_uid != os.getuid()):
+            raise OutputError(f"{own} is another user's; set TMPDIR to a folder of your own")
+        shutil.rmtree(own / name, ignore_errors=True)
+        (own / name).mkdir()
+    except OSError as error:
+        raise OutputError(f"{own / name} cannot be made for copies: {error.strerror or error}") from error
+    try:
+        yield own / name
+    finally:
+        shutil.rmtree(own / name, ignore_errors=True)
+        if own.exists() and not any(own.iterdir()):
+            own.rmdir()
+
+
+# fsspec ---------------------------------------------------------------------------------------------------------------
+
+
+def _system(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it. Raises InputError where there is none."""
+    import fsspec
+
+    protocol = address.partition("://")[0]
+    try:
+        return fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        how = how_to_install(EXTRAS[protocol]) if protocol in EXTRAS else str(error)
+        raise InputError(f"{address}: what reads {protocol}:// is not installed; {how}") from error
+    except ValueError as error:
+        raise InputError(f"{address}: {protocol}:// is no kind of address that is known here ({error})") from error
+
+
+def _names(address: str) -> list[str]:
+    """The files of a folder elsewhere, at any depth, as names relative to it; none where there is no folder."""
+    system, path = _system(address)
+    found = _asked(address, lambda: system.find(path))
+    return [name.removeprefix(path.rstrip("/")).lstrip("/") for name in found if name.rstrip("/") != path.rstrip("/")]
+
+
+def _asked(address: str, get: Callable[[], T]) -> T:
+    """What a file system answers. Raises InputError where it does not: clients have errors of all kinds."""
+    try:
+        return get()
+    except Exception as error:
+        raise InputError(f"{address} cannot be read ({_line(error)}); check the address and your rights") from error
+
+
+def _told(address: str, put: Callable[[], object]) -> None:
+    try:
+        put()
+    except Exception as error:
+        raise OutputError(f"{address} cannot be written ({_line(error)}); check the address and your rights") from error
+
+
+def _line(error: Exception) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,104 @@
+"""On a Ray cluster of this machine: nothing is lost with a process that is killed, and nothing done twice."""
+
+import json
+import os
+import socket
+
+import pytest
+
+from onemask import cluster
+from onemask.cli import main
+from onemask.errors import InputError
+from onemask.running import run
+from onemask.settings import Settings
+from onemask.video.label_maps import write_mask
+from onemask.video.reader import open_video
+from videos import QUICK, Scene, write_video
+
+SETTINGS = Settings(method="stub", options=QUICK, size=64, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def ray(stub):
+    """A cluster of two processors, which ends with this module."""
+    ray = pytest.importorskip("ray", reason="needs the extra ray")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        yield ray
+        ray.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, frames in (("a", 8), ("b", 12), ("c", 6)):
+        scene = Scene.of(frames=frames)
+        write_video(tmp_path / f"{name}.mp4", scene.images)
+        write_mask(tmp_path / f"{name}.png", scene.labels[0])
+        run(
+            open_video(tmp_path / f"{name}.mp4"),
+            {0: scene.labels[0]},
+            tmp_path / "alone" / name,
+            SETTINGS,
+            save=["masks"],
+        )
+    (tmp_path / "text.mp4").write_text("no video")
+    return tmp_path
+
+
+def masks_of(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "masks").iterdir())}
+
+
+def test_a_process_that_is_killed_loses_and_doubles_nothing(ray, folder, capsys):
+    lines = [{"video": f"{name}.mp4", "mask": f"{name}.png"} for name in "abc"]
+    lines[1]["set"] = [f"dies={folder}/died"]  # the longest, which comes first: killed in its fifth frame, once
+    lines.append({"video": "text.mp4", "mask": "a.png"})
+    (folder / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options = " ".join(f"--set {name}={value}" for name, value in QUICK.items())
+    command = ["batch", str(folder / "all.jsonl"), "--out", str(folder / "out"), "--retries", "0", "--ray"]
+    command += ["--run", f"--method stub --size 64 --save masks {options}"]
+    assert main(command) == 2, "a text is no video"
+    assert (folder / "died").exists()
+    report = {entry["name"]: entry for entry in json.loads((folder / "out" / "report.json").read_text())}
+    assert {name: (entry["done"], entry["attempts"], entry["lost"]) for name, entry in report.items()} == {
+        "a": (True, 1, 0),
+        "b": (True, 1, 1),
+        "c": (True, 1, 0),
+        "text": (False, 1, 0),
+    }
+    for name in "abc":
+        assert masks_of(folder / "out" / name) == masks_of(folder / "alone" / name)
+    printed = capsys.readouterr().out
+    assert "3 of 4 videos are done" in printed
+    assert [printed.count(f"{name}: done") for name in "abc"] == [1, 1, 1]
+    assert "text.mp4" in (folder / "out" / "text.log").read_text()
+    assert int((folder / "died").read_text()) != os.getpid()
+
+
+def test_what_the_cluster_has_not_is_refused(ray):
+    with pytest.raises(InputError, match="0 devices of the kind cuda, got 1"), cluster.hands_of("", ["cuda"]):
+        pass
+    with pytest.raises(InputError, match="auto, cpu or cuda"), cluster.hands_of("", ["cuda:1"]):
+        pass
+
+
+def test_an_address_that_does_not_answer_is_one_line(folder, capsys, monkeypatch):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    (folder / "one.csv").write_text("video,mask\na.mp4,a.png\n")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    command = ["batch", str(folder / "one.csv"), "--out", str(folder / "out"), "--ray", address]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--ray {address}: nothing answers there" in line
+
+
+def test_a_missing_package_is_one_line(folder, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    (folder / "one.csv").write_text("video,mask\na.mp4,a.png\n")
+    assert main(["batch", str(folder / "one.csv"), "--out", str(folder / "out"), "--ray"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--ray needs the package ray" in line
