@@ -1,10 +1,14 @@
-"""What corrections are worth: J&F after 1, 3 and 5 frames are corrected, and which frames to correct.
+"""What one correction is worth: J&F after the worst frame is corrected, chosen by `onemask review` or by annotation.
 
-A video is segmented from its first mask. Then frames are corrected, by their annotation, that are chosen in one of
-three ways: by `onemask review`, evenly spaced, or as the worst of all (which nobody knows who has no annotation), and
-it is segmented again. J&F is the mean over all frames but the first, corrected ones among them as they come out.
+A video is segmented from its first mask. Then one frame gets its annotation, and it is segmented again. The frame
+is what `onemask review` doubts most, or the worst of all, which nobody knows who has no annotation. Each line has J&F
+in percent, the mean over objects of the mean over their annotated frames after the first: of all these frames, and
+of those that neither choice corrects (`others`), so that a corrected frame's own gain is left out.
 
-    python benchmarks/corrections.py --data DATA --sequences dog-agility,flamingo,scooter-gray --out FOLDER [--size 240]
+    python benchmarks/corrections.py --data DATA --on dev --out FOLDER [--short-side 240] [--method ttvos-lite]
+    python benchmarks/corrections.py --on dev --out FOLDER --table
+
+The same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -16,8 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from onemask import keep_freed_memory
-from onemask.data.davis import DavisDataset
+from onemask.data.sequence import VideoSequence
 from onemask.evaluation.measures import region_and_contour
+from onemask.evaluation.protocols import first_annotations, protocol
+from onemask.evaluation.summary import estimate
 from onemask.exports.result import Result
 from onemask.reviewing import review
 from onemask.running import run
@@ -25,68 +31,122 @@ from onemask.settings import Settings
 from onemask.video.images import ImageSequence
 from onemask.video.masks import read_label_map
 
-COUNTS = (1, 3, 5)
-APART = 5  # frames between two that are corrected, at least
+SETS = {"dev": ("davis-2016", "davis2016", "dev"), "varied": ("varied", "youtube-vos", "val")}
+CHOICES = ("none", "review", "worst")
 
 
-def scores(folder: Path, truth: dict[int, np.ndarray]) -> dict[int, float]:
-    """J&F of each annotated frame but the first."""
+def annotation(sequence: VideoSequence, index: int) -> np.ndarray:
+    """The label map of an annotated frame, with the objects that the dataset lists."""
+    labels = sequence.annotation(index)
+    assert labels is not None
+    return labels if sequence.objects is None else np.where(np.isin(labels, sequence.objects), labels, 0)
+
+
+def scores(folder: Path, sequence: VideoSequence) -> dict[int, dict[int, float]]:
+    """Object -> frame -> J&F, of all annotated frames after the object's first."""
     paths = sorted((folder / "masks").glob("*.png"))
+    found: dict[int, dict[int, float]] = {}
+    for index in sequence.annotated:
+        truth, predicted = annotation(sequence, index), read_label_map(paths[index])
+        for object_id in found:
+            measures = region_and_contour(predicted == object_id, truth == object_id)
+            found[object_id][index] = 100 * float(np.mean(measures))
+        for object_id in np.unique(truth[truth > 0]).tolist():
+            found.setdefault(object_id, {})
+    return found
+
+
+def mean(by_object: dict[int, dict[int, float]], without: tuple[int, ...] = ()) -> float:
+    """The mean over objects of the mean over frames."""
+    each = [[score for index, score in frames.items() if index not in without] for frames in by_object.values()]
+    return float(np.mean([np.mean(frames) for frames in each if frames]))
+
+
+def worst(by_object: dict[int, dict[int, float]]) -> int:
+    """The frame with the lowest mean over its objects."""
+    frames = sorted({index for frames in by_object.values() for index in frames})
+    return min(frames, key=lambda i: np.mean([frames[i] for frames in by_object.values() if i in frames]))
+
+
+def most_doubted(folder: Path, frames: list[int]) -> int | None:
+    """Of `frames` the one nearest to what review doubts most; None where it doubts nothing."""
+    doubted = [entry.frame for entry in review(Result.open(folder), limit=3) if entry.frame >= frames[0]]
+    return min(frames, key=lambda index: abs(index - doubted[0])) if doubted else None
+
+
+def measured(sequence: VideoSequence, out: Path, settings: Settings) -> dict[str, dict]:
+    """What comes of each choice in a video."""
+    video = ImageSequence(list(sequence.frames), sequence.name)
+
+    def segmented(corrected: int | None) -> Path:
+        where = out / sequence.name / ("none" if corrected is None else str(corrected))
+        given = first_annotations(sequence)
+        if corrected is not None:
+            given = {**given, corrected: annotation(sequence, corrected)}
+        run(video, given, where, settings, save=["masks"], direction="forward", resume=True)
+        return where
+
+    before = scores(segmented(None), sequence)
+    frames = sorted({index for frames in before.values() for index in frames})
+    chosen = {"none": None, "review": most_doubted(segmented(None), frames), "worst": worst(before)}
+    corrected = tuple(index for index in chosen.values() if index is not None)
+    after = {how: before if index is None else scores(segmented(index), sequence) for how, index in chosen.items()}
     return {
-        index: float(np.mean(region_and_contour(read_label_map(paths[index]) > 0, mask)))
-        for index, mask in truth.items()
-        if index
+        how: {"frame": chosen[how], "JF": round(mean(by_object), 2), "others": round(mean(by_object, corrected), 2)}
+        for how, by_object in after.items()
     }
 
 
-def worst(by_frame: dict[int, float], count: int) -> list[int]:
-    """The frames with the lowest scores, apart."""
-    chosen: list[int] = []
-    for index in sorted(by_frame, key=lambda index: by_frame[index]):
-        if len(chosen) < count and all(abs(index - other) >= APART for other in chosen):
-            chosen.append(index)
-    return chosen
+def table(lines: list[dict]) -> str:
+    """The lines as a table in Markdown, and their means with intervals of the gains."""
+    rows = [
+        "| sequence | none | review's frame | then | worst frame | then | others: none | review | worst |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for line in lines:
+        none, by_review, by_worst = (line[how] for how in CHOICES)
+        rows.append(
+            f"| {line['sequence']} | {none['JF']:.1f} | {'-' if by_review['frame'] is None else by_review['frame']} "
+            f"| {by_review['JF']:.1f} | {by_worst['frame']} | {by_worst['JF']:.1f} "
+            f"| {none['others']:.1f} | {by_review['others']:.1f} | {by_worst['others']:.1f} |"
+        )
+    means = {key: [np.mean([line[how][key] for line in lines]) for how in CHOICES] for key in ("JF", "others")}
+    (a, b, c), (d, e, f) = means["JF"], means["others"]
+    rows.append(f"| **mean of {len(lines)}** | {a:.1f} | | {b:.1f} | | {c:.1f} | {d:.1f} | {e:.1f} | {f:.1f} |")
+    for how in CHOICES[1:]:
+        for key in ("JF", "others"):
+            gain = estimate([line[how][key] - line["none"][key] for line in lines])
+            rows.append(f"gain by {how}, {key}: {gain.mean:+.1f} (95 %: {gain.low:+.1f} to {gain.high:+.1f})")
+    return "\n".join(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--sequences", required=True, help="of dev, A,B")
+    parser.add_argument("--data", type=Path, help="folder with davis-2016 and varied")
+    parser.add_argument("--on", choices=list(SETS), required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--method", default="ttvos-lite")
-    parser.add_argument("--size", type=int, default=240)
+    parser.add_argument("--short-side", type=int, default=240)
+    parser.add_argument("--table", action="store_true", help="print the table of what was measured")
     options = parser.parse_args()
+    record = options.out / f"{options.on}.jsonl"
+    lines = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    if options.table:
+        print(table(lines))
+        return
+    if options.data is None:
+        parser.error("--data is needed to measure")
     keep_freed_memory()
-    settings = Settings(method=options.method, short_side=options.size, device="cpu")
-    for name in options.sequences.split(","):
-        (sequence,) = DavisDataset(options.data / "davis-2016", 2016, "dev").select([name])
-        video = ImageSequence(list(sequence.frames), name)
-        truth = {index: np.asarray(sequence.annotation(index)) > 0 for index in range(len(sequence.frames))}
-
-        def segmented(corrected: list[int], name=name, video=video, truth=truth) -> Path:
-            where = options.out / name / ("-".join(map(str, sorted(corrected))) or "none")
-            given = {index: truth[index].astype(np.uint8) for index in (0, *corrected)}
-            run(video, given, where, settings, save=["masks"], resume=True)
-            return where
-
-        first = segmented([])
-        by_frame = scores(first, truth)
-        before = float(np.mean(list(by_frame.values())))
-        print(json.dumps({"sequence": name, "chosen": "none", "frames": [], "JF": round(100 * before, 1)}), flush=True)
-        doubtful = [entry.frame for entry in review(Result.open(first), limit=max(COUNTS), apart=APART) if entry.frame]
-        last = len(truth) - 1
-        for count in COUNTS:
-            evenly = [round((part + 1) * last / (count + 1)) for part in range(count)]
-            for how, frames in (
-                ("review", doubtful[:count]),
-                ("evenly", evenly),
-                ("worst", worst(by_frame, count)),
-            ):
-                if len(frames) < count:
-                    continue  # fewer frames are in doubt
-                mean = float(np.mean(list(scores(segmented(frames), truth).values())))
-                line = {"sequence": name, "chosen": how, "frames": frames, "JF": round(100 * mean, 1)}
-                print(json.dumps(line), flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    settings = Settings(method=options.method, short_side=options.short_side, device="cpu", runtime="torch")
+    folder, rules, split = SETS[options.on]
+    for sequence in protocol(rules).open(options.data / folder, split, None):
+        if sequence.name in [line["sequence"] for line in lines]:
+            continue
+        line = {"sequence": sequence.name, **measured(sequence, options.out / options.on, settings)}
+        with record.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether the wheel alone is onemask: built, installed into an empty environment, and run outside of the repository.
+"""Whether the wheel alone is onemask: built of the source distribution, installed into an empty environment, and run.
 
 Its dependencies are borrowed from the environment that runs this, so that it takes seconds and no network. Needs
 setuptools of the version that pyproject.toml asks for.
@@ -12,19 +12,28 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 import venv
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NEEDED = (
-    "onemask/py.typed",
-    "onemask/assets/car-turn.mp4",
-    "onemask/weights/frtm-lite.safetensors",
-    "onemask/weights/frtm-lite.json",
-    "onemask/studio/static/index.html",
-)
+SOURCES = ("pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE", "NOTICE")
+CODE = "import sys, setuptools.build_meta as build; print(build.build_sdist(sys.argv[1]))"
+PLACES = ("assets", "weights", "studio/static")  # of files that are no modules
+
+
+def needed(source: Path, folder: str) -> set[str]:
+    """The files of a folder that are to be in a distribution."""
+    files = (path for path in (source / folder).rglob("*") if path.is_file() and path.suffix not in (".py", ".md"))
+    return {path.relative_to(source).as_posix() for path in files}
+
+
+def unpacked(sdist: Path) -> set[str]:
+    """The names in a source distribution, without its own folder."""
+    with tarfile.open(sdist) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
 
 
 def main() -> None:
@@ -32,14 +41,25 @@ def main() -> None:
         folder = Path(text)
         source = folder / "source"  # a copy: what an earlier build left in the repository must not get in
         shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copytree(ROOT / "recipes", source / "recipes")
+        for name in SOURCES:
             shutil.copy(ROOT / name, source)
-        build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-        subprocess.run([*build, "--wheel-dir", str(folder), str(source)], check=True)
+        build = [sys.executable, "-c", CODE, str(folder)]
+        subprocess.run(build, cwd=source, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        (sdist,) = folder.glob("*.tar.gz")
+        if missing := needed(source, "recipes") - unpacked(sdist):
+            sys.exit(f"{sdist.name} lacks {', '.join(sorted(missing))}")
+        build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+        subprocess.run([*build, "--wheel-dir", str(folder), str(sdist)], check=True)
         (wheel,) = folder.glob("*.whl")
         names = set(zipfile.ZipFile(wheel).namelist())
-        if missing := [name for name in NEEDED if name not in names]:
-            sys.exit(f"{wheel.name} lacks {', '.join(missing)}")
+        if (
+            missing := {
+                name.removeprefix("src/") for place in PLACES for name in needed(source, f"src/onemask/{place}")
+            }
+            - names
+        ):
+            sys.exit(f"{wheel.name} lacks {', '.join(sorted(missing))}")
         if foreign := [name for name in names if not name.startswith(("onemask/", "onemask-"))]:
             sys.exit(f"{wheel.name} has {foreign[0]}, which is not onemask's")
         environment = folder / "environment"
@@ -55,9 +75,11 @@ def main() -> None:
         if not Path(printed.strip()).is_relative_to(packages):
             sys.exit(f"onemask was imported from {printed.strip()}, not from the wheel")
         command = str(python.with_name("onemask"))
-        subprocess.run([command, "--help"], **run, stdout=subprocess.DEVNULL)
-        subprocess.run([command, "demo", "--method", "ttvos-lite", "--size", "96", "--out", "demo"], **run)
-        print(f"{wheel.name}: {wheel.stat().st_size / 2**20:.0f} MB, {len(names)} files, runs")
+        printed = subprocess.run([command, "--version"], **run, stdout=subprocess.PIPE, text=True).stdout
+        if printed.split()[-1] != wheel.name.split("-")[1]:
+            sys.exit(f"the command is {printed.strip()}, not {wheel.name}")
+        subprocess.run([command, "demo", "--method", "ttvos-lite", "--short-side", "64", "--out", "demo"], **run)
+        print(f"{sdist.name} makes {wheel.name}: {wheel.stat().st_size / 2**20:.0f} MB, {len(names)} files, runs")
 
 
 if __name__ == "__main__":

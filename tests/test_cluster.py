@@ -3,17 +3,20 @@
 import json
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 
 from onemask import cluster
 from onemask.cli import main
 from onemask.errors import InputError
+from onemask.evaluation.compare import Variant, compare
+from onemask.evaluation.evaluate import evaluate
 from onemask.running import run
 from onemask.settings import Settings
 from onemask.video.label_maps import write_mask
 from onemask.video.reader import open_video
-from videos import QUICK, Scene, write_video
+from videos import QUICK, Scene, write_images, write_video
 
 SETTINGS = Settings(method="stub", options=QUICK, size=64, device="cpu")
 
@@ -24,7 +27,10 @@ def ray(stub):
     ray = pytest.importorskip("ray", reason="needs the extra ray")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        try:
+            ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        except Exception as error:  # it gives its own processes half a minute, which a busy machine may not keep
+            pytest.skip(f"Ray cannot be started here: {error}")
         yield ray
         ray.shutdown()
 
@@ -74,6 +80,30 @@ def test_a_process_that_is_killed_loses_and_doubles_nothing(ray, folder, capsys)
     assert [printed.count(f"{name}: done") for name in "abc"] == [1, 1, 1]
     assert "text.mp4" in (folder / "out" / "text.log").read_text()
     assert int((folder / "died").read_text()) != os.getpid()
+
+
+def test_a_dataset_is_evaluated_as_here(ray, tmp_path):
+    """Of `compare`, which does it by `evaluate`; in the first sequence a process is killed."""
+    for name, ids in (("one", (1,)), ("two", (1, 2))):
+        scene = Scene.of(frames=7, ids=ids)
+        write_images(tmp_path / "JPEGImages" / "480p" / name, scene.images)
+        for index, label_map in enumerate(scene.labels):
+            write_mask(tmp_path / "Annotations" / "480p" / name / f"{index:05d}.png", label_map)
+    (tmp_path / "ImageSets" / "2017").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "2017" / "val.txt").write_text("one\ntwo")
+    here = evaluate(tmp_path, tmp_path / "here", SETTINGS, protocol="davis2017")
+    dying = replace(SETTINGS, options={**QUICK, "dies": str(tmp_path / "died")})
+    there = compare(tmp_path, tmp_path / "there", [Variant("a", dying)], protocol="davis2017", ray="")
+    assert (tmp_path / "died").exists()
+    assert not there.failures
+    folder = tmp_path / "there" / "evaluations" / "a"
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores["global"] == here.scores.to_json()["global"]
+    assert (scores["ran_on"]["device"], scores["times"]["two"]["later_frames"]) == ("cpu", 6)
+    for path in sorted((tmp_path / "here" / "predictions").rglob("*.png")):
+        assert (folder / path.relative_to(tmp_path / "here")).read_bytes() == path.read_bytes()
+    again = evaluate(tmp_path, folder, dying, protocol="davis2017", resume=True, ray="")
+    assert again.computed == 0
 
 
 def test_what_the_cluster_has_not_is_refused(ray):

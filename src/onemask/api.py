@@ -163,6 +163,7 @@ def evaluate(
     sequences: Sequence[str] | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    ray: str | None = None,
     progress: Progress = silent,
     **options: Any,
 ) -> Evaluation:
@@ -176,6 +177,8 @@ def evaluate(
         sequences: of the split, or of the dataset; None: all.
         overwrite: begin anew.
         resume: continue an earlier evaluation with the same settings; finished sequences are not run again.
+        ray: the address of a Ray cluster that does it; empty: the one that RAY_ADDRESS names, that runs on this
+            machine, or that is started here for it; None: this process.
         progress: see `run`.
         method: see `propagate`.
         short_side: see `propagate`.
@@ -206,6 +209,7 @@ def evaluate(
         sequences=sequences,
         overwrite=overwrite,
         resume=resume,
+        ray=ray,
         progress=progress,
     )
 
@@ -224,6 +228,7 @@ def compare(
     sequences: Sequence[str] | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    ray: str | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Evaluate several methods, and write a table and a chart of speed and accuracy, as `onemask compare` does.
@@ -236,6 +241,7 @@ def compare(
         out: the folder of evaluations, table and chart.
         overwrite: begin all anew.
         resume: continue an earlier comparison in `out`, or add methods to it.
+        ray: see `evaluate`.
         progress: see `run`.
         methods: label -> a method, or a text "METHOD [NAME=VALUE ...]"; or a list of such texts, each with "LABEL: " in
             front or its own label.
@@ -266,6 +272,7 @@ def compare(
         sequences=sequences,
         overwrite=overwrite,
         resume=resume,
+        ray=ray,
         progress=progress,
     )
 
