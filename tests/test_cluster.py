@@ -18,7 +18,7 @@ from onemask.video.label_maps import write_mask
 from onemask.video.reader import open_video
 from videos import QUICK, Scene, write_images, write_video
 
-SETTINGS = Settings(method="stub", options=QUICK, size=64, device="cpu")
+SETTINGS = Settings(method="stub", options=QUICK, short_side=64, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_process_that_is_killed_loses_and_doubles_nothing(ray, folder, capsys)
     (folder / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
     options = " ".join(f"--set {name}={value}" for name, value in QUICK.items())
     command = ["batch", str(folder / "all.jsonl"), "--out", str(folder / "out"), "--retries", "0", "--ray"]
-    command += ["--run", f"--method stub --size 64 --save masks {options}"]
+    command += ["--run", f"--method stub --short-side 64 --save masks {options}"]
     assert main(command) == 2, "a text is no video"
     assert (folder / "died").exists()
     report = {entry["name"]: entry for entry in json.loads((folder / "out" / "report.json").read_text())}

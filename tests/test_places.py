@@ -35,7 +35,7 @@ def test_a_batch_whose_files_are_all_elsewhere(memory, stub, tmp_path, monkeypat
     memory.pipe_file("/in/all.jsonl", "\n".join(map(json.dumps, lines)).encode())
     options = " ".join(f"--set {name}={value}" for name, value in QUICK.items())
     command = ["batch", "memory://in/all.jsonl", "--out", "memory://out", "--devices", "cpu"]
-    command += ["--run", f"--method stub --size 64 --save masks {options}"]
+    command += ["--run", f"--method stub --short-side 64 --save masks {options}"]
     assert main(command) == 2
     report = {entry["name"]: entry for entry in json.loads(memory.cat_file("/out/report.json"))}
     assert "memory://in/none.mp4 cannot be read" in report["none"]["error"]

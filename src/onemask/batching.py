@@ -375,6 +375,7 @@ def _job(line: Any, number: int, file: str) -> Job:
     for key, value in entry.items():
         if key is None or key in ("out", "resume", "overwrite"):
             raise InputError(f"{where} has {'more columns than the head' if key is None else f'`{key}`'}; take it away")
+        key = key.replace("_", "-")
         options += [f"--{key}={one}" for one in (value if isinstance(value, list) else [value])]
     return Job(name, video, tuple(_beside(mask, file) for mask in masks), tuple(options))
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sequence import VideoSequence
+from ..progress import Progress, silent
 from ..propagation import LabelledFrame, Propagation
 from ..session import Session
-from ..settings import Progress, Settings, silent
+from ..settings import Settings
 from ..video.behind import Behind
 from ..video.images import ImageSequence
 from ..video.masks import write_mask
