@@ -247,7 +247,7 @@ def test_other_settings_are_refused_until_they_may_overwrite(root, tmp_path):
     evaluate(root, out, QUICKLY, sequences=["one"])
     before = written(out)
     other = Settings(method="stub", options=QUICK | {"capacity": 9}, short_side=80, device="cpu")
-    with pytest.raises(InputError, match=r"started with capacity 8 \(now 9\), short_side 64 \(now 80\); resume it with"):
+    with pytest.raises(InputError, match=r"capacity 8 \(now 9\), short_side 64 \(now 80\); resume it with"):
         evaluate(root, out, other, sequences=["one"], resume=True)
     with pytest.raises(InputError, match=r"protocol davis2016 \(now davis2017\)"):
         evaluate(root, out, QUICKLY, protocol="davis2017", resume=True)
