@@ -42,7 +42,7 @@ def main() -> None:
     }
     share, weight = np.concatenate(list(by_video.values())).T
     for part in np.array_split(np.argsort(share), 5):
-        print(f"share {100 * share[part].min():5.2f} to {100 * share[part].max():5.2f} %: w {weight[part].mean():.3f}")
+        print(f"share {100 * share[part].min():5.2f} to {100 * share[part].max():5.2f} %: w {weight[part].mean():.2g}")
     ranks = [values.argsort().argsort() for values in (share, weight)]
     print(f"rank correlation {np.corrcoef(*ranks)[0, 1]:.2f}, of {len(share)} frames")
     draw(by_video, options.out)
@@ -71,7 +71,8 @@ def draw(by_video: dict[str, np.ndarray], out: Path) -> None:
     axes = figure.subplots()
     for name, points in by_video.items():
         axes.plot(100 * points[:, 0], points[:, 1], ".", markersize=4, label=name)
-    axes.set(xlabel="object, percent of the frame", ylabel="weight of the frame in the template, $w_t$", ylim=(0, 1))
+    axes.set(xlabel="object, percent of the frame", ylabel="weight of the frame in the template, $w_t$")
+    axes.set_ylim(bottom=0)
     axes.legend(fontsize=8)
     figure.savefig(out, dpi=120)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -12,8 +13,9 @@ import torch
 
 from onemask import Session
 from onemask.errors import OutputError
+from onemask.labels import EPSILON, aggregate
 from onemask.methods import configuration
-from onemask.runtime.export import export
+from onemask.runtime.export import PROGRAM, export
 from onemask.testing import moving_shapes
 
 TINY = {"backbone": "test_efficientnet"}
@@ -45,6 +47,20 @@ def test_the_reference_program_gives_the_same_masks(name, format, tmp_path):
     wanted = [session.annotate(clip.frames[0], clip.label_maps[0]), *(session.step(f) for f in clip.frames[1:])]
     assert len(np.unique(wanted[1:])) > 1  # there is something to be equal
     assert (np.load(tmp_path / "found.npy") != np.stack(wanted)).mean() < 1e-3
+
+
+@pytest.mark.parametrize("background", ["product", "least", "softmax"])
+def test_the_reference_program_sets_objects_against_each_other_as_a_session_does(background, tmp_path):
+    """Three objects, of which two are alike in some pixels."""
+    (tmp_path / "run.py").write_text(PROGRAM.read_text())
+    borders = {"above": 0, "below": 0, "left": 0, "right": 0}
+    manifest = {"frame": {"borders": borders}, "epsilon": EPSILON, "reach": None, "background": background}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    logits = 4 * torch.randn(3, 8, 12, generator=torch.Generator().manual_seed(0))
+    logits[1, :2] = logits[0, :2]
+    found = runpy.run_path(str(tmp_path / "run.py"))["aggregated"](logits.numpy())
+    objects, of_background = aggregate(logits[:, None].sigmoid(), background=background)
+    assert np.allclose(found, torch.cat([of_background, objects])[:, 0].numpy(), atol=1e-5)
 
 
 def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_named(tmp_path, make_frtm):
