@@ -22,7 +22,7 @@ class TestReading:
     @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
     def test_those_that_ship(self, path):
         recipe = read_recipe(path)
-        assert path.stem.removesuffix("-davis").removesuffix("-youtube-vos") == recipe.method
+        assert path.stem.removesuffix("-davis").removesuffix("-youtube-vos").removesuffix("-stills") == recipe.method
         assert recipe.stages
 
     def test_values_and_what_is_left_out(self, tmp_path):

@@ -144,7 +144,10 @@ def test_the_losses_fall_on_one_picture():
 
 class TestWeights:
     def test_a_name_that_is_not_known(self):
-        with pytest.raises(InputError, match=r"proposals are maskrcnn-lite, maskrcnn-coco or a file .*, got 'yolo'"):
+        with pytest.raises(
+            InputError,
+            match=r"proposals are maskrcnn-lite, maskrcnn-coco, maskrcnn-resnext101 or a file .*, got 'yolo'",
+        ):
             proposal_generator("yolo")
 
     def test_lite_says_where_its_weights_belong(self, folders):
@@ -179,6 +182,24 @@ class TestWeights:
         place = tmp_path / "proposals" / "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth"
         with pytest.raises(InputError, match=rf"get https://\S+coco-73cbd019.pth and put it at {place}"):
             module._coco_file()
+
+    def test_the_papers_network_takes_what_the_user_has(self, tmp_path, monkeypatch):
+        """On another backbone here, which is smaller; with as many classes as its weights have."""
+        monkeypatch.setenv("ONEMASK_HOME", str(tmp_path))
+        monkeypatch.setattr(module, "RESNEXT_BACKBONE", "resnet18")
+        with pytest.raises(InputError, match=r"maskrcnn-resnext101 are not on this machine; put .*resnext101\.pth"):
+            proposal_generator("maskrcnn-resnext101")
+        monkeypatch.setattr(module, "COCO_CLASSES", 5)
+        given = proposal_generator("maskrcnn-resnext101", pretrained=False).network.state_dict()
+        (tmp_path / "proposals").mkdir()
+        torch.save({"model": given}, tmp_path / "proposals" / "maskrcnn-resnext101.pth")
+        monkeypatch.setattr(module, "COCO_CLASSES", 91)
+        found = proposal_generator("maskrcnn-resnext101").network.state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in given.items())
+        given.pop("rpn.head.bbox_pred.bias")
+        torch.save(given, tmp_path / "proposals" / "maskrcnn-resnext101.pth")
+        with pytest.raises(InputError, match="are not those of torchvision's MaskRCNN"):
+            proposal_generator("maskrcnn-resnext101")
 
     def test_coco_placed_by_the_user(self, tmp_path, monkeypatch):
         monkeypatch.setenv("ONEMASK_HOME", str(tmp_path))

@@ -20,8 +20,8 @@ class DMNAOAOptions:
     backbone: str = "resnet50"
     """Any timm model with features by stage."""
     proposals: str = COCO
-    """maskrcnn-coco, maskrcnn-lite, or a file of weights of maskrcnn-lite as `onemask train` writes them; the method's
-    weights do not depend on it."""
+    """maskrcnn-coco, maskrcnn-lite, maskrcnn-resnext101 (the paper's; its weights are yours), or a file of weights of
+    maskrcnn-lite as `onemask train` writes them; the method's weights do not depend on it."""
     widths: tuple[Count, Count, Count] = (64, 128, 256)
     """Channels of the base features at strides 4, 8, 16."""
     cells: Count = 14

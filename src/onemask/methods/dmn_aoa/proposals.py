@@ -2,7 +2,8 @@
 
 A generator is a torchvision Mask R-CNN. `maskrcnn-coco` is torchvision's own with COCO's weights, which are downloaded;
 `maskrcnn-lite` is the same class on the embedded backbone: a pyramid of strides 8, 16 and 32, narrow heads, one kind of
-thing. Whatever class they are of, boxes that overlap by more than `OVERLAP` give way to the best (non-maximum
+thing. `maskrcnn-resnext101` is what the paper has, for those who have its weights: nobody offers them in torchvision's
+form. Whatever class they are of, boxes that overlap by more than `OVERLAP` give way to the best (non-maximum
 suppression), and the best `COUNT` are kept.
 """
 
@@ -25,6 +26,7 @@ from torchvision.models.detection import (
     maskrcnn_resnet50_fpn_v2,
 )
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
@@ -33,18 +35,21 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from ...blocks.backbone import Backbone
 from ...errors import InputError
+from ...weights.checkpoint import Checkpoint
 from ...weights.network import require_host
 from ...weights.store import SUFFIX, find, home, read, users_folder
 from ..options import Count, check_values
 
 log = logging.getLogger(__name__)
 
-COCO, LITE = "maskrcnn-coco", "maskrcnn-lite"
+COCO, LITE, RESNEXT = "maskrcnn-coco", "maskrcnn-lite", "maskrcnn-resnext101"
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")  # torchvision's
-GENERATORS = (LITE, COCO)
-KNOWN = f"{LITE}, {COCO} or a file of weights of {LITE}, NAME{SUFFIX}"
+GENERATORS = (LITE, COCO, RESNEXT)
+KNOWN = f"{LITE}, {COCO}, {RESNEXT} or a file of weights of {LITE}, NAME{SUFFIX}"
 COUNT = 30  # proposals of a frame
 OVERLAP = 0.4  # intersection over union above which the worse of two proposals is dropped
+RESNEXT_BACKBONE = "resnext101_32x8d"
+COCO_CLASSES = 91  # torchvision's, background and empty ones among them
 _COCO_WEIGHTS = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
 
 
@@ -98,6 +103,8 @@ def proposal_generator(name: str, *, pretrained: bool = True) -> ProposalGenerat
     """
     if not is_generator(name):
         raise InputError(f"proposals are {KNOWN}, got {name!r}")
+    if name == RESNEXT:
+        return ProposalGenerator(_resnext(_resnext_weights()) if pretrained else _resnext({}))
     if name == COCO:
         network = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
     else:
@@ -126,6 +133,34 @@ def load_trained(network: nn.Module, name: str) -> None:
             f"the weights in {path} are not those of {type(network).__name__} as built here: "
             f"{' '.join(str(error).split())[:200]}; get the right file"
         ) from error
+
+
+def _resnext_weights() -> dict[str, Tensor]:
+    """The tensors that a user has put where they are looked for."""
+    placed = home() / "proposals" / f"{RESNEXT}.pth"
+    if not placed.exists():
+        raise InputError(
+            f"the weights of {RESNEXT} are not on this machine; put a state dict of torchvision's MaskRCNN on "
+            f"resnet_fpn_backbone(backbone_name='{RESNEXT_BACKBONE}', weights=None), for torchvision's own colours, at "
+            f"{placed}, or choose proposals={COCO}"
+        )
+    return Checkpoint.read(placed).take_under("")
+
+
+def _resnext(tensors: Mapping[str, Tensor]) -> MaskRCNN:
+    """Mask R-CNN on ResNeXt-101, with as many classes as its tensors have; with random values where there are none."""
+    classes = tensors.get("roi_heads.box_predictor.cls_score.bias")
+    backbone = resnet_fpn_backbone(backbone_name=RESNEXT_BACKBONE, weights=None)
+    network = MaskRCNN(backbone, COCO_CLASSES if classes is None else len(classes))
+    if tensors:
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise InputError(
+                f"the weights of {RESNEXT} are not those of torchvision's MaskRCNN on {RESNEXT_BACKBONE}: "
+                f"{' '.join(str(error).split())[:200]}; put the right ones at {home() / 'proposals' / RESNEXT}.pth"
+            ) from error
+    return network
 
 
 # The networks ---------------------------------------------------------------------------------------------------------

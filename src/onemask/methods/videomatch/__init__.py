@@ -36,6 +36,7 @@ LITE = VideoMatchConfig(
     learned=256,
     added=128,
     aggregation="product",
+    finetune_lr=1e-4,
     reach=0.2,
 )
 
