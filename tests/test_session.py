@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import onemask
 from onemask import InputError, OnemaskError, Session
@@ -495,6 +496,47 @@ def test_tensors_give_tensors_of_the_same_labels(lite, ids):
         assert np.array_equal(label_map.numpy(), arrays.step(image))
     (encoded,) = tensors.encode(frames[3:])
     assert np.array_equal(tensors.step(encoded).numpy(), arrays.step(scene.images[3]))
+
+
+@pytest.mark.parametrize("short_side", [None, 48])
+def test_a_step_with_tensors_copies_nothing_to_the_host(short_side, tmp_path, monkeypatch):
+    """Tensors on the device "meta" have no data: whatever would be copied out of one is an error."""
+    began = Session(Still(), short_side=short_side, device="cpu")
+    began.annotate(FRAME, one_object(1))
+    began.save(tmp_path / "state.safetensors")
+    session = Session.restore(tmp_path / "state.safetensors", Still().to("meta"), device=None)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which it does not know
+    for _ in range(2):
+        label_map = session.step(torch.from_numpy(FRAME).to("meta"))
+        assert (label_map.device.type, label_map.dtype, label_map.shape) == ("meta", torch.uint8, FRAME.shape[:2])
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        session.area(1)  # which is asked for
+
+
+class _OnHost(TorchFunctionMode):
+    """Notes what gives values of tensors to Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        if name in ("numpy", "cpu", "tolist", "item", "__array__", "__bool__", "__int__", "__float__", "__index__"):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_nor_does_the_fastest_method():
+    session = Session(onemask.load("ttvos-lite"), short_side=64, device="cpu", runtime="torch")
+    session.annotate(torch.from_numpy(FRAME), torch.from_numpy(one_object(1)))
+    frames = session.encode([torch.from_numpy(FRAME)] * 3)  # on a CPU by OpenCV
+    with _OnHost() as host:
+        for frame in frames:
+            session.step(frame)
+        assert not host.found
+        session.confidence(1)  # which is asked for
+        assert host.found
 
 
 def test_a_tensor_before_any_annotation_and_a_boolean_one(still):

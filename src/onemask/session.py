@@ -84,7 +84,7 @@ class Session:
     All frames of a session have one size. Frames are (H, W, 3) uint8 RGB, numpy arrays or torch tensors; label maps
     (H, W) integer with the caller's ids, 1..254 or 1..65534. A frame that comes as a tensor gives a label map that is
     a tensor on the session's device (uint8, or int32 where an id is above 254), and nothing of it is copied to the
-    host.
+    host but where a method makes warped copies of an annotated frame (FRTM, Fusion, VideoMatch's fine-tuning).
 
     Threads: one method serves any number of sessions in any number of threads, for no session ever writes to it. One
     session belongs to one thread at a time: its calls must not overlap, but for `encode`, which may run beside the
