@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onemask.cli import main
+from onemask.cli import main, parser
+from onemask.cli.configured import parsers
+from onemask.data.perturbed import LEAST_FRAMES
 from onemask.video.masks import write_mask
 from videos import Scene, write_images, write_video
 
@@ -199,6 +201,11 @@ def place(tmp_path_factory) -> Path:
     contents = {"val": b"one\n", "empty": b"", "binary": b"\xff\xfe\x00\x01", "nul": b"one\0two\n", "out": b"../..\n"}
     for name, content in (contents | {"gone": b"two\n"}).items():
         (lists / f"{name}.txt").write_bytes(content)
+    (folder / "long" / "ImageSets" / "2017").mkdir(parents=True)
+    (folder / "long" / "ImageSets" / "2017" / "val.txt").write_text("one\n")
+    write_images(folder / "long" / "JPEGImages" / "480p" / "one", [scene.images[0]] * LEAST_FRAMES)
+    for index in range(LEAST_FRAMES):
+        write_mask(folder / "long" / "Annotations" / "480p" / "one" / f"{index:05d}.png", scene.labels[0])
     for name, folders in (("compared", {"a": "a"}), ("outside", {"a": "../../secret"})):
         (folder / name / "evaluations" / "a").mkdir(parents=True)
         (folder / name / "methods.json").write_text(json.dumps(folders))
@@ -250,3 +257,39 @@ def test_a_bad_input_is_one_line(place, monkeypatch, capsys, arguments):
     told = ("usage:", " ", "mask.png: ") if arguments[:1] == ["live"] else ("usage:", " ")  # its output is for machines
     assert not [line for line in usage if not line.startswith(told)]
     assert files(place) == before
+
+
+RESUMED = {
+    "run": ["clip.mp4", "--mask", "mask.png", "--method", "stub"],
+    "demo": ["--method", "stub"],
+    "evaluate": EVALUATE[1:-2],
+    "compare": [*COMPARE[1:-2], "--methods", "stub"],
+    "perturb": ["long", "--year", "2017", "--split", "val"],
+    "train": ["recipe.yaml"],
+}
+
+
+def test_what_can_be_resumed_has_the_same_options():
+    commands = parsers(parser())
+    asked = {
+        name: [(action.option_strings, action.nargs, action.help) for action in command._actions
+               if {"--resume", "--overwrite"} & set(action.option_strings)]
+        for name, command in commands.items() if "--resume" in command._option_string_actions
+    }  # fmt: skip
+    assert asked.keys() == RESUMED.keys()
+    assert all(sorted(options) == sorted(asked["run"]) for options in asked.values())
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize("name", RESUMED)
+def test_resuming_is_asked_for_in_one_way(place, monkeypatch, capsys, name):
+    """The two options exclude each other, and a folder of somebody else's is neither gone on with nor filled."""
+    monkeypatch.chdir(place)
+    work = [name, *RESUMED[name], "--out"]
+    for arguments, message in (
+        ([*work, "out", "--resume", "--overwrite"], "--resume keeps what is there, --overwrite replaces it; give one"),
+        ([*work, "taken"], "taken exists already; choose another place, or pass --overwrite"),
+        ([*work, "taken", "--resume"], "taken exists already; choose another place, or pass --overwrite"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
