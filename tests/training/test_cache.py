@@ -136,7 +136,13 @@ class TestKey:
 
     def test_says_what_it_depends_on(self, tmp_path, recipe, make_frtm):
         cache = ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0])
-        assert '"root": "davis"' in (cache.folder / "clips.json").read_text()
+        told = (cache.folder / "clips.json").read_text()
+        assert '"root": "davis"' in told
+        assert "batch_norm" not in told  # which came later, and changes no clip
+        assert "first_anywhere" not in told  # which came later, and as it is by itself changes no memory
+        method = make_frtm(first_anywhere=True)
+        other = ClipCache(tmp_path / "cache", method, recipe, recipe.stages[0])
+        assert "first_anywhere" in (other.folder / "clips.json").read_text()
 
 
 class TestWhatAMethodAdds:

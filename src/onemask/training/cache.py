@@ -29,7 +29,7 @@ from .unroll import ClipBatch, as_it_runs
 CLIPS = 1  # raised whenever the same seed gives another clip than before, or a file holds something else
 NOT_OF_CLIPS = {
     *("name", "batch", "accumulate", "iterations", "epochs", "distinct", "cache", "update", "losses", "bootstrap"),
-    *("optimiser", "schedule", "clip_gradient"),
+    *("optimiser", "schedule", "clip_gradient", "batch_norm"),
 }  # values of a stage that its clips do not depend on
 
 
@@ -105,6 +105,7 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
     of_clips = {key: value for key, value in asdict(stage).items() if key not in NOT_OF_CLIPS}
     config = method.config
     before = {now: then for then, now in getattr(config, "renamed", {}).items()}  # so that caches outlive new names
+    added = getattr(config, "added", {})  # and new options
     # The first version is left out, as it was before there were versions.
     version = {} if CLIPS == 1 else {"version": CLIPS}
     held_out = {"held out": recipe.held_out} if recipe.held_out else {}
@@ -114,7 +115,11 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
         "stage": of_clips,
         "method": {}
         if config is None
-        else {before.get(k, k): repr(v) for k, v in asdict(config).items() if k in _of_memory(method)},
+        else {
+            before.get(k, k): repr(v)
+            for k, v in asdict(config).items()
+            if k in _of_memory(method) and (k not in added or v != added[k])
+        },
         "strides": list(method.backbone.strides),
         "backbone": method.backbone.name,
         "backbone's weights": _fingerprint(method.backbone),

@@ -98,6 +98,8 @@ def _measure(method: Method, stage: StageConfig, where: str) -> None:
     """Have batch norm measure where a stage says so, and nowhere else."""
     if outside := [part for part in stage.batch_norm if not part.startswith("backbone.")]:
         raise InputError(f"{where}.batch_norm names modules of the backbone, backbone.NAME, got {outside[0]!r}")
+    if stage.cache and stage.batch_norm:
+        raise InputError(f"{where}.batch_norm changes the backbone, so its features cannot be kept; set cache=false")
     method.backbone.measure([part.removeprefix("backbone.") for part in stage.batch_norm])
 
 

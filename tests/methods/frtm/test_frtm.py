@@ -82,6 +82,15 @@ class TestAnnotatedFrame:
         assert torch.allclose(memory.weights, wanted.expand(2, 8))
         assert memory.age.tolist() == [0, 0]
 
+    def test_copies_show_the_object_anywhere_if_asked_to(self, build):
+        frame, mask = torch.rand(3, 64, 96), torch.zeros(64, 96, dtype=torch.bool)
+        mask[8:24, 8:32] = True
+        middles = {}
+        for anywhere in (False, True):
+            _, copies = build(first_anywhere=anywhere).warped(frame, mask, 12)
+            middles[anywhere] = torch.stack([copy.nonzero().float().mean(0) for copy in copies])
+        assert middles[False].std(0).max() < 6 < middles[True].std(0).min()
+
     def test_the_first_sample_is_the_frame_under_the_first_layer(self, build, encode, masks):
         method = build()
         features = encode(method, 0)

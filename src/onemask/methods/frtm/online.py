@@ -159,7 +159,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         """A frame (3, H, W) and its mask (H, W) -> warped copies: (k, 3, H, W) in [0, 1] and (k, H, W) bool."""
         image = np.ascontiguousarray((frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy())
         label, seed = mask.cpu().numpy(), self.config.seed
-        if self.config.published:
+        if self.config.published or self.config.first_anywhere:
             images, masks = published_samples(image, label, copies, seed)
         else:
             images, masks = first_frame_samples(

@@ -18,6 +18,7 @@ class FRTMOptions:
     """The paper's values."""
 
     renamed: ClassVar[Mapping[str, str]] = {"memory": "capacity", "finetune_rate": "finetune_lr"}
+    added: ClassVar[Mapping[str, Any]] = {"first_anywhere": False}  # with which an object's memory is as it was before
 
     backbone: str = "resnet101"
     """Any timm model with features by stage."""
@@ -64,6 +65,9 @@ class FRTMOptions:
     """Smallest share of the weights that the annotated frame keeps; not in the paper."""
     first_samples: Count = 5
     """Samples of the annotated frame: itself, with twice the weight, and augmented copies."""
+    first_anywhere: bool = False
+    """In augmented copies the object is put anywhere in the frame, scaled and blurred, as published; false: near its
+    own place, unless `published`."""
     first_shift: NotNegative = 0.0
     """Largest shift of the object in augmented copies, across and down, in its own sizes; as published, it is put
     anywhere in the frame."""
