@@ -5,22 +5,26 @@
 Makes a video of a moving disc, opens it with `onemask studio` in headless Chromium, marks the disc in frame 0 by a
 lasso and by a box, goes to frames at random and one by one, propagates, exports, and prints what each took: seconds,
 and beside them seconds of processor time of the server and its worker, which other processes on the machine change
-less. Needs playwright and Chromium.
+less. Each is written to figures.json in --folder as it comes; the same command goes on where an earlier one was
+stopped. Needs playwright and Chromium.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -31,11 +35,17 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 TOKEN = "a-token-for-the-benchmark"
+PATIENCE = 1_800_000  # ms: a busy machine is slow, which is not to spoil what was measured
 
 
-def make_video(path: Path, frames: int, height: int) -> tuple[int, int, int]:
-    """A disc goes round before a photograph-like texture; width, and the disc's middle in frame 0."""
-    width = height * 16 // 9 // 2 * 2
+def width_of(height: int) -> int:
+    """The width of a picture of 16 to 9, even."""
+    return height * 16 // 9 // 2 * 2
+
+
+def make_video(path: Path, frames: int, height: int) -> Path:
+    """A disc goes round before a photograph-like texture; the path."""
+    width = width_of(height)
     noise = np.random.default_rng(0).integers(0, 255, (height // 8, width // 8, 3), np.uint8)
     texture = cv2.GaussianBlur(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC), (0, 0), 9)
     with av.open(str(path), "w") as file:
@@ -46,7 +56,7 @@ def make_video(path: Path, frames: int, height: int) -> tuple[int, int, int]:
             image = cv2.circle(texture.copy(), (x, y), height // 8, (210, 40, 40), -1)
             file.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
         file.mux(stream.encode())
-    return width, *middle_of(0, frames, width, height)
+    return path
 
 
 def middle_of(index: int, frames: int, width: int, height: int) -> tuple[int, int]:
@@ -110,6 +120,46 @@ def box(page: Page, x: float, y: float, radius: float, width: int, height: int) 
     draw(page, [(x - reach, y - reach), (x, y), (x + reach, y + reach)], width, height)
 
 
+@dataclass
+class Figures:
+    """What was measured, printed at once and kept in a file; what an earlier run has is not measured again."""
+
+    path: Path
+    found: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Read what an earlier run left."""
+        if self.path.exists():
+            self.found = json.loads(self.path.read_text())
+            print(f"{self.path} has {len(self.found)} figures of an earlier run, which are kept")
+
+    def __contains__(self, what: str) -> bool:
+        """Whether it was measured to its end."""
+        return what in self.found and not self.found[what].get("unfinished")
+
+    def keep(self, what: str, figures: dict[str, float]) -> None:
+        """Print a line, and write the file."""
+        self.found[what] = figures
+        shown = "   ".join(f"{value:9.2f} {unit}" for unit, value in figures.items())
+        print(f"{what:44} {shown}", flush=True)
+        temporary = self.path.with_suffix(".partial")
+        temporary.write_text(json.dumps(self.found, indent=1))
+        temporary.replace(self.path)
+
+    @contextmanager
+    def timed(self, what: str, server: int) -> Iterator[None]:
+        """Measure a block. What an earlier run took before it was stopped in it is added."""
+        before = {} if what in self else self.found.get(what, {})
+        began, used, whole = time.perf_counter(), processor(server), False
+        try:
+            yield
+            whole = True
+        finally:
+            took = {"s": time.perf_counter() - began, "s of the processor": processor(server) - used}
+            took = {unit: value + before.get(unit, 0) for unit, value in took.items()}
+            self.keep(what, took if whole else took | {"unfinished": 1})
+
+
 def main() -> None:
     """Run the script and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,36 +171,52 @@ def main() -> None:
     parser.add_argument("--box", action=argparse.BooleanOptionalAction, default=True, help="a mask by a box, too")
     parser.add_argument("--export", action=argparse.BooleanOptionalAction, default=True, help="the overlay video, too")
     parser.add_argument("--chromium", help="its executable (default: playwright's own)")
+    parser.add_argument(
+        "--folder", type=Path, help="for the video, the project and figures.json (default: none is kept)"
+    )
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        video = Path(folder) / "disc.mp4"
-        width, x, y = make_video(video, options.frames, options.height)
-        command = [sys.executable, "-m", "onemask.cli", "studio", str(video), "--project", f"{folder}/project"]
-        command += ["--method", options.method, "--token", TOKEN, "--no-browser"]
-        began = time.perf_counter()
-        load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-        print(f"{options.frames} frames of {width}x{options.height}, {cores} cores, load {load:.1f} before it began")
-        environment = os.environ | {"ONEMASK_HOME": f"{folder}/home"}
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        try:
-            assert server.stdout is not None
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: the studio is ended, and figures are kept
+    if options.frames < 2 or options.jumps < 2:
+        parser.error("at least 2 frames and 2 jumps are needed")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        measure(folder, options)
+
+
+def measure(folder: Path, options: argparse.Namespace) -> None:
+    """Start the studio and a browser, and take the figures."""
+    figures = Figures(folder / "figures.json")
+    video = folder / f"disc-{options.frames}x{options.height}.mp4"
+    if not video.exists():
+        make_video(video.with_suffix(".partial.mp4"), options.frames, options.height).replace(video)
+    width = width_of(options.height)
+    command = [sys.executable, "-m", "onemask.cli", "studio", str(video), "--project", f"{folder}/{video.stem}.studio"]
+    command += ["--method", options.method, "--token", TOKEN, "--no-browser"]
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    print(f"{options.frames} frames of {width}x{options.height}, {cores} cores, load {load:.1f} before it began")
+    environment = os.environ | {"ONEMASK_HOME": f"{folder}/home"}
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert server.stdout is not None
+        with figures.timed("server answers", server.pid):
             address = next(line.split()[1] for line in server.stdout if line.startswith("open "))
-            print(f"{'server answers':32} {time.perf_counter() - began:8.2f} s")
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
-                page = browser.new_page(viewport={"width": 1440, "height": 900})
-                page.set_default_timeout(600_000)
-                figures(page, address, options, server.pid, (width, x, y))
-                browser.close()
-            print(f"load {os.getloadavg()[0]:.1f} when it ended")
-        finally:
-            server.terminate()
-            server.wait()
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            page.set_default_timeout(PATIENCE)
+            go_through(page, address, options, server.pid, figures)
+            browser.close()
+        print(f"load {os.getloadavg()[0]:.1f} when it ended")
+    finally:
+        server.terminate()
+        server.wait()
 
 
-def figures(page: Page, address: str, options: argparse.Namespace, server: int, disc: tuple[int, int, int]) -> None:
-    """Measure, and print."""
-    width, x, y = disc
+def go_through(page: Page, address: str, options: argparse.Namespace, server: int, figures: Figures) -> None:
+    """Do what a user does, and measure it."""
+    width = width_of(options.height)
+    x, y = middle_of(0, options.frames, width, options.height)
     radius = options.height / 8
     base = address.partition("/?")[0]
 
@@ -160,69 +226,70 @@ def figures(page: Page, address: str, options: argparse.Namespace, server: int, 
         with urlopen(Request(f"{base}{path}", data, headers)) as answer:
             return dict(json.load(answer))
 
-    @contextmanager
-    def timed(what: str) -> Iterator[None]:
-        began, used = time.perf_counter(), processor(server)
-        yield
-        took, used = time.perf_counter() - began, processor(server) - used
-        print(f"{what:40} {took:8.2f} s   {used:8.2f} s of the processor", flush=True)
-
-    def show(what: str, value: float, unit: str) -> None:
-        print(f"{what:40} {value:8.2f} {unit}", flush=True)
-
     def until_undo(what: str) -> None:
         while ask("/api/state")["undo"] != what:
-            time.sleep(0.02)
+            if page.locator(".notice").count():
+                raise SystemExit(f"the page says: {page.locator('.notice').first.text_content()}")
+            time.sleep(0.05)
 
-    with timed("first frame"):
+    with figures.timed("first frame", server):
         page.goto(address)
         page.wait_for_selector('#stage[data-frame="0"]')
-    page.keyboard.press("l")
-    with timed("first mask by lasso, drawn and kept"):
-        lasso(page, x, y, radius, width, options.height)
-        until_undo("Lasso")
     decoded = page.wait_for_selector("body[data-frames]").get_attribute("data-frames") == "decoded"
     print("frames ahead are decoded by the browser" if decoded else "frames ahead are pictures of the server")
-
+    if "first mask by lasso, drawn and kept" not in figures:
+        page.keyboard.press("l")
+        with figures.timed("first mask by lasso, drawn and kept", server):
+            lasso(page, x, y, radius, width, options.height)
+            until_undo("Lasso")
     random.seed(0)
     jumps = [random.randrange(1, options.frames) for _ in range(options.jumps)]
-    for what, frames in (
-        ("jumping", jumps),
-        ("stepping", range(options.frames // 2, options.frames // 2 + options.jumps)),
-    ):
-        taken = []
-        go_to(page, frames[0])
-        for frame in frames[1:]:
-            began = time.perf_counter()
-            if what == "jumping":
-                go_to(page, frame)
-            else:
-                page.keyboard.press(".")
-                page.wait_for_selector(f'#stage[data-frame="{frame}"]')
-            taken.append(1000 * (time.perf_counter() - began))
-        show(f"{what} to a frame, median", statistics.median(taken), "ms")
-        show(f"{what} to a frame, worst", max(taken), "ms")
-    if options.box:
+    steps = [i % options.frames for i in range(options.frames // 2, options.frames // 2 + options.jumps)]
+    for what, frames in (("jumping to a frame", jumps), ("stepping to the next frame", steps)):
+        if what not in figures:
+            figures.keep(what, scrub(page, frames, by_keys=frames is steps))
+    if options.box and "mask by box, drawn, made and kept" not in figures:
         go_to(page, 0)
         page.keyboard.press("x")
-        with timed("mask by box, drawn, made and kept"):
+        with figures.timed("mask by box, drawn, made and kept", server):
             box(page, x, y, radius, width, options.height)
             until_undo("Box")
         ask("/api/commands", {"type": "undo"})
 
     last = options.frames - 1 if options.last is None else options.last
-    with timed(f"propagation of {last + 1} frames"):
-        ask("/api/commands", {"type": "propagate", "direction": "forward", "frame": 0, "last": last})
-        while (state := ask("/api/state"))["job"]:
-            time.sleep(0.1)
-    assert state["problem"] is None, state["problem"]
-    show("memory of server and worker", memory(server), "MiB")
-    show("memory of the browser, all of it", memory(os.getpid()) - memory(server) - own_memory(), "MiB")
-    heap = page.evaluate("performance.memory ? performance.memory.usedJSHeapSize / 2 ** 20 : 0")
-    show("of that the page's JavaScript heap", heap, "MiB")
-    if options.export:
-        with timed("export as a video with the objects in it"):
+    propagation = f"propagation of {last + 1} frames"
+    if propagation not in figures:
+        most = {"MiB of server and worker": 0.0, "MiB of the browser": 0.0}
+        with figures.timed(propagation, server):
+            ask("/api/commands", {"type": "propagate", "direction": "forward", "frame": 0, "last": last})
+            while (state := ask("/api/state"))["job"]:
+                theirs = memory(server)
+                rest = memory(os.getpid()) - theirs - own_memory()
+                most = {unit: max(new, most[unit]) for unit, new in zip(most, (theirs, rest), strict=True)}
+                time.sleep(0.5)
+            assert state["problem"] is None, state["problem"]
+        heap = page.evaluate("performance.memory ? performance.memory.usedJSHeapSize / 2 ** 20 : 0")
+        figures.keep("memory, the most while it propagated", most | {"MiB of JavaScript's heap": heap})
+    if options.export and "export as a video with the objects in it" not in figures:
+        with figures.timed("export as a video with the objects in it", server):
             ask("/api/exports/overlay", {})
+
+
+def scrub(page: Page, frames: Sequence[int], *, by_keys: bool) -> dict[str, float]:
+    """Go to frames one after another, the first one not counted."""
+    taken = []
+    go_to(page, frames[0])
+    for before, frame in itertools.pairwise(frames):
+        if before == frame:
+            continue
+        began = time.perf_counter()
+        if by_keys and frame == before + 1:
+            page.keyboard.press(".")
+            page.wait_for_selector(f'#stage[data-frame="{frame}"]')
+        else:
+            go_to(page, frame)
+        taken.append(1000 * (time.perf_counter() - began))
+    return {"ms, median": statistics.median(taken), "ms, worst": max(taken)}
 
 
 def own_memory() -> float:

@@ -62,6 +62,7 @@ class Tour:
 
     page: Page
     out: Path
+    recorded: bool
     pictures: list[tuple[float, bytes]] = field(default_factory=list)
     waits: list[tuple[float, float]] = field(default_factory=list)
     pauses: list[tuple[float, float, float]] = field(default_factory=list)
@@ -83,6 +84,8 @@ class Tour:
 
     def say(self, text: str) -> None:
         """Show a line in the recording."""
+        if not self.recorded:
+            return
         caption = "const caption = document.getElementById('caption');"
         show = "caption.textContent = text; caption.style.display = text ? '' : 'none';"
         self.page.evaluate(f"text => {{ {caption} {show} }}", text)
@@ -189,6 +192,7 @@ def main() -> None:
     """Start the studio, take the tour, and print the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/studio"))
+    parser.add_argument("--recording", action=argparse.BooleanOptionalAction, default=True, help="studio.webm, too")
     parser.add_argument("--method", default="ttvos-lite")
     parser.add_argument("--chromium", help="its executable (default: playwright's own)")
     options = parser.parse_args()
@@ -211,7 +215,7 @@ def main() -> None:
                 page.goto(address)
                 page.wait_for_selector("#stage[data-frame]")
                 print(f"{'from the command to the first picture':60} {time.perf_counter() - began:7.1f} s")
-                take(Tour(page, options.out), mine)
+                take(Tour(page, options.out, options.recording), mine)
                 browser.close()
         finally:
             server.terminate()
@@ -230,7 +234,8 @@ def take(tour: Tour, mine: Path) -> None:
         expect(page.locator("#name")).to_have_text(mine.name)
         page.wait_for_selector("#stage[data-frame]")
     expect(page.locator("#status")).to_have_text("Everything is saved")
-    tour.roll()
+    if tour.recorded:
+        tour.roll()
     tour.say("Drag a box around the object")
     tour.pause(1.2)
     rows, columns = (np.flatnonzero((sample_clip().annotations[0] == 1).any(axis)) for axis in (1, 0))
@@ -273,11 +278,13 @@ def take(tour: Tour, mine: Path) -> None:
             expect(page.locator("#both")).to_have_text("All frames are up to date")
     tour.pause(0.5)
     tour.say("Export in any format, with the command that does the same")
-    tour.click("#export")
-    tour.pause(1.5)
-    tour.shot("export")
-    with tour.step("Export, until the overlay video is downloaded"):
-        page.check('input[name="format"][value="overlay"]')
+    with tour.step("Export, as mattes with soft edges, until they are downloaded"):
+        tour.click("#export")
+        tour.pause(1)
+        page.check('input[name="format"][value="alpha"]')
+        page.select_option("#edges", "guided")
+        tour.pause(0.5)
+        tour.shot("export")
         with tour.waiting(), page.expect_download() as download:
             tour.click("#download")
             assert download.value.path().stat().st_size > 0
@@ -286,7 +293,8 @@ def take(tour: Tour, mine: Path) -> None:
     tour.say("Everything is kept, and can be undone")
     tour.pause(2)
     tour.say("")
-    tour.develop(tour.out / "studio.webm")
+    if tour.recorded:
+        tour.develop(tour.out / "studio.webm")
     page.reload()
     page.wait_for_selector("#stage[data-frame]")
     for key, frame in (("i", 20), ("o", 55)):

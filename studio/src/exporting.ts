@@ -3,10 +3,17 @@
 import { element, make, onClick } from "./dom";
 import type { Store } from "./store";
 
+const EDGES: Record<string, string> = {
+  none: "Hard, as they are drawn",
+  guided: "Soft, along the picture",
+  "closed-form": "Soft, for hair and blur (slow)",
+};
+
 export function addExport(store: Store): void {
   const dialog = element<HTMLDialogElement>("export-dialog");
   const formats = element("formats");
   const status = element("export-status");
+  const edges = element<HTMLSelectElement>("edges");
   const download = onClick("download", () => void save());
   let chosen = store.state!.exports[0]?.name ?? "";
   formats.replaceChildren(
@@ -19,6 +26,8 @@ export function addExport(store: Store): void {
       return make("label", {}, radio, make("span", {}, name), make("small", {}, summary));
     }),
   );
+  edges.replaceChildren(...store.state!.edges.map((name) => make("option", { value: name }, EDGES[name] ?? name)));
+  edges.addEventListener("change", showCommand);
   onClick("export-close", () => dialog.close());
   onClick("export", () => {
     const left = store.frames.filter((frame, i) => frame.status !== "fresh" && !store.state!.keys.includes(i)).length;
@@ -30,17 +39,24 @@ export function addExport(store: Store): void {
     dialog.showModal();
   });
 
+  /** How the edges of the chosen format are made. */
+  function matte(): string {
+    return store.state!.exports.find(({ name }) => name === chosen)?.has_alpha ? edges.value : "none";
+  }
+
   function showCommand(): void {
-    const { command } = store.state!;
+    const { command, exports } = store.state!;
+    element("edges-row").hidden = !exports.find(({ name }) => name === chosen)?.has_alpha;
+    const soft = matte() === "none" ? "" : ` --matte ${matte()}`;
     element("command-label").hidden = command === null;
-    element<HTMLTextAreaElement>("command").value = command === null ? "" : `${command} --save ${chosen === "png" ? "masks" : chosen}`;
+    element<HTMLTextAreaElement>("command").value = command === null ? "" : `${command} --save ${chosen === "png" ? "masks" : chosen}${soft}`;
   }
 
   async function save(): Promise<void> {
     download.disabled = true;
     status.textContent = "Writing …";
     try {
-      const answer = await fetch(`/api/exports/${encodeURIComponent(chosen)}`, { method: "POST", body: "" });
+      const answer = await fetch(`/api/exports/${encodeURIComponent(chosen)}?matte=${encodeURIComponent(matte())}`, { method: "POST", body: "" });
       const said = (await answer.json()) as { problem?: string; file?: string; name?: string };
       if (!answer.ok || !said.file) throw new Error(said.problem ?? "The export failed.");
       const link = make("a", { href: said.file, download: said.name ?? "" });

@@ -23,6 +23,7 @@ export function addKeys(store: Store, stage: Stage, notice: (text: string) => vo
     store.set("brush", Math.max(1, Math.min(200, factor > 1 ? Math.ceil(store.brush * factor) : Math.floor(store.brush * factor))), "brush");
   const shortcuts: Shortcut[] = [
     ...TOOLS.map(({ tool, name, key }) => ({ keys: [key.toLowerCase()], shown: key, what: name, call: () => store.set("tool", tool, "tool") })),
+    { keys: ["w"], shown: "W", what: "Take away, add again", call: press("take-away") },
     { keys: ["[", "]"], shown: "[ ]", what: "Brush smaller, larger", call: () => {} },
     { keys: ["arrowleft", ","], shown: "← or ,", what: "Previous frame", call: by(-1) },
     { keys: ["arrowright", "."], shown: "→ or .", what: "Next frame", call: by(1) },

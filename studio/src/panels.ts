@@ -6,12 +6,12 @@ import type { Stage } from "./stage";
 import type { Store, Tool, View } from "./store";
 
 export const TOOLS: { tool: Tool; name: string; key: string; hint: string }[] = [
-  { tool: "click", name: "Click or scribble on the object", key: "C", hint: "Click on the object; right-click, or Alt, on what is not part of it." },
+  { tool: "click", name: "Click or scribble on the object", key: "C", hint: "Click on the object; right-click, or Take away, on what is not part of it." },
   { tool: "box", name: "Box around the object", key: "X", hint: "Drag a box around the object." },
   { tool: "brush", name: "Brush", key: "B", hint: "Paint the object. [ and ] change the size." },
   { tool: "eraser", name: "Eraser", key: "E", hint: "Wipe off the object. [ and ] change the size." },
-  { tool: "polygon", name: "Polygon", key: "P", hint: "Click corners; Enter or a click on the first one closes. With Alt it takes away." },
-  { tool: "lasso", name: "Lasso", key: "L", hint: "Draw around the object. With Alt it takes away." },
+  { tool: "polygon", name: "Polygon", key: "P", hint: "Click corners; Enter or a click on the first one closes. Take away with W, or Alt." },
+  { tool: "lasso", name: "Lasso", key: "L", hint: "Draw around the object. Take away with W, or Alt." },
   { tool: "move", name: "Move the picture", key: "V", hint: "" },
 ];
 
@@ -103,6 +103,9 @@ export function addMask(store: Store, stage: Stage): void {
   const soft = element<HTMLInputElement>("soft");
   brush.addEventListener("input", () => store.set("brush", Number(brush.value), "brush"));
   soft.addEventListener("input", () => store.set("soft", Number(soft.value) / 100, "brush"));
+  const away = onClick("take-away", () => store.set("takesAway", !store.takesAway, "brush"));
+  away.title = "What is clicked, or drawn around, is taken out of the mask, as with Alt (W)";
+  store.on(["tool"], () => (store.takesAway = false));
   for (const button of document.querySelectorAll<HTMLButtonElement>("[data-shape]")) {
     button.addEventListener("click", () => {
       stage.forgetMarks();
@@ -118,6 +121,8 @@ export function addMask(store: Store, stage: Stage): void {
   clear.title = "Drop what was drawn in this frame (Delete)";
   const show = (): void => {
     for (const row of ["brush-row", "soft-row"]) element(row).hidden = store.tool !== "brush" && store.tool !== "eraser";
+    away.hidden = !["click", "polygon", "lasso"].includes(store.tool);
+    away.setAttribute("aria-pressed", String(store.takesAway));
     soft.value = String(Math.round(100 * store.soft));
     element("soft-value").textContent = `${soft.value} %`;
     brush.value = String(store.brush);

@@ -28,7 +28,8 @@ export interface State {
   job: JobState | null;
   problem: string | null;
   command: string | null;
-  exports: { name: string; summary: string }[];
+  exports: { name: string; summary: string; has_alpha: boolean }[];
+  edges: string[]; // how those of alpha can be made
 }
 
 export type Status = "none" | "fresh" | "stale";

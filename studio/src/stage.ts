@@ -259,7 +259,8 @@ export class Stage {
       this.notice(store.online ? "Add an object first." : "The studio does not answer; what is drawn now would be lost.");
       return;
     }
-    this.drag = { id, from: at, start: at, moved: false, panning, negative };
+    const takes = !this.paints && store.takesAway;
+    this.drag = { id, from: at, start: at, moved: false, panning, negative: negative !== takes };
     if (panning) return;
     const place = this.toFrame(at);
     if (this.paints) {

@@ -30,6 +30,7 @@ export class Store {
   opacity = 0.5;
   brush = 24;
   soft = 0;
+  takesAway = false; // what is clicked, or drawn around, goes
   range: Range | null = null; // in which propagation stays
   playing = false;
   following = false; // the play head goes along with the propagation, until the user goes elsewhere
@@ -188,7 +189,7 @@ export class Store {
     this.tell("range");
   }
 
-  set<K extends "tool" | "view" | "opacity" | "brush" | "soft" | "active" | "playing">(key: K, value: this[K], topic: Topic): void {
+  set<K extends "takesAway" | "tool" | "view" | "opacity" | "brush" | "soft" | "active" | "playing">(key: K, value: this[K], topic: Topic): void {
     this[key] = value;
     this.tell(topic);
   }

@@ -336,6 +336,23 @@ def test_what_is_exported_is_what_is_shown(client, desk, tmp_path):
     assert client.get("/api/exports/overlay/file").status_code == 400
 
 
+def test_edges_of_alpha_are_softened_and_of_nothing_else(client, desk, tmp_path):
+    desk.project.change("Brush", {3: square(desk.project.shape, 8, 8)})
+    assert client.get("/api/state").json()["edges"][:2] == ["none", "guided"]
+    softened = {}
+    for matte in ("none", "guided"):
+        given = client.post(f"/api/exports/alpha?matte={matte}", content=b"").json()
+        (tmp_path / "alpha.zip").write_bytes(client.get(given["file"]).content)
+        with zipfile.ZipFile(tmp_path / "alpha.zip") as mattes:
+            alpha = cv2.imdecode(np.frombuffer(mattes.read("1/003.png"), np.uint8), cv2.IMREAD_UNCHANGED)
+        softened[matte] = int(((alpha > 0) & (alpha < 255)).sum())
+    assert softened["none"] == 0 < softened["guided"]
+    for name, matte, problem in (("png", "guided", "holds no alpha"), ("alpha", "airbrush", "a matte is none, guided")):
+        answer = client.post(f"/api/exports/{name}?matte={matte}", content=b"")
+        assert answer.status_code == 400
+        assert problem in answer.json()["problem"]
+
+
 def test_the_page_that_ships_is_built_from_the_sources_that_lie_here():
     sources = Path(__file__).parents[2] / "studio" / "src"
     digest = hashlib.sha256()

@@ -62,7 +62,8 @@ def check_options(formats: Sequence[str], options: ExportOptions) -> None:
 def check_result(result: Result, formats: Sequence[str], options: ExportOptions) -> None:
     """Refuse what this result cannot be exported as, before anything is written. Raises InputError."""
     for name in formats:
-        if export_format(name).needs_video or (options.matte != "none" and name in ("alpha", "alpha16", "exr")):
+        chosen = export_format(name)
+        if chosen.needs_video or (options.matte != "none" and chosen.has_alpha):
             result.video  # noqa: B018 - raises where it is not at hand
     if options.objects is not None and (unknown := sorted(set(options.objects).difference(result.ids))):
         raise InputError(f"there is no object {unknown[0]}; there are {', '.join(map(str, result.ids)) or 'none'}")

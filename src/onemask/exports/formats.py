@@ -25,6 +25,8 @@ class Format:
     """module:function, called with a path and the video, gives `Masks` in the order of frames; None: not to be read."""
     needs_video: bool = False
     """Whether the video's pictures are needed in any case."""
+    has_alpha: bool = False
+    """Whether it holds alpha, which --matte makes soft."""
 
     @property
     def is_folder(self) -> bool:
@@ -44,12 +46,27 @@ FORMATS = {
         "pictures:write_youtube_vos",
     ),
     "binary": Format("a black and white PNG for each object and frame", "binary/", "pictures:write_binary"),
-    "alpha": Format("8-bit grey PNG for each object and frame, with --matte soft", "alpha/", "pictures:write_alpha"),
-    "alpha16": Format("the same in 16 bits", "alpha16/", "pictures:write_alpha_16"),
-    "prores": Format(
-        "the objects cut out, ProRes 4444 with alpha (MOV)", "cutout.mov", "cutout:write_prores", needs_video=True
+    "alpha": Format(
+        "8-bit grey PNG for each object and frame, with --matte soft",
+        "alpha/",
+        "pictures:write_alpha",
+        has_alpha=True,
     ),
-    "webm": Format("the objects cut out, VP9 with alpha (WebM)", "cutout.webm", "cutout:write_webm", needs_video=True),
+    "alpha16": Format("the same in 16 bits", "alpha16/", "pictures:write_alpha_16", has_alpha=True),
+    "prores": Format(
+        "the objects cut out, ProRes 4444 with alpha (MOV)",
+        "cutout.mov",
+        "cutout:write_prores",
+        needs_video=True,
+        has_alpha=True,
+    ),
+    "webm": Format(
+        "the objects cut out, VP9 with alpha (WebM)",
+        "cutout.webm",
+        "cutout:write_webm",
+        needs_video=True,
+        has_alpha=True,
+    ),
     "coco": Format("COCO JSON with run lengths", "coco.json", "coco:write_coco", "coco:read_coco"),
     "youtube-vis": Format(
         "YouTube-VIS JSON with run lengths", "youtube-vis.json", "coco:write_youtube_vis", "coco:read_youtube_vis"
@@ -65,7 +82,9 @@ FORMATS = {
         "outlines of every object, JSON", "polygons.json", "polygons:write_polygons", "polygons:read_polygons"
     ),
     "npz": Format("all label maps in one NumPy archive", "label-maps.npz", "arrays:write_npz", "arrays:read_npz"),
-    "exr": Format("OpenEXR for each frame, a matte a channel, with --matte soft", "exr/", "exr:write_exr"),
+    "exr": Format(
+        "OpenEXR for each frame, a matte a channel, with --matte soft", "exr/", "exr:write_exr", has_alpha=True
+    ),
     "csv": Format("area, box, middle and confidence of every object in every frame", "objects.csv", "table:write_csv"),
     "parquet": Format("the same as Parquet", "objects.parquet", "table:write_parquet"),
 }

@@ -107,7 +107,11 @@ class Desk:
                 "job": None if self.job is None else self.job.to_json(),
                 "problem": self.problem,
                 "command": self.command(),
-                "exports": [{"name": name, "summary": summary} for name, summary in exporting.formats().items()],
+                "exports": [
+                    {"name": name, "summary": summary, "has_alpha": exporting.has_alpha(name)}
+                    for name, summary in exporting.formats().items()
+                ],
+                "edges": exporting.edges(),
             }
 
     def command(self) -> str | None:
@@ -172,8 +176,8 @@ class Desk:
             self._change("Import a mask", {index: labels.astype(np.uint8)}, sorted(objects, key=lambda o: o.id))
             return mask.description
 
-    def export(self, name: str) -> tuple[Path, str]:
-        """Write the label maps that are shown in a format; the file, and the name to give it."""
+    def export(self, name: str, matte: str = "none") -> tuple[Path, str]:
+        """Write the label maps that are shown in a format; the file, and the name to give it. matte: of "edges"."""
         path, shown = self._place_of(name)
         colours = palette()
         for thing in self.project.objects:
@@ -182,7 +186,7 @@ class Desk:
         source = exporting.Source(self.project.video, Path(self.project.name).stem, label_maps, colours)
         with self._exporting:  # one at a time, for they share the place
             path.parent.mkdir(exist_ok=True)
-            exporting.write(source, name, path)
+            exporting.write(source, name, path, matte)
         return path, shown
 
     def exported(self, name: str) -> tuple[Path, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,9 @@ import numpy as np
 from ..errors import InputError
 from ..exports.exporting import export
 from ..exports.formats import FORMATS
+from ..exports.matte import MATTES, matting
 from ..exports.result import Result
+from ..exports.target import ExportOptions
 from ..files import written_whole
 from ..video.frames import Video
 from ..video.masks import read_label_map, write_mask
@@ -41,6 +44,21 @@ def formats() -> dict[str, str]:
     return {"png": FORMATS["png"].summary} | overlay | {name: chosen.summary for name, chosen in FORMATS.items()}
 
 
+def has_alpha(name: str) -> bool:
+    """Whether a format holds alpha, whose edges can be soft."""
+    return name in FORMATS and FORMATS[name].has_alpha
+
+
+def edges() -> list[str]:
+    """How edges of alpha can be made here: names of `onemask.exports.matte.MATTES` whose packages are there."""
+    found = []
+    for name in MATTES:
+        with suppress(InputError):
+            matting(name)
+            found.append(name)
+    return found
+
+
 def file_name(name: str) -> str:
     """The name of an export's file; folders come as ZIP. Raises InputError where there is no such format."""
     if name not in formats():
@@ -51,8 +69,22 @@ def file_name(name: str) -> str:
     return f"{chosen.file.rstrip('/')}.zip" if chosen.is_folder else chosen.file
 
 
-def write(source: Source, name: str, path: Path) -> None:
-    """Write a format to a file. Raises InputError for what the format cannot take, OutputError for the disk."""
+def write(source: Source, name: str, path: Path, matte: str = "none") -> None:
+    """Write a format to a file.
+
+    Args:
+        source: what is exported.
+        name: the format, of `formats`.
+        path: the file; replaced once the new one is whole.
+        matte: how the edges of alpha are made, of `edges`.
+
+    Raises:
+        InputError: the format cannot take it, or has no alpha that could be soft.
+        OutputError: the disk refuses.
+    """
+    if matte != "none" and not has_alpha(name):
+        raise InputError(f"{name} holds no alpha, so its edges cannot be soft; those that do: {', '.join(_alpha())}")
+    options = ExportOptions(matte=matte)
     with TemporaryDirectory(dir=path.parent, prefix=".making-") as folder:
         label_maps = []
         for index, (label_map, confidence) in enumerate(source.label_maps):
@@ -64,11 +96,15 @@ def write(source: Source, name: str, path: Path) -> None:
         chosen = FORMATS[name]
         result = Result(label_maps, source.video, source.name)
         if not chosen.is_folder:
-            export(result, path, name, overwrite=True)
+            export(result, path, name, options, overwrite=True)
             return
         made = Path(folder) / "made"
-        export(result, made, name)
+        export(result, made, name, options)
         with written_whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for file in sorted(made.rglob("*")):
                 if file.is_file():
                     archive.write(file, file.relative_to(made).as_posix())
+
+
+def _alpha() -> list[str]:
+    return [name for name in FORMATS if has_alpha(name)]

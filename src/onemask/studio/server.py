@@ -235,9 +235,9 @@ def _add_api(app: FastAPI, studio: Studio) -> None:
         return {"read": read}
 
     @app.post("/api/exports/{name}")
-    def export(name: str) -> dict[str, str]:
-        """Write the label maps that are shown in a format of the state's "exports"; where to fetch the file."""
-        _, shown = studio.desk.export(name)
+    def export(name: str, matte: str = "none") -> dict[str, str]:
+        """Write what is shown in a format of the state's "exports", with edges of its "edges"; where the file is."""
+        _, shown = studio.desk.export(name, matte)
         return {"file": f"/api/exports/{name}/file", "name": shown}
 
     @app.get("/api/exports/{name}/file", response_class=FileResponse)
