@@ -6,7 +6,7 @@ import type { Stage } from "./stage";
 import type { Store, Tool, View } from "./store";
 
 export const TOOLS: { tool: Tool; name: string; key: string; hint: string }[] = [
-  { tool: "click", name: "Click or scribble on the object", key: "C", hint: "Click on the object; right-click, or Take away, on what is not part of it." },
+  { tool: "click", name: "Click or scribble on the object", key: "C", hint: "Click on the object, then right-click, or Take away, on what is not part of it." },
   { tool: "box", name: "Box around the object", key: "X", hint: "Drag a box around the object." },
   { tool: "brush", name: "Brush", key: "B", hint: "Paint the object. [ and ] change the size." },
   { tool: "eraser", name: "Eraser", key: "E", hint: "Wipe off the object. [ and ] change the size." },
@@ -103,7 +103,7 @@ export function addMask(store: Store, stage: Stage): void {
   const soft = element<HTMLInputElement>("soft");
   brush.addEventListener("input", () => store.set("brush", Number(brush.value), "brush"));
   soft.addEventListener("input", () => store.set("soft", Number(soft.value) / 100, "brush"));
-  const away = onClick("take-away", () => store.set("takesAway", !store.takesAway, "brush"));
+  const away = onClick("take-away", () => away.hidden || store.set("takesAway", !store.takesAway, "brush"));
   away.title = "What is clicked, or drawn around, is taken out of the mask, as with Alt (W)";
   store.on(["tool"], () => (store.takesAway = false));
   for (const button of document.querySelectorAll<HTMLButtonElement>("[data-shape]")) {
@@ -121,13 +121,14 @@ export function addMask(store: Store, stage: Stage): void {
   clear.title = "Drop what was drawn in this frame (Delete)";
   const show = (): void => {
     for (const row of ["brush-row", "soft-row"]) element(row).hidden = store.tool !== "brush" && store.tool !== "eraser";
-    away.hidden = !["click", "polygon", "lasso"].includes(store.tool);
-    away.setAttribute("aria-pressed", String(store.takesAway));
     soft.value = String(Math.round(100 * store.soft));
     element("soft-value").textContent = `${soft.value} %`;
     brush.value = String(store.brush);
     element("brush-size").textContent = `${store.brush} px`;
     const here = store.labels();
+    away.hidden = !["click", "polygon", "lasso"].includes(store.tool) || !here?.has(store.active); // what is not there cannot go
+    if (here && away.hidden) store.takesAway = false;
+    away.setAttribute("aria-pressed", String(store.takesAway));
     for (const button of document.querySelectorAll<HTMLButtonElement>("[data-shape]")) button.disabled = !here?.has(store.active);
     keep.disabled = store.isKey || !here?.data.some((id) => id > 0);
     clear.disabled = !store.isKey;
