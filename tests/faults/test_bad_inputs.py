@@ -202,10 +202,11 @@ def place(tmp_path_factory) -> Path:
     for name, content in (contents | {"gone": b"two\n"}).items():
         (lists / f"{name}.txt").write_bytes(content)
     (folder / "long" / "ImageSets" / "2017").mkdir(parents=True)
-    (folder / "long" / "ImageSets" / "2017" / "val.txt").write_text("one\n")
-    write_images(folder / "long" / "JPEGImages" / "480p" / "one", [scene.images[0]] * LEAST_FRAMES)
-    for index in range(LEAST_FRAMES):
-        write_mask(folder / "long" / "Annotations" / "480p" / "one" / f"{index:05d}.png", scene.labels[0])
+    (folder / "long" / "ImageSets" / "2017" / "val.txt").write_text("one\ntwo\nthree\n")
+    for name in ("one", "two", "three"):
+        write_images(folder / "long" / "JPEGImages" / "480p" / name, [scene.images[0]] * LEAST_FRAMES)
+        for index in range(LEAST_FRAMES):
+            write_mask(folder / "long" / "Annotations" / "480p" / name / f"{index:05d}.png", scene.labels[0])
     for name, folders in (("compared", {"a": "a"}), ("outside", {"a": "../../secret"})):
         (folder / name / "evaluations" / "a").mkdir(parents=True)
         (folder / name / "methods.json").write_text(json.dumps(folders))
