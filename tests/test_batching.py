@@ -78,6 +78,21 @@ def test_what_crashes_is_run_again(folder, monkeypatch, tmp_path):
     assert (report.outcomes[0].done, report.outcomes[0].error) == (False, "it ended without a word")
 
 
+def test_what_cannot_be_a_batch_is_one_line(folder, capsys):
+    (folder / "one.csv").write_text("video,mask\nshort.mp4,short.png\n")
+    batch = ["batch", str(folder / "one.csv"), "--out"]
+    for options, message in (
+        ([str(folder / "text.mp4")], "text.mp4 exists already and is a file; a folder of that name is needed"),
+        ([str(folder / "out"), "--devices", ""], "a batch needs a video and a device; got 1 videos and 0 devices"),
+        ([str(folder / "out"), "--retries", "-1"], "retries are 0 or more, got -1"),
+    ):
+        assert main([*batch, *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert not (folder / "out").exists()
+    assert (folder / "text.mp4").read_text() == "no video"
+
+
 def test_json_lines(folder):
     line = {"video": "long.mp4", "mask": ["0:long.png", "long.png"], "set": ["a=1", "b=2"], "size": 64}
     (folder / "all.jsonl").write_text(json.dumps(line) + "\n\n")

@@ -3,11 +3,13 @@
 import json
 import os
 import socket
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from onemask import cluster
+from onemask import __version__, batching, cluster
 from onemask.cli import main
 from onemask.errors import InputError
 from onemask.evaluation.compare import Variant, compare
@@ -36,7 +38,7 @@ def ray(stub):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, stub):
     for name, frames in (("a", 8), ("b", 12), ("c", 6)):
         scene = Scene.of(frames=frames)
         write_video(tmp_path / f"{name}.mp4", scene.images)
@@ -124,6 +126,68 @@ def test_an_address_that_does_not_answer_is_one_line(folder, capsys, monkeypatch
     assert main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"--ray {address}: nothing answers there" in line
+
+
+class FakeRay:
+    """As much of Ray as a hand needs. `answers`: what the processes that are begun say, one after the other."""
+
+    def __init__(self, *answers):
+        class RayError(Exception): ...
+
+        class RayTaskError(RayError): ...
+
+        self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+        self.answers, self.killed = list(answers), 0
+
+    def remote(self, **needed):
+        def version():
+            return self.answers.pop(0)
+
+        return lambda worker: SimpleNamespace(
+            remote=lambda: SimpleNamespace(
+                version=SimpleNamespace(remote=version), call=SimpleNamespace(remote=lambda *_: version())
+            )
+        )
+
+    def wait(self, waiting, timeout):
+        return waiting, []
+
+    def get(self, answer):
+        if answer == "dead":
+            raise self.exceptions.RayError("no module\nnamed onemask")
+        return answer
+
+    def kill(self, actor):
+        self.killed += 1
+
+
+def test_a_process_that_cannot_be_begun_is_begun_again_a_few_times():
+    hand = cluster.Hand(ray := FakeRay("dead", "dead", __version__), "cpu")
+    assert [hand.ready(), hand.ready(), hand.ready(), hand.ready()] == [False, False, True, True]
+    assert ray.killed == 2
+    hand = cluster.Hand(FakeRay("dead", "dead", "dead"), "cpu")
+    assert [hand.ready(), hand.ready()] == [False, False]
+    with pytest.raises(InputError, match=r"no process can be begun on the cluster .*no module named onemask"):
+        hand.ready()
+
+
+def test_another_version_on_the_cluster_is_refused():
+    with pytest.raises(InputError, match=r"the cluster has onemask 0\.0\.1, and this is"):
+        cluster.Hand(FakeRay("0.0.1"), "cpu").ready()
+
+
+def test_what_is_lost_again_and_again_ends(tmp_path, monkeypatch):
+    """A video that kills its process each time must not hold up the batch for ever; the others are done."""
+
+    @contextmanager
+    def hands(*_):
+        yield [cluster.Hand(FakeRay(__version__, *["dead", __version__] * 9), "cpu")]
+
+    monkeypatch.setattr(batching, "hands_of", hands)
+    report = batching.batch([batching.Job("a", tmp_path / "a.mp4")], tmp_path / "out", ray="")
+    (outcome,) = report.failed
+    assert (outcome.lost, outcome.attempts) == (cluster.LOSSES + 1, 0)
+    assert "its process on the cluster was lost (no module named onemask)" in outcome.error
 
 
 def test_a_missing_package_is_one_line(folder, capsys, monkeypatch):

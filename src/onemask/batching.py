@@ -35,7 +35,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .cluster import LOSSES, Hand, HandLost, hands_of
-from .errors import InputError, Interrupted, OnemaskError
+from .errors import InputError, Interrupted, OnemaskError, OutputError
 from .files import inside, read_text
 from .places import (
     beside,
@@ -197,11 +197,15 @@ def batch(
         InputError: there is no job or no device, retries is below 0, or there is no such cluster.
         Interrupted: Ctrl-C was pressed; the same call goes on from there.
     """
-    if not jobs or not devices or retries < 0:
-        raise InputError(f"a batch needs a video and a device, and retries of 0 or more, got {retries}")
+    if not jobs or not devices:
+        raise InputError(f"a batch needs a video and a device; got {len(jobs)} videos and {len(devices)} devices")
+    if retries < 0:
+        raise InputError(f"retries are 0 or more, got {retries}")
     folder = on_this_machine(str(out))
     if ray is not None:
         folder, jobs = _whole(folder), [_everywhere(job) for job in jobs]
+    if not is_elsewhere(folder) and Path(folder).exists() and not Path(folder).is_dir():
+        raise OutputError(f"{folder} exists already and is a file; a folder of that name is needed")
     outcomes = {job.name: Outcome(job.name, str(job.video)) for job in jobs}
     report, writing = BatchReport(list(outcomes.values())), threading.Lock()
 

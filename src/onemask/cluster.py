@@ -22,6 +22,7 @@ from .pool import POLL_SECONDS
 T = TypeVar("T")
 CONNECT_SECONDS = 5.0
 LOSSES = 5  # after which what is done is taken for the reason
+STARTS = 3  # that fail one after the other, before the cluster is taken for the reason
 
 
 class HandLost(OnemaskError):
@@ -52,9 +53,10 @@ class Hand:
         self._actor_class = ray.remote(**needed)(_Worker)
         self._actor: Any = None
         self._version: Any = None
+        self._failed = 0  # starts, one after the other
 
     def ready(self) -> bool:
-        """Whether the process runs. Raises InputError where it has another onemask."""
+        """Whether the process runs. Raises InputError where it has another onemask, or none."""
         if self._actor is None:
             self._actor = self._actor_class.remote()
             self._version = self._actor.version.remote()
@@ -64,8 +66,16 @@ class Hand:
             return False
         try:
             version = self._got(self._version)
-        except HandLost:
-            return False
+        except Exception as error:
+            self.close()
+            self._failed += 1
+            if self._failed < STARTS:
+                return False
+            raise InputError(
+                f"no process can be begun on the cluster ({_line(error)}); see that all its nodes have onemask "
+                f"{__version__}"
+            ) from error
+        self._failed = 0
         if version != __version__:
             raise InputError(
                 f"the cluster has onemask {version}, and this is {__version__}; install the same on all its nodes"
@@ -99,7 +109,12 @@ class Hand:
             raise error.cause from None  # what the function raised
         except self._ray.exceptions.RayError as error:
             self.close()
-            raise HandLost(f"its process on the cluster was lost ({' '.join(str(error).split())[:200]})") from error
+            raise HandLost(f"its process on the cluster was lost ({_line(error)})") from error
+
+
+def _line(error: BaseException) -> str:
+    """What Ray says, in one line that can be read."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextmanager
@@ -152,8 +167,9 @@ def _connect(ray: Any, address: str) -> None:
     try:
         ray.init(address=address or None, include_dashboard=False, log_to_driver=False, logging_level="error")
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(f"--ray {address}: no Ray cluster could be reached there, or started here ({said})") from error
+        raise InputError(
+            f"--ray {address}: no Ray cluster could be reached there, or started here ({_line(error)})"
+        ) from error
 
 
 def _refuse_silent(address: str) -> None:

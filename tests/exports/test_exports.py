@@ -285,7 +285,7 @@ def test_without_its_video_pictures_are_refused(result, tmp_path):
         (tmp_path / "masks" / f"{index:05d}.png").write_bytes(path.read_bytes())
     (tmp_path / "nothing").mkdir()
     export(tmp_path / "masks", tmp_path / "out.csv", "csv")
-    with pytest.raises(InputError, match="is not where the run found it; say where it is, with --video"):
+    with pytest.raises(InputError, match="is not known, or not where the run found it; say where"):
         export(tmp_path / "masks", tmp_path / "out.mov", "prores")
     with pytest.raises(InputError, match="holds no label maps"):
         Result.open(tmp_path / "nothing")

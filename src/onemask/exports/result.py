@@ -108,7 +108,9 @@ class Result:
     def video(self) -> Video:
         """The video. Raises InputError where it is not at hand."""
         if self._video is None:
-            raise InputError(f"the video of {self.name} is not where the run found it; say where it is, with --video")
+            raise InputError(
+                f"the video of {self.name} is not known, or not where the run found it; say where it is, with --video"
+            )
         return self._video
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..extras import how_to_install
 
+_SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # one of these is set where there may be one
 _NO_SCREENS = ("offscreen", "dummy")  # SDL's drivers where there is none
 
 
@@ -28,6 +30,8 @@ class Window(AbstractContextManager["Window"]):
             raise InputError(
                 f"a window needs the package pygame-ce, which is not installed: {how_to_install('preview')}"
             ) from error
+        if sys.platform == "linux" and not any(map(os.environ.get, _SCREENS)) and not os.path.isdir("/dev/dri"):
+            raise InputError("there is no screen for a window")  # SDL would try, and its libraries complain
         self._pygame, self._title = pygame, title
         asked = os.environ.get("SDL_VIDEODRIVER", "")
         try:
