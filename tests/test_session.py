@@ -908,5 +908,5 @@ def test_a_device_without_room_is_one_clear_error(still, monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(still.method, "segment", no_room)
-    with pytest.raises(onemask.OnemaskError, match=r"not enough memory for 1 objects .* give a smaller size"):
+    with pytest.raises(onemask.OnemaskError, match=r"not enough memory for 1 objects .* give a smaller short_side"):
         still.step(frame)
