@@ -315,7 +315,7 @@ def _run_there(kept: dict[str, Any], job: Job, out: str, arguments: list[str]) -
 
 
 def _in_this_process(command: list[str]) -> Ended:
-    """What `python -m onemask.cli` would do."""
+    """Do what `python -m onemask.cli` would."""
     said = io.StringIO()
     handler = logging.StreamHandler(said)
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))

@@ -30,7 +30,7 @@ class HandLost(OnemaskError):
 
 
 class _Worker:
-    """What the process on the cluster is."""
+    """The process on the cluster."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Any] = {}
@@ -84,7 +84,7 @@ class Hand:
         return True
 
     def call(self, stop: threading.Event, function: Callable[..., T], *arguments: Any) -> T:
-        """What a function of a module returns there; its first argument is a dictionary that lasts.
+        """Call a function of a module there; its first argument is a dictionary that lasts.
 
         Raises HandLost where the process is lost, Interrupted where `stop` is set before it has an answer, and what
         the function raises.
@@ -113,7 +113,7 @@ class Hand:
 
 
 def _line(error: BaseException) -> str:
-    """What Ray says, in one line that can be read."""
+    """An error of Ray in one line that can be read."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

@@ -175,7 +175,7 @@ def _names(address: str) -> list[str]:
 
 
 def _asked(address: str, get: Callable[[], T]) -> T:
-    """What a file system answers. Raises InputError where it does not: clients have errors of all kinds."""
+    """The answer of a file system. Raises InputError where it does not: clients have errors of all kinds."""
     try:
         return get()
     except Exception as error:

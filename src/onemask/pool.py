@@ -13,7 +13,7 @@ POLL_SECONDS = 0.2
 
 
 class Hand(Protocol):
-    """What does one job at a time."""
+    """Something that does one job at a time."""
 
     def ready(self) -> bool:
         """Whether it can take a job. It is asked again and again, and does not wait."""

@@ -22,7 +22,7 @@ from .protocols import Passage
 
 @dataclass(frozen=True)
 class SentSequence:
-    """What a process needs of a sequence."""
+    """A sequence as it is sent to a process."""
 
     name: str
     pictures: dict[str, bytes]
@@ -32,7 +32,7 @@ class SentSequence:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a process made of a sequence."""
+    """The label maps that a process made of a sequence."""
 
     label_maps: dict[str, bytes]
     """Name of a frame -> PNG."""
@@ -102,5 +102,5 @@ def predict_there(kept: dict[str, Any], settings: Settings, sequence: SentSequen
 
 
 def ran_on(session: Session) -> dict[str, str]:
-    """What computed, for reports."""
+    """Device, precision and runtime of a session, for reports."""
     return {"device": str(session.device), "precision": session.precision, "runtime": session.runtime}
