@@ -47,7 +47,7 @@ FORMATS = {
     ),
     "binary": Format("a black and white PNG for each object and frame", "binary/", "pictures:write_binary"),
     "alpha": Format(
-        "8-bit grey PNG for each object and frame, with --matte soft",
+        "a matte for each object and frame, hard or soft: 8-bit grey PNG",
         "alpha/",
         "pictures:write_alpha",
         has_alpha=True,
@@ -83,7 +83,7 @@ FORMATS = {
     ),
     "npz": Format("all label maps in one NumPy archive", "label-maps.npz", "arrays:write_npz", "arrays:read_npz"),
     "exr": Format(
-        "OpenEXR for each frame, a matte a channel, with --matte soft", "exr/", "exr:write_exr", has_alpha=True
+        "a matte for each object as a channel of OpenEXR, hard or soft", "exr/", "exr:write_exr", has_alpha=True
     ),
     "csv": Format("area, box, middle and confidence of every object in every frame", "objects.csv", "table:write_csv"),
     "parquet": Format("the same as Parquet", "objects.parquet", "table:write_parquet"),
