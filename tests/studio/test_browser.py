@@ -368,6 +368,24 @@ def test_a_polygon_is_kept_though_its_frame_s_mask_comes_late_and_the_picture_is
     page.close()
 
 
+def test_two_fingers_zoom_and_draw_nothing(open_page, context, server):
+    page = open_page()
+    before = page.text_content("#zoom-fit"), server.state()["undo"]
+    page.keyboard.press("b")
+    fingers = context.new_cdp_session(page)
+    left, right = place(page, 40, 32), place(page, 56, 32)
+    for kind, apart in (("touchStart", 0), ("touchMove", 30), ("touchMove", 80), ("touchEnd", None)):
+        points = [] if apart is None else [(left[0] - apart, left[1]), (right[0] + apart, right[1])]
+        touches = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+    expect(page.locator("#zoom-fit")).not_to_have_text(before[0])
+    after = int(page.text_content("#zoom-fit").split()[0])
+    assert after > 1.5 * int(before[0].split()[0])
+    assert server.state()["undo"] == before[1]
+    assert page.problems == []
+    page.close()
+
+
 def the_keyboard_reaches_everything_in_the_order_in_which_it_is_seen(page):
     page.keyboard.press("?")
     assert page.locator("#help-dialog").is_visible()
