@@ -631,6 +631,11 @@ class TestRefusals:
         run(a_recipe(tmp_path, stage(iterations=1), initial=initial), tmp_path / "further", data)
         begun = state(tmp_path / "further" / "last.safetensors")
         assert all(torch.allclose(begun[name], tensor, atol=2e-3, rtol=2e-3) for name, tensor in other.items())
+        names = [n for n in configuration("frtm-lite", TINY).build(pretrained=False).state_dict() if n in own]
+        torch.save({f"features.{n}": own[n] for n in names}, tmp_path / "voc.pth")  # of which the order alone fits
+        run(a_recipe(tmp_path, stage(iterations=1), initial=initial), tmp_path / "by order", data)
+        begun = state(tmp_path / "by order" / "last.safetensors")
+        assert all(torch.equal(begun[name], tensor) for name, tensor in own.items())
         torch.save(head, tmp_path / "voc.pth")
         with pytest.raises(InputError, match=r"initial\.backbone: .*voc\.pth has no .* such as deeplabv3_resnet101"):
             run(a_recipe(tmp_path, initial=initial), tmp_path / "other", data)

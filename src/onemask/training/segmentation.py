@@ -131,8 +131,8 @@ def _take_over(method: Method, module: str, path: Path) -> None:
 def _backbone_of_another(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The backbone in a checkpoint of torch.save, such as a network for semantic segmentation, by the names here.
 
-    Its names are timm's and torchvision's of the network, behind "backbone.", "encoder." or nothing. Nothing in the
-    file is run. Raises InputError where the tensors are not all there.
+    Its names are timm's and torchvision's of the network, behind "backbone.", "encoder." or nothing, or torchvision's
+    of a MobileNet. Nothing in the file is run. Raises InputError where the tensors are not all there.
     """
     theirs, place = Checkpoint.read(path), "backbone.network."
     wanted = [name for name in expected if name.startswith(place)]
@@ -142,6 +142,10 @@ def _backbone_of_another(path: Path, expected: Mapping[str, Tensor]) -> dict[str
         found = {place + name: tensor for name, tensor in theirs.take_under(prefix).items()}
         if all(name in found for name in weights):
             return {name: expected[name] for name in counters} | {name: found[name] for name in wanted if name in found}
+    # torchvision names MobileNets' layers otherwise than timm, but in the same order.
+    in_order = list(theirs.take_under("features.").values())[: len(wanted)]
+    if [tensor.shape for tensor in in_order] == [expected[name].shape for name in wanted]:
+        return dict(zip(wanted, in_order, strict=True))
     raise InputError(
         f"initial.backbone: {path} has no {weights[0].removeprefix(place)} and so on, behind 'backbone.' or alone; "
         "expected a network of the same backbone with torchvision's names, such as deeplabv3_resnet101 "
