@@ -140,9 +140,9 @@ def _resnext_weights() -> dict[str, Tensor]:
     placed = home() / "proposals" / f"{RESNEXT}.pth"
     if not placed.exists():
         raise InputError(
-            f"the weights of {RESNEXT} are not on this machine; put a state dict of torchvision's MaskRCNN on "
-            f"resnet_fpn_backbone(backbone_name='{RESNEXT_BACKBONE}', weights=None), for torchvision's own colours, at "
-            f"{placed}, or choose proposals={COCO}"
+            f"the weights of {RESNEXT} are not on this machine; put a state dict of torchvision's MaskRCNN on its "
+            f"resnet_fpn_backbone of {RESNEXT_BACKBONE}, for torchvision's own colours, at {placed}, or choose "
+            f"proposals={COCO}"
         )
     return Checkpoint.read(placed).take_under("")
 
