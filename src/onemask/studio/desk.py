@@ -6,28 +6,26 @@ Events go to each subscriber as JSON values: "state" (all but the frames), "fram
 
 from __future__ import annotations
 
-import shlex
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import __version__
 from ..errors import InputError, OnemaskError
-from ..methods import METHODS, names
+from ..methods import names
 from ..video.masks import check_mask, object_ids, palette, read_mask
-from . import commands, exporting, jobs, runlengths
+from . import commands, exporting, jobs, runlengths, telling
 from .coded import Coded
 from .commands import Command
 from .frames import FrameStore
-from .project import RUN, Made, Project, Thing, new_object
+from .project import Made, Project, Thing, new_object
 from .shapes import SHAPES
+from .telling import Event
 from .worker import FirstMask, WarmUp, Worker, unpack
 
-Event = dict[str, Any]
 Hear = Callable[[Event], None]
 
 
@@ -75,7 +73,7 @@ class Desk:
             self._next_subscriber += 1
             self._subscribers[number] = hear
             hear(self.state())
-            hear(self._frames_event(range(self.project.frames)))
+            hear(telling.frames(self.project, range(self.project.frames)))
             return number
 
     def unsubscribe(self, number: int) -> None:
@@ -86,52 +84,16 @@ class Desk:
     def state(self) -> Event:
         """All that is known, but of the frames."""
         with self._lock:
-            project, info = self.project, self.project.video.info
             return {
-                "type": "state",
-                "version": __version__,
-                "video": {
-                    "id": project.video_id,
-                    "name": project.name,
-                    "width": info.width,
-                    "height": info.height,
-                    "frames": project.frames,
-                    "rate": float(info.fps) if info.fps else None,
-                },
-                "objects": [asdict(thing) for thing in project.objects],
-                "method": asdict(project.method),
-                "methods": _methods(),
-                "keys": sorted(project.keys),
-                "undo": project.to_undo,
-                "redo": project.to_redo,
+                **telling.project(self.project),
                 "job": None if self.job is None else self.job.to_json(),
                 "problem": self.problem,
                 "command": self.command(),
-                "exports": [
-                    {"name": name, "summary": summary, "has_alpha": exporting.has_alpha(name)}
-                    for name, summary in exporting.formats().items()
-                ],
-                "edges": exporting.edges(),
             }
 
     def command(self) -> str | None:
         """The command line that makes the same label maps, going on from what is made; None without annotations."""
-        project = self.project
-        if not project.keys:
-            return None
-        parts = ["onemask", "run", str(project.path_of_video)]
-        for index, path in project.annotation_files().items():
-            parts += ["--mask", f"{index}:{path}"]
-        parts += ["--method", project.method.method]
-        for option, value, default in (
-            ("--short-side", project.method.short_side or 0, 480),
-            ("--device", project.method.device, "auto"),
-            ("--precision", project.method.precision, "auto"),
-            ("--runtime", project.method.runtime, "auto"),
-        ):
-            parts += [option, str(value)] if value != default else []
-        way = "--resume" if self._handed == jobs.input_of(project) else "--overwrite"
-        return shlex.join([*parts, "--out", str(project.folder / RUN), way])
+        return telling.command_line(self.project, goes_on=self._handed == jobs.input_of(self.project))
 
     def coded(self) -> Coded | None:
         """The video as it is coded; None where browsers get pictures alone."""
@@ -376,7 +338,7 @@ class Desk:
                 self.problem = str(error)
                 self.worker.stop()
             return
-        self._tell(self._frames_event([index]))
+        self._tell(telling.frames(self.project, [index]))
         self._tell(self._mask_event(index))
 
     def _answer(self, number: int, packed: Any, problem: str | None) -> None:
@@ -408,24 +370,13 @@ class Desk:
     def _changed(self, indices: Iterable[int]) -> None:
         """Tell of a change that the annotations of some frames took part in: it may touch all frames."""
         self._tell(self.state())
-        self._tell(self._frames_event(range(self.project.frames)))
+        self._tell(telling.frames(self.project, range(self.project.frames)))
         for index in indices:
             self._tell(self._mask_event(index))
 
     def _tell(self, event: Event) -> None:
         for hear in list(self._subscribers.values()):
             hear(event)
-
-    def _frames_event(self, indices: Iterable[int]) -> Event:
-        """Rows [frame, status, least confidence of objects in sight or None, why to look, ids in sight]."""
-        rows = []
-        for index in indices:
-            made, key = self.project.made.get(index), self.project.keys.get(index)
-            seen = {} if made is None else {i: c for i, c in made.confidence.items() if c > 0}
-            doubt = "" if made is None or key is not None else made.doubt
-            ids = sorted(seen.keys() | (set() if key is None else key.ids))
-            rows.append([index, jobs.status(self.project, index), min(seen.values(), default=None), doubt, ids])
-        return {"type": "frames", "frames": rows}
 
     def _mask_event(self, index: int) -> Event:
         return {"type": "mask", "frame": index, "runs": runlengths.encode(self.shown(index)), "glimpse": False}
@@ -441,12 +392,3 @@ class Desk:
 
 def _by_id(thing: Thing) -> int:
     return thing.id
-
-
-def _methods() -> list[dict[str, str]]:
-    """The methods that can run as they are: those whose weights ship, and those of other packages."""
-    return [
-        {"name": name, "summary": summary}
-        for name, summary in names().items()
-        if name not in METHODS or "weights ship" in METHODS[name].summary
-    ]

@@ -1,0 +1,82 @@
+"""A project in the words of the page: its state, its frames, its methods, and the command line that makes the same."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from .. import __version__
+from ..methods import METHODS, names
+from . import exporting, jobs
+from .project import RUN, Project
+
+Event = dict[str, Any]
+
+
+def project(of: Project) -> Event:
+    """The event "state", but for what is at work."""
+    info = of.video.info
+    return {
+        "type": "state",
+        "version": __version__,
+        "video": {
+            "id": of.video_id,
+            "name": of.name,
+            "width": info.width,
+            "height": info.height,
+            "frames": of.frames,
+            "rate": float(info.fps) if info.fps else None,
+        },
+        "objects": [asdict(thing) for thing in of.objects],
+        "method": asdict(of.method),
+        "methods": methods(),
+        "keys": sorted(of.keys),
+        "undo": of.to_undo,
+        "redo": of.to_redo,
+        "exports": [
+            {"name": name, "summary": summary, "has_alpha": exporting.has_alpha(name)}
+            for name, summary in exporting.formats().items()
+        ],
+        "edges": exporting.edges(),
+    }
+
+
+def frames(of: Project, indices: Iterable[int]) -> Event:
+    """Rows [frame, status, least confidence of objects in sight or None, why to look, ids in sight]."""
+    rows = []
+    for index in indices:
+        made, key = of.made.get(index), of.keys.get(index)
+        seen = {} if made is None else {i: c for i, c in made.confidence.items() if c > 0}
+        doubt = "" if made is None or key is not None else made.doubt
+        ids = sorted(seen.keys() | (set() if key is None else key.ids))
+        rows.append([index, jobs.status(of, index), min(seen.values(), default=None), doubt, ids])
+    return {"type": "frames", "frames": rows}
+
+
+def command_line(of: Project, *, goes_on: bool) -> str | None:
+    """The command line that makes the same label maps, or goes on from what is made; None without annotations."""
+    if not of.keys:
+        return None
+    parts = ["onemask", "run", str(of.path_of_video)]
+    for index, path in of.annotation_files().items():
+        parts += ["--mask", f"{index}:{path}"]
+    parts += ["--method", of.method.method]
+    for option, value, default in (
+        ("--short-side", of.method.short_side or 0, 480),
+        ("--device", of.method.device, "auto"),
+        ("--precision", of.method.precision, "auto"),
+        ("--runtime", of.method.runtime, "auto"),
+    ):
+        parts += [option, str(value)] if value != default else []
+    return shlex.join([*parts, "--out", str(of.folder / RUN), "--resume" if goes_on else "--overwrite"])
+
+
+def methods() -> list[dict[str, str]]:
+    """The methods that can run as they are: those whose weights ship, and those of other packages."""
+    return [
+        {"name": name, "summary": summary}
+        for name, summary in names().items()
+        if name not in METHODS or "weights ship" in METHODS[name].summary
+    ]
