@@ -14,6 +14,7 @@ from onemask.cli import main
 from onemask.errors import InputError
 from onemask.evaluation.compare import Variant, compare
 from onemask.evaluation.evaluate import evaluate
+from onemask.manifest import Job
 from onemask.running import run
 from onemask.settings import Settings
 from onemask.video.label_maps import write_mask
@@ -184,7 +185,7 @@ def test_what_is_lost_again_and_again_ends(tmp_path, monkeypatch):
         yield [cluster.Hand(FakeRay(__version__, *["dead", __version__] * 9), "cpu")]
 
     monkeypatch.setattr(batching, "hands_of", hands)
-    report = batching.batch([batching.Job("a", tmp_path / "a.mp4")], tmp_path / "out", ray="")
+    report = batching.batch([Job("a", tmp_path / "a.mp4")], tmp_path / "out", ray="")
     (outcome,) = report.failed
     assert (outcome.lost, outcome.attempts) == (cluster.LOSSES + 1, 0)
     assert "its process on the cluster was lost (no module named onemask)" in outcome.error

@@ -16,12 +16,10 @@ process runs one video after the other; what was lost with one is done again.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
 import logging
-import os
 import runpy
 import subprocess
 import sys
@@ -30,20 +28,18 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .cluster import LOSSES, Hand, HandLost, hands_of
 from .errors import InputError, Interrupted, OnemaskError, OutputError
-from .files import inside, read_text
+from .manifest import Job, frame_and_file, whole_path, with_whole_paths
 from .places import (
-    beside,
     bring_folder,
     bring_text,
     fetch_file,
     fetch_folder,
-    fetch_text,
     folder_for_copies,
     is_elsewhere,
     joined,
@@ -53,20 +49,6 @@ from .pool import POLL_SECONDS, share_out
 from .video.reader import open_video
 
 CRASHED, REFUSED = 1, 2  # exit codes; what was refused would be refused again
-
-
-@dataclass(frozen=True)
-class Job:
-    """One video of a manifest."""
-
-    name: str
-    """The name of its folder of results."""
-    video: str | Path
-    """A path or an address."""
-    masks: tuple[str, ...] = ()
-    """As `onemask run --mask` takes them."""
-    options: tuple[str, ...] = ()
-    """Other arguments of `onemask run`."""
 
 
 @dataclass(frozen=True)
@@ -103,34 +85,6 @@ class BatchReport:
     def failed(self) -> list[Outcome]:
         """Those that are not done."""
         return [outcome for outcome in self.outcomes if not outcome.done]
-
-
-def read_manifest(path: str | Path) -> list[Job]:
-    """Read a manifest, .csv or .jsonl.
-
-    Raises:
-        InputError: it cannot be read, a line has no video or names none that is there, or two have one name.
-    """
-    file, expected = str(path), "a manifest: CSV with the columns video and mask, or JSON lines"
-    text = fetch_text(file, expected) if is_elsewhere(file) else read_text(Path(on_this_machine(file)), expected)
-    suffix = PurePosixPath(file).suffix.lower()
-    if suffix == ".csv":
-        lines: list[Any] = list(csv.DictReader(text.splitlines()))
-    elif suffix in (".jsonl", ".ndjson"):
-        lines = [_parsed(line, number, file) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    else:
-        raise InputError(
-            f"{file}: a manifest is a .csv or a .jsonl file, but this one is {suffix or 'neither'}; rename it"
-        )
-    jobs = [_job(line, number, file) for number, line in enumerate(lines, 1)]
-    if not jobs:
-        raise InputError(f"{file} lists no video; give each a line, with the column or key `video`")
-    names: set[str] = set()
-    for job in jobs:
-        if job.name in names:
-            raise InputError(f"{file}: two videos have the name {job.name}; give each one of its own, as `name`")
-        names.add(job.name)
-    return jobs
 
 
 class _Process:
@@ -180,7 +134,7 @@ def batch(
     """Run all videos of a manifest, the longest first, one at a time on each device.
 
     Args:
-        jobs: see `read_manifest`.
+        jobs: see `manifest.read_manifest`.
         out: the folder of all results, also an address that fsspec knows; what is finished there is not run again.
         arguments: of `onemask run`, for all videos; those of a job come after and hold in their place.
         devices: as `onemask run --device` takes them; a name given twice has two processes. With `ray` see
@@ -203,7 +157,7 @@ def batch(
         raise InputError(f"retries are 0 or more, got {retries}")
     folder = on_this_machine(str(out))
     if ray is not None:
-        folder, jobs = _whole(folder), [_everywhere(job) for job in jobs]
+        folder, jobs = whole_path(folder), [with_whole_paths(job) for job in jobs]
     if not is_elsewhere(folder) and Path(folder).exists() and not Path(folder).is_dir():
         raise OutputError(f"{folder} exists already and is a file; a folder of that name is needed")
     outcomes = {job.name: Outcome(job.name, str(job.video)) for job in jobs}
@@ -262,7 +216,7 @@ def _run(
 
 def _with_copies(job: Job, out: str, arguments: list[str], run: Callable[[list[str]], Ended]) -> Ended:
     """Run a video, of which copies are made here where it, its masks or its results are elsewhere."""
-    video, masks = str(job.video), [_split(mask) for mask in job.masks]
+    video, masks = str(job.video), [frame_and_file(mask) for mask in job.masks]
     try:
         with ExitStack() as block:
             copies = Path()
@@ -347,65 +301,6 @@ def _length(job: Job) -> int:
     except OnemaskError:
         return 0
     return (info.frames or 0) * info.width * info.height
-
-
-def _parsed(line: str, number: int, file: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise InputError(
-            f"{file}, line {number} should be a JSON object, but cannot be read as one ({error})"
-        ) from error
-
-
-def _job(line: Any, number: int, file: str) -> Job:
-    """A line of a manifest as a job. Raises InputError."""
-    where = f"{file}, entry {number}"
-    if not isinstance(line, dict) or not isinstance(line.get("video"), str) or not line["video"]:
-        raise InputError(f"{where} names no video; expected the key or column `video`")
-    entry = {key: value for key, value in line.items() if value not in (None, "", [])}
-    video = on_this_machine(beside(file, entry.pop("video")))
-    if not is_elsewhere(video) and not Path(video).exists():
-        raise InputError(f"{where}: there is no video {video}; paths begin at the manifest's folder")
-    masks = entry.pop("mask", [])
-    masks = masks.split() if isinstance(masks, str) else masks
-    name = str(entry.pop("name", PurePosixPath(video).stem))
-    inside(Path(), name, where)
-    if os.sep in name or name == "report.json":
-        raise InputError(f"{where}: {name!r} cannot name the video's folder in --out; give it another `name`")
-    if not isinstance(masks, list) or not all(isinstance(mask, str) for mask in masks):
-        raise InputError(f"{where}: `mask` is a file, or a list of files, got {masks!r}")
-    options: list[str] = []
-    for key, value in entry.items():
-        if key is None or key in ("out", "resume", "overwrite"):
-            raise InputError(f"{where} has {'more columns than the head' if key is None else f'`{key}`'}; take it away")
-        key = key.replace("_", "-")
-        options += [f"--{key}={one}" for one in (value if isinstance(value, list) else [value])]
-    return Job(name, video, tuple(_beside(mask, file) for mask in masks), tuple(options))
-
-
-def _beside(mask: str, file: str) -> str:
-    """FILE or FRAME:FILE, with the file relative to the manifest."""
-    frame, name = _split(mask)
-    if frame and not is_elsewhere(whole := beside(file, mask)) and Path(on_this_machine(whole)).exists():
-        return on_this_machine(whole)  # a file with a colon in its name
-    return frame + on_this_machine(beside(file, name))
-
-
-def _split(mask: str) -> tuple[str, str]:
-    """`FRAME:` and FILE; the former is empty where the mask has no frame."""
-    before, colon, after = mask.partition(":")
-    return (before + colon, after) if colon and before.isdecimal() else ("", mask)
-
-
-def _everywhere(job: Job) -> Job:
-    """The job with whole paths, for processes that work in other folders."""
-    masks = (frame + _whole(file) for frame, file in map(_split, job.masks))
-    return replace(job, video=_whole(str(job.video)), masks=tuple(masks))
-
-
-def _whole(path: str) -> str:
-    return path if is_elsewhere(path) else os.path.abspath(on_this_machine(path))
 
 
 def _last_line(said: str) -> str:

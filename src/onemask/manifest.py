@@ -1,0 +1,116 @@
+"""The manifest of a batch: a video with its masks and options a line, as jobs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .errors import InputError
+from .files import inside, read_text
+from .places import beside, fetch_text, is_elsewhere, on_this_machine
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video of a manifest."""
+
+    name: str
+    """The name of its folder of results."""
+    video: str | Path
+    """A path or an address."""
+    masks: tuple[str, ...] = ()
+    """As `onemask run --mask` takes them."""
+    options: tuple[str, ...] = ()
+    """Other arguments of `onemask run`."""
+
+
+def read_manifest(path: str | Path) -> list[Job]:
+    """Read a manifest, .csv or .jsonl.
+
+    Raises:
+        InputError: it cannot be read, a line has no video or names none that is there, or two have one name.
+    """
+    file, expected = str(path), "a manifest: CSV with the columns video and mask, or JSON lines"
+    text = fetch_text(file, expected) if is_elsewhere(file) else read_text(Path(on_this_machine(file)), expected)
+    suffix = PurePosixPath(file).suffix.lower()
+    if suffix == ".csv":
+        lines: list[Any] = list(csv.DictReader(text.splitlines()))
+    elif suffix in (".jsonl", ".ndjson"):
+        lines = [_parsed(line, number, file) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    else:
+        raise InputError(
+            f"{file}: a manifest is a .csv or a .jsonl file, but this one is {suffix or 'neither'}; rename it"
+        )
+    jobs = [_job(line, number, file) for number, line in enumerate(lines, 1)]
+    if not jobs:
+        raise InputError(f"{file} lists no video; give each a line, with the column or key `video`")
+    names: set[str] = set()
+    for job in jobs:
+        if job.name in names:
+            raise InputError(f"{file}: two videos have the name {job.name}; give each one of its own, as `name`")
+        names.add(job.name)
+    return jobs
+
+
+def _parsed(line: str, number: int, file: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise InputError(
+            f"{file}, line {number} should be a JSON object, but cannot be read as one ({error})"
+        ) from error
+
+
+def _job(line: Any, number: int, file: str) -> Job:
+    """A line of a manifest as a job. Raises InputError."""
+    where = f"{file}, entry {number}"
+    if not isinstance(line, dict) or not isinstance(line.get("video"), str) or not line["video"]:
+        raise InputError(f"{where} names no video; expected the key or column `video`")
+    entry = {key: value for key, value in line.items() if value not in (None, "", [])}
+    video = on_this_machine(beside(file, entry.pop("video")))
+    if not is_elsewhere(video) and not Path(video).exists():
+        raise InputError(f"{where}: there is no video {video}; paths begin at the manifest's folder")
+    masks = entry.pop("mask", [])
+    masks = masks.split() if isinstance(masks, str) else masks
+    name = str(entry.pop("name", PurePosixPath(video).stem))
+    inside(Path(), name, where)
+    if os.sep in name or name == "report.json":
+        raise InputError(f"{where}: {name!r} cannot name the video's folder in --out; give it another `name`")
+    if not isinstance(masks, list) or not all(isinstance(mask, str) for mask in masks):
+        raise InputError(f"{where}: `mask` is a file, or a list of files, got {masks!r}")
+    options: list[str] = []
+    for key, value in entry.items():
+        if key is None or key in ("out", "resume", "overwrite"):
+            raise InputError(f"{where} has {'more columns than the head' if key is None else f'`{key}`'}; take it away")
+        key = key.replace("_", "-")
+        options += [f"--{key}={one}" for one in (value if isinstance(value, list) else [value])]
+    return Job(name, video, tuple(_beside(mask, file) for mask in masks), tuple(options))
+
+
+def _beside(mask: str, file: str) -> str:
+    """FILE or FRAME:FILE, with the file relative to the manifest."""
+    frame, name = frame_and_file(mask)
+    if frame and not is_elsewhere(whole := beside(file, mask)) and Path(on_this_machine(whole)).exists():
+        return on_this_machine(whole)  # a file with a colon in its name
+    return frame + on_this_machine(beside(file, name))
+
+
+def frame_and_file(mask: str) -> tuple[str, str]:
+    """`FRAME:` and FILE; the former is empty where the mask has no frame."""
+    before, colon, after = mask.partition(":")
+    return (before + colon, after) if colon and before.isdecimal() else ("", mask)
+
+
+def with_whole_paths(job: Job) -> Job:
+    """The job with whole paths, for processes that work in other folders."""
+    masks = (frame + whole_path(file) for frame, file in map(frame_and_file, job.masks))
+    return replace(job, video=whole_path(str(job.video)), masks=tuple(masks))
+
+
+def whole_path(path: str) -> str:
+    """A path that holds in every folder; an address as it is."""
+    return path if is_elsewhere(path) else os.path.abspath(on_this_machine(path))
