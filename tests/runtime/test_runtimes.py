@@ -19,7 +19,7 @@ from onemask import InputError, Session
 from onemask.geometry import Geometry
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Method
-from onemask.runtime import encoder, engines, graphs, task
+from onemask.runtime import computation, encoder, engines, graphs
 from onemask.testing import moving_shapes
 from onemask.video.sample import sample_clip
 
@@ -86,7 +86,7 @@ def test_each_objects_network_is_computed_by_the_one_graph(graph_runtime, monkey
         run = made(graph, threads)
         return lambda given: rows.append(len(given["x0"])) or run(given) if "x0" in given else run(given)
 
-    monkeypatch.setattr(task, "onnx_engine", noting)
+    monkeypatch.setattr(computation, "onnx_engine", noting)
     method, clip = tiny_frtm(own_networks=True), moving_shapes(2, 3)
     session, wanted = (Session(method, device="cpu", runtime=runtime) for runtime in (graph_runtime, "torch"))
     found, expected = (label_maps(one, clip.frames, clip.label_maps[0]) for one in (session, wanted))
@@ -126,7 +126,9 @@ def test_a_graph_follows_weights_that_are_replaced(graph_runtime):
 
 def test_threads_are_pytorchs_whenever_a_frame_comes(graph_runtime, monkeypatch):
     made, asked = engines.onnx_engine, []
-    monkeypatch.setattr(task, "onnx_engine", lambda graph, threads: asked.append(threads) or made(graph, threads))
+    monkeypatch.setattr(
+        computation, "onnx_engine", lambda graph, threads: asked.append(threads) or made(graph, threads)
+    )
     session, clip = Session(tiny_frtm(), device="cpu", runtime=graph_runtime), moving_shapes(1)
     try:
         for threads in (1, 2, 2):
@@ -160,7 +162,7 @@ def test_sessions_share_what_is_compiled_and_a_saved_one_takes_it_up(graph_runti
 
 
 def test_a_graph_that_is_off_is_not_used(graph_runtime, caplog, monkeypatch):
-    monkeypatch.setattr(task, "onnx_engine", lambda graph, threads: lambda given: [torch.zeros(1)] * 9)
+    monkeypatch.setattr(computation, "onnx_engine", lambda graph, threads: lambda given: [torch.zeros(1)] * 9)
     check_fallback(caplog, "PyTorch computes it", "features", "network")
 
 
@@ -180,7 +182,7 @@ def test_a_runtime_that_fails_in_mid_video_gives_way(part, failing_call, graph_r
 
         return sometimes
 
-    monkeypatch.setattr(task, "onnx_engine", failing)
+    monkeypatch.setattr(computation, "onnx_engine", failing)
     check_fallback(caplog, "PyTorch goes on", "illegal instruction")
     assert len(calls) == failing_call
 
@@ -220,7 +222,7 @@ def test_auto_keeps_what_it_measured_and_takes_it_again(graph_runtime, own_home,
     monkeypatch.setenv("ONEMASK_RUNTIME", "auto")
     monkeypatch.setattr(encoder, "WORTH_IT", 0)
     monkeypatch.setattr(encoder, "GRAPHS", ("onnx",))
-    monkeypatch.setattr(task, "GRAPHS", ("onnx",))
+    monkeypatch.setattr(computation, "GRAPHS", ("onnx",))
     # Each is timed by two readings: PyTorch takes three ticks, the other one.
     clock = (4 * turn + tick for turn in range(100) for tick in (0, 3, 3, 4))
     monkeypatch.setattr("onemask.runtime.choice.time.perf_counter", lambda: next(clock))
@@ -230,7 +232,7 @@ def test_auto_keeps_what_it_measured_and_takes_it_again(graph_runtime, own_home,
     assert session.runtime == "onnx"
     (kept,) = (own_home / "runtimes").glob("*.json")
     assert json.loads(kept.read_text())["chosen"] == "onnx"
-    monkeypatch.setattr(task, "choose", None)  # not asked again
+    monkeypatch.setattr(computation, "choose", None)  # not asked again
     again = Session(method, device="cpu")
     with caplog.at_level(logging.INFO):
         again.annotate(clip.frames[0], clip.label_maps[0])
@@ -263,7 +265,7 @@ def test_an_exported_graph_names_what_it_gives(graph_runtime):
 def test_what_is_compiled_gives_pytorchs_result():
     if problem := engines.problem_with("compiled"):
         pytest.skip(f"compiled {problem}")  # of one small kernel: a whole method takes a minute
-    smallest = task.Task("a square", "square", lambda given: [given["x"] ** 2 + 1], graph=bytes)
+    smallest = computation.Computation("a square", "square", lambda given: [given["x"] ** 2 + 1], graph=bytes)
     chosen, run = smallest.runtime("compiled", [{"x": torch.rand(2, 3)}, {"x": torch.ones(2, 3)}], threads=1)
     assert (chosen, run is None) == ("compiled", False)
     assert torch.allclose(run({"x": torch.full((2, 3), 3.0)})[0], torch.tensor(10.0))

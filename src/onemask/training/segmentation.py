@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..blocks.backbone import Backbone
 from ..errors import InputError
 from ..methods import configuration, load
 from ..methods.method import Method
@@ -64,7 +65,10 @@ class Segmentation(Task):
         if any(side % method.stride for side in stage.size):
             raise InputError(f"{where}.size must be multiples of the method's stride {method.stride}, got {stage.size}")
         _measure(method, stage, where)
-        if stage.cache and any(parameter.requires_grad for parameter in method.backbone.parameters()):
+        backbone = _backbone(method)
+        if stage.cache and backbone is None:
+            raise InputError(f"{where}: the method has no backbone whose features could be kept; set cache=false")
+        if stage.cache and backbone is not None and any(p.requires_grad for p in backbone.parameters()):
             raise InputError(f"{where} trains the backbone, so its features cannot be kept; set cache=false")
 
     def step(self, network: nn.Module, stage: StageConfig) -> Unroll:
@@ -94,13 +98,22 @@ def _method(network: nn.Module) -> Method:
     return cast(Method, network)
 
 
+def _backbone(method: Method) -> Backbone | None:
+    """The backbone, which methods of other packages may not have."""
+    return getattr(method, "backbone", None)
+
+
 def _measure(method: Method, stage: StageConfig, where: str) -> None:
     """Have batch norm measure where a stage says so, and nowhere else."""
     if outside := [part for part in stage.batch_norm if not part.startswith("backbone.")]:
         raise InputError(f"{where}.batch_norm names modules of the backbone, backbone.NAME, got {outside[0]!r}")
     if stage.cache and stage.batch_norm:
         raise InputError(f"{where}.batch_norm changes the backbone, so its features cannot be kept; set cache=false")
-    method.backbone.measure([part.removeprefix("backbone.") for part in stage.batch_norm])
+    backbone = _backbone(method)
+    if backbone is not None:
+        backbone.measure([part.removeprefix("backbone.") for part in stage.batch_norm])
+    elif stage.batch_norm:
+        raise InputError(f"{where}.batch_norm names modules of the backbone, and the method has none")
 
 
 def _take_over(method: Method, module: str, path: Path) -> None:
