@@ -65,7 +65,7 @@ def run(
         options: see `propagate`.
         out: the folder of the results.
         weights: a file of the method's weights; None: those that are found under its name.
-        save: what to keep, of "masks", "overlay" and "contact-sheet".
+        save: what to keep, of "masks", "overlay", "contact-sheet" and the names of `exports.FORMATS`.
         overwrite: replace the results of an earlier run.
         resume: go on with an interrupted run, to the very same result; begin where there is none.
         reuse: the folder of a finished run of the same video with some of these annotations: what the others do not
@@ -172,8 +172,8 @@ def evaluate(
     Args:
         root: the dataset's folder, in its own layout, see `onemask evaluate --help`.
         out: the folder of the results.
-        protocol: davis2016, davis2017, jumpcut, jumpcut-online or youtube-objects.
-        split: of DAVIS; the other datasets have none.
+        protocol: davis2016, davis2017, youtube-vos, jumpcut, jumpcut-online or youtube-objects.
+        split: of DAVIS and YouTube-VOS; the other datasets have none.
         sequences: of the split, or of the dataset; None: all.
         overwrite: begin anew.
         resume: continue an earlier evaluation with the same settings; finished sequences are not run again.

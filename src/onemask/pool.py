@@ -1,4 +1,4 @@
-"""Jobs shared out among hands: each takes the next one when it is free. A hand is a process, here or elsewhere."""
+"""Jobs distributed among hands: each takes the next one when it is free. A hand is a process, here or elsewhere."""
 
 from __future__ import annotations
 

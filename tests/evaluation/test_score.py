@@ -329,11 +329,6 @@ def test_global_figures_are_means_over_objects(write):
     assert scores.J.mean == scores.F.recall == scores.J_and_F == pytest.approx(1 / 3)
 
 
-def test_the_number_of_workers_changes_nothing(write):
-    folders = write([ONE, EMPTY, label_map((1, 6)), TWO, ONE], [TWO] * 5)
-    assert score_folders(*folders, workers=1) == score_folders(*folders, workers=3)
-
-
 def test_json_holds_rows_global_and_frames(write):
     said = score_folders(*write([ONE, ONE, EMPTY, ONE], [ONE] * 4)).to_json()
     assert json.loads(json.dumps(said)) == said
@@ -481,4 +476,3 @@ class TestRefusals:
     def test_options(self, write):
         folders = write([ONE] * 4, [ONE] * 4)
         self.refused(folders, r"missing should be 'error' or 'empty', but is 'skip'", missing="skip")
-        self.refused(folders, r"workers should be 1 or more, but is 0; leave it out", workers=0)

@@ -110,7 +110,7 @@ def _read_zip(path: Path) -> None:
     if not annotations.exists():
         for number in range(4):
             write_mask(annotations / f"{number:05}.png", _label_map())
-    score_folders(path, annotations.parent, workers=1)
+    score_folders(path, annotations.parent)
 
 
 def _read_meta(path: Path) -> None:

@@ -67,7 +67,7 @@ def _quantize(options: argparse.Namespace) -> None:
         weights = None if method.config is None else weights_for(options.method, method.config, options.weights)
         if weights is None:
             raise InputError(f"{options.method} has no weights, so no training pictures; name a folder with --pictures")
-        card = described(weights.path)
+        card = weights.card or described(weights.path)  # which says what is missing
         pictures = pictures_trained_with(card, options.data, options.count)
         source = f"first frames of clips of {card.recipe['name']}"
     made = quantise(

@@ -64,8 +64,10 @@ class VideoSequence:
         Raises InputError as `mask` does.
         """
         mask = self.mask(index)
-        if mask is None:
-            return None
+        return None if mask is None else self.without_void(mask)
+
+    def without_void(self, mask: MaskFile) -> np.ndarray:
+        """The label map (H, W) of a mask of this sequence, in which void becomes background."""
         if mask.void is not None:
             mask.labels[mask.labels == mask.void] = 0
         return (mask.labels > 0).astype(np.uint8) if self.one_object else mask.labels

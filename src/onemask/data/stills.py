@@ -27,11 +27,10 @@ _MASK_MODES = ("P", "L", "1")  # one value a pixel; anything else is a picture o
 class StillImages:
     """Photographs, each with its label map; what can be told from their headers is checked when it is opened."""
 
-    def __init__(self, root: str | Path, *, check: bool = False) -> None:
+    def __init__(self, root: str | Path) -> None:
         """List the pictures below `root` in order of their names and see that each has a mask of its size.
 
-        check: also reads every file whole, so that damaged files and stray values are found now and not in the midst
-        of a training. Raises one InputError that names what is wrong, the first 10 and how many there are.
+        Raises one InputError that names what is wrong, the first 10 and how many there are.
         """
         self.root = Path(root)
         images = _pictures_in(self.root / "images", _PICTURE_SUFFIXES)
@@ -42,7 +41,7 @@ class StillImages:
         problems = [f"{path.name} has the name of another picture" for path in _repeated(images)]
         problems += [f"masks/{name}.png has no picture in images" for name in masks if name not in self._images]
         for name in self.names:
-            problem = self._problem_of_headers(name) or (self._problem_of_contents(name) if check else None)
+            problem = self._problem_of_headers(name)
             problems += [problem] if problem else []
         _refuse(self.root, problems, len(self.names), "Repair or remove them, with their masks")
         if not self.names:
@@ -83,21 +82,6 @@ class StillImages:
                     return f"masks/{name}.png is no palette or grey PNG but {mask.mode}"
         except OSError as error:
             return f"{name} cannot be read ({error})"
-        return None
-
-    def _problem_of_contents(self, name: str) -> str | None:
-        """Stray values leave gaps: the objects are to be numbered 1..N."""
-        try:
-            with Image.open(self._images[name]) as image:
-                image.load()  # which, unlike OpenCV, refuses a JPEG that was cut short
-            _, labels = self.read(self.names.index(name))
-        except InputError as error:
-            return str(error)
-        except OSError as error:
-            return f"{self._images[name].name} is damaged ({error})"
-        ids = [value for value in np.flatnonzero(np.bincount(labels.ravel())).tolist() if value not in (0, VOID)]
-        if ids != list(range(1, len(ids) + 1)):
-            return f"masks/{name}.png numbers its objects {', '.join(map(str, ids))} instead of 1 to {len(ids)}"
         return None
 
 

@@ -38,7 +38,6 @@ def score_folders(
     *,
     missing: Literal["error", "empty"] = "error",
     sequences: Sequence[str] | None = None,
-    workers: int | None = None,
     single_object: bool = False,
     threshold: int | None = None,
 ) -> Scores:
@@ -53,7 +52,6 @@ def score_folders(
         annotations: the folder of annotations, or a ZIP of it.
         missing: whether a scored frame without a prediction is an "error" or an "empty" prediction.
         sequences: names of those to score; None: all that are annotated.
-        workers: frames that are scored at a time; None: one per CPU.
         single_object: score all ids of a frame as one object, as DAVIS 2016 does.
         threshold: reads soft predictions as one object: values from here on are foreground.
 
@@ -67,12 +65,10 @@ def score_folders(
     """
     if missing not in ("error", "empty"):
         raise InputError(f"missing should be 'error' or 'empty', but is {missing!r}")
-    if workers is not None and workers < 1:
-        raise InputError(f"workers should be 1 or more, but is {workers}; leave it out for one a CPU")
     with _folder(predictions) as predicted, _folder(annotations) as annotated:
         pairs = _pairs(predicted, annotated, sequences)
         refuse_unscorable({name: folder for name, _, folder in pairs})
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             opened = [pool.submit(_video, *pair, missing, single_object, threshold) for pair in pairs]
             videos = [video.result() for video in opened]
             try:
@@ -273,10 +269,7 @@ def _label_map(video: VideoSequence, index: int) -> tuple[np.ndarray, bool]:
     """A label map (H, W), uint8 or uint16, with void as background, and whether there was void in it."""
     mask = video.mask(index)
     assert mask is not None
-    labels = mask.labels
-    if mask.void is not None:
-        labels[labels == mask.void] = 0
-    return ((labels > 0).astype(np.uint8) if video.one_object else labels), mask.void is not None
+    return video.without_void(mask), mask.void is not None
 
 
 # The objects of a sequence
