@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from . import __version__
-from .errors import InputError, Interrupted, OnemaskError
+from .errors import InputError, Interrupted, OnemaskError, one_line
 from .extras import how_to_install
 from .pool import POLL_SECONDS
 
@@ -72,7 +72,7 @@ class Hand:
             if self._failed < STARTS:
                 return False
             raise InputError(
-                f"no process can be begun on the cluster ({_line(error)}); see that all its nodes have onemask "
+                f"no process can be begun on the cluster ({one_line(error)}); see that all its nodes have onemask "
                 f"{__version__}"
             ) from error
         self._failed = 0
@@ -109,12 +109,7 @@ class Hand:
             raise error.cause from None  # what the function raised
         except self._ray.exceptions.RayError as error:
             self.close()
-            raise HandLost(f"its process on the cluster was lost ({_line(error)})") from error
-
-
-def _line(error: BaseException) -> str:
-    """An error of Ray in one line that can be read."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+            raise HandLost(f"its process on the cluster was lost ({one_line(error)})") from error
 
 
 @contextmanager
@@ -168,7 +163,7 @@ def _connect(ray: Any, address: str) -> None:
         ray.init(address=address or None, include_dashboard=False, log_to_driver=False, logging_level="error")
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"--ray {address}: no Ray cluster could be reached there, or started here ({_line(error)})"
+            f"--ray {address}: no Ray cluster could be reached there, or started here ({one_line(error)})"
         ) from error
 
 

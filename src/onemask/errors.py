@@ -24,6 +24,11 @@ class OutputError(OnemaskError):
     """Something could not be written (it exists already, the disk is full); what was written before is kept."""
 
 
+def one_line(error: BaseException) -> str:
+    """The text of another package's error in one line of at most 200 characters; its type's name if it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was asked for that is not there. On a CPU torch and OpenCV say so only in words."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without its import

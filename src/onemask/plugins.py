@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def load_configuration(name: str) -> Any:
         return point.load()
     # Whatever somebody else's code raises when it is imported, an attempt to leave the program included.
     except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise InputError(
             f"method {name!r} comes from {point.value}, which cannot be imported ({type(error).__name__}: {reason}); "
             "repair that package, or remove it"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..errors import is_out_of_memory
+from ..errors import is_out_of_memory, one_line
 from .choice import choose, kept_choice
 from .engines import compiled_engine, onnx_engine, openvino_engine, problem_with
 from .graphs import Given, Run, kept
@@ -89,5 +89,5 @@ def _error(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> float:
 
 
 def short(error: Exception) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    """An error in one line, with its type."""
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -21,7 +21,7 @@ from torchvision.models.detection import MaskRCNN
 from ..data.clip import VOID
 from ..data.davis import DavisDataset, VideoSequence
 from ..data.stills import StillImages
-from ..errors import InputError
+from ..errors import InputError, one_line
 from ..evaluation.recall import box_overlaps, objects_found
 from ..methods import trainable
 from ..methods.dmn_aoa.proposals import LOSSES, ProposalGenerator, detection_losses
@@ -54,7 +54,7 @@ class Proposing(Task):
             try:
                 network.load_state_dict(read(self.base / recipe.weights))
             except RuntimeError as error:
-                reason = " ".join(str(error).split())[:200]
+                reason = one_line(error)
                 raise InputError(
                     f"{recipe.weights} are not weights of {recipe.method} as built here: {reason}"
                 ) from error

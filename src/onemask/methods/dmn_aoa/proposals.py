@@ -34,7 +34,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, nms
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from ...blocks.backbone import Backbone
-from ...errors import InputError
+from ...errors import InputError, one_line
 from ...weights.checkpoint import Checkpoint
 from ...weights.network import require_host
 from ...weights.store import SUFFIX, find, home, read, users_folder
@@ -131,7 +131,7 @@ def load_trained(network: nn.Module, name: str) -> None:
     except RuntimeError as error:
         raise InputError(
             f"the weights in {path} are not those of {type(network).__name__} as built here: "
-            f"{' '.join(str(error).split())[:200]}; get the right file"
+            f"{one_line(error)}; get the right file"
         ) from error
 
 
@@ -158,7 +158,7 @@ def _resnext(tensors: Mapping[str, Tensor]) -> MaskRCNN:
         except RuntimeError as error:
             raise InputError(
                 f"the weights of {RESNEXT} are not those of torchvision's MaskRCNN on {RESNEXT_BACKBONE}: "
-                f"{' '.join(str(error).split())[:200]}; put the right ones at {home() / 'proposals' / RESNEXT}.pth"
+                f"{one_line(error)}; put the right ones at {home() / 'proposals' / RESNEXT}.pth"
             ) from error
     return network
 
