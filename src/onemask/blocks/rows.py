@@ -28,7 +28,16 @@ def in_row_batches(
     first: Tensor = by_row[0]
     if together or len(first) == 1 or first.device.type != "cpu":
         return compute(*by_row)
-    rows = [slice(row, row + 1) for row in range(len(first))]
+    return row_by_row(compute, *by_row, join=join)
+
+
+def row_by_row(
+    compute: Callable[..., T],
+    *by_row: Any,
+    join: Callable[[list[T]], T] = torch.cat,  # type: ignore[assignment]
+) -> T:
+    """The same one row after another on any device, such as where each has a network of its own."""
+    rows = [slice(row, row + 1) for row in range(len(by_row[0]))]
     return join([compute(*(_part(value, row) for value in by_row)) for row in rows])
 
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...blocks.finetuning import fine_tuned, unflattened
-from ...blocks.rows import in_row_batches
+from ...blocks.rows import in_row_batches, row_by_row
 from ...labels import resize
 from ..method import Record
 from .gauss_newton import Samples
@@ -88,11 +88,8 @@ class PerObject:
         self, network: SegmentationNetwork, shared: dict[str, Tensor], coarse: Tensor, memory: FRTMMemory
     ) -> Tensor:
         """See Refiner."""
-        return torch.cat(
-            [
-                through(network, parameters, {key: maps[n, None] for key, maps in shared.items()}, coarse[n, None])
-                for n, parameters in enumerate(memory.network)
-            ]
+        return row_by_row(
+            lambda scores, maps, own: through(network, own[0], maps, scores), coarse, shared, memory.network
         )
 
 

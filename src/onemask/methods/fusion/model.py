@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from ...blocks.finetuning import fine_tuned, unflattened
 from ...blocks.matching import normalised
+from ...blocks.rows import in_row_batches, row_by_row
 from ...blocks.sharing import groups
 from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from ...labels import resize
@@ -139,7 +140,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             told = torch.rand(rows, 1, 1, 1, device=scores.device) >= self.config.forget
             clues["place"] = clues["place"] * told
         coarse = scores if "target" in self.config.clues else torch.zeros_like(scores)
-        logits = self._refined_by_row(features.by_row(features.shared, rows), coarse, clues, memory.network)
+        logits = self._refined(features.by_row(features.shared, rows), coarse, clues, memory.network)
         return FusionPrediction(resize(logits.float(), features.size), scores, projected, clues=clues)
 
     def update(
@@ -224,24 +225,17 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
                 found["place"] = torch.cat([memory.last_masks, resize(near, fine)], 1)
         return found
 
-    def _refined_by_row(
-        self, shared: dict[str, Tensor], coarse: Tensor, clues: dict[str, Tensor], network: Tensor
-    ) -> Tensor:
-        """Scores (N, 1, h, w) and clues -> logits (N, 1, H/2, W/2); on a CPU, or with networks of their own, row by
-        row."""
-        own = network.shape[1] > 0
-        if not own and (self.training or coarse.device.type != "cpu"):
-            return self._through(None, shared, coarse, clues)
-        return torch.cat(
-            [
-                self._through(
-                    network[n] if own else None,
-                    {key: tensor[n, None] for key, tensor in shared.items()},
-                    coarse[n, None],
-                    {key: tensor[n, None] for key, tensor in clues.items()},
-                )
-                for n in range(len(coarse))
-            ]
+    def _refined(self, shared: dict[str, Tensor], coarse: Tensor, clues: dict[str, Tensor], networks: Tensor) -> Tensor:
+        """Scores (N, 1, h, w) and clues -> logits (N, 1, H/2, W/2); networks (N, P), (N, 0): all rows share one."""
+        if networks.shape[1]:
+            return row_by_row(
+                lambda scores, maps, told, own: self._through(own[0], maps, scores, told),
+                *(coarse, shared, clues, networks),
+            )
+        return in_row_batches(
+            lambda scores, maps, told: self._through(None, maps, scores, told),
+            *(coarse, shared, clues),
+            together=self.training,
         )
 
     def _through(
