@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 import re
+import socket as socket_
+import threading
+import time
 import zipfile
+from collections.abc import Callable
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +25,7 @@ from starlette.websockets import WebSocketDisconnect
 from onemask.errors import InputError
 from onemask.studio import runlengths
 from onemask.studio.project import MethodChoice, Project
-from onemask.studio.serve import serve
+from onemask.studio.serve import Server, serve
 from onemask.studio.server import LARGEST_BODY, make_app
 from onemask.video.masks import read_label_map, write_mask
 
@@ -216,6 +222,38 @@ def test_a_video_is_uploaded_and_opened_in_a_project_of_its_own(client, studio, 
     assert client.post("/api/projects/1234", content=b"").status_code == 400
     assert client.post("/api/projects/..%2f..%2fetc", content=b"").status_code in (404, 405)
     assert Project.open(folder, None, MethodChoice("stub")).name == title
+
+
+@pytest.mark.parametrize("first_to_go", ["server", "page"])
+def test_who_goes_in_mid_upload_leaves_no_traceback_and_no_half_video(studio, first_to_go, caplog, monkeypatch):
+    before = studio.desk.project.folder
+    left = {path.name for path in before.parent.iterdir()}
+    server = Server(make_app(studio, TOKEN, None))
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)  # else caplog hears nothing
+    with closing(socket_.create_server(("127.0.0.1", 0))) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        with socket_.create_connection(listening.getsockname()) as page:
+            head = "POST /api/videos?name=clip.mp4 HTTP/1.1", "Host: x", "Content-Length: 1000000"
+            page.sendall("\r\n".join([*head, f"Authorization: Bearer {TOKEN}", "", ""]).encode() + bytes(1000))
+            until(lambda: list(before.parent.glob(".studio-*.partial/received")))
+            if first_to_go == "page":
+                page.close()
+                until(lambda: not list(before.parent.glob(".studio-*")))
+            server.should_exit = True
+            thread.join(60)
+    assert not thread.is_alive()
+    assert caplog.records == []
+    assert {path.name for path in before.parent.iterdir()} == left
+    assert Project.open(before, None, MethodChoice("another")).name == "shapes"
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for something that another thread does."""
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..methods import names
 from .opening import Studio
 from .project import MethodChoice
-from .server import LARGEST_COMMAND, make_app
+from .server import LARGEST_COMMAND, Guard, make_app
 
 SHORTEST_TOKEN = 16
 
@@ -66,19 +66,32 @@ def serve(
             say("others can reach this address, and what is sent is not encrypted: put a proxy with TLS before it")
         say("Ctrl-C ends it; everything is kept")
         hosts = tuple(f"{name}:{port}" for name in (shown, "localhost", "127.0.0.1")) if _is_loopback(host) else None
+        if browse:
+            timer = threading.Timer(0.5, webbrowser.open, [address])
+            timer.daemon = True
+            timer.start()
+        Server(make_app(studio, token, hosts)).run(sockets=[listening])
+
+
+class Server(uvicorn.Server):
+    """Serves the application until Ctrl-C; what is being uploaded then is dropped at once."""
+
+    def __init__(self, app: Guard):
         config = uvicorn.Config(
-            make_app(studio, token, hosts),
+            app,
             log_level="warning",
             access_log=False,
             ws_max_size=LARGEST_COMMAND,
             server_header=False,
             timeout_graceful_shutdown=2,
         )
-        if browse:
-            timer = threading.Timer(0.5, webbrowser.open, [address])
-            timer.daemon = True
-            timer.start()
-        uvicorn.Server(config).run(sockets=[listening])
+        super().__init__(config)
+        self._guard = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn calls it."""
+        self._guard.end()
+        await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -20,6 +20,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 LARGEST_BODY = 64 * 2**20  # bytes of a mask file, or of a command
 LARGEST_COMMAND = 24 * 2**20  # bytes of a message
 VIDEOS = "/api/videos"  # where they are uploaded
+ENDING = "the studio has been stopped; start it again"
 WAITING_EVENTS = 5_000  # a page that is further behind is cut off, and looks anew
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -56,7 +58,7 @@ PAGE = {
 }
 
 
-def make_app(studio: Studio, token: str, hosts: tuple[str, ...] | None) -> ASGIApp:
+def make_app(studio: Studio, token: str, hosts: tuple[str, ...] | None) -> Guard:
     """The application. token: what a caller must have. hosts: what may stand in "Host", with the port; None: any."""
 
     @asynccontextmanager
@@ -86,6 +88,14 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: str, hosts: tuple[str, ...] | None, largest_upload: int):
         self._app, self._token, self._hosts, self._largest_upload = app, token, hosts, largest_upload
+        self._coming: set[asyncio.Future[Message]] = set()  # parts of bodies
+        self._ended = False
+
+    def end(self) -> None:
+        """Wait for nobody who is still sending something: they are treated as if they had gone."""
+        self._ended = True
+        for coming in self._coming:
+            coming.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI calls it."""
@@ -102,8 +112,48 @@ class Guard:
             redirect = RedirectResponse("/", 303)  # so that the token is neither on the screen nor in the history
             redirect.set_cookie(cookie, self._token, httponly=True, samesite="strict", path="/")
             await redirect(scope, receive, _with_headers(send))
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, _with_headers(send))
         else:
             await self._app(scope, receive, _with_headers(send))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, self._until_the_end(receive), sending)
+        except asyncio.CancelledError:  # the server ends, and has waited long enough
+            if not started:
+                await _refuse(scope, receive, send, 503, ENDING)
+
+    def _until_the_end(self, receive: Receive) -> Receive:
+        whole = False  # the body has come
+
+        async def receiving() -> Message:
+            nonlocal whole
+            if whole:
+                return await receive()
+            if self._ended:
+                return {"type": "http.disconnect"}
+            coming = asyncio.ensure_future(receive())
+            self._coming.add(coming)
+            try:
+                message = await coming
+            except asyncio.CancelledError:
+                if not self._ended:
+                    raise
+                return {"type": "http.disconnect"}
+            finally:
+                self._coming.discard(coming)
+            whole = message["type"] != "http.request" or not message.get("more_body")
+            return message
+
+        return receiving
 
     def _problem(self, scope: Scope, headers: dict[str, str], host: str, cookie: str) -> tuple[int, str] | None:
         if self._hosts is not None and host not in self._hosts:
@@ -163,6 +213,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(OnemaskError)
     async def refused(request: Request, error: OnemaskError) -> JSONResponse:
         return JSONResponse({"problem": str(error)}, 400)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return JSONResponse({"problem": ENDING}, 503)  # read only where the server went, not the client
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
