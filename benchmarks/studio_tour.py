@@ -31,7 +31,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from onemask.video.sample import sample_clip
 
 WIDTH, HEIGHT = 1280, 800
-RATE = 13  # pictures a second of the recording
+FPS = 13  # pictures a second of the recording
 PACE = 10  # pictures for a second of a pause
 WAITING = 30  # pictures for a wait, at most
 PATIENCE = 600_000  # ms
@@ -157,7 +157,7 @@ class Tour:
         shown = self._paced()
         with av.open(str(path), "w") as file:
             options = {"crf": "38", "b": "0", "deadline": "good", "cpu-used": "5", "row-mt": "1"}
-            stream: Any = file.add_stream("libvpx-vp9", rate=RATE, options=options)
+            stream: Any = file.add_stream("libvpx-vp9", rate=FPS, options=options)
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             for number in shown:
                 image = cv2.imdecode(np.frombuffer(self.pictures[number][1], np.uint8), cv2.IMREAD_COLOR)
@@ -165,7 +165,7 @@ class Tour:
                 image = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
             file.mux(stream.encode())
-        print(f"recording: {len(shown) / RATE:.0f} s, {path.stat().st_size / 2**20:.1f} MiB")
+        print(f"recording: {len(shown) / FPS:.0f} s, {path.stat().st_size / 2**20:.1f} MiB")
 
     def _paced(self) -> list[int]:
         """The numbers of the pictures that are shown: each once, pauses as they were meant, waits shortened."""

@@ -39,7 +39,7 @@ export function addPlayer(store: Store, pictures: Pictures, notice: (text: strin
   let from = 0;
   const tick = (now: number): void => {
     if (!store.playing) return;
-    const due = from + Math.floor(((now - began) / 1000) * (store.state?.video.rate ?? 24));
+    const due = from + Math.floor(((now - began) / 1000) * (store.state?.video.fps ?? 24));
     const last = store.frames.length - 1;
     if (due > store.frame) {
       const wanted = Math.min(due, last);

@@ -18,9 +18,9 @@ export interface JobState {
 export interface State {
   type: "state";
   version: string;
-  video: { id: string; name: string; width: number; height: number; frames: number; rate: number | null };
+  video: { id: string; name: string; width: number; height: number; frames: number; fps: number | null };
   objects: Thing[];
-  method: { method: string; size: number | null; device: string; precision: string };
+  method: { method: string; short_side: number | null; device: string; precision: string };
   methods: { name: string; summary: string }[];
   keys: number[];
   undo: string | null;

@@ -213,7 +213,7 @@ def test_a_video_is_uploaded_and_opened_in_a_project_of_its_own(client, studio, 
         assert opened.receive()["type"] == "websocket.close"
     folder = studio.desk.project.folder
     assert (folder.name, folder.parent) == ("etc-b-passwd-b.studio", before.parent)
-    assert given.json()["video"]["frames"] == 5
+    assert {key: given.json()["video"][key] for key in ("frames", "fps")} == {"frames": 5, "fps": 25}
     assert sorted(path.name for path in before.parent.glob(".studio*")) == []
     listed = client.get("/api/projects").json()["projects"]
     assert [(each["name"], each["open"]) for each in listed] == [(title, True), ("shapes", False)]

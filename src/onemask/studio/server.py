@@ -240,7 +240,7 @@ def _without_arguments(serve: Callable[[], Response]) -> Callable[[], Response]:
 def _add_api(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/state")
     def state() -> dict[str, Any]:
-        """The video, the objects, the method, the annotated frames, and the job at work."""
+        """The video (name, size, frames, fps), the objects, the method, the annotated frames, and the job at work."""
         return studio.desk.state()
 
     @app.get("/api/frames/{index}.jpg", response_class=Response)

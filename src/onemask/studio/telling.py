@@ -27,7 +27,7 @@ def project(of: Project) -> Event:
             "width": info.width,
             "height": info.height,
             "frames": of.frames,
-            "rate": float(info.fps) if info.fps else None,
+            "fps": float(info.fps) if info.fps else None,
         },
         "objects": [asdict(thing) for thing in of.objects],
         "method": asdict(of.method),
