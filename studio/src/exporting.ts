@@ -1,19 +1,13 @@
 // The export dialog: a format, a download, and the command that does the same.
 
 import { element, make, onClick } from "./dom";
+import { chooseEdges } from "./edges";
 import type { Store } from "./store";
-
-const EDGES: Record<string, string> = {
-  none: "Hard, as they are drawn",
-  guided: "Soft, along the picture",
-  "closed-form": "Soft, for hair and blur (slow)",
-};
 
 export function addExport(store: Store): void {
   const dialog = element<HTMLDialogElement>("export-dialog");
   const formats = element("formats");
   const status = element("export-status");
-  const edges = element<HTMLSelectElement>("edges");
   const download = onClick("download", () => void save());
   let chosen = store.state!.exports[0]?.name ?? "";
   formats.replaceChildren(
@@ -26,8 +20,8 @@ export function addExport(store: Store): void {
       return make("label", {}, radio, make("span", {}, name), make("small", {}, summary));
     }),
   );
-  edges.replaceChildren(...store.state!.edges.map((name) => make("option", { value: name }, EDGES[name] ?? name)));
-  edges.addEventListener("change", showCommand);
+  chooseEdges(store, element<HTMLSelectElement>("edges"));
+  store.on(["view"], showCommand);
   onClick("export-close", () => dialog.close());
   onClick("export", () => {
     const left = store.frames.filter((frame, i) => frame.status !== "fresh" && !store.state!.keys.includes(i)).length;
@@ -41,7 +35,7 @@ export function addExport(store: Store): void {
 
   /** How the edges of the chosen format are made. */
   function matte(): string {
-    return store.state!.exports.find(({ name }) => name === chosen)?.has_alpha ? edges.value : "none";
+    return store.state!.exports.find(({ name }) => name === chosen)?.has_alpha ? store.edges : "none";
   }
 
   function showCommand(): void {

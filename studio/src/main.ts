@@ -150,7 +150,7 @@ function showHint(): void {
   const missing = store.activeObject && !store.labels()?.has(store.active);
   const nothingMade = store.frames.every(({ status }) => status === "none");
   const doubt = store.frames[store.frame]?.doubt;
-  const text = stage?.isWaiting ? "Looking for the object …" : state.job ? "" : finished ? "Done. Drag along the timeline to look through it, draw to correct it, export it at the top right." : doubt ? `Have a look: ${store.named(doubt)}` : missing && nothingMade ? hint : state.keys.length && nothingMade ? "Now propagate: press G, or the button on the right." : "";
+  const text = stage?.isWaiting ? "Looking for the object …" : stage?.isSoftening ? "Softening the edges …" : state.job ? "" : finished ? "Done. Drag along the timeline to look through it, draw to correct it, export it at the top right." : doubt ? `Have a look: ${store.named(doubt)}` : missing && nothingMade ? hint : state.keys.length && nothingMade ? "Now propagate: press G, or the button on the right." : "";
   const shown = element("hint");
   if (shown.textContent !== text) shown.textContent = text;
 }

@@ -36,6 +36,15 @@ export class Painter {
     this.context.putImageData(this.image, 0, 0);
   }
 
+  /** Draw alpha, a grey picture, in place of a label map. */
+  soften(alpha: ImageBitmap, view: "matte" | "cutout"): void {
+    this.context.drawImage(alpha, 0, 0);
+    if (view === "matte") return;
+    const { data } = this.context.getImageData(0, 0, this.width, this.height);
+    for (let i = 0; i < this.words.length; i++) this.words[i] = ((255 - data[4 * i]) << 24) >>> 0; // black, where the object is not
+    this.context.putImageData(this.image, 0, 0);
+  }
+
   private colours(map: LabelMap, things: readonly Thing[], opacity: number): void {
     const inside = new Uint32Array(256);
     const edge = new Uint32Array(256);

@@ -1,6 +1,7 @@
 // The panels beside the picture: tools, objects, the mask's shape, propagation, the view.
 
 import { element, make, onClick } from "./dom";
+import { chooseEdges } from "./edges";
 import { icon } from "./icons";
 import type { Stage } from "./stage";
 import type { Store, Tool, View } from "./store";
@@ -201,10 +202,12 @@ export function addView(store: Store): void {
   const opacity = element<HTMLInputElement>("opacity");
   view.addEventListener("change", () => store.set("view", view.value as View, "view"));
   opacity.addEventListener("input", () => store.set("opacity", Number(opacity.value) / 100, "view"));
+  chooseEdges(store, element<HTMLSelectElement>("view-edges"));
   const show = (): void => {
     view.value = store.view;
     opacity.value = String(Math.round(store.opacity * 100));
     element("opacity-value").textContent = `${opacity.value} %`;
+    element("view-edges-row").hidden = store.view !== "matte" && store.view !== "cutout";
     element("opacity-row").hidden = store.view !== "overlay";
   };
   store.on(["view"], show);

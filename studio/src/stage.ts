@@ -1,5 +1,6 @@
 // The picture that is worked at: the frame, its objects, and what the pointer does with the tool at hand.
 
+import { Mattes } from "./edges";
 import { LabelMap } from "./labels";
 import { Painter } from "./paint";
 import type { Pictures } from "./pictures";
@@ -24,6 +25,7 @@ interface Marks {
 export class Stage {
   private readonly context: CanvasRenderingContext2D;
   private readonly painter: Painter;
+  private readonly mattes: Mattes;
   private zoom = 1;
   private offset: Point = [0, 0]; // of the frame's corner, in CSS pixels
   private fitted = true;
@@ -51,6 +53,7 @@ export class Stage {
     this.context = canvas.getContext("2d")!;
     const { width, height } = store.state!.video;
     this.painter = new Painter(width, height);
+    this.mattes = new Mattes(() => this.repaint(), (slow) => this.setSoftening(slow), notice);
     new ResizeObserver(() => this.resize()).observe(canvas);
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
@@ -146,11 +149,26 @@ export class Stage {
     const map = this.working ?? (this.stale ? store.labels() : null);
     if (this.stale || this.working) {
       const before = store.view === "difference" && store.frame > 0 ? store.labels(store.frame - 1) : null;
-      painter.paint(map ?? new LabelMap(width, height), store.state!.objects, store.view, store.opacity, before);
+      const soft = this.softened();
+      if (soft) painter.soften(...soft);
+      else painter.paint(map ?? new LabelMap(width, height), store.state!.objects, store.view, store.opacity, before);
+      this.canvas.dataset.edges = soft ? "soft" : "hard";
       this.stale = false;
     }
     context.drawImage(painter.canvas, 0, 0);
     this.renderTool();
+  }
+
+  /** Soft edges for the view, once they are here, unless the mask is being painted; until then it shows hard ones. */
+  private softened(): [ImageBitmap, "matte" | "cutout"] | null {
+    const { frame, view, edges, runsHere: runs, state } = this.store;
+    if ((view !== "matte" && view !== "cutout") || edges === "none" || this.working || !runs) {
+      this.mattes.leave();
+      return null;
+    }
+    const visible = state!.objects.flatMap((thing) => (thing.visible ? thing.id : [])).join();
+    const matte = this.mattes.get({ frame, runs, visible, edges });
+    return matte && [matte, view];
   }
 
   private renderTool(): void {
@@ -517,6 +535,18 @@ export class Stage {
   /** Whether a mask out of marks is on its way. */
   get isWaiting(): boolean {
     return this.waiting;
+  }
+
+  private softening = false;
+
+  /** Whether soft edges are on their way for longer than one waits without a word. */
+  get isSoftening(): boolean {
+    return this.softening;
+  }
+
+  private setSoftening(softening: boolean): void {
+    if (this.softening !== softening) queueMicrotask(() => this.store.tell("hint"));
+    this.softening = softening;
   }
 
   private setWaiting(waiting: boolean): void {

@@ -28,6 +28,7 @@ export class Store {
   tool: Tool = "click";
   view: View = "overlay";
   opacity = 0.5;
+  edges = "guided"; // of mattes, looked at and exported
   brush = 24;
   soft = 0;
   takesAway = false; // what is clicked, or drawn around, goes
@@ -117,6 +118,11 @@ export class Store {
     return LabelMap.decode(runs, this.state.video.width, this.state.video.height);
   }
 
+  /** The label map of the frame that is looked at as it travels; undefined until it is here. */
+  get runsHere(): number[] | undefined {
+    return this.runs.get(this.frame);
+  }
+
   /** Do something with a frame's label map, a copy: now, or as soon as it is here. */
   withLabels(frame: number, call: (map: LabelMap) => void): void {
     const map = this.labels(frame);
@@ -189,7 +195,7 @@ export class Store {
     this.tell("range");
   }
 
-  set<K extends "takesAway" | "tool" | "view" | "opacity" | "brush" | "soft" | "active" | "playing">(key: K, value: this[K], topic: Topic): void {
+  set<K extends "takesAway" | "tool" | "view" | "opacity" | "edges" | "brush" | "soft" | "active" | "playing">(key: K, value: this[K], topic: Topic): void {
     this[key] = value;
     this.tell(topic);
   }

@@ -233,6 +233,15 @@ def a_box_drawn_and_propagated_is_what_a_run_makes_and_what_is_shown(page, serve
     page.wait_for_timeout(200)
     assert brightness(page, x + 0.5, y + 0.5) == 255
     assert brightness(page, 2, 62) == int(labels[6][62, 2] > 0) * 255
+    page.wait_for_selector('#stage[data-edges="soft"]')
+    matte = np.array(Image.open(io.BytesIO(server.get("/api/mattes/6.png?edges=guided"))))
+    y, x = np.unravel_index(np.abs(matte.astype(int) - 128).argmin(), matte.shape)
+    assert 40 < matte[y, x] < 215
+    assert brightness(page, x + 0.5, y + 0.5) == matte[y, x]
+    page.select_option("#view-edges", "none")
+    page.wait_for_selector('#stage[data-edges="hard"]')
+    assert brightness(page, x + 0.5, y + 0.5) == 255 * (labels[6][y, x] > 0)
+    page.select_option("#view-edges", "guided")
     page.select_option("#view", "overlay")
 
 

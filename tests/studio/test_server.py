@@ -109,7 +109,7 @@ def test_frames_are_those_of_the_video(client, clip):
 
 @pytest.mark.parametrize("name", ["..%2f..%2fproject.json", "%2fetc%2fpasswd", "0%00", "-1", "1e3", "0.jpg%2f.."])
 def test_no_path_from_outside_is_used_as_one(client, name):
-    for kind in ("frames", "masks", "thumbnails"):
+    for kind in ("frames", "masks", "mattes", "thumbnails"):
         given = client.get(f"/api/{kind}/{name}.jpg")
         assert given.status_code in (400, 404, 405, 422), (kind, name)
     assert client.get(f"/{name}").status_code == 404
@@ -375,7 +375,8 @@ def test_what_is_exported_is_what_is_shown(client, desk, tmp_path):
 
 
 def test_edges_of_alpha_are_softened_and_of_nothing_else(client, desk, tmp_path):
-    desk.project.change("Brush", {3: square(desk.project.shape, 8, 8)})
+    labels = square(desk.project.shape, 8, 8)
+    desk.project.change("Brush", {3: labels})
     assert client.get("/api/state").json()["edges"][:2] == ["none", "guided"]
     softened = {}
     for matte in ("none", "guided"):
@@ -384,11 +385,34 @@ def test_edges_of_alpha_are_softened_and_of_nothing_else(client, desk, tmp_path)
         with zipfile.ZipFile(tmp_path / "alpha.zip") as mattes:
             alpha = cv2.imdecode(np.frombuffer(mattes.read("1/003.png"), np.uint8), cv2.IMREAD_UNCHANGED)
         softened[matte] = int(((alpha > 0) & (alpha < 255)).sum())
+        assert np.array_equal(matte_of_frame_3(client, matte), alpha)
     assert softened["none"] == 0 < softened["guided"]
     for name, matte, problem in (("png", "guided", "holds no alpha"), ("alpha", "airbrush", "a matte is none, guided")):
         answer = client.post(f"/api/exports/{name}?matte={matte}", content=b"")
         assert answer.status_code == 400
         assert problem in answer.json()["problem"]
+
+
+def matte_of_frame_3(client, edges: str) -> np.ndarray:
+    matte = cv2.imdecode(np.frombuffer(client.get(f"/api/mattes/3.png?edges={edges}").content, np.uint8), -1)
+    assert matte is not None
+    return matte
+
+
+def test_a_matte_is_of_what_is_visible_now(client, desk):
+    one, two = square(desk.project.shape, 8, 8), square(desk.project.shape, 8, 60, object_id=2)
+    client.post("/api/commands", json={"type": "add-object"})
+    desk.project.change("Brush", {3: one + two})
+    both = matte_of_frame_3(client, "guided")
+    client.post("/api/commands", json={"type": "change-object", "object": 2, "visible": False})
+    left = matte_of_frame_3(client, "guided")
+    assert np.array_equal(left[:, :40], both[:, :40])
+    assert both[:, 40:].any()
+    assert not left[:, 40:].any()
+    client.post("/api/commands", json={"type": "clear", "frame": 3})
+    assert not matte_of_frame_3(client, "guided").any()
+    assert client.get(f"/api/mattes/{FRAMES}.png").status_code == 400
+    assert client.get("/api/mattes/3.png?edges=../3").status_code == 400
 
 
 def test_the_page_that_ships_is_built_from_the_sources_that_lie_here():

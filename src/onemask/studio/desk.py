@@ -23,6 +23,7 @@ from .commands import Command
 from .frames import FrameStore
 from .project import Made, Project, Thing, new_object
 from .shapes import SHAPES
+from .softening import MatteStore
 from .telling import Event
 from .worker import FirstMask, WarmUp, Worker, unpack
 
@@ -35,6 +36,7 @@ class Desk:
     def __init__(self, project: Project):
         self.project = project
         self.frames = FrameStore(project.video, project.frames)
+        self.mattes = MatteStore(project.video)
         self.worker = Worker(project.path_of_video, self._hear)
         self.job: jobs.Running | None = None
         self.problem: str | None = None  # how the last job failed
@@ -118,6 +120,13 @@ class Desk:
                 shown = annotation
             known = [thing.id for thing in project.objects]
             return np.where(np.isin(shown, known), shown, 0).astype(np.uint8)
+
+    def matte(self, index: int, edges: str) -> bytes:
+        """Alpha of the visible objects in a frame, together, as grey PNG. edges: of the state's "edges"."""
+        with self._lock:
+            visible = [thing.id for thing in self.project.objects if thing.visible]
+            mask = np.isin(self.shown(index), visible)
+        return self.mattes.matte(index, mask, edges)
 
     def import_mask(self, index: int, path: Any) -> str:
         """Annotate a frame with a mask file; how it was read."""

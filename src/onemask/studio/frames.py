@@ -23,11 +23,34 @@ SKIPPED = 24  # frames that are decoded to get further, rather than looked up an
 QUALITY, THUMBNAIL_QUALITY, THUMBNAIL_HEIGHT = 92, 80, 72
 
 
-class FrameStore:
-    """Encoded pictures of a video's frames; may be asked from any thread.
+class Steps:
+    """Frames in any order, from an iterator that stays open: the next one costs one decoded frame. Not for threads."""
 
-    Frames that are asked for come from an iterator that stays open: the next one costs one decoded frame.
-    """
+    def __init__(self, video: Video):
+        self._video = video
+        self._iterator: Iterator[Frame] = iter(())
+        self._next: int | None = None  # the frame that the iterator gives next; None: there is none
+
+    def frame(self, index: int) -> Frame:
+        """Decode a frame. Raises InputError if there is none."""
+        if self._next is None or not self._next <= index <= self._next + SKIPPED:
+            self._iterator, self._next = self._video.frames(index), index
+        while True:
+            try:
+                frame = next(self._iterator)
+            except StopIteration:
+                self._next = None
+                raise InputError(f"{self._video.source}: the video ends before frame {index}") from None
+            except InputError:
+                self._next = None
+                raise
+            self._next = frame.index + 1
+            if frame.index == index:
+                return frame
+
+
+class FrameStore:
+    """Encoded pictures of a video's frames; may be asked from any thread."""
 
     def __init__(self, video: Video, frames: int):
         self._video, self._frames = video, frames
@@ -35,8 +58,7 @@ class FrameStore:
         self._thumbnails: dict[int, bytes] = {}
         self._bytes = 0
         self._decoding, self._kept = threading.Lock(), threading.Lock()
-        self._iterator: Iterator[Frame] = iter(())
-        self._next: int | None = None  # the frame that the iterator gives next; None: there is none
+        self._steps = Steps(video)
         self._wanted: int | None = None
         self._asking = 0  # callers that wait for a frame
         self._wake, self._quiet = threading.Event(), threading.Event()
@@ -96,20 +118,7 @@ class FrameStore:
         with self._decoding:
             if found := self._lookup(index):  # made while this waited
                 return found
-            if self._next is None or not self._next <= index <= self._next + SKIPPED:
-                self._iterator, self._next = self._video.frames(index), index
-            while True:
-                try:
-                    frame = next(self._iterator)
-                except StopIteration:
-                    self._next = None
-                    raise InputError(f"{self._video.source}: the video ends before frame {index}") from None
-                except InputError:
-                    self._next = None
-                    raise
-                self._next = frame.index + 1
-                if frame.index == index:
-                    return self._keep(frame.index, _jpeg(frame.image, QUALITY))
+            return self._keep(index, _jpeg(self._steps.frame(index).image, QUALITY))
 
     def _keep(self, index: int, picture: bytes) -> bytes:
         with self._kept:

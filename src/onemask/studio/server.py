@@ -275,6 +275,11 @@ def _add_api(app: FastAPI, studio: Studio) -> None:
             write_mask(path, studio.desk.shown(index))
             return Response(path.read_bytes(), media_type="image/png")
 
+    @app.get("/api/mattes/{index}.png", response_class=Response)
+    def matte(index: int, edges: str = "guided") -> Response:
+        """Alpha of the visible objects in a frame, together: as PNG, grey. edges: of the state's "edges"."""
+        return Response(studio.desk.matte(index, edges), media_type="image/png")
+
     @app.post("/api/masks/{index}")
     async def import_mask(index: int, request: Request) -> dict[str, str]:
         """Annotate a frame with a mask file, which is the request's body; how it was read."""
