@@ -283,7 +283,8 @@ def test_the_command(scene, server, stub, tmp_path, capsys, monkeypatch):
     record, masks = tmp_path / "seen.mkv", tmp_path / "masks"
     arguments = ["live", f"{server.address}/endless.ts", "--mask", str(tmp_path / "mask.png"), "--method", stub]
     arguments += ["--device", "cpu", "--preview"]
-    assert main([*arguments, "http", "--seconds", "600", "--record", str(record), "--masks-out", str(masks)]) == 0
+    written = ["--record", str(record), "--masks-out", str(masks), "--hls", str(tmp_path / "hls")]
+    assert main([*arguments, "http", "--seconds", "600", *written]) == 0
     printed = capsys.readouterr()
     events = [json.loads(line) for line in printed.out.splitlines()]
     assert {event["event"] for event in events} >= {"following"}
@@ -291,9 +292,12 @@ def test_the_command(scene, server, stub, tmp_path, capsys, monkeypatch):
     assert "latency: median" in printed.err
     assert open_video(record).info.frames == len(list(masks.iterdir()))
     assert read_label_map(max(masks.iterdir())).shape == scene.labels[0].shape
+    sent = open_video(tmp_path / "hls" / "live000000.ts").frame(0).image
+    assert np.abs(sent.astype(int) - open_video(record).frame(0).image).mean() < 3
     for more, message in (
         (["--record", str(record)], "exists already"),
         (["--masks-out", str(masks)], "exists already"),
+        (["--hls", str(tmp_path / "hls")], "has a stream already"),
         (["--seconds", "0"], "seconds are above 0"),
         (["--patience", "0"], "patience is a number of frames"),
         (["--preview", "http", "--port", "99999"], "port 99999"),

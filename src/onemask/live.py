@@ -37,6 +37,7 @@ from .interruption import stop_asked
 from .reviewing import Doubt, Watcher
 from .session import Session
 from .video.drawing import overlay
+from .video.hls import HlsWriter, refuse_folder
 from .video.label_maps import palette, write_mask
 from .video.stream import Connection, LiveFrame, LiveSource, Stream
 from .video.writer import H264, VideoWriter
@@ -304,6 +305,7 @@ def follow(
     preview: Preview | None = None,
     record: str | Path | None = None,
     masks: str | Path | None = None,
+    hls: str | Path | None = None,
     seconds: float | None = None,
     overwrite: bool = False,
 ) -> LiveReport:
@@ -314,8 +316,10 @@ def follow(
         preview: shows frames with their objects, and how late they are.
         record: a video file of the same, with the times at which frames came; .mkv, .mp4 or .mov.
         masks: a folder for the label map of each frame that was segmented: NUMBER.png, as `onemask run` writes them.
+        hls: a folder for the same as HTTP Live Streaming, `onemask.video.hls.PLAYLIST` and its last segments.
         seconds: how long at most, from the first frame.
-        overwrite: replace a file that is there. Masks are only written into a folder that is not there, or empty.
+        overwrite: replace a file, or a stream of `hls`, that is there. Masks are only written into a folder that is
+            not there, or empty.
 
     Returns:
         How it went.
@@ -331,17 +335,25 @@ def follow(
         refuse_existing(record, overwrite)
     if masks is not None:
         refuse_existing(masks, overwrite=False)
+    if hls is not None:
+        refuse_folder(hls, overwrite)
     failure: OnemaskError | None = None
-    with stop_asked("frame") as stop, live, _Recorder(record) as recorder:
+    with (
+        stop_asked("frame") as stop,
+        live,
+        _Recorder(record, _in_file) as recorder,
+        _Recorder(hls, HlsWriter) as sender,
+    ):
         live.stream.go_on_while(lambda: not (stop.is_set() or live.age >= (seconds or float("inf"))))
         try:
             for found in live:
                 if masks is not None:
                     write_mask(Path(masks) / f"{found.index:08d}.png", found.label_map, found.confidence)
-                if preview is None and record is None:
+                if preview is None and record is None and hls is None:
                     continue
                 drawn = overlay(found.image, found.label_map, palette())
                 recorder.write(drawn, found.seconds)
+                sender.write(drawn, found.seconds)
                 if preview is not None and not preview.show(_captioned(drawn, found.latency, live.stream.dropped)):
                     break
         except OutputError:
@@ -353,20 +365,30 @@ def follow(
     return live.report
 
 
-class _Recorder(AbstractContextManager["_Recorder"]):
-    """Writes pictures into a video file, if there is one, whose size the first of them decides."""
+class _PictureWriter(Protocol):
+    def write(self, image: np.ndarray, time: Fraction) -> None: ...
 
-    def __init__(self, path: str | Path | None):
-        self._path = path
+
+def _in_file(path: str | Path, width: int, height: int) -> VideoWriter:
+    return VideoWriter(path, width, height, _TICKS, codec=_RECORDED)
+
+
+class _Recorder(AbstractContextManager["_Recorder"]):
+    """Writes pictures to a place, if there is one, whose size the first of them decides."""
+
+    def __init__(
+        self, path: str | Path | None, make: Callable[[str | Path, int, int], AbstractContextManager[_PictureWriter]]
+    ):
+        self._path, self._make = path, make
         self._file = ExitStack()
-        self._writer: VideoWriter | None = None
+        self._writer: _PictureWriter | None = None
 
     def write(self, picture: np.ndarray, seconds: float) -> None:
         if self._path is None:
             return
         if self._writer is None:
             height, width = picture.shape[:2]
-            self._writer = self._file.enter_context(VideoWriter(self._path, width, height, _TICKS, codec=_RECORDED))
+            self._writer = self._file.enter_context(self._make(self._path, width, height))
         self._writer.write(picture, Fraction(seconds))
 
     def __exit__(self, *error: Any) -> None:

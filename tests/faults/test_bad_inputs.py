@@ -73,8 +73,8 @@ BAD = [
         ["--mask", "none.png"], ["--mask", "small.png"], ["--mask", "black.png"], ["--mask", "6:mask.png"],
         ["--box", "x"], ["--queue", "0"], ["--retries", "-1"], ["--seconds", "0"], ["--seconds", "nan"],
         ["--seconds", "-1"], ["--patience", "0"], ["--port", "many"], ["--preview", "film"], ["--record", "new.xyz"],
-        ["--record", "mask.png"], ["--masks-out", "taken"], ["--masks-out", "mask.png"], ["--method", "none"],
-        ["--device", "gpu"], ["--set", "gain=nan"])),
+        ["--record", "mask.png"], ["--masks-out", "taken"], ["--masks-out", "mask.png"],
+        ["--hls", "mask.png"], ["--method", "none"], ["--device", "gpu"], ["--set", "gain=nan"])),
     # batch
     *(["batch", manifest, "--out", "out"] for manifest in
       ("none.csv", "nothing", "text.yaml", "text.png", "empty.csv", "gone.csv", "up.csv", "twice.csv", "wide.csv",

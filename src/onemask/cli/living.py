@@ -47,6 +47,11 @@ def add_live(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     live.add_argument("--port", type=int, default=0, metavar="N", help="of the HTTP preview (default: a free one)")
     live.add_argument("--record", metavar="FILE", help="write the frames with their objects as a video: .mkv or .mp4")
+    live.add_argument(
+        "--hls",
+        metavar="DIR",
+        help="write them as HTTP Live Streaming: live.m3u8 and the segments of the last seconds, for a web server",
+    )
     live.add_argument("--masks-out", metavar="DIR", help="write the label map of each segmented frame as PNG")
     live.add_argument("--seconds", type=float, metavar="N", help="end so long after the first frame")
     live.add_argument(
@@ -89,6 +94,7 @@ def _live(options: argparse.Namespace) -> None:
             preview=preview,
             record=options.record,
             masks=options.masks_out,
+            hls=options.hls,
             seconds=options.seconds,
             overwrite=options.overwrite,
         )

@@ -68,6 +68,62 @@ VP9_ALPHA = Codec(
 )
 
 
+class Encoder:
+    """Pictures of one size on their way into a container: BT.709, limited range.
+
+    Args:
+        codec: how they are encoded.
+        width: of the pictures, in pixels.
+        height: of the pictures, in pixels.
+    """
+
+    def __init__(self, codec: Codec, width: int, height: int):
+        self._codec, self._width, self._height = codec, width, height
+        self._fps, self._time_base = DEFAULT_FPS, 1 / DEFAULT_FPS
+        self._reformatter = VideoReformatter()
+
+    def stream_in(self, container: OutputContainer, fps: Fraction, time_base: Fraction) -> av.VideoStream:
+        """Add the stream to a container. Raises ValueError where that cannot hold the codec."""
+        self._fps, self._time_base = fps, time_base
+        options = dict(self._codec.options)
+        stream = cast(av.VideoStream, container.add_stream(self._codec.encoder, rate=fps, options=options))
+        even = self._codec.even
+        stream.width, stream.height = (side + side % 2 if even else side for side in (self._width, self._height))
+        stream.pix_fmt = self._codec.pixels
+        if self._codec.alpha:
+            stream.metadata["alpha_mode"] = "1"  # without it browsers do not look for Matroska's alpha
+        context = stream.codec_context
+        context.time_base = time_base
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED
+        return stream
+
+    def check(self, image: np.ndarray, number: int) -> None:
+        """Raise InputError for a picture, the frame of that number, of another size or type."""
+        channels = 4 if self._codec.alpha else 3
+        if image.shape != (self._height, self._width, channels) or image.dtype != np.uint8:
+            raise InputError(
+                f"frame {number} is an array of shape {image.shape} and type {image.dtype}; "
+                f"expected {(self._height, self._width, channels)} and uint8"
+            )
+
+    def frame(self, image: np.ndarray, stamp: int) -> av.VideoFrame:
+        """A picture as the codec takes it, (H, W, 3) or with alpha (H, W, 4) uint8, shown from a time stamp on."""
+        if self._codec.even:
+            height, width = image.shape[:2]
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(image, format="rgba" if self._codec.alpha else "rgb24"),
+            format=self._codec.pixels,
+            dst_colorspace=_BT709,
+            dst_color_range=_LIMITED,
+            interpolation=_PRECISE,
+        )
+        frame.pts, frame.time_base = stamp, self._time_base
+        frame.duration = max(1, round(1 / self._fps / self._time_base))
+        return frame
+
+
 class VideoWriter(AbstractContextManager["VideoWriter"]):
     """Writes pictures, by default as H.264 (yuv420p, BT.709, CRF 18); the suffix of `path` chooses the container.
 
@@ -94,7 +150,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         if fps <= 0:
             raise InputError(f"fps is {fps} frames a second; it must be above 0")
         self.path = Path(path)
-        self._size, self._codec = (width, height), codec
+        self._encoder, self._codec = Encoder(codec, width, height), codec
         self._fps = Fraction(fps).limit_denominator(100_000)
         self._like = like if isinstance(like, VideoFile) else None
         self._shift = self._like.start if self._like else Fraction(0)
@@ -103,7 +159,6 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         self._last = -1
         self._seconds = Fraction(-1)
         self._audio: AudioTracks | None = None
-        self._reformatter = VideoReformatter()
 
     def __enter__(self) -> VideoWriter:
         self._block = self._writing()
@@ -123,12 +178,12 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         A codec with alpha takes (H, W, 4) RGBA. Without times, pictures follow each other at the fps given. Times must
         increase.
         """
-        self._check(image)
+        self._encoder.check(image, self._written)
         stamp = self._stamp(time)
         with self._refusals():
             if self._audio is not None:
                 self._audio.write_until(stamp * self._time_base + self._shift)
-            self._container.mux(self._stream.encode(self._encodable(image, stamp)))
+            self._container.mux(self._stream.encode(self._encoder.frame(image, stamp)))
         self._written += 1
         self._last = stamp
 
@@ -156,40 +211,12 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
     def _video_stream(self, container: OutputContainer) -> av.VideoStream:
         try:
-            stream = cast(
-                av.VideoStream,
-                container.add_stream(self._codec.encoder, rate=self._fps, options=dict(self._codec.options)),
-            )
+            stream = self._encoder.stream_in(container, self._fps, self._time_base)
         except ValueError as error:
             raise self._wrong_container() from error
-        width, height = self._size
-        even = self._codec.even
-        stream.width, stream.height = (side + side % 2 if even else side for side in (width, height))
-        stream.pix_fmt = self._codec.pixels
-        if self._codec.alpha:
-            stream.metadata["alpha_mode"] = "1"  # without it browsers do not look for Matroska's alpha
-        context = stream.codec_context
-        context.time_base = self._time_base
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = _LIMITED
         if self._like is not None and self._like.pixel_aspect is not None:
-            context.sample_aspect_ratio = self._like.pixel_aspect
+            stream.codec_context.sample_aspect_ratio = self._like.pixel_aspect
         return stream
-
-    def _encodable(self, image: np.ndarray, stamp: int) -> av.VideoFrame:
-        height, width = image.shape[:2]
-        if self._codec.even:
-            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        frame = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(image, format="rgba" if self._codec.alpha else "rgb24"),
-            format=self._codec.pixels,
-            dst_colorspace=_BT709,
-            dst_color_range=_LIMITED,
-            interpolation=_PRECISE,
-        )
-        frame.pts, frame.time_base = stamp, self._time_base
-        frame.duration = max(1, round(1 / self._fps / self._time_base))
-        return frame
 
     def _stamp(self, time: Fraction | None) -> int:
         seconds = self._written / self._fps if time is None else time - self._shift
@@ -208,15 +235,6 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
             self._container.mux(self._stream.encode(None))
             if self._audio is not None:
                 self._audio.write_rest()
-
-    def _check(self, image: np.ndarray) -> None:
-        width, height = self._size
-        channels = 4 if self._codec.alpha else 3
-        if image.shape != (height, width, channels) or image.dtype != np.uint8:
-            raise InputError(
-                f"frame {self._written} is an array of shape {image.shape} and type {image.dtype}; "
-                f"expected {(height, width, channels)} and uint8"
-            )
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
