@@ -261,6 +261,9 @@ def take(tour: Tour, mine: Path) -> None:
         tour.scrub(5, 70, 80)
         for view, name in (("outline", "outline"), ("matte", "matte"), ("cutout", "cut-out")):
             page.select_option("#view", view)
+            if view != "outline":
+                with tour.waiting():
+                    page.wait_for_selector('#stage[data-edges="soft"]')
             tour.pause(0.9)
             tour.shot(name)
         tour.scrub(70, 20, 80)

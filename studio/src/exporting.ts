@@ -2,7 +2,10 @@
 
 import { element, make, onClick } from "./dom";
 import { chooseEdges } from "./edges";
+import type { State } from "./protocol";
 import type { Store } from "./store";
+
+const GROUPS = { usual: "Masks and video", alpha: "Mattes and cut-outs, with soft edges", other: "For other programs" };
 
 export function addExport(store: Store): void {
   const dialog = element<HTMLDialogElement>("export-dialog");
@@ -10,16 +13,17 @@ export function addExport(store: Store): void {
   const status = element("export-status");
   const download = onClick("download", () => void save());
   let chosen = store.state!.exports[0]?.name ?? "";
-  formats.replaceChildren(
-    ...store.state!.exports.map(({ name, summary }) => {
-      const radio = make("input", { type: "radio", name: "format", value: name, checked: name === chosen });
-      radio.addEventListener("change", () => {
-        chosen = name;
-        showCommand();
-      });
-      return make("label", {}, radio, make("span", {}, name), make("small", {}, summary));
-    }),
-  );
+  const choice = ({ name, summary }: State["exports"][number]): HTMLElement => {
+    const radio = make("input", { type: "radio", name: "format", value: name, checked: name === chosen });
+    radio.addEventListener("change", () => {
+      chosen = name;
+      showCommand();
+    });
+    return make("label", {}, radio, make("span", {}, name), make("small", {}, summary));
+  };
+  for (const group of ["usual", "alpha", "other"] as const) {
+    formats.append(make("h3", {}, GROUPS[group]), ...store.state!.exports.filter((each) => each.group === group).map(choice));
+  }
   chooseEdges(store, element<HTMLSelectElement>("edges"));
   store.on(["view"], showCommand);
   onClick("export-close", () => dialog.close());

@@ -7,7 +7,7 @@ import type { Stage } from "./stage";
 import type { Store, Tool, View } from "./store";
 
 export const TOOLS: { tool: Tool; name: string; key: string; hint: string }[] = [
-  { tool: "click", name: "Click or scribble on the object", key: "C", hint: "Click on the object, then right-click, or Take away, on what is not part of it." },
+  { tool: "click", name: "Click or scribble on the object", key: "C", hint: "Click on the object. A right-click takes away what is not part of it." },
   { tool: "box", name: "Box around the object", key: "X", hint: "Drag a box around the object." },
   { tool: "brush", name: "Brush", key: "B", hint: "Paint the object. [ and ] change the size." },
   { tool: "eraser", name: "Eraser", key: "E", hint: "Wipe off the object. [ and ] change the size." },
@@ -183,6 +183,7 @@ export function addPropagation(store: Store): void {
     method.title = store.state!.methods.find(({ name }) => name === method.value)?.summary ?? "";
     method.disabled = job !== null;
     element("job").hidden = job === null;
+    for (const id of ["directions", "range"]) element(id).hidden = job !== null; // it has their place
     stop.disabled = job?.stopping ?? false;
     const bar = element<HTMLProgressElement>("progress");
     if (job?.total && job.done) {

@@ -28,7 +28,7 @@ export interface State {
   job: JobState | null;
   problem: string | null;
   command: string | null;
-  exports: { name: string; summary: string; has_alpha: boolean }[];
+  exports: { name: string; summary: string; has_alpha: boolean; group: "usual" | "alpha" | "other" }[];
   edges: string[]; // how those of alpha can be made
 }
 

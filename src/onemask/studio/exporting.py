@@ -49,6 +49,11 @@ def has_alpha(name: str) -> bool:
     return name in FORMATS and FORMATS[name].has_alpha
 
 
+def group(name: str) -> str:
+    """Where a format is listed: "usual" for what most want, "alpha" for mattes and cut-outs, or "other"."""
+    return "usual" if name in ("png", OVERLAY) else "alpha" if has_alpha(name) else "other"
+
+
 def edges() -> list[str]:
     """How edges of alpha can be made here: names of `onemask.exports.matte.MATTES` whose packages are there."""
     found = []

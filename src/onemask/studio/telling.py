@@ -36,7 +36,12 @@ def project(of: Project) -> Event:
         "undo": of.to_undo,
         "redo": of.to_redo,
         "exports": [
-            {"name": name, "summary": summary, "has_alpha": exporting.has_alpha(name)}
+            {
+                "name": name,
+                "summary": summary,
+                "has_alpha": exporting.has_alpha(name),
+                "group": exporting.group(name),
+            }
             for name, summary in exporting.formats().items()
         ],
         "edges": exporting.edges(),
