@@ -47,7 +47,7 @@ HELPERS = """
   Object.assign(cursor, { position: "fixed", width: "18px", height: "18px", marginLeft: "-9px", marginTop: "-9px",
     borderRadius: "50%", border: "2px solid #fff", background: "rgb(244 114 182 / .55)", pointerEvents: "none",
     zIndex: 99, left: "-50px" });
-  Object.assign(caption, { position: "fixed", left: "50%", top: "64px", transform: "translateX(-50%)", zIndex: 98,
+  Object.assign(caption, { position: "fixed", left: "42%", top: "64px", transform: "translateX(-50%)", zIndex: 98,
     padding: "8px 18px", borderRadius: "10px", background: "rgb(0 0 0 / .78)", color: "#fff",
     font: "600 17px system-ui", pointerEvents: "none", display: "none" });
   for (const type of ["pointermove", "pointerdown"])
