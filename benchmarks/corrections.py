@@ -7,8 +7,12 @@ of those that neither choice corrects (`others`), so that a corrected frame's ow
 
     python benchmarks/corrections.py --data DATA --on dev --out FOLDER [--short-side 240] [--method ttvos-lite]
     python benchmarks/corrections.py --on dev --out FOLDER --table
+    python benchmarks/corrections.py --data DATA --on dev --out FOLDER --behind [--before FOLDER]
 
-The same command goes on where it was stopped.
+The same command goes on where it was stopped. `--behind` measures what was segmented once more, in the frames behind
+each corrected one alone: J&F of all objects; J&F of those that were corrected, where they are in sight; and the share
+of pixels with a wrong label. A label of one stray pixel takes J&F from 100 to 0 where its object is out of sight; the
+other two do not. `--before`: the same of another FOLDER, made by other code, beside it, and the differences.
 """
 
 from __future__ import annotations
@@ -97,6 +101,55 @@ def measured(sequence: VideoSequence, out: Path, settings: Settings) -> dict[str
     }
 
 
+def behind(folder: Path, sequence: VideoSequence, corrected: int) -> tuple[float, float | None, float]:
+    """Behind the corrected frame: J&F of all objects, and of corrected ones in sight, and percent of wrong pixels."""
+    by_object = scores(folder, sequence)
+    truths = {index: annotation(sequence, index) for index in sequence.annotated if index > corrected}
+    known = {i for index, given in first_annotations(sequence).items() if index < corrected for i in np.unique(given)}
+    again = known & set(np.unique(annotation(sequence, corrected)))
+    frames_before = tuple(index for index in sequence.annotated if index <= corrected)
+    in_sight = {
+        i: {index: score for index, score in frames.items() if index in truths and (truths[index] == i).any()}
+        for i, frames in by_object.items()
+        if i in again
+    }
+    paths = sorted((folder / "masks").glob("*.png"))
+    wrong = [100 * float(np.mean(read_label_map(paths[index]) != truth)) for index, truth in truths.items()]
+    seen = mean(in_sight) if any(in_sight.values()) else None
+    return mean(by_object, frames_before), seen, float(np.mean(wrong))
+
+
+def table_behind(sequences: list[VideoSequence], folders: dict[str, Path]) -> str:
+    """What `behind` measures, of each corrected frame, and the differences with intervals over videos."""
+    rows, by_video = [], {}
+    for sequence in sequences:
+        made = [{path.name for path in (folder / sequence.name).glob("*")} for folder in folders.values()]
+        for corrected in sorted(int(name) for name in set.intersection(*made) if name.isdigit()):
+            if corrected == max(sequence.annotated):
+                continue
+            places = {"none": next(iter(folders.values())) / sequence.name / "none"}
+            places |= {how: folder / sequence.name / str(corrected) for how, folder in folders.items()}
+            found = {how: behind(place, sequence, corrected) for how, place in places.items()}
+            by_video.setdefault(sequence.name, []).append(found)
+            cells = [" / ".join("-" if v is None else f"{v:.1f}" for v in values) for values in found.values()]
+            rows.append(f"| {sequence.name} | {corrected} | {' | '.join(cells)} |")
+    names = ["none", *folders]
+    head = [f"| sequence | corrected | {' | '.join(names)} |", f"|---|---:|{'---:|' * len(names)}"]
+    for place, what in enumerate(("J&F", "J&F of corrected objects in sight", "wrong pixels")):
+        videos = {
+            name: {how: np.mean([found[how][place] for found in every]) for how in names}
+            for name, every in by_video.items()
+            if all(found[how][place] is not None for found in every for how in names)
+        }
+        means = ", ".join(f"{how} {np.mean([v[how] for v in videos.values()]):.2f}" for how in names)
+        rows.append(f"{what}, mean of {len(videos)} videos: {means}")
+        for late, how in enumerate(names[1:], 1):
+            for before in names[:late]:
+                gain = estimate([v[how] - v[before] for v in videos.values()])
+                rows.append(f"  {how} - {before}: {gain.mean:+.2f} (95 %: {gain.low:+.2f} to {gain.high:+.2f})")
+    return "\n".join(head + rows)
+
+
 def table(lines: list[dict]) -> str:
     """The lines as a table in Markdown, and their means with intervals of the gains."""
     rows = [
@@ -128,6 +181,8 @@ def main() -> None:
     parser.add_argument("--method", default="ttvos-lite")
     parser.add_argument("--short-side", type=int, default=240)
     parser.add_argument("--table", action="store_true", help="print the table of what was measured")
+    parser.add_argument("--behind", action="store_true", help="print what came of the frames behind corrected ones")
+    parser.add_argument("--before", type=Path, help="the folder of a measurement with other code, for --behind")
     options = parser.parse_args()
     record = options.out / f"{options.on}.jsonl"
     lines = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
@@ -136,11 +191,17 @@ def main() -> None:
         return
     if options.data is None:
         parser.error("--data is needed to measure")
+    folder, rules, split = SETS[options.on]
+    sequences = protocol(rules).open(options.data / folder, split, None)
+    if options.behind:
+        folders = {"before": options.before} if options.before else {}
+        folders = {how: out / options.on for how, out in (folders | {"corrected": options.out}).items()}
+        print(table_behind(list(sequences), folders))
+        return
     keep_freed_memory()
     options.out.mkdir(parents=True, exist_ok=True)
     settings = Settings(method=options.method, short_side=options.short_side, device="cpu", runtime="torch")
-    folder, rules, split = SETS[options.on]
-    for sequence in protocol(rules).open(options.data / folder, split, None):
+    for sequence in sequences:
         if sequence.name in [line["sequence"] for line in lines]:
             continue
         line = {"sequence": sequence.name, **measured(sequence, options.out / options.on, settings)}
