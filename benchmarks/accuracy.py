@@ -3,10 +3,11 @@
     python benchmarks/accuracy.py DATA --out out/accuracy --variant frtm-lite --variant fusion [--perturbed MADE]
 
 DATA holds davis-2016/ (its split dev) and varied/ (YouTube-VOS layout); MADE is what `onemask perturb` wrote. Each
-method is run over each set, unless that is finished in --out already, and three tables are printed as Markdown:
+method is run over each set, unless that is finished in --out already, and four tables are printed as Markdown:
 
 - by set: J&F with its 95 % interval over videos, and the mean of the worst quarter of the videos;
 - errors: J, F, false positives and negatives as shares of the object's area, and the decay of J, over both sets;
+- sizes: J of objects, by the share of the frame that they cover where they are first annotated;
 - differences from the first method, video by video; one whose interval holds 0 is none.
 
 --worst N writes a contact sheet of the N worst videos of each method into OUT/worst, to be looked at.
@@ -18,6 +19,7 @@ import argparse
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,8 @@ from onemask.evaluation.summary import Estimate, by_video, difference, error_sha
 from onemask.evaluation.youtube_vos import judged
 from onemask.settings import Settings
 from onemask.video.masks import read_label_map
+
+SIZES = (0.0, 0.005, 0.02, 0.05, 0.1, 1.0)  # shares of the frame: borders of the classes of objects
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,16 @@ class Set:
             split=self.split,
             resume=True,
         )
+
+    def sizes(self) -> dict[tuple[str, int], float]:
+        """Of each object, by video and id, the share of the frame that it covers where it is first annotated."""
+        found: dict[tuple[str, int], float] = {}
+        for sequence in protocol(self.protocol).open(self.root, self.split, None):
+            for index in sequence.annotated:
+                truth = sequence.annotation(index)
+                for i in () if truth is None else np.unique(truth).tolist():
+                    found.setdefault((sequence.name, i), float((truth == i).mean()))
+        return found
 
     def errors(self, variant: Variant, out: Path) -> Iterator[tuple[str, tuple[float, float]]]:
         """Of each video the false positives and negatives, means over its judged frames and objects."""
@@ -97,6 +111,7 @@ def main() -> None:
     both = [s.name for s in chosen]
     print(by_set(results, [[name] for name in both] + [both] + [[s.name] for s in made]))
     print(errors(results, both))
+    print(by_size(results, {c.name: c.sizes() for c in chosen}))
     if len(variants) > 1:
         print(differences(results, both))
     for variant in variants if options.worst else ():
@@ -157,6 +172,22 @@ def errors(results: Results, sets: list[str]) -> str:
         speed = 1000 * np.mean([measured[name].seconds for name in sets])
         cells = [f"{value:.1f}" for value in (*figures, *wrong, decay)] + [f"{speed:.0f}"]
         lines.append(f"| `{label}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def by_size(results: Results, sizes: dict[str, dict[tuple[str, int], float]]) -> str:
+    """J of objects of one size, means over objects."""
+    bounds = list(pairwise(SIZES))
+    titles = [f"{100 * low:g} to {100 * high:g} %" for low, high in bounds]
+    lines = ["| J by size at first | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
+    for label, measured in results.items():
+        scores = [
+            (sizes[name][row.sequence, row.object_id], 100 * row.J.mean)
+            for name in sizes
+            for row in measured[name].rows
+        ]
+        of_size = [[score for size, score in scores if low <= size < high] for low, high in bounds]
+        lines.append(f"| `{label}` | " + " | ".join(f"{np.mean(part):.1f} ({len(part)})" for part in of_size) + " |")
     return "\n".join(lines) + "\n"
 
 
