@@ -36,7 +36,7 @@ from .geometry import Geometry, Picture, shown, size_of
 from .labels import Objects, aggregate, is_whole, label_argmax, resize
 from .methods.method import Features, Memory, Method, Padding, Prediction
 from .methods.options import by_todays_names
-from .methods.whereabouts import annotated_there, found_there, within_reach
+from .methods.whereabouts import annotated_there, found_there, others_of, within_reach
 from .presence import Presence, presences
 from .runtime import Segmenter, encoder_of, usable
 from .saved import described, no_session, read_state, refuse_another_method, write_state
@@ -207,7 +207,8 @@ class Session:
                 memory = _joined(memory, self._memorized(encoded.features, masks[len(hidden) :], number))
             others = self._objects.select(self._objects.rows_without(ids))
             memory_of_others, last = self._followed(encoded.features, others, masks, number)
-            self._memory, self._objects = _joined(memory_of_others, memory), others.join(in_order.ids)
+            self._memory = self._beside(_joined(memory_of_others, memory), last)
+            self._objects = others.join(in_order.ids)
             self._show(last)
             self._supersede(ids)
         labels = self._label_map(encoded.is_tensor)
@@ -300,7 +301,8 @@ class Session:
             assert self._last is not None
             if explain:
                 self._diagnostics = self.method.diagnostics(encoded.features, self._memory, prediction)
-            self._memory = self._updated(self._memory, encoded.features, prediction, self._last[0], number)
+            memory = self._updated(self._memory, encoded.features, prediction, self._last[0], number)
+            self._memory = self._beside(memory, self._last)
         return cast(P, self._label_map(encoded.is_tensor))
 
     def encode(self, frames: Sequence[Picture]) -> list[EncodedFrame]:
@@ -593,6 +595,12 @@ class Session:
         noted = {"last_frame": torch.full((len(masks),), number, device=self.device), **found_there(memory, masks)}
         first_frame = memory.first_frame
         return replace(self.method.update(memory, features, prediction, masks), first_frame=first_frame, **noted)
+
+    def _beside(self, memory: Memory | None, last: tuple[Tensor, Tensor]) -> Memory | None:
+        """Memory of all objects of a frame, which says where the others are, for a method that looks at them."""
+        if memory is None or not self.method.sees_others:
+            return memory
+        return replace(memory, others=others_of(*last))
 
     def _take_over(self) -> None:
         """Take in what was learned in the background since the last call."""

@@ -271,6 +271,17 @@ def test_a_twin_looks_like_the_object_and_is_background(stills, scene):
     assert np.mean(np.array(twins) > 0.3) > 0.6  # elsewhere it is hidden, or beyond the frame
 
 
+def test_a_rival_is_a_twin_that_is_an_object_too(stills):
+    config = replace(SCENES["whole"], twin=1.0, rival=1.0)
+    made = clips(StillClips(stills, config=config), 0, 12, max_objects=3)
+    red = [like(clip.frames[0], RED, 60) for clip in made]
+    assert all((clip.labels[0][mask] > 0).mean() > 0.9 for clip, mask in zip(made, red, strict=True))
+    several = [len(np.unique(clip.labels[0][mask])) > 1 for clip, mask in zip(made, red, strict=True)]
+    assert np.mean(several) > 0.4  # elsewhere it is hidden, or there are three objects without it
+    alone = clips(StillClips(stills, config=config), 0, 4)
+    assert all(clip.objects == 1 for clip in alone)
+
+
 def test_a_cutout_can_be_the_object(stills, tmp_path):
     add_cutout(tmp_path / "cutouts", "ball")
     config = replace(SCENES["elsewhere"], further_object=1, cutout=1)

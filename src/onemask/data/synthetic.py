@@ -7,7 +7,8 @@ A clip is a stack of layers, each a picture with alpha, a path and a slow bendin
     objects      1..N, cut out of pictures or ready-made cut-outs
     distractors  things, and pieces of mere texture, pasted in the same way, so that a seam betrays nothing
     turning      in place of the picture's objects: a thing on a turntable, which shows one side after another
-    twin         a copy of the first object that is background: only where it was tells the object from it
+    twin         a copy of the first object: only where it was tells the object from it. It is background, or (rival)
+                 an object too
     occluder     one of them that crosses before an object, not in the reference frame
 
 Here it is decided what is in a clip. `sprites` cuts things out of pictures, `holes` fills what they leave, `paths`
@@ -56,6 +57,7 @@ class SyntheticConfig:
     )  # probabilities of 0, 1, 2.. foreign things that are background
     occluder: Share = 0.35  # probability that something passes in front of an object
     twin: Share = 0.0  # probability of a copy of the first object as background; for clips of neighbouring frames
+    rival: Share = 0.0  # probability that a twin is an object too, where more are asked for
     turning: Share = 0.0  # probability that the object is a thing on a turntable, if there is one
     turns: NotNegative = 1.0  # of such a thing in a path, at most, either way
     cutout: Share = 0.25  # probability that a foreign thing is one of the cut-outs, if there are any
@@ -163,7 +165,8 @@ class _Scene:
         self.config = source.config
         self.height, self.width = request.size
         self.unit = min(request.size)
-        self.wanted = 1 if simple else int(rng.integers(1, request.max_objects + 1))
+        self.most = 1 if simple else request.max_objects
+        self.wanted = 1 if simple else int(rng.integers(1, self.most + 1))
         self.simple = simple
         self.rng = rng
         self.used: set[tuple[str, int]] = set()  # what is in the clip: a second one would not be another thing
@@ -226,7 +229,9 @@ class _Scene:
             layers.append(self._wandering(sprite, objects))
         if not self.simple:
             if self.config.twin and self.rng.random() < self.config.twin:
-                layers = self._with_twin(layers)
+                rival = objects < self.most and self.rng.random() < self.config.rival
+                objects += rival
+                layers = self._with_twin(layers, objects if rival else 0)
             layers = self._with_distractors(layers)
         return layers, objects
 
@@ -318,8 +323,9 @@ class _Scene:
             layers.append(self._occluder(layers))
         return layers
 
-    def _with_twin(self, layers: list[Layer]) -> list[Layer]:
-        """A copy of the first object, a little other in colour and size, as far from it as there is room."""
+    def _with_twin(self, layers: list[Layer], object_id: int) -> list[Layer]:
+        """A copy of the first object, a little other in colour and size, as far from it as there is room; a rival is
+        anywhere."""
         assert self.first is not None
         picture = self.first.picture if self.rng.random() < 0.5 else cv2.flip(self.first.picture, 1)
         gains = [*self.rng.uniform(1 - TWIN_COLOUR, 1 + TWIN_COLOUR, 3), 1.0]
@@ -333,9 +339,9 @@ class _Scene:
             views=(),
         )
         way, _ = self._way(next((layer for layer in layers if layer.object_id == 1), layers[0]))
-        anchors = [self._anchor(twin) for _ in range(6)]
+        anchors = [self._anchor(twin) for _ in range(1 if object_id else 6)]
         anchor = max(anchors, key=lambda place: float(np.hypot(*(place - way[0]))))
-        layer = self.motion.placed(twin, anchor, self.motion.path(), 0)
+        layer = self.motion.placed(twin, anchor, self.motion.path(), object_id)
         layers.insert(int(self.rng.integers(1, len(layers) + 1)), layer)
         return layers
 

@@ -125,7 +125,8 @@ class Memory(Record):
     A session numbers its frames, and writes down in which each row was annotated and which it saw last: rows with one
     number have that frame in common, and what depends on it alone is computed once for all (`blocks.sharing`). None:
     it is not known which do, as in training. Of a method with a `reach` it also writes down where each object was
-    lately, in cells of 8 pixels (`methods.whereabouts`); None: it may be anywhere.
+    lately, in cells of 8 pixels (`methods.whereabouts`); None: it may be anywhere. Of a method that `sees_others` it
+    writes down where the other objects were; None: there are none.
     """
 
     first_frame: Tensor | None = field(default=None, kw_only=True)  # (N,) int64
@@ -134,6 +135,7 @@ class Memory(Record):
     annotated: Tensor | None = field(default=None, kw_only=True)  # (N,): cells that were annotated
     size: Tensor | None = field(default=None, kw_only=True)  # (N,): side of the square of its last area, in cells
     away: Tensor | None = field(default=None, kw_only=True)  # (N,) int64: for how many frames it has been lost
+    others: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/4, W/4) in [0, 1]: all others' last masks
 
     def tensors(self) -> dict[str, Tensor]:
         """Every field that is there, by name."""
@@ -185,6 +187,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     padding: Padding = "edge"  # how frames come to such a size, where a session is not told
     background: Background = "product"  # how the objects of a frame are aggregated, see labels.aggregate
     reach: float = 0.0  # how far an object may be from where it was, in its own sizes, see the option; 0: anywhere
+    sees_others: bool = False  # whether an object's mask depends on where the others were: Memory.others
     memory_type: type[MemoryT]
     constant_type: type[Constant] = Constant
     backbone: Backbone

@@ -1,4 +1,4 @@
-"""Where each object was lately, so that what is too far from there to be it is not taken for it.
+"""Where each object was lately, so that what is too far from there to be it is not taken for it; and the others.
 
 A session writes this down in the memory of a method whose `reach` is above 0, beside the numbers of frames; methods
 need not know of it. While a method is trained nothing is removed: frames of a training's clips are any distance apart.
@@ -14,6 +14,7 @@ from ..blocks.reach import RECENT, connected, is_lost, reach_by_size, touched, w
 from .method import Memory
 
 CELL = 8  # pixels
+FINE = 4  # pixels: of what is kept of masks
 LOST = 0.1  # share of the annotated cells below which an object is lost, and may be farther off in each frame
 
 
@@ -44,6 +45,12 @@ def found_there(memory: Memory, masks: Tensor) -> dict[str, Tensor]:
         "size": torch.where(lost, memory.size, _size(masks)),
         "away": (memory.away + 1) * lost,
     }
+
+
+def others_of(objects: Tensor, background: Tensor) -> Tensor:
+    """Of each object the mask of all others: probabilities (N, 1, H, W) and those of the background of the same frame,
+    either (1, 1, H, W) or by row, after aggregation -> (N, 1, H/4, W/4)."""
+    return F.avg_pool2d((1 - background - objects).clamp(min=0).float(), FINE)
 
 
 def within_reach(logits: Tensor, memory: Memory, share: float) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..data.clip import VOID, Clip
 from ..labels import aggregate
 from ..methods.method import Constant, Memory, Method, Prediction, Record
+from ..methods.whereabouts import others_of
 from .losses import LOSSES, Segmented
 
 
@@ -144,6 +145,7 @@ class Unroll(nn.Module):
         if memory is None:
             reference = self.method.encode(batch.pictures(0), batch.constant_at(0)).for_rows(rows)
             memory = self.method.memorize(reference, batch.masks(0)[0])
+        memory = self._beside(memory, *aggregate(batch.masks(0)[0], rows, clips), rows)
         sums: dict[str, Tensor] = {}
         unrolled = Unrolled({}, [], [])
         times = range(1, batch.frames.shape[1])
@@ -162,8 +164,15 @@ class Unroll(nn.Module):
             if self.update and time != times[-1]:
                 # An update may write into the memory, which the gradient of this frame's loss still needs.
                 memory = self.method.update(memory.clone(), features, prediction, probabilities)
+                memory = self._beside(memory, probabilities, background, rows)
         unrolled.losses = {name: value / len(times) for name, value in sums.items()}
         return unrolled
+
+    def _beside(self, memory: Memory, objects: Tensor, background: Tensor, rows: Tensor) -> Memory:
+        """Memory that says where the other objects of each row's clip are: see `Session`."""
+        if not self.method.sees_others:
+            return memory
+        return replace(memory, others=others_of(objects, background[rows]).detach())
 
     def _losses(self, segmented: Segmented, prediction: Prediction, share: float) -> dict[str, Tensor]:
         """Each loss, (B,)."""

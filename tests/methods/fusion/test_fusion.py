@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import onemask
+from onemask.data.clip import Clip
 from onemask.errors import InputError
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.fusion import DEFAULT, FAST, FusionConfig
 from onemask.methods.fusion.clues import MAPS
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
+from onemask.training.unroll import Unroll, batch_of
 
 TINY = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8, capacity=8, first_samples=2, forget=0.0)
 
@@ -147,3 +150,45 @@ def test_the_weights_that_ship_have_learned_to_read_the_clues(name: str) -> None
 
 def test_presets_differ_in_nothing_that_weights_depend_on() -> None:
     assert DEFAULT.architecture == FAST.architecture == FusionConfig().architecture
+
+
+# The other objects ----------------------------------------------------------------------------------------------------
+
+
+def clip_of_two() -> tuple[np.ndarray, np.ndarray]:
+    """Frames (4, 64, 96, 3) uint8, and the label map of the first, with two objects."""
+    labels = np.zeros((64, 96), np.uint8)
+    labels[10:40, 10:50], labels[30:60, 60:90] = 1, 2
+    return np.random.default_rng(3).integers(0, 255, (4, 64, 96, 3), dtype=np.uint8), labels
+
+
+def test_a_session_tells_each_object_where_the_others_are() -> None:
+    frames, labels = clip_of_two()
+    session = onemask.Session(made(joining=0.5), device="cpu")
+    session.annotate(frames[0], labels)
+    session.step(frames[1])
+    memory, found = session._memory, session.probabilities
+    assert memory is not None
+    assert memory.others is not None
+    for row, other in enumerate((2, 1)):
+        wanted = torch.nn.functional.avg_pool2d(torch.from_numpy(found[other])[None, None], 4)
+        torch.testing.assert_close(memory.others[row, None], wanted)
+    alone = onemask.Session(made(joining=0.5), device="cpu")
+    alone.annotate(frames[0], np.where(labels == 1, labels, 0))
+    alone.step(frames[1])
+    assert not np.allclose(alone.probabilities[1], found[1], atol=0.01)  # it had no other, and its mask depends on that
+    assert alone._memory.others.abs().max() < 1e-5  # type: ignore[union-attr]
+
+
+def test_a_training_tells_of_the_others_what_a_session_does() -> None:
+    frames, labels = clip_of_two()
+    method = made(joining=0.5)
+    batch = batch_of([Clip("two", frames, np.repeat(labels[None], 4, 0), 2)])
+    with torch.no_grad():
+        trained = Unroll(method, ("cross_entropy",), update=True).unrolled(batch).probabilities
+    session = onemask.Session(method, device="cpu")
+    session.annotate(frames[0], labels)
+    for frame, probabilities in zip(frames[1:], trained, strict=True):
+        session.step(frame)
+        for row, object_id in enumerate((1, 2)):
+            assert np.allclose(session.probabilities[object_id], probabilities[row, 0], atol=1e-4)

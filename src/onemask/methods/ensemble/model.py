@@ -79,6 +79,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.members = nn.ModuleList(members)
         self.stride = math.lcm(*(member.stride for member in members))
         self.reach = max(member.reach for member in members)
+        self.sees_others = any(member.sees_others for member in members)
         self._sources = _sources(members)
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_sources", _sources(members)))
         self._voices = [(member, mirrored) for member in members for mirrored in (False, True)[: 1 + config.mirrored]]
@@ -179,13 +180,16 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         return self.memory_type(**tensors)
 
     def _parted(self, memory: Memory) -> list[Memory]:
-        """The memory of each voice. Which rows share a frame is the same for all."""
+        """The memory of each voice. Which rows share a frame is the same for all, and where the others are."""
         shared = {name: getattr(memory, name) for name in SHARED}
+        others = memory.others
+        seen = {False: others, True: None if others is None else others.flip(-1)}
         return [
             member.memory_type(
-                **{name: getattr(memory, _named(number, name)) for name in _own_fields(member.memory_type)}, **shared
+                **{name: getattr(memory, _named(number, name)) for name in _own_fields(member.memory_type)},
+                **(shared | {"others": seen[mirrored]}),
             )
-            for number, (member, _) in enumerate(self._voices)
+            for number, (member, mirrored) in enumerate(self._voices)
         ]
 
 

@@ -5,7 +5,8 @@
     first        2  PMVOS, VideoMatch         best cosine with background and object of the annotated frame
     local        2  TTVOS, PMVOS              the same with the previous frame, within a window round each cell
     medial       2  PMVOS                     cosine with the mean feature of background and object over all frames
-    place        3  TTVOS                     the masks of the last two frames, and how near the last one is
+    place        4  TTVOS; ours               the masks of the last two frames, how near the last one is, and the mask
+                                              of all other objects in the last frame
 
 Maps of features are on the grid of the backbone's stride 16; masks keep stride 4, as they carry the outline. No clue
 has a parameter or a gradient, so what is trained is the network alone, and clips can be kept with all that is known.
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MAPS = {"target": 1, "first": 2, "local": 2, "medial": 2, "place": 3}
+MAPS = {"target": 1, "first": 2, "local": 2, "medial": 2, "place": 4}
 RINGS = (3, 9, 21)  # cells: the neighbourhoods of the last mask that "near" is the mean of
 LEAST_NORM = 1e-4  # of a mean feature
 

@@ -80,6 +80,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
 
     memory_type = FusionMemory
     config: FusionOptions
+    sees_others = True
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
         config = config or FusionOptions()
@@ -168,7 +169,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             "first": ("background of the first frame", "object of the first frame"),
             "local": ("background nearby", "object nearby"),
             "medial": ("background's mean", "object's mean"),
-            "place": ("last mask", "mask before", "nearness"),
+            "place": ("last mask", "mask before", "nearness", "other objects"),
         }
         maps = {
             caption: maps[:, index, None]
@@ -222,7 +223,8 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             if "place" in clues:
                 near = nearness(memory.last_masks[:, :1], grid)
                 fine = (memory.last_masks.shape[-2], memory.last_masks.shape[-1])
-                found["place"] = torch.cat([memory.last_masks, resize(near, fine)], 1)
+                others = torch.zeros_like(near) if memory.others is None else memory.others
+                found["place"] = torch.cat([memory.last_masks, resize(near, fine), resize(others, fine)], 1)
         return found
 
     def _refined(self, shared: dict[str, Tensor], coarse: Tensor, clues: dict[str, Tensor], networks: Tensor) -> Tensor:
