@@ -101,7 +101,9 @@ METHODS = {
         "onemask.methods.fusion:DEFAULT",
     ),
     "fusion-fast": Entry(
-        "Fusion without fine-tuning: adding an object is quick; weights ship", "onemask.methods.fusion:FAST"
+        "Fusion without fine-tuning: adding an object is quick; weights ship",
+        "onemask.methods.fusion:FAST",
+        weights="fusion",
     ),
     "frtm": Entry(
         "FRTM: a target model fitted online, ResNet-101, the paper's",

@@ -18,7 +18,9 @@ class FusionConfig(FusionOptions):
 
 
 BASE = FusionConfig()
-DEFAULT = replace(BASE, refiner="per_object", finetune_iterations=30)
+# Few and small steps: more of them make the network rely on clues that are better in warped copies of the annotated
+# frame than in those that follow (benchmarks/fusion.md).
+DEFAULT = replace(BASE, refiner="per_object", finetune_iterations=10, finetune_lr=3e-4)
 FAST = BASE
 
 __all__ = ["BASE", "DEFAULT", "FAST", "FusionConfig"]
