@@ -48,8 +48,8 @@ def found_there(memory: Memory, masks: Tensor) -> dict[str, Tensor]:
 
 
 def others_of(objects: Tensor, background: Tensor) -> Tensor:
-    """Of each object the mask of all others: probabilities (N, 1, H, W) and those of the background of the same frame,
-    either (1, 1, H, W) or by row, after aggregation -> (N, 1, H/4, W/4)."""
+    """The mask of all other objects, for each: probabilities (N, 1, H, W) after aggregation, and the background's in
+    the same frame, (1, 1, H, W) or by row -> (N, 1, H/4, W/4)."""
     return F.avg_pool2d((1 - background - objects).clamp(min=0).float(), FINE)
 
 
