@@ -337,6 +337,8 @@ class Session:
         self._objects = self._objects.select(rows)
         if self._memory is not None:
             self._memory = self._memory.select(rows) if rows else None
+            if self._memory is not None and self._memory.others is not None:
+                self._memory = replace(self._memory, others=self._others_without(row, rows))
         self._last, self._diagnostics = None, {}
 
     # What the last frame showed --------------------------------------------------------------------------------------
@@ -581,6 +583,8 @@ class Session:
         noted: dict[str, Tensor] = {"first_frame": frame_of_row, "last_frame": frame_of_row}
         if self.method.reach:
             noted |= annotated_there(masks)
+        if self.method.sees_others:
+            noted["others"] = others_of(masks, 1 - masks)  # nothing yet
         return replace(self.method.memorize(features, masks), **noted)
 
     def _segmented(self, features: Features, memory: Memory) -> Prediction:
@@ -602,6 +606,13 @@ class Session:
             return memory
         return replace(memory, others=others_of(*last))
 
+    def _others_without(self, row: int, rows: Sequence[int]) -> Tensor | None:
+        """The masks of the others for some rows, when another is forgotten; None: the last frame is not known."""
+        if self._last is None:
+            return None
+        objects, background = self._last
+        return others_of(objects[list(rows)], background + objects[row])
+
     def _take_over(self) -> None:
         """Take in what was learned in the background since the last call."""
         waiting, self._pending = self._pending, []
@@ -611,10 +622,20 @@ class Session:
             elif pending.wanted and pending.memory.exception() is None:
                 ids = [i for i in pending.ids if i in pending.wanted]
                 learned = pending.memory.result().select([pending.ids.index(i) for i in ids])
+                if learned.others is not None and self._last is not None:
+                    learned = replace(learned, others=self._others_of_new(ids))
                 others = self._objects.select(self._objects.rows_without(ids))
                 self._memory = _joined(self._remembered(others.ids), learned)
                 self._objects = others.join(ids)
                 self._last, self._diagnostics = None, {}
+
+    def _others_of_new(self, ids: Sequence[int]) -> Tensor:
+        """The masks of all others in the last frame, for objects that join; some may have been followed before."""
+        assert self._last is not None
+        objects, background = self._last
+        nowhere = torch.zeros_like(background[0])
+        own = [objects[self._objects.row(i)] if i in self._objects.ids else nowhere for i in ids]
+        return others_of(torch.stack(own), background)
 
     def _supersede(self, ids: Iterable[int]) -> None:
         """Something newer was said of these objects."""

@@ -180,6 +180,28 @@ def test_a_session_tells_each_object_where_the_others_are() -> None:
     assert alone._memory.others.abs().max() < 1e-5  # type: ignore[union-attr]
 
 
+def test_who_is_forgotten_is_no_longer_among_the_others() -> None:
+    frames, labels = clip_of_two()
+    session = onemask.Session(made(joining=0.5), device="cpu")
+    session.annotate(frames[0], labels)
+    session.step(frames[1])
+    session.forget(2)
+    assert session._memory.others.abs().max() < 1e-5  # type: ignore[union-attr]
+
+
+def test_who_is_learned_in_the_background_knows_the_others_and_takes_them_from_nobody() -> None:
+    frames, labels = clip_of_two()
+    labels[:8, 80:] = 3
+    session = onemask.Session(made(joining=0.5), device="cpu")
+    session.annotate(frames[0], np.where(labels < 3, labels, 0))
+    session.annotate_later(frames[0], np.where(labels == 3, labels, 0)).result()
+    before = session._memory.others.clone()  # type: ignore[union-attr]
+    session._take_over()
+    after = session._memory.others  # type: ignore[union-attr]
+    torch.testing.assert_close(after[:2], before)
+    torch.testing.assert_close(after[2], before.sum(0))
+
+
 def test_a_training_tells_of_the_others_what_a_session_does() -> None:
     frames, labels = clip_of_two()
     method = made(joining=0.5)
