@@ -1,7 +1,8 @@
 """Where each object was lately, so that what is too far from there to be it is not taken for it; and the others.
 
-A session writes this down in the memory of a method whose `reach` is above 0, beside the numbers of frames; methods
-need not know of it. While a method is trained nothing is removed: frames of a training's clips are any distance apart.
+A session writes the first down in the memory of a method whose `reach` is above 0, beside the numbers of frames;
+methods need not know of it. The second it writes for a method that `sees_others` and reads it; a training does, too.
+While a method is trained nothing is removed: frames of a training's clips are any distance apart.
 """
 
 from __future__ import annotations
