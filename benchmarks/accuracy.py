@@ -186,7 +186,7 @@ def by_size(results: Results, sizes: dict[str, dict[tuple[str, int], float]]) ->
             for name in sizes
             for row in measured[name].rows
         ]
-        of_size = [[score for size, score in scores if low <= size < high] for low, high in bounds]
+        of_size = [[score for size, score in scores if low < size <= high] for low, high in bounds]
         lines.append(f"| `{label}` | " + " | ".join(f"{np.mean(part):.1f} ({len(part)})" for part in of_size) + " |")
     return "\n".join(lines) + "\n"
 

@@ -36,7 +36,7 @@ from .geometry import Geometry, Picture, shown, size_of
 from .labels import Objects, aggregate, is_whole, label_argmax, resize
 from .methods.method import Features, Memory, Method, Padding, Prediction
 from .methods.options import by_todays_names
-from .methods.whereabouts import annotated_there, found_there, others_of, within_reach
+from .methods.whereabouts import annotated_there, found_mask, found_there, with_others, within_reach
 from .presence import Presence, presences
 from .runtime import Segmenter, encoder_of, usable
 from .saved import described, no_session, read_state, refuse_another_method, write_state
@@ -207,8 +207,7 @@ class Session:
                 memory = _joined(memory, self._memorized(encoded.features, masks[len(hidden) :], number))
             others = self._objects.select(self._objects.rows_without(ids))
             memory_of_others, last = self._followed(encoded.features, others, masks, number)
-            self._memory = self._beside(_joined(memory_of_others, memory), last)
-            self._objects = others.join(in_order.ids)
+            self._memory, self._objects = _joined(memory_of_others, memory), others.join(in_order.ids)
             self._show(last)
             self._supersede(ids)
         labels = self._label_map(encoded.is_tensor)
@@ -301,8 +300,7 @@ class Session:
             assert self._last is not None
             if explain:
                 self._diagnostics = self.method.diagnostics(encoded.features, self._memory, prediction)
-            memory = self._updated(self._memory, encoded.features, prediction, self._last[0], number)
-            self._memory = self._beside(memory, self._last)
+            self._memory = self._updated(self._memory, encoded.features, prediction, self._last[0], number)
         return cast(P, self._label_map(encoded.is_tensor))
 
     def encode(self, frames: Sequence[Picture]) -> list[EncodedFrame]:
@@ -337,8 +335,6 @@ class Session:
         self._objects = self._objects.select(rows)
         if self._memory is not None:
             self._memory = self._memory.select(rows) if rows else None
-            if self._memory is not None and self._memory.others is not None:
-                self._memory = replace(self._memory, others=self._others_without(row, rows))
         self._last, self._diagnostics = None, {}
 
     # What the last frame showed --------------------------------------------------------------------------------------
@@ -584,11 +580,13 @@ class Session:
         if self.method.reach:
             noted |= annotated_there(masks)
         if self.method.sees_others:
-            noted["others"] = others_of(masks, 1 - masks)  # nothing yet
+            noted["found"] = found_mask(masks)
         return replace(self.method.memorize(features, masks), **noted)
 
     def _segmented(self, features: Features, memory: Memory) -> Prediction:
-        """Prediction of the method, without what is out of the objects' reach."""
+        """Prediction of the method for some of the objects, without what is out of their reach."""
+        if self._memory is not None and self._memory.found is not None:
+            memory = with_others(memory, self._memory.found.sum(0, keepdim=True))
         prediction = self._segmenter(features, memory)
         return replace(prediction, logits=within_reach(prediction.logits, memory, self.method.reach))
 
@@ -597,21 +595,10 @@ class Session:
     ) -> Memory:
         """Memory after a frame, which says that it saw it, and where the objects were in it."""
         noted = {"last_frame": torch.full((len(masks),), number, device=self.device), **found_there(memory, masks)}
+        if self.method.sees_others:
+            noted["found"] = found_mask(masks)
         first_frame = memory.first_frame
         return replace(self.method.update(memory, features, prediction, masks), first_frame=first_frame, **noted)
-
-    def _beside(self, memory: Memory | None, last: tuple[Tensor, Tensor]) -> Memory | None:
-        """Memory of all objects of a frame, which says where the others are, for a method that looks at them."""
-        if memory is None or not self.method.sees_others:
-            return memory
-        return replace(memory, others=others_of(*last))
-
-    def _others_without(self, row: int, rows: Sequence[int]) -> Tensor | None:
-        """The masks of the others for some rows, when another is forgotten; None: the last frame is not known."""
-        if self._last is None:
-            return None
-        objects, background = self._last
-        return others_of(objects[list(rows)], background + objects[row])
 
     def _take_over(self) -> None:
         """Take in what was learned in the background since the last call."""
@@ -622,20 +609,10 @@ class Session:
             elif pending.wanted and pending.memory.exception() is None:
                 ids = [i for i in pending.ids if i in pending.wanted]
                 learned = pending.memory.result().select([pending.ids.index(i) for i in ids])
-                if learned.others is not None and self._last is not None:
-                    learned = replace(learned, others=self._others_of_new(ids))
                 others = self._objects.select(self._objects.rows_without(ids))
                 self._memory = _joined(self._remembered(others.ids), learned)
                 self._objects = others.join(ids)
                 self._last, self._diagnostics = None, {}
-
-    def _others_of_new(self, ids: Sequence[int]) -> Tensor:
-        """The masks of all others in the last frame, for objects that join; some may have been followed before."""
-        assert self._last is not None
-        objects, background = self._last
-        nowhere = torch.zeros_like(background[0])
-        own = [objects[self._objects.row(i)] if i in self._objects.ids else nowhere for i in ids]
-        return others_of(torch.stack(own), background)
 
     def _supersede(self, ids: Iterable[int]) -> None:
         """Something newer was said of these objects."""

@@ -229,7 +229,7 @@ class _Scene:
             layers.append(self._wandering(sprite, objects))
         if not self.simple:
             if self.config.twin and self.rng.random() < self.config.twin:
-                rival = objects < self.most and self.rng.random() < self.config.rival
+                rival = bool(self.config.rival) and objects < self.most and self.rng.random() < self.config.rival
                 objects += rival
                 layers = self._with_twin(layers, objects if rival else 0)
             layers = self._with_distractors(layers)

@@ -126,7 +126,7 @@ class Memory(Record):
     number have that frame in common, and what depends on it alone is computed once for all (`blocks.sharing`). None:
     it is not known which do, as in training. Of a method with a `reach` it also writes down where each object was
     lately, in cells of 8 pixels (`methods.whereabouts`); None: it may be anywhere. Of a method that `sees_others` it
-    writes down where the other objects were; None: there are none.
+    writes down the mask of each, and tells `segment` those of the others; None: there are none.
     """
 
     first_frame: Tensor | None = field(default=None, kw_only=True)  # (N,) int64
@@ -135,7 +135,8 @@ class Memory(Record):
     annotated: Tensor | None = field(default=None, kw_only=True)  # (N,): cells that were annotated
     size: Tensor | None = field(default=None, kw_only=True)  # (N,): side of the square of its last area, in cells
     away: Tensor | None = field(default=None, kw_only=True)  # (N,) int64: for how many frames it has been lost
-    others: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/4, W/4) in [0, 1]: all others' last masks
+    found: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/4, W/4) in [0, 1]: its mask in the last frame
+    others: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/4, W/4) in [0, 1]: those of all others
 
     def tensors(self) -> dict[str, Tensor]:
         """Every field that is there, by name."""

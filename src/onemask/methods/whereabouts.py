@@ -7,6 +7,9 @@ While a method is trained nothing is removed: frames of a training's clips are a
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +20,8 @@ from .method import Memory
 CELL = 8  # pixels
 FINE = 4  # pixels: of what is kept of masks
 LOST = 0.1  # share of the annotated cells below which an object is lost, and may be farther off in each frame
+
+M = TypeVar("M", bound=Memory)
 
 
 def annotated_there(masks: Tensor) -> dict[str, Tensor]:
@@ -48,10 +53,18 @@ def found_there(memory: Memory, masks: Tensor) -> dict[str, Tensor]:
     }
 
 
-def others_of(objects: Tensor, background: Tensor) -> Tensor:
-    """The mask of all other objects, for each: probabilities (N, 1, H, W) after aggregation, and the background's in
-    the same frame, (1, 1, H, W) or by row -> (N, 1, H/4, W/4)."""
-    return F.avg_pool2d((1 - background - objects).clamp(min=0).float(), FINE)
+def found_mask(masks: Tensor) -> Tensor:
+    """Masks (N, 1, H, W) of a frame -> as they are kept for the next one, (N, 1, H/4, W/4)."""
+    return F.avg_pool2d(masks.float(), FINE)
+
+
+def with_others(memory: M, together: Tensor) -> M:
+    """A memory that says where the others were in the last frame, by each row's `found`.
+
+    together: the sum of `found` over all objects of the frame, (1, 1, H/4, W/4) or by row.
+    """
+    assert memory.found is not None
+    return replace(memory, others=(together - memory.found).clamp(0, 1))
 
 
 def within_reach(logits: Tensor, memory: Memory, share: float) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..data.clip import VOID, Clip
 from ..labels import aggregate
 from ..methods.method import Constant, Memory, Method, Prediction, Record
-from ..methods.whereabouts import others_of
+from ..methods.whereabouts import found_mask, with_others
 from .losses import LOSSES, Segmented
 
 
@@ -145,7 +145,7 @@ class Unroll(nn.Module):
         if memory is None:
             reference = self.method.encode(batch.pictures(0), batch.constant_at(0)).for_rows(rows)
             memory = self.method.memorize(reference, batch.masks(0)[0])
-        memory = self._beside(memory, *aggregate(batch.masks(0)[0], rows, clips), rows)
+        memory = self._beside(memory, batch.masks(0)[0], rows, clips)
         sums: dict[str, Tensor] = {}
         unrolled = Unrolled({}, [], [])
         times = range(1, batch.frames.shape[1])
@@ -164,15 +164,17 @@ class Unroll(nn.Module):
             if self.update and time != times[-1]:
                 # An update may write into the memory, which the gradient of this frame's loss still needs.
                 memory = self.method.update(memory.clone(), features, prediction, probabilities)
-                memory = self._beside(memory, probabilities, background, rows)
+                memory = self._beside(memory, probabilities, rows, clips)
         unrolled.losses = {name: value / len(times) for name, value in sums.items()}
         return unrolled
 
-    def _beside(self, memory: Memory, objects: Tensor, background: Tensor, rows: Tensor) -> Memory:
-        """Memory that says where the other objects of each row's clip are: see `Session`."""
+    def _beside(self, memory: Memory, masks: Tensor, rows: Tensor, clips: int) -> Memory:
+        """Memory that says where the other objects of each row's clip are, as `Session` tells: masks (N, 1, H, W)."""
         if not self.method.sees_others:
             return memory
-        return replace(memory, others=others_of(objects, background[rows]).detach())
+        found = found_mask(masks.detach())
+        together = found.new_zeros(clips, *found.shape[1:]).index_add(0, rows, found)
+        return with_others(replace(memory, found=found), together[rows])
 
     def _losses(self, segmented: Segmented, prediction: Prediction, share: float) -> dict[str, Tensor]:
         """Each loss, (B,)."""

@@ -162,22 +162,30 @@ def clip_of_two() -> tuple[np.ndarray, np.ndarray]:
     return np.random.default_rng(3).integers(0, 255, (4, 64, 96, 3), dtype=np.uint8), labels
 
 
+def told(session: onemask.Session, frame: np.ndarray) -> dict[int, np.ndarray]:
+    """What each object is told of the others in the next frame, (16, 24) each."""
+    session.step(frame, explain=True)
+    return {i: np.asarray(shown["other objects"]) for i, shown in session.diagnostics.items()}
+
+
+def small(mask: np.ndarray) -> np.ndarray:
+    return mask.reshape(16, 4, 24, 4).mean((1, 3))
+
+
 def test_a_session_tells_each_object_where_the_others_are() -> None:
     frames, labels = clip_of_two()
     session = onemask.Session(made(joining=0.5), device="cpu")
     session.annotate(frames[0], labels)
-    session.step(frames[1])
-    memory, found = session._memory, session.probabilities
-    assert memory is not None
-    assert memory.others is not None
-    for row, other in enumerate((2, 1)):
-        wanted = torch.nn.functional.avg_pool2d(torch.from_numpy(found[other])[None, None], 4)
-        torch.testing.assert_close(memory.others[row, None], wanted)
+    seen = told(session, frames[1])
+    assert np.array_equal(seen[1], small(labels == 2))
+    assert np.array_equal(seen[2], small(labels == 1))
+    last = session.probabilities
+    seen = told(session, frames[2])
+    assert np.allclose(seen[1], small(last[2]), atol=1e-6)
     alone = onemask.Session(made(joining=0.5), device="cpu")
     alone.annotate(frames[0], np.where(labels == 1, labels, 0))
-    alone.step(frames[1])
-    assert not np.allclose(alone.probabilities[1], found[1], atol=0.01)  # it had no other, and its mask depends on that
-    assert alone._memory.others.abs().max() < 1e-5  # type: ignore[union-attr]
+    assert not told(alone, frames[1])[1].any()
+    assert not np.allclose(alone.probabilities[1], last[1], atol=0.01)  # an object's mask depends on it
 
 
 def test_who_is_forgotten_is_no_longer_among_the_others() -> None:
@@ -186,20 +194,18 @@ def test_who_is_forgotten_is_no_longer_among_the_others() -> None:
     session.annotate(frames[0], labels)
     session.step(frames[1])
     session.forget(2)
-    assert session._memory.others.abs().max() < 1e-5  # type: ignore[union-attr]
+    assert not told(session, frames[2])[1].any()
 
 
-def test_who_is_learned_in_the_background_knows_the_others_and_takes_them_from_nobody() -> None:
+def test_who_is_learned_in_the_background_and_the_others_know_each_other() -> None:
     frames, labels = clip_of_two()
     labels[:8, 80:] = 3
     session = onemask.Session(made(joining=0.5), device="cpu")
     session.annotate(frames[0], np.where(labels < 3, labels, 0))
     session.annotate_later(frames[0], np.where(labels == 3, labels, 0)).result()
-    before = session._memory.others.clone()  # type: ignore[union-attr]
-    session._take_over()
-    after = session._memory.others  # type: ignore[union-attr]
-    torch.testing.assert_close(after[:2], before)
-    torch.testing.assert_close(after[2], before.sum(0))
+    seen = told(session, frames[1])
+    for object_id in (1, 2, 3):
+        assert np.allclose(seen[object_id], small((labels > 0) & (labels != object_id)))
 
 
 def test_a_training_tells_of_the_others_what_a_session_does() -> None:

@@ -44,10 +44,9 @@ from ...labels import resize
 from ..frtm.online import FRTMFeatures, FRTMMemory, FRTMPrediction, OnlineTarget, full_precision, target_model
 from ..frtm.refiners import FirstFrames, first_frames, mask_loss
 from ..method import Constant
+from ..whereabouts import found_mask
 from .clues import cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
 from .options import FusionOptions
-
-FINE = 4  # stride at which masks are remembered
 
 
 @dataclass
@@ -157,7 +156,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             return replace(
                 learned,
                 last_features=matching,
-                last_masks=torch.cat([_fine(masks), memory.last_masks[:, :1]], 1),
+                last_masks=torch.cat([found_mask(masks), memory.last_masks[:, :1]], 1),
                 means=(1 - share) * memory.means + share * class_means(matching, cells),
             )
 
@@ -184,7 +183,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         """The memory of objects that were just annotated, not fine-tuned."""
         matching = features.by_row(features.matching, len(masks))
         cells = cells_of_classes(masks, (matching.shape[-2], matching.shape[-1]))
-        fine = _fine(masks)
+        fine = found_mask(masks)
         return FusionMemory(
             **{f.name: getattr(target, f.name) for f in fields(FRTMMemory)},
             first_features=matching,
@@ -304,11 +303,6 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         matching = normalised(frames.target)
         like = matching.new_zeros(1, 3, *frames.labels.shape[-2:])
         return self._clues(FusionFeatures(like, target=frames.target, shared={}, matching=matching), memory)
-
-
-def _fine(masks: Tensor) -> Tensor:
-    """(N, 1, H, W) -> (N, 1, H/4, W/4) float32."""
-    return F.avg_pool2d(masks.float(), FINE)
 
 
 def _at(maps: Tensor, size: tuple[int, int]) -> Tensor:
