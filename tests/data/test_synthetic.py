@@ -245,6 +245,17 @@ def test_an_occluder_hides_objects_in_later_frames_only(stills):
     assert (hidden < 0.7).mean() > 0.5
 
 
+@pytest.mark.parametrize("scene", SCENES)
+def test_what_hides_is_seen_first_is_then_out_of_sight_and_comes_back(stills, scene):
+    config = replace(SCENES[scene], shift=0.02, zoom=0.02, turn=1, largest=0.4, hides=1)
+    shares = [pixels_of(clip, 1) / pixels_of(clip, 1)[0] for clip in clips(StillClips(stills, config=config), 0, 30, 6)]
+    hidden = np.array([(share[2:-1] < 0.1).sum() > 0 for share in shares])
+    assert hidden.mean() > 0.7
+    assert min(share[1] for share in shares) > 0.5
+    assert np.median([share[-1] for share in shares]) > 0.8
+    assert not any((pixels_of(clip, 1) == 0).any() for clip in clips(StillClips(stills, config=config), 0, 10, 3))
+
+
 def test_distractors_are_background(stills, tmp_path):
     add_cutout(tmp_path / "cutouts", "ball")
     config = replace(SCENES["whole"], distractors=(0, 1), cutout=1)

@@ -7,6 +7,7 @@ first time, that of the reference frame, every path is at 0: things are where th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from .layers import WAVES, Layer, Push
 from .sprites import Sprite
 
 _INSTANT = 0.01  # of a path, over which speed is measured
+_FAR = 1e5  # pixels: outside of any frame
 _LONGEST_SMEAR = 0.06  # short sides of the frame
 
 
@@ -55,7 +57,7 @@ class Motion:
         """
         self._height, self._width = size
         self._unit = min(size)
-        self._frames = len(times)
+        self.frames = len(times)
         self.times = np.concatenate([times, times + _INSTANT])  # (2T,)
         self._amplitudes = np.array(amplitudes)
         self._bend = bend
@@ -78,7 +80,7 @@ class Motion:
         still = np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]])
         poses = self._camera @ still
         bends, smears = self._bends(0.3 * self._unit), self._smears(poses, middle)
-        return Layer(image, poses[: self._frames, :2], bends, smears, labels=labels)
+        return Layer(image, poses[: self.frames, :2], bends, smears, labels=labels)
 
     def placed(
         self, sprite: Sprite, anchor: np.ndarray, path: np.ndarray, object_id: int, *, camera: bool = True
@@ -94,7 +96,7 @@ class Motion:
         if camera:
             poses = self._camera @ poses
         bends, smears = self._bends(np.sqrt(width * height) * scale), self._smears(poses, middle)
-        poses = poses[: self._frames, :2]
+        poses = poses[: self.frames, :2]
         return Layer(sprite.picture, poses, bends, smears, object_id, void=sprite.void, views=sprite.views)
 
     def push(self, weight: np.ndarray, middle: tuple[float, float], scale: float, path: np.ndarray) -> Push:
@@ -102,7 +104,7 @@ class Motion:
 
         weight: (h, w) float32, which part it is. scale: of the base, to frame pixels.
         """
-        changes = np.linalg.inv(self._matrices(path[: self._frames]))[:, :2]
+        changes = np.linalg.inv(self._matrices(path[: self.frames]))[:, :2]
         changes[:, :, :2] -= np.eye(2)
         changes[:, :, 2] /= scale
         return Push(weight, middle, changes.astype(np.float32))
@@ -131,7 +133,7 @@ class Motion:
         amplitudes = self._bend * size / np.maximum(waves, 1)
         amplitudes[0, 0] = 0  # would be a shift
         liveliness = self._rng.uniform(0.2, 1.2)
-        return (liveliness * amplitudes * _wander(self.times, (2, WAVES, WAVES), self._rng))[: self._frames]
+        return (liveliness * amplitudes * _wander(self.times, (2, WAVES, WAVES), self._rng))[: self.frames]
 
     def _smears(self, poses: np.ndarray, middle: tuple[float, float]) -> np.ndarray:
         """Return how far the layer pixel `middle`, (x, y), goes while the shutter is open: (T, 2) frame pixels.
@@ -139,10 +141,30 @@ class Motion:
         poses (2T, 3, 3): layer pixels to frame pixels.
         """
         way = poses[:, :2] @ np.array([*middle, 1.0])
-        smears = (way[self._frames :] - way[: self._frames]) * (self._exposure / _INSTANT)
+        smears = (way[self.frames :] - way[: self.frames]) * (self._exposure / _INSTANT)
         longest = _LONGEST_SMEAR * self._unit
         smears *= np.minimum(1, longest / np.maximum(np.hypot(*smears.T), 1e-6))[:, None]
         return smears
+
+
+def gone(layer: Layer, hidden: slice, place: np.ndarray, back: np.ndarray) -> Layer:
+    """Return a layer that is far outside the frame in the frames `hidden`, and from then on goes on somewhere else.
+
+    place, back (2,): where it would be, and is to be, in the first frame behind them, frame pixels.
+    """
+    poses = layer.poses.copy()
+    poses[hidden, :, 2] += _FAR
+    poses[hidden.stop :, :, 2] += back - place
+    return replace(layer, poses=poses)
+
+
+def passing(way: np.ndarray, hidden: slice, away: np.ndarray) -> np.ndarray:
+    """Return a way that is the way given, (T, 2) frame pixels, in the frames `hidden`, `away` (2,) from it before them,
+    and as far on the other side behind them.
+    """
+    side = np.ones(len(way))
+    side[hidden], side[hidden.stop :] = 0, -1
+    return way + side[:, None] * away
 
 
 def _shift(x: float, y: float) -> np.ndarray:

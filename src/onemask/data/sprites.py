@@ -111,3 +111,17 @@ def _reduction(scale: float) -> float:
 def _multiplied(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     colours = cv2.multiply(np.ascontiguousarray(image), cv2.merge([alpha] * 3), scale=1 / 255)
     return np.dstack([colours, alpha])
+
+
+def middle(mask: np.ndarray) -> tuple[float, float]:
+    """The middle of a mask's bounding box, (x, y) pixels."""
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return left + width / 2, top + height / 2
+
+
+def renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The chosen ids become 1..N in their order, the others background; void remains."""
+    table = np.zeros(256, np.uint8)
+    table[ids] = np.arange(1, len(ids) + 1)
+    table[VOID] = VOID
+    return cv2.LUT(labels, table)

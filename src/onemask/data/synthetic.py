@@ -10,6 +10,7 @@ A clip is a stack of layers, each a picture with alpha, a path and a slow bendin
     twin         a copy of the first object: only where it was tells the object from it. It is background, or (rival)
                  an object too
     occluder     one of them that crosses before an object, not in the reference frame
+    hides        an object goes out of sight for some frames, behind such a thing or out of the frame, and comes back
 
 Here it is decided what is in a clip. `sprites` cuts things out of pictures, `holes` fills what they leave, `paths`
 sends them on their way, and `layers` draws it all into frames and label maps. Void pixels of the pictures go with
@@ -33,12 +34,13 @@ from ..methods.options import Count, NotNegative, Positive, Range, Share, Whole,
 from .clip import VOID, Clip, ClipRequest
 from .holes import filled, hole_of
 from .layers import Layer, draw, weight_round
-from .paths import Motion, draw_times
+from .paths import Motion, draw_times, gone, passing
 from .photometry import NOMINAL_SIDE, degrade, jitter_colours
-from .sprites import Sprite, cut_sprite, draw_blob, opaque_side, sprite_of_cutout
+from .sprites import Sprite, cut_sprite, draw_blob, middle, opaque_side, renumbered, sprite_of_cutout
 from .stills import Cutouts, StillImages
-from .turntable import Turntable
+from .turntable import Turntable, recoloured
 
+LEAST_TO_HIDE = 4  # frames: the reference, another, one without the object, and one in which it is back
 TWIN_COLOUR = 0.15  # how much a twin's channels differ from the object's, at most, as a share
 
 
@@ -56,6 +58,7 @@ class SyntheticConfig:
         0.2,
     )  # probabilities of 0, 1, 2.. foreign things that are background
     occluder: Share = 0.35  # probability that something passes in front of an object
+    hides: Share = 0.0  # probability that an object is out of sight for some frames and comes back; from 4 frames on
     twin: Share = 0.0  # probability of a copy of the first object as background; for clips of neighbouring frames
     rival: Share = 0.0  # probability that a twin is an object too, where more are asked for
     turning: Share = 0.0  # probability that the object is a thing on a turntable, if there is one
@@ -266,11 +269,11 @@ class _Scene:
 
     def _whole(self, image: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> Layer:
         """The picture as it is; its objects are pushed about, and take their surroundings along."""
-        mapped = _renumbered(labels, ids)
+        mapped = renumbered(labels, ids)
         shown = (mapped > 0) & (mapped < VOID)
         scale = max(self._scale(np.count_nonzero(mapped == 1), self._share()), 1.05 * self._cover(image))
         scale = min(scale, max(self.config.enlargement, 1.05 * self._cover(image)))
-        x, y = _middle(mapped == 1)
+        x, y = middle(mapped == 1)
         jitter = (0.0, 0.0) if self.simple else self.rng.uniform(-0.25, 0.25, 2) / scale
         layer = self._base(image, mapped, scale, (x + jitter[0] * self.width, y + jitter[1] * self.height))
         if self.config.twin:
@@ -319,9 +322,34 @@ class _Scene:
         for _ in range(number):  # anywhere but before the base
             layer = self._wandering(self._distraction(0.6 * self._share()), 0)
             layers.insert(int(self.rng.integers(1, len(layers) + 1)), layer)
-        if len(self.motion.times) > 2 and self.rng.random() < self.config.occluder:
+        frames = self.motion.frames
+        if self.config.hides and frames >= LEAST_TO_HIDE and self.rng.random() < self.config.hides:
+            return self._with_hidden(layers)
+        if frames > 1 and self.rng.random() < self.config.occluder:
             layers.append(self._occluder(layers))
         return layers
+
+    def _with_hidden(self, layers: list[Layer]) -> list[Layer]:
+        """One object is out of sight from the third frame or later on, and in the last frame back in it."""
+        last = self.motion.frames - 1
+        begin = int(self.rng.integers(2, last))
+        hidden = slice(begin, int(self.rng.integers(begin + 1, last + 1)))
+        number = int(self.rng.choice([i for i, layer in enumerate(layers) if layer.object_id] or [0]))
+        target = layers[number]
+        way, size = self._way(target)
+        if target.object_id and self.rng.random() < 0.5:  # out of the frame, and back at any place of it
+            frame = np.array([self.width, self.height])
+            layers[number] = gone(target, hidden, way[hidden.stop], self.rng.uniform(0.15, 0.85, 2) * frame)
+            return layers
+        sprite = self._distraction((1.3 * size) ** 2 / (self.height * self.width))
+        side = opaque_side(sprite.picture)
+        sprite = replace(sprite, scale=max(sprite.scale, 1.3 * size / side))
+        apart = 0.6 * (size + side * sprite.scale) * self.rng.uniform(1.0, 1.4)
+        angle = self.rng.uniform(-0.5, 0.5) + self.rng.choice([0.0, np.pi])
+        way = passing(way, hidden, apart * np.array([np.cos(angle), np.sin(angle)]))
+        path = 0.25 * self.motion.path()
+        path[:, :2] = np.concatenate([way - way[0]] * 2) / self.unit
+        return [*layers, self.motion.placed(sprite, way[0], path, 0, camera=False)]
 
     def _with_twin(self, layers: list[Layer], object_id: int) -> list[Layer]:
         """A copy of the first object, a little other in colour and size, as far from it as there is room; a rival is
@@ -398,7 +426,7 @@ class _Scene:
         views = self.source.turntable.read(ring, 360 * (self.rng.random() + turns * (times - times[0])))
         if self.rng.random() < self.config.mirror:
             views = [cv2.flip(view, 1) for view in views]
-        views = _recoloured(views, self.rng)
+        views = recoloured(views, self.rng)
         scale = self._scale(np.count_nonzero(views[0][..., 3] > 127), share)
         sprites = [sprite_of_cutout(view, scale) for view in views]
         return replace(sprites[0], views=tuple(sprite.picture for sprite in sprites))
@@ -451,12 +479,6 @@ def _amplitudes(config: SyntheticConfig) -> list[float]:
     return [config.shift, 0.7 * config.shift, np.deg2rad(config.turn), config.zoom, config.shear, config.shear]
 
 
-def _recoloured(views: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Views (h, w, 4) uint8 of one thing with its channels in another order, each brighter or darker."""
-    order, gains = rng.permutation(3), rng.uniform(0.6, 1.4, 3)
-    return [np.dstack([np.clip(view[..., order] * gains, 0, 255).astype(np.uint8), view[..., 3]]) for view in views]
-
-
 def _well_seen(label_map: np.ndarray, objects: int, config: SyntheticConfig) -> bool:
     """Whether each object is visible in the reference, and the first neither too small nor the whole frame."""
     counts = np.bincount(label_map.ravel(), minlength=256)[1 : objects + 1]
@@ -468,16 +490,3 @@ def _well_seen(label_map: np.ndarray, objects: int, config: SyntheticConfig) -> 
 def _within(middle: float, half: float, length: int) -> float:
     """Keep a view of +-half within 0..length; centre it if it is the wider."""
     return length / 2 if 2 * half >= length else min(max(middle, half), length - half)
-
-
-def _middle(mask: np.ndarray) -> tuple[float, float]:
-    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return left + width / 2, top + height / 2
-
-
-def _renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The chosen ids become 1..N in their order, the others background; void remains."""
-    table = np.zeros(256, np.uint8)
-    table[ids] = np.arange(1, len(ids) + 1)
-    table[VOID] = VOID
-    return cv2.LUT(labels, table)
