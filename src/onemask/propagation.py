@@ -69,7 +69,8 @@ def propagate(
             choice; or a boolean mask of one object, which gets the id 1.
         method: a name, with `options` of its configuration, or a method as `load` gives it.
         direction: "both", or "forward": then nothing is said of frames before an object's first annotation.
-        void: a value that marks unknown pixels; of files None is for what they say themselves.
+        void: a value that marks unknown pixels, such as 255 in label maps of other tools, which say nothing of it
+            themselves; of files None is for what they say themselves.
         short_side: see `Session`.
         device: see `Session`.
         precision: see `Session`.

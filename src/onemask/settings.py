@@ -96,6 +96,12 @@ class Settings:
         described |= {"weights": None if self.weights is None else str(self.weights), **running}
         return described | {"weights' sha256": None if weights is None else weights.sha256[:16]}
 
+    @property
+    def weights_file(self) -> Path | None:
+        """The file of the weights that a method by name is loaded with; None where there is none."""
+        weights = None if isinstance(self.method, Method) else self._chosen[1]
+        return None if weights is None else weights.path
+
     @cached_property
     def _chosen(self) -> tuple[Configuration, Weights | None]:
         """The configuration and the weights of a method by name, looked up once."""

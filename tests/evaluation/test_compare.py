@@ -1,8 +1,10 @@
 import csv
+import hashlib
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from onemask import lock
+from onemask import settings as settings_module
 from onemask.cli import main
 from onemask.errors import InputError, OnemaskError, OutputError
 from onemask.evaluation import compare as module
@@ -19,6 +22,7 @@ from onemask.evaluation.comparison import Comparison, Row
 from onemask.evaluation.evaluate import evaluate
 from onemask.settings import Settings
 from onemask.video.masks import write_mask
+from onemask.weights import store
 from onemask.weights.store import find
 from videos import QUICK, Scene, write_images
 
@@ -123,6 +127,26 @@ def test_table_and_chart_hold_every_method(compared):
     assert all(
         f"<!-- {text} -->" in drawn for text in ("alone", "never", "J&amp;F (%)", "frames a second (logarithmic)")
     )
+
+
+@pytest.mark.parametrize("card", [True, False])
+def test_weights_are_looked_up_and_hashed_once_a_row(root, tmp_path, monkeypatch, card):
+    path = Path(shutil.copy(find("ttvos-lite"), tmp_path / "own.safetensors"))
+    if card:
+        shutil.copy(store.card_path(find("ttvos-lite")), store.card_path(path))
+    done = []
+
+    def counted(owner, name):
+        whole = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given: done.append(name) or whole(*given))
+
+    counted(settings_module, "weights_for")
+    counted(settings_module, "built")
+    counted(store.Card, "read")
+    counted(hashing := SimpleNamespace(sha256=hashlib.sha256), "sha256")
+    monkeypatch.setattr(store, "hashlib", hashing)
+    compare(root, tmp_path / "out", variants(f"own: ttvos-lite weights={path}"), sequences=["one"])
+    assert sorted(done) == sorted(["weights_for", "built", "sha256", *(["read"] if card else [])])
 
 
 def test_the_markdown_says_what_was_measured_and_where(compared):

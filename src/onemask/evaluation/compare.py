@@ -25,10 +25,11 @@ from ..cluster import connected
 from ..data.sequence import SequenceDataset
 from ..errors import InputError, Interrupted, OnemaskError
 from ..files import inside, read_json, write_json
-from ..methods import Configuration, configuration, weights_for
+from ..methods import Configuration, configuration
 from ..methods.options import parse_assignments
 from ..progress import Progress, silent
 from ..results import ResultFolder
+from ..session import Session
 from ..settings import Settings, by_todays_keys
 from ..weights.card import as_typed
 from .chart import check_installed
@@ -146,6 +147,7 @@ def compare(
     folders = {c.label: out / "evaluations" / c.folder for c in variants}
     given: dict[str, Any] = {"protocol": protocol, "split": split, "sequences": sequences}
     finished, asked = [], {}
+    sessions: dict[str, Session] = {}
     for variant in variants:
         with _named(variant.label):
             variant.settings.described()
@@ -159,7 +161,7 @@ def compare(
             finished.append(variant.label)
         elif ray is None:
             with _named(variant.label):
-                variant.settings.session()  # whether it can be loaded is known before the first one runs
+                sessions[variant.label] = variant.settings.session()  # what cannot be loaded is known before any runs
 
     with results.opened({}, **how, discard=lambda: None):  # what is there is replaced, or kept for --redraw
         for label, folder in folders.items() if overwrite else ():
@@ -168,8 +170,8 @@ def compare(
         with results.writing(METHODS) as path:
             write_json(path, known | {label: folder.name for label, folder in folders.items()})
         with nullcontext() if ray is None else connected(ray):  # once, not for each method
-            failures = _evaluated(root, variants, folders, finished, given, ray, progress, say)
-        rows = (_row(label, folder) for label, folder in folders.items() if label not in failures)
+            failures = _evaluated(root, variants, folders, finished, sessions, given, ray, progress, say)
+        rows = (_row(v.label, folders[v.label], v.settings) for v in variants if v.label not in failures)
         comparison = Comparison(tuple(rows), failures)
         _write(comparison, results)
         results.finish()
@@ -181,12 +183,16 @@ def _evaluated(
     variants: Sequence[Variant],
     folders: Mapping[str, Path],
     finished: Sequence[str],
+    sessions: dict[str, Session],
     given: Mapping[str, Any],
     ray: str | None,
     progress: Progress,
     say: Callable[[str], object],
 ) -> dict[str, str]:
-    """Evaluate what is not finished; what went wrong, by label. Raises OnemaskError where all failed."""
+    """Evaluate what is not finished, each with its session, which is dropped then; what went wrong, by label.
+
+    Raises OnemaskError where all failed.
+    """
     failures: dict[str, str] = {}
     for number, variant in enumerate(variants, 1):
         label, folder = variant.label, folders[variant.label]
@@ -197,7 +203,8 @@ def _evaluated(
         say(f"{place}: {'goes on' if (folder / 'predictions').exists() else 'begins'} in {folder}")
         try:
             shown = _labelled(progress, label)
-            evaluate(root, folder, variant.settings, **given, resume=True, ray=ray, progress=shown)
+            session = sessions.pop(label, None)  # its weights stay in memory no longer than they are needed
+            evaluate(root, folder, variant.settings, **given, resume=True, ray=ray, session=session, progress=shown)
         except Interrupted:
             raise
         except Exception as error:  # an error in one method, of any kind, must not cost the others' results
@@ -311,13 +318,14 @@ def _is_finished(folder: Path, names: Sequence[str]) -> bool:
     return isinstance(report, dict) and list(report.get("times", ())) == list(names)
 
 
-def _row(label: str, folder: Path) -> Row:
-    """Read the evaluation in a folder."""
+def _row(label: str, folder: Path, settings: Settings | None = None) -> Row:
+    """Read the evaluation in a folder. settings: those that it was made with; None: as the folder says."""
     path = folder / "scores.json"
     report = _read(path)
     try:
         asked, ran, times = by_todays_keys(report["asked"]), report["ran_on"], report["times"]
         chosen = _configuration(asked)
+        settings = settings or Settings(asked["method"], asked["options"], asked["weights"])
         each = [time["later"] / time["later_frames"] for time in times.values() if time["later_frames"]]
         return Row(
             label=label,
@@ -327,7 +335,7 @@ def _row(label: str, folder: Path) -> Row:
             fastest=min(each),
             slowest=max(each),
             parameters=None if chosen is None else _parameters(chosen),
-            weights_bytes=None if chosen is None else _weights_bytes(asked, chosen),
+            weights_bytes=None if chosen is None else _weights_bytes(settings),
             size="own size" if asked["short_side"] is None else f"{asked['short_side']} pixels",
             ran=_ran(ran),
             dataset=f"{asked['protocol']} {asked['split']}",
@@ -372,10 +380,10 @@ def _parameters(chosen: Configuration) -> int:
     return sum(parameter.numel() for parameter in chosen.build(pretrained=False).parameters())
 
 
-def _weights_bytes(asked: Mapping[str, Any], chosen: Configuration) -> int | None:
+def _weights_bytes(settings: Settings) -> int | None:
     try:
-        weights = weights_for(asked["method"], chosen, asked["weights"])
-        return None if weights is None else weights.path.stat().st_size
+        path = settings.weights_file
+        return None if path is None else path.stat().st_size
     except (InputError, OSError):
         return None
 

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ class Weights:
         """The weights in a file. Raises InputError where its card cannot be read."""
         return cls(path, card_of(path))
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file as its card says, which `tensors` checks. Raises InputError where there is neither."""
         return hashlib.sha256(_content(self.path, None)).hexdigest() if self.card is None else self.card.sha256
