@@ -5,8 +5,9 @@ OUT/evaluations/FOLDER/               what `evaluate` writes for one method; res
 OUT/comparison.md, .csv, .json        the table: for reading (with the chart), as numbers, as numbers with failures
 OUT/comparison.png, .svg              the chart
 
-Table and chart are made of the evaluations' files alone, so they can be made anew without running anything (`redraw`),
-also with evaluations that were made elsewhere and copied into OUT/evaluations.
+Scores and times are of the evaluations' files alone; parameters and the size of the weights are of the
+method and the file as they are here. So table and chart can be made anew without running (`redraw`), also with those
+that were made elsewhere and copied into OUT/evaluations.
 """
 
 from __future__ import annotations
