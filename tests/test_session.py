@@ -85,6 +85,46 @@ def test_frames_are_shrunk_and_padded_but_never_enlarged(own, short_side, workin
     assert Geometry.of(own, short_side, stride=16) == Geometry(own, working, padded)
 
 
+@pytest.mark.parametrize(
+    ("own", "short_side", "working"),
+    [
+        ((1080, 1920), 480, (480, 853)),  # as without
+        ((360, 480), 480, (480, 640)),
+        ((360, 480), 400, (400, 533)),  # no larger than the session allows
+        ((360, 480), None, (360, 480)),
+        ((96, 4000), 480, (192, 8000)),  # twice at most
+    ],
+)
+def test_small_frames_are_enlarged_where_a_method_asks_for_it(own, short_side, working):
+    assert Geometry.of(own, short_side, stride=16, least_side=480).working == working
+
+
+def test_a_session_enlarges_small_frames_for_its_method_alone_and_gives_them_back_in_their_size():
+    method = Still()
+    method.least_side = 192
+    arrays, tensors = (Session(method, device="cpu") for _ in range(2))
+    label_map = one_object(1)
+    assert np.array_equal(arrays.annotate(FRAME, label_map), label_map)
+    assert {tuple(shape[-2:]) for shape in method.encoded} == {(192, 256)}
+    tensors.annotate(torch.from_numpy(FRAME), torch.from_numpy(label_map))
+    found = arrays.step(FRAME)
+    assert found.shape == FRAME.shape[:2]
+    assert np.array_equal(found, tensors.step(torch.from_numpy(FRAME)).numpy())
+    area, box = arrays.area(1), arrays.box(1)
+    assert abs(area - 1600) < 60
+    assert box is not None
+    assert np.abs(np.array(box) - (30, 20, 70, 60)).max() <= 1
+
+
+def test_pictures_are_enlarged_alike_as_arrays_and_as_tensors():
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    geometry = Geometry.of((60, 80), 100, 4, least_side=100)
+    array = geometry.frames([picture], torch.device("cpu"))
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    tensor = geometry.pad(geometry.resampled(pixels)) / 255
+    assert (array - tensor).abs().max() * 255 <= 2
+
+
 def test_padding_repeats_the_border_and_is_cut_off_again():
     geometry = Geometry.of((5, 7), None, stride=4)
     maps = torch.rand(2, 3, 5, 7)

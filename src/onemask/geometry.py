@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
-from .labels import object_masks
+from .labels import object_masks, resize
 from .methods.method import Padding
 
+MOST_ENLARGED = 2.0  # times: there is no more to be seen in larger ones, and long and narrow ones would be huge
 Picture = np.ndarray | Tensor  # (H, W, 3) uint8 RGB
 
 
@@ -30,9 +31,22 @@ class Geometry:
     padding: Padding = "edge"
 
     @classmethod
-    def of(cls, own: tuple[int, int], short_side: int | None, stride: int, padding: Padding = "edge") -> Geometry:
-        """Shrink (never enlarge) to a short side, then pad to multiples of the stride."""
-        scale = 1.0 if short_side is None else min(1.0, short_side / min(own))
+    def of(
+        cls,
+        own: tuple[int, int],
+        short_side: int | None,
+        stride: int,
+        padding: Padding = "edge",
+        least_side: int = 0,
+    ) -> Geometry:
+        """Shrink to a short side, or enlarge to the least where a method asks for that, then pad to whole strides.
+
+        Nothing is enlarged more than twice, or beyond `short_side`; None: frames keep their size.
+        """
+        if short_side is None:
+            scale = 1.0
+        else:
+            scale = min(short_side / min(own), max(1.0, min(least_side / min(own), MOST_ENLARGED)))
         height, width = (max(1, round(side * scale)) for side in own)
         return cls(own, (height, width), (-(-height // stride) * stride, -(-width // stride) * stride), padding)
 
@@ -45,24 +59,34 @@ class Geometry:
         return down // 2, right // 2
 
     def frames(self, pictures: Sequence[Picture], device: torch.device) -> Tensor:
-        """Pictures (H, W, 3) uint8 -> (B, 3, h, w) float32 in [0, 1] on a device, shrunk and padded."""
+        """Pictures (H, W, 3) uint8 -> (B, 3, h, w) float32 in [0, 1] on a device, resized and padded."""
         if all(isinstance(picture, Tensor) and picture.device.type != "cpu" for picture in pictures):
             stacked = torch.stack([torch.as_tensor(picture) for picture in pictures]).to(device)
-            frames = stacked.permute(0, 3, 1, 2).float()
-            if self.working != self.own:
-                frames = area_resampled(frames, self.working).round_()
-            return self.pad(frames).div_(255)
+            return self.pad(self.resampled(stacked.permute(0, 3, 1, 2).float())).div_(255)
         padded = np.stack([self._padded_picture(np.asarray(picture)) for picture in pictures])
         return torch.from_numpy(padded).to(device).permute(0, 3, 1, 2).float().div_(255)
 
     def masks(self, label_map: np.ndarray | Tensor, ids: Sequence[int], device: torch.device) -> Tensor:
-        """A label map (H, W) -> the masks of those ids (N, 1, h, w) float32 in [0, 1], shrunk and padded."""
+        """A label map (H, W) -> the masks of those ids (N, 1, h, w) float32 in [0, 1], resized and padded."""
         if isinstance(label_map, Tensor):
             wanted = torch.tensor(ids, device=label_map.device).view(-1, 1, 1, 1)
             masks = (label_map == wanted).float()
-            return self.pad((masks if self.working == self.own else area_resampled(masks, self.working)).to(device))
-        shrunk = np.stack([self._shrunk(mask) for mask in object_masks(label_map, ids)])
-        return self.pad(torch.from_numpy(shrunk)[:, None].to(device))
+            if self._grows:
+                masks = resize(masks, self.working)
+            elif self.working != self.own:
+                masks = area_resampled(masks, self.working)
+            return self.pad(masks.to(device))
+        resized = np.stack([self._resized(mask, cv2.INTER_LINEAR) for mask in object_masks(label_map, ids)])
+        return self.pad(torch.from_numpy(resized)[:, None].to(device))
+
+    def resampled(self, frames: Tensor) -> Tensor:
+        """(B, 3, H, W) float32 in 0..255 at the frame's own size -> at the working size, whole numbers."""
+        if self.working == self.own:
+            return frames
+        if self._grows:
+            cubic = F.interpolate(frames, self.working, mode="bicubic", align_corners=False)
+            return cubic.round_().clamp_(0, 255)
+        return area_resampled(frames, self.working).round_()
 
     def pad(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) of frames or masks at the working size -> padded."""
@@ -87,16 +111,20 @@ class Geometry:
         (above, left), (height, width), (to_height, to_width) = self.corner, self.working, self.padded
         return above, to_height - height - above, left, to_width - width - left
 
-    def _shrunk(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, ...) at the frame's own size -> at the working size, by area."""
+    @property
+    def _grows(self) -> bool:
+        return self.working > self.own
+
+    def _resized(self, picture: np.ndarray, growing: int) -> np.ndarray:
+        """(H, W, ...) at the frame's own size -> at the working size, by area where it shrinks, else as `growing`."""
         if self.working == self.own:
             return picture
         height, width = self.working
-        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        return cv2.resize(picture, (width, height), interpolation=growing if self._grows else cv2.INTER_AREA)
 
     def _padded_picture(self, picture: np.ndarray) -> np.ndarray:
         kind = cv2.BORDER_REPLICATE if self.padding == "edge" else cv2.BORDER_REFLECT_101
-        return cv2.copyMakeBorder(self._shrunk(picture), *self.borders, kind)
+        return cv2.copyMakeBorder(self._resized(picture, cv2.INTER_CUBIC), *self.borders, kind)
 
 
 def area_resampled(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -95,8 +95,9 @@ class Session:
     Args:
         method: as `onemask.load` gives it. It is moved to `device`. It is left in the mode that it is in, though what
             runs is always its evaluation: of a method in training mode, a copy that shares its weights.
-        short_side: of the working size, in pixels, 16 or more; larger frames are shrunk to it, smaller ones are left.
-            None: never shrink.
+        short_side: of the working size, in pixels, 16 or more; larger frames are shrunk to it, smaller ones are left,
+            or enlarged to what the method asks for (its option `least_side`), but never beyond this. None: frames keep
+            their size.
         device: where to compute, as torch names it; "auto" is the best there is, None leaves the method where it is.
         precision: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, else bfloat16 where the device has
             it. "int8": on a CPU, features in eight bits and all else in float32, once `onemask quantize` has measured
@@ -524,9 +525,7 @@ class Session:
             method, short_side=short_side, device=device, precision=precision, padding=padding, runtime=runtime
         )
         session._objects, session._frame = objects, frame
-        session._geometry = (
-            None if own is None else Geometry.of(own, session.short_side, method.stride, session.padding)
-        )
+        session._geometry = None if own is None else session._geometry_for(own)
         session._memory = None if memory is None else memory.to(session.device)
         return session
 
@@ -550,7 +549,7 @@ class Session:
     def _geometry_of(self, frame: Any) -> Geometry:
         """InputError for what is no frame, or not one of this session's video; changes nothing."""
         own = frame.geometry.own if isinstance(frame, EncodedFrame) else size_of(frame)
-        geometry = Geometry.of(own, self.short_side, self.method.stride, self.padding)
+        geometry = self._geometry_for(own)
         if self._geometry is not None and self._geometry != geometry:
             raise InputError(
                 f"frame is {shown(own)} but the session's frames are {shown(self._geometry.own)} (height x width); "
@@ -562,6 +561,9 @@ class Session:
                 f"{shown(geometry.padded)} (height x width); encode it with this session, or one of the same size"
             )
         return geometry
+
+    def _geometry_for(self, own: tuple[int, int]) -> Geometry:
+        return Geometry.of(own, self.short_side, self.method.stride, self.padding, self.method.least_side)
 
     def _learned(self, frame: Picture | EncodedFrame, geometry: Geometry, masks: Tensor, number: int) -> Memory:
         """Memory of new objects in a frame; reads nothing that other calls change."""

@@ -188,6 +188,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     padding: Padding = "edge"  # how frames come to such a size, where a session is not told
     background: Background = "product"  # how the objects of a frame are aggregated, see labels.aggregate
     reach: float = 0.0  # how far an object may be from where it was, in its own sizes, see the option; 0: anywhere
+    least_side: int = 0  # pixels to which a session enlarges the short side of smaller frames; 0: they are left
     sees_others: bool = False  # whether an object's mask depends on where the others were: Memory.others
     memory_type: type[MemoryT]
     constant_type: type[Constant] = Constant

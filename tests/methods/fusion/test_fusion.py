@@ -174,7 +174,7 @@ def small(mask: np.ndarray) -> np.ndarray:
 
 def test_a_session_tells_each_object_where_the_others_are() -> None:
     frames, labels = clip_of_two()
-    session = onemask.Session(made(joining=0.5), device="cpu")
+    session = onemask.Session(made(joining=0.5), short_side=None, device="cpu")
     session.annotate(frames[0], labels)
     seen = told(session, frames[1])
     assert np.array_equal(seen[1], small(labels == 2))
@@ -182,7 +182,7 @@ def test_a_session_tells_each_object_where_the_others_are() -> None:
     last = session.probabilities
     seen = told(session, frames[2])
     assert np.allclose(seen[1], small(last[2]), atol=1e-6)
-    alone = onemask.Session(made(joining=0.5), device="cpu")
+    alone = onemask.Session(made(joining=0.5), short_side=None, device="cpu")
     alone.annotate(frames[0], np.where(labels == 1, labels, 0))
     assert not told(alone, frames[1])[1].any()
     assert not np.allclose(alone.probabilities[1], last[1], atol=0.01)  # an object's mask depends on it
@@ -190,7 +190,7 @@ def test_a_session_tells_each_object_where_the_others_are() -> None:
 
 def test_who_is_forgotten_is_no_longer_among_the_others() -> None:
     frames, labels = clip_of_two()
-    session = onemask.Session(made(joining=0.5), device="cpu")
+    session = onemask.Session(made(joining=0.5), short_side=None, device="cpu")
     session.annotate(frames[0], labels)
     session.step(frames[1])
     session.forget(2)
@@ -200,7 +200,7 @@ def test_who_is_forgotten_is_no_longer_among_the_others() -> None:
 def test_who_is_learned_in_the_background_and_the_others_know_each_other() -> None:
     frames, labels = clip_of_two()
     labels[:8, 80:] = 3
-    session = onemask.Session(made(joining=0.5), device="cpu")
+    session = onemask.Session(made(joining=0.5), short_side=None, device="cpu")
     session.annotate(frames[0], np.where(labels < 3, labels, 0))
     session.annotate_later(frames[0], np.where(labels == 3, labels, 0)).result()
     seen = told(session, frames[1])
@@ -214,7 +214,7 @@ def test_a_training_tells_of_the_others_what_a_session_does() -> None:
     batch = batch_of([Clip("two", frames, np.repeat(labels[None], 4, 0), 2)])
     with torch.no_grad():
         trained = Unroll(method, ("cross_entropy",), update=True).unrolled(batch).probabilities
-    session = onemask.Session(method, device="cpu")
+    session = onemask.Session(method, short_side=None, device="cpu")
     session.annotate(frames[0], labels)
     for frame, probabilities in zip(frames[1:], trained, strict=True):
         session.step(frame)

@@ -80,11 +80,13 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     memory_type = FusionMemory
     config: FusionOptions
     sees_others = True
+    not_of_memory = (*OnlineTarget.not_of_memory, "least_side")
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
         config = config or FusionOptions()
         super().__init__(config, pretrained=pretrained)
         assert self.network is not None
+        self.least_side = config.least_side
         widths = {
             str(s): cast(Any, self.network.levels[str(s)]).encoder.project[2].out_channels for s in config.strides
         }
