@@ -72,12 +72,13 @@ class Geometry:
             wanted = torch.tensor(ids, device=label_map.device).view(-1, 1, 1, 1)
             masks = (label_map == wanted).float()
             if self._grows:
-                masks = resize(masks, self.working)
+                masks = resize(masks, self.working).clamp_(0, 1)
             elif self.working != self.own:
                 masks = area_resampled(masks, self.working)
             return self.pad(masks.to(device))
         resized = np.stack([self._resized(mask, cv2.INTER_LINEAR) for mask in object_masks(label_map, ids)])
-        return self.pad(torch.from_numpy(resized)[:, None].to(device))
+        # Interpolation rounds to a little more than 1.
+        return self.pad(torch.from_numpy(resized)[:, None].clamp_(0, 1).to(device))
 
     def resampled(self, frames: Tensor) -> Tensor:
         """(B, 3, H, W) float32 in 0..255 at the frame's own size -> at the working size, whole numbers."""

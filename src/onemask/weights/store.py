@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,10 +91,13 @@ class Weights:
         """The weights in a file. Raises InputError where its card cannot be read."""
         return cls(path, card_of(path))
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """SHA-256 of the file as its card says, which `tensors` checks. Raises InputError where there is neither."""
-        return hashlib.sha256(_content(self.path, None)).hexdigest() if self.card is None else self.card.sha256
+        if self.card is not None:
+            return self.card.sha256
+        state = self.path.stat() if self.path.exists() else None
+        return _hashed(self.path, *((state.st_mtime_ns, state.st_size) if state else (0, 0)))
 
     def tensors(self) -> dict[str, Tensor]:
         """See `read`."""
@@ -143,6 +146,13 @@ def save(method: nn.Module, path: str | Path, card: Card, *, exact: bool = False
     write_bytes(path, content)
     write_json(card_path(path), card.to_json())
     return card
+
+
+@lru_cache(maxsize=8)
+def _hashed(path: Path, changed: int, size: int) -> str:
+    """SHA-256 of a file that was last changed at a time, nanoseconds, and has so many bytes: hashed again once it is
+    another."""
+    return hashlib.sha256(_content(path, None)).hexdigest()
 
 
 def _content(path: Path, card: Card | None) -> bytes:

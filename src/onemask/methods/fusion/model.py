@@ -173,7 +173,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             "place": ("last mask", "mask before", "nearness", "other objects"),
         }
         maps = {
-            caption: maps[:, index, None]
+            caption: maps[:, index, None].clamp(max=1)  # cosines of the same feature round to a little more
             for clue, maps in prediction.clues.items()
             for index, caption in enumerate(captions[clue])
         }
