@@ -74,7 +74,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
     traceable = True
     graph_parts = ("network",)
     memory_depends_on_weights = False
-    not_of_memory = (
+    not_of_memory: tuple[str, ...] = (
         *("width", "fine_width", "update_every", "update_iterations"),
         *("refiner", "finetune_iterations", "finetune_samples", "finetune_batch", "finetune_lr"),
     )
