@@ -255,20 +255,20 @@ FAULTS = (
     ),
     Fault(
         "others are not followed when one is annotated", "session.py",
-        "memory_of_others, last = self._followed(encoded.features, others, masks, number)",
-        "memory_of_others, last = self._remembered(others.ids), self._aggregated(masks)",
+        "memory_of_others, probabilities = self._beside(masks, others, encoded.features, number)",
+        "memory_of_others, probabilities = rows_of(self._memory, self._objects, others.ids), (masks, 1 - masks)",
         "tests/test_session.py",
     ),
     Fault(
         "forgetting keeps the memory's rows", "session.py",
-        "self._memory.select(rows) if rows else None",
-        "self._memory if rows else None",
+        "self._memory, self._objects = rows_of(self._memory, self._objects, others.ids), others",
+        "self._memory, self._objects = self._memory if others.ids else None, others",
         "tests/test_session.py",
     ),
     Fault(
         "step does not update", "session.py",
-        "self._memory = self._updated(self._memory, encoded.features, prediction, self._last[0], number)",
-        "self._updated(self._memory, encoded.features, prediction, self._last[0], number)",
+        "self._memory = self._follower.update(memory, features, prediction, masks, number)",
+        "self._follower.update(memory, features, prediction, masks, number)",
         "tests/test_session.py",
     ),
     Fault(

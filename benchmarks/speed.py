@@ -145,7 +145,8 @@ def parts(name: str, options: dict[str, str], objects: int, runtime: str) -> Non
     session._encoder = took.timed("encode", session._encoder)
     Geometry.frames = took.timed("shrink, pad, to floats", pad)
     session._label_map = took.timed("label map", session._label_map)
-    session._aggregated = took.timed("aggregate", session._aggregated)
+    follower = session._follower
+    follower.aggregate = took.timed("aggregate", follower.aggregate)
     for call in ("segment", "update"):
         setattr(method, call, took.timed(call, getattr(method, call)))
     confidences = took.timed("confidence", lambda: session.confidences)

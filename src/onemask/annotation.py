@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from .errors import InputError
 from .labels import Objects, checked_label_map, checked_label_tensor, is_whole
 from .video.masks import object_ids, require_size
+
+log = logging.getLogger(__name__)
 
 
 def annotated_objects(
@@ -51,6 +54,24 @@ def annotated_objects(
         raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
     require_size(tuple(label_map.shape), own, "label map", frames="the frame is")
     return label_map, annotated
+
+
+def out_of_sight(annotated: Objects, masks: Tensor, label_map: np.ndarray | Tensor, known: Objects) -> tuple[int, ...]:
+    """The annotated objects from whose masks (N, 1, h, w) nothing can be learned, of those that are known already.
+
+    What is in the label map, but too small to be left of at the working size, is logged.
+    """
+    seen = (masks > 0.5).flatten(1).any(1).tolist()
+    unseen = [object_id for object_id, visible in zip(annotated.ids, seen, strict=True) if not visible]
+    for object_id in unseen:
+        if area := int((label_map == object_id).sum()):
+            log.warning(
+                "object %d has %d pixels in its mask, of which nothing is left at the working size; give a larger "
+                "one (--short-side)",
+                object_id,
+                area,
+            )
+    return tuple(object_id for object_id in unseen if object_id in known)
 
 
 def pixels_of(label_map: Any, ids: Sequence[int]) -> Any:

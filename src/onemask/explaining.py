@@ -18,8 +18,9 @@ import numpy as np
 from .errors import InputError
 from .files import refuse_existing
 from .labels import checked_label_map
+from .presence import Diagnostics
 from .progress import Progress, silent
-from .session import Diagnostics, Session
+from .session import Session
 from .settings import Settings
 from .video.drawing import contact_sheet, overlay
 from .video.frames import Video

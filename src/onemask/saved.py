@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,58 @@ from torch import Tensor
 
 from .errors import InputError
 from .files import write_bytes
-from .methods.method import Method
+from .labels import Objects
+from .methods.method import Memory, Method
+from .methods.options import by_todays_names
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """State of a session, as its file has it."""
+
+    memory: Memory | None
+    objects: Objects
+    own: tuple[int, int] | None
+    """Height and width of frames; None: none was seen."""
+    frame: int
+    """Number of the newest frame."""
+    how: Mapping[str, Any]
+    """The session's arguments: short_side, precision and padding."""
+    runtime: str
+
+    def write(self, path: str | Path, method: Method) -> None:
+        """Write the file of a session of that method. Raises OutputError where the disk or the folder refuses."""
+        state = {
+            "method": described(method),
+            "objects": self.objects.ids,
+            "own": self.own,
+            **self.how,
+            "frame": self.frame,
+            "runtime": self.runtime,
+        }
+        write_state(path, state, {} if self.memory is None else self.memory.tensors())
+
+    @classmethod
+    def read(cls, path: str | Path, method: Method) -> SavedSession:
+        """Read what `write` wrote, also in earlier versions. Raises InputError for all else, and another method's."""
+        state, tensors = read_state(path)
+        try:
+            before, objects = dict(state["method"]), Objects(tuple(state["objects"]))
+            own = None if state["own"] is None else (int(state["own"][0]), int(state["own"][1]))
+            side = state["short_side"] if "short_side" in state else state["size"]  # as it was called before
+            how = {
+                "short_side": None if side is None else int(side),
+                "precision": str(state["precision"]),
+                "padding": state.get("padding", "edge"),  # sessions saved before there was a choice have none
+            }
+            frame = int(state.get("frame", 0))  # nor numbers of frames
+            refuse_another_method(path, by_todays_names(method.config, before), described(method))
+            memory = method.memory_type(**tensors) if tensors else None
+        except InputError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            raise no_session(path, error) from error
+        return cls(memory, objects, own, frame, how, str(state.get("runtime", "auto")))
 
 
 def write_state(path: str | Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

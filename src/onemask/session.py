@@ -8,19 +8,18 @@
 A session owns what no other room touches: device, precision, the working size and the way back to the frame's own
 size, and padding to the method's stride. It never writes to its method.
 
-One class, and so one file: a third of it tells callers what each of its calls promises. What needs no session is apart:
-`annotation`, `device`, `geometry`, `presence`, `saved`.
+Its parts have files of their own: `annotation` checks what is annotated, `geometry` knows the sizes, `following` makes
+a method's calls, `learning` has the thread that learns in the background, `presence` tells what the last frame showed
+(`area`, `visible` and so on), and `saved` is a session's file.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
@@ -29,22 +28,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .annotation import annotated_objects, like, pixels_of
+from .annotation import annotated_objects, like, out_of_sight, pixels_of
 from .device import PRECISIONS, best_device, best_precision, inference
 from .errors import InputError, OnemaskError, is_out_of_memory
+from .following import Follower, joined, rows_of
 from .geometry import Geometry, Picture, shown, size_of
-from .labels import Objects, aggregate, is_whole, label_argmax, resize
-from .methods.method import Features, Memory, Method, Padding, Prediction
-from .methods.options import by_todays_names
-from .methods.whereabouts import annotated_there, found_mask, found_there, with_others, within_reach
-from .presence import Presence, presences
+from .labels import Objects, is_whole
+from .learning import Background
+from .methods.method import Features, Memory, Method, Padding
+from .presence import LastFrame, Presences
 from .runtime import Segmenter, encoder_of, usable
-from .saved import described, no_session, read_state, refuse_another_method, write_state
-
-log = logging.getLogger(__name__)
-
-Diagnostics = dict[str, np.ndarray | float]  # see Session.diagnostics
-VISIBLE_FROM = 0.5  # confidence, see Session.visible
+from .saved import SavedSession
 
 P = TypeVar("P", np.ndarray, Tensor)
 
@@ -58,16 +52,7 @@ class EncodedFrame:
     is_tensor: bool = False  # whether it came as a torch tensor, and its label map goes so
 
 
-@dataclass
-class _Pending:
-    """An annotation that is being learned in the background."""
-
-    ids: tuple[int, ...]  # in the order of the memory's rows
-    wanted: set[int]  # those that nothing newer was said of
-    memory: Future[Memory]
-
-
-class Session:
+class Session(Presences):
     """Follows any number of objects through one video, frame by frame.
 
     >>> import onemask
@@ -137,18 +122,14 @@ class Session:
         self.precision = best_precision(self.device) if precision == "auto" else precision
         self._asked_precision = precision
         self._encoder = encoder_of(self.method, runtime, device=self.device, precision=self.precision)
-        self._segmenter = Segmenter.beside(self._encoder)
+        self._follower = Follower(self.method, Segmenter.beside(self._encoder))
         self.padding: Padding = padding or method.padding
         self._objects = Objects()
         self._memory: Memory | None = None
         self._geometry: Geometry | None = None
         self._frame = 0  # number of the newest frame that was annotated or segmented
-        self._last: tuple[Tensor, Tensor] | None = None  # probabilities of objects and background, padded
-        self._winner: Tensor | None = None  # the likeliest row in each pixel of it, where frames are not resized
-        self._presences: dict[int, Presence] | None = None  # of the last frame, once somebody asked
-        self._diagnostics: dict[str, Tensor] = {}  # of the last frame, where it was asked for; padded
-        self._pending: list[_Pending] = []
-        self._background: ThreadPoolExecutor | None = None  # with one thread, so that annotations keep their order
+        self._last = LastFrame()
+        self._background = Background()
 
     @property
     def runtime(self) -> str:
@@ -196,21 +177,21 @@ class Session:
         ids = annotated.ids
         self._take_over()
         encoded, number = self._encoded(frame), self._next_frame()
-        self._diagnostics = {}
         with self._computing():
             masks = encoded.geometry.masks(label_map, ids, self.device)
-            hidden = self._out_of_sight(annotated, masks, label_map)
+            hidden = out_of_sight(annotated, masks, label_map, known=self._objects)
             learned = annotated.select(annotated.rows_without(hidden))
             in_order = Objects(hidden).join(learned.ids)
             masks = masks[[annotated.row(i) for i in in_order.ids]]
-            memory = self._remembered(hidden)
+            memory = rows_of(self._memory, self._objects, hidden)
             if len(learned):
-                memory = _joined(memory, self._memorized(encoded.features, masks[len(hidden) :], number))
+                new = self._follower.memorize(encoded.features, masks[len(hidden) :], number)
+                memory = joined(memory, new)
             others = self._objects.select(self._objects.rows_without(ids))
-            memory_of_others, last = self._followed(encoded.features, others, masks, number)
-            self._memory, self._objects = _joined(memory_of_others, memory), others.join(in_order.ids)
-            self._show(last)
-            self._supersede(ids)
+            memory_of_others, probabilities = self._beside(masks, others, encoded.features, number)
+            self._memory, self._objects = joined(memory_of_others, memory), others.join(in_order.ids)
+            self._last = LastFrame(self._objects, encoded.geometry, probabilities)
+            self._background.supersede(ids)
         labels = self._label_map(encoded.is_tensor)
         labels[pixels_of(labels, ids)] = 0  # of these the annotation knows better
         known = pixels_of(label_map, ids)
@@ -258,20 +239,17 @@ class Session:
         self._geometry = geometry
         with self._computing():
             masks = geometry.masks(label_map, annotated.ids, self.device)
-            hidden = self._out_of_sight(annotated, masks, label_map)
-            rows = annotated.rows_without(hidden)
+            rows = annotated.rows_without(out_of_sight(annotated, masks, label_map, known=self._objects))
             ids, masks = annotated.select(rows).ids, masks[rows]
-        self._supersede(annotated.ids)
-        learned: Future[tuple[int, ...]] = Future()
-        if not ids:
-            learned.set_result(())
-            return learned
-        if self._background is None:
-            self._background = ThreadPoolExecutor(1, "onemask-annotate")
-        memory = self._background.submit(self._learned, frame, geometry, masks, self._next_frame())
-        self._pending.append(_Pending(ids, set(ids), memory))
-        memory.add_done_callback(partial(_pass_on, learned, ids))
-        return learned
+        self._background.supersede(annotated.ids)
+        number = self._next_frame() if ids else self._frame
+
+        def learned() -> Memory:  # in a thread of its own: reads nothing that other calls change
+            encoded = frame if isinstance(frame, EncodedFrame) else self._encode([frame], geometry)[0]
+            with self._computing():
+                return self._follower.memorize(encoded.features, masks, number)
+
+        return self._background.learn(ids, learned)
 
     def step(self, frame: P | EncodedFrame, *, explain: bool = False) -> P:
         """Segment the next frame.
@@ -289,19 +267,18 @@ class Session:
         """
         geometry = self._geometry_of(frame)
         self._take_over()
-        self._diagnostics = {}
         if self._memory is None:
             self._geometry = geometry
             empty = np.zeros(geometry.own, np.uint8)
             return cast(P, torch.from_numpy(empty).to(self.device) if _is_tensor(frame) else empty)
         encoded, number = self._encoded(frame), self._next_frame()
         with self._computing():
-            prediction = self._segmented(encoded.features, self._memory)
-            self._show(self._aggregated(prediction.logits.float().sigmoid()))
-            assert self._last is not None
-            if explain:
-                self._diagnostics = self.method.diagnostics(encoded.features, self._memory, prediction)
-            self._memory = self._updated(self._memory, encoded.features, prediction, self._last[0], number)
+            features, memory = encoded.features, self._memory
+            prediction = self._follower.segment(features, memory)
+            masks, background = self._follower.aggregate(prediction.logits.float().sigmoid())
+            diagnostics = self.method.diagnostics(features, memory, prediction) if explain else {}
+            self._last = LastFrame(self._objects, encoded.geometry, (masks, background), diagnostics)
+            self._memory = self._follower.update(memory, features, prediction, masks, number)
         return cast(P, self._label_map(encoded.is_tensor))
 
     def encode(self, frames: Sequence[Picture]) -> list[EncodedFrame]:
@@ -326,125 +303,13 @@ class Session:
 
     def forget(self, object_id: int) -> None:
         """Stop following an object; InputError if it is not known."""
-        if object_id not in self._objects and any(object_id in pending.wanted for pending in self._pending):
-            self._supersede([object_id])
-            return
-        row = self._objects.row(object_id)
-        self._supersede([object_id])
-        self._presences = {i: p for i, p in self._all_presences().items() if i != object_id}
-        rows = [other for other in range(len(self._objects)) if other != row]
-        self._objects = self._objects.select(rows)
-        if self._memory is not None:
-            self._memory = self._memory.select(rows) if rows else None
-        self._last, self._diagnostics = None, {}
-
-    # What the last frame showed --------------------------------------------------------------------------------------
-
-    def area(self, object_id: int) -> int:
-        """Number of the object's pixels in the last frame; 0 where it was not found.
-
-        Counted at the working size and scaled to the frame's: of a frame that was shrunk, exact to the pixels that it
-        was shrunk to.
-
-        Raises:
-            InputError: the object is not known, or no frame was seen since the session was restored.
-        """
-        return self._presence(object_id).area
-
-    def box(self, object_id: int) -> tuple[int, int, int, int] | None:
-        """The box around all of the object's pixels in the last frame; None where it was not found.
-
-        Left, top, right, bottom in pixels of the frame, right and bottom exclusive: `frame[top:bottom, left:right]`.
-        A single stray pixel widens it.
-
-        Raises:
-            InputError: see `area`.
-        """
-        return self._presence(object_id).box
-
-    def confidence(self, object_id: int) -> float:
-        """The mean probability, in [0, 1], that the object's pixels of the last frame are its own; 0 where it has none.
-
-        It tells clear masks from doubtful ones within a video. It is no calibrated chance of being right: a method
-        that mistakes another object for this one can be as sure of it as of the right one.
-
-        Raises:
-            InputError: see `area`.
-        """
-        return self._presence(object_id).confidence
-
-    @property
-    def confidences(self) -> dict[int, float]:
-        """`confidence` of every object that is followed; empty where no frame was seen yet."""
-        return {object_id: presence.confidence for object_id, presence in self._all_presences().items()}
-
-    def visible(self, object_id: int) -> bool:
-        """Whether the object was found in the last frame: it has pixels, and a confidence of one half or more.
-
-        What it says of an object that is gone holds more than what it says of one that is there: in occlusions that
-        were staged (`benchmarks/perturbed.md`), an object in sight was called visible in each of 271 frames, by two
-        methods, and one out of sight in 32 and 40 of 100, where something like it was found in its place, in some
-        with a confidence of 0.95. Ask for more `confidence`, or compare `area` with what it used to be, where a wrong
-        "visible" costs more than a late one.
-
-        Raises:
-            InputError: see `area`.
-        """
-        presence = self._presence(object_id)
-        return presence.area > 0 and presence.confidence >= VISIBLE_FROM
-
-    def _presence(self, object_id: int) -> Presence:
-        self._objects.row(object_id)  # refuses what is not known
-        presences = self._all_presences()
-        if object_id not in presences:
-            raise InputError("no frame was seen since the session was restored; give it the next one first")
-        return presences[object_id]
-
-    def _all_presences(self) -> dict[int, Presence]:
-        if self._presences is None:
-            self._presences = {}
-            if self._last is not None and self._geometry is not None:
-                with torch.inference_mode():
-                    found = presences(self._geometry, *self._last, self._winner)
-                self._presences = dict(zip(self._objects.ids, found, strict=True))
-        return self._presences
-
-    @property
-    def probabilities(self) -> dict[int, np.ndarray]:
-        """Probabilities in the last frame: id -> (H, W) float32 in [0, 1] at the frame's size; they sum to 1.
-
-        The id 0 is the background. Empty before the first frame, and after `forget` and `restore` until the next.
-        """
-        if self._last is None or self._geometry is None:
-            return {}
-        objects, background = (resize(self._geometry.crop(p), self._geometry.own)[:, 0] for p in self._last)
-        rows = torch.cat([background, objects]).cpu().numpy()
-        return dict(zip((0, *self._objects.ids), rows, strict=True))
-
-    @property
-    def diagnostics(self) -> dict[int, Diagnostics]:
-        """Diagnostics of the last frame, if `step` was asked to explain it: id -> caption -> map or number.
-
-        Maps are (h, w) float32 in [0, 1], as coarse as the method has them, of the whole frame; others are numbers.
-        """
-        return {
-            object_id: {name: self._shown(value[row]) for name, value in self._diagnostics.items()}
-            for row, object_id in enumerate(self._objects.ids)
-            if self._diagnostics
-        }
-
-    def _shown(self, value: Tensor) -> np.ndarray | float:
-        """One row of a diagnostic: a map (1, h, w) without what was padded, or a number ()."""
-        if value.ndim == 0:
-            return float(value)
-        assert self._geometry is not None
-        places = []
-        for at, side, padded, cells in zip(
-            self._geometry.corner, self._geometry.working, self._geometry.padded, value.shape[1:], strict=True
-        ):
-            first = min(round(at * cells / padded), cells - 1)
-            places.append(slice(first, first + max(1, round(side * cells / padded))))
-        return value[0, places[0], places[1]].float().cpu().numpy()
+        if object_id not in self._background:
+            self._objects.row(object_id)  # refuses what is not known
+        self._background.supersede([object_id])
+        if object_id in self._objects:
+            self._last = self._last.without(object_id)
+            others = self._objects.select(self._objects.rows_without([object_id]))
+            self._memory, self._objects = rows_of(self._memory, self._objects, others.ids), others
 
     # Copies ----------------------------------------------------------------------------------------------------------
 
@@ -466,7 +331,7 @@ class Session:
             runtime="torch",
         )
         other.precision, other._asked_precision = self.precision, self._asked_precision
-        other._encoder, other._segmenter = self._encoder, self._segmenter
+        other._encoder, other._follower = self._encoder, self._follower
         return other
 
     def save(self, path: str | Path) -> None:
@@ -480,19 +345,9 @@ class Session:
         Raises:
             OutputError: the disk or the folder refuses.
         """
-        memory = self._memory
-        tensors = {} if memory is None else memory.tensors()
-        state = {
-            "method": described(self.method),
-            "objects": self._objects.ids,
-            "own": None if self._geometry is None else self._geometry.own,
-            "short_side": self.short_side,
-            "precision": self._asked_precision,
-            "padding": self.padding,
-            "frame": self._frame,
-            "runtime": self.runtime,
-        }
-        write_state(path, state, tensors)
+        own = None if self._geometry is None else self._geometry.own
+        how = {"short_side": self.short_side, "precision": self._asked_precision, "padding": self.padding}
+        SavedSession(self._memory, self._objects, own, self._frame, how, self.runtime).write(path, self.method)
 
     @classmethod
     def restore(cls, path: str | Path, method: Method, *, device: str | torch.device | None = "auto") -> Session:
@@ -506,27 +361,11 @@ class Session:
         Raises:
             InputError: `save` did not write the file, or wrote it with another method, or it was damaged since.
         """
-        state, tensors = read_state(path)
-        try:
-            before, objects = dict(state["method"]), Objects(tuple(state["objects"]))
-            own = None if state["own"] is None else (int(state["own"][0]), int(state["own"][1]))
-            side = state["short_side"] if "short_side" in state else state["size"]  # as it was called before
-            short_side, precision = None if side is None else int(side), str(state["precision"])
-            padding: Any = state.get("padding", "edge")  # sessions saved before there was a choice have none
-            frame = int(state.get("frame", 0))  # nor numbers of frames
-            refuse_another_method(path, by_todays_names(method.config, before), described(method))
-            memory = method.memory_type(**tensors) if tensors else None
-        except InputError:
-            raise
-        except (LookupError, TypeError, ValueError) as error:
-            raise no_session(path, error) from error
-        runtime = usable(str(state.get("runtime", "auto")))
-        session = cls(
-            method, short_side=short_side, device=device, precision=precision, padding=padding, runtime=runtime
-        )
-        session._objects, session._frame = objects, frame
-        session._geometry = None if own is None else session._geometry_for(own)
-        session._memory = None if memory is None else memory.to(session.device)
+        saved = SavedSession.read(path, method)
+        session = cls(method, device=device, runtime=usable(saved.runtime), **saved.how)
+        session._objects, session._frame = saved.objects, saved.frame
+        session._geometry = None if saved.own is None else session._geometry_for(saved.own)
+        session._memory = None if saved.memory is None else saved.memory.to(session.device)
         return session
 
     # Inside ----------------------------------------------------------------------------------------------------------
@@ -565,112 +404,32 @@ class Session:
     def _geometry_for(self, own: tuple[int, int]) -> Geometry:
         return Geometry.of(own, self.short_side, self.method.stride, self.padding, self.method.least_side)
 
-    def _learned(self, frame: Picture | EncodedFrame, geometry: Geometry, masks: Tensor, number: int) -> Memory:
-        """Memory of new objects in a frame; reads nothing that other calls change."""
-        encoded = frame if isinstance(frame, EncodedFrame) else self._encode([frame], geometry)[0]
-        with self._computing():
-            return self._memorized(encoded.features, masks, number)
-
     def _next_frame(self) -> int:
         self._frame += 1
         return self._frame
 
-    def _memorized(self, features: Features, masks: Tensor, number: int) -> Memory:
-        """Memory of new objects, which says in which frame they were annotated, and where."""
-        frame_of_row = torch.full((len(masks),), number, device=self.device)
-        noted: dict[str, Tensor] = {"first_frame": frame_of_row, "last_frame": frame_of_row}
-        if self.method.reach:
-            noted |= annotated_there(masks)
-        if self.method.sees_others:
-            noted["found"] = found_mask(masks)
-        return replace(self.method.memorize(features, masks), **noted)
-
-    def _segmented(self, features: Features, memory: Memory) -> Prediction:
-        """Prediction of the method for some of the objects, without what is out of their reach."""
-        if self._memory is not None and self._memory.found is not None:
-            memory = with_others(memory, self._memory.found.sum(0, keepdim=True))
-        prediction = self._segmenter(features, memory)
-        return replace(prediction, logits=within_reach(prediction.logits, memory, self.method.reach))
-
-    def _updated(
-        self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor, number: int
-    ) -> Memory:
-        """Memory after a frame, which says that it saw it, and where the objects were in it."""
-        noted = {"last_frame": torch.full((len(masks),), number, device=self.device), **found_there(memory, masks)}
-        if self.method.sees_others:
-            noted["found"] = found_mask(masks)
-        first_frame = memory.first_frame
-        return replace(self.method.update(memory, features, prediction, masks), first_frame=first_frame, **noted)
-
     def _take_over(self) -> None:
-        """Take in what was learned in the background since the last call."""
-        waiting, self._pending = self._pending, []
-        for pending in waiting:
-            if not pending.memory.done():
-                self._pending.append(pending)
-            elif pending.wanted and pending.memory.exception() is None:
-                ids = [i for i in pending.ids if i in pending.wanted]
-                learned = pending.memory.result().select([pending.ids.index(i) for i in ids])
-                others = self._objects.select(self._objects.rows_without(ids))
-                self._memory = _joined(self._remembered(others.ids), learned)
-                self._objects = others.join(ids)
-                self._last, self._diagnostics = None, {}
+        """Follow what was learned in the background since the last call."""
+        for ids, learned in self._background.finished():
+            others = self._objects.select(self._objects.rows_without(ids))
+            self._memory = joined(rows_of(self._memory, self._objects, others.ids), learned)
+            self._objects = others.join(ids)
 
-    def _supersede(self, ids: Iterable[int]) -> None:
-        """Something newer was said of these objects."""
-        for pending in self._pending:
-            pending.wanted -= set(ids)
-
-    def _show(self, last: tuple[Tensor, Tensor]) -> None:
-        self._last, self._presences, self._winner = last, None, None
-
-    def _out_of_sight(self, annotated: Objects, masks: Tensor, label_map: np.ndarray | Tensor) -> tuple[int, ...]:
-        """The annotated objects from whose masks (N, 1, h, w) nothing can be learned, but something is remembered.
-
-        What is in the label map, but too small to be left of at the working size, is logged.
-        """
-        seen = (masks > 0.5).flatten(1).any(1).tolist()
-        for object_id, visible in zip(annotated.ids, seen, strict=True):
-            if not visible and (area := int((label_map == object_id).sum())):
-                log.warning(
-                    "object %d has %d pixels in its mask, of which nothing is left at the working size; give a larger "
-                    "one (--short-side)",
-                    object_id,
-                    area,
-                )
-        return tuple(
-            i for i, visible in zip(annotated.ids, seen, strict=True) if i in self._objects.ids and not visible
-        )
-
-    def _remembered(self, ids: Sequence[int]) -> Memory | None:
-        """A copy of the memory of those objects, in that order; None where there are none."""
-        if not ids:
-            return None
-        assert self._memory is not None
-        return self._memory.select([self._objects.row(i) for i in ids])
-
-    def _followed(
-        self, features: Features, others: Objects, masks: Tensor, number: int
+    def _beside(
+        self, masks: Tensor, others: Objects, features: Features, number: int
     ) -> tuple[Memory | None, tuple[Tensor, Tensor]]:
         """The others beside annotated masks (N, 1, h, w): their memory, and the probabilities of them, then those."""
-        memory = self._remembered(others.ids)
+        memory = rows_of(self._memory, self._objects, others.ids)
         if memory is None:
-            return None, self._aggregated(masks)
-        prediction = self._segmented(features, memory)
-        last = self._aggregated(torch.cat([prediction.logits.float().sigmoid(), masks]))
-        return self._updated(memory, features, prediction, last[0][: len(others)], number), last
-
-    def _aggregated(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (N, 1, h, w) of each object by itself, set against each other as the method has it."""
-        return aggregate(probabilities, background=self.method.background)
+            return None, self._follower.aggregate(masks)
+        prediction = self._follower.segment(features, memory, beside=self._memory)
+        probabilities = self._follower.aggregate(torch.cat([prediction.logits.float().sigmoid(), masks]))
+        found = probabilities[0][: len(others)]
+        return self._follower.update(memory, features, prediction, found, number), probabilities
 
     def _label_map(self, as_tensor: bool) -> np.ndarray | Tensor:
-        assert self._last is not None
-        assert self._geometry is not None
         with self._computing():
-            objects, background = (self._geometry.crop(p) for p in self._last)
-            rows = label_argmax(objects, background, self._geometry.own)
-        self._winner = rows if self._geometry.own == self._geometry.working else None
+            rows = self._last.label_rows()
         if not as_tensor:
             return self._objects.label_map(rows.cpu().numpy())
         return self._objects.label_tensor(rows)  # outside of inference mode: the caller may write to it
@@ -693,15 +452,6 @@ class Session:
         return self.short_side if self._geometry is None else min(self._geometry.working)
 
 
-def _pass_on(learned: Future[tuple[int, ...]], ids: tuple[int, ...], memory: Future[Memory]) -> None:
-    """Give the caller's future the end that the work had."""
-    error = memory.exception()
-    if error is None:
-        learned.set_result(ids)
-    else:
-        learned.set_exception(error)
-
-
 def _evaluating(method: Method) -> Method:
     """The method itself where it is in evaluation; else a copy that is, of its structure: the weights are shared."""
     if not any(module.training for module in method.modules()):
@@ -712,10 +462,3 @@ def _evaluating(method: Method) -> Method:
 
 def _is_tensor(frame: Any) -> bool:
     return frame.is_tensor if isinstance(frame, EncodedFrame) else isinstance(frame, Tensor)
-
-
-def _joined(memory: Memory | None, other: Memory | None) -> Memory | None:
-    """The rows of both, where there are any."""
-    if memory is None or other is None:
-        return other if memory is None else memory
-    return memory.join(other)
