@@ -176,3 +176,11 @@ def test_resize_gives_back_what_has_the_size_already():
     maps = torch.rand(2, 1, 4, 5)
     assert resize(maps, (4, 5)) is maps
     assert resize(maps, (8, 10)).shape == (2, 1, 8, 10)
+
+
+@pytest.mark.parametrize("ids", [(1, 2), (2, 1), (1, 300), (7,)])
+def test_label_maps_have_the_ids_of_rows(ids):
+    rows = np.array([[0, 1], [len(ids), 0]], np.int16)
+    label_map = Objects(ids).label_map(rows)
+    assert label_map.tolist() == [[0, ids[0]], [ids[-1], 0]]
+    assert label_map.dtype == (np.uint8 if max(ids) < 255 else np.uint16)

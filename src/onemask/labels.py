@@ -66,6 +66,8 @@ class Objects:
     def label_map(self, rows: np.ndarray) -> np.ndarray:
         """A map of row + 1 (0: background) -> the user's label map, 8-bit where the ids allow it."""
         dtype = np.uint8 if max(self.ids, default=0) < 255 else np.uint16
+        if self.ids == tuple(range(1, len(self.ids) + 1)):
+            return rows.astype(dtype)
         return np.array((0, *self.ids), dtype).take(rows)
 
     def label_tensor(self, rows: Tensor) -> Tensor:
@@ -174,7 +176,8 @@ def label_argmax(probabilities: Tensor, background: Tensor, size: tuple[int, int
         p = resize(probabilities[row : row + 1], size)[0, 0]
         higher = (p > best).to(winner.dtype)  # that, and a maximum, take a fifth of masked_fill_'s time on a CPU
         winner = torch.maximum(winner, higher.mul_(row + 1))
-        best = torch.maximum(best, p)
+        if row + 1 < len(probabilities):
+            best = torch.maximum(best, p)
     return winner
 
 

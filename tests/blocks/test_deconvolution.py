@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from onemask.blocks.deconvolution import Deconvolution
+from onemask.blocks.deconvolution import Deconvolution, pixels_of_cells
 
 
 @pytest.mark.parametrize(("stride", "kernel"), [(2, None), (4, None), (4, 6), (6, None)])
@@ -37,3 +37,9 @@ def test_refuses_odd_strides():
 def test_refuses_kernels_of_more_than_three_cells(kernel):
     with pytest.raises(ValueError, match="from 4 to 8"):
         Deconvolution(1, 1, 4, kernel)
+
+
+def test_pixels_of_cells_is_pixel_shuffle():
+    cells = torch.rand(2, 18, 5, 4)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert torch.equal(pixels_of_cells(cells.contiguous(memory_format=layout), 3), F.pixel_shuffle(cells, 3))

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from onemask.blocks.reach import (
     RECENT,
     REMOVED,
+    _by_axes,
+    _enlarged,
+    _grown,
+    area,
     cells_of,
     connected,
     extruded,
     is_lost,
+    largest,
     next_reach,
     reach_by_size,
+    squared_distances,
     touched,
     without_outliers,
 )
+from onemask.labels import resize
 
 
 def box(top: int, bottom: int, left: int, right: int, size: tuple[int, int] = (64, 96)) -> Tensor:
@@ -96,3 +104,21 @@ def test_reach_by_size():
     reach = reach_by_size(unseen, size, away, 0.2)[:, 0, 0].nonzero().tolist()
     columns = [[column for row, column in reach if row == n] for n in range(3)]
     assert columns == [[9, 10, 11], list(range(4, 17)), list(range(20))]
+
+
+def test_what_opencv_computes_on_a_cpu_is_what_any_device_computes():
+    generator = torch.Generator().manual_seed(0)
+    for height, width, share in [(60, 108, 0.001), (60, 108, 0.5), (33, 7, 0.1), (1, 40, 0.3), (12, 12, 0.0)]:
+        mask, seeds = (torch.rand(2, 1, height, width, generator=generator) < s for s in (share, 0.02))
+        assert torch.equal(squared_distances(mask), _by_axes(mask))
+        assert torch.equal(connected(mask, seeds), _grown(mask, seeds))
+        size = (8 * height, 8 * width)
+        assert torch.equal(_enlarged(mask, size) > 0.5, resize(mask.float(), size) > 0.5)
+
+
+def test_largest_of_cells_and_area():
+    maps = torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(0))
+    for grid in [(6, 5), (48, 40), (5, 7)]:
+        assert torch.equal(largest(maps, grid), F.adaptive_max_pool2d(maps, grid))
+    maps[0, 0, 0, :4] = torch.tensor([0.5, 0.5000001, 1.0, 0.4999999])
+    assert torch.equal(area(maps), (maps > 0.5).sum((1, 2, 3)).float())

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..blocks.reach import RECENT, connected, is_lost, reach_by_size, touched, without_outliers
+from ..blocks.reach import RECENT, area, connected, is_lost, largest, reach_by_size, touched, without_outliers
 from .method import Memory
 
 CELL = 8  # pixels
@@ -75,7 +75,7 @@ def within_reach(logits: Tensor, memory: Memory, share: float) -> Tensor:
     """
     if memory.unseen is None or memory.size is None or memory.away is None:
         return logits
-    found = F.adaptive_max_pool2d(logits, memory.unseen.shape[-2:]) > 0
+    found = largest(logits, memory.unseen.shape[-2:]) > 0
     if torch.equal(connected(found, memory.unseen < RECENT), found):
         return logits
     return without_outliers(logits, reach_by_size(memory.unseen, memory.size, memory.away, share), whole=True)
@@ -87,4 +87,4 @@ def _cells(masks: Tensor) -> Tensor:
 
 def _size(masks: Tensor) -> Tensor:
     """Sides (N,) of squares that have the area of the masks (N, 1, H, W), in cells."""
-    return (masks > 0.5).float().sum((1, 2, 3)).sqrt() / CELL
+    return area(masks).sqrt() / CELL

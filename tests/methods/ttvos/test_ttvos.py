@@ -74,6 +74,19 @@ def followed(method: Any, clip) -> tuple[list[Any], list[Any], list[Any], list[T
     return features, memories, predictions, masks
 
 
+@pytest.mark.parametrize("beyond", [False, True])
+@pytest.mark.parametrize("size", [(48, 40), (47, 40), (25, 33)])
+def test_heatmaps_are_pooled_by_averages_of_3x3(beyond, size):
+    maps = torch.rand(2, 2, *size, requires_grad=True)
+    wanted = maps
+    for times in (1, 2, 3):
+        wanted = F.avg_pool2d(wanted, 3, stride=2, padding=1, count_include_pad=beyond)
+        found = halved(maps, beyond=beyond, times=times)
+        assert torch.allclose(found, wanted, atol=1e-6)
+        own, theirs = (torch.autograd.grad(x.square().sum(), maps, retain_graph=True)[0] for x in (found, wanted))
+        assert torch.allclose(own, theirs, atol=1e-6)
+
+
 class TestClue:
     def test_masks_are_averaged_over_three_by_three_neighbours(self):
         maps = torch.rand(1, 1, 6, 10)
@@ -84,7 +97,7 @@ class TestClue:
                 expected[0, 0, y, x] = maps[0, 0, top : 2 * y + 2, left : 2 * x + 2].mean()
         assert torch.allclose(halved(maps), expected)
         masks = (torch.rand(2, 1, 64, 96) > 0.5).float()
-        assert torch.equal(pooled(masks), halved(halved(halved(masks))))
+        assert torch.allclose(pooled(masks), halved(halved(halved(masks))), atol=1e-6)
         assert torch.allclose(heatmap_of(masks), torch.cat([1 - pooled(masks), pooled(masks)], 1))
         assert torch.equal(pooled(torch.ones(1, 1, 32, 32)), torch.ones(1, 1, 4, 4))  # borders are no background
         beyond = heatmap_of(masks, beyond=True)

@@ -14,17 +14,34 @@ def of_known(heatmaps: Tensor, known: Tensor) -> Tensor:
     return (heatmaps * known[:, :, None, None, None]).flatten(1, 2)
 
 
-def halved(maps: Tensor, *, beyond: bool = False) -> Tensor:
-    """Maps (N, C, h, w) -> (N, C, h/2, w/2): the mean of each 3x3 cells, every second one.
+def halved(maps: Tensor, *, beyond: bool = False, times: int = 1) -> Tensor:
+    """Maps (N, C, h, w) -> (N, C, h/2, w/2), so many times over: the mean of each 3x3 cells, every second one.
 
     beyond: cells beyond the border count, as 0.
     """
-    return F.avg_pool2d(maps, 3, stride=2, padding=1, count_include_pad=beyond)
+    for _ in range(times):
+        maps = _sums_of_rows(maps, beyond)
+    maps = maps / 3**times
+    for _ in range(times):
+        maps = F.avg_pool2d(maps, (1, 3), stride=(1, 2), padding=(0, 1), count_include_pad=beyond)
+    return maps
+
+
+def _sums_of_rows(maps: Tensor, beyond: bool) -> Tensor:
+    """The sum of each three rows, of the first two as if there were three: a third of pooling's time on a CPU."""
+    if maps.shape[2] % 2:
+        return 3 * F.avg_pool2d(maps, (3, 1), stride=(2, 1), padding=(1, 0), count_include_pad=beyond)
+    pairs = maps.unflatten(2, (-1, 2))
+    sums = pairs[:, :, :, 0] + pairs[:, :, :, 1]
+    sums[:, :, 1:] += pairs[:, :, :-1, 1]
+    if not beyond:
+        sums[:, :, :1] *= 1.5
+    return sums
 
 
 def pooled(masks: Tensor, *, beyond: bool = False) -> Tensor:
     """Masks (N, C, H, W) -> (N, C, H/8, W/8) float32."""
-    return halved(halved(halved(masks.float(), beyond=beyond), beyond=beyond), beyond=beyond)
+    return halved(masks.float(), beyond=beyond, times=3)
 
 
 def heatmap_of(masks: Tensor, *, beyond: bool = False) -> Tensor:

@@ -65,6 +65,7 @@ from torch import Tensor, nn
 
 from ...blocks.backbone import Backbone
 from ...blocks.cells import cells_cross_entropy
+from ...blocks.reach import area
 from ...blocks.rows import in_row_batches
 from ...blocks.transition import CLASSES, both_classes, transition_loss
 from ..method import Constant, Features, Memory, Method, Prediction, along
@@ -204,7 +205,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
             short=short,
             long=long,
             first=long if self.config.anchor else long[:, :0],
-            usual=_area(masks),
+            usual=area(masks),
             age=torch.zeros(rows, dtype=torch.long, device=masks.device),
         )
 
@@ -342,11 +343,11 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
 
     def _lost(self, memory: TTVOSMemory, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Objects that are out of sight, (N,) bool, and the area that each usually covers, (N,)."""
-        area = _area(masks)
-        lost = area < self.config.lost * memory.usual
+        own = area(masks)
+        lost = own < self.config.lost * memory.usual
         if not self.config.returns:
             lost = torch.zeros_like(lost)
-        return lost, torch.where(lost, memory.usual, memory.usual + USUAL_MOMENTUM * (area - memory.usual))
+        return lost, torch.where(lost, memory.usual, memory.usual + USUAL_MOMENTUM * (own - memory.usual))
 
     def _still_known(self, known: Tensor) -> Tensor:
         """Heatmaps (N, n) that are a clue in the next frame: in training none for some rows, at random."""
@@ -370,11 +371,6 @@ def blended(template: Tensor, current: Tensor, weight: Tensor) -> Tensor:
     """Equation 3: LT_t and I_c (N, V, c), w (N,) -> LT_t+1."""
     share = (weight / (1 + weight))[:, None, None].to(template.dtype)
     return (1 - share) * template + share * current
-
-
-def _area(masks: Tensor) -> Tensor:
-    """Pixels of each mask (N, 1, H, W), (N,)."""
-    return (masks > 0.5).flatten(1).sum(1).float()
 
 
 def _joined(predictions: list[TTVOSPrediction]) -> TTVOSPrediction:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...blocks.deconvolution import Deconvolution
+from ...blocks.deconvolution import Deconvolution, pixels_of_cells
 from .template import SplitConv
 
 SHUFFLE = 2  # the last enlargement, by PixelShuffle
@@ -58,4 +58,4 @@ def shuffled(last: Deconvolution, maps: Tensor) -> Tensor:
     kernel, bias = last.of_cells()  # (dy dx, py, px, C, 3, 3): pixel d of the cell p
     kernel = kernel.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1, 4, 5, 6).flatten(0, 3)
     bias = bias.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1).flatten()
-    return F.pixel_shuffle(F.conv2d(maps, kernel, bias, padding=1), 2 * SHUFFLE)
+    return pixels_of_cells(F.conv2d(maps, kernel, bias, padding=1), 2 * SHUFFLE)
