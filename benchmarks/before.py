@@ -1,10 +1,18 @@
-"""Frames a second of `onemask run` beside those of an earlier revision: both in turn, on an idle machine.
+"""Time of today's code beside that of an earlier revision, both in turn.
 
     python benchmarks/before.py f51c967 --method ttvos-lite --method frtm-lite
     python benchmarks/before.py f51c967 --method ttvos-lite --save masks,overlay --rounds 7
+    python benchmarks/before.py f51c967 --method ttvos-lite --steps 60 --size 240
 
-Each round runs either revision once, in a process of its own, PyTorch in both; the medians of the rounds are compared.
-What `run` calls its time is not the same in both where views are saved: now they are drawn in it.
+Without `--steps`, `onemask run`: each round runs either revision once, in a process of its own, PyTorch in both, and
+the medians of the rounds are compared. It wants an idle machine. What `run` calls its time is not the same in both
+where views are saved: now they are drawn in it.
+
+With `--steps`, a session's `step` alone: a process of either revision goes through the sample clip, frame by frame in
+turn, and its processor's time for each frame is taken. Printed are the medians, and the median of the ratios of the
+same frame with the middle half of them, which a busy machine disturbs little.
+
+Options of the method that are new since, and change what is computed, are set by `--now`, as `--now reach=0`.
 """
 
 from __future__ import annotations
@@ -16,12 +24,34 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
+import numpy as np
+
+from onemask import open_video
 from onemask.video.masks import write_mask
 from onemask.video.sample import sample_clip
 
 ROOT = Path(__file__).parents[1]
+
+# Both revisions can run it: a line is written for each that is read, with the seconds that a step took.
+STEPS = """
+import sys, time
+import numpy as np, torch, onemask
+torch.set_num_threads(1)
+getattr(onemask, "keep_freed_memory", lambda: None)()
+folder, method, size, side, *options = sys.argv[1:]
+how = {side: int(size), "device": "cpu"} | ({"runtime": "torch"} if side == "short_side" else {})
+session = onemask.Session(onemask.load(method, **dict(option.split("=") for option in options)), **how)
+images, mask = np.load(f"{folder}/images.npy"), np.load(f"{folder}/mask.npy")
+session.annotate(images[0], mask)
+number = 0
+for _ in sys.stdin:
+    number = number % (len(images) - 1) + 1
+    began = time.process_time()
+    session.step(images[number])
+    print(time.process_time() - began, flush=True)
+"""
 
 
 def seconds(source: Path, video: Path, mask: Path, out: Path, options: list[str]) -> float:
@@ -31,6 +61,34 @@ def seconds(source: Path, video: Path, mask: Path, out: Path, options: list[str]
     return 1 / float(json.loads((out / "run.json").read_text())["frames_per_second"])
 
 
+def steps(
+    sources: dict[str, Path], folder: Path, method: str, size: int, number: int, now: list[str]
+) -> dict[str, list[float]]:
+    """Processor's seconds of each step, by revision, the first few left out."""
+    given = {"before": ["size"], "now": ["short_side", *now]}
+    workers = {
+        which: subprocess.Popen(
+            [sys.executable, "-c", STEPS, str(folder), method, str(size), *given[which]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(source)},
+        )
+        for which, source in sources.items()
+    }
+    times: dict[str, list[float]] = {which: [] for which in workers}
+    for index in range(number + 3):
+        for which in sorted(workers, reverse=bool(index % 2)):  # each is first as often as the other
+            asked, answered = workers[which].stdin, workers[which].stdout
+            assert asked is not None
+            assert answered is not None
+            print(file=asked, flush=True)
+            times[which].append(float(answered.readline()))
+    for worker in workers.values():
+        worker.communicate()
+    return {which: taken[3:] for which, taken in times.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("revision")
@@ -38,6 +96,8 @@ def main() -> None:
     parser.add_argument("--save", default="masks")
     parser.add_argument("--size", type=int, default=480)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--now", action="append", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     clip = sample_clip()
     with tempfile.TemporaryDirectory() as name:
@@ -46,18 +106,27 @@ def main() -> None:
         write_mask(mask, clip.annotations[0])
         archive = subprocess.run(["git", "archive", options.revision, "src"], cwd=ROOT, check=True, capture_output=True)
         subprocess.run(["tar", "-x", "-C", name], input=archive.stdout, check=True)
+        np.save(folder / "images.npy", [frame.image for frame in open_video(clip.path).frames()])
+        np.save(folder / "mask.npy", clip.annotations[0])
+        sources = {"before": folder / "src", "now": ROOT / "src"}
         for method in options.method:
-            how = ["--method", method, "--size", str(options.size), "--device", "cpu", "--save", options.save]
-            times: dict[str, list[float]] = {"before": [], "now": []}
-            for number in range(options.rounds):
-                for which, source, more in (
-                    ("before", folder / "src", []),
-                    ("now", ROOT / "src", ["--runtime", "torch"]),
-                ):
-                    out = folder / f"{method}-{which}-{number}"
-                    times[which].append(seconds(source, clip.path, mask, out, [*how, *more]))
+            if options.steps:
+                times = steps(sources, folder, method, options.size, options.steps, options.now)
+                ratios = [now / before for before, now in zip(times["before"], times["now"], strict=True)]
+                low, ratio, high = quantiles(ratios, n=4)
+                note = f"{ratio:.3f} ({low:.3f} to {high:.3f})"
+            else:
+                how = ["--method", method, "--size", str(options.size), "--device", "cpu", "--save", options.save]
+                more = [word for option in options.now for word in ("--set", option)]
+                given = {"before": how, "now": [*how, "--runtime", "torch", *more]}
+                times = {"before": [], "now": []}
+                for number in range(options.rounds):
+                    for which, source in sources.items():
+                        out = folder / f"{method}-{which}-{number}"
+                        times[which].append(seconds(source, clip.path, mask, out, given[which]))
+                note = f"{median(times['now']) / median(times['before']):.3f}"
             before, now = median(times["before"]), median(times["now"])
-            print(f"{method}: {1000 * before:.1f} ms before, {1000 * now:.1f} ms now: {now / before:.3f}", flush=True)
+            print(f"{method}: {1000 * before:.1f} ms before, {1000 * now:.1f} ms now: {note}", flush=True)
 
 
 if __name__ == "__main__":
