@@ -1,7 +1,9 @@
 import csv
+import gc
 import hashlib
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,7 +148,24 @@ def test_weights_are_looked_up_and_hashed_once_a_row(root, tmp_path, monkeypatch
     counted(hashing := SimpleNamespace(sha256=hashlib.sha256), "sha256")
     monkeypatch.setattr(store, "hashlib", hashing)
     compare(root, tmp_path / "out", variants(f"own: ttvos-lite weights={path}"), sequences=["one"])
-    assert sorted(done) == sorted(["weights_for", "built", "sha256", *(["read"] if card else [])])
+    # Built twice: first to see that it can be, before anything runs.
+    assert sorted(done) == sorted(["weights_for", "built", "built", "sha256", *(["read"] if card else [])])
+
+
+def test_one_method_is_in_memory_at_a_time(root, tmp_path, monkeypatch):
+    loaded, at_once = [], []
+
+    def remembered(name, *how):
+        method = built(name, *how)
+        loaded.append(weakref.ref(method))
+        gc.collect()
+        at_once.append(sum(one() is not None for one in loaded))
+        return method
+
+    built = settings_module.built
+    monkeypatch.setattr(settings_module, "built", remembered)
+    compare(root, tmp_path / "out", variants(ALONE, FEWER), sequences=["one"])
+    assert at_once == [1, 1, 1, 1]
 
 
 def test_the_markdown_says_what_was_measured_and_where(compared):

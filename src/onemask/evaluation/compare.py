@@ -30,7 +30,6 @@ from ..methods import Configuration, configuration
 from ..methods.options import parse_assignments
 from ..progress import Progress, silent
 from ..results import ResultFolder
-from ..session import Session
 from ..settings import Settings, by_todays_keys
 from ..weights.card import as_typed
 from .chart import check_installed
@@ -148,7 +147,6 @@ def compare(
     folders = {c.label: out / "evaluations" / c.folder for c in variants}
     given: dict[str, Any] = {"protocol": protocol, "split": split, "sequences": sequences}
     finished, asked = [], {}
-    sessions: dict[str, Session] = {}
     for variant in variants:
         with _named(variant.label):
             variant.settings.described()
@@ -162,7 +160,7 @@ def compare(
             finished.append(variant.label)
         elif ray is None:
             with _named(variant.label):
-                sessions[variant.label] = variant.settings.session()  # what cannot be loaded is known before any runs
+                variant.settings.session()  # what cannot be loaded is known before any runs; nothing of it is kept
 
     with results.opened({}, **how, discard=lambda: None):  # what is there is replaced, or kept for --redraw
         for label, folder in folders.items() if overwrite else ():
@@ -171,7 +169,7 @@ def compare(
         with results.writing(METHODS) as path:
             write_json(path, known | {label: folder.name for label, folder in folders.items()})
         with nullcontext() if ray is None else connected(ray):  # once, not for each method
-            failures = _evaluated(root, variants, folders, finished, sessions, given, ray, progress, say)
+            failures = _evaluated(root, variants, folders, finished, given, ray, progress, say)
         rows = (_row(v.label, folders[v.label], v.settings) for v in variants if v.label not in failures)
         comparison = Comparison(tuple(rows), failures)
         _write(comparison, results)
@@ -184,13 +182,12 @@ def _evaluated(
     variants: Sequence[Variant],
     folders: Mapping[str, Path],
     finished: Sequence[str],
-    sessions: dict[str, Session],
     given: Mapping[str, Any],
     ray: str | None,
     progress: Progress,
     say: Callable[[str], object],
 ) -> dict[str, str]:
-    """Evaluate what is not finished, each with its session, which is dropped then; what went wrong, by label.
+    """Evaluate what is not finished, one after the other; what went wrong, by label.
 
     Raises OnemaskError where all failed.
     """
@@ -204,8 +201,7 @@ def _evaluated(
         say(f"{place}: {'goes on' if (folder / 'predictions').exists() else 'begins'} in {folder}")
         try:
             shown = _labelled(progress, label)
-            session = sessions.pop(label, None)  # its weights stay in memory no longer than they are needed
-            evaluate(root, folder, variant.settings, **given, resume=True, ray=ray, session=session, progress=shown)
+            evaluate(root, folder, variant.settings, **given, resume=True, ray=ray, progress=shown)
         except Interrupted:
             raise
         except Exception as error:  # an error in one method, of any kind, must not cost the others' results

@@ -71,7 +71,6 @@ def evaluate(
     overwrite: bool = False,
     resume: bool = False,
     ray: str | None = None,
-    session: Session | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Run a method over a dataset in its own layout and score it.
@@ -90,7 +89,6 @@ def evaluate(
             again.
         ray: the address of a Ray cluster, on which each sequence is a job; empty: see `cluster.hands_of`. None: this
             process does it. Only frames and label maps are sent: its machines need not see `root` and `out`.
-        session: of these settings, where there is one already that has seen no frame; None: a new one.
         progress: wraps the frames of a sequence, to show how far it is.
 
     Returns:
@@ -107,8 +105,7 @@ def evaluate(
     results = evaluation_folder(out)
     if results.check(asked, overwrite=overwrite, resume=resume):
         refuse_changed_input(results, dataset)
-    if session is None and ray is None:
-        session = settings.session()
+    session = settings.session() if ray is None else None
     with results.opened(asked, overwrite=overwrite, resume=resume):
         computed = [s for s in dataset.sequences if not _recorded(results, s)]
         if session is not None:

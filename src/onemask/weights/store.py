@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +85,8 @@ class Weights:
 
     path: Path
     card: Card | None  # None: there is none beside the file
+    _checked: set[tuple[int, int]] = field(default_factory=set, init=False, repr=False, compare=False)
+    """States of the file, see `_state`, in which it was what its card says."""
 
     @classmethod
     def at(cls, path: Path) -> Weights:
@@ -96,8 +98,7 @@ class Weights:
         """SHA-256 of the file as its card says, which `tensors` checks. Raises InputError where there is neither."""
         if self.card is not None:
             return self.card.sha256
-        state = self.path.stat() if self.path.exists() else None
-        return _hashed(self.path, *((state.st_mtime_ns, state.st_size) if state else (0, 0)))
+        return _hashed(self.path, *_state(self.path))
 
     def tensors(self) -> dict[str, Tensor]:
         """See `read`."""
@@ -106,7 +107,9 @@ class Weights:
 
         if self.card is None and self.path.is_file():
             log.warning("%s has no card (%s), so its SHA-256 is not checked", self.path, card_path(self.path).name)
-        content = _content(self.path, self.card)
+        state = _state(self.path)
+        content = _content(self.path, None if state in self._checked else self.card)
+        self._checked.add(state)
         try:
             tensors = load(content)
         except SafetensorError as error:
@@ -153,6 +156,12 @@ def _hashed(path: Path, changed: int, size: int) -> str:
     """SHA-256 of a file that was last changed at a time, nanoseconds, and has so many bytes: hashed again once it is
     another."""
     return hashlib.sha256(_content(path, None)).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """The time when a file was last changed, nanoseconds, and its size; 0 where there is none."""
+    state = path.stat() if path.exists() else None
+    return (state.st_mtime_ns, state.st_size) if state else (0, 0)
 
 
 def _content(path: Path, card: Card | None) -> bytes:
