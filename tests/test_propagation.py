@@ -10,7 +10,7 @@ import pytest
 import onemask
 from onemask import InputError, OutputError, Session
 from onemask.methods.method import Features
-from onemask.propagation import Found, LabelMapFile, Propagation, _batches
+from onemask.propagation import Found, LabelMapFile, Propagation, _batches, label_maps_of
 from onemask.video.frames import DecodeError
 from onemask.video.reader import open_video
 from videos import FEW, BrokenVideo, Scene, Still, overlap, write_images, write_video
@@ -63,8 +63,8 @@ def test_void_is_not_followed_back(two):
     with_void[:5] = 255
     annotations = {0: two.labels[0], 5: with_void}
     session = Session(Still(), short_side=None, device="cpu")
-    assert not Propagation(session, open_video(two.images), annotations, void=255).backward
-    assert Propagation(session, open_video(two.images), annotations).backward  # an object that is new there
+    assert not Propagation(session, open_video(two.images), label_maps_of(annotations, 255)).backward
+    assert Propagation(session, open_video(two.images), label_maps_of(annotations)).backward  # an object, new there
 
 
 def test_a_boolean_mask_is_taken_as_it_is(two):

@@ -121,13 +121,13 @@ def test_a_run_leaves_masks_an_overlay_a_contact_sheet_and_its_record(scene, cli
 
 
 def test_the_record_says_what_was_asked_for_and_what_it_took(scene, clip, tmp_path):
-    report = run(open_video(clip), {3: scene.labels[3]}, tmp_path / "out", QUICKLY, void=255, save=["masks"])
+    report = run(open_video(clip), {3: scene.labels[3]}, tmp_path / "out", QUICKLY, save=["masks"])
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["frames"], record["frames_done_now"]) == (report.frames, report.frames_done_now) == (12, 12)
     assert record["seconds"] == report.seconds > 0
     assert record["frames_per_second"] == report.frames_per_second == 12 / report.seconds
     asked = record["asked"]
-    assert (asked["method"], asked["short_side"], asked["direction"], asked["void"]) == ("stub", 64, "both", 255)
+    assert (asked["method"], asked["short_side"], asked["direction"]) == ("stub", 64, "both")
     assert asked["options"]["capacity"] == 8
     assert asked["options"]["gain"] == 2.0  # what was not said is written down, too
     assert asked["input"]["source"] == str(clip)
@@ -514,7 +514,6 @@ def test_an_interrupted_run_is_neither_begun_anew_nor_mixed_with_another(scene, 
         ({"direction": "forward"}, r"direction both \(now forward\)"),
         ({"annotations": {0: scene.labels[0]}}, r"masks 0:\w+ 5:\w+ \(now 0:\w+\)"),
         ({"video": open_video(scene.images)}, r"source .*clip\.mp4 \(now 12 arrays\)"),
-        ({"void": 255}, r"void None \(now 255\)"),
     ]
     for changed, message in others:
         arguments = {"video": video, "annotations": late(scene), "out": tmp_path, "settings": QUICKLY, "resume": True}
@@ -523,6 +522,15 @@ def test_an_interrupted_run_is_neither_begun_anew_nor_mixed_with_another(scene, 
     assert len(masks(tmp_path, "masks.partial")) == 3
     run(video, late(scene), tmp_path, QUICKLY, save=["masks"], overwrite=True)
     assert names(tmp_path) == {"masks", "run.json"}
+
+
+def test_a_run_of_before_label_maps_lost_their_void_is_gone_on_with(scene, clip, tmp_path):
+    with pytest.raises(Interrupted):
+        run(open_video(clip), late(scene), tmp_path, QUICKLY, progress=stopping_after(3))
+    record = tmp_path / ".onemask" / "asked.json"
+    asked = json.loads(record.read_text())
+    record.write_text(json.dumps({**asked, "void": None}))
+    assert run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=True).frames_done_now < 12
 
 
 def test_another_video_of_the_same_name_and_size_is_not_mixed_in(scene, tmp_path):

@@ -88,7 +88,6 @@ def run(
             method, options, weights, short_side=short_side, device=device, precision=precision, runtime=runtime
         ),
         direction=direction,
-        void=void,
         save=save,
         overwrite=overwrite,
         resume=resume,

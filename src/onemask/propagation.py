@@ -90,15 +90,17 @@ def propagate(
     opened = video if isinstance(video, Video) else open_video(video)
     session = Session(chosen, short_side=short_side, device=device, precision=precision, runtime=runtime)
     annotated = label_maps_of(annotations, void)
-    return LabelMaps(Propagation(session, opened, annotated, direction=direction, void=void))
+    return LabelMaps(Propagation(session, opened, annotated, direction=direction))
 
 
 def label_maps_of(annotations: Mapping[int, Annotation], void: int | None = None) -> dict[int, np.ndarray]:
-    """Annotations of any kind as label maps, by frame; in files unknown pixels become background.
+    """Annotations of any kind as label maps, by frame; unknown pixels become background, here and nowhere else.
 
     Raises:
         InputError: one is none, or a file cannot be read.
     """
+    if void is not None and not is_whole(void):
+        raise InputError(f"void is a value of the label map, a whole number, or None; got {void!r}")
     if not isinstance(annotations, Mapping):
         raise InputError(
             f"annotations are {{index of a frame: its mask}}, got {type(annotations).__name__}; for a mask of the "
@@ -115,13 +117,15 @@ def label_maps_of(annotations: Mapping[int, Annotation], void: int | None = None
     in_order = sorted(read.items(), key=lambda index_and_mask: index_and_mask[0])
     files = {f"the mask of frame {index}": mask for index, mask in in_order if isinstance(mask, MaskFile)}
     alike = number_alike(files)
-    return {index: _label_map_of(alike.get(f"the mask of frame {index}", given)) for index, given in read.items()}
+    return {index: _label_map_of(alike.get(f"the mask of frame {index}", given), void) for index, given in read.items()}
 
 
-def _label_map_of(given: np.ndarray | Tensor | MaskFile) -> np.ndarray:
-    if not isinstance(given, MaskFile):
-        return checked_label_map(given)
-    return given.labels if given.void is None else np.where(given.labels == given.void, 0, given.labels)
+def _label_map_of(given: np.ndarray | Tensor | MaskFile, void: int | None) -> np.ndarray:
+    if isinstance(given, MaskFile):
+        labels, void = given.labels, given.void
+    else:
+        labels = checked_label_map(given)
+    return labels if void is None else np.where(labels == void, 0, labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +174,6 @@ class Propagation:
         annotations: Mapping[int, np.ndarray],
         *,
         direction: str = "both",
-        void: int | None = None,
         start: int = 0,
         way_back: WayBack | None = None,
     ):
@@ -181,7 +184,7 @@ class Propagation:
                 f"annotations are {{index of a frame: its label map}}, got {type(annotations).__name__}; "
                 "for a mask of the first frame give {0: mask}"
             )
-        self.session, self.video, self.start, self.void = session, video, start, void
+        self.session, self.video, self.start = session, video, start
         self.annotations = {index: checked_label_map(labels) for index, labels in sorted(annotations.items())}
         self.way_back = way_back or WayBack()
         self._check_annotations()
@@ -213,7 +216,7 @@ class Propagation:
         for frame, features in frames:
             if frame.index in self.annotations:
                 waiting.remove(frame.index)
-                label_map = self.session.annotate(features, self.annotations[frame.index], void=self.void)
+                label_map = self.session.annotate(features, self.annotations[frame.index])
             else:
                 label_map = self.session.step(features)
             confidence = self.session.confidences
@@ -230,7 +233,7 @@ class Propagation:
         for frame, features in self._taken_in(session, frames, self._first_seen().values()):
             new = [i for i, index in first_seen.items() if index == frame.index]
             if new:
-                label_map = session.annotate(features, self.annotations[frame.index], objects=new, void=self.void)
+                label_map = session.annotate(features, self.annotations[frame.index], objects=new)
             else:
                 label_map = session.step(features)
             yield Found(label_map, session.confidences)
@@ -258,7 +261,7 @@ class Propagation:
         """Object -> the first frame in which it is annotated."""
         first: dict[int, int] = {}
         for index, label_map in self.annotations.items():
-            for object_id in object_ids(label_map, self.void):
+            for object_id in object_ids(label_map):
                 first.setdefault(object_id, index)
         return first
 
@@ -274,7 +277,7 @@ class Propagation:
                 last = "" if info.frames is None else info.frames - 1
                 raise InputError(f"{source}: frame {index} is annotated, but the video's frames are 0..{last}")
             require_size(label_map.shape, (info.height, info.width), f"{source}: the label map of frame {index}")
-            if not Objects(object_ids(label_map, self.void)):
+            if not Objects(object_ids(label_map)):
                 raise InputError(
                     f"{source}: the label map of frame {index} is empty; expected a pixel other than 0 and void"
                 )

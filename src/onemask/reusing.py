@@ -47,7 +47,6 @@ class Reused:
         annotations: Mapping[int, np.ndarray],
         *,
         direction: str,
-        void: int | None,
     ):
         place = Path(folder)
         if not ResultFolder(place, "a run", ()).finished:
@@ -58,9 +57,9 @@ class Reused:
             raise InputError(
                 f"{place} holds a run with {', '.join(different)}; only one with the same settings can be reused"
             )
-        self._video, self._annotations, self._direction, self._void = video, annotations, direction, void
+        self._video, self._annotations, self._direction = video, annotations, direction
         keys = {
-            index: Key(content_of(label_map), frozenset(object_ids(label_map, void)))
+            index: Key(content_of(label_map), frozenset(object_ids(label_map)))
             for index, label_map in annotations.items()
         }
         known = {}
@@ -87,7 +86,7 @@ class Reused:
         for stretch in self._stretches:
             later = {index: label_map for index, label_map in self._annotations.items() if index >= stretch.start}
             propagation = Propagation(
-                session.fresh(), self._video, later, direction=self._direction, void=self._void, start=stretch.start
+                session.fresh(), self._video, later, direction=self._direction, start=stretch.start
             )
             with closing(propagation.frames()) as frames:
                 for labelled in frames:

@@ -62,7 +62,6 @@ def run(
     settings: Settings | None = None,
     *,
     direction: str = "both",
-    void: int | None = None,
     save: Sequence[str] = SAVED,
     export_options: ExportOptions | None = None,
     overwrite: bool = False,
@@ -72,7 +71,7 @@ def run(
 ) -> RunReport:
     """Segment a video and write what `save` names into the folder `out`.
 
-    annotations: index of a frame -> its label map (H, W), in which `void` marks unknown pixels. direction: see
+    annotations: index of a frame -> its label map (H, W), as `label_maps_of` gives it. direction: see
     `propagate`. save: of "masks", "overlay", "contact-sheet", and formats of `exports.FORMATS`, which take
     `export_options`. reuse: the folder of a finished run of the same video with some of these annotations; label maps
     that the others do not touch are taken from it, and the result is the same. Interrupted, it begins anew.
@@ -88,7 +87,7 @@ def run(
     check_options([kind for kind in save if kind in EXPORTS], export_options)
     folder = RunFolder(Path(out))
     settings = settings or Settings()
-    asked = what_is_asked(settings, video, annotations, direction=direction, void=void)
+    asked = what_is_asked(settings, video, annotations, direction=direction)
     if folder.results.check(asked, overwrite=overwrite, resume=resume) and (
         report := folder.report(video, save, export_options)
     ):
@@ -97,8 +96,8 @@ def run(
     if reuse is not None:
         if Path(reuse).resolve() == Path(out).resolve():
             raise InputError(f"{out} cannot be written and reused at once; give the corrected run a folder of its own")
-        reused = Reused(reuse, video, asked, annotations, direction=direction, void=void)
-    propagation = Propagation(settings.session(), video, annotations, direction=direction, void=void)
+        reused = Reused(reuse, video, asked, annotations, direction=direction)
+    propagation = Propagation(settings.session(), video, annotations, direction=direction)
     # Everything that can be refused has been: only now is anything written.
     with folder.results.opened(asked, overwrite=overwrite, resume=resume, discard=folder.discard) as resumed:
         taken = folder.segmented(video) if resumed else None
@@ -109,7 +108,7 @@ def run(
             folder.mark_segmented(video, taken)
         elif resumed and taken is None:
             session, start = folder.session(settings, video)
-            propagation = Propagation(session, video, annotations, direction=direction, void=void, start=start)
+            propagation = Propagation(session, video, annotations, direction=direction, start=start)
         if taken is None:
             propagation.way_back = folder.way_back(settings)
             if propagation.start == 0:  # what is gone on with is drawn from its files
@@ -131,10 +130,9 @@ def what_is_asked(
     annotations: Mapping[int, np.ndarray],
     *,
     direction: str = "both",
-    void: int | None = None,
 ) -> dict[str, Any]:
     """All that decides the label maps of a run: an interrupted one is gone on with only where this is the same."""
-    return settings.described() | {"direction": direction, "void": void, "input": _described(video, annotations)}
+    return settings.described() | {"direction": direction, "input": _described(video, annotations)}
 
 
 def _segment(folder: RunFolder, propagation: Propagation, progress: Progress, views: Views | None) -> Timing:
