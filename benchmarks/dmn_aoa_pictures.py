@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import onemask
-from onemask.methods.dmn_aoa.model import DMNAOA, FIRST, PREVIOUS
+from onemask.methods.dmn_aoa.model import DMNAOA
 from onemask.methods.dmn_aoa.object_memory import OUTSIDE, position
+from onemask.methods.dmn_aoa.records import FIRST, PREVIOUS
 from onemask.methods.dmn_aoa.refinenet import REFERENCES
 from onemask.methods.dmn_aoa.regions import enlarged, pooled
 from onemask.methods.options import parse_assignments

@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 
 from onemask import keep_freed_memory
-from onemask.live import Event, Live, follow
+from onemask.live import Event, Live
+from onemask.live_output import follow
 from onemask.settings import Settings
 from onemask.video.reader import open_video
 from onemask.video.sample import sample_clip

@@ -13,7 +13,8 @@ from PIL import Image
 
 from onemask.cli import main
 from onemask.errors import InputError, OnemaskError
-from onemask.live import Live, follow
+from onemask.live import Live
+from onemask.live_output import follow
 from onemask.methods.method import Features, Memory, Prediction
 from onemask.session import Session
 from onemask.video.label_maps import read_label_map, write_mask

@@ -12,8 +12,6 @@
    borders of things look like.
 4. What was marked holds in any case. Parts of the result that were neither marked nor guessed are dropped.
 
-Above 400 lines, for the steps share one frame and what was marked in it, and none is of use alone.
-
 How good it is after some clicks, and what else was tried: benchmarks/first_mask.md.
 """
 
@@ -30,6 +28,19 @@ import numpy as np
 from .errors import InputError
 from .geometry import Geometry
 from .labels import LARGEST_ID, resize
+from .marks import (
+    Stroke,
+    box_of,
+    dilated,
+    inside,
+    meant_parts,
+    outside,
+    overlap_of,
+    read_click,
+    read_scribble,
+    right_share,
+    shown,
+)
 from .methods import DEFAULT, load
 from .video.frames import Video
 
@@ -44,21 +55,10 @@ AROUND = 0.06  # how far beyond a proposal its object may go, of the short side
 ITERATIONS = 5
 LEAST_SCORE = 0.02  # proposals below are noise
 KEPT = 0.3  # a step that keeps less of the mask before it, or makes more than 1 / KEPT of it, is not believed
-LEAST_PART = 0.1  # of the largest part: smaller ones are dropped where they were not marked
 SLACK = 0.1  # how far from its border clicks are no argument against a proposal, of the root of its area
 BOX_FITS, CLICKS_FIT = 0.5, 0.5  # overlap with the box, share of clicks on the right side: below, no proposal is used
 
 Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Stroke:
-    """A click or a scribble: a line through points of the frame, on the object or beside it."""
-
-    points: tuple[tuple[float, float], ...]
-    """(x, y) in pixels, from the left and the top; one point is a click."""
-    positive: bool = True
-    """Whether it marks the object; if not, what does not belong to it."""
 
 
 def first_mask(
@@ -176,7 +176,7 @@ class Selection:
         scribbles: Iterable[tuple[Sequence[tuple[float, float]], bool]] = (),
     ) -> np.ndarray:
         """The mask of an object; see `first_mask` for arguments, result and errors."""
-        strokes = [*(_click(click) for click in clicks), *(_scribble(scribble) for scribble in scribbles)]
+        strokes = [*(read_click(click) for click in clicks), *(read_scribble(scribble) for scribble in scribbles)]
         if box is None and not any(stroke.positive for stroke in strokes):
             raise InputError("nothing is marked on the object; give a box, or a click or scribble that is on it")
         corners = None if box is None else self._corners(box)
@@ -192,8 +192,8 @@ class Selection:
         if self._refine and mask.any():
             mask = _believed(self._refined((mask | on) & ~off), mask)
         if corners is not None:
-            mask &= _inside(corners, self._size)
-        return _meant_parts((mask | on) & ~off, on, guess if corners is None else mask)
+            mask &= inside(corners, self._size)
+        return meant_parts((mask | on) & ~off, on, guess if corners is None else mask)
 
     # What was marked ------------------------------------------------------------------------------------------------
 
@@ -214,18 +214,18 @@ class Selection:
         except (TypeError, ValueError):
             raise InputError(f"a box is (x, y, width, height) in pixels, got {box!r}") from None
         if not (np.isfinite([x, y, w, h]).all() and w >= 1 and h >= 1):
-            raise InputError(f"a box is (x, y, width, height), a pixel wide and high or more; got {_shown(box)}")
+            raise InputError(f"a box is (x, y, width, height), a pixel wide and high or more; got {shown(box)}")
         left, top = max(0, round(x)), max(0, round(y))
         right, bottom = min(width, round(x + w)), min(height, round(y + h))
         if left >= right or top >= bottom:
-            raise InputError(f"the box {_shown(box)} lies outside of the frame, which is {width}x{height}")
+            raise InputError(f"the box {shown(box)} lies outside of the frame, which is {width}x{height}")
         return left, top, right, bottom
 
     def _refuse_outside(self, stroke: Stroke) -> None:
         height, width = self._size
         for x, y in stroke.points:
             if not (0 <= x < width and 0 <= y < height):  # NaN fails, too
-                raise InputError(f"{_shown((x, y))} lies outside of the frame, which is {width}x{height}")
+                raise InputError(f"{shown((x, y))} lies outside of the frame, which is {width}x{height}")
 
     def _drawn(self, strokes: Iterable[Stroke]) -> np.ndarray:
         """(H, W) bool: the pixels under the brush."""
@@ -277,9 +277,9 @@ class Selection:
             if not candidate.any():
                 continue
             slack = SLACK * np.sqrt(np.count_nonzero(candidate))
-            wider, narrower = _dilated(candidate, slack), ~_dilated(~candidate, slack)
-            right_side = [_share(wider if stroke.positive else narrower, stroke) for stroke in strokes]
-            overlap = 1.0 if corners is None else _overlap(_box_of(candidate), corners)
+            wider, narrower = dilated(candidate, slack), ~dilated(~candidate, slack)
+            right_side = [right_share(wider if stroke.positive else narrower, stroke) for stroke in strokes]
+            overlap = 1.0 if corners is None else overlap_of(box_of(candidate), corners)
             on_object = [share for share, stroke in zip(right_side, strokes, strict=True) if stroke.positive]
             if overlap < BOX_FITS or (on_object and np.mean(on_object) < CLICKS_FIT):
                 continue
@@ -293,16 +293,16 @@ class Selection:
     def _around(self, guess: np.ndarray, corners: tuple[int, int, int, int] | None, on: np.ndarray) -> np.ndarray:
         """GrabCut's trimap for a guess (H, W): object and not, each probably; far off or out of the box surely not."""
         trimap = np.where(guess, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-        near = _dilated(guess, AROUND * self._short_side) | _dilated(on, REACH * self._short_side)
+        near = dilated(guess, AROUND * self._short_side) | dilated(on, REACH * self._short_side)
         trimap[~near] = cv2.GC_BGD
-        return _outside(trimap, corners)
+        return outside(trimap, corners)
 
     def _around_marks(self, corners: tuple[int, int, int, int] | None, strokes: Sequence[Stroke]) -> np.ndarray:
         """GrabCut's trimap without a guess: the box's inside, or discs around the strokes, may be the object."""
         if corners is not None:
-            return _outside(np.full(self._size, cv2.GC_PR_FGD, np.uint8), corners)
+            return outside(np.full(self._size, cv2.GC_PR_FGD, np.uint8), corners)
         marked = self._drawn(stroke for stroke in strokes if stroke.positive)
-        near = _dilated(marked, REACH * self._short_side)
+        near = dilated(marked, REACH * self._short_side)
         return np.where(near, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
 
     def _cut(self, trimap: np.ndarray, on: np.ndarray, off: np.ndarray) -> np.ndarray:
@@ -344,25 +344,6 @@ class Selection:
             return (resize(logits, self._size)[0, 0] > 0).numpy()
 
 
-def _click(click: Any) -> Stroke:
-    try:
-        x, y, positive = click
-        return Stroke(((float(x), float(y)),), bool(positive))
-    except (TypeError, ValueError):
-        raise InputError(f"a click is (x, y, whether it is on the object), got {click!r}") from None
-
-
-def _scribble(scribble: Any) -> Stroke:
-    try:
-        points, positive = scribble
-        stroke = Stroke(tuple((float(x), float(y)) for x, y in points), bool(positive))
-    except (TypeError, ValueError):
-        raise InputError(f"a scribble is ([(x, y), ...], whether it is on the object), got {scribble!r}") from None
-    if not stroke.points:
-        raise InputError("a scribble has at least one point (x, y)")
-    return stroke
-
-
 @lru_cache(maxsize=1)
 def _generator() -> ProposalGenerator:
     """The proposal network; it is never written to."""
@@ -381,68 +362,3 @@ def _believed(mask: np.ndarray, before: np.ndarray) -> np.ndarray:
     """The mask (H, W) that a step made of the one before; that one, if too little of it is left or too much is new."""
     both, area = np.count_nonzero(mask & before), np.count_nonzero(before)
     return mask if both >= KEPT * area and np.count_nonzero(mask) * KEPT <= area else before
-
-
-def _share(mask: np.ndarray, stroke: Stroke) -> float:
-    """Share of a stroke's points that a mask (H, W) has on the right side."""
-    xs, ys = np.asarray(stroke.points).astype(int).T
-    return float((mask[ys, xs] == stroke.positive).mean())
-
-
-def _box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return left, top, left + width, top + height
-
-
-def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
-    """Intersection over union of two boxes (left, top, right, bottom)."""
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    down = min(one[3], other[3]) - max(one[1], other[1])
-    both = max(0, across) * max(0, down)
-    areas = [(right - left) * (bottom - top) for left, top, right, bottom in (one, other)]
-    return both / (sum(areas) - both)
-
-
-def _outside(trimap: np.ndarray, corners: tuple[int, int, int, int] | None) -> np.ndarray:
-    """The trimap with all that is outside of a box surely not the object."""
-    if corners is None:
-        return trimap
-    left, top, right, bottom = corners
-    inside = trimap[top:bottom, left:right].copy()
-    inside[inside == cv2.GC_BGD] = cv2.GC_PR_BGD
-    trimap = np.full_like(trimap, cv2.GC_BGD)
-    trimap[top:bottom, left:right] = inside
-    return trimap
-
-
-def _inside(corners: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool: the pixels in a box."""
-    left, top, right, bottom = corners
-    inside = np.zeros(size, bool)
-    inside[top:bottom, left:right] = True
-    return inside
-
-
-def _dilated(mask: np.ndarray, radius: float) -> np.ndarray:
-    """A mask (H, W) bool with all that is less than so many pixels away from it."""
-    if not mask.any():
-        return mask
-    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3) < max(1.0, radius)
-
-
-def _meant_parts(mask: np.ndarray, on: np.ndarray, guess: np.ndarray | None) -> np.ndarray:
-    """The connected parts of a mask that were marked, and those that are not small and mostly in the guess."""
-    count, parts, figures, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    if count <= 2:
-        return mask
-    areas = figures[:, cv2.CC_STAT_AREA]
-    meant = np.isin(np.arange(count), parts[on & mask])
-    if guess is not None:
-        guessed = np.bincount(parts[guess & mask], minlength=count)
-        meant |= (2 * guessed > areas) & (areas >= LEAST_PART * areas[1:].max())
-    meant[0] = False  # the background
-    return meant[parts]
-
-
-def _shown(values: Iterable[Any]) -> str:
-    return ",".join(f"{float(value):g}" for value in values)

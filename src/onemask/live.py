@@ -20,33 +20,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
-from pathlib import Path
 from statistics import median
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 
-from .errors import InputError, OnemaskError, OutputError
+from .errors import InputError
 from .exports.result import KeptFrame
-from .files import refuse_existing
-from .interruption import stop_asked
 from .reviewing import Doubt, Watcher
 from .session import Session
-from .video.drawing import overlay
-from .video.hls import HlsWriter, refuse_folder
-from .video.label_maps import palette, write_mask
 from .video.stream import Connection, LiveFrame, LiveSource, Stream
-from .video.writer import H264, VideoWriter
 
 PATIENCE = 3  # frames in a row without an object until it is lost
 QUIET = 10  # frames in a row without a doubt until the next one about an object is told
 REMEMBERED = 10_000  # latencies, of which the median is
-_TICKS = Fraction(90)  # a second, in recorded files
-_RECORDED = replace(H264, options={"crf": "20", "preset": "veryfast"})
 
 Given: TypeAlias = np.ndarray | Callable[[np.ndarray], np.ndarray]
 
@@ -287,117 +276,3 @@ class _Watched:
         tell = doubtful and self.quiet >= QUIET
         self.quiet = 0 if doubtful else self.quiet + 1
         return tell
-
-
-# The main job ---------------------------------------------------------------------------------------------------------
-
-
-class Preview(Protocol):
-    """Shows pictures, in a window or a browser."""
-
-    def show(self, picture: np.ndarray) -> bool:
-        """Show an (H, W, 3) uint8 RGB picture; False: no more are wanted."""
-
-
-def follow(
-    live: Live,
-    *,
-    preview: Preview | None = None,
-    record: str | Path | None = None,
-    masks: str | Path | None = None,
-    hls: str | Path | None = None,
-    seconds: float | None = None,
-    overwrite: bool = False,
-) -> LiveReport:
-    """Follow objects in a stream until it ends, the preview is closed, the time is over, or Ctrl-C is pressed.
-
-    Args:
-        live: the stream, the objects, and the session.
-        preview: shows frames with their objects, and how late they are.
-        record: a video file of the same, with the times at which frames came; .mkv, .mp4 or .mov.
-        masks: a folder for the label map of each frame that was segmented: NUMBER.png, as `onemask run` writes them.
-        hls: a folder for the same as HTTP Live Streaming, `onemask.video.hls.PLAYLIST` and its last segments.
-        seconds: how long at most, from the first frame.
-        overwrite: replace a file, or a stream of `hls`, that is there. Masks are only written into a folder that is
-            not there, or empty.
-
-    Returns:
-        How it went.
-
-    Raises:
-        InputError: see `Live`.
-        OutputError: something is in the way, or cannot be written.
-        OnemaskError: see `Live`. What was recorded until then is kept.
-    """
-    if seconds is not None and not seconds > 0:
-        raise InputError(f"seconds are above 0, got {seconds}")
-    if record is not None:
-        refuse_existing(record, overwrite)
-    if masks is not None:
-        refuse_existing(masks, overwrite=False)
-    if hls is not None:
-        refuse_folder(hls, overwrite)
-    failure: OnemaskError | None = None
-    with (
-        stop_asked("frame") as stop,
-        live,
-        _Recorder(record, _in_file) as recorder,
-        _Recorder(hls, HlsWriter) as sender,
-    ):
-        live.stream.go_on_while(lambda: not (stop.is_set() or live.age >= (seconds or float("inf"))))
-        try:
-            for found in live:
-                if masks is not None:
-                    write_mask(Path(masks) / f"{found.index:08d}.png", found.label_map, found.confidence)
-                if preview is None and record is None and hls is None:
-                    continue
-                drawn = overlay(found.image, found.label_map, palette())
-                recorder.write(drawn, found.seconds)
-                sender.write(drawn, found.seconds)
-                if preview is not None and not preview.show(_captioned(drawn, found.latency, live.stream.dropped)):
-                    break
-        except OutputError:
-            raise
-        except OnemaskError as error:
-            failure = error
-    if failure is not None:
-        raise failure
-    return live.report
-
-
-class _PictureWriter(Protocol):
-    def write(self, image: np.ndarray, time: Fraction) -> None: ...
-
-
-def _in_file(path: str | Path, width: int, height: int) -> VideoWriter:
-    return VideoWriter(path, width, height, _TICKS, codec=_RECORDED)
-
-
-class _Recorder(AbstractContextManager["_Recorder"]):
-    """Writes pictures to a place, if there is one, whose size the first of them decides."""
-
-    def __init__(
-        self, path: str | Path | None, make: Callable[[str | Path, int, int], AbstractContextManager[_PictureWriter]]
-    ):
-        self._path, self._make = path, make
-        self._file = ExitStack()
-        self._writer: _PictureWriter | None = None
-
-    def write(self, picture: np.ndarray, seconds: float) -> None:
-        if self._path is None:
-            return
-        if self._writer is None:
-            height, width = picture.shape[:2]
-            self._writer = self._file.enter_context(self._make(self._path, width, height))
-        self._writer.write(picture, Fraction(seconds))
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.__exit__(*error)
-
-
-def _captioned(picture: np.ndarray, latency: float, dropped: int) -> np.ndarray:
-    """Write how late a picture is, and how many were dropped, into its corner (in place)."""
-    text = f"{1000 * latency:.0f} ms late, {dropped} dropped"
-    for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(picture, text, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, width, cv2.LINE_AA)
-    return picture

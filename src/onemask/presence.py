@@ -123,7 +123,7 @@ class LastFrame:
         self._winner: Tensor | None = None  # the likeliest row in each pixel, where frames are not resized
 
     def without(self, object_id: int) -> LastFrame:
-        """What is still told once an object is forgotten: area, box and confidence of the others."""
+        """The frame once an object is forgotten: area, box and confidence of the others."""
         left = LastFrame()
         left.presences = {i: presence for i, presence in self.presences.items() if i != object_id}
         return left

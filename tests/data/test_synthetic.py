@@ -9,7 +9,8 @@ from PIL import Image
 
 from onemask.data.clip import VOID, Clip, ClipRequest
 from onemask.data.stills import Cutouts, StillImages
-from onemask.data.synthetic import StillClips, SyntheticConfig, _well_seen
+from onemask.data.synthetic import StillClips, _well_seen
+from onemask.data.synthetic_options import SyntheticConfig
 from onemask.video.masks import write_mask
 
 SIZE = (96, 160)

@@ -24,9 +24,10 @@ from starlette.websockets import WebSocketDisconnect
 
 from onemask.errors import InputError
 from onemask.studio import runlengths
+from onemask.studio.guard import LARGEST_BODY
 from onemask.studio.project import MethodChoice, Project
 from onemask.studio.serve import Server, serve
-from onemask.studio.server import LARGEST_BODY, make_app
+from onemask.studio.server import make_app
 from onemask.video.masks import read_label_map, write_mask
 
 from .conftest import FRAMES, TOKEN, square

@@ -17,7 +17,8 @@ from .given import add_masks, annotations_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..live import Event, LiveReport, Preview
+    from ..live import Event, LiveReport
+    from ..live_output import Preview
 
 METHOD = "ttvos-lite"  # the fastest, and nothing is fitted to an object
 
@@ -72,7 +73,8 @@ def add_live(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _live(options: argparse.Namespace) -> None:
-    from ..live import Live, follow
+    from ..live import Live
+    from ..live_output import follow
     from ..video.stream import Stream
 
     out = sys.stdout

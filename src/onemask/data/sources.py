@@ -100,7 +100,8 @@ def data_fingerprint(configs: Sequence[SourceConfig], base: Path) -> str:
 def _open_stills(config: SourceConfig, root: Path, base: Path, held_out: int) -> ClipSource:
     # Warping stills takes more code than cutting videos; who trains on videos alone need not load it.
     from .stills import Cutouts, StillImages
-    from .synthetic import StillClips, SyntheticConfig
+    from .synthetic import StillClips
+    from .synthetic_options import SyntheticConfig
     from .turntable import Turntable
 
     cutouts = Cutouts(_existing(base / config.cutouts, config)) if config.cutouts else None

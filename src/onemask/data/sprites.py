@@ -103,16 +103,6 @@ def opaque_side(picture: np.ndarray) -> float:
     return float(np.sqrt(picture[..., 3].sum(dtype=np.float64) / 255))
 
 
-def _reduction(scale: float) -> float:
-    """Return the factor by which a picture is shrunk before it is remapped, lest it alias; 1 for none."""
-    return 1.0 if scale > 0.7 else 1.2 * scale
-
-
-def _multiplied(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    colours = cv2.multiply(np.ascontiguousarray(image), cv2.merge([alpha] * 3), scale=1 / 255)
-    return np.dstack([colours, alpha])
-
-
 def middle(mask: np.ndarray) -> tuple[float, float]:
     """The middle of a mask's bounding box, (x, y) pixels."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
@@ -125,3 +115,13 @@ def renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
     table[ids] = np.arange(1, len(ids) + 1)
     table[VOID] = VOID
     return cv2.LUT(labels, table)
+
+
+def _reduction(scale: float) -> float:
+    """Return the factor by which a picture is shrunk before it is remapped, lest it alias; 1 for none."""
+    return 1.0 if scale > 0.7 else 1.2 * scale
+
+
+def _multiplied(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    colours = cv2.multiply(np.ascontiguousarray(image), cv2.merge([alpha] * 3), scale=1 / 255)
+    return np.dstack([colours, alpha])

@@ -1,126 +1,24 @@
 """Clips made of still pictures: objects and their surroundings are cut apart and sent along paths of their own.
 
-A clip is a stack of layers, each a picture with alpha, a path and a slow bending, drawn from the back to the front:
-
-    base         a picture that fills the frame: the object's own with the hole filled, another one, or (whole) the
-                 picture as it is, in which the object is only pushed about
-    objects      1..N, cut out of pictures or ready-made cut-outs
-    distractors  things, and pieces of mere texture, pasted in the same way, so that a seam betrays nothing
-    turning      in place of the picture's objects: a thing on a turntable, which shows one side after another
-    twin         a copy of the first object: only where it was tells the object from it. It is background, or (rival)
-                 an object too
-    occluder     one of them that crosses before an object, not in the reference frame
-    hides        an object goes out of sight for some frames, behind such a thing or out of the frame, and comes back
-
-Here it is decided what is in a clip. `sprites` cuts things out of pictures, `holes` fills what they leave, `paths`
-sends them on their way, and `layers` draws it all into frames and label maps. Void pixels of the pictures go with
-their layer and stay void.
-
-Long, for it is one decision after another, each with the options that it reads; what is done is in those modules.
+`scene` decides what is in a clip, by the options in `synthetic_options`.
 
 Source of the idea: the static-image stage of STM (Oh et al. 2019) and its followers, with more motion and occlusion.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated
-
-import cv2
 import numpy as np
 
-from ..errors import InputError
-from ..methods.options import Count, NotNegative, Positive, Range, Share, Whole, check_values
-from .clip import VOID, Clip, ClipRequest
-from .holes import filled, hole_of
-from .layers import Layer, draw, weight_round
-from .paths import Motion, draw_times, gone, passing
+from .clip import Clip, ClipRequest
+from .layers import draw
+from .paths import draw_times
 from .photometry import NOMINAL_SIDE, degrade, jitter_colours
-from .sprites import Sprite, cut_sprite, draw_blob, middle, opaque_side, renumbered, sprite_of_cutout
-from .stills import Cutouts, StillImages
-from .turntable import Turntable, recoloured
-
-LEAST_TO_HIDE = 4  # frames: the reference, another, one without the object, and one in which it is back
-TWIN_COLOUR = 0.15  # how much a twin's channels differ from the object's, at most, as a share
+from .scene import Pictures, Scene
+from .synthetic_options import SyntheticConfig
 
 
-@dataclass(frozen=True)
-class SyntheticConfig:
-    """Contents of synthetic clips and how much they vary. Lengths are in short sides of the frame, times in paths."""
-
-    whole: Share = 0.3  # probability that the picture stays whole and the object only moves mildly in it
-    elsewhere: Share = 0.3  # probability that the objects are pasted over another picture; otherwise over their own
-    largest_hole: Share = 0.35  # share of its own picture that an object leaves empty; larger ones go elsewhere
-    further_object: Share = 0.7  # probability of a foreign object where the picture has fewer than were asked for
-    distractors: tuple[NotNegative, ...] = (
-        0.4,
-        0.4,
-        0.2,
-    )  # probabilities of 0, 1, 2.. foreign things that are background
-    occluder: Share = 0.35  # probability that something passes in front of an object
-    hides: Share = 0.0  # probability that an object is out of sight for some frames and comes back; from 4 frames on
-    twin: Share = 0.0  # probability of a copy of the first object as background; for clips of neighbouring frames
-    rival: Share = 0.0  # probability that a twin is an object too, where more are asked for
-    turning: Share = 0.0  # probability that the object is a thing on a turntable, if there is one
-    turns: NotNegative = 1.0  # of such a thing in a path, at most, either way
-    cutout: Share = 0.25  # probability that a foreign thing is one of the cut-outs, if there are any
-    texture: Share = 0.25  # probability that a distractor or occluder is a piece of a picture in no thing's shape
-    mirror: Share = 0.5  # probability that a picture is mirrored
-    texture_prefixes: tuple[str, ...] = ("bsds-",)  # pictures whose regions are not always things
-    texture_as_object: Share = 0.1  # probability that such a region is taken for an object all the same
-
-    smallest: Annotated[float, Range(0, 1, "(]")] = (
-        0.05  # share of the frame that the first object is to cover in the reference, from
-    )
-    largest: Annotated[float, Range(0, 1, "(]")] = 0.7  # ... to; mostly near 0.15
-    enlargement: Positive = 2.2  # at most, of a picture's pixels
-    least_pixels: Count = 150  # in a picture, of an object that is taken
-    least_share: Share = 0.003  # of its picture, of an object that is taken
-    least_visible: Count = 100  # pixels of each object in the reference, in a frame of 240 pixels
-
-    shift: NotNegative = 0.22  # amplitude of an object's path across and down
-    turn: NotNegative = 16.0  # amplitude of its rotation, degrees
-    zoom: NotNegative = 0.18  # amplitude of its scale, natural logarithm
-    shear: NotNegative = 0.08  # amplitude of its shear, and of its stretching
-    bend: NotNegative = 0.025  # amplitude of its bending, in sizes of the object
-    camera: NotNegative = 0.35  # the camera's path, as a share of an object's
-    mild: NotNegative = 0.35  # an object's path in a whole picture, as a share of what it is otherwise
-
-    frames_a_path: Count = 40  # neighbouring frames of a video are this part of a path apart
-    exposure: NotNegative = 0.03  # longest, in paths: what moves is smeared along its way
-    blurred: Share = 0.4  # probability that a clip is exposed so long that one sees it
-    colours: NotNegative = 1.0  # strength of the jitter of colours
-    degraded: Share = 1.0  # probability that a clip goes through `degrade`, which leaves a third as they are
-    attempts: Whole = 8  # to place everything so that it is seen in the reference, before something simple is taken
-
-    def __post_init__(self):
-        """Refuse what cannot work."""
-        check_values(self)
-        if abs(sum(self.distractors) - 1) > 1e-6:
-            raise InputError(f"distractors are probabilities that sum to 1, got {self.distractors}")
-
-
-class StillClips:
+class StillClips(Pictures):
     """Clips made of still pictures with masks; a `ClipSource`."""
-
-    def __init__(
-        self,
-        stills: StillImages,
-        cutouts: Cutouts | None = None,
-        config: SyntheticConfig | None = None,
-        turntable: Turntable | None = None,
-    ) -> None:
-        """Take pictures, things to paste over them, what is to be done with them, and things that can turn."""
-        self.stills = stills
-        self.cutouts = cutouts
-        self.turntable = turntable
-        self.config = config or SyntheticConfig()
-        texture = [name.startswith(self.config.texture_prefixes) for name in stills.names]
-        things = np.flatnonzero(~np.array(texture))
-        self.things = things if len(things) else np.arange(len(stills))  # pictures to take foreign things from
-
-    def __len__(self) -> int:
-        return len(self.stills)
 
     def clip(self, index: int, request: ClipRequest, rng: np.random.Generator) -> Clip:
         """Return a clip whose base or first object is picture `index`; each object shows in the first frame.
@@ -130,13 +28,13 @@ class StillClips:
         """
         times = draw_times(request, self.config.frames_a_path, rng)
         for attempt in range(self.config.attempts):
-            scene = _Scene(self, request, times, rng, simple=2 * attempt >= self.config.attempts)
+            scene = Scene(self, request, times, rng, simple=2 * attempt >= self.config.attempts)
             layers, objects = scene.stack(index)
             first = draw(layers, 0, request.size)
             if _well_seen(first[1], objects, self.config):
                 break
         else:
-            layers, objects = _Scene(self, request, times, rng, simple=True).simplest(index)
+            layers, objects = Scene(self, request, times, rng, simple=True).simplest(index)
             first = draw(layers, 0, request.size)
         drawn = [first, *(draw(layers, t, request.size) for t in range(1, request.length))]
         frames = np.stack([frame for frame, _ in drawn])
@@ -146,338 +44,6 @@ class StillClips:
             frames = degrade(frames, rng)
         return Clip(self.stills.names[index], frames, labels, objects)
 
-    def objects_of(self, labels: np.ndarray) -> np.ndarray:
-        """Return the ids in a label map that have pixels enough to be taken."""
-        counts = np.bincount(labels.ravel(), minlength=256)
-        counts[[0, VOID]] = 0
-        return np.flatnonzero(counts >= max(self.config.least_pixels, self.config.least_share * labels.size))
-
-    def is_texture(self, index: int) -> bool:
-        """Whether the regions of a picture may be textures rather than objects."""
-        return self.stills.names[index].startswith(self.config.texture_prefixes)
-
-
-class _Scene:
-    """One attempt at a clip: draws what is in it, how large and where; how it moves from there is `Motion`'s."""
-
-    def __init__(
-        self, source: StillClips, request: ClipRequest, times: np.ndarray, rng: np.random.Generator, *, simple: bool
-    ) -> None:
-        """simple: one object, nothing in front of it, in the middle."""
-        self.source = source
-        self.config = source.config
-        self.height, self.width = request.size
-        self.unit = min(request.size)
-        self.most = 1 if simple else request.max_objects
-        self.wanted = 1 if simple else int(rng.integers(1, self.most + 1))
-        self.simple = simple
-        self.rng = rng
-        self.used: set[tuple[str, int]] = set()  # what is in the clip: a second one would not be another thing
-        self.first: Sprite | None = None  # what the first object looks like
-        exposed = rng.random() < self.config.blurred
-        exposure = rng.uniform(0.2, 1.0) * self.config.exposure if exposed else 0.0
-        bend, camera = self.config.bend, self.config.camera
-        self.motion = Motion(request.size, times, _amplitudes(self.config), bend, camera, exposure, rng)
-
-    def _unused(self, kind: str, indices: np.ndarray) -> int:
-        """Draw one of the indices that is not in the clip yet, if there is one left."""
-        left = [index for index in indices[self.rng.integers(len(indices), size=8)] if (kind, index) not in self.used]
-        index = int(left[0]) if left else int(self.rng.choice(indices))
-        self.used.add((kind, index))
-        return index
-
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a picture and its label map, no larger than a frame has use for, and mirrored or not."""
-        image, labels = self.source.stills.read(index)
-        factor = 2.5 * self.unit / min(labels.shape)
-        if factor < 0.8:
-            size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-        if self.rng.random() < self.config.mirror:
-            image, labels = cv2.flip(image, 1), cv2.flip(labels, 1)
-        return image, labels
-
-    def stack(self, index: int) -> tuple[list[Layer], int]:
-        """Return the layers from the back to the front, and the number of objects."""
-        self.used.add(("still", index))
-        image, labels = self.read(index)
-        ids = self.source.objects_of(labels)
-        if self.source.is_texture(index) and self.rng.random() >= self.config.texture_as_object:
-            ids = ids[:0]
-        ids = self.rng.permutation(ids)[: self.wanted]
-        turning = self.source.turntable is not None and bool(self.config.turning)
-        if turning and self.rng.random() < self.config.turning:
-            self.first = self._turning(self._share())
-            layers = [self._ground(image), self._wandering(self.first, 1)]
-            return self._with_others(layers, 1)
-        kind = self.rng.random()
-        if len(ids) == 0:
-            layers, objects = [self._ground(image)], 0
-        elif kind < self.config.whole:
-            layers, objects = [self._whole(image, labels, ids)], len(ids)
-        else:
-            layers, objects = self._apart(
-                image, labels, ids, elsewhere=kind < self.config.whole + self.config.elsewhere
-            )
-        return self._with_others(layers, objects)
-
-    def _with_others(self, layers: list[Layer], objects: int) -> tuple[list[Layer], int]:
-        """The layers with further objects, as many as are wanted, and with what distracts from them."""
-        while objects < self.wanted and (objects == 0 or self.rng.random() < self.config.further_object):
-            objects += 1
-            share = self._share() * (1.0 if objects == 1 else 0.4)
-            sprite = self._foreign(share)
-            self.first = self.first or sprite
-            layers.append(self._wandering(sprite, objects))
-        if not self.simple:
-            if self.config.twin and self.rng.random() < self.config.twin:
-                rival = bool(self.config.rival) and objects < self.most and self.rng.random() < self.config.rival
-                objects += rival
-                layers = self._with_twin(layers, objects if rival else 0)
-            layers = self._with_distractors(layers)
-        return layers, objects
-
-    def simplest(self, index: int) -> tuple[list[Layer], int]:
-        """Return a piece of the picture, turned round, that wanders over the picture: always possible."""
-        image, _ = self.read(index)
-        base = self._ground(image)
-        self.simple = True
-        return [base, self._wandering(self._piece(cv2.flip(image, -1), 0.2, smooth=True), 1)], 1
-
-    # Bases ------------------------------------------------------------------------------------------------------------
-
-    def _ground(self, image: np.ndarray) -> Layer:
-        """A picture as mere background, any part of it."""
-        height, width = image.shape[:2]
-        scale = self._cover(image) * self.rng.uniform(1.0, 1.5)
-        middle = self.rng.uniform(0, width), self.rng.uniform(0, height)
-        return self._base(image, None, scale, middle)
-
-    def _base(self, image: np.ndarray, labels: np.ndarray | None, scale: float, middle: tuple[float, float]) -> Layer:
-        """Show the part of a picture round `middle` (its pixels), as far as the picture reaches."""
-        factor = min(1.0, 1.25 * scale)
-        if factor < 0.8:  # the frame takes fewer pixels: remapping would alias
-            size = round(image.shape[1] * factor), round(image.shape[0] * factor)
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            labels = None if labels is None else cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-            scale, middle = scale / factor, (middle[0] * factor, middle[1] * factor)
-        height, width = image.shape[:2]
-        x = _within(middle[0], self.width / 2 / scale, width)
-        y = _within(middle[1], self.height / 2 / scale, height)
-        return self.motion.base(image, labels, scale, (x, y))
-
-    def _whole(self, image: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> Layer:
-        """The picture as it is; its objects are pushed about, and take their surroundings along."""
-        mapped = renumbered(labels, ids)
-        shown = (mapped > 0) & (mapped < VOID)
-        scale = max(self._scale(np.count_nonzero(mapped == 1), self._share()), 1.05 * self._cover(image))
-        scale = min(scale, max(self.config.enlargement, 1.05 * self._cover(image)))
-        x, y = middle(mapped == 1)
-        jitter = (0.0, 0.0) if self.simple else self.rng.uniform(-0.25, 0.25, 2) / scale
-        layer = self._base(image, mapped, scale, (x + jitter[0] * self.width, y + jitter[1] * self.height))
-        if self.config.twin:
-            self.first = cut_sprite(image, mapped == 1, mapped == VOID, scale, self.rng)
-        factor = layer.picture.shape[1] / image.shape[1]
-        x, y = x * factor, y * factor
-        weight = weight_round(shown, layer.picture.shape[:2], 0.12 * self.unit / scale * factor)
-        push = self.motion.push(weight, (x, y), scale / factor, self.config.mild * self.motion.path())
-        return replace(layer, push=push)
-
-    def _apart(
-        self, image: np.ndarray, labels: np.ndarray, ids: np.ndarray, *, elsewhere: bool
-    ) -> tuple[list[Layer], int]:
-        """The objects cut out, over their own picture without them or over another one."""
-        scale = self._scale(np.count_nonzero(labels == ids[0]), self._share())
-        sprites = [cut_sprite(image, labels == i, labels == VOID, scale, self.rng) for i in ids]
-        self.first = sprites[0]
-        anchor = self._anchor(sprites[0])
-        if elsewhere or np.isin(labels, ids).mean() > self.config.largest_hole:
-            layers = [self._ground(self.read(self._unused("still", self.source.things))[0])]
-        else:
-            layers = [self._emptied(image, labels, ids, scale, np.array(sprites[0].place) - anchor)]
-        together = self.motion.path()
-        for object_id, sprite in enumerate(sprites, start=1):
-            offset = np.array(sprite.place) - np.array(sprites[0].place)
-            path = together if object_id == 1 else 0.6 * together + 0.5 * self.motion.path()
-            layers.append(self.motion.placed(sprite, anchor + offset, path, object_id))
-        return layers, len(sprites)
-
-    def _emptied(
-        self, image: np.ndarray, labels: np.ndarray, ids: np.ndarray, scale: float, corner: np.ndarray
-    ) -> Layer:
-        """The picture without its objects; corner: (2,) where the frame would begin in the picture at `scale`."""
-        taken = np.isin(labels, ids)
-        hole = hole_of(taken, labels == VOID)
-        unknown = (labels == VOID) & (hole == 0)
-        void = VOID * unknown.astype(np.uint8) if unknown.any() else None
-        x, y = (corner + np.array([self.width, self.height]) / 2) / scale
-        scale = max(scale, self._cover(image) * self.rng.uniform(1.0, 1.3))
-        return self._base(filled(image, hole), void, scale, (x, y))
-
-    # Things that are pasted -------------------------------------------------------------------------------------------
-
-    def _with_distractors(self, layers: list[Layer]) -> list[Layer]:
-        number = int(self.rng.choice(len(self.config.distractors), p=self.config.distractors))
-        for _ in range(number):  # anywhere but before the base
-            layer = self._wandering(self._distraction(0.6 * self._share()), 0)
-            layers.insert(int(self.rng.integers(1, len(layers) + 1)), layer)
-        frames = self.motion.frames
-        if self.config.hides and frames >= LEAST_TO_HIDE and self.rng.random() < self.config.hides:
-            return self._with_hidden(layers)
-        if frames > 1 and self.rng.random() < self.config.occluder:
-            layers.append(self._occluder(layers))
-        return layers
-
-    def _with_hidden(self, layers: list[Layer]) -> list[Layer]:
-        """One object is out of sight from the third frame or later on, and in the last frame back in it."""
-        last = self.motion.frames - 1
-        begin = int(self.rng.integers(2, last))
-        hidden = slice(begin, int(self.rng.integers(begin + 1, last + 1)))
-        number = int(self.rng.choice([i for i, layer in enumerate(layers) if layer.object_id] or [0]))
-        target = layers[number]
-        way, size = self._way(target)
-        if target.object_id and self.rng.random() < 0.5:  # out of the frame, and back at any place of it
-            frame = np.array([self.width, self.height])
-            layers[number] = gone(target, hidden, way[hidden.stop], self.rng.uniform(0.15, 0.85, 2) * frame)
-            return layers
-        sprite = self._distraction((1.3 * size) ** 2 / (self.height * self.width))
-        side = opaque_side(sprite.picture)
-        sprite = replace(sprite, scale=max(sprite.scale, 1.3 * size / side))
-        apart = 0.6 * (size + side * sprite.scale) * self.rng.uniform(1.0, 1.4)
-        angle = self.rng.uniform(-0.5, 0.5) + self.rng.choice([0.0, np.pi])
-        way = passing(way, hidden, apart * np.array([np.cos(angle), np.sin(angle)]))
-        path = 0.25 * self.motion.path()
-        path[:, :2] = np.concatenate([way - way[0]] * 2) / self.unit
-        return [*layers, self.motion.placed(sprite, way[0], path, 0, camera=False)]
-
-    def _with_twin(self, layers: list[Layer], object_id: int) -> list[Layer]:
-        """A copy of the first object, a little other in colour and size, as far from it as there is room; a rival is
-        anywhere."""
-        assert self.first is not None
-        picture = self.first.picture if self.rng.random() < 0.5 else cv2.flip(self.first.picture, 1)
-        gains = [*self.rng.uniform(1 - TWIN_COLOUR, 1 + TWIN_COLOUR, 3), 1.0]
-        picture = np.minimum(picture * np.array(gains), picture[..., 3:]).astype(np.uint8)  # alpha bounds the colours
-        twin = replace(
-            self.first,
-            picture=picture,
-            void=None,
-            scale=self.first.scale * self.rng.uniform(0.8, 1.2),
-            touches=(False,) * 4,
-            views=(),
-        )
-        way, _ = self._way(next((layer for layer in layers if layer.object_id == 1), layers[0]))
-        anchors = [self._anchor(twin) for _ in range(1 if object_id else 6)]
-        anchor = max(anchors, key=lambda place: float(np.hypot(*(place - way[0]))))
-        layer = self.motion.placed(twin, anchor, self.motion.path(), object_id)
-        layers.insert(int(self.rng.integers(1, len(layers) + 1)), layer)
-        return layers
-
-    def _way(self, target: Layer) -> tuple[np.ndarray, float]:
-        """The way of an object's middle, (T, 2) frame pixels, and the side of a square of about its size there."""
-        if target.labels is None and target.picture.shape[2] == 4:
-            middle = target.picture.shape[1] / 2, target.picture.shape[0] / 2
-            size = opaque_side(target.picture) * float(np.sqrt(abs(np.linalg.det(target.poses[0, :, :2]))))
-        else:  # somewhere in a whole picture
-            middle = target.push.middle if target.push else (target.picture.shape[1] / 2, target.picture.shape[0] / 2)
-            size = 0.6 * self.unit
-        return target.poses @ np.array([*middle, 1.0]), size
-
-    def _occluder(self, layers: list[Layer]) -> Layer:
-        """Something that lies over an object in a later frame, and beside it in the reference."""
-        objects = [layer for layer in layers if layer.object_id] or [layers[0]]
-        target = objects[int(self.rng.integers(len(objects)))]
-        sprite = self._distraction(self._share() * self.rng.uniform(0.3, 1.0))
-        way, size = self._way(target)
-        when = self.motion.times[int(self.rng.integers(1, len(way)))]
-        angle = self.rng.uniform(0, 2 * np.pi) if self.rng.random() < 0.4 else self.rng.choice([0.0, np.pi])
-        apart = 0.6 * (size + opaque_side(sprite.picture) * sprite.scale) * self.rng.uniform(0.9, 1.3)
-        way = self.motion.across(way, apart * np.array([np.cos(angle), 0.6 * np.sin(angle)]), when)
-        path = 0.5 * self.motion.path()
-        path[:, :2] = (way - way[0]) / self.unit
-        return self.motion.placed(sprite, way[0], path, 0, camera=False)
-
-    def _wandering(self, sprite: Sprite, object_id: int) -> Layer:
-        return self.motion.placed(sprite, self._anchor(sprite), self.motion.path(), object_id)
-
-    def _foreign(self, share: float) -> Sprite:
-        """A thing of another picture or a cut-out; a piece of texture if nothing else is found."""
-        cutouts = self.source.cutouts
-        if cutouts is not None and self.rng.random() < self.config.cutout:
-            cutout = cutouts.read(self._unused("cutout", np.arange(len(cutouts))))
-            if self.rng.random() < self.config.mirror:
-                cutout = cv2.flip(cutout, 1)
-            return sprite_of_cutout(cutout, self._scale(np.count_nonzero(cutout[..., 3] > 127), share))
-        for _ in range(4):
-            image, labels = self.read(self._unused("still", self.source.things))
-            ids = self.source.objects_of(labels)
-            if len(ids):
-                chosen = labels == self.rng.choice(ids)
-                scale = self._scale(np.count_nonzero(chosen), share)
-                return cut_sprite(image, chosen, labels == VOID, scale, self.rng)
-        return self._piece(image, share)
-
-    def _turning(self, share: float) -> Sprite:
-        """A thing on the turntable, in other colours than its own; it turns evenly, the faster in longer clips."""
-        assert self.source.turntable is not None
-        ring = self._unused("turning", np.arange(len(self.source.turntable)))
-        turns = self.rng.uniform(-self.config.turns, self.config.turns)
-        times = self.motion.times[: len(self.motion.times) // 2]
-        views = self.source.turntable.read(ring, 360 * (self.rng.random() + turns * (times - times[0])))
-        if self.rng.random() < self.config.mirror:
-            views = [cv2.flip(view, 1) for view in views]
-        views = recoloured(views, self.rng)
-        scale = self._scale(np.count_nonzero(views[0][..., 3] > 127), share)
-        sprites = [sprite_of_cutout(view, scale) for view in views]
-        return replace(sprites[0], views=tuple(sprite.picture for sprite in sprites))
-
-    def _distraction(self, share: float) -> Sprite:
-        if self.rng.random() < self.config.texture:
-            image, _ = self.read(self._unused("still", np.arange(len(self.source))))
-            return self._piece(image, share)
-        return self._foreign(share)
-
-    def _piece(self, image: np.ndarray, share: float, *, smooth: bool = False) -> Sprite:
-        """A piece of a picture in the shape of a random blob."""
-        mask = draw_blob(image.shape[:2], self.rng, smooth=smooth)
-        return cut_sprite(image, mask, None, self._scale(np.count_nonzero(mask), share), self.rng)
-
-    # Where things are and go ------------------------------------------------------------------------------------------
-
-    def _share(self) -> float:
-        """Draw the part of the frame that an object is to cover."""
-        low, high = self.config.smallest, self.config.largest
-        return float(low * (high / low) ** self.rng.beta(1.6, 2.0))
-
-    def _scale(self, pixels: int | np.integer, share: float) -> float:
-        return min(float(np.sqrt(share * self.height * self.width / max(int(pixels), 1))), self.config.enlargement)
-
-    def _cover(self, image: np.ndarray) -> float:
-        """Return the scale at which a picture just fills the frame."""
-        return max(self.width / image.shape[1], self.height / image.shape[0])
-
-    def _anchor(self, sprite: Sprite) -> np.ndarray:
-        """Draw a place for the middle of a thing, mostly within the frame; (2,) frame pixels."""
-        size = np.array(sprite.picture.shape[1::-1]) * sprite.scale
-        frame = np.array([self.width, self.height])
-        if self.simple:
-            return frame / 2
-        low = np.minimum(0.4 * size, 0.4 * frame)
-        anchor = self.rng.uniform(low, frame - low)
-        # What its picture cut off is best cut off by the frame as well.
-        for axis in range(2):
-            before, after = sprite.touches[axis], sprite.touches[axis + 2]
-            if before != after and self.rng.random() < 0.8:
-                beyond = self.rng.uniform(0.0, 0.1) * size[axis]
-                inside = min(size[axis] / 2 - beyond, 0.8 * frame[axis])
-                anchor[axis] = inside if before else frame[axis] - inside
-        return anchor
-
-
-def _amplitudes(config: SyntheticConfig) -> list[float]:
-    """Amplitudes of the six components of a path, as `Motion` takes them."""
-    return [config.shift, 0.7 * config.shift, np.deg2rad(config.turn), config.zoom, config.shear, config.shear]
-
 
 def _well_seen(label_map: np.ndarray, objects: int, config: SyntheticConfig) -> bool:
     """Whether each object is visible in the reference, and the first neither too small nor the whole frame."""
@@ -485,8 +51,3 @@ def _well_seen(label_map: np.ndarray, objects: int, config: SyntheticConfig) -> 
     least = min(1.0, (min(label_map.shape) / NOMINAL_SIDE) ** 2) * config.least_visible
     share = counts[0] / label_map.size
     return bool((counts >= max(least, 1)).all() and 0.5 * config.smallest <= share <= 1.1 * config.largest)
-
-
-def _within(middle: float, half: float, length: int) -> float:
-    """Keep a view of +-half within 0..length; centre it if it is the wider."""
-    return length / 2 if 2 * half >= length else min(max(middle, half), length - half)

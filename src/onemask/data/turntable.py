@@ -73,13 +73,13 @@ class Turntable:
         return [shown[place] for place in nearest]
 
 
-def _centred(view: np.ndarray, height: int, width: int) -> np.ndarray:
-    down, right = height - view.shape[0], width - view.shape[1]
-    sides = (down // 2, down - down // 2, right // 2, right - right // 2)
-    return cv2.copyMakeBorder(view, *sides, cv2.BORDER_CONSTANT)
-
-
 def recoloured(views: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """Views (h, w, 4) uint8 of one thing with its channels in another order, each brighter or darker."""
     order, gains = rng.permutation(3), rng.uniform(0.6, 1.4, 3)
     return [np.dstack([np.clip(view[..., order] * gains, 0, 255).astype(np.uint8), view[..., 3]]) for view in views]
+
+
+def _centred(view: np.ndarray, height: int, width: int) -> np.ndarray:
+    down, right = height - view.shape[0], width - view.shape[1]
+    sides = (down // 2, down - down // 2, right // 2, right - right // 2)
+    return cv2.copyMakeBorder(view, *sides, cv2.BORDER_CONSTANT)

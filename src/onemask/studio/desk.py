@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ import numpy as np
 
 from ..errors import InputError, OnemaskError
 from ..methods import names
-from ..video.masks import check_mask, object_ids, palette, read_mask
+from ..video.masks import check_mask, object_ids, read_mask
 from . import commands, exporting, jobs, runlengths, telling
 from .coded import Coded
 from .commands import Command
 from .frames import FrameStore
-from .project import Made, Project, Thing, new_object
+from .project import Made, Project, Thing, colours_of, new_object
 from .shapes import SHAPES
 from .softening import MatteStore
 from .telling import Event
@@ -144,17 +145,16 @@ class Desk:
                 if all(thing.id != object_id for thing in objects):
                     others = [Thing(i, "", "") for i in range(1, object_id)]
                     objects.append(new_object(others))
-            self._change("Import a mask", {index: labels.astype(np.uint8)}, sorted(objects, key=lambda o: o.id))
+            self._change("Import a mask", {index: labels.astype(np.uint8)}, sorted(objects, key=attrgetter("id")))
             return mask.description
 
     def export(self, name: str, matte: str = "none") -> tuple[Path, str]:
         """Write the label maps that are shown in a format; the file, and the name to give it. matte: of "edges"."""
         path, shown = self._place_of(name)
-        colours = palette()
-        for thing in self.project.objects:
-            colours[thing.id] = [int(thing.colour[i : i + 2], 16) for i in (1, 3, 5)]
         label_maps = ((self.shown(index), self._confidence(index)) for index in range(self.project.frames))
-        source = exporting.Source(self.project.video, Path(self.project.name).stem, label_maps, colours)
+        source = exporting.Source(
+            self.project.video, Path(self.project.name).stem, label_maps, colours_of(self.project.objects)
+        )
         with self._exporting:  # one at a time, for they share the place
             path.parent.mkdir(exist_ok=True)
             exporting.write(source, name, path, matte)
@@ -201,9 +201,10 @@ class Desk:
                 case commands.First():
                     self._first(command, subscriber)
                 case commands.AddObject():
-                    thing = new_object(self.project.objects)
-                    thing = replace(thing, name=command.name or thing.name)
-                    self._change(f"Add {thing.name}", objects=sorted([*self.project.objects, thing], key=_by_id))
+                    thing = new_object(self.project.objects, command.name)
+                    self._change(
+                        f"Add {thing.name}", objects=sorted([*self.project.objects, thing], key=attrgetter("id"))
+                    )
                 case commands.ChangeObject():
                     self._change_object(command)
                 case commands.RemoveObject():
@@ -397,7 +398,3 @@ class Desk:
 
     def _name(self, object_id: int) -> str:
         return next(thing.name for thing in self.project.objects if thing.id == object_id)
-
-
-def _by_id(thing: Thing) -> int:
-    return thing.id

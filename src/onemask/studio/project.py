@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -338,13 +338,22 @@ class _Numbered:
         return stem.isdecimal() and suffix in ("png", "json")
 
 
-def new_object(others: Sequence[Thing]) -> Thing:
+def colours_of(objects: Iterable[Thing]) -> np.ndarray:
+    """Colours by id, (256, 3) uint8 RGB: the objects' own, and the palette's."""
+    colours = palette()
+    for thing in objects:
+        colours[thing.id] = [int(thing.colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return colours
+
+
+def new_object(others: Sequence[Thing], name: str | None = None) -> Thing:
     """An object beside others: the lowest free id, a name, and the palette's colour, light enough for both themes."""
     taken = {thing.id for thing in others}
     free = next((i for i in range(1, runlengths.HIGHEST + 1) if i not in taken), None)
     if free is None:
         raise InputError(f"a project has at most {runlengths.HIGHEST} objects")
-    return Thing(free, f"Object {free}", _COLOURS[(free - 1) % len(_COLOURS)] if free <= len(_COLOURS) else _css(free))
+    colour = _COLOURS[(free - 1) % len(_COLOURS)] if free <= len(_COLOURS) else _css(free)
+    return Thing(free, name or f"Object {free}", colour)
 
 
 _COLOURS = ("#2dd4bf", "#f59e0b", "#a78bfa", "#f472b6", "#60a5fa", "#a3e635", "#fb7185", "#facc15")

@@ -15,9 +15,10 @@ import uvicorn
 
 from ..errors import InputError
 from ..methods import names
+from .guard import Guard
 from .opening import Studio
 from .project import MethodChoice
-from .server import LARGEST_COMMAND, Guard, make_app
+from .server import LARGEST_COMMAND, make_app
 
 SHORTEST_TOKEN = 16
 

@@ -26,7 +26,7 @@ from ..data.clip import ClipRequest
 from ..data.davis import YEARS
 from ..data.sampling import SamplingConfig
 from ..data.sources import KINDS, SourceConfig
-from ..data.synthetic import SyntheticConfig
+from ..data.synthetic_options import SyntheticConfig
 from ..errors import InputError
 from ..methods import trainable
 from ..methods.options import (

@@ -17,9 +17,9 @@ from onemask.errors import InputError
 from onemask.labels import aggregate
 from onemask.methods import configuration, load
 from onemask.methods.dmn_aoa import LITE, PAPER, DMNAOAConfig
-from onemask.methods.dmn_aoa.model import FIRST, PREVIOUS
 from onemask.methods.dmn_aoa.proposals import GENERATORS, Proposals
 from onemask.methods.dmn_aoa.proposals import LITE as LITE_PROPOSALS
+from onemask.methods.dmn_aoa.records import FIRST, PREVIOUS
 from onemask.methods.dmn_aoa.regions import pooled
 from onemask.methods.method import Method
 from onemask.session import Session
@@ -312,7 +312,7 @@ class TestMemory:
         from onemask.methods.dmn_aoa.regions import enlarged, pooled
 
         box = enlarged(boxes, 0.1, (96, 128))
-        seen = method._seen_in(features[0], box, 3)
+        seen = features[0].seen_in(box, 3)
         inside = pooled({4: F.avg_pool2d(rectangle(LEFT), 4)}, box, torch.zeros(1, dtype=torch.long), 3)
         assert torch.allclose(template, seen * inside, atol=1e-5)
 
@@ -591,7 +591,7 @@ class TestProposals:
 
     def test_of_a_file_without_them_they_are_those_that_the_options_name(self, monkeypatch):
         """The weights that ship were saved without the proposal network."""
-        from onemask.methods.dmn_aoa import model as module
+        from onemask.methods.dmn_aoa import proposals as module
         from onemask.methods.dmn_aoa.proposals import LiteConfig, ProposalGenerator, maskrcnn_lite
 
         config = LiteConfig("test_efficientnet", channels=8, hidden=8, short_side=64, long_side=128)

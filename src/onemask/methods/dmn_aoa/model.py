@@ -9,7 +9,7 @@ network refines with the first and the previous frame, aligned in the same way. 
     paper                        here
     base features, res2..res4    DMNAOA.reduce, DMNAOAFeatures.base: strides 4, 8 and 16
     object proposals             methods.dmn_aoa.proposals, DMNAOAFeatures.boxes, .scores, .masks
-    F_m, M_m (figure 3)          DMNAOA._seen_in(): cells x cells of a box, all strides joined: C channels
+    F_m, M_m (figure 3)          DMNAOAFeatures.seen_in(): cells x cells of a box, all strides joined: C channels
     K, V, Q, T (eq. 1)           DMNAOAMemory.keys, .values; methods.dmn_aoa.object_memory
     T', P', alpha, S (eq. 2)     DMNAOA.template, .proposal (projectors), .correspondence; methods.dmn_aoa.alignment
     P'' (eq. 3)                  translated()
@@ -44,14 +44,14 @@ What the paper leaves open, and what was decided:
   is shifted and scaled at random, so that no cell is known by where it lies in the box.
 - In training proposals are the network's own, as when it runs. It is not trained with the method.
 
-The longest of the models: memory, matching and refinement each keep something of every frame and of every object, and
-are told here in the order in which data meets them. Their networks have files of their own.
+The four calls, and what they do in the order in which data meets it; the networks, the tensors that the calls pass on
+(`records`) and the losses have files of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -59,99 +59,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks.backbone import Backbone
-from ...blocks.cells import cells_cross_entropy, shares_of_cells
 from ...blocks.rows import in_row_batches
 from ...blocks.sharing import groups
 from ...labels import resize
-from ..method import Constant, Features, Memory, Method, Prediction
+from ..method import Constant, Features, Method
 from .alignment import SHARPNESS, Correspondence, Nearness, Projector, bottleneck, mean_cosine, translated
-from .assignment import REACH, assignment, stepped_assignment
+from .assignment import assignment, stepped_assignment
+from .losses import logits_of, losses_of
 from .object_memory import DynamicMemoryNetwork
-from .options import DMNAOAOptions
-from .proposals import ProposalGenerator, load_trained, proposal_generator
+from .options import COARSE, FINE, STRIDES, DMNAOAOptions
+from .proposals import ProposalGenerator, proposal_generator, with_trained
+from .records import FIRST, PREVIOUS, DMNAOAConstant, DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction, by_stride
 from .refinenet import REFERENCES, RefineNet
-from .regions import boxes_of, enlarged, jittered, overlaps, parts_of, pasted, pooled, same_places, within
+from .regions import boxes_of, enlarged, holes, jittered, overlaps, pasted, pooled, same_places
 
-STRIDES = (4, 8, 16)
-FINE, COARSE = STRIDES[0], STRIDES[-1]
-FIRST, PREVIOUS = 0, 1  # places in the memory; every 5th frame comes behind
-SURE = 1e-4  # coarse probabilities stay so far from 0 and 1 where they are the logits (A6)
 NEVER = -1e4  # similarity of what must not be chosen where there is anything else
-FITS = 0.1  # overlap with the truth from which a candidate is worth choosing
-HOLED = 0.5  # share of rows whose masks of other frames have a hole, in training
-
-
-@dataclass
-class DMNAOAConstant(Constant):
-    """The backbone's features, and proposals, see `Proposals`. P is 0 for a method without a matcher."""
-
-    boxes: Tensor  # (B, P, 4)
-    scores: Tensor  # (B, P)
-    masks: Tensor  # (B, P, m, m)
-
-
-@dataclass
-class DMNAOAFeatures(Features):
-    """Base features and proposals of each frame, and what alignment and RefineNet prepared for all objects."""
-
-    base: dict[str, Tensor] = field(kw_only=True)  # by stride: (B, its width, h, w)
-    boxes: Tensor = field(kw_only=True)  # (B, P, 4): of proposals, pixels
-    scores: Tensor = field(kw_only=True)  # (B, P); 0: no proposal
-    masks: Tensor = field(kw_only=True)  # (B, P, H/4, W/4): of proposals, in the frame
-    proposed: Tensor = field(kw_only=True)  # (B, P, D, cells^2): P', their features in the shared space
-    here: Tensor = field(kw_only=True)  # (B, D, L), L = H/16 W/16: the frame, as one that others are aligned to
-    there: Tensor = field(kw_only=True)  # (B, D, L): the same, as one that is aligned
-    reference: Tensor = field(kw_only=True)  # (B, C, L): base features of all strides at stride 16
-    shared: dict[str, Tensor] = field(kw_only=True)  # see RefineNet.prepare
-
-
-@dataclass
-class DMNAOAMemory(Memory):
-    """Keys and values of past frames, last mask and box, and first and previous frame of each object.
-
-    Places of keys and values: the first frame, the previous one, every 5th. What is switched off has no places, or no
-    positions.
-    """
-
-    keys: Tensor  # (N, T, C/4, l): K
-    values: Tensor  # (N, T, C, l): V; without the memory network T is 1 and this the template
-    inside: Tensor  # (N, T, l): the object's share of each cell
-    filled: Tensor  # (N, T) in {0, 1}
-    age: Tensor  # (N,): frames since the first
-    mask: Tensor  # (N, 1, H/4, W/4): of the previous frame
-    box: Tensor  # (N, 4): where the object was seen last, pixels
-    reference_keys: Tensor  # (N, 2, D, L): `there` of the first and of the previous frame
-    references: Tensor  # (N, 2, C, L): their features
-    reference_masks: Tensor  # (N, 2, L): the object's masks in them
-
-    def with_places(self, more: int) -> DMNAOAMemory:
-        """The same with empty places behind those that it has."""
-
-        def longer(tensor: Tensor) -> Tensor:
-            return torch.cat([tensor, tensor.new_zeros(len(tensor), more, *tensor.shape[2:])], 1)
-
-        keys, values, inside = longer(self.keys), longer(self.values), longer(self.inside)
-        return replace(self, keys=keys, values=values, inside=inside, filled=longer(self.filled))
-
-    def join(self, other: DMNAOAMemory) -> DMNAOAMemory:
-        """Join two memories: these rows, then the other's, which can have seen fewer frames, or more."""
-        here, there = self.filled.shape[1], other.filled.shape[1]
-        places = max(here, there)
-        return super(DMNAOAMemory, self.with_places(places - here)).join(other.with_places(places - there))
-
-
-@dataclass
-class DMNAOAPrediction(Prediction):
-    """Logits, and what they come from."""
-
-    coarse: Tensor  # (N, 1, H/4, W/4): the coarse mask
-    similarity: Tensor  # (N, P + 1): of the template with each proposal (-inf: none) and the previous mask's box
-    shares: Tensor  # (N, P + 1): A
-    aligned: Tensor  # (N, 2, H/16, W/16): masks of the first and the previous frame, aligned to this one; or none
-    candidates: Tensor | None = None  # (N, P + 1, H/4, W/4): their masks. In training alone; as are
-    box: Tensor | None = None  # (N, 4): where the object was looked for, and
-    found: Tensor | None = None  # (N, l): of each cell the logarithm of S with the same place in another box, if
-    there: Tensor | None = None  # (N, l) bool: it is in that
 
 
 class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
@@ -201,12 +123,9 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
 
         They may be in the file as well: of another network that was trained with, or none at all.
         """
-        own = {} if self.generator is None else self.generator.state_dict(prefix="generator.")
-        if own.keys() <= stored.keys():
+        if self.generator is None:
             return stored
-        load_trained(cast(ProposalGenerator, self.generator).network, self.config.proposals)
-        others = {name: tensor for name, tensor in stored.items() if not name.startswith("generator.")}
-        return others | own  # which holds the very tensors that were loaded into
+        return with_trained(cast(ProposalGenerator, self.generator), self.config.proposals, stored)
 
     def constant_parts(self) -> dict[str, nn.Module]:
         """The proposal network."""
@@ -239,7 +158,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         """The annotated frame is the first and the previous one."""
         config, rows = self.config, len(masks)
         mask = F.avg_pool2d(masks.float(), FINE)
-        whole = self._whole_frame(features, rows)
+        whole = features.whole_frame(rows)
         found, present = boxes_of(mask, FINE)
         box = torch.where(present[:, None], found, whole)
         age = mask.new_zeros(rows)
@@ -274,7 +193,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         else:
             prediction = self._matched(features, memory, template, seen)
         if self.refine is None:
-            return replace(prediction, logits=resize(_logits(prediction.coarse), features.size))
+            return replace(prediction, logits=resize(logits_of(prediction.coarse), features.size))
         scores, aligned = self._refined(features, memory, prediction.coarse)
         logits = resize((scores[:, 1:] - scores[:, :1]).float(), features.size)
         return replace(prediction, logits=logits, aligned=aligned)
@@ -288,7 +207,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         box = torch.where(present[:, None], found, memory.box)
         memory = replace(memory, age=memory.age + 1, mask=mask, box=box)
         if self.memory_network is not None and (self.config.previous or self.config.every):
-            memory = self._remembering(memory, *self._encoded(features, mask, box, memory.age))
+            memory = memory.with_frame(self.config, *self._encoded(features, mask, box, memory.age))
         if self.refine is not None:
             there, reference, reference_mask = self._as_reference(features, mask)
             memory = replace(
@@ -300,45 +219,17 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         return memory
 
     def losses(self, prediction: DMNAOAPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """Losses of the network's parts, (N,) each.
-
-        coarse: binary cross-entropy of the coarse mask. aligned: the same of the reference masks that RefineNet is
-        given. matching: minus the logarithm of how well the candidate that is chosen by similarity overlaps with the
-        truth, next to the best; 0 where none is worth choosing. correspondence: minus the logarithm of how much each
-        cell of the template, where it is the object's, finds its place in a box that is a little off.
-        """
-        truth, known_cells = shares_of_cells(masks, known, FINE)
-        losses = {
-            "coarse": cells_cross_entropy(_logits(prediction.coarse), truth, known_cells),
-            "aligned": truth.new_zeros(len(truth)),
-        }
-        if self.refine is not None:
-            losses["aligned"] = cells_cross_entropy(_logits(prediction.aligned), *shares_of_cells(masks, known, COARSE))
-        losses["correspondence"] = torch.zeros_like(losses["coarse"])
-        if prediction.found is not None and prediction.box is not None and prediction.there is not None:
-            rows = torch.arange(len(truth), device=truth.device)
-            inside = pooled({FINE: truth * known_cells}, prediction.box, rows, self.config.cells).flatten(1)
-            inside = inside * prediction.there
-            losses["correspondence"] = -(prediction.found * inside).sum(1) / inside.sum(1).clamp(min=1)
-        if prediction.candidates is None:
-            return losses | {"matching": torch.zeros_like(losses["coarse"])}
-        fits = overlaps((truth * known_cells).flatten(2), (prediction.candidates * known_cells).flatten(2))[:, 0]
-        best, preference = fits.amax(1), REACH * prediction.similarity
-        worth = (fits / best.clamp(min=FITS)[:, None]).clamp(min=SURE).log()
-        matching = preference.logsumexp(1) - (preference + worth).logsumexp(1)  # of a softmax, however sure it is
-        return losses | {"matching": torch.where(best >= FITS, matching, 0.0)}
+        """Losses of the network's parts, (N,) each, see `losses_of`."""
+        return losses_of(prediction, masks, known, refines=self.refine is not None, cells=self.config.cells)
 
     def diagnostics(
         self, features: DMNAOAFeatures, memory: DMNAOAMemory, prediction: DMNAOAPrediction
     ) -> dict[str, Tensor]:
         """The previous mask, the coarse and the refined one, and how much of the coarse one proposals are."""
         maps = {"previous mask": memory.mask, "coarse": prediction.coarse}
-        captions = ("first frame's mask, aligned", "previous frame's mask, aligned")
-        maps |= {
-            caption: prediction.aligned[:, [number]]
-            for number, caption in enumerate(captions)
-            if self.refine is not None
-        }
+        if self.refine is not None:
+            maps["first frame's mask, aligned"] = prediction.aligned[:, [FIRST]]
+            maps["previous frame's mask, aligned"] = prediction.aligned[:, [PREVIOUS]]
         return maps | {"refined": prediction.logits.sigmoid()} | {"of proposals": prediction.shares[:, :-1].sum(1)}
 
     # Proposals and objects -------------------------------------------------------------------------------------------
@@ -353,25 +244,13 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
             return boxes, boxes[..., 0], masks, frames.new_zeros(count, 0, 0, 0)
         boxes, places = known.boxes, known.boxes.shape[1]
         frame_of_box = torch.arange(count, device=frames.device).repeat_interleave(places)
-        cut = pooled(_by_stride(base), boxes.flatten(0, 1), frame_of_box, self.config.cells)
+        cut = pooled(by_stride(base), boxes.flatten(0, 1), frame_of_box, self.config.cells)
         proposed = self.proposal(cut).float().flatten(2).unflatten(0, (count, places))
         return boxes, known.scores, pasted(known.masks, boxes, size, FINE), proposed
-
-    def _seen_in(self, features: DMNAOAFeatures, boxes: Tensor, cells: int) -> Tensor:
-        """The features of the frame in a box of each row (N, 4) -> (N, C, cells, cells)."""
-        frame_of_row = features.frame_of_row
-        if frame_of_row is None:
-            frame_of_row = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
-        return pooled(_by_stride(features.base), boxes, frame_of_row, cells)
 
     def _box(self, features: Features, memory: DMNAOAMemory) -> Tensor:
         """Search box of each object, (N, 4): its last box and a margin."""
         return enlarged(memory.box, self.config.margin, features.size)
-
-    def _whole_frame(self, features: Features, rows: int) -> Tensor:
-        """The box of the frame, (N, 4)."""
-        height, width = features.size
-        return features.frames.new_tensor([0, 0, width, height], dtype=torch.float32).expand(rows, 4)
 
     # The dynamic memory network --------------------------------------------------------------------------------------
 
@@ -384,38 +263,17 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         """
         config, rows = self.config, torch.arange(len(mask), device=mask.device)
         whole = config.frame_memory
-        box = self._whole_frame(features, len(mask)) if whole else enlarged(box, config.margin, features.size)
+        box = features.whole_frame(len(mask)) if whole else enlarged(box, config.margin, features.size)
         cells = config.frame_cells if whole else config.cells
-        seen, inside = self._seen_in(features, box, cells), pooled({FINE: mask}, box, rows, cells)
+        seen, inside = features.seen_in(box, cells), pooled({FINE: mask}, box, rows, cells)
         if self.memory_network is None:
             values = (seen * inside).flatten(2)
             return values[:, :0], values, inside.flatten(1)
         return *self.memory_network.remember(seen, inside, age), inside.flatten(1)
 
-    def _remembering(self, memory: DMNAOAMemory, keys: Tensor, values: Tensor, inside: Tensor) -> DMNAOAMemory:
-        """The memory with what `_encoded` gave in the place of the previous frame, and each 5th time in a slot."""
-        config, age, place = self.config, memory.age, torch.zeros_like(memory.filled)
-        if config.previous:
-            place[:, PREVIOUS] = 1
-        if config.every:
-            number = (age // config.every - 1).clamp(min=0).long()
-            slot = REFERENCES + (number % config.slots if config.slots else number)
-            if not config.slots and (lacking := int(slot.max()) + 1 - place.shape[1]) > 0:
-                memory, place = memory.with_places(lacking), F.pad(place, (0, lacking))
-            due = (age % config.every == 0).to(place.dtype)
-            place = place.scatter_add(1, slot[:, None], due[:, None]).clamp(max=1)
-        written = place[..., None, None] > 0
-        return replace(
-            memory,
-            keys=torch.where(written, keys[:, None], memory.keys),
-            values=torch.where(written, values[:, None], memory.values),
-            inside=torch.where(written[..., 0], inside[:, None], memory.inside),
-            filled=torch.maximum(memory.filled, place),
-        )
-
     def _template(self, features: DMNAOAFeatures, memory: DMNAOAMemory) -> tuple[Tensor, Tensor]:
         """T, and the frame's features in the box where the object was last: both (N, C, cells, cells)."""
-        seen = self._seen_in(features, self._box(features, memory), self.config.cells)
+        seen = features.seen_in(self._box(features, memory), self.config.cells)
         if self.memory_network is None:
             return memory.values[:, FIRST].unflatten(2, seen.shape[-2:]), seen
         inside = memory.inside if self.config.own_cells else torch.ones_like(memory.inside)
@@ -458,7 +316,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         box = self._box(features, memory)
         other = jittered(box)
         logarithms = self.correspondence.logarithms(
-            wanted, self.proposal(self._seen_in(features, other, self.config.cells)).float().flatten(2)
+            wanted, self.proposal(features.seen_in(other, self.config.cells)).float().flatten(2)
         )
         place, there = same_places(box, other, self.config.cells)
         found = logarithms.gather(2, place[..., None])[..., 0]
@@ -491,7 +349,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         masks = torch.cat([aligned_masks.float() for _, _, aligned_masks in references], 1)
         of_others = torch.cat([resize(masks, size), memory.mask], 1)
         if self.training:
-            of_others = of_others * ~self._holes(features, memory)
+            of_others = of_others * ~holes(memory.box, features.size, FINE)
         clues = torch.cat([coarse, of_others], 1)
         refine, of_rows = self.refine, features.by_row(features.shared, rows)
 
@@ -503,11 +361,6 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
 
         scores = in_row_batches(refined, torch.arange(rows, device=coarse.device), clues, together=self.training)
         return scores, masks
-
-    def _holes(self, features: DMNAOAFeatures, memory: DMNAOAMemory) -> Tensor:
-        """Holes in the masks of other frames, for training, boolean (N, 1, H/4, W/4)."""
-        some = torch.rand(len(memory), device=memory.box.device) < HOLED
-        return within(parts_of(memory.box), features.size, FINE) & some[:, None, None, None]
 
     def _aligned(
         self, features: DMNAOAFeatures, memory: DMNAOAMemory, number: int
@@ -538,11 +391,3 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
             masks.new_tensor(group_of_row, dtype=torch.long),
             torch.stack(by_row).unflatten(2, at_16),
         )
-
-
-def _by_stride(base: Mapping[str, Tensor]) -> dict[int, Tensor]:
-    return {int(key): x for key, x in base.items()}
-
-
-def _logits(probabilities: Tensor) -> Tensor:
-    return probabilities.float().clamp(SURE, 1 - SURE).logit()

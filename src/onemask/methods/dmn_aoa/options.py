@@ -10,6 +10,9 @@ from ...errors import InputError
 from ..options import Count, NotNegative, Whole, check_values
 from .proposals import COCO, KNOWN, is_generator
 
+STRIDES = (4, 8, 16)  # of the base features
+FINE, COARSE = STRIDES[0], STRIDES[-1]
+
 
 @dataclass(frozen=True)
 class DMNAOAOptions:

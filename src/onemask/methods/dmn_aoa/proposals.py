@@ -114,6 +114,16 @@ def proposal_generator(name: str, *, pretrained: bool = True) -> ProposalGenerat
     return ProposalGenerator(network)
 
 
+def with_trained(generator: ProposalGenerator, name: str, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a file, with those of the proposal network of that name where the file has none, or another's."""
+    own = generator.state_dict(prefix="generator.")
+    if own.keys() <= stored.keys():
+        return stored
+    load_trained(generator.network, name)
+    others = {key: tensor for key, tensor in stored.items() if not key.startswith("generator.")}
+    return others | own  # which holds the very tensors that were loaded into
+
+
 def load_trained(network: nn.Module, name: str) -> None:
     """Give a network the trained weights of that generator. Raises InputError where they are not to be had."""
     if name == COCO:

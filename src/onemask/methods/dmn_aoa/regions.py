@@ -15,6 +15,7 @@ from torchvision.ops import roi_align
 
 SHIFT, SCALE = 0.25, 1.3  # of boxes that are jittered
 PART = (0.2, 0.7)  # of a box's sides that a part of it has
+HOLED = 0.5  # share of rows whose masks have a hole
 
 
 def boxes_of(masks: Tensor, stride: int) -> tuple[Tensor, Tensor]:
@@ -100,6 +101,12 @@ def within(boxes: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     left, top, right, bottom = boxes[:, None].unbind(2)
     in_row, in_column = (y >= top) & (y < bottom), (x >= left) & (x < right)
     return (in_row[:, :, None] & in_column[:, None])[:, None]
+
+
+def holes(boxes: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Random holes in the masks of objects in boxes (N, 4), for training, boolean (N, 1, H/stride, W/stride)."""
+    some = torch.rand(len(boxes), device=boxes.device) < HOLED
+    return within(parts_of(boxes), size, stride) & some[:, None, None, None]
 
 
 def _within(cells: Tensor, stride: int, low: Tensor, high: Tensor) -> Tensor:

@@ -1,0 +1,23 @@
+"""Promises of every method: tests for methods of any package, to be run by pytest.
+
+    # test_my_method.py
+    import pytest
+    from onemask.testing import *
+    from onemask.testing import Candidate
+    from my_method.model import MyConfig
+
+    @pytest.fixture(scope="module")
+    def candidate() -> Candidate:
+        return Candidate(lambda: MyConfig(width=8).build(pretrained=False))
+
+Every test asks for the fixture `candidate`, which each test module defines: a small method, for some hundred frames go
+through it. With `pytest.register_assert_rewrite("onemask.testing")` in conftest.py failed assertions show their values.
+
+`sessions` holds what is promised of a method in a session, `calls` what of its four calls alone; both use the clips of
+`clip`, and what is in `fixtures`.
+"""
+
+from .calls import *  # noqa: F403
+from .clip import *  # noqa: F403
+from .fixtures import *  # noqa: F403
+from .sessions import *  # noqa: F403
