@@ -10,7 +10,7 @@ where `onemask quantize` has measured the method.
 
     bound      multiply-adds of a frame, and what this processor's matrix product would take for as many
     time       a whole step, at a size, with a number of threads and of objects; pixels that differ from PyTorch's
-    accuracy   J&F of the first frames of every second sequence of `dev`
+    accuracy   J&F of the first frames of every second sequence of `dev`, and of every fourth of `varied`
     memory     the peak of a process, and its first frame with a graph that is made and with one that is kept
     auto       what "auto" takes on this machine, part by part
 """
@@ -51,9 +51,11 @@ from speed import backbone_call, objects_over, peak_memory
 METHODS = ("ttvos-lite", "pmvos-lite", "frtm-lite", "videomatch-lite", "dmn-aoa-lite", "fusion-fast")
 SIZES, OBJECTS, THREADS = (240, 360, 720, 1080), (3, 10), (2,)  # of one method each, besides 480 pixels, one, one
 OF_ALL_SIZES, OF_ALL_OBJECTS = "ttvos-lite", ("ttvos-lite", "frtm-lite")
+INT8 = {"int8, onnx": "onnx", "int8, openvino": "openvino"}  # what is measured -> the runtime
 OPTIONS: dict[str, dict[str, Any]] = {"frtm-lite": {"finetune_iterations": 1}}  # own networks, without the minute
 FRAMES, WARM = 4, 2  # timed, and before them
 JUDGED = 8  # frames of a sequence
+VARIED = 4  # every fourth sequence of `varied`
 
 Row = dict[str, Any]
 
@@ -64,7 +66,7 @@ def loaded(name: str) -> Method:
 
 def runtimes_for(method: Method) -> list[str]:
     there = float_runtimes()
-    return [*there, *(["int8"] if "onnx" in there and find(method) else [])]
+    return [*there, *(what for what, runtime in INT8.items() if runtime in there and find(method))]
 
 
 def float_runtimes() -> list[str]:
@@ -72,8 +74,8 @@ def float_runtimes() -> list[str]:
 
 
 def session_of(method: Method, size: int, runtime: str) -> Session:
-    if runtime == "int8":
-        return Session(method, short_side=size, device="cpu", precision="int8", runtime="onnx")
+    if runtime in INT8:
+        return Session(method, short_side=size, device="cpu", precision="int8", runtime=INT8[runtime])
     return Session(method, short_side=size, device="cpu", runtime=runtime)
 
 
@@ -143,32 +145,44 @@ def timed(name: str, size: int, threads: int, objects: int) -> Row:
     }
 
 
-def accuracy(name: str, data: Path) -> Row:
-    """J&F of each runtime, mean over sequences; and the pixels that are not PyTorch's."""
+def accuracy(name: str, data: Path, which: str) -> Row:
+    """J&F of each runtime, mean over objects and then sequences; and the pixels that are not PyTorch's."""
     torch.set_num_threads(1)
-    method, root = loaded(name), data / "davis-2016"
-    names = (root / "ImageSets/2016/dev.txt").read_text().split()[::2]
+    method = loaded(name)
     runtimes = runtimes_for(method)
+    if which == "dev":
+        root = data / "davis-2016"
+        pictures_in, masks_in = root / "JPEGImages/480p", root / "Annotations/480p"
+        names = (root / "ImageSets/2016/dev.txt").read_text().split()[::2]
+    else:
+        pictures_in, masks_in = data / "varied/JPEGImages", data / "varied/Annotations"
+        names = sorted(path.name for path in pictures_in.iterdir())[::VARIED]
     scores: dict[str, list[float]] = {runtime: [] for runtime in runtimes}
     differ = dict.fromkeys(runtimes, 0.0)
     for sequence in names:
-        frames = sorted((root / "JPEGImages/480p" / sequence).glob("*.jpg"))[:JUDGED]
         sessions = {runtime: session_of(method, 480, runtime) for runtime in runtimes}
         judged: dict[str, list[float]] = {runtime: [] for runtime in runtimes}
-        for number, path in enumerate(frames):
+        for number, path in enumerate(sorted((pictures_in / sequence).glob("*.jpg"))[:JUDGED]):
             image = np.array(Image.open(path).convert("RGB"))
-            truth = np.array(Image.open(root / "Annotations/480p" / sequence / f"{path.stem}.png")) > 0
+            truth = np.array(Image.open(masks_in / sequence / f"{path.stem}.png"))
+            truth = (truth > 0).astype(np.uint8) if which == "dev" else truth
             found = {}
             for runtime, session in sessions.items():
                 if number == 0:
-                    session.annotate(image, truth.astype(np.uint8))
+                    session.annotate(image, truth)
                     continue
-                found[runtime] = session.step(image) > 0
-                judged[runtime].append(sum(region_and_contour(found[runtime], truth)) / 2)
-                differ[runtime] += (found[runtime] != found["torch"]).mean() / len(names) / (len(frames) - 1)
+                found[runtime] = session.step(image)
+                of_objects = [sum(region_and_contour(found[runtime] == i, truth == i)) / 2 for i in session.objects]
+                judged[runtime].append(float(np.mean(of_objects)))
+                differ[runtime] += (found[runtime] != found["torch"]).mean() / len(names) / (JUDGED - 1)
         for runtime, of_frames in judged.items():
             scores[runtime].append(100 * float(np.mean(of_frames)))
-    return {"sequences": names, "J&F": {r: float(np.mean(s)) for r, s in scores.items()}, "differ": differ}
+    return {
+        "sequences": names,
+        "J&F": {r: float(np.mean(s)) for r, s in scores.items()},
+        "differ": differ,
+        "each": scores,
+    }
 
 
 def memory(name: str, runtime: str) -> Row:
@@ -208,7 +222,7 @@ def plan(methods: list[str], data: Path | None) -> list[tuple[str, tuple[Any, ..
     """Kinds of measurements, and their arguments; what matters most first."""
     steps: list[tuple[str, tuple[Any, ...]]] = [("time", (name, 480, 1, 1)) for name in methods]
     steps += [("bound", (name,)) for name in methods if name != "dmn-aoa-lite"]  # whose proposals are not counted
-    steps += [("accuracy", (name, str(data))) for name in methods if data is not None]
+    steps += [("accuracy", (name, which)) for which in ("dev", "varied") for name in methods if data is not None]
     steps += [("auto", (name, 1)) for name in methods]
     steps += [("time", (OF_ALL_SIZES, size, 1, 1)) for size in SIZES if OF_ALL_SIZES in methods]
     steps += [("time", (name, 480, 1, objects)) for objects in OBJECTS for name in OF_ALL_OBJECTS if name in methods]
@@ -216,11 +230,11 @@ def plan(methods: list[str], data: Path | None) -> list[tuple[str, tuple[Any, ..
     return steps + [("time", (name, 480, threads, 1)) for threads in THREADS for name in methods]
 
 
-def measured(kind: str, arguments: tuple[Any, ...]) -> Row:
+def measured(kind: str, arguments: tuple[Any, ...], data: Path | None) -> Row:
     kinds: dict[str, Callable[..., Row]] = {
         "bound": bound,
         "time": timed,
-        "accuracy": lambda name, data: accuracy(name, Path(data)),
+        "accuracy": lambda name, which: accuracy(name, data or Path(), which),
         "auto": auto,
     }
     if kind in kinds:
@@ -232,7 +246,7 @@ def measured(kind: str, arguments: tuple[Any, ...]) -> Row:
 def shown(rows: list[Row]) -> str:
     """The tables, in Markdown."""
     by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in ("bound", "time", "accuracy", "auto")}
-    runtimes = [r for r in ("torch", "onnx", "openvino", "int8") if any(r in row["ms"] for row in by_kind["time"])]
+    runtimes = [r for r in ("torch", "onnx", "openvino", *INT8) if any(r in row["ms"] for row in by_kind["time"])]
 
     def cells(values: dict[str, float], form: str) -> list[str]:
         return [format(values[r], form) if r in values else "" for r in runtimes]
@@ -250,10 +264,10 @@ def shown(rows: list[Row]) -> str:
         least = 1000 * sum(calls.values()) / row["a second"]
         table.append([row["of"][0], *(f"{v:.2f}" for v in calls.values()), f"{row['a second']:.1f}", f"{least:.0f}"])
     tables.append(table)
-    table = [["method", *(f"J&F {r}" for r in runtimes), *(f"differ {r}, %" for r in runtimes[1:])]]
+    table = [["method", "videos", *(f"J&F {r}" for r in runtimes), *(f"differ {r}, %" for r in runtimes[1:])]]
     for row in by_kind["accuracy"]:
         differ = cells({r: 100 * share for r, share in row["differ"].items()}, ".4f")[1:]
-        table.append([row["of"][0], *cells(row["J&F"], ".2f"), *differ])
+        table.append([*row["of"], *cells(row["J&F"], ".2f"), *differ])
     tables.append(table)
     table = [["method", "threads", "part", *(f"{r}, ms" for r in runtimes[:3]), "auto takes"]]
     for row in by_kind["auto"]:
@@ -294,13 +308,17 @@ def main() -> None:
         return
     done = {(row["kind"], tuple(row["of"])) for row in rows}
     for kind, arguments in plan(list(options.methods), options.data):
-        of = arguments[:1] if kind == "accuracy" else arguments
-        if (kind, of) in done or (options.only and kind not in options.only):
+        if (kind, arguments) in done or (options.only and kind not in options.only):
             continue
-        row = {"kind": kind, "of": of, "date": str(datetime.date.today()), **measured(kind, arguments)}
+        row = {
+            "kind": kind,
+            "of": arguments,
+            "date": str(datetime.date.today()),
+            **measured(kind, arguments, options.data),
+        }
         with options.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(kind, *of, flush=True)
+        print(kind, *arguments, flush=True)
 
 
 if __name__ == "__main__":

@@ -262,6 +262,13 @@ def test_an_exported_graph_names_what_it_gives(graph_runtime):
     assert all(name.startswith("shared.") for name in names[1:])
 
 
+def test_a_graph_is_the_same_whether_or_not_the_method_has_run(graph_runtime):
+    """What is measured for eight bits goes by the names in it; the first run folds the batch norms."""
+    method = tiny_frtm().eval()
+    method.traceable = False  # as of a method whose backbone alone is a graph
+    assert graphs.onnx_of(method, (64, 96)) == graphs.onnx_of(method, (64, 96))
+
+
 def test_what_is_compiled_gives_pytorchs_result():
     if problem := engines.problem_with("compiled"):
         pytest.skip(f"compiled {problem}")  # of one small kernel: a whole method takes a minute

@@ -100,11 +100,6 @@ class Encoder:
         self._chosen: str | None = None
 
     @property
-    def in_eight_bits(self) -> bool:
-        """Whether features are computed in int8, if they come near enough to PyTorch's."""
-        return self._quantised is not None
-
-    @property
     def runtime(self) -> str:
         """The runtime that computes; before the first frame the one that was asked for."""
         return self._chosen or self.asked

@@ -196,7 +196,8 @@ def onnx_of(method: Method, size: tuple[int, int]) -> bytes:
     """
     with ordinary_tensors():
         frames = torch.rand(1, 3, *size)
-        names = names_of(method, frames)  # the first call also folds the batch norms, which is not to be traced
+        frame_graph(method)({FRAME: frames})  # the first call also folds the batch norms, which is not to be traced
+        names = names_of(method, frames)
     return traced(method, frame_graph(method), {FRAME: frames}, names)
 
 

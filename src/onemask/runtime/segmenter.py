@@ -47,8 +47,8 @@ class Segmenter:
 
     @classmethod
     def beside(cls, encoder: Encoder) -> Segmenter:
-        """By the encoder's runtime; beside one of eight bits PyTorch, for all but features stays in float32."""
-        return cls(encoder.method, "torch" if encoder.in_eight_bits else encoder.asked)
+        """By the encoder's runtime; beside one of eight bits too, where all but features stays in float32."""
+        return cls(encoder.method, encoder.asked)
 
     def __call__(self, features: Features, memory: Memory) -> Prediction:
         """See `Method.segment`."""
