@@ -106,6 +106,15 @@ class TestKey:
         }
         assert len(keys) == 4  # the seed decides the weights of the backbone
 
+    def test_of_weights_that_lost_a_sign_of_zero(self, tmp_path, recipe, make_frtm):
+        keys = set()
+        for zero in (-0.0, 0.0):
+            method = make_frtm()
+            weights = next(method.backbone.parameters()).data
+            weights[(0,) * weights.ndim] = zero
+            keys.add(key(tmp_path, method, recipe))
+        assert len(keys) == 1
+
     def test_of_another_version(self, tmp_path, recipe, make_frtm, monkeypatch):
         first = key(tmp_path, make_frtm(), recipe)
         monkeypatch.setattr(cache_module, "CLIPS", 2)

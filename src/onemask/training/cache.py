@@ -128,11 +128,11 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
 
 
 def _fingerprint(part: nn.Module) -> str:
-    """Fingerprint of a network's weights."""
+    """Fingerprint of a network's weights: the same of -0 and 0, which a moving average makes of each other."""
     weights = hashlib.sha256()
     for name, tensor in sorted(part.state_dict().items()):
         weights.update(name.encode())
-        weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        weights.update((tensor.detach().cpu() + 0).contiguous().numpy().tobytes())
     return weights.hexdigest()[:16]
 
 
