@@ -12,7 +12,8 @@ With `--steps`, a session's `step` alone: a process of either revision goes thro
 turn, and its processor's time for each frame is taken. Printed are the medians, and the median of the ratios of the
 same frame with the middle half of them, which a busy machine disturbs little.
 
-Options of the method that are new since, and change what is computed, are set by `--now`, as `--now reach=0`.
+Options that are new since, and change what is computed, are set by `--now`, as `--now reach=0`, of methods that have
+them.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from statistics import median, quantiles
 
 import numpy as np
 
 from onemask import open_video
+from onemask.methods import configuration
 from onemask.video.masks import write_mask
 from onemask.video.sample import sample_clip
 
@@ -110,14 +113,16 @@ def main() -> None:
         np.save(folder / "mask.npy", clip.annotations[0])
         sources = {"before": folder / "src", "now": ROOT / "src"}
         for method in options.method:
+            known = {field.name for field in fields(configuration(method))}
+            of_now = [option for option in options.now if option.partition("=")[0] in known]
             if options.steps:
-                times = steps(sources, folder, method, options.size, options.steps, options.now)
+                times = steps(sources, folder, method, options.size, options.steps, of_now)
                 ratios = [now / before for before, now in zip(times["before"], times["now"], strict=True)]
                 low, ratio, high = quantiles(ratios, n=4)
                 note = f"{ratio:.3f} ({low:.3f} to {high:.3f})"
             else:
                 how = ["--method", method, "--size", str(options.size), "--device", "cpu", "--save", options.save]
-                more = [word for option in options.now for word in ("--set", option)]
+                more = [word for option in of_now for word in ("--set", option)]
                 given = {"before": how, "now": [*how, "--runtime", "torch", *more]}
                 times = {"before": [], "now": []}
                 for number in range(options.rounds):

@@ -14,10 +14,10 @@ Every test asks for the fixture `candidate`, which each test module defines: a s
 through it. With `pytest.register_assert_rewrite("onemask.testing")` in conftest.py failed assertions show their values.
 
 `sessions` holds what is promised of a method in a session, `calls` what of its four calls alone; both use the clips of
-`clip`, and what is in `fixtures`.
+`known_clip`, and what is in `fixtures`.
 """
 
 from .calls import *  # noqa: F403
-from .clip import *  # noqa: F403
 from .fixtures import *  # noqa: F403
+from .known_clip import *  # noqa: F403
 from .sessions import *  # noqa: F403

@@ -17,7 +17,7 @@ from ..blocks.replacing import replaced
 from ..labels import aggregate
 from ..methods.method import Features, Memory, Method
 from ..session import Session
-from .clip import KnownClip
+from .known_clip import KnownClip
 
 
 def pixels(frames: Sequence[np.ndarray]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from ..methods.method import Method
 from ..session import Session
-from .clip import KnownClip, moving_shapes
+from .known_clip import KnownClip, moving_shapes
 
 FOUND = 0.3  # IoU: an object of the clips covers a tenth of the frame, which is what chance would give
 

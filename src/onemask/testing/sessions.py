@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..session import Session
-from .clip import KnownClip
 from .fixtures import FOUND, agreement, assert_sound, follow, worst_iou
+from .known_clip import KnownClip
 
 
 class TestVideo:

@@ -65,9 +65,9 @@ from ...labels import resize
 from ..method import Constant, Features, Method
 from .alignment import SHARPNESS, Correspondence, Nearness, Projector, bottleneck, mean_cosine, translated
 from .assignment import assignment, stepped_assignment
-from .losses import logits_of, losses_of
 from .object_memory import DynamicMemoryNetwork
 from .options import COARSE, FINE, STRIDES, DMNAOAOptions
+from .own_losses import logits_of, losses_of
 from .proposals import ProposalGenerator, proposal_generator, with_trained
 from .records import FIRST, PREVIOUS, DMNAOAConstant, DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction, by_stride
 from .refinenet import REFERENCES, RefineNet
