@@ -11,6 +11,7 @@ where `onemask quantize` has measured the method.
     bound      multiply-adds of a frame, and what this processor's matrix product would take for as many
     time       a whole step, at a size, with a number of threads and of objects; pixels that differ from PyTorch's
     accuracy   J&F of the first frames of every second sequence of `dev`, and of every fourth of `varied`
+    run        frames a second of `onemask run`
     memory     the peak of a process, and its first frame with a graph that is made and with one that is kept
     auto       what "auto" takes on this machine, part by part
 """
@@ -45,6 +46,7 @@ from onemask.methods.method import Method
 from onemask.runtime.engines import problem_with
 from onemask.runtime.graphs import folder
 from onemask.runtime.quantisation import find
+from onemask.video.masks import write_mask
 from onemask.video.sample import sample_clip
 from speed import backbone_call, objects_over, peak_memory
 
@@ -55,7 +57,7 @@ INT8 = {"int8, onnx": "onnx", "int8, openvino": "openvino"}  # what is measured 
 OPTIONS: dict[str, dict[str, Any]] = {"frtm-lite": {"finetune_iterations": 1}}  # own networks, without the minute
 FRAMES, WARM = 4, 2  # timed, and before them
 JUDGED = 8  # frames of a sequence
-VARIED = 4  # every fourth sequence of `varied`
+VARIED, FOLLOWED = 4, 25  # every fourth sequence of `varied`, and so many frames, of which those with masks are judged
 
 Row = dict[str, Any]
 
@@ -158,31 +160,68 @@ def accuracy(name: str, data: Path, which: str) -> Row:
         pictures_in, masks_in = data / "varied/JPEGImages", data / "varied/Annotations"
         names = sorted(path.name for path in pictures_in.iterdir())[::VARIED]
     scores: dict[str, list[float]] = {runtime: [] for runtime in runtimes}
-    differ = dict.fromkeys(runtimes, 0.0)
+    differ: dict[str, list[float]] = {runtime: [] for runtime in runtimes}
     for sequence in names:
         sessions = {runtime: session_of(method, 480, runtime) for runtime in runtimes}
         judged: dict[str, list[float]] = {runtime: [] for runtime in runtimes}
-        for number, path in enumerate(sorted((pictures_in / sequence).glob("*.jpg"))[:JUDGED]):
+        paths = sorted((pictures_in / sequence).glob("*.jpg"))
+        for path in paths[: JUDGED if which == "dev" else FOLLOWED]:
             image = np.array(Image.open(path).convert("RGB"))
-            truth = np.array(Image.open(masks_in / sequence / f"{path.stem}.png"))
-            truth = (truth > 0).astype(np.uint8) if which == "dev" else truth
-            found = {}
-            for runtime, session in sessions.items():
-                if number == 0:
+            masks = masks_in / sequence / f"{path.stem}.png"
+            truth = np.array(Image.open(masks)) if masks.exists() else None  # of `varied` some frames have none
+            if truth is not None and which == "dev":
+                truth = (truth > 0).astype(np.uint8)
+            if path is paths[0]:
+                for session in sessions.values():
                     session.annotate(image, truth)
-                    continue
-                found[runtime] = session.step(image)
-                of_objects = [sum(region_and_contour(found[runtime] == i, truth == i)) / 2 for i in session.objects]
+                continue
+            found = {runtime: session.step(image) for runtime, session in sessions.items()}
+            if truth is None:
+                continue
+            for runtime, label_map in found.items():
+                ids = sessions[runtime].objects
+                of_objects = [sum(region_and_contour(label_map == i, truth == i)) / 2 for i in ids]
                 judged[runtime].append(float(np.mean(of_objects)))
-                differ[runtime] += (found[runtime] != found["torch"]).mean() / len(names) / (JUDGED - 1)
+                differ[runtime].append(float((label_map != found["torch"]).mean()))
         for runtime, of_frames in judged.items():
             scores[runtime].append(100 * float(np.mean(of_frames)))
     return {
         "sequences": names,
         "J&F": {r: float(np.mean(s)) for r, s in scores.items()},
-        "differ": differ,
+        "differ": {r: float(np.mean(shares)) for r, shares in differ.items()},
         "each": scores,
     }
+
+
+def run(name: str, threads: int) -> Row:
+    """Frames a second of `onemask run --save masks` on the sample clip by the clock, its graphs kept already."""
+    clip, method = sample_clip(), loaded(name)
+    rates: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        mask = Path(scratch, "first.png")
+        write_mask(mask, clip.annotations[0])
+        for runtime, time_of in itertools.product(runtimes_for(method), ("made", "kept")):
+            out = Path(scratch, f"{runtime} {time_of}".replace(", ", "-"))
+            asked = ["--runtime", INT8.get(runtime, runtime), *(["--precision", "int8"] if runtime in INT8 else [])]
+            options = [
+                word for option, value in OPTIONS.get(name, {}).items() for word in ("--set", f"{option}={value}")
+            ]
+            command = [
+                sys.executable,
+                "-m",
+                "onemask.cli",
+                "run",
+                str(clip.path),
+                "--mask",
+                str(mask),
+                "--out",
+                str(out),
+            ]
+            command += ["--method", name, "--save", "masks", "--device", "cpu", *asked, *options]
+            environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+            subprocess.run(command, check=True, capture_output=True, env=environment)
+            rates[runtime] = float(json.loads((out / "run.json").read_text())["frames_per_second"])
+    return {"frames a second": rates}
 
 
 def memory(name: str, runtime: str) -> Row:
@@ -227,11 +266,13 @@ def plan(methods: list[str], data: Path | None) -> list[tuple[str, tuple[Any, ..
     steps += [("time", (OF_ALL_SIZES, size, 1, 1)) for size in SIZES if OF_ALL_SIZES in methods]
     steps += [("time", (name, 480, 1, objects)) for objects in OBJECTS for name in OF_ALL_OBJECTS if name in methods]
     steps += [("memory", (name, runtime)) for name in methods for runtime in float_runtimes()]
-    return steps + [("time", (name, 480, threads, 1)) for threads in THREADS for name in methods]
+    steps += [("time", (name, 480, threads, 1)) for threads in THREADS for name in methods]
+    return steps + [("run", (name, threads)) for threads in THREADS for name in methods]
 
 
 def measured(kind: str, arguments: tuple[Any, ...], data: Path | None) -> Row:
     kinds: dict[str, Callable[..., Row]] = {
+        "run": run,
         "bound": bound,
         "time": timed,
         "accuracy": lambda name, which: accuracy(name, data or Path(), which),
@@ -269,6 +310,9 @@ def shown(rows: list[Row]) -> str:
         differ = cells({r: 100 * share for r, share in row["differ"].items()}, ".4f")[1:]
         table.append([*row["of"], *cells(row["J&F"], ".2f"), *differ])
     tables.append(table)
+    table = [["method", "threads", *(f"{r}, frames a second" for r in runtimes)]]
+    table += [[*map(str, row["of"]), *cells(row["frames a second"], ".1f")] for row in rows if row["kind"] == "run"]
+    tables.append(table)
     table = [["method", "threads", "part", *(f"{r}, ms" for r in runtimes[:3]), "auto takes"]]
     for row in by_kind["auto"]:
         for what, one in row.items():
@@ -291,8 +335,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--data", type=Path, help="folder with davis-2016/, for accuracy")
-    parser.add_argument("--only", nargs="+", choices=("bound", "time", "accuracy", "auto", "memory"))
+    parser.add_argument("--only", nargs="+", choices=("bound", "time", "run", "accuracy", "auto", "memory"))
     parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--threads", type=int, help="measurements with this number of threads alone")
     parser.add_argument("--print", action="store_true")
     parser.add_argument("--alone", nargs=2, metavar=("METHOD", "RUNTIME"), help="measure memory in this process")
     options = parser.parse_args()
@@ -309,6 +354,8 @@ def main() -> None:
     done = {(row["kind"], tuple(row["of"])) for row in rows}
     for kind, arguments in plan(list(options.methods), options.data):
         if (kind, arguments) in done or (options.only and kind not in options.only):
+            continue
+        if options.threads and kind in ("time", "run") and options.threads != arguments[2 if kind == "time" else 1]:
             continue
         row = {
             "kind": kind,

@@ -147,8 +147,8 @@ def parts(name: str, options: dict[str, str], objects: int, runtime: str) -> Non
     session._label_map = took.timed("label map", session._label_map)
     follower = session._follower
     follower.aggregate = took.timed("aggregate", follower.aggregate)
-    for call in ("segment", "update"):
-        setattr(method, call, took.timed(call, getattr(method, call)))
+    follower.segmenter = took.timed("segment", follower.segmenter)
+    method.update = took.timed("update", method.update)
     confidences = took.timed("confidence", lambda: session.confidences)
     with tempfile.TemporaryDirectory() as folder:
         write = took.timed("PNG", partial(write_mask, Path(folder, "mask.png")))
