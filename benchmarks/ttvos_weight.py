@@ -3,7 +3,8 @@
     python benchmarks/ttvos_weight.py DATA --out out/ttvos-weight.png [--method ttvos-lite] [--weights FILE]
 
 DATA holds davis-2016/, whose split dev is segmented from each first mask. A point is a frame: x, the object's share of
-the frame's area; y, the weight w_t of equation 4. Printed are the mean weight by fifths of the points, and the rank
+the frame's area; y, the weight w_t of equation 4. Below stand both, frame by frame, of the video whose object shrinks
+the most, and of the one whose object grows the most. Printed are the mean weight by fifths of the points, and the rank
 correlation. Needs the extra `plot`.
 """
 
@@ -65,15 +66,28 @@ def picture(path: Path) -> np.ndarray:
 
 
 def draw(by_video: dict[str, np.ndarray], out: Path) -> None:
-    """Write the chart."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    """Write the chart: (a) all frames; (b) and (c) those of the videos whose object shrinks, and grows, the most."""
+    figure = Figure(figsize=(7, 8), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    grid = figure.add_gridspec(2, 2)
+    axes = figure.add_subplot(grid[0, :])
     for name, points in by_video.items():
         axes.plot(100 * points[:, 0], points[:, 1], ".", markersize=4, label=name)
-    axes.set(xlabel="object, percent of the frame", ylabel="weight of the frame in the template, $w_t$")
+    axes.set(xlabel="object, percent of the frame", ylabel="weight of the frame in the template, $w_t$", title="(a)")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8)
+    growth = {name: np.polyfit(np.arange(len(points)), points[:, 0], 1)[0] for name, points in by_video.items()}
+    for place, (letter, name) in enumerate(
+        zip("bc", sorted(growth, key=lambda n: growth[n])[:: len(growth) - 1], strict=True)
+    ):
+        left = figure.add_subplot(grid[1, place])
+        right = left.twinx()
+        left.plot(100 * by_video[name][:, 0], color="C0", label="object, percent of the frame")
+        right.plot(by_video[name][:, 1], color="C1", label="$w_t$")
+        left.set(xlabel="frame", title=f"({letter}) {name}")
+        left.tick_params(axis="y", colors="C0")
+        right.tick_params(axis="y", colors="C1")
+        left.legend(handles=[*left.lines, *right.lines], fontsize=8)
     figure.savefig(out, dpi=120)
 
 
