@@ -1,6 +1,6 @@
 """The causal engine: a frame comes in, its label map goes out.
 
-    session = Session(onemask.load("frtm-lite"))
+    session = Session(onemask.load("fusion-fast"))
     session.annotate(first_frame, label_map)
     for frame in later_frames:
         label_map = session.step(frame)

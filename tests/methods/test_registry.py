@@ -21,7 +21,8 @@ from cards import ship
 from onemask import methods, plugins
 from onemask.errors import InputError
 from onemask.methods.frtm import FAST, LITE, PAPER
-from onemask.methods.frtm.model import FRTM
+from onemask.methods.fusion import FAST as FUSION_FAST
+from onemask.methods.fusion.model import Fusion
 from onemask.training.recipe import read_recipe
 from onemask.weights import store
 
@@ -243,10 +244,11 @@ class TestArchitecture:
 
 
 class TestLoad:
-    def test_the_default_runs_without_a_network_of_its_own(self):
+    def test_the_default_has_weights_that_ship_and_fine_tunes_nothing(self):
         method = onemask.load()
-        assert isinstance(method, FRTM)
-        assert method.config == LITE
+        assert isinstance(method, Fusion)
+        assert method.config == FUSION_FAST
+        assert not method.config.own_networks
 
     @pytest.mark.parametrize("name", ["frtm", "frtm-fast"])
     def test_without_weights_the_way_out_is_named(self, name):

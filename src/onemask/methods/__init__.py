@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT = "frtm-lite"
+DEFAULT = "fusion-fast"
 
 
 class Trainable(Protocol):
