@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from made_training import history
 
+import onemask
 from onemask.cli import main
 from onemask.data.sources import open_mixture
 from onemask.errors import InputError
@@ -20,7 +22,7 @@ from onemask.training import train as training
 from onemask.training.detection import RecallValidator, objects_of
 from onemask.training.recipe import read_recipe
 from onemask.training.train import Hardware, task_of, train
-from onemask.weights.store import check, read
+from onemask.weights.store import check, find, read
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "proposals"
 TINY = LiteConfig("test_efficientnet", channels=8, hidden=8, short_side=64, long_side=128)
@@ -177,3 +179,26 @@ def test_recall(right, recall):
     assert found.figures == pytest.approx({"a AR@10": recall, "a AR@30": recall})
     assert found.criterion == pytest.approx(recall)
     assert found.scores == {"a AR@10": 100 * recall, "a AR@30": 100 * recall}
+
+
+def test_tuned_on_youtube_vos(tmp_path, make_clip):
+    """The recipe that ships, two steps on a small folder in YouTube-VOS's layout, begins with the weights that ship."""
+    clip = make_clip(3, 2, (96, 128))
+    root = tmp_path / "youtube-vos/train"
+    for folder in ("JPEGImages/squares", "Annotations/squares"):
+        (root / folder).mkdir(parents=True)
+    for number, (frame, labels) in enumerate(zip(clip.frames, clip.label_maps, strict=True)):
+        cv2.imwrite(str(root / f"JPEGImages/squares/{number:05}.jpg"), frame[..., ::-1])
+        cv2.imwrite(str(root / f"Annotations/squares/{number:05}.png"), labels)
+    (root / "meta.json").write_text(json.dumps({"videos": {"squares": {"objects": {"1": {}, "2": {}}}}}))
+    small = ["iterations=2", "batch=1", "size=[64, 96]", "optimiser.lr=1e-5"]
+    recipe = read_recipe(
+        RECIPES / "maskrcnn-lite-youtube-vos.yaml",
+        ["workers=0", "validation.root=''", "precision=float32", *(f"stages.0.{value}" for value in small)],
+    )
+    train(recipe, tmp_path / "out", data=tmp_path, hardware=Hardware("cpu"))
+    tuned, shipped = (read(path) for path in (tmp_path / "out/last.safetensors", find(LITE)))
+    assert any(not torch.equal(tuned[name], shipped[name]) for name in shipped)
+    assert all(torch.allclose(tuned[name], shipped[name], atol=1e-3) for name in shipped)
+    assert len(ProposalGenerator(maskrcnn_lite(pretrained=False)).network.state_dict()) == len(tuned)
+    onemask.load("dmn-aoa-lite", proposals=str(tmp_path / "out/last.safetensors"))
