@@ -78,7 +78,15 @@ def test_the_command(clip, tmp_path, capsys):
     write_mask(tmp_path / "masks" / "first.png", clip.label_maps[0])
     options = [f"--set={name}={value}" for name, value in SETTINGS.options.items()]
     command = ["explain", str(tmp_path), "--mask", str(tmp_path / "masks" / "first.png"), "--size=64", "--device=cpu"]
-    command += ["--out", str(tmp_path / "out" / "grid.png"), "--object=2", "--frames=3", *options]
+    command += [
+        "--method",
+        SETTINGS.method,
+        "--out",
+        str(tmp_path / "out" / "grid.png"),
+        "--object=2",
+        "--frames=3",
+        *options,
+    ]
     assert main(command) == 0
     assert Image.open(tmp_path / "out" / "grid.png").size[0] > 3 * CELL
     assert "grid.png" in capsys.readouterr().out

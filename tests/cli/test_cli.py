@@ -541,7 +541,7 @@ def test_demo(capsys, tmp_path, monkeypatch, refused):
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out), *QUICKLY[2:]]) == 0
     first, score, speed, *files = capsys.readouterr().out.splitlines()
-    assert first == "segmenting disc.mp4 (6 frames) with frtm-lite, from its first mask"
+    assert first == "segmenting disc.mp4 (6 frames) with fusion-fast, from its first mask"
     assert score.startswith("J&F ")
     assert score.endswith("against the clip's annotation")
     assert float(score.split()[1]) > 50

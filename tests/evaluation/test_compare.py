@@ -185,7 +185,7 @@ def test_scores_are_those_of_evaluate(root, compared, tmp_path):
     alone = evaluate(
         root,
         tmp_path / "alone",
-        replace(SHARED, options=FEW | {"target_only": True}),
+        replace(SHARED, method="frtm-lite", options=FEW | {"target_only": True}),
     )
     scores = json.loads((compared / "evaluations" / "alone" / "scores.json").read_text())
     assert scores["global"] == alone.scores.figures

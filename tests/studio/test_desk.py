@@ -43,14 +43,19 @@ class Watcher:
             if wanted(seen[-1]):
                 return seen
 
+    def until_done(self) -> list[dict]:
+        """The events from the beginning of work to its end. What was known before may still be told before."""
+        begun = self.until(lambda event: event["type"] == "state" and event["job"])
+        seen = begun[-1:] + self.until(lambda event: event["type"] == "state" and event["job"] is None)
+        assert seen[-1]["problem"] is None
+        return seen
+
     def propagate(self, direction: str = "both", **values) -> list[int]:
         """The frames that were made, in their order."""
         while not self.events.empty():
             self.events.get()
         self.do("propagate", direction=direction, **values)
-        self.until(lambda event: event["type"] == "state" and event["job"])
-        seen = self.until(lambda event: event["type"] == "state" and event["job"] is None)
-        assert seen[-1]["problem"] is None
+        seen = self.until_done()
         return [row[0] for event in seen if event["type"] == "frames" for row in event["frames"]]
 
 
@@ -134,10 +139,9 @@ def test_objects_that_are_annotated_later_come_back_and_are_seen_on_their_way(fr
     fresh.edit(2, square(shape, 20, 20))
     fresh.do("add-object", name="Second")
     fresh.edit(6, square(shape, 4, 60, object_id=2))
-    while not fresh.events.empty():
-        fresh.events.get()
     fresh.do("propagate", direction="both")
-    seen = fresh.until(lambda event: event["type"] == "state" and event["job"] is None and event["keys"] == [2, 6])
+    seen = fresh.until_done()
+    assert seen[-1]["keys"] == [2, 6]
     glimpses = [event["frame"] for event in seen if event["type"] == "mask" and event["glimpse"]]
     assert glimpses == [6, 5, 4, 3, 2, 1, 0]
     assert all(map(np.array_equal, shown(fresh), as_run(fresh)))
@@ -157,12 +161,9 @@ def test_backward_makes_the_stretch_before_a_corrected_frame_and_keeps_it(fresh)
 
 def test_propagation_stops_when_asked_and_keeps_what_is_made(fresh):
     fresh.edit(0, square(fresh.desk.project.shape, 20, 20))
-    while not fresh.events.empty():
-        fresh.events.get()
     fresh.do("propagate", direction="forward", frame=0)
     fresh.do("stop")
-    seen = fresh.until(lambda event: event["type"] == "state" and event["job"] is None and event["problem"] is None)
-    assert any(event["type"] == "state" and event["job"] and event["job"]["stopping"] for event in seen)
+    assert any(event["type"] == "state" and event["job"] and event["job"]["stopping"] for event in fresh.until_done())
     made = len(fresh.desk.project.made)
     assert made < 8
     assert len(fresh.propagate()) == 8 - made

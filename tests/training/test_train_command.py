@@ -33,6 +33,7 @@ def test_train_resume_evaluate_load(data, tmp_path, capsys):
     scores = json.loads(best.with_suffix(".json").read_text())["scores"]
     options = [f"--set={name}={value}" for name, value in TINY.items()]
     evaluate = ["evaluate", str(data / "davis"), "--protocol", "davis2017", "--split", "dev", *RUN, *options]
+    evaluate += ["--method", "frtm-lite"]
     assert main([*evaluate, "--weights", str(best), "--out", str(tmp_path / "scores")]) == 0
     table = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert 100 * table["global"]["J&F-Mean"] == pytest.approx(scores["dev J&F"], abs=0.2)

@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .eager import eager_on_cpu
+
 
 def pixels_of_cells(cells: Tensor, side: int) -> Tensor:
     """PixelShuffle: (N, C side side, h, w) -> (N, C, side h, side w)."""
-    if torch.jit.is_tracing():
+    if not eager_on_cpu(cells):
         return F.pixel_shuffle(cells, side)
-    # PyTorch's own takes four times as long for maps that are channels last, as they come from a convolution.
+    # On a CPU PyTorch's own takes four times as long for maps that are channels last, as they come from a convolution.
     pixels = cells.unflatten(1, (-1, side, side)).permute(0, 1, 4, 2, 5, 3)
     return pixels.flatten(4, 5).flatten(2, 3)
 

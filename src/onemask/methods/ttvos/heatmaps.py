@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...blocks.eager import eager_on_cpu
 from ...blocks.transition import both_classes
 
 
@@ -19,6 +20,10 @@ def halved(maps: Tensor, *, beyond: bool = False, times: int = 1) -> Tensor:
 
     beyond: cells beyond the border count, as 0.
     """
+    if not eager_on_cpu(maps):
+        for _ in range(times):
+            maps = F.avg_pool2d(maps, 3, stride=2, padding=1, count_include_pad=beyond)
+        return maps
     for _ in range(times):
         maps = _sums_of_rows(maps, beyond)
     maps = maps / 3**times

@@ -1,0 +1,14 @@
+"""Whether a shortcut that only a CPU gains from may be taken."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def eager_on_cpu(tensor: Tensor) -> bool:
+    """Whether a tensor has values on the CPU now, rather than on another device or as a place in a graph.
+
+    Graphs are traced with one tensor and run with others, so what NumPy and OpenCV make of it must not get into them.
+    """
+    return tensor.device.type == "cpu" and not torch.jit.is_tracing() and not torch.compiler.is_compiling()
