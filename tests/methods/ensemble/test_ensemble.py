@@ -82,6 +82,13 @@ def test_a_mirrored_voice_is_the_member_on_mirrored_frames(seen):
     assert torch.allclose(together, (plain + mirrored) / 2, atol=1e-5)
 
 
+def test_frames_are_enlarged_as_one_of_the_members_asks():
+    members = target_model(0), target_model(1)
+    assert ensemble(*members).least_side == 0
+    members[1].least_side = 96
+    assert ensemble(*members).least_side == 96
+
+
 def test_diagnostics_tell_where_members_disagree(seen, make_clip):
     clip = make_clip(2, 1, SIZE)
     session = onemask.Session(ensemble(target_model(0), target_model(1)), device="cpu")

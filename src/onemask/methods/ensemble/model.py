@@ -79,6 +79,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.members = nn.ModuleList(members)
         self.stride = math.lcm(*(member.stride for member in members))
         self.reach = max(member.reach for member in members)
+        self.least_side = max(member.least_side for member in members)
         self.sees_others = any(member.sees_others for member in members)
         self._sources = _sources(members)
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_sources", _sources(members)))

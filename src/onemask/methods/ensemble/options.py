@@ -12,7 +12,7 @@ from ...errors import InputError
 class EnsembleOptions:
     """Which methods decide together."""
 
-    members: tuple[str, ...] = ("frtm-lite", "videomatch-lite", "fusion")
+    members: tuple[str, ...] = ("frtm-lite", "videomatch-lite", "fusion-fast")
     """Names of methods, see `onemask methods`; each runs with its defaults and its own weights."""
     mirrored: bool = False
     """Each member also segments the mirrored frames, with a memory of its own for them; twice the time."""
