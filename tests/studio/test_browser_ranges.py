@@ -53,6 +53,15 @@ def a_range_is_propagated_alone(page):
     expect(page.locator("#both")).to_have_text(re.compile("Update [0-9] frame"))
 
 
+def settled(page, value):
+    """A value of the server's once it no longer changes: strokes come there after they are seen on the page."""
+    last = None
+    while (now := value()) != last:
+        last = now
+        page.wait_for_timeout(300)
+    return now
+
+
 def a_soft_brush_takes_hold_slowly(page, server):
     go_to(page, 3)
     page.keyboard.press("b")
@@ -65,7 +74,7 @@ def a_soft_brush_takes_hold_slowly(page, server):
             page.mouse.move(*place(page, x, 14))
         page.mouse.up()
         expect(page.locator("#undo")).to_have_attribute("title", "Undo: Brush")
-        areas.append(int((server.labels()[3][:28, 66:] == 1).sum()))
+        areas.append(settled(page, lambda: int((server.labels()[3][:28, 66:] == 1).sum())))
         page.keyboard.press("Control+z")
         expect(page.locator("#redo")).to_have_attribute("title", "Redo: Brush")
     assert areas[0] > areas[2] > areas[1] > 0
