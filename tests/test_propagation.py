@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 import onemask
 from onemask import InputError, OutputError, Session
@@ -137,6 +138,12 @@ def test_where_both_ways_meet_the_object_that_was_annotated_earlier_is_known_bet
     found = still(images, {0: early, 2: late})
     for label_map in found[:2]:  # on the way back only the second frame lacks an annotation of object 1
         assert np.array_equal(label_map, np.where(early, early, late))
+
+
+@pytest.mark.parametrize("kind", [lambda mask: mask, torch.from_numpy], ids=["numpy", "torch"])
+def test_a_boolean_mask_has_no_void(kind):
+    mask = np.eye(4, dtype=bool)
+    assert np.array_equal(label_maps_of({0: kind(mask)}, void=1)[0], mask)
 
 
 def test_void_is_no_object(two):

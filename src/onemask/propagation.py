@@ -94,7 +94,9 @@ def propagate(
 
 
 def label_maps_of(annotations: Mapping[int, Annotation], void: int | None = None) -> dict[int, np.ndarray]:
-    """Annotations of any kind as label maps, by frame; unknown pixels become background, here and nowhere else.
+    """Annotations of any kind as label maps, by frame, with unknown pixels as background.
+
+    void: the value of unknown pixels, of label maps; boolean masks have none, and files say theirs.
 
     Raises:
         InputError: one is none, or a file cannot be read.
@@ -125,6 +127,8 @@ def _label_map_of(given: np.ndarray | Tensor | MaskFile, void: int | None) -> np
         labels, void = given.labels, given.void
     else:
         labels = checked_label_map(given)
+        if str(given.dtype) in ("bool", "torch.bool"):
+            void = None  # its 1 is the object
     return labels if void is None else np.where(labels == void, 0, labels)
 
 

@@ -116,6 +116,16 @@ def test_what_opencv_computes_on_a_cpu_is_what_any_device_computes():
         assert torch.equal(_enlarged(mask, size) > 0.5, resize(mask.float(), size) > 0.5)
 
 
+def test_no_row_at_all():
+    none = torch.zeros(0, 1, 6, 8, dtype=torch.bool)
+    assert squared_distances(none).shape == connected(none, none).shape == none.shape
+    assert without_outliers(torch.zeros(0, 1, 48, 64), none, whole=True).shape == (0, 1, 48, 64)
+
+
+def test_what_an_area_was_made_of_is_not_kept():
+    assert not area(torch.rand(1, 1, 4, 4, requires_grad=True)).requires_grad
+
+
 def test_largest_of_cells_and_area():
     maps = torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(0))
     for grid in [(6, 5), (48, 40), (5, 7)]:
