@@ -140,7 +140,9 @@ def test_where_both_ways_meet_the_object_that_was_annotated_earlier_is_known_bet
         assert np.array_equal(label_map, np.where(early, early, late))
 
 
-@pytest.mark.parametrize("kind", [lambda mask: mask, torch.from_numpy], ids=["numpy", "torch"])
+@pytest.mark.parametrize(
+    "kind", [lambda mask: mask, torch.from_numpy, np.ndarray.tolist], ids=["numpy", "torch", "list"]
+)
 def test_a_boolean_mask_has_no_void(kind):
     mask = np.eye(4, dtype=bool)
     assert np.array_equal(label_maps_of({0: kind(mask)}, void=1)[0], mask)

@@ -127,7 +127,8 @@ def _label_map_of(given: np.ndarray | Tensor | MaskFile, void: int | None) -> np
         labels, void = given.labels, given.void
     else:
         labels = checked_label_map(given)
-        if str(given.dtype) in ("bool", "torch.bool"):
+        kind = given.dtype if isinstance(given, Tensor) else np.asarray(given).dtype
+        if str(kind) in ("bool", "torch.bool"):
             void = None  # its 1 is the object
     return labels if void is None else np.where(labels == void, 0, labels)
 
