@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from onemask.labels import aggregate
-from onemask.methods import configuration
+from onemask.methods import DEFAULT, configuration
 from onemask.methods.method import Method
 from onemask.methods.options import parse_assignments
 
@@ -107,7 +107,7 @@ def size_of(text: str) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", default="frtm-lite")
+    parser.add_argument("--method", default=DEFAULT)
     parser.add_argument("--set", action="append", metavar="NAME=VALUE")
     parser.add_argument("--size", type=size_of, default=(480, 864), help="height x width, multiples of the stride")
     parser.add_argument("--objects", type=int, default=1)

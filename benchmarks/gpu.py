@@ -34,7 +34,7 @@ from onemask.settings import environment
 from onemask.video.sample import sample_clip
 from speed import objects_over, peak_memory
 
-METHODS = ("ttvos-lite", "pmvos-lite", "videomatch-lite", "frtm-lite", "dmn-aoa-lite")
+METHODS = ("ttvos-lite", "pmvos-lite", "videomatch-lite", "frtm-lite", "fusion-fast", "dmn-aoa-lite")
 OPTIONS = {"frtm-lite": {"finetune_iterations": 0}}
 
 

@@ -4,7 +4,7 @@ The overhead ratio is the time of a frame in steady state, updates included, ove
 alone on the same frame, measured alternately in one process: it means the same on every machine. Weights are those
 that ship, where there are any, and freed memory is kept, as in the `onemask` command.
 
-    python benchmarks/speed.py                                    # frtm-lite as it is
+    python benchmarks/speed.py                                    # the default method
     python benchmarks/speed.py --give-back                        # as a program that does not call keep_freed_memory
     python benchmarks/speed.py --method frtm-lite --set target_only=true --set update_every=8 --objects 1,10
     python benchmarks/speed.py --memory                           # memory and time after 1,000 frames
@@ -27,7 +27,7 @@ import torch
 from onemask import InputError, keep_freed_memory
 from onemask.device import best_device
 from onemask.geometry import Geometry
-from onemask.methods import configuration, load
+from onemask.methods import DEFAULT, configuration, load
 from onemask.methods.method import Method
 from onemask.methods.options import parse_assignments
 from onemask.session import Session
@@ -191,7 +191,7 @@ def memory(name: str, options: dict[str, str], frames: list[np.ndarray], device:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", default="frtm-lite")
+    parser.add_argument("--method", default=DEFAULT)
     parser.add_argument("--set", action="append", metavar="NAME=VALUE")
     parser.add_argument("--objects", default="1,10")
     parser.add_argument("--device", default="auto")

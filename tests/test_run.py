@@ -293,10 +293,7 @@ def removing(path: Path, what: str = "segmenting", at: int = 6):
 @pytest.mark.parametrize("removed", ["", "masks.partial", "masks.partial/00002.png"])
 def test_results_that_are_removed_while_a_run_writes_are_missed(scene, clip, whole, tmp_path, removed):
     out, video = tmp_path / "out", open_video(clip)
-    gone = (
-        "removed while results were written there|could not be written: No such file"  # as it meets the writer or not
-    )
-    with pytest.raises(OutputError, match=gone):
+    with pytest.raises(OutputError, match="removed while results were written there"):
         run(video, late(scene), out, QUICKLY, save=["masks"], progress=removing(out / removed))
     run(video, late(scene), out, QUICKLY, save=["masks"], resume=True)
     assert masks(out) == whole

@@ -130,6 +130,8 @@ def _reason(path: Path, error: OSError) -> str:
     not_folder = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
     if not_folder is not None:
         return f"{not_folder} is a file; a folder of that name is needed"
+    if error.errno == errno.ENOENT:  # folders are made before files are written in them
+        return "its folder was moved or removed while results were written there"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}; free space, or choose another disk"
     return f"{error.strerror or error}; check the place and its rights"

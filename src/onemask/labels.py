@@ -96,6 +96,13 @@ def checked_label_tensor(label_map: Any) -> Tensor:
     return label_map.long()
 
 
+def is_boolean(label_map: Any) -> bool:
+    """Whether a label map of any kind is a boolean mask, of object 1."""
+    if isinstance(label_map, Tensor):
+        return label_map.dtype == torch.bool
+    return np.asarray(label_map).dtype == bool
+
+
 def is_whole(value: Any) -> bool:
     """Whether a value is an integer, and no truth value."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

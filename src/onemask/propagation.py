@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from .errors import InputError
-from .labels import Objects, checked_label_map, is_whole
+from .labels import Objects, checked_label_map, is_boolean, is_whole
 from .methods import DEFAULT, load
 from .methods.method import Method
 from .session import EncodedFrame, Session
@@ -127,9 +127,7 @@ def _label_map_of(given: np.ndarray | Tensor | MaskFile, void: int | None) -> np
         labels, void = given.labels, given.void
     else:
         labels = checked_label_map(given)
-        kind = given.dtype if isinstance(given, Tensor) else np.asarray(given).dtype
-        if str(kind) in ("bool", "torch.bool"):
-            void = None  # its 1 is the object
+        void = None if is_boolean(given) else void  # its 1 is the object
     return labels if void is None else np.where(labels == void, 0, labels)
 
 

@@ -124,8 +124,7 @@ def _sha256_of_state(method: Method) -> str:
 def by_todays_keys(described: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as earlier versions wrote them down, by the keys and the names of options that they have now."""
     today = {RENAMED.get(key, key): value for key, value in described.items()}
-    if "void" in today and today["void"] is None:  # of runs, whose label maps may have had a value for unknown pixels
-        del today["void"]
+    today.pop("void", None)  # of runs, whose label maps may have had a value for unknown pixels
     if isinstance(today.get("options"), dict):
         with suppress(InputError):  # the method is of a package that is not there
             today["options"] = by_todays_names(configuration(str(today.get("method"))), today["options"])

@@ -7,8 +7,9 @@ from torch import Tensor
 
 
 def eager_on_cpu(tensor: Tensor) -> bool:
-    """Whether a tensor has values on the CPU now, rather than on another device or as a place in a graph.
+    """Whether a tensor has values, on the CPU and now: not on another device, and not as a place in a graph.
 
     Graphs are traced with one tensor and run with others, so what NumPy and OpenCV make of it must not get into them.
     """
-    return tensor.device.type == "cpu" and not torch.jit.is_tracing() and not torch.compiler.is_compiling()
+    in_graph = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return tensor.device.type == "cpu" and not in_graph and tensor.numel() > 0

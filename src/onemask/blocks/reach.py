@@ -42,7 +42,7 @@ def cells_of(masks: Tensor, grid: Sequence[int]) -> Tensor:
 
 def squared_distances(mask: Tensor) -> Tensor:
     """Squared distance of each cell to the mask (N, 1, h, w) bool, float32; infinite where the mask is empty."""
-    if eager_on_cpu(mask) and len(mask):
+    if eager_on_cpu(mask):
         return torch.from_numpy(np.stack([_squared_distances(m) for m in mask[:, 0]]))
     return _by_axes(mask)
 
@@ -120,7 +120,7 @@ def reach_by_size(unseen: Tensor, size: Tensor, away: Tensor, share: float) -> T
 
 def connected(mask: Tensor, seeds: Tensor) -> Tensor:
     """The parts of a mask (N, 1, h, w), connected along sides or corners, that hold a seed (N, 1, h, w); all bool."""
-    if eager_on_cpu(mask) and len(mask):
+    if eager_on_cpu(mask):
         return torch.from_numpy(np.stack([_connected(m, s) for m, s in zip(mask[:, 0], seeds[:, 0], strict=True)]))
     return _grown(mask, seeds)
 
@@ -159,7 +159,7 @@ def without_outliers(logits: Tensor, reach: Tensor, *, whole: bool = False) -> T
 
 def _enlarged(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """Cells (N, 1, h, w) bool, bilinearly to (H, W)."""
-    if not (eager_on_cpu(cells) and len(cells)):
+    if not eager_on_cpu(cells):
         return resize(cells.float(), size)
     rows = [cv2.resize(row.numpy().astype(np.float32), size[::-1]) for row in cells[:, 0]]  # a fifth of the time
     return torch.from_numpy(np.stack(rows)[:, None])

@@ -28,7 +28,7 @@ from ..methods.dmn_aoa.proposals import LOSSES, ProposalGenerator, detection_los
 from ..methods.dmn_aoa.regions import first_and_end
 from ..methods.method import Method
 from ..video.images import read_image
-from ..weights.store import find, read
+from ..weights.store import read
 from .recipe import StageConfig, ValidationConfig
 from .task import Task, Validation
 from .unroll import ClipBatch
@@ -51,9 +51,8 @@ class Proposing(Task):
             raise InputError(f"{what} has no meaning for {recipe.method}; name a file of its weights in weights")
         network = trainable(recipe.method, recipe.options).build(pretrained=not recipe.weights)
         if recipe.weights:
-            shipped = find(recipe.weights) if recipe.weights == recipe.method else None
             try:
-                network.load_state_dict(read(shipped or self.base / recipe.weights))
+                network.load_state_dict(read(self.file_of(recipe.weights)))
             except RuntimeError as error:
                 reason = one_line(error)
                 raise InputError(

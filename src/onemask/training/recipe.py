@@ -170,8 +170,8 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the method."""
     weights: str = ""
-    """A safetensors file of the same method to begin with, or maskrcnn-lite, of that network the one that ships; empty:
-    ImageNet weights of the backbone and nothing else."""
+    """Weights of the same method to begin with, a name from `onemask weights` or a safetensors file; empty: ImageNet
+    weights of the backbone and nothing else."""
     initial: dict[str, str] = field(default_factory=dict)
     """Modules that begin with the same module's weights of another method: {backbone: videomatch-lite}, a name from
     `onemask weights` or a safetensors file; a backbone also of another network, in a checkpoint of torch.save with

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..methods import configuration, load
 from ..methods.method import Method
 from ..weights.checkpoint import Checkpoint
-from ..weights.store import SUFFIX, find, read
+from ..weights.store import SUFFIX, read
 from .cache import ClipCache
 from .losses import LOSSES
 from .recipe import StageConfig
@@ -48,11 +48,11 @@ class Segmentation(Task):
                 )
             return given
         if recipe.weights:
-            method = load(recipe.method, weights=self.base / recipe.weights, **recipe.options)
+            method = load(recipe.method, weights=self.file_of(recipe.weights), **recipe.options)
         else:
             method = configuration(recipe.method, recipe.options).build()
         for module, source in recipe.initial.items():
-            _take_over(method, module, find(source) or self.base / source)
+            _take_over(method, module, self.file_of(source))
         return method
 
     def loss_names(self, network: nn.Module) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..methods.method import Method
+from ..weights.store import find
 from .cache import ClipCache
 from .optimisers import trained_parameters
 from .recipe import Recipe, StageConfig
@@ -77,6 +78,10 @@ class Task(ABC):
     @abstractmethod
     def validator(self) -> Validator | None:
         """None: the recipe asks for no validation. Raises InputError for data that does not fit."""
+
+    def file_of(self, source: str) -> Path:
+        """The file of weights that the recipe names: as `onemask weights` lists it, or by its path."""
+        return find(source) or self.base / source
 
     def picture(self, batch: ClipBatch, result: StepResult) -> np.ndarray | None:
         """A picture of a step for the log, (3, height, width) in [0, 1]; None: there is none."""
