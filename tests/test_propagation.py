@@ -203,6 +203,13 @@ def test_annotations_that_do_not_fit_are_refused_at_once(two, annotations, messa
         onemask.propagate(two.images, annotations, method=Still(), short_side=None, device="cpu", void=255)
 
 
+def test_a_video_that_knows_where_a_mask_of_another_size_comes_from_says_so(two, monkeypatch):
+    video = BrokenVideo(two.images)
+    monkeypatch.setattr(video, "advice", lambda height, width: f"cut {height - 96} rows off, or give")
+    with pytest.raises(InputError, match="frame 0 is 98x128 but .* cut 2 rows off, or give the mask"):
+        still(video, {0: np.ones((98, 128), np.uint8)})
+
+
 @pytest.mark.parametrize("direction", ["both", "forward"])
 def test_an_annotation_beyond_an_end_that_was_not_known(two, direction):
     video = BrokenVideo(two.images, known_length=False)

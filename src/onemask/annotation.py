@@ -1,9 +1,10 @@
-"""An annotation: a label map that fits its frame, on the host or on a device, and the objects in it."""
+"""Annotations: label maps that fit their frames, on the host or on a device, and the objects in them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,54 @@ from torch import Tensor
 
 from .errors import InputError
 from .labels import Objects, checked_label_map, checked_label_tensor, is_whole
+from .video.frames import Video
 from .video.masks import object_ids, require_size
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Annotated:
+    """A label map that fits the frames of its video: who has one need not look at it again."""
+
+    label_map: np.ndarray
+    """(H, W) integer, without unknown pixels."""
+    objects: Objects
+    """Those in it."""
+
+    @classmethod
+    def of(cls, label_map: np.ndarray) -> Annotated:
+        """A label map of which it is known that it fits."""
+        return cls(label_map, Objects(object_ids(label_map)))
+
+
+def fitting(video: Video, annotations: Mapping[int, Any]) -> dict[int, Annotated]:
+    """Annotations of frames of a video, in order; what is `Annotated` is taken as it is.
+
+    Raises:
+        InputError: there is none, one is no label map, does not fit the video, or is empty.
+    """
+    if not isinstance(annotations, Mapping):
+        raise InputError(
+            f"annotations are {{index of a frame: its label map}}, got {type(annotations).__name__}; "
+            "for a mask of the first frame give {0: mask}"
+        )
+    info, source, checked = video.info, video.source, {}
+    if not annotations:
+        raise InputError(f"{source}: no frame is annotated; expected {{index of a frame: its label map}}")
+    for index, given in sorted(annotations.items()):
+        if index < 0 or (info.frames is not None and index >= info.frames):
+            last = "" if info.frames is None else info.frames - 1
+            raise InputError(f"{source}: frame {index} is annotated, but the video's frames are 0..{last}")
+        what = f"{source}: the label map of frame {index}"
+        if not isinstance(given, Annotated):
+            given = checked_label_map(given)
+            require_size(given.shape, (info.height, info.width), what, advice=video.advice(*given.shape))
+            given = Annotated.of(given)
+        if not len(given.objects):
+            raise InputError(f"{what} is empty; expected a pixel other than 0 and void")
+        checked[index] = given
+    return checked
 
 
 def annotated_objects(
@@ -28,7 +74,7 @@ def annotated_objects(
     """Check an annotation.
 
     Args:
-        label_map: (H, W), what a caller took for a label map.
+        label_map: (H, W), what a caller took for a label map; what is `Annotated` is not checked again.
         own: height and width of the frame.
         objects: the ids that the label map annotates; None: those that it holds.
         void: a value of the label map that is no object.
@@ -42,17 +88,21 @@ def annotated_objects(
     """
     if void is not None and not is_whole(void):
         raise InputError(f"void is a value of the label map, a whole number, or None; got {void!r}")
+    fits = isinstance(label_map, Annotated)
+    if fits:
+        ids, label_map = label_map.objects.ids, label_map.label_map
     if on is not None:
         label_map = checked_label_tensor(label_map).to(on)
         held = label_map.unique() if objects is None else ()
         ids = tuple(int(i) for i in held if i not in (0, void))
-    else:
+    elif not fits:
         label_map = checked_label_map(label_map)
         ids = object_ids(label_map, void) if objects is None else ()
     annotated = Objects(ids if objects is None else _whole_numbers(objects))
     if not len(annotated):
         raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
-    require_size(tuple(label_map.shape), own, "label map", frames="the frame is")
+    if not fits:
+        require_size(tuple(label_map.shape), own, "label map", frames="the frame is")
     return label_map, annotated
 
 

@@ -15,16 +15,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .annotation import Annotated, fitting
 from .errors import InputError
 from .files import refuse_existing
-from .labels import checked_label_map
 from .presence import Diagnostics
 from .progress import Progress, silent
 from .session import Session
 from .settings import Settings
 from .video.drawing import contact_sheet, overlay
 from .video.frames import Video
-from .video.masks import object_ids, palette
+from .video.masks import palette
 from .video.writer import require_picture_suffix, write_picture
 
 CELL = 300  # width of a frame in the picture, pixels
@@ -41,7 +41,7 @@ class Explained:
 
 def explain(
     video: Video,
-    annotations: Mapping[int, np.ndarray],
+    annotations: Mapping[int, np.ndarray | Annotated],
     out: str | Path,
     settings: Settings | None = None,
     *,
@@ -60,9 +60,9 @@ def explain(
         raise InputError(f"frames must be 2 or more (the annotated one and one to explain), got {frames}")
     refuse_existing(out, overwrite)
     require_picture_suffix(out)
-    labels = {index: checked_label_map(label_map) for index, label_map in sorted(annotations.items())}
-    start, first = next(iter(labels.items()))
-    ids = object_ids(first)
+    annotated = fitting(video, annotations)
+    start, first = next(iter(annotated.items()))
+    ids = first.objects.ids
     chosen = ids[0] if object_id is None and ids else object_id
     if chosen not in ids:
         raise InputError(
@@ -70,16 +70,16 @@ def explain(
         )
     end = video.info.frames if video.info.frames is not None else sum(1 for _ in video.frames())
     length = end - start
-    if max(labels) >= end:
-        raise InputError(f"frame {max(labels)} is annotated, but the video's frames are 0..{end - 1}")
+    if max(annotated) >= end:
+        raise InputError(f"frame {max(annotated)} is annotated, but the video's frames are 0..{end - 1}")
     if length < 2:
         raise InputError(f"there is no frame after frame {start}, which is annotated, so nothing was matched with it")
     session = (settings or Settings()).session()
     wanted = set(start + np.linspace(0, length - 1, min(frames, length)).round().astype(int))
     seen = []
     for frame in progress(video.frames(start), length, "explaining"):
-        if frame.index in labels:
-            label_map = session.annotate(frame.image, labels[frame.index])
+        if frame.index in annotated:
+            label_map = session.annotate(frame.image, annotated[frame.index])
         else:
             label_map = session.step(frame.image, explain=frame.index in wanted)
         if frame.index in wanted:

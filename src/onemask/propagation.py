@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .annotation import Annotated, fitting
 from .errors import InputError
-from .labels import Objects, checked_label_map, is_boolean, is_whole
+from .labels import checked_label_map, is_boolean, is_whole
 from .methods import DEFAULT, load
 from .methods.method import Method
 from .session import EncodedFrame, Session
 from .video.frames import Frame, Video
-from .video.masks import MaskFile, object_ids, read_mask, require_size
+from .video.masks import MaskFile, read_mask
 from .video.numbering import number_alike
 from .video.prefetch import prefetch
 from .video.reader import Source, open_video
@@ -174,7 +175,7 @@ class Propagation:
         self,
         session: Session,
         video: Video,
-        annotations: Mapping[int, np.ndarray],
+        annotations: Mapping[int, np.ndarray | Annotated],
         *,
         direction: str = "both",
         start: int = 0,
@@ -182,15 +183,9 @@ class Propagation:
     ):
         if direction not in DIRECTIONS:
             raise InputError(f"direction is {' or '.join(DIRECTIONS)}, got {direction!r}")
-        if not isinstance(annotations, Mapping):
-            raise InputError(
-                f"annotations are {{index of a frame: its label map}}, got {type(annotations).__name__}; "
-                "for a mask of the first frame give {0: mask}"
-            )
         self.session, self.video, self.start = session, video, start
-        self.annotations = {index: checked_label_map(labels) for index, labels in sorted(annotations.items())}
+        self.annotations = fitting(video, annotations)
         self.way_back = way_back or WayBack()
-        self._check_annotations()
         self.backward = direction == "both" and self._first_seen_last() > start
 
     def __iter__(self) -> Iterator[LabelledFrame]:
@@ -263,27 +258,13 @@ class Propagation:
     def _first_seen(self) -> dict[int, int]:
         """Object -> the first frame in which it is annotated."""
         first: dict[int, int] = {}
-        for index, label_map in self.annotations.items():
-            for object_id in object_ids(label_map):
+        for index, annotated in self.annotations.items():
+            for object_id in annotated.objects.ids:
                 first.setdefault(object_id, index)
         return first
 
     def _first_seen_last(self) -> int:
         return max(self._first_seen().values())
-
-    def _check_annotations(self) -> None:
-        info, source = self.video.info, self.video.source
-        if not self.annotations:
-            raise InputError(f"{source}: no frame is annotated; expected {{index of a frame: its label map}}")
-        for index, label_map in self.annotations.items():
-            if index < 0 or (info.frames is not None and index >= info.frames):
-                last = "" if info.frames is None else info.frames - 1
-                raise InputError(f"{source}: frame {index} is annotated, but the video's frames are 0..{last}")
-            require_size(label_map.shape, (info.height, info.width), f"{source}: the label map of frame {index}")
-            if not Objects(object_ids(label_map)):
-                raise InputError(
-                    f"{source}: the label map of frame {index} is empty; expected a pixel other than 0 and void"
-                )
 
 
 def _merged(forward: LabelledFrame, backward: Found) -> LabelledFrame:

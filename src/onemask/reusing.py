@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import plan
+from .annotation import Annotated
 from .errors import InputError
 from .exports.result import KeptFrame, Result
 from .files import read_json
@@ -24,7 +25,6 @@ from .results import ResultFolder
 from .session import Session
 from .settings import by_todays_keys, differences
 from .video.frames import Video
-from .video.masks import object_ids
 
 
 def content_of(label_map: np.ndarray) -> str:
@@ -44,7 +44,7 @@ class Reused:
         folder: str | Path,
         video: Video,
         asked: Mapping[str, Any],
-        annotations: Mapping[int, np.ndarray],
+        annotations: Mapping[int, Annotated],
         *,
         direction: str,
     ):
@@ -59,8 +59,8 @@ class Reused:
             )
         self._video, self._annotations, self._direction = video, annotations, direction
         keys = {
-            index: Key(content_of(label_map), frozenset(object_ids(label_map)))
-            for index, label_map in annotations.items()
+            index: Key(content_of(annotated.label_map), frozenset(annotated.objects.ids))
+            for index, annotated in annotations.items()
         }
         known = {}
         for entry in before["input"]["masks"].split():
@@ -84,7 +84,7 @@ class Reused:
 
     def _made(self, session: Session) -> Iterator[LabelledFrame]:
         for stretch in self._stretches:
-            later = {index: label_map for index, label_map in self._annotations.items() if index >= stretch.start}
+            later = {index: given for index, given in self._annotations.items() if index >= stretch.start}
             propagation = Propagation(
                 session.fresh(), self._video, later, direction=self._direction, start=stretch.start
             )

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from .annotation import Annotated, fitting
 from .errors import InputError, Interrupted, OnemaskError, OutputError
 from .exports.exporting import check_options, check_result
 from .exports.result import Result
@@ -57,7 +58,7 @@ KINDS = (*SAVED, *EXPORTS)
 
 def run(
     video: Video,
-    annotations: Mapping[int, np.ndarray],
+    annotations: Mapping[int, np.ndarray | Annotated],
     out: str | Path,
     settings: Settings | None = None,
     *,
@@ -87,7 +88,9 @@ def run(
     check_options([kind for kind in save if kind in EXPORTS], export_options)
     folder = RunFolder(Path(out))
     settings = settings or Settings()
-    asked = what_is_asked(settings, video, annotations, direction=direction)
+    annotated = fitting(video, annotations)
+    label_maps = {index: given.label_map for index, given in annotated.items()}
+    asked = what_is_asked(settings, video, label_maps, direction=direction)
     if folder.results.check(asked, overwrite=overwrite, resume=resume) and (
         report := folder.report(video, save, export_options)
     ):
@@ -96,8 +99,8 @@ def run(
     if reuse is not None:
         if Path(reuse).resolve() == Path(out).resolve():
             raise InputError(f"{out} cannot be written and reused at once; give the corrected run a folder of its own")
-        reused = Reused(reuse, video, asked, annotations, direction=direction)
-    propagation = Propagation(settings.session(), video, annotations, direction=direction)
+        reused = Reused(reuse, video, asked, annotated, direction=direction)
+    propagation = Propagation(settings.session(), video, annotated, direction=direction)
     # Everything that can be refused has been: only now is anything written.
     with folder.results.opened(asked, overwrite=overwrite, resume=resume, discard=folder.discard) as resumed:
         taken = folder.segmented(video) if resumed else None
@@ -108,7 +111,7 @@ def run(
             folder.mark_segmented(video, taken)
         elif resumed and taken is None:
             session, start = folder.session(settings, video)
-            propagation = Propagation(session, video, annotations, direction=direction, start=start)
+            propagation = Propagation(session, video, annotated, direction=direction, start=start)
         if taken is None:
             propagation.way_back = folder.way_back(settings)
             if propagation.start == 0:  # what is gone on with is drawn from its files

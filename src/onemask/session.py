@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .annotation import annotated_objects, like, out_of_sight, pixels_of
+from .annotation import Annotated, annotated_objects, like, out_of_sight, pixels_of
 from .device import PRECISIONS, best_device, best_precision, inference
 from .errors import InputError, OnemaskError, is_out_of_memory
 from .following import Follower, joined, rows_of
@@ -146,7 +146,7 @@ class Session(Presences):
     def annotate(
         self,
         frame: P | EncodedFrame,
-        label_map: np.ndarray | Tensor,
+        label_map: np.ndarray | Tensor | Annotated,
         *,
         objects: Iterable[int] | None = None,
         void: int | None = None,
@@ -201,7 +201,7 @@ class Session(Presences):
     def annotate_later(
         self,
         frame: Picture | EncodedFrame,
-        label_map: np.ndarray | Tensor,
+        label_map: np.ndarray | Tensor | Annotated,
         *,
         objects: Iterable[int] | None = None,
         void: int | None = None,

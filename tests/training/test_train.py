@@ -593,6 +593,21 @@ class TestRefusals:
         with pytest.raises(InputError, match="are for width=8, but the options say width=16"):
             run(a_recipe(tmp_path, weights=weights, options={**TINY, "width": 16}), tmp_path / "other", data)
 
+    def test_weights_to_begin_with_by_their_name(self, tmp_path, data, home, monkeypatch):
+        run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
+        shutil.copytree(home, tmp_path / "home")
+        (tmp_path / "home" / "weights").mkdir()
+        for suffix in (".safetensors", ".json"):
+            shutil.copy(tmp_path / "out" / f"last{suffix}", tmp_path / "home" / "weights" / f"mine{suffix}")
+        monkeypatch.setenv("ONEMASK_HOME", str(tmp_path / "home"))
+        still = stage(iterations=1, optimiser={"lr": 1e-12})
+        given = state(tmp_path / "out" / "last.safetensors")
+        for number, begins in enumerate(({"weights": "mine"}, {"initial": {"network": "mine"}})):
+            run(a_recipe(tmp_path, still, seed=9, **begins), tmp_path / f"further{number}", data)
+            begun = state(tmp_path / f"further{number}" / "last.safetensors")
+            taken = [name for name in given if name.startswith("network.")]
+            assert all(torch.allclose(begun[name], given[name], atol=1e-4) for name in taken)
+
     def test_modules_that_begin_with_anothers_weights(self, tmp_path, data):
         run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
         weights = str(tmp_path / "out" / "last.safetensors")

@@ -12,6 +12,7 @@ from .marking import add_marks, with_marks
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..annotation import Annotated
     from ..video.frames import Video
 
 MANY_FRAMES = (".json", ".xml", ".npz")  # suffixes of files that hold masks of many frames
@@ -43,12 +44,14 @@ def add_masks(parser: argparse.ArgumentParser) -> None:
     add_marks(parser)
 
 
-def annotations_of(options: argparse.Namespace, video: Video) -> dict[int, np.ndarray]:
+def annotations_of(options: argparse.Namespace, video: Video) -> dict[int, Annotated]:
     """The label maps of --mask, --box, --click and --scribble, by frame."""
+    from ..annotation import Annotated
+
     annotations = with_marks(options, video, _read_masks(options, video))
     if not annotations:
         raise InputError("no object is given; pass --mask FILE, or mark one with --box, --click or --scribble")
-    return annotations
+    return {index: Annotated.of(label_map) for index, label_map in annotations.items()}
 
 
 def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarray]:

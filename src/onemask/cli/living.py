@@ -111,7 +111,7 @@ def _label_map(options: argparse.Namespace, image: np.ndarray) -> np.ndarray:
     annotations = annotations_of(options, open_video([image]))
     if wrong := [index for index in annotations if index]:
         raise InputError(f"frame {wrong[0]} is annotated; of a stream only the first frame, 0, can be")
-    return annotations[0]
+    return annotations[0].label_map
 
 
 def _preview(options: argparse.Namespace, stack: ExitStack) -> Preview | None:

@@ -1,7 +1,7 @@
 """Tasks, to which the training loop leaves how it begins, what a step computes, and how good weights are.
 
 The loop (`train`) knows stages, steps, checkpoints, processes and files. A `Task` knows the rest: `segmentation` trains
-methods on clips, `proposals` the network that proposes objects, on the frames of clips.
+methods on clips, `detection` the network that proposes objects, on the frames of clips.
 """
 
 from __future__ import annotations
