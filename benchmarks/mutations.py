@@ -207,8 +207,8 @@ FAULTS = (
     ),
     Fault(
         "sizes are enlarged, too", "geometry.py",
-        "min(1.0, short_side / min(own))",
-        "short_side / min(own)",
+        "scale = min(short_side / min(own), max(1.0, min(least_side / min(own), MOST_ENLARGED)))",
+        "scale = short_side / min(own)",
         "tests/test_session.py",
     ),
     Fault(
@@ -296,7 +296,7 @@ FAULTS = (
         "tests/test_propagation.py",
     ),
     Fault(
-        "a frame beyond the end is taken", "propagation.py",
+        "a frame beyond the end is taken", "annotation.py",
         "index >= info.frames)",
         "index > info.frames)",
         "tests/test_propagation.py",

@@ -36,6 +36,7 @@ from onemask.errors import InputError
 from onemask.video import decoding
 from onemask.video import frames as frames_module
 from onemask.video.cropping import container_crop
+from onemask.video.decoding import opened as open_file
 from onemask.video.masks import check_mask, palette
 from onemask.video.pixels import matrix_of, upright
 from onemask.video.reader import DecodeError, open_video, prefetch
@@ -55,6 +56,15 @@ def variable(tmp_path_factory) -> Path:
     """40 frames at a varying rate, stored out of order, with four key frames."""
     path = tmp_path_factory.mktemp("videos") / "variable.mp4"
     return write_video(path, numbered(40), stamps=VARIABLE, time_base=Fraction(1, 600), options=B_FRAMES)
+
+
+def test_a_pass_opens_the_file_once(variable, monkeypatch):
+    video, opened = open_video(variable), []
+    monkeypatch.setattr(decoding, "opened", lambda *given: opened.append(given) or open_file(*given))
+    assert _numbers(video.frames()) == list(range(40))
+    assert len(opened) == 1
+    assert _numbers(video.frames(17)) == list(range(17, 40))
+    assert len(opened) == 2
 
 
 def test_a_frame_that_is_decoded_and_never_shown_is_none(tmp_path):

@@ -118,11 +118,12 @@ class VideoFile(Video):
 
     def _pictures(self, start: int) -> Numbered:
         """Yield the decoded pictures from number `start` on, each with its number and time."""
-        with opened(self.path) as (container, stream):
-            numbered = self._from_key_frame(container, stream, start) if self._seekable(start) else None
-            if numbered is not None:
-                yield from _starting_at(start, numbered)
-                return
+        if self._seekable(start):
+            with opened(self.path) as (container, stream):
+                numbered = self._from_key_frame(container, stream, start)
+                if numbered is not None:
+                    yield from _starting_at(start, numbered)
+                    return
         with opened(self.path, _WHOLE if self._hidden_too else None) as (container, stream):
             if not self._timeline.exact:  # nothing tells a missing picture, so errors must come in their place
                 stream.thread_type = "SLICE"
