@@ -206,7 +206,7 @@ def test_annotations_that_do_not_fit_are_refused_at_once(two, annotations, messa
 def test_a_video_that_knows_where_a_mask_of_another_size_comes_from_says_so(two, monkeypatch):
     video = BrokenVideo(two.images)
     monkeypatch.setattr(video, "advice", lambda height, width: f"cut {height - 96} rows off, or give")
-    with pytest.raises(InputError, match="frame 0 is 98x128 but .* cut 2 rows off, or give the mask"):
+    with pytest.raises(InputError, match=r"frame 0 is 98x128 but .* cut 2 rows off, or give the mask"):
         still(video, {0: np.ones((98, 128), np.uint8)})
 
 

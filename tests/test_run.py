@@ -130,7 +130,12 @@ def test_a_masks_size_and_objects_are_looked_at_once(scene, clip, tmp_path, monk
         for index, labels in late(scene).items():
             write_mask(tmp_path / f"{index}.png", labels)
         given = [f"--mask={index}:{tmp_path}/{index}.png" for index in late(scene)]
-        options = [*(f"--set={name}={value}" for name, value in QUICK.items()), "--size=64", "--device=cpu", "--save=masks"]
+        options = [
+            *(f"--set={name}={value}" for name, value in QUICK.items()),
+            "--size=64",
+            "--device=cpu",
+            "--save=masks",
+        ]
         assert main(["run", str(clip), *given, "--out", str(tmp_path / "out"), "--method=stub", *options]) == 0
     else:
         run(open_video(clip), late(scene), tmp_path / "out", QUICKLY, save=["masks"])

@@ -29,8 +29,8 @@ from .session import EncodedFrame, Session
 from .video.frames import Frame, Video
 from .video.masks import MaskFile, read_mask
 from .video.numbering import number_alike
-from .video.prefetch import prefetch
 from .video.reader import Source, open_video
+from .video.threads import prefetch
 from .way_back import Found, LabelMapFile, WayBack
 
 DIRECTIONS = ("both", "forward")

@@ -41,11 +41,11 @@ from .reusing import Reused, content_of
 from .run_folder import EXPORTS, VIEWS, RunFolder, RunReport, Timing
 from .session import Session
 from .settings import Settings
-from .video.behind import Behind
 from .video.frames import Video
 from .video.images import ArraySequence, ImageSequence
 from .video.masks import palette, read_label_map
 from .video.sheet import write_contact_sheet
+from .video.threads import Behind
 from .video.views import Views
 from .video.writer import write_overlay, write_picture
 

@@ -1,4 +1,4 @@
-"""Rows in batches: the same result however they are cut, and cut where it pays."""
+"""Rows in batches: the same result however they are cut, and cut where it pays; graphs are traced without shortcuts."""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from onemask.blocks.deconvolution import pixels_of_cells
+from onemask.blocks.reach import connected, squared_distances, without_outliers
 from onemask.blocks.rows import batches_of_rows, in_row_batches
 from onemask.methods.method import Memory
 
@@ -62,3 +64,22 @@ class TestBatchesOfRows:
         like = torch.rand(3, 1, device="meta")
         assert batches_of_rows([0, 1, 2], like) == [slice(None)]
         assert batches_of_rows([0, 2], like) == [[0, 2]]
+
+
+NEAR = torch.zeros(2, 1, 6, 8, dtype=torch.bool)
+NEAR[:, :, 1:3, 2:4] = True
+
+
+@pytest.mark.parametrize(
+    ("computed", "traced_with", "run_with"),
+    [
+        (lambda mask: squared_distances(mask > 0.5), NEAR.float(), NEAR.flip(-1).float()),
+        (lambda mask: connected(mask > 0.5, mask > 0.7), NEAR * 0.6, NEAR * 0.8),
+        (lambda logits: without_outliers(logits, NEAR), torch.zeros(2, 1, 24, 32), torch.ones(2, 1, 24, 32)),
+        (lambda cells: pixels_of_cells(cells, 2), torch.zeros(1, 8, 3, 5), torch.rand(1, 8, 3, 5)),
+    ],
+    ids=["distances", "connected", "outliers", "pixels"],
+)
+def test_a_graph_is_not_of_the_values_that_it_was_traced_with(computed, traced_with, run_with):
+    graph = torch.jit.trace(computed, traced_with, check_trace=False)
+    assert torch.allclose(graph(run_with).float(), computed(run_with).float(), atol=1e-6)

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..labels import resize
-from .eager import eager_on_cpu
+from .rows import eager_on_cpu
 
 REMOVED = -10.0  # logit of what is out of reach, at most
 RECENT = 5  # frames after which a cell that is no longer the object's is forgotten

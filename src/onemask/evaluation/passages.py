@@ -14,9 +14,9 @@ from ..progress import Progress, silent
 from ..propagation import LabelledFrame, Propagation
 from ..session import Session
 from ..settings import Settings
-from ..video.behind import Behind
 from ..video.images import ImageSequence
 from ..video.masks import write_mask
+from ..video.threads import Behind
 from .protocols import Passage
 
 

@@ -15,8 +15,8 @@ from ..files import read_json
 from ..video.frames import Frame, Video
 from ..video.images import ImageSequence, natural_key
 from ..video.label_maps import object_ids, read_label_map_and_confidence
-from ..video.prefetch import prefetch
 from ..video.reader import open_video
+from ..video.threads import prefetch
 
 RECORD, MASKS = "run.json", "masks"
 

@@ -190,7 +190,7 @@ class _Bench:
 
     def _make_backward(self, job: PropagationJob, key: int, last: int) -> None:
         from ..reviewing import Watcher
-        from ..video.prefetch import prefetch
+        from ..video.threads import prefetch
 
         self.say("at", 0, 0, f"Loading {job.method.method}")
         session, watcher = self._session(job.method), Watcher()

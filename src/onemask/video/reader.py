@@ -16,7 +16,7 @@ from .animations import AnimatedImage
 from .decoding import VideoFile
 from .frames import DecodeError, Frame, Video, VideoInfo
 from .images import UNREADABLE, ArraySequence, ImageSequence, images_in, is_image, natural_key, pictures_in
-from .prefetch import prefetch
+from .threads import prefetch
 
 __all__ = ["DecodeError", "Frame", "Source", "Video", "VideoInfo", "open_video", "prefetch"]
 

@@ -24,7 +24,7 @@ from .audio import AudioTracks
 from .decoding import VideoFile
 from .drawing import overlay
 from .frames import Video
-from .prefetch import prefetch
+from .threads import prefetch
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...blocks.eager import eager_on_cpu
+from ...blocks.rows import eager_on_cpu
 from ...blocks.transition import both_classes
 
 

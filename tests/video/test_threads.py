@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from onemask.video.behind import Behind
+from onemask.video.threads import Behind
 
 
 def test_calls_are_made_in_order_in_another_thread_and_are_done_when_the_block_ends():
