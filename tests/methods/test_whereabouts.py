@@ -11,7 +11,7 @@ from torch import Tensor
 
 from onemask.blocks.reach import reach_by_size, touched, without_outliers
 from onemask.methods.method import Features, Memory, Prediction
-from onemask.methods.whereabouts import annotated_there, found_there, within_reach
+from onemask.methods.whereabouts import annotated_there, found_mask, found_there, within_reach
 from onemask.session import Session
 from videos import Still
 
@@ -93,3 +93,8 @@ def test_a_session_keeps_it_for_any_method(reach, tmp_path):
     session.save(tmp_path / "session")
     for each in (session, session.copy(), Session.restore(tmp_path / "session", method)):
         assert ((each.step(frames[2]) == 1) == wanted).all()
+
+
+def test_a_found_mask_is_the_mean_of_each_four_by_four_pixels():
+    masks = torch.rand(2, 1, *SIZE)
+    assert torch.allclose(found_mask(masks), torch.nn.functional.avg_pool2d(masks, 4), atol=1e-6)

@@ -8,13 +8,14 @@ While a method is trained nothing is removed: frames of a training's clips are a
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..blocks.reach import RECENT, area, connected, is_lost, largest, reach_by_size, touched, without_outliers
+from ..blocks.rows import eager_on_cpu
 from .method import Memory
 
 CELL = 8  # pixels
@@ -55,7 +56,11 @@ def found_there(memory: Memory, masks: Tensor) -> dict[str, Tensor]:
 
 def found_mask(masks: Tensor) -> Tensor:
     """Masks (N, 1, H, W) of a frame -> as they are kept for the next one, (N, 1, H/4, W/4)."""
-    return F.avg_pool2d(masks.float(), FINE)
+    masks = masks.float()
+    if not eager_on_cpu(masks) or masks.shape[-2] % FINE:
+        return F.avg_pool2d(masks, FINE)
+    rows = sum(masks[:, :, row::FINE] for row in range(FINE))  # whole rows first: a fraction of pooling's time on a CPU
+    return F.avg_pool2d(cast(Tensor, rows), (1, FINE)) / FINE
 
 
 def with_others(memory: M, together: Tensor) -> M:

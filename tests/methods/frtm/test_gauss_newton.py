@@ -12,6 +12,8 @@ from torch import Tensor
 
 from onemask.methods.frtm.gauss_newton import (
     Samples,
+    _Cells,
+    _Maps,
     data_loss,
     fit_last_layer,
     fit_two_layers,
@@ -338,3 +340,45 @@ class TestRows:
                 fits.append((fit_last_layer(samples, last, REGULARISATION[1], 3, whiten=whiten),))
         for untouched, garbled in zip(*fits, strict=True):
             assert torch.equal(untouched, garbled)
+
+
+def test_cells_of_the_samples_in_use_give_what_maps_of_all_give():
+    generator = torch.Generator().manual_seed(3)
+    features, quadratic, linear, last, pull = (
+        torch.rand(shape, generator=generator)
+        for shape in ((1, 5, 7, 6, 8), (1, 5, 9, 6, 8), (1, 5, 6, 8), (1, 7, 9), (1, 3, 6, 8))
+    )
+    for weights, used in (([0.5, 0.2, 0.3, 0, 0], [0, 1, 2]), ([0.5, 0, 0.3, 0, 0.2], [0, 2, 4])):
+        samples = Samples(features, quadratic, linear, torch.tensor([weights]))
+        maps, cells = _Maps(samples), _Cells(samples)
+        assert torch.allclose(cells.scores(last), maps.scores(last)[:, used], rtol=1e-5)
+        into = torch.zeros(1, 5, 6, 8).index_copy(1, torch.tensor(used), pull)
+        assert torch.allclose(cells.gradient(pull), maps.gradient(into), rtol=1e-5)
+        assert torch.allclose(cells.moments(pull), maps.moments(into), rtol=1e-5)
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_a_row_on_a_cpu_is_fitted_as_among_others(whiten):
+    generator = torch.Generator().manual_seed(5)
+    features = torch.rand(2, 4, 7, 6, 8, generator=generator)
+    labels = (torch.rand(8, 24, 32, generator=generator) > 0.6).float()
+    quadratic, linear = label_terms(labels, (6, 8))
+    weights = torch.tensor([[0.4, 0.6, 0, 0], [0.1, 0.2, 0.3, 0.4]])
+    samples = Samples(features, quadratic.unflatten(0, (2, 4)), linear.unflatten(0, (2, 4)), weights)
+    last = torch.zeros(2, 7, 9)
+    with torch.no_grad():
+        both = fit_last_layer(samples, last, 0.1, 3, whiten=whiten)
+        for row in range(2):
+            own = (t[row, None] for t in (samples.features, samples.quadratic, samples.linear, samples.weights))
+            alone = fit_last_layer(Samples(*own), last[:1], 0.1, 3, whiten=whiten)
+            assert torch.allclose(alone[0], both[row], atol=1e-4 * float(both[row].abs().max()))
+
+
+def test_label_terms_of_a_part_are_those_of_the_whole():
+    labels = torch.zeros(3, 48, 64)
+    labels[0, 10:30, 20:50] = 1
+    labels[1] = 1
+    on_a_cpu = label_terms(labels, (3, 4))
+    in_a_graph = torch.jit.trace(lambda maps: label_terms(maps, (3, 4)), labels.flip(2), check_trace=False)(labels)
+    for found, wanted in zip(on_a_cpu, in_a_graph, strict=True):
+        assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-4)

@@ -25,6 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...blocks.products import is_quicker, product
+from ...blocks.rows import eager_on_cpu
+
 
 @dataclass
 class Samples:
@@ -63,7 +66,8 @@ def label_terms(
     (h, w), rows = grid, len(labels)
 
     def on_grid(maps: Tensor) -> Tensor:  # U^T diag(maps) U
-        return (along_y @ maps @ along_x.T).view(rows, 3, h, 3, w).transpose(2, 3).reshape(rows, 9, h, w)
+        products = _of_parts(along_y, maps, along_x) if eager_on_cpu(maps) else along_y @ maps @ along_x.T
+        return products.view(rows, 3, h, 3, w).transpose(2, 3).reshape(rows, 9, h, w)
 
     target = on_grid(labels)
     share = labels.mean((1, 2)).view(rows, 1, 1, 1)
@@ -77,6 +81,16 @@ def label_terms(
     else:
         linear = elsewhere * on_grid(soft) + (on_target - elsewhere) * on_grid(soft * labels)
     return quadratic, linear.sum(1)  # hats sum to 1 in every pixel, hence b from the forms of the labels
+
+
+def _of_parts(along_y: Tensor, maps: Tensor, along_x: Tensor) -> Tensor:
+    """along_y @ maps @ along_x^T of maps (N, H, W), by the part of each that is not 0, as an object is small."""
+    products = []
+    for one in maps:
+        rows, columns = (one.amax(axis).nonzero()[:, 0] for axis in (1, 0))  # maps are not negative
+        (top, below), (left, right) = ((int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0) for at in (rows, columns))
+        products.append(along_y[:, top:below] @ one[top:below, left:right] @ along_x[:, left:right].T)
+    return torch.stack(products)
 
 
 @lru_cache(maxsize=16)
@@ -251,28 +265,84 @@ def fit_last_layer(
     more.
     """
 
+    known = _Cells(samples) if len(last) == 1 and is_quicker(samples.features) else _Maps(samples)
+
     def curvature(vector: Tensor) -> Tensor:
         step = vector.view_as(last)
-        gradient = _last_gradient(samples.features, _pull(samples, scores(samples.features, step)))
+        gradient = known.gradient(_pull(known.samples, known.scores(step)))
         return (gradient + regularisation * step).flatten(1)
 
-    residual = samples.linear * samples.weights[:, :, None, None] - _pull(samples, scores(samples.features, last))
-    descent = (_last_gradient(samples.features, residual) - regularisation * last).flatten(1)
-    precondition = _whitening(samples, regularisation) if whiten else _divided_by(preconditioner or regularisation)
-    return last + conjugate_gradient(curvature, descent, precondition, iterations).view_as(last)
+    aim = known.samples.linear * known.samples.weights[:, :, None, None]
+    descent = known.gradient(aim - _pull(known.samples, known.scores(last))) - regularisation * last
+    precondition = _whitening(known, regularisation) if whiten else _divided_by(preconditioner or regularisation)
+    return last + conjugate_gradient(curvature, descent.flatten(1), precondition, iterations).view_as(last)
+
+
+class _Maps:
+    """Samples of *projected* features as what `fit_last_layer` multiplies by, again and again."""
+
+    def __init__(self, samples: Samples):
+        self.samples = samples
+
+    def scores(self, last: Tensor) -> Tensor:
+        """Under w2 (N, c, 9): (N, K, h, w)."""
+        return scores(self.samples.features, last)
+
+    def gradient(self, pull: Tensor) -> Tensor:
+        """The adjoint of `scores`: (N, K, h, w) -> (N, c, 9)."""
+        return _last_gradient(self.samples.features, pull)
+
+    def moments(self, mass: Tensor) -> Tensor:
+        """Second moments of cells that weigh (N, K, h, w): (N, c, c)."""
+        flat = self.samples.features.flatten(3)
+        return ((flat * mass.flatten(2)[:, :, None]) @ flat.transpose(2, 3)).sum(1)
+
+
+class _Cells:
+    """The same of one row on a CPU, in half of the time: features cell by cell, of the samples that weigh anything."""
+
+    def __init__(self, samples: Samples):
+        used = samples.weights[0].nonzero()[:, 0].tolist()
+        runs = slice(used[0], used[-1] + 1) if used and len(used) == used[-1] + 1 - used[0] else used
+        self.samples = Samples(
+            *(t[:, runs] for t in (samples.features, samples.quadratic, samples.linear, samples.weights))
+        )
+        self._maps = self.samples.features[0].flatten(2)  # (K, c, P)
+        self._cells = self._maps.transpose(1, 2).flatten(0, 1)  # (K P, c)
+
+    def scores(self, last: Tensor) -> Tensor:
+        """See `_Maps`."""
+        (count, h, w), maps = self.samples.linear.shape[1:], product(self._cells, last[0].T)
+        maps, found = maps.view(count, h, w, 9), maps.new_zeros(count, h + 2, w + 2)
+        for a in range(9):  # as `gather` has it
+            y, x = divmod(a, 3)
+            found[:, 2 - y : 2 - y + h, 2 - x : 2 - x + w] += maps[..., a]
+        return found[None, :, 1 : 1 + h, 1 : 1 + w]
+
+    def gradient(self, pull: Tensor) -> Tensor:
+        """See `_Maps`."""
+        around = neighbours(pull[0]).flatten(2)  # (K, 9, P)
+        cells = self._cells.view(len(around), -1, self._cells.shape[1])
+        # Sample by sample: sums over all of them at once round more, and conjugate gradient makes much of that.
+        of_samples = torch.stack([product(a, x.T) for a, x in zip(around, cells, strict=True)])
+        return of_samples.sum(0).flip(0).T[None]
+
+    def moments(self, mass: Tensor) -> Tensor:
+        """See `_Maps`."""
+        weights = mass[0].flatten(1)[:, None]
+        return torch.stack([product(x * m, x) for x, m in zip(self._maps, weights, strict=True)]).sum(0)[None]
 
 
 def _divided_by(diagonal: Tensor | float) -> Precondition:
     return lambda residual: residual / diagonal
 
 
-def _whitening(samples: Samples, regularisation: float) -> Precondition:
+def _whitening(known: _Maps | _Cells, regularisation: float) -> Precondition:
     """The inverse of each row's second moments of projected features, the same for all nine places of w2."""
-    mass = (samples.quadratic.sum(2) * samples.weights[:, :, None, None]).clamp(min=0)
-    flat, channels = samples.features.flatten(3), samples.features.shape[2]
-    moments = ((flat * mass.flatten(2)[:, :, None]) @ flat.transpose(2, 3)).sum(1)
+    samples, channels = known.samples, known.samples.features.shape[2]
+    moments = known.moments((samples.quadratic.sum(2) * samples.weights[:, :, None, None]).clamp(min=0))
     diagonal = moments.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
-    ridge = (regularisation + 1e-4 * diagonal) * torch.eye(channels, dtype=flat.dtype, device=flat.device)
+    ridge = (regularisation + 1e-4 * diagonal) * torch.eye(channels, dtype=moments.dtype, device=moments.device)
     inverse = torch.linalg.inv_ex(moments + ridge).inverse  # _ex: does not wait for a GPU to check
     return lambda residual: (inverse @ residual.unflatten(1, (channels, 9))).flatten(1)
 
