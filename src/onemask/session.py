@@ -133,7 +133,10 @@ class Session(Presences):
 
     @property
     def runtime(self) -> str:
-        """Name of the runtime that computes `encode`; "auto" is decided with the first frame."""
+        """Name of the runtime that computes `encode`; "auto" is decided with the first frame.
+
+        Of a method whose `encode` has nothing to compute it stays what was asked for: its parts choose for themselves.
+        """
         return self._encoder.runtime
 
     # What a caller does ----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from onemask import InputError, Session
 from onemask.geometry import Geometry
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Method
+from onemask.methods.videomatch import VideoMatchConfig
 from onemask.runtime import computation, encoder, engines, graphs
 from onemask.testing import moving_shapes
 from onemask.video.sample import sample_clip
@@ -92,6 +93,22 @@ def test_each_objects_network_is_computed_by_the_one_graph(graph_runtime, monkey
     found, expected = (label_maps(one, clip.frames, clip.label_maps[0]) for one in (session, wanted))
     assert rows == [1] * 5  # two to be checked with, then a call for each object
     assert (found != expected).mean() < 1e-3
+
+
+def test_backbones_of_single_objects_are_computed_by_one_graph_and_no_other_is_made(graph_runtime, caplog):
+    options = {"finetune": 2, "finetune_samples": 1, "finetune_lr": 1e-2, "foreground": 48, "background": 192}
+    torch.manual_seed(0)
+    config = VideoMatchConfig("test_efficientnet", (8,), 0, learned=16, added=16, **options)
+    method, clip = config.build(pretrained=False), moving_shapes(3, 2)
+    session, wanted = (Session(method, device="cpu", runtime=runtime) for runtime in (graph_runtime, "torch"))
+    with caplog.at_level(logging.INFO, "onemask.runtime"):
+        found, expected = (label_maps(one, clip.frames, clip.label_maps[0]) for one in (session, wanted))
+    assert session.runtime == graph_runtime
+    (line,) = [record.message for record in caplog.records if "gives PyTorch's result" in record.message]
+    assert "for backbone" in line  # that which all objects would share has nothing to compute
+    assert (found != expected).mean() < 1e-3
+    with pytest.raises(InputError, match="each object has a backbone of its own"):
+        Session(method, device="cpu", precision="int8", runtime=graph_runtime)
 
 
 def test_frames_in_a_batch_are_those_one_by_one(graph_runtime):

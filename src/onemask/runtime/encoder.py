@@ -69,6 +69,11 @@ def _int8_encoder(method: Method, runtime: str, device: torch.device) -> Encoder
     for needed in ("onnx", chosen):  # ONNX Runtime's tools make the graph
         if problem := problem_with(needed):
             raise InputError(f"int8 {problem}")
+    if not method.shares_features:
+        raise InputError(
+            "int8 is of the features that objects share, and with these options each object has a backbone of its own; "
+            "choose float32"
+        )
     quantised = find(method)
     if quantised is None:
         raise InputError(
@@ -131,6 +136,8 @@ class Encoder:
         """The runtime for frames of a size, checked with one of them."""
         (size, threads, state), nothing = place, ("torch", None, None)
         auto = self.asked == "auto"
+        if not self.method.shares_features:  # what the objects' own backbones compute with, the segmenter chooses
+            return self.asked, None, None
         if self.method.backbone is None:
             log.log(logging.INFO if auto else logging.WARNING, "a method of several backbones runs in PyTorch alone")
             return nothing

@@ -64,7 +64,7 @@ class _Part(nn.Module):
     def __init__(self, network: nn.Module, name: str, asked: str):
         super().__init__()
         self.training = False
-        self.network = network
+        self._wrapped = network  # not `network`, which is what a backbone calls its own
         self._name, self._asked = name, asked
         self._made: dict[Any, tuple[Run | None, Any]] = {}
         self._making = threading.Lock()
@@ -74,7 +74,7 @@ class _Part(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("network"), name)
+            return getattr(super().__getattr__("_wrapped"), name)
 
     def forward(self, *values: Any, **named: Any) -> Any:
         """The network's outputs."""
@@ -82,18 +82,18 @@ class _Part(nn.Module):
         given = {f"x{place}": leaf for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
         shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in given.items())
         others = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
-        state = state_of(self.network)
+        state = state_of(self._wrapped)
         if state is None:
-            return self.network(*values, **named)
+            return self._wrapped(*values, **named)
         place = shapes, others, outline, torch.get_num_threads(), state
         with self._making:
             if place not in self._made:
                 while len(self._made) >= PLACES:
                     del self._made[next(iter(self._made))]
-                self._made[place] = self._make(leaves, given, outline, (shapes, others))
+                self._made[place] = self._make(leaves, given, outline, (shapes, others, str(outline)))
             run, shape_of_results = self._made[place]
         if run is None:
-            return self.network(*values, **named)
+            return self._wrapped(*values, **named)
         try:
             return _pytree.tree_unflatten(list(run(given)), shape_of_results)
         except Exception as error:
@@ -101,7 +101,7 @@ class _Part(nn.Module):
                 raise
             log.warning("the runtime failed in %s (%s); PyTorch goes on", self._name, short(error))
             self._made[place] = None, None
-            return self.network(*values, **named)
+            return self._wrapped(*values, **named)
 
     def _make(self, leaves: list[Any], given: Given, outline: Any, shapes: Any) -> tuple[Run | None, Any]:
         """How it is computed, checked with what it is given; and the outline of what the network gives."""
@@ -115,13 +115,13 @@ class _Part(nn.Module):
             return _pytree.tree_leaves(through(network, tensors))
 
         def graph() -> bytes:
-            network = for_tracing(self.network)
+            network = for_tracing(self._wrapped)
             outputs = [f"y{place}" for place in range(len(results))]
             return traced(network, lambda tensors: computed(network, tensors), given, outputs)
 
-        results, shape_of_results = _pytree.tree_flatten(through(self.network, given))
-        key = f"{key_of(self.network, self._name, shapes)}-{self._name}"
-        task = Computation(self._name, key, lambda tensors: computed(self.network, tensors), graph)
+        results, shape_of_results = _pytree.tree_flatten(through(self._wrapped, given))
+        key = f"{key_of(self._wrapped, self._name, shapes)}-{self._name}"
+        task = Computation(self._name, key, lambda tensors: computed(self._wrapped, tensors), graph)
         _, run = task.runtime(self._asked, [given, _mirrored(given)], torch.get_num_threads())
         return run, shape_of_results
 

@@ -115,7 +115,8 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
             config.backbone, strides, output_stride=config.output_stride or None, pretrained=pretrained
         )
         self.stride, self.reach, self.background = max(strides), config.reach, config.aggregation
-        self.traceable = not config.finetune
+        if config.finetune:
+            self.traceable, self.shares_features, self.graph_parts = False, False, ("backbone",)
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
 
     # The four calls --------------------------------------------------------------------------------------------------
