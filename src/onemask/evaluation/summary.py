@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike
 from ..errors import InputError
 from .score import ObjectScore
 
-RESAMPLES = 10_000
-LEVEL = 0.95
+RESAMPLES = 10_000  # how often videos are drawn again
+LEVEL = 0.95  # share of the resampled means that lies within the interval
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,11 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def estimate(values: Sequence[float], *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> Estimate:
-    """The mean of one value a video, with its bootstrap interval.
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of one value a video, with its bootstrap interval; the same values give the same.
 
     Args:
         values: one a video, at least one.
-        resamples: how often videos are drawn again.
-        level: the share of the resampled means that lies within the interval.
-        seed: of the draws; the same seed gives the same interval.
 
     Raises:
         InputError: there is no value, or one that is not finite.
@@ -50,25 +48,24 @@ def estimate(values: Sequence[float], *, resamples: int = RESAMPLES, level: floa
     series = np.asarray(values, dtype=np.float64)
     if not series.size or not np.isfinite(series).all():
         raise InputError(f"an estimate needs one finite value a video, got {list(values)}")
-    drawn = np.random.default_rng(seed).integers(len(series), size=(resamples, len(series)))
-    low, high = np.quantile(series[drawn].mean(1), [(1 - level) / 2, (1 + level) / 2])
+    drawn = np.random.default_rng(SEED).integers(len(series), size=(RESAMPLES, len(series)))
+    low, high = np.quantile(series[drawn].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(series.mean()), float(low), float(high))
 
 
-def difference(of: Mapping[str, float], minus: Mapping[str, float], *, seed: int = 0) -> Estimate:
+def difference(of: Mapping[str, float], minus: Mapping[str, float]) -> Estimate:
     """The mean difference of two methods over the same videos, with its interval.
 
     Args:
         of: video -> score.
         minus: the same of the other method.
-        seed: see `estimate`.
 
     Raises:
         InputError: the videos are not the same.
     """
     if odd := sorted(set(of) ^ set(minus)):
         raise InputError(f"methods are compared on the same videos, but only one was run on {', '.join(odd[:5])}")
-    return estimate([of[video] - minus[video] for video in of], seed=seed)
+    return estimate([of[video] - minus[video] for video in of])
 
 
 def worst_quarter(values: Sequence[float]) -> float:

@@ -22,7 +22,7 @@ from ..data.clip import VOID
 from ..data.davis import DavisDataset, VideoSequence
 from ..data.stills import StillImages
 from ..errors import InputError, one_line
-from ..evaluation.recall import box_overlaps, objects_found
+from ..evaluation.recall import average_recall, box_overlaps, objects_found
 from ..methods import trainable
 from ..methods.dmn_aoa.proposals import LOSSES, ProposalGenerator, detection_losses
 from ..methods.dmn_aoa.regions import first_and_end
@@ -152,11 +152,9 @@ class RecallValidator:
         ends = np.cumsum([len(of_set) for of_set in self.pictures.values()])
         figures: dict[str, float] = {}
         for name, of_set in zip(self.pictures, np.split(scores, ends[:-1]), strict=True):
-            *found, objects = of_set.sum(0)
-            if objects:  # of a set without any there is no recall
-                figures |= {
-                    f"{name} AR@{n}": float(so_many / objects) for n, so_many in zip(COUNTS, found, strict=True)
-                }
+            *found, objects = of_set.T
+            if objects.any():  # of a set without any there is no recall
+                figures |= {f"{name} AR@{n}": average_recall(f, objects) for n, f in zip(COUNTS, found, strict=True)}
         most = [value for name, value in figures.items() if name.endswith(f"AR@{COUNTS[-1]}")]
         return Validation(
             criterion=float(np.mean(most)) if most else 0.0,
