@@ -18,7 +18,9 @@ from onemask.methods.fusion.clues import MAPS
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
 from onemask.training.unroll import Unroll, batch_of
 
-TINY = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8, capacity=8, first_samples=2, forget=0.0)
+TINY = FusionConfig(
+    "test_efficientnet", channels=8, width=8, fine_width=8, capacity=8, first_samples=2, forget=0.0, misled=0.0
+)
 
 
 def made(config: FusionConfig = TINY, *, joining: float = 0.0) -> Fusion:
@@ -131,6 +133,23 @@ def test_in_training_the_last_masks_are_forgotten_now_and_then() -> None:
     told = method.segment(features, memory).clues["place"].flatten(1).any(1)
     assert 5 < told.sum() < 35
     assert method.eval().segment(features, memory).clues["place"].flatten(1).any(1).all()
+
+
+def test_in_training_the_last_masks_are_told_wrong_now_and_then() -> None:
+    method = made(replace(TINY, misled=0.5)).train()
+    frames, masks = frames_and_masks()
+    features = method.encode(frames[:1])
+    memory = method.memorize(features, masks[:1].expand(40, -1, -1, -1))
+    torch.manual_seed(0)
+    prediction = method.segment(features, memory)
+    wrong = (prediction.clues["place"][:, :2] != memory.last_masks).flatten(1).any(1)
+    assert 5 < wrong.sum() < 35
+    assert torch.equal(
+        method.update(memory, features, prediction, masks[:1].expand(40, -1, -1, -1)).last_masks[:, 1],
+        memory.last_masks[:, 0],
+    ), "what is remembered stays right"
+    told = method.eval().segment(features, memory).clues["place"][:, :2]
+    assert torch.equal(told, memory.last_masks)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ What was decided:
 - Clues have no parameters (see clues), so memories do not depend on what training changes, and clips can be kept.
 - Fine-tuning sees warped copies of the annotated frame as frames that follow it: its mask is their last mask, and it is
   what they are matched with. Their objects move (first_shift), lest the network learns to copy the last mask.
-- In training the last masks are not told now and then (forget), so that an object is found without them.
+- In training the last masks are not told now and then (forget), so that an object is found without them, and now and
+  then they are told wrong (misled), so that a mask which lost a part, or took something else, is not kept for good.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from ..frtm.refiners import FirstFrames, first_frames, mask_loss
 from ..method import Constant
 from ..whereabouts import found_mask
 from .clues import cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
+from .misled import misled
 from .options import FusionOptions
 
 
@@ -80,7 +82,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     memory_type = FusionMemory
     config: FusionOptions
     sees_others = True
-    not_of_memory = (*OnlineTarget.not_of_memory, "least_side")
+    not_of_memory = (*OnlineTarget.not_of_memory, "least_side", "forget", "misled")
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
         config = config or FusionOptions()
@@ -136,11 +138,14 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         rows = len(memory)
         target = features.by_row(features.target.float(), rows)
         scores, projected = target_model(target, memory.first, memory.last)
+        told = memory
+        if self.training and self.config.misled:
+            told = replace(memory, last_masks=misled(memory.last_masks, self.config.misled))
         with torch.no_grad():
-            clues = self._clues(features, memory)
+            clues = self._clues(features, told)
         if self.training and self.config.forget and "place" in clues:
-            told = torch.rand(rows, 1, 1, 1, device=scores.device) >= self.config.forget
-            clues["place"] = clues["place"] * told
+            kept = torch.rand(rows, 1, 1, 1, device=scores.device) >= self.config.forget
+            clues["place"] = clues["place"] * kept
         coarse = scores if "target" in self.config.clues else torch.zeros_like(scores)
         logits = self._refined(features.by_row(features.shared, rows), coarse, clues, memory.network)
         return FusionPrediction(resize(logits.float(), features.size), scores, projected, clues=clues)
