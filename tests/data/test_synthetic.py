@@ -257,6 +257,19 @@ def test_what_hides_is_seen_first_is_then_out_of_sight_and_comes_back(stills, sc
     assert not any((pixels_of(clip, 1) == 0).any() for clip in clips(StillClips(stills, config=config), 0, 10, 3))
 
 
+@pytest.mark.parametrize("scene", SCENES)
+def test_what_covers_hides_a_part_at_first_and_then_less(stills, scene):
+    def gained(config: SyntheticConfig) -> np.ndarray:
+        """By how much more of the object is to be seen in some later frame than in the first."""
+        made = clips(StillClips(stills, config=config), 0, 30, 6)
+        return np.array([pixels_of(clip, 1).max() / pixels_of(clip, 1)[0] for clip in made])
+
+    still = replace(SCENES[scene], shift=0.02, zoom=0.02, turn=1, largest=0.4, occluder=0, distractors=(1,))
+    covered = gained(replace(still, covers=1))
+    assert (gained(still) < 1.3).mean() > 0.8
+    assert (covered > 1.3).mean() > 0.4 and covered.min() >= 1
+
+
 def test_distractors_are_background(stills, tmp_path):
     add_cutout(tmp_path / "cutouts", "ball")
     config = replace(SCENES["whole"], distractors=(0, 1), cutout=1)

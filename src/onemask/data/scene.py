@@ -10,6 +10,7 @@ A clip is a stack of layers, each a picture with alpha, a path and a slow bendin
     twin         a copy of the first object: only where it was tells the object from it. It is background, or (rival)
                  an object too
     occluder     one of them that crosses before an object, not in the reference frame
+    covers       one that lies over a part of an object in the reference frame, and then leaves it
     hides        an object goes out of sight for some frames, behind such a thing or out of the frame, and comes back
 
 `sprites` cuts things out of pictures, `holes` fills what they leave, `paths` sends them on their way, and `layers`
@@ -237,6 +238,8 @@ class Scene:
         frames = self.motion.frames
         if self.config.hides and frames >= LEAST_TO_HIDE and self.rng.random() < self.config.hides:
             return self._with_hidden(layers)
+        if self.config.covers and frames > 1 and self.rng.random() < self.config.covers:
+            return [*layers, self._lid(layers)]
         if frames > 1 and self.rng.random() < self.config.occluder:
             layers.append(self._occluder(layers))
         return layers
@@ -306,6 +309,21 @@ class Scene:
         apart = 0.6 * (size + opaque_side(sprite.picture) * sprite.scale) * self.rng.uniform(0.9, 1.3)
         way = self.motion.across(way, apart * np.array([np.cos(angle), 0.6 * np.sin(angle)]), when)
         path = 0.5 * self.motion.path()
+        path[:, :2] = (way - way[0]) / self.unit
+        return self.motion.placed(sprite, way[0], path, 0, camera=False)
+
+    def _lid(self, layers: list[Layer]) -> Layer:
+        """Something that lies over a part of an object in the reference, and has left it in some later frame."""
+        objects = [layer for layer in layers if layer.object_id] or [layers[0]]
+        way, size = self._way(objects[int(self.rng.integers(len(objects)))])
+        sprite = self._distraction((size * self.rng.uniform(0.8, 1.4)) ** 2 / (self.height * self.width))
+        apart = 0.6 * (size + opaque_side(sprite.picture) * sprite.scale)
+        when = self.motion.times[int(self.rng.integers(1, len(way)))]
+        gone = (self.motion.times - self.motion.times[0]) / max(when - self.motion.times[0], 0.05)
+        angle, begin = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(0.3, 0.7)
+        far = apart * (begin + (1.2 - begin) * gone)
+        way = np.concatenate([way, way]) + far[:, None] * np.array([np.cos(angle), np.sin(angle)])
+        path = 0.25 * self.motion.path()
         path[:, :2] = (way - way[0]) / self.unit
         return self.motion.placed(sprite, way[0], path, 0, camera=False)
 

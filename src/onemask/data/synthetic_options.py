@@ -24,6 +24,7 @@ class SyntheticConfig:
     )  # probabilities of 0, 1, 2.. foreign things that are background
     occluder: Share = 0.35  # probability that something passes in front of an object
     hides: Share = 0.0  # probability that an object is out of sight for some frames and comes back; from 4 frames on
+    covers: Share = 0.0  # probability that in the reference something lies over a part of an object, and then leaves it
     twin: Share = 0.0  # probability of a copy of the first object as background; for clips of neighbouring frames
     rival: Share = 0.0  # probability that a twin is an object too, where more are asked for
     turning: Share = 0.0  # probability that the object is a thing on a turntable, if there is one
