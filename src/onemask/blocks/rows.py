@@ -1,6 +1,6 @@
-"""What a CPU computes in its own way: rows one after another, as its cache then holds all that a row needs.
+"""A CPU's own ways: rows one after another, as its cache then holds all that a row needs.
 
-So does what NumPy and OpenCV do faster than torch; `eager_on_cpu` says where they may.
+NumPy and OpenCV do some things faster than torch there, too; `eager_on_cpu` says where they may.
 """
 
 from __future__ import annotations

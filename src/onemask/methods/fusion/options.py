@@ -33,7 +33,7 @@ class FusionOptions(FRTMOptions):
     radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
     forget: ShareBelowOne = 0.15  # probability in training that the last masks are not told: objects are found without
-    misled: ShareBelowOne = 0.3  # and that they are told wrong, a part of them missing or something else in them
+    misled: ShareBelowOne = 0.2  # and that they are told wrong, a part of them missing or something else in them
 
     def __post_init__(self):
         """Refuse what cannot work."""
