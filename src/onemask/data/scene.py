@@ -13,8 +13,9 @@ A clip is a stack of layers, each a picture with alpha, a path and a slow bendin
     covers       one that lies over a part of an object in the reference frame, and then leaves it
     hides        an object goes out of sight for some frames, behind such a thing or out of the frame, and comes back
 
-`sprites` cuts things out of pictures, `holes` fills what they leave, `paths` sends them on their way, and `layers`
-draws it all into frames and label maps. Void pixels of the pictures go with their layer and stay void.
+`occluders` lie or pass before objects. `sprites` cuts things out of pictures, `holes` fills what they leave, `paths`
+sends them on their way, and `layers` draws it all into frames and label maps. Void pixels of the pictures go with their
+layer and stay void.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ import numpy as np
 from .clip import VOID, ClipRequest
 from .holes import filled, hole_of
 from .layers import Layer, weight_round
-from .paths import Motion, gone, passing
-from .sprites import Sprite, cut_sprite, draw_blob, middle, opaque_side, renumbered, sprite_of_cutout
+from .occluders import LEAST_TO_HIDE, Occluders, way_of
+from .paths import Motion
+from .sprites import Sprite, cut_sprite, draw_blob, middle, renumbered, sprite_of_cutout
 from .stills import Cutouts, StillImages
 from .synthetic_options import SyntheticConfig
 from .turntable import Turntable, recoloured
 
-LEAST_TO_HIDE = 4  # frames: the reference, another, one without the object, and one in which it is back
 TWIN_COLOUR = 0.15  # how much a twin's channels differ from the object's, at most, as a share
 
 
@@ -236,35 +237,14 @@ class Scene:
             layer = self._wandering(self._distraction(0.6 * self._share()), 0)
             layers.insert(int(self.rng.integers(1, len(layers) + 1)), layer)
         frames = self.motion.frames
+        occluders = Occluders(self.motion, (self.height, self.width), self.rng, self._distraction)
         if self.config.hides and frames >= LEAST_TO_HIDE and self.rng.random() < self.config.hides:
-            return self._with_hidden(layers)
+            return occluders.hiding(layers)
         if self.config.covers and frames > 1 and self.rng.random() < self.config.covers:
-            return [*layers, self._lid(layers)]
+            return [*layers, occluders.covering(layers)]
         if frames > 1 and self.rng.random() < self.config.occluder:
-            layers.append(self._occluder(layers))
+            layers.append(occluders.crossing(layers, self._share))
         return layers
-
-    def _with_hidden(self, layers: list[Layer]) -> list[Layer]:
-        """One object is out of sight from the third frame or later on, and in the last frame back in it."""
-        last = self.motion.frames - 1
-        begin = int(self.rng.integers(2, last))
-        hidden = slice(begin, int(self.rng.integers(begin + 1, last + 1)))
-        number = int(self.rng.choice([i for i, layer in enumerate(layers) if layer.object_id] or [0]))
-        target = layers[number]
-        way, size = self._way(target)
-        if target.object_id and self.rng.random() < 0.5:  # out of the frame, and back at any place of it
-            frame = np.array([self.width, self.height])
-            layers[number] = gone(target, hidden, way[hidden.stop], self.rng.uniform(0.15, 0.85, 2) * frame)
-            return layers
-        sprite = self._distraction((1.3 * size) ** 2 / (self.height * self.width))
-        side = opaque_side(sprite.picture)
-        sprite = replace(sprite, scale=max(sprite.scale, 1.3 * size / side))
-        apart = 0.6 * (size + side * sprite.scale) * self.rng.uniform(1.0, 1.4)
-        angle = self.rng.uniform(-0.5, 0.5) + self.rng.choice([0.0, np.pi])
-        way = passing(way, hidden, apart * np.array([np.cos(angle), np.sin(angle)]))
-        path = 0.25 * self.motion.path()
-        path[:, :2] = np.concatenate([way - way[0]] * 2) / self.unit
-        return [*layers, self.motion.placed(sprite, way[0], path, 0, camera=False)]
 
     def _with_twin(self, layers: list[Layer], object_id: int) -> list[Layer]:
         """A copy of the first object, a little other in colour and size, as far from it as there is room; a rival is
@@ -281,51 +261,12 @@ class Scene:
             touches=(False,) * 4,
             views=(),
         )
-        way, _ = self._way(next((layer for layer in layers if layer.object_id == 1), layers[0]))
+        way, _ = way_of(next((layer for layer in layers if layer.object_id == 1), layers[0]), self.unit)
         anchors = [self._anchor(twin) for _ in range(1 if object_id else 6)]
         anchor = max(anchors, key=lambda place: float(np.hypot(*(place - way[0]))))
         layer = self.motion.placed(twin, anchor, self.motion.path(), object_id)
         layers.insert(int(self.rng.integers(1, len(layers) + 1)), layer)
         return layers
-
-    def _way(self, target: Layer) -> tuple[np.ndarray, float]:
-        """The way of an object's middle, (T, 2) frame pixels, and the side of a square of about its size there."""
-        if target.labels is None and target.picture.shape[2] == 4:
-            middle = target.picture.shape[1] / 2, target.picture.shape[0] / 2
-            size = opaque_side(target.picture) * float(np.sqrt(abs(np.linalg.det(target.poses[0, :, :2]))))
-        else:  # somewhere in a whole picture
-            middle = target.push.middle if target.push else (target.picture.shape[1] / 2, target.picture.shape[0] / 2)
-            size = 0.6 * self.unit
-        return target.poses @ np.array([*middle, 1.0]), size
-
-    def _occluder(self, layers: list[Layer]) -> Layer:
-        """Something that lies over an object in a later frame, and beside it in the reference."""
-        objects = [layer for layer in layers if layer.object_id] or [layers[0]]
-        target = objects[int(self.rng.integers(len(objects)))]
-        sprite = self._distraction(self._share() * self.rng.uniform(0.3, 1.0))
-        way, size = self._way(target)
-        when = self.motion.times[int(self.rng.integers(1, len(way)))]
-        angle = self.rng.uniform(0, 2 * np.pi) if self.rng.random() < 0.4 else self.rng.choice([0.0, np.pi])
-        apart = 0.6 * (size + opaque_side(sprite.picture) * sprite.scale) * self.rng.uniform(0.9, 1.3)
-        way = self.motion.across(way, apart * np.array([np.cos(angle), 0.6 * np.sin(angle)]), when)
-        path = 0.5 * self.motion.path()
-        path[:, :2] = (way - way[0]) / self.unit
-        return self.motion.placed(sprite, way[0], path, 0, camera=False)
-
-    def _lid(self, layers: list[Layer]) -> Layer:
-        """Something that lies over a part of an object in the reference, and has left it in some later frame."""
-        objects = [layer for layer in layers if layer.object_id] or [layers[0]]
-        way, size = self._way(objects[int(self.rng.integers(len(objects)))])
-        sprite = self._distraction((size * self.rng.uniform(0.8, 1.4)) ** 2 / (self.height * self.width))
-        apart = 0.6 * (size + opaque_side(sprite.picture) * sprite.scale)
-        when = self.motion.times[int(self.rng.integers(1, len(way)))]
-        gone = (self.motion.times - self.motion.times[0]) / max(when - self.motion.times[0], 0.05)
-        angle, begin = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(0.3, 0.7)
-        far = apart * (begin + (1.2 - begin) * gone)
-        way = np.concatenate([way, way]) + far[:, None] * np.array([np.cos(angle), np.sin(angle)])
-        path = 0.25 * self.motion.path()
-        path[:, :2] = (way - way[0]) / self.unit
-        return self.motion.placed(sprite, way[0], path, 0, camera=False)
 
     def _wandering(self, sprite: Sprite, object_id: int) -> Layer:
         return self.motion.placed(sprite, self._anchor(sprite), self.motion.path(), object_id)
