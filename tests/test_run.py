@@ -121,7 +121,7 @@ def test_a_run_leaves_masks_an_overlay_a_contact_sheet_and_its_record(scene, cli
 
 
 @pytest.mark.parametrize("from_files", [True, False], ids=["masks in files", "label maps"])
-def test_a_masks_size_and_objects_are_looked_at_once(scene, clip, tmp_path, monkeypatch, from_files):
+def test_a_masks_size_is_looked_at_once(scene, clip, tmp_path, monkeypatch, from_files):
     """Where masks are read, or else where a run begins; not by everyone to whom they are handed on."""
     looked_at = []
     for name in ("onemask.annotation.require_size", "onemask.video.masks.require_size"):

@@ -90,7 +90,7 @@ def annotated_objects(
         raise InputError(f"void is a value of the label map, a whole number, or None; got {void!r}")
     fits = isinstance(label_map, Annotated)
     if fits:
-        ids, label_map = label_map.objects.ids, label_map.label_map
+        ids, label_map = tuple(i for i in label_map.objects.ids if i != void), label_map.label_map
     if on is not None:
         label_map = checked_label_tensor(label_map).to(on)
         held = label_map.unique() if objects is None else ()
@@ -101,7 +101,7 @@ def annotated_objects(
     annotated = Objects(ids if objects is None else _whole_numbers(objects))
     if not len(annotated):
         raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
-    if not fits:
+    if not fits or tuple(label_map.shape) != own:
         require_size(tuple(label_map.shape), own, "label map", frames="the frame is")
     return label_map, annotated
 

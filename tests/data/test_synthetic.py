@@ -262,13 +262,15 @@ def test_what_covers_hides_a_part_at_first_and_then_less(stills, scene):
     def gained(config: SyntheticConfig) -> np.ndarray:
         """By how much more of the object is to be seen in some later frame than in the first."""
         made = clips(StillClips(stills, config=config), 0, 30, 6)
-        return np.array([pixels_of(clip, 1).max() / pixels_of(clip, 1)[0] for clip in made])
+        seen = np.array([pixels_of(clip, 1) for clip in made])
+        assert (seen[:, 0] > 0).all(), "a part of it is to be seen"
+        return seen[:, 1:].max(1) / seen[:, 0]
 
     still = replace(SCENES[scene], shift=0.02, zoom=0.02, turn=1, largest=0.4, occluder=0, distractors=(1,))
     covered = gained(replace(still, covers=1))
     assert (gained(still) < 1.3).mean() > 0.8
     assert (covered > 1.3).mean() > 0.4
-    assert covered.min() >= 1
+    assert covered.min() > 0.9, "it leaves the object, from frame to frame in any order"
 
 
 def test_distractors_are_background(stills, tmp_path):

@@ -1,4 +1,4 @@
-"""A CPU's own ways: rows one after another, as its cache then holds all that a row needs.
+"""Shortcuts for a CPU: rows one after another, as its cache then holds all that a row needs.
 
 NumPy and OpenCV do some things faster than torch there, too; `eager_on_cpu` says where they may.
 """

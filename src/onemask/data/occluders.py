@@ -68,7 +68,7 @@ class Occluders:
         sprite = self.thing((size * self.rng.uniform(0.8, 1.4)) ** 2 / (self.height * self.width))
         apart = 0.6 * (size + opaque_side(sprite.picture) * sprite.scale)
         when = self.motion.times[int(self.rng.integers(1, len(way)))]
-        since = (self.motion.times - self.motion.times[0]) / max(when - self.motion.times[0], 0.05)
+        since = np.abs(self.motion.times - self.motion.times[0]) / max(abs(when - self.motion.times[0]), 0.02)
         angle, begin = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(0.3, 0.7)
         far = apart * (begin + (1.2 - begin) * since)
         way = np.concatenate([way, way]) + far[:, None] * np.array([np.cos(angle), np.sin(angle)])

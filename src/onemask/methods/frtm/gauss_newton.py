@@ -265,7 +265,8 @@ def fit_last_layer(
     more.
     """
 
-    known = _Cells(samples) if len(last) == 1 and is_quicker(samples.features) else _Maps(samples)
+    alone = len(last) == 1 and is_quicker(samples.features) and bool(samples.weights.any())
+    known = _Cells(samples) if alone else _Maps(samples)
 
     def curvature(vector: Tensor) -> Tensor:
         step = vector.view_as(last)
