@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from onemask.methods.fusion.clues import (
+    TILE,
     cells_of_classes,
     class_means,
     cosine_with_means,
@@ -40,18 +41,20 @@ class TestCellsOfClasses:
 
 class TestWindowedMatch:
     @pytest.mark.parametrize(("pairs", "rows"), [(1, 1), (1, 3), (3, 3)])
-    def test_is_the_best_cosine_within_the_window(self, pairs: int, rows: int) -> None:
-        query, template = unit(pairs, 5, 4, 6), unit(pairs, 5, 4, 6, seed=1)
-        cells = (torch.rand(rows, 2, 4, 6, generator=torch.Generator().manual_seed(2)) > 0.4).float()
+    @pytest.mark.parametrize("grid", [(4, 6), (TILE[0] + 2, 2 * TILE[1] + 3)], ids=["in one tile", "over tiles"])
+    def test_is_the_best_cosine_within_the_window(self, pairs: int, rows: int, grid: tuple[int, int]) -> None:
+        height, width = grid
+        query, template = unit(pairs, 5, *grid), unit(pairs, 5, *grid, seed=1)
+        cells = (torch.rand(rows, 2, *grid, generator=torch.Generator().manual_seed(2)) > 0.4).float()
         radius = 2
-        wanted = torch.zeros(rows, 2, 4, 6)
+        wanted = torch.zeros(rows, 2, *grid)
         for row in range(rows):
-            for y in range(4):
-                for x in range(6):
-                    for v in range(max(0, y - radius), min(4, y + radius + 1)):
-                        for u in range(max(0, x - radius), min(6, x + radius + 1)):
-                            cosine = query[row % pairs, :, y, x] @ template[row % pairs, :, v, u]
-                            wanted[row, :, y, x] = torch.maximum(wanted[row, :, y, x], cosine * cells[row, :, v, u])
+            for y in range(height):
+                for x in range(width):
+                    down, across = (slice(max(0, at - radius), at + radius + 1) for at in (y, x))
+                    keys = template[row % pairs, :, down, across]
+                    cosines = torch.einsum("c,chw->hw", query[row % pairs, :, y, x], keys)
+                    wanted[row, :, y, x] = (cosines * cells[row, :, down, across]).flatten(1).amax(1).clamp(min=0)
         torch.testing.assert_close(windowed_match(query, template, cells, radius), wanted)
 
     def test_nothing_of_a_class_in_reach_is_0(self) -> None:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAPS = {"target": 1, "first": 2, "local": 2, "medial": 2, "place": 4}
+TILE = (4, 8)  # cells whose windows are looked at together
 RINGS = (3, 9, 21)  # cells: the neighbourhoods of the last mask that "near" is the mean of
 LEAST_NORM = 1e-4  # of a mean feature
 
@@ -41,23 +42,45 @@ def windowed_match(query: Tensor, template: Tensor, cells: Tensor, radius: int) 
     """The best cosine of each cell with each class of another frame, among cells at most `radius` away on either axis.
 
     query and template (B, C, h, w), unit length along C, B either N or 1 (all rows look at one pair of frames); cells
-    (N, 2, h, w) in {0, 1}. Returns (N, 2, h, w) in [0, 1]; 0 where the window holds nothing of a class.
+    (N, 2, h, w) in {0, 1}. Returns (N, 2, h, w) in [0, 1]; 0 where the window holds nothing of a class. Queries are
+    taken by tiles, each with all that its cells can see, so that no cosine is far outside a window.
     """
-    pairs, channels, height, width = query.shape
-    tall = 2 * radius + 1
-    rows = F.pad(template, (0, 0, radius, radius)).unfold(2, tall, 1)  # (B, C, h, w, tall)
-    keys = rows.permute(0, 2, 1, 4, 3).reshape(pairs * height, channels, tall * width)
-    queries = query.permute(0, 2, 3, 1).reshape(pairs * height, width, channels)
-    columns = torch.arange(width, device=query.device)
-    band = ((columns[:, None] - columns).abs() <= radius).to(query.dtype).repeat(1, tall)  # (w, tall w)
-    cosines = torch.bmm(queries, keys).relu_().mul_(band).unflatten(0, (pairs, height))  # (B, h, w, tall w)
-    seen = F.pad(cells, (0, 0, radius, radius)).unfold(2, tall, 1)  # (N, 2, h, w, tall)
-    seen = seen.transpose(3, 4).flatten(3)[:, :, :, None]  # (N, 2, h, 1, tall w)
-    best = [
-        torch.stack([(cosines[row % pairs] * of_class).amax(-1) for of_class in of_row])
-        for row, of_row in enumerate(seen)
-    ]
-    return torch.stack(best)
+    pairs, _, height, width = query.shape
+    tall, wide = TILE
+    rows, columns = -(-height // tall), -(-width // wide)  # tiles
+    below, right = rows * tall - height, columns * wide - width
+    queries = F.pad(query, (0, right, 0, below)).unflatten(3, (columns, wide)).unflatten(2, (rows, tall))
+    queries = queries.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)  # (B rows columns, tile, C)
+    around = (radius, right + radius, radius, below + radius)
+    keys = _tiles(F.pad(template, around), radius).permute(0, 2, 3, 1, 4).flatten(0, 2)  # (B rows columns, C, K)
+    cosines = torch.bmm(queries, keys).relu_().mul_(_window(radius, query)).unflatten(0, (pairs, rows * columns))
+    seen = _tiles(F.pad(cells, around), radius).flatten(2, 3)[..., None, :]  # (N, 2, rows columns, 1, K)
+    best = torch.stack(
+        [
+            torch.stack([(cosines[row % pairs] * of_class).amax(-1) for of_class in of_row])
+            for row, of_row in enumerate(seen)
+        ]
+    )  # (N, 2, rows columns, tile)
+    best = best.unflatten(3, TILE).unflatten(2, (rows, columns)).transpose(3, 4)
+    return best.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
+
+
+def _tiles(padded: Tensor, radius: int) -> Tensor:
+    """What each tile can see: (N, C, h + 2 radius, w + 2 radius), whole tiles -> (N, C, rows, columns, K)."""
+    (tall, wide), seen = TILE, 2 * radius
+    return padded.unfold(2, tall + seen, tall).unfold(3, wide + seen, wide).flatten(4)
+
+
+def _window(radius: int, like: Tensor) -> Tensor:
+    """Which of what a tile sees is in the window of each of its cells: (tile, K) in {0, 1}."""
+
+    def near(cells: int) -> Tensor:
+        places = torch.arange(cells + 2 * radius, device=like.device)
+        return (places - radius - torch.arange(cells, device=like.device)[:, None]).abs() <= radius
+
+    tall, wide = TILE
+    both = near(tall)[:, None, :, None] & near(wide)[None, :, None]
+    return both.reshape(tall * wide, -1).to(like.dtype)
 
 
 def class_means(features: Tensor, weights: Tensor) -> Tensor:
