@@ -1,7 +1,8 @@
 """Memory that one frame frees is kept for the next: on Linux a frame on the CPU can spend a third of its time on it.
 
 A network's maps are tens of megabytes. glibc gives blocks that large back to the system as soon as they are free, so
-every frame asks for them anew, and the system clears each page of them before it is touched.
+every frame asks for them anew, and the system clears each page of them before it is touched. Other threads than the
+first have arenas of their own, of 64 MiB at most, which glibc gives back whatever it is told; so there is one for all.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import ctypes
 import sys
 
 KEPT = 1 << 30  # bytes: what is free beyond goes back to the system
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's <malloc.h>
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's <malloc.h>
 
 
 def keep_freed_memory() -> bool:
@@ -22,4 +23,5 @@ def keep_freed_memory() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(M_TRIM_THRESHOLD, KEPT)) and bool(mallopt(M_MMAP_MAX, 0))
+    asked = {M_TRIM_THRESHOLD: KEPT, M_MMAP_MAX: 0, M_ARENA_MAX: 1}
+    return mallopt is not None and all(mallopt(what, value) for what, value in asked.items())

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..allocation import keep_freed_memory
 from ..errors import InputError, OnemaskError
 from ..plan import Stretch
 
@@ -102,6 +103,7 @@ def work(pipe: Connection, source: Path) -> None:
     from ..video.reader import open_video
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
+    keep_freed_memory()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         bench = _Bench(pipe, open_video(source))
         while True:
