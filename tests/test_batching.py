@@ -45,10 +45,10 @@ def test_the_longest_come_first_and_what_is_refused_is_told(folder, capsys, monk
     assert main(["batch", str(manifest), "--out", str(out), "--devices", "cpu", "--run", "--size 64"]) == 2
     seen = [line.split(" run ")[1] for line in (folder / "seen").read_text().splitlines()]
     assert seen == [
-        f"{folder}/long.mp4 --out {out}/long --resume --mask=0:{folder}/long.png --size 64 --device cpu",
-        f"{folder}/short.mp4 --out {out}/short --resume --mask={folder}/short.png --size 64 --device cpu "
+        f"{folder}/long.mp4 --out {out}/long --mask=0:{folder}/long.png --resume --size 64 --device cpu",
+        f"{folder}/short.mp4 --out {out}/short --mask={folder}/short.png --resume --size 64 --device cpu "
         "--direction=forward",
-        f"{folder}/text.mp4 --out {out}/bad --resume --mask={folder}/short.png --size 64 --device cpu",
+        f"{folder}/text.mp4 --out {out}/bad --mask={folder}/short.png --resume --size 64 --device cpu",
     ]
     assert capsys.readouterr().out.splitlines()[2:] == [
         "bad: failed: no video (0 s)",
@@ -57,7 +57,7 @@ def test_the_longest_come_first_and_what_is_refused_is_told(folder, capsys, monk
     report = {entry["name"]: entry for entry in json.loads((out / "report.json").read_text())}
     assert [report[name]["done"] for name in ("short", "bad", "long")] == [True, False, True]
     assert (report["bad"]["attempts"], report["bad"]["error"]) == (1, "no video")  # it would be refused again
-    assert main(["batch", str(manifest), "--out", str(out), "--run", "'"]) == 2
+    assert main(["batch", str(manifest), "--out", str(out), "--resume", "--run", "'"]) == 2
     assert "No closing quotation" in capsys.readouterr().err
 
 
@@ -75,8 +75,22 @@ def test_what_crashes_is_run_again(folder, monkeypatch, tmp_path):
     report = batch([Job("short", folder / "short.mp4")], folder / "out")
     assert (report.outcomes[0].done, report.outcomes[0].attempts) == (True, 2)
     flag.unlink()
-    report = batch([Job("short", folder / "short.mp4")], folder / "out", retries=0)
+    report = batch([Job("short", folder / "short.mp4")], folder / "out", retries=0, resume=True)
     assert (report.outcomes[0].done, report.outcomes[0].error) == (False, "it ended without a word")
+
+
+def test_what_is_there_is_kept_or_replaced_only_where_it_is_asked_for(folder, monkeypatch, capsys):
+    (folder / "one.csv").write_text("video,mask\nshort.mp4,short.png\n")
+    command = ["batch", str(folder / "one.csv"), "--out", str(folder / "out")]
+    python(folder, monkeypatch, f'echo "$@" >> {folder}/seen')
+    assert [main(command), main(command)] == [0, 2]
+    assert "out exists already; it holds something. Choose another place, or pass --resume" in capsys.readouterr().err
+    assert [main([*command, "--resume"]), main([*command, "--overwrite"])] == [0, 0]
+    assert main([*command, "--resume", "--overwrite"]) == 2
+    assert "--resume keeps what is there, --overwrite replaces it; give one of them" in capsys.readouterr().err
+    seen = (folder / "seen").read_text().splitlines()
+    assert ["--overwrite" in line for line in seen] == [False, False, True]
+    assert ["--resume" in line for line in seen] == [True, True, False]
 
 
 def test_what_cannot_be_a_batch_is_one_line(folder, capsys):

@@ -46,7 +46,10 @@ def test_a_batch_whose_files_are_all_elsewhere(memory, stub, tmp_path, monkeypat
     assert ".onemask/finished" in there
     assert ".onemask/lock" not in there
     before = memory.cat_file("/out/a/run.json")
-    main(command)  # finished: nothing is made anew
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "memory://out exists already" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 2  # finished, but for the video that is not there: nothing is made anew
     assert memory.cat_file("/out/a/run.json") == before
     assert not list((tmp_path / "temporary").iterdir()), "copies are removed"
 

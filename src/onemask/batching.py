@@ -5,7 +5,7 @@ A line of the manifest is a video with masks, and options if it has some of its 
 same keys, where a list stands for several. Paths are relative to the manifest. Videos, masks, the manifest and the
 folder of results may be elsewhere, see `places`.
 
-Each video is `onemask run ... --out OUT/NAME --resume` in a process of its own, so that none can harm another, an
+Each video is `onemask run ... --out OUT/NAME` in a process of its own, so that none can harm another. Resumed, an
 interrupted batch goes on where it was, and what is finished is not run again. The longest begin first. On a cluster a
 process runs one video after the other; what was lost with one is done again.
 
@@ -41,11 +41,13 @@ from .places import (
     fetch_file,
     fetch_folder,
     folder_for_copies,
+    holds_anything,
     is_elsewhere,
     joined,
     on_this_machine,
 )
 from .pool import POLL_SECONDS, share_out
+from .results import HOW, refuse_both
 from .video.reader import open_video
 
 CRASHED, REFUSED = 1, 2  # exit codes; what was refused would be refused again
@@ -129,19 +131,23 @@ def batch(
     devices: Sequence[str] = ("auto",),
     retries: int = 1,
     ray: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
     told: Callable[[Outcome], None] = lambda outcome: None,
 ) -> BatchReport:
     """Run all videos of a manifest, the longest first, one at a time on each device.
 
     Args:
         jobs: see `manifest.read_manifest`.
-        out: the folder of all results, also an address that fsspec knows; what is finished there is not run again.
+        out: the folder of all results, also an address that fsspec knows.
         arguments: of `onemask run`, for all videos; those of a job come after and hold in their place.
         devices: as `onemask run --device` takes them; a name given twice has two processes. With `ray` see
             `cluster.hands_of`.
         retries: how often a run that crashed is run again. What was refused would be refused again.
         ray: the address of a Ray cluster, whose processes do it; empty: see `cluster.hands_of`. None: this machine.
             Paths of videos, masks and `out` have to be the same on all its machines.
+        overwrite: whether each video begins anew, in place of its earlier results.
+        resume: whether what is in `out` is gone on with, and what is finished there not run again.
         told: called with each outcome, from several threads.
 
     Returns:
@@ -149,17 +155,22 @@ def batch(
 
     Raises:
         InputError: there is no job or no device, retries is below 0, or there is no such cluster.
-        Interrupted: Ctrl-C was pressed; the same call goes on from there.
+        OutputError: `out` holds something, and neither `overwrite` nor `resume` is given.
+        Interrupted: Ctrl-C was pressed; with `resume` it goes on from there.
     """
     if not jobs or not devices:
         raise InputError(f"a batch needs a video and a device; got {len(jobs)} videos and {len(devices)} devices")
     if retries < 0:
         raise InputError(f"retries are 0 or more, got {retries}")
+    refuse_both(overwrite=overwrite, resume=resume)
     folder = on_this_machine(str(out))
     if ray is not None:
         folder, jobs = whole_path(folder), [with_whole_paths(job) for job in jobs]
     if not is_elsewhere(folder) and Path(folder).exists() and not Path(folder).is_dir():
         raise OutputError(f"{folder} exists already and is a file; a folder of that name is needed")
+    if not (overwrite or resume) and holds_anything(folder):
+        raise OutputError(f"{folder} exists already; it holds something. {HOW}")
+    how = "--overwrite" if overwrite else "--resume"  # a new folder's, too: a video that crashed goes on when run again
     outcomes = {job.name: Outcome(job.name, str(job.video)) for job in jobs}
     report, writing = BatchReport(list(outcomes.values())), threading.Lock()
 
@@ -167,7 +178,7 @@ def batch(
         outcome = outcomes[job.name]
         outcome.device = hand.device
         try:
-            _run(job, folder, [*arguments, "--device", hand.device, *job.options], outcome, hand, retries, stop)
+            _run(job, folder, [how, *arguments, "--device", hand.device, *job.options], outcome, hand, retries, stop)
         except HandLost as error:
             outcome.lost += 1
             outcome.error = str(error)
@@ -188,7 +199,7 @@ def batch(
             hands = [_OnCluster(hand) for hand in block.enter_context(hands_of(ray, devices, len(jobs)))]
         whole = share_out(sorted(jobs, key=_length, reverse=True), hands, do)
     if not whole:
-        raise Interrupted(f"stopped; the same command goes on from there, and results are in {folder}")
+        raise Interrupted(f"stopped; --resume goes on from there, and results are in {folder}")
     return report
 
 
@@ -245,7 +256,7 @@ def _key(out: str) -> str:
 
 
 def _command(video: str, masks: Sequence[str], out: str, arguments: Sequence[str]) -> list[str]:
-    return ["run", video, "--out", out, "--resume", *(f"--mask={mask}" for mask in masks), *arguments]
+    return ["run", video, "--out", out, *(f"--mask={mask}" for mask in masks), *arguments]
 
 
 def _in_process(command: list[str], log: Path, stop: threading.Event) -> Ended:

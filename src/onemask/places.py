@@ -45,6 +45,13 @@ def beside(file: str, name: str) -> str:
     return joined(file.rpartition("/")[0], name) if "://" in file else str(Path(file).parent / name)
 
 
+def holds_anything(folder: str) -> bool:
+    """Whether a folder, here or elsewhere, is there and not empty. Raises InputError where a store does not answer."""
+    if is_elsewhere(folder):
+        return bool(_names(folder))
+    return Path(folder).is_dir() and any(Path(folder).iterdir())
+
+
 def fetch_text(address: str, expected: str) -> str:
     """Read a text file. Raises InputError, which says what was expected."""
     system, path = _system(address)

@@ -13,6 +13,8 @@ Run, evaluate, compare and train have one set of rules, which is this module's:
 - `overwrite` begins anew and removes what the manifest names, if it is as it was written. Anything else that is in the
   way is a refusal.
 - One process at a time.
+
+A batch, whose videos have a folder each, follows the first three.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from .files import (
 from .settings import by_todays_keys, differences
 
 SHOWN = 3  # files that a refusal names
+HOW = "Choose another place, or pass --resume to keep it or --overwrite to begin anew"
 
 
 class ResultFolder:
@@ -78,8 +81,7 @@ class ResultFolder:
 
         Raises InputError for other settings than those it was begun with, OutputError where something is in the way.
         """
-        if resume and overwrite:
-            raise InputError("--resume keeps what is there, --overwrite replaces it; give one of them")
+        refuse_both(overwrite=overwrite, resume=resume)
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} exists already and is a file; a folder of that name is needed")
         lock.refuse_held(self._lock)
@@ -251,10 +253,7 @@ class ResultFolder:
         if not resume and not self.finished:
             raise OutputError(f"{self.path} holds {self.kind} that was interrupted; pass --resume or --overwrite")
         if not resume:
-            raise OutputError(
-                f"{self.path} exists already; it holds {self.kind}. Choose another place, or pass --resume to keep it "
-                "or --overwrite to begin anew"
-            )
+            raise OutputError(f"{self.path} exists already; it holds {self.kind}. {HOW}")
         if different := differences(self._earlier(record["asked"]), asked):
             raise InputError(
                 f"{self.path} holds {self.kind} that was started with {', '.join(different)}; resume it with that, "
@@ -286,6 +285,12 @@ class ResultFolder:
                 yield from (p.relative_to(self.path).as_posix() for p in sorted(path.rglob("*")) if not p.is_dir())
             elif path.exists() or path.is_symlink():
                 yield target
+
+
+def refuse_both(*, overwrite: bool, resume: bool) -> None:
+    """Raise InputError where both are asked for."""
+    if resume and overwrite:
+        raise InputError("--resume keeps what is there, --overwrite replaces it; give one of them")
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

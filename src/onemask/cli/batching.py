@@ -6,7 +6,7 @@ import argparse
 import shlex
 
 from ..errors import InputError
-from .arguments import FAILED, OK, add_ray, listed
+from .arguments import FAILED, OK, add_overwrite, add_ray, add_resume, listed
 
 
 def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,7 +15,7 @@ def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "batch",
         help="segment many videos, as a manifest says",
         description="Segment many videos: `onemask run` for every line of a manifest, the longest first, one process a "
-        "device. The same command goes on where it was stopped, and runs nothing again that is finished.",
+        "device. With --resume it goes on where it was stopped, and runs nothing again that is finished.",
         epilog="manifest: CSV with the columns video and mask (several: separated by spaces), and name, short-side, "
         "method, set, save, ... if wanted; or JSON lines with these keys. Paths are relative to the manifest. Videos, "
         "masks, MANIFEST and DIR may also be addresses, such as s3://BUCKET/DIR (extra s3) or gs:// (extra gcs).",
@@ -37,6 +37,8 @@ def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="'OPTIONS'",
         help="options of `onemask run` for all videos, in quotes, such as '--short-side 360 --save masks,csv'",
     )
+    add_overwrite(batch)
+    add_resume(batch)
     add_ray(batch)
     batch.set_defaults(command=_batch)
 
@@ -63,6 +65,8 @@ def _batch(options: argparse.Namespace) -> int:
         devices=options.devices,
         retries=options.retries,
         ray=options.ray,
+        overwrite=options.overwrite,
+        resume=options.resume,
         told=tell,
     )
     options.answer = report.outcomes
@@ -77,5 +81,6 @@ def _check_run(arguments: list[str]) -> None:
     placed = parser().parse_args(["run", "VIDEO", "--out", "DIR", *arguments])  # argparse says what is wrong, and exits
     if placed.out != "DIR" or placed.resume or placed.overwrite:
         raise InputError(
-            "--run: the batch gives --out and --resume to each video itself; leave these and --overwrite out"
+            "--run: the batch gives --out, --resume and --overwrite to each video itself; leave these out, or give "
+            "them to the batch"
         )
