@@ -74,7 +74,8 @@ def annotated_objects(
     """Check an annotation.
 
     Args:
-        label_map: (H, W), what a caller took for a label map; what is `Annotated` is not checked again.
+        label_map: (H, W), what a caller took for a label map; of what is `Annotated` neither size nor ids are looked at
+            again.
         own: height and width of the frame.
         objects: the ids that the label map annotates; None: those that it holds.
         void: a value of the label map that is no object.
@@ -88,22 +89,21 @@ def annotated_objects(
     """
     if void is not None and not is_whole(void):
         raise InputError(f"void is a value of the label map, a whole number, or None; got {void!r}")
-    fits = isinstance(label_map, Annotated)
-    if fits:
-        ids, label_map = tuple(i for i in label_map.objects.ids if i != void), label_map.label_map
-    if on is not None:
-        label_map = checked_label_tensor(label_map).to(on)
-        held = label_map.unique() if objects is None else ()
-        ids = tuple(int(i) for i in held if i not in (0, void))
-    elif not fits:
-        label_map = checked_label_map(label_map)
-        ids = object_ids(label_map, void) if objects is None else ()
-    annotated = Objects(ids if objects is None else _whole_numbers(objects))
+    known = None
+    if isinstance(label_map, Annotated):
+        label_map, known = label_map.label_map, label_map.objects
+    labels = checked_label_map(label_map) if on is None else checked_label_tensor(label_map).to(on)
+    if objects is not None:
+        annotated = Objects(_whole_numbers(objects))
+    elif known is not None:
+        annotated = known
+    else:
+        annotated = Objects(_ids_in(labels, void))
     if not len(annotated):
         raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
-    if not fits or tuple(label_map.shape) != own:
-        require_size(tuple(label_map.shape), own, "label map", frames="the frame is")
-    return label_map, annotated
+    if known is None:
+        require_size(tuple(labels.shape), own, "label map", frames="the frame is")
+    return labels, annotated
 
 
 def out_of_sight(annotated: Objects, masks: Tensor, label_map: np.ndarray | Tensor, known: Objects) -> tuple[int, ...]:
@@ -134,6 +134,13 @@ def pixels_of(label_map: Any, ids: Sequence[int]) -> Any:
 def like(labels: Any, values: Any) -> Any:
     """Values of the type of a label map's, which tensors do not take on by themselves."""
     return values.to(labels.dtype) if isinstance(labels, Tensor) else values
+
+
+def _ids_in(labels: np.ndarray | Tensor, void: int | None) -> tuple[int, ...]:
+    """The ids in a label map, in order."""
+    if isinstance(labels, Tensor):
+        return tuple(int(i) for i in labels.unique() if i not in (0, void))
+    return object_ids(labels, void)
 
 
 def _whole_numbers(objects: Any) -> tuple[int, ...]:

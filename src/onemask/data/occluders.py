@@ -43,9 +43,7 @@ class Occluders:
         apart = 0.6 * (size + side * sprite.scale) * self.rng.uniform(1.0, 1.4)
         angle = self.rng.uniform(-0.5, 0.5) + self.rng.choice([0.0, np.pi])
         way = passing(way, hidden, apart * np.array([np.cos(angle), np.sin(angle)]))
-        path = 0.25 * self.motion.path()
-        path[:, :2] = np.concatenate([way - way[0]] * 2) / self.unit
-        return [*layers, self.motion.placed(sprite, way[0], path, 0, camera=False)]
+        return [*layers, self._on_its_way(sprite, np.concatenate([way, way]), own=0.25)]
 
     def crossing(self, layers: list[Layer], share: Callable[[], float]) -> Layer:
         """Something that lies over an object in a later frame, and beside it in the reference."""
@@ -57,9 +55,7 @@ class Occluders:
         angle = self.rng.uniform(0, 2 * np.pi) if self.rng.random() < 0.4 else self.rng.choice([0.0, np.pi])
         apart = 0.6 * (size + opaque_side(sprite.picture) * sprite.scale) * self.rng.uniform(0.9, 1.3)
         way = self.motion.across(way, apart * np.array([np.cos(angle), 0.6 * np.sin(angle)]), when)
-        path = 0.5 * self.motion.path()
-        path[:, :2] = (way - way[0]) / self.unit
-        return self.motion.placed(sprite, way[0], path, 0, camera=False)
+        return self._on_its_way(sprite, way, own=0.5)
 
     def covering(self, layers: list[Layer]) -> Layer:
         """Something that lies over a part of an object in the reference, and has left it in some later frame."""
@@ -72,7 +68,11 @@ class Occluders:
         angle, begin = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(0.3, 0.7)
         far = apart * (begin + (1.2 - begin) * since)
         way = np.concatenate([way, way]) + far[:, None] * np.array([np.cos(angle), np.sin(angle)])
-        path = 0.25 * self.motion.path()
+        return self._on_its_way(sprite, way, own=0.25)
+
+    def _on_its_way(self, sprite: Sprite, way: np.ndarray, own: float) -> Layer:
+        """A thing whose middle goes a way, frame pixels. own: share of the motion's turning and scaling that it has."""
+        path = own * self.motion.path()
         path[:, :2] = (way - way[0]) / self.unit
         return self.motion.placed(sprite, way[0], path, 0, camera=False)
 
