@@ -66,7 +66,7 @@ def windowed_match(query: Tensor, template: Tensor, cells: Tensor, radius: int) 
 
 
 def _tiles(padded: Tensor, radius: int) -> Tensor:
-    """What each tile can see: (N, C, h + 2 radius, w + 2 radius), whole tiles -> (N, C, rows, columns, K)."""
+    """The cells that each tile can see: (N, C, h + 2 radius, w + 2 radius), whole tiles -> (N, C, rows, columns, K)."""
     (tall, wide), seen = TILE, 2 * radius
     return padded.unfold(2, tall + seen, tall).unfold(3, wide + seen, wide).flatten(4)
 
