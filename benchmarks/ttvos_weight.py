@@ -84,7 +84,8 @@ def draw(by_video: dict[str, np.ndarray], out: Path) -> None:
         right = left.twinx()
         left.plot(100 * by_video[name][:, 0], color="C0", label="object, percent of the frame")
         right.plot(by_video[name][:, 1], color="C1", label="$w_t$")
-        left.set(xlabel="frame", title=f"({letter}) {name}")
+        left.set_xlabel("frame")
+        left.set_title(f"({letter}) {name}", loc="left")  # on the right stands the power of ten
         left.tick_params(axis="y", colors="C0")
         right.tick_params(axis="y", colors="C1")
         left.legend(handles=[*left.lines, *right.lines], fontsize=8)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 
 import numpy as np
+import pytest
 import torch
 
 from onemask import read_mask
@@ -32,3 +34,51 @@ def test_the_whole_way_as_a_user_has_it(golden, folders, tmp_path, capsys):
     found = [read_mask(path).labels for path in sorted((out / "masks").glob("*.png"))]
     expected = np.load(golden.folder / folder / "even-two.npz")["labels"]
     assert (np.stack(found)[1:] != expected[1:]).mean() <= 1e-3
+
+
+class Runs:
+    """What runs a command when it is unpickled."""
+
+    def __reduce__(self):
+        """The command leaves a folder behind."""
+        return os.mkdir, ("was-run",)
+
+
+MERGED = "vos.refine.blend_s4.conv.weight"  # taken apart on the way
+DEEP = "vos.refine.conv_s4.conv.weight"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda t: {"net": {**t, "vos.more": torch.zeros(1)}}, "has a tensor vos.more that ttvos has not"),
+        (lambda t: {"net": {name: value for name, value in t.items() if name != MERGED}}, f"has no tensor '{MERGED}'"),
+        (lambda t: {"net": {name: value for name, value in t.items() if name != next(iter(t))}}, "is missing"),
+        (lambda t: {"net": {**t, MERGED: t[MERGED].flatten()}}, f"{MERGED} (2592,) has the wrong shape"),
+        (lambda t: {"net": {**t, MERGED: torch.tensor(1.0)}}, f"{MERGED} () has the wrong shape"),
+        (lambda t: {"net": {**t, DEEP: t[DEEP][1:]}}, "refinement.reduce.weight is (15, 16, 1, 1), not (16, 16, 1, 1)"),
+        (lambda t: {"net": {**t, DEEP: t[DEEP] * torch.nan}}, "not finite"),
+        (lambda t: {"net": {f"module.{name}": value for name, value in t.items()}}, "does not hold the tensors"),
+        (lambda t: {"net": t, "left": Runs()}, "would have to be run (posix.mkdir)"),
+        (lambda t: t[DEEP], "holds Tensor, but tensors by name were expected"),
+    ],
+)
+def test_another_file_is_one_error(golden, folders, tmp_path, capsys, monkeypatch, changed, message):
+    monkeypatch.chdir(tmp_path)
+    method, folder, gain = SMALLEST
+    torch.save(changed(golden.tensors(f"{folder}/tensors.json", gain)), "authors.tar")
+    assert main(["import-weights", method, "authors.tar"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not list(folders.user.glob("*"))
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_a_checkpoint_of_another_method_is_one_error(golden, folders, tmp_path, capsys):
+    _, folder, gain = SMALLEST
+    torch.save({"net": golden.tensors(f"{folder}/tensors.json", gain)}, tmp_path / "authors.tar")
+    for other in ("pmvos", "frtm", "ttvos-resnet18", "ttvos-mobilenetv3"):
+        assert main(["import-weights", other, str(tmp_path / "authors.tar")]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not list(folders.user.glob("*"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from golden_files import Golden, picture
 
 from onemask.methods import configuration
-from onemask.methods.importing import importable
+from onemask.methods.importing import importable, renamed
 from onemask.methods.method import Method
 from onemask.session import Session
 from onemask.weights.checkpoint import Checkpoint
@@ -29,12 +28,9 @@ LABELS = 1e-3  # of the pixels
 
 def filled(golden: Golden, name: str) -> Method:
     """The method with the tensors of its authors."""
-    module, function = importable()[name].renamed.split(":")
-    chosen, theirs = (
-        configuration(name),
-        Checkpoint(golden.tensors(f"{FOLDERS[name]}/tensors.json", name.split("-")[0])),
-    )
-    stored = getattr(import_module(module), function)(chosen, theirs)
+    chosen = configuration(name)
+    theirs = Checkpoint(golden.tensors(f"{FOLDERS[name]}/tensors.json", name.split("-")[0]))
+    stored = renamed(name, chosen, theirs)
     assert not theirs.left()
     method = chosen.build(pretrained=False).eval()
     method.load_state_dict(stored)

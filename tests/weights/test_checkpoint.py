@@ -55,6 +55,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, content, message):
     ("value", "message"),
     [
         ([1, 2], "holds list, but tensors by name"),
+        (torch.ones(2, 3), "holds Tensor, but tensors by name"),
+        ({1: torch.ones(2)}, "holds a dictionary with 1, but"),
         ({"epoch": 3}, "holds a dictionary with 'epoch', but"),
         ({}, "holds a dictionary"),
     ],
@@ -63,6 +65,17 @@ def test_other_values_are_refused(tmp_path, value, message):
     torch.save(value, tmp_path / "weights.pth")
     with pytest.raises(InputError, match=message):
         Checkpoint.read(tmp_path / "weights.pth")
+
+
+def test_a_file_cut_off_anywhere_is_refused(tmp_path):
+    path, whole = tmp_path / "weights.pth", tmp_path / "whole.pth"
+    for zipped in (True, False):
+        torch.save({"model": TENSORS}, whole, _use_new_zipfile_serialization=zipped)
+        content = whole.read_bytes()
+        for size in range(0, len(content), 31):
+            path.write_bytes(content[:size])
+            with pytest.raises(InputError, match="cannot be imported: it "):
+                Checkpoint.read(path)
 
 
 def test_the_command_refuses_methods_without_published_weights_and_files_of_others(folders, tmp_path, capsys):

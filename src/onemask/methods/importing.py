@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..weights.card import Card
 from ..weights.checkpoint import Checkpoint
 from ..weights.store import SUFFIX, save, users_folder
-from . import METHODS, Published, configuration, misfit
+from . import METHODS, Configuration, Published, configuration, misfit
+
+if TYPE_CHECKING:  # torch is loaded where it is needed
+    from torch import Tensor
 
 
 def import_weights(
@@ -45,9 +48,8 @@ def import_weights(
         OutputError: the disk or the folder refuses.
     """
     published, chosen = _published(name), configuration(name, options)
-    module, function = published.renamed.split(":")
     theirs = Checkpoint.read(checkpoint)
-    stored: dict[str, Any] = getattr(import_module(module), function)(chosen, theirs)
+    stored = renamed(name, chosen, theirs)
     if left := theirs.left():
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
         raise InputError(f"{checkpoint} has a tensor {left[0]}{more} that {name} has not; is it of another method?")
@@ -72,6 +74,22 @@ def import_weights(
         notes=f"Imported from {Path(checkpoint).name}, published at {published.offered}.",
     )
     return path, save(method, path, card, exact=True)
+
+
+def renamed(name: str, chosen: Configuration, theirs: Checkpoint) -> dict[str, Tensor]:
+    """The tensors of a checkpoint under the names of a method and its configuration.
+
+    Raises InputError where one is missing, or has a shape that it cannot be taken apart with; not where it fits another
+    configuration.
+    """
+    module, function = _published(name).renamed.split(":")
+    try:
+        stored: dict[str, Tensor] = getattr(import_module(module), function)(chosen, theirs)
+    except InputError:
+        raise
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:  # torch's, of a shape
+        raise InputError(f"{theirs.path} does not fit {name}: {theirs.latest} has the wrong shape") from error
+    return stored
 
 
 def importable() -> dict[str, Published]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from ..errors import InputError
 if TYPE_CHECKING:  # torch is loaded where it is needed
     from torch import Tensor
 
+# What torch.load raises of files that are cut off or harmed, beside errors of unpickling
+SPOILT = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError, struct.error)
 CONTAINERS = ("model", "net", "state_dict")  # keys under which a checkpoint may hold the tensors, beside other things
 
 
@@ -30,6 +33,7 @@ class Checkpoint:
         self.path, self.sha256 = Path(path), sha256
         self._tensors = dict(tensors)
         self._taken: set[str] = set()
+        self.latest = "a tensor"  # what was taken last, for errors
 
     @classmethod
     def read(cls, path: str | Path) -> Checkpoint:
@@ -51,7 +55,7 @@ class Checkpoint:
             ) from error
         try:
             value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        except (*SPOILT, pickle.UnpicklingError) as error:
             if content[:2] not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
                 reason = "it is no file of torch.save's"
             elif "Unsupported" in str(error) or "weights_only" in str(error).lower():
@@ -68,6 +72,7 @@ class Checkpoint:
         if name not in self._tensors:
             raise InputError(f"{self.path} has no tensor {name!r}; {self._shown()}")
         self._taken.add(name)
+        self.latest = f"{name} {tuple(self._tensors[name].shape)}"
         return self._tensors[name]
 
     def take_under(self, prefix: str) -> dict[str, Tensor]:
@@ -87,20 +92,23 @@ class Checkpoint:
 
 def _tensors_in(value: Any, path: Path) -> dict[str, Tensor]:
     """The dictionary of tensors in what a file held."""
-    import torch
-
     for key in CONTAINERS:
         if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
             value = value[key]
             break
-    tensors = isinstance(value, Mapping) and all(isinstance(tensor, torch.Tensor) for tensor in value.values())
-    if not value or not tensors or not all(isinstance(name, str) for name in value):
+    if not (isinstance(value, Mapping) and value and _are_tensors_by_name(value)):
         keys = f"a dictionary with {', '.join(map(repr, list(value)[:5]))}" if isinstance(value, Mapping) else None
         raise InputError(
             f"{path} holds {keys or type(value).__name__}, but tensors by name were expected, at the top or under "
             f"{', '.join(map(repr, CONTAINERS))}"
         )
     return dict(value)
+
+
+def _are_tensors_by_name(value: Mapping[Any, Any]) -> bool:
+    import torch
+
+    return all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items())
 
 
 def _what(error: Exception) -> str:

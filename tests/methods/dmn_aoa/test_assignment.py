@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onemask.methods.dmn_aoa.assignment import REACH, ROUNDS, assignment, onto_simplex, stepped_assignment
+from onemask.methods.dmn_aoa.assignment import REACH, ROUNDS, _stepped, assignment, onto_simplex, stepped_assignment
 
 ALONE = 2.0  # costs of proposals lie in [0, 1]: a row stays alone only when it must
 SHAPES = [(1, 1), (1, 30), (2, 2), (3, 2), (2, 30), (5, 5), (5, 6), (4, 1), (7, 30), (10, 30), (10, 3)]
@@ -172,6 +172,15 @@ class TestSteps:
                 found = stepped_assignment(cost, None)
                 assert (found.argmax(1) == best.argmax(1)).all()
                 assert ((found > 0).sum(1) == 1).all()  # one proposal a row, at the share that the mean gives it
+
+    def test_shares_are_those_that_its_authors_code_gives(self):
+        """The mean of its steps, cut at 1; those of the second end after 8 of 40."""
+        learning = stepped_assignment(-torch.tensor([[0.9, 0.2, 0.1], [0.8, 0.7, 0.3]]), None, training=True)
+        expected = torch.tensor([[1.0, 0.0193, 0.0, 0.0], [0.0703, 1.0, 0.0340, 0.0]])  # what is below 0.01 is left out
+        assert torch.allclose(learning, expected, atol=1e-4)
+        assert torch.allclose(
+            _stepped(-torch.tensor([[0.9, 0.6, 0.1]]), 40), torch.tensor([[1, 0.0602, 0.0055]]), atol=1e-4
+        )
 
     def test_where_rows_want_the_same_the_mean_remembers_both(self):
         """The greedy start gives the first row what it wants; from there the steps lead to the best for both."""

@@ -128,18 +128,25 @@ def stepped_assignment(
 
 
 def _stepped(cost: Tensor, steps: int) -> Tensor:
-    """Shares (N, P) of one frame's rows, all costs finite: the mean of where the steps led, before projections."""
+    """Shares (N, P) of one frame's rows, all costs finite: the mean of where the steps led, before projections.
+
+    Steps end where they change nothing, to the last digit, of what the shares cost.
+    """
     share = passed = _greedy(cost.detach())
     corrections = [torch.zeros_like(cost)] * 3
-    for _ in range(steps):
+    taken, spent = 0, 0.0
+    while taken < steps:
         share = share - STEP * cost
-        passed = passed + share
+        passed, taken = passed + share, taken + 1
+        before_step, spent = spent, float((share.detach() * cost.detach()).norm())
+        if spent == before_step:
+            break
         for _ in range(PROJECTIONS):
             for number, projection in enumerate(PROJECTED):
                 before = share + corrections[number]
                 share = projection(before)
                 corrections[number] = before - share
-    return (passed / (steps + 1)).clamp(0, 1)
+    return (passed / (taken + 1)).clamp(0, 1)
 
 
 def _greedy(cost: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ def tensors(config: PMVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
     for stride in SCALES:
         scale = f"decoder.scales.{stride}"
         _convolution(theirs, f"vos.refine.conv_s{stride}.conv", ours, f"{scale}.reduce.0")
+        features = ours[f"{scale}.reduce.0.bias"].numel()
         joined = theirs.take(f"vos.refine.blend_s{stride}.conv.weight")
-        features = len(ours[f"{scale}.reduce.0.weight"])
         ours[f"{scale}.join_features.weight"] = joined[:, :features]
         ours[f"{scale}.join_clues.weight"] = joined[:, features:]
         ours[f"{scale}.join_features.bias"] = theirs.take(f"vos.refine.blend_s{stride}.conv.bias")
@@ -39,9 +39,10 @@ def tensors(config: PMVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
     # A deconvolution of stride 1 is a convolution with the kernel turned round.
     ours["decoder.at_4.weight"] = theirs.take("vos.refine.deconv3.weight").transpose(0, 1).flip(2, 3)
     ours["decoder.at_4.bias"] = theirs.take("vos.refine.deconv3.bias")
-    of_both, bias = theirs.take("vos.refine.predictor.weight"), theirs.take("vos.refine.predictor.bias")
+    of_both = theirs.take("vos.refine.predictor.weight")
     border = (config.last_kernel - of_both.shape[-1]) // 2
     ours["decoder.merge.weight"] = F.pad(of_both[:, 1:] - of_both[:, :1], (border,) * 4)
+    bias = theirs.take("vos.refine.predictor.bias")
     ours["decoder.merge.bias"] = bias[1:] - bias[:1]
     return ours
 

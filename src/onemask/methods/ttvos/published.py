@@ -65,8 +65,8 @@ def tensors(config: TTVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
             copied(their_name, name)
         else:  # switched off
             theirs.take_under(f"{their_name}.")
-    if "weight.f2.weight" in ours:
-        ours["weight.f2.weight"] = ours["weight.f2.weight"].flatten(1)
+    if "weight.f2.weight" in ours:  # a convolution of one pixel there
+        ours["weight.f2.weight"] = theirs.take("vos.refine.cal_UpW.2.weight").flatten(1)
     copied("vos.refine.deconv1_1", "blend.of_short")
     copied("vos.refine.conv_s8.conv", "blend.of_long")
     copied("vos.refine.blend_s8.conv", "blend.join")
@@ -76,10 +76,10 @@ def tensors(config: TTVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
     width = outline["refinement.reduce.weight"].shape[0]
     joined("vos.refine.blend_s4.conv", "refinement.detail", slice(width), slice(width, None))
     # Theirs: deconv1_2, deconv2, maps at stride 4; outputs of background, then of foreground.
-    of_both, bias = theirs.take("vos.refine.deconv3.weight"), theirs.take("vos.refine.deconv3.bias")
-    background, foreground = of_both.chunk(CLASSES, 1)
+    background, foreground = theirs.take("vos.refine.deconv3.weight").chunk(CLASSES, 1)
     ours["refinement.logits.weight"] = foreground - background
-    ours["refinement.logits.bias"] = bias.chunk(CLASSES)[1] - bias.chunk(CLASSES)[0]
+    background, foreground = theirs.take("vos.refine.deconv3.bias").chunk(CLASSES)
+    ours["refinement.logits.bias"] = foreground - background
     return ours
 
 
