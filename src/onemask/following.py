@@ -56,10 +56,11 @@ class Follower:
     def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor, number: int) -> Memory:
         """Memory after frame `number`, in which the objects were found: masks (N, 1, h, w)."""
         noted = {"last_frame": _numbered(masks, number), **found_there(memory, masks)}
-        if self.method.sees_others:
+        first_frame, before = memory.first_frame, memory.found
+        after = self.method.update(memory, features, prediction, masks)
+        if self.method.sees_others and after.found is before:  # some methods write it down for themselves
             noted["found"] = found_mask(masks)
-        first_frame = memory.first_frame
-        return replace(self.method.update(memory, features, prediction, masks), first_frame=first_frame, **noted)
+        return replace(after, first_frame=first_frame, **noted)
 
 
 def rows_of(memory: Memory | None, objects: Objects, ids: Sequence[int]) -> Memory | None:

@@ -20,7 +20,7 @@ def replaced(module: M, by: Mapping[str, Tensor | nn.Module], *, prefix: str = "
     Args:
         module: is left as it is.
         by: dotted name, as in "levels.4.head.weight", of a parameter or a part -> what stands in its place. Names that
-            the module does not have are left out.
+            the module does not have are left out; of a part that is None it has the name.
 
     Returns:
         A module of the same type. It has the very tensors and parts of the first one, but for those that are replaced.
@@ -34,9 +34,7 @@ def replaced(module: M, by: Mapping[str, Tensor | nn.Module], *, prefix: str = "
             parameters, same = {**parameters, name: other}, False
     for name, part in parts.items():
         place = prefix + name
-        if part is None:
-            continue
-        new = by[place] if place in by else replaced(part, by, prefix=f"{place}.")
+        new = by.get(place) if part is None or place in by else replaced(part, by, prefix=f"{place}.")
         if new is not part:
             parts, same = {**parts, name: new}, False
     if same:

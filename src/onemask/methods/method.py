@@ -235,6 +235,14 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
         """The weights of a file, with those of parts that have files of their own. They may stay out of the first."""
         return stored
 
+    def graph_part(self, name: str) -> nn.Module | None:
+        """The network that `graph_parts` calls by that name; None where these options do without it.
+
+        A method may make one of several of its modules; it then has a part of that name that is None, which a session
+        puts what it runs in the place of.
+        """
+        return dict(self.named_modules()).get(name)
+
     def losses(self, prediction: PredictionT, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """Further losses of a frame, by name: (N,) each; a recipe weighs them.
 

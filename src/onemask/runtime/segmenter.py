@@ -39,11 +39,10 @@ class Segmenter:
 
     def __init__(self, method: Method, runtime: str):
         self._plain, self._auto = method, runtime == "auto"
-        there = dict(method.named_modules())
-        names = [name for name in method.graph_parts if name in there and runtime != "torch"]
-        if self._auto and all(problem_with(graph) for graph in GRAPHS):
-            names = []
-        self._method = replaced(method, {name: _Part(there[name], name, runtime) for name in names})
+        nothing = runtime == "torch" or (self._auto and all(problem_with(graph) for graph in GRAPHS))
+        there = [] if nothing else [(name, method.graph_part(name)) for name in method.graph_parts]
+        parts = {name: _Part(part, name, runtime) for name, part in there if part is not None}
+        self._method = replaced(method, parts)
 
     @classmethod
     def beside(cls, encoder: Encoder) -> Segmenter:

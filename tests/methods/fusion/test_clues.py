@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from onemask.methods.fusion import clues
 from onemask.methods.fusion.clues import (
     TILE,
     cells_of_classes,
@@ -56,6 +57,18 @@ class TestWindowedMatch:
                     cosines = torch.einsum("c,chw->hw", query[row % pairs, :, y, x], keys)
                     wanted[row, :, y, x] = (cosines * cells[row, :, down, across]).flatten(1).amax(1).clamp(min=0)
         torch.testing.assert_close(windowed_match(query, template, cells, radius), wanted)
+
+    @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.98])
+    @pytest.mark.parametrize("pairs", [1, 3])
+    def test_a_part_of_the_frame_is_enough_on_a_cpu(
+        self, pairs: int, share: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        query, template = unit(pairs, 5, 12, 15), unit(pairs, 5, 12, 15, seed=1)
+        cells = (torch.rand(3, 2, 12, 15, generator=torch.Generator().manual_seed(2)) < share).float()
+        cells[1, :, :, :9], cells[2, 0] = cells[1, 0, 0, 0], 1  # in one corner, and everywhere
+        found = windowed_match(query, template, cells, 2)
+        monkeypatch.setattr(clues, "eager_on_cpu", lambda tensor: False)
+        assert torch.equal(found, windowed_match(query, template, cells, 2))
 
     def test_nothing_of_a_class_in_reach_is_0(self) -> None:
         features, cells = unit(1, 5, 4, 12), torch.zeros(1, 2, 4, 12)

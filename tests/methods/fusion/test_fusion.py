@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import onemask
@@ -16,6 +17,8 @@ from onemask.methods.frtm import FRTMConfig
 from onemask.methods.fusion import DEFAULT, FAST, FusionConfig
 from onemask.methods.fusion.clues import MAPS
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
+from onemask.methods.whereabouts import found_mask
+from onemask.testing import moving_shapes
 from onemask.training.unroll import Unroll, batch_of
 
 TINY = FusionConfig(
@@ -80,6 +83,29 @@ def test_every_clue_tells_in_the_end(clue: str) -> None:
     with torch.no_grad():
         one, other = (method._through(None, shared, found.scores, clues) for clues in (found.clues, without))
     assert (one - other).abs().max() > 1e-4
+
+
+def test_scores_and_clues_join_features_by_a_convolution_each() -> None:
+    method = made(joining=0.5)
+    frames, masks = frames_and_masks()
+    network = method.network
+    assert network is not None
+    with torch.no_grad():
+        features = method.encode(frames[:1])
+        found = method.segment(features, method.memorize(features, masks))
+        shared = features.by_row(features.shared, 2)
+        joined = dict(shared)
+        for key, convolution in method.join.items():
+            size = [int(side) for side in shared[key].shape[-2:]]
+            maps = [
+                F.interpolate(maps, size, mode="area")
+                if maps.shape[-2] > size[0]
+                else F.interpolate(maps, size, mode="bilinear")
+                for maps in found.clues.values()
+            ]
+            joined[key] = shared[key] + convolution(torch.cat(maps, 1))
+        wanted = network(joined, found.scores)
+        torch.testing.assert_close(method._through(None, shared, found.scores, found.clues), wanted)
 
 
 @pytest.mark.parametrize("clues", [("target",), ("first", "place"), ("target", "local"), ("medial",)])
@@ -239,3 +265,20 @@ def test_a_training_tells_of_the_others_what_a_session_does() -> None:
         session.step(frame)
         for row, object_id in enumerate((1, 2)):
             assert np.allclose(session.probabilities[object_id], probabilities[row, 0], atol=1e-4)
+
+
+def test_masks_are_pooled_for_the_next_frame_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counting(masks: Tensor) -> Tensor:
+        calls.append(len(masks))
+        return found_mask(masks)
+
+    monkeypatch.setattr("onemask.following.found_mask", counting)
+    monkeypatch.setattr("onemask.methods.fusion.model.found_mask", counting)
+    clip = moving_shapes(2, 2)
+    session = onemask.Session(made(), device="cpu", runtime="torch")
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    calls.clear()
+    session.step(clip.frames[1])
+    assert calls == [2]

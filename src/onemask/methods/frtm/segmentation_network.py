@@ -170,7 +170,7 @@ class SegmentationNetwork(nn.Module):
     def forward(
         self,
         shared: Mapping[str, Tensor],
-        scores: Tensor,
+        scores: Tensor | Mapping[str, Tensor],
         size: tuple[int, int] | None = None,
         *,
         own: Mapping[str, Tensor] | None = None,
@@ -178,6 +178,7 @@ class SegmentationNetwork(nn.Module):
         """Result of `prepare`, by row, and coarse scores (N, 1, h, w) -> logits (N, 1, H/2, W/2) of frames HxW
         (of half the shallowest stride, whichever that is; as published, of a quarter of it, or of another size).
 
+        scores may also be by level: what its convolution of scores is given then, at the level's size.
         own: parameters in place of those of `own_parameters`, by their names.
         """
         if own is not None:
@@ -196,11 +197,12 @@ class SegmentationNetwork(nn.Module):
         others = ("encoder.project.", "encoder.first_of_features.", "transition.")
         return {name: p for name, p in self.named_parameters() if not any(part in name for part in others)}
 
-    def _maps(self, shared: Mapping[str, Tensor], scores: Tensor) -> Tensor:
+    def _maps(self, shared: Mapping[str, Tensor], scores: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Maps of the shallowest level."""
         x = shared["deepest"]
         for stride in reversed(self.strides):
-            x = self._level(stride)(shared[str(stride)], scores, x)
+            of_level = scores if isinstance(scores, Tensor) else scores[str(stride)]
+            x = self._level(stride)(shared[str(stride)], of_level, x)
         return x
 
     def _level(self, stride: int) -> Level:

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...blocks.rows import eager_on_cpu
+
 MAPS = {"target": 1, "first": 2, "local": 2, "medial": 2, "place": 4}
 TILE = (4, 8)  # cells whose windows are looked at together
 RINGS = (3, 9, 21)  # cells: the neighbourhoods of the last mask that "near" is the mean of
@@ -54,15 +56,42 @@ def windowed_match(query: Tensor, template: Tensor, cells: Tensor, radius: int) 
     around = (radius, right + radius, radius, below + radius)
     keys = _tiles(F.pad(template, around), radius).permute(0, 2, 3, 1, 4).flatten(0, 2)  # (B rows columns, C, K)
     cosines = torch.bmm(queries, keys).relu_().mul_(_window(radius, query)).unflatten(0, (pairs, rows * columns))
-    seen = _tiles(F.pad(cells, around), radius).flatten(2, 3)[..., None, :]  # (N, 2, rows columns, 1, K)
-    best = torch.stack(
+    # Beyond the border cosines are 0, whatever is there: background, as of most tiles.
+    padded = torch.cat([F.pad(cells[:, :1], around, value=1), F.pad(cells[:, 1:], around)], 1)
+    seen = _tiles(padded, radius).flatten(2, 3)[..., None, :]  # (N, 2, rows columns, 1, K)
+    looked = _by_tiles_that_differ if eager_on_cpu(cosines) else _by_all_tiles
+    best = looked(cosines, seen)  # (N, 2, rows columns, tile)
+    best = best.unflatten(3, TILE).unflatten(2, (rows, columns)).transpose(3, 4)
+    return best.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
+
+
+def _by_all_tiles(cosines: Tensor, seen: Tensor) -> Tensor:
+    """The best of each class: cosines (B, T, tile, K), what is seen of each (N, 2, T, 1, K) -> (N, 2, T, tile)."""
+    pairs = len(cosines)
+    return torch.stack(
         [
             torch.stack([(cosines[row % pairs] * of_class).amax(-1) for of_class in of_row])
             for row, of_row in enumerate(seen)
         ]
-    )  # (N, 2, rows columns, tile)
-    best = best.unflatten(3, TILE).unflatten(2, (rows, columns)).transpose(3, 4)
-    return best.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
+    )
+
+
+def _by_tiles_that_differ(cosines: Tensor, seen: Tensor) -> Tensor:
+    """The same where shapes may depend on values: what a tile sees all of is computed once for all rows.
+
+    Of what a tile sees nothing of, nothing is computed: an object is small, and the background all the rest.
+    """
+    whole = cosines.amax(-1)  # (B, T, tile)
+    weights = seen[:, :, :, 0]
+    most, least = weights.amax(3), weights.amin(3)
+    best = whole[:, None] * least[..., None]
+    for row, differs in enumerate(most > least):
+        pair = row % len(cosines)
+        places = torch.nonzero(differs.flatten())[:, 0]  # (class, tile)
+        products = cosines[pair].index_select(0, places % cosines.shape[1])
+        products *= weights[row].flatten(0, 1).index_select(0, places)[:, None]
+        best[row].flatten(0, 1).index_copy_(0, places, products.amax(-1))
+    return best
 
 
 def _tiles(padded: Tensor, radius: int) -> Tensor:
@@ -98,5 +127,10 @@ def cosine_with_means(query: Tensor, means: Tensor) -> Tensor:
 def nearness(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     """How near each cell is to a mask (N, 1, H, W): (N, 1, h, w) in [0, 1], 1 on it, 0 beyond the widest ring."""
     on = F.adaptive_max_pool2d(mask, grid)
-    rings = [on, *(F.max_pool2d(on, side, stride=1, padding=side // 2) for side in RINGS)]
-    return torch.stack(rings).mean(0)
+    return torch.stack([on, *(_widened(on, side) for side in RINGS)]).mean(0)
+
+
+def _widened(cells: Tensor, side: int) -> Tensor:
+    """The largest value in a square round each cell, one axis after the other."""
+    rows = F.max_pool2d(cells, (1, side), stride=1, padding=(0, side // 2))
+    return F.max_pool2d(rows, (side, 1), stride=1, padding=(side // 2, 0))

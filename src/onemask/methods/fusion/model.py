@@ -28,12 +28,10 @@ What was decided:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks.finetuning import fine_tuned, unflattened
@@ -49,6 +47,7 @@ from ..whereabouts import found_mask
 from .clues import cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
 from .misled import misled
 from .options import FusionOptions
+from .refinement import Refinement
 
 
 @dataclass
@@ -82,6 +81,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     memory_type = FusionMemory
     config: FusionOptions
     sees_others = True
+    graph_parts = ("refinement",)
     not_of_memory = (*OnlineTarget.not_of_memory, "least_side", "forget", "misled")
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
@@ -102,6 +102,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         for convolution in self.join.values():
             nn.init.zeros_(cast(nn.Conv2d, convolution).weight)
         self.join.to(memory_format=torch.channels_last)
+        self.register_module("refinement", None)  # where a session puts what computes it in a runtime
 
     # The four calls --------------------------------------------------------------------------------------------------
 
@@ -160,10 +161,12 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             cells = cells_of_classes(masks * (masks > 0.5), (matching.shape[-2], matching.shape[-1]))
             seen = (cells.sum((2, 3)) > 0)[..., None]  # (N, 2, 1); a class out of sight teaches nothing
             share = self.config.momentum * seen.to(matching.dtype)
+            found = found_mask(masks)
             return replace(
                 learned,
+                found=found,
                 last_features=matching,
-                last_masks=torch.cat([found_mask(masks), memory.last_masks[:, :1]], 1),
+                last_masks=torch.cat([found, memory.last_masks[:, :1]], 1),
                 means=(1 - share) * memory.means + share * class_means(matching, cells),
             )
 
@@ -250,37 +253,20 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         self, parameters: Tensor | None, shared: dict[str, Tensor], coarse: Tensor, clues: dict[str, Tensor]
     ) -> Tensor:
         """Join and refine, under an object's own parameters (P,), None: the method's."""
+        own = None if parameters is None else unflattened(parameters, self.own_parameters())
+        refine = cast(nn.Module, self.refinement or self.graph_part("refinement"))
+        return cast(Tensor, refine(shared, coarse, clues, own))
+
+    def graph_part(self, name: str) -> Refinement:
+        """The network and the convolutions that join clues, as one."""
         assert self.network is not None
-        if parameters is None:
-            return cast(Tensor, self.network(self._joined(self._kernels(), shared, clues), coarse))
-        given = unflattened(parameters, self.own_parameters())
-        kernels = {key: given[f"join.{key}"] for key in self.join}
-        of_network = {name.removeprefix("network."): p for name, p in given.items() if name.startswith("network.")}
-        joined = self._joined(kernels, shared, clues)
-        return cast(Tensor, self.network(joined, coarse, own=of_network))
-
-    def _kernels(self) -> dict[str, Tensor]:
-        return {key: cast(nn.Conv2d, convolution).weight for key, convolution in self.join.items()}
-
-    @staticmethod
-    def _joined(
-        kernels: Mapping[str, Tensor], shared: dict[str, Tensor], clues: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """The prepared maps of the network, with the clues' share of the first convolution of every level."""
-        joined = dict(shared)
-        for key, kernel in kernels.items():
-            height, width = shared[key].shape[-2:]
-            maps = torch.cat([_at(tensor, (height, width)) for tensor in clues.values()], 1)
-            joined[key] = shared[key] + F.conv2d(maps.to(shared[key].dtype), kernel.to(shared[key].dtype), padding=1)
-        return joined
+        return Refinement(self.network, self.join)
 
     # Fine-tuning -----------------------------------------------------------------------------------------------------
 
     def own_parameters(self) -> dict[str, Tensor]:
-        """Parameters that an object may have of its own: of the network without `prepare`, and the joining kernels."""
-        assert self.network is not None
-        of_network = {f"network.{name}": p for name, p in self.network.own_parameters().items()}
-        return of_network | {f"join.{key}": kernel for key, kernel in self._kernels().items()}
+        """See `Refinement.own_parameters`."""
+        return self.graph_part("refinement").own_parameters()
 
     def _tuned(self, frame: Tensor, mask: Tensor, memory: FusionMemory) -> Tensor:
         """The network (P,) of one object, (3, H, W) and (H, W), with its memory (one row)."""
@@ -310,10 +296,3 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         matching = normalised(frames.target)
         like = matching.new_zeros(1, 3, *frames.labels.shape[-2:])
         return self._clues(FusionFeatures(like, target=frames.target, shared={}, matching=matching), memory)
-
-
-def _at(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps at another size: bilinear where they grow, means where they shrink."""
-    if maps.shape[-2] > size[0]:
-        return F.interpolate(maps, size, mode="area")
-    return resize(maps, size)
