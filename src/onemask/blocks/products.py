@@ -1,4 +1,14 @@
-"""Matrix products with few rows or columns, by oneDNN on a CPU: there a third of the time that PyTorch's own take."""
+"""Matrix products with few rows or columns, by oneDNN on a CPU: there half of the time that PyTorch's own take.
+
+PyTorch has oneDNN's product for what it compiles, in a private operation; where a version lacks it, its own product
+stands in, which gives the same but for rounding. No public way is as quick everywhere. What one fit of FRTM's last
+layer multiplies (20 samples of 30x54 cells, 96 channels; an AMD EPYC with AVX-512, one thread), in milliseconds:
+
+                                 this    `@`, F.linear    F.conv2d, 1x1    F.linear of `to_mkldnn` tensors
+    scores      32400x96 . 9      1.3             3.4              1.6                                 2.2
+    gradients   20 9x1620 . 96    1.5             1.7              4.0                                 4.7
+    moments     20 96x1620 . 96   3.7             6.5              7.0                                 4.7
+"""
 
 from __future__ import annotations
 
