@@ -10,9 +10,9 @@ A file of rows names a recipe, values that all rows share, and each row's own:
 
     python benchmarks/switches.py benchmarks/switches/ttvos.yaml --data DATA --out out/ttvos
 
-Rows that are finished in OUT are not trained again; an interrupted one is resumed. Features of clips are cached once
-for all rows that agree on them. OUT/table.md holds the scores of the recipe's validation, in percent: those after the
-last step, if `validation.every` is the number of steps.
+Of a recipe the first stage alone is trained. Rows that are finished in OUT are not trained again; an interrupted one
+is resumed. Features of clips are cached once for all rows that agree on them. OUT/table.md holds the scores of the
+recipe's validation, in percent: those after the last step, if `validation.every` is the number of steps.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import argparse
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,12 @@ def shown(items: Any, total: int | None, what: str) -> Iterator[Any]:
 
 
 def scores_of(row: Path, recipe: Path, assignments: list[str], data: Path, cache: Path) -> dict[str, float]:
-    """The scores of a row's weights in percent, by measure; trained where that was not done."""
+    """The scores of a row's weights in percent, by measure; trained where that was not done, on the first stage."""
     folder = TrainingFolder(row)
     if not folder.weights("last").exists():
+        read = read_recipe(recipe, assignments)
         train(
-            read_recipe(recipe, assignments), row, data=data, cache=cache, hardware=Hardware("auto", 1),
+            replace(read, stages=read.stages[:1]), row, data=data, cache=cache, hardware=Hardware("auto", 1),
             resume=True, progress=shown,
         )  # fmt: skip
     return {name.split()[-1]: value for name, value in described(folder.weights("best")).scores.items()}
