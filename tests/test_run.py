@@ -26,7 +26,7 @@ from onemask.running import run
 from onemask.session import Session
 from onemask.settings import Settings, by_todays_keys
 from onemask.video.frames import DecodeError
-from onemask.video.masks import read_label_map, read_mask, write_mask
+from onemask.video.masks import object_ids, read_label_map, read_mask, write_mask
 from onemask.video.reader import open_video
 from onemask.video.writer import VideoWriter
 from videos import QUICK, BrokenVideo, Scene, write_images, write_video
@@ -121,9 +121,15 @@ def test_a_run_leaves_masks_an_overlay_a_contact_sheet_and_its_record(scene, cli
 
 
 @pytest.mark.parametrize("from_files", [True, False], ids=["masks in files", "label maps"])
-def test_a_masks_size_is_looked_at_once(scene, clip, tmp_path, monkeypatch, from_files):
+def test_a_masks_size_and_objects_are_looked_at_once(scene, clip, tmp_path, monkeypatch, from_files):
     """Where masks are read, or else where a run begins; not by everyone to whom they are handed on."""
-    looked_at = []
+    looked_at, searched = [], []
+
+    def counted(labels, void=None):
+        searched.append(labels.shape)
+        return object_ids(labels, void)
+
+    monkeypatch.setattr("onemask.annotation.object_ids", counted)
     for name in ("onemask.annotation.require_size", "onemask.video.masks.require_size"):
         monkeypatch.setattr(name, lambda came, *args, **kwargs: looked_at.append(tuple(came)))
     if from_files:
@@ -140,6 +146,7 @@ def test_a_masks_size_is_looked_at_once(scene, clip, tmp_path, monkeypatch, from
     else:
         run(open_video(clip), late(scene), tmp_path / "out", QUICKLY, save=["masks"])
     assert looked_at == [(96, 128)] * 2
+    assert searched == [(96, 128)] * 2
 
 
 def test_the_record_says_what_was_asked_for_and_what_it_took(scene, clip, tmp_path):

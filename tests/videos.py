@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from onemask.methods.method import Features, Memory, Method, Prediction
+from onemask.session import Session
+from onemask.settings import Settings
 from onemask.video.frames import DecodeError, Frame, Video, VideoInfo
 
 HEIGHT, WIDTH, FRAMES = 96, 128, 12
@@ -156,3 +158,17 @@ class Still(Method):
     def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor) -> StillMemory:
         assert isinstance(memory, StillMemory)
         return StillMemory(memory.logits, memory.age + 1)
+
+
+@dataclass(frozen=True)
+class StillSettings(Settings):
+    """Settings that run `Still`, under the default method's name."""
+
+    size: int | None = None
+    still: Still = field(default_factory=Still, compare=False)
+
+    def session(self) -> Session:
+        return Session(self.still, short_side=None, device="cpu")
+
+    def described(self) -> dict:
+        return {"method": "still"}

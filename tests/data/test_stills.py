@@ -96,7 +96,7 @@ def test_a_mask_in_colours_is_named(root):
 def test_a_file_that_is_gone_is_named_when_it_is_read(root):
     stills = StillImages(root)
     (root / "images" / "a.png").unlink()
-    assert "a.png cannot be read" in refused(stills.read, 0)
+    assert "a.png could not be read" in refused(stills.read, 0)
 
 
 def test_a_folder_without_pictures_says_what_it_should_hold(tmp_path):

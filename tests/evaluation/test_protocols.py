@@ -5,7 +5,6 @@ The method is `Still`: what it predicts is the mask that it was given, so each f
 
 import csv
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +17,10 @@ from onemask.evaluation.evaluate import evaluate
 from onemask.evaluation.group_scores import GroupedScores
 from onemask.evaluation.protocols import protocol
 from onemask.evaluation.scores import ObjectScore
-from onemask.session import Session
-from onemask.settings import Settings
 from onemask.video.masks import read_label_map, write_mask
-from videos import Still
+from videos import StillSettings
 
 SIZE = (16, 32)
-
-
-@dataclass(frozen=True)
-class StillSettings(Settings):
-    """Settings that run `Still`, under the default method's name."""
-
-    size: int | None = None
-    still: Still = field(default_factory=Still, compare=False)
-
-    def session(self) -> Session:
-        return Session(self.still, short_side=None, device="cpu")
-
-    def described(self) -> dict:
-        return {"method": "still"}
 
 
 def box(left: int, width: int, top: int = 4, height: int = 8) -> np.ndarray:

@@ -5,7 +5,6 @@ The method is `Still`: what it predicts is the mask that it was given, so each f
 
 import json
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +13,11 @@ from PIL import Image
 
 from onemask.errors import InputError
 from onemask.evaluation.evaluate import evaluate
-from onemask.session import Session
-from onemask.settings import Settings
 from onemask.video.masks import read_label_map, write_mask
-from videos import Still
+from videos import StillSettings
 
 SIZE = (16, 32)
 SPARSE = range(0, 20, 5)
-
-
-@dataclass(frozen=True)
-class StillSettings(Settings):
-    """Settings that run `Still`, under the default method's name."""
-
-    size: int | None = None
-
-    still: Still = field(default_factory=Still, compare=False)
-
-    def session(self) -> Session:
-        return Session(self.still, short_side=None, device="cpu")
-
-    def described(self) -> dict:
-        return {"method": "still"}
 
 
 def labels(**boxes: tuple[int, int]) -> np.ndarray:

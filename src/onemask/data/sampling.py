@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..methods.options import Count, Positive, Range, Share, check_values
 from .clip import VOID, Clip, ClipRequest
 from .photometry import jitter_colours
-from .sequence import VideoSequence
+from .sequence import VideoSequence, decoded
 
 _REFERENCES, _VIEWS = 8, 4  # drawn before all references, or the plain picture, are tried
 _OUTSIDE = (124, 116, 104)  # RGB beyond the picture: the mean of ImageNet, which networks see as zero
@@ -309,13 +309,7 @@ def _read_reduced(path: Path, size: tuple[int, ...], divisor: int) -> tuple[np.n
     """
     jpeg = path.suffix.lower() in (".jpg", ".jpeg")
     flag = _REDUCED[divisor] if jpeg and divisor > 1 else cv2.IMREAD_COLOR
-    try:
-        encoded = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"{path} could not be read ({error}); check the dataset") from error
-    image = cv2.imdecode(encoded, flag) if len(encoded) else None
-    if image is None:
-        raise InputError(f"{path} could not be read as a picture; it is damaged, or another kind of file")
+    image = decoded(path, flag)
     reduced = divisor if flag != cv2.IMREAD_COLOR else 1
     expected = -(-size[0] // reduced), -(-size[1] // reduced)
     if image.shape[:2] != expected:

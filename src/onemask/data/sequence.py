@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -226,6 +227,18 @@ def _size_problems(sequence: VideoSequence) -> list[str]:
         rest = f", and {len(wrong) - 1} more like it" if len(wrong) > 1 else ""
         problems.append(f"{sequence.name}: {wrong[0]} (height x width){rest}")
     return problems
+
+
+def decoded(path: Path, flags: int) -> np.ndarray:
+    """The pixels of a picture, as `cv2.imdecode` gives them with these flags. Raises InputError."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path} could not be read ({error.strerror}); check the dataset") from error
+    picture = cv2.imdecode(data, flags) if len(data) else None
+    if picture is None:
+        raise InputError(f"{path} could not be read as a picture; it is damaged, or another kind of file")
+    return picture
 
 
 def header_size(path: Path) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from PIL import Image
 from ..errors import InputError
 from ..video.masks import read_mask
 from .clip import VOID
+from .sequence import decoded
 
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _CUTOUT_SUFFIXES = (".png", ".webp")
@@ -62,7 +63,7 @@ class StillImages:
         Raises InputError for a file that cannot be decoded, or a mask with other values.
         """
         name = self.names[index]
-        image = _decoded(self._images[name], cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = decoded(self._images[name], cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
         labels = read_mask(self._masks[name], void=VOID).labels
         if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
             raise InputError(
@@ -117,7 +118,7 @@ def read_cutout(path: Path) -> np.ndarray:
 
     Raises InputError for a file that is damaged.
     """
-    picture = _decoded(path, cv2.IMREAD_UNCHANGED)
+    picture = decoded(path, cv2.IMREAD_UNCHANGED)
     if picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
         with Image.open(path) as image:  # grey or palette with alpha: rare, so slowly
             return np.asarray(image.convert("RGBA"))
@@ -153,17 +154,6 @@ def _refuse(root: Path, problems: list[str], number: int, what_to_do: str) -> No
     more = f"; and {rest} more" if rest > 0 else ""
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     raise InputError(f"{root}: {count} in {number} pictures: {named}{more}. {what_to_do}")
-
-
-def _decoded(path: Path, flags: int) -> np.ndarray:
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    picture = cv2.imdecode(data, flags) if len(data) else None
-    if picture is None:
-        raise InputError(f"{path} is damaged or no picture; save it again, or remove it with its mask")
-    return picture
 
 
 def _sized(size: Iterable[int]) -> str:

@@ -317,7 +317,7 @@ def _label_map(values: np.ndarray, void: Void, kind: str, what: str, colours: Co
             f"{top} cannot be an object beside others: ids are 1..{top - 1} in a map of "
             f"{8 if top == 255 else 16} bits; renumber it, or read it as void (--void {top})"
         )
-    ids = object_ids(values, found)
+    ids = tuple(i for i in present if i != found)
     if present == (1,):
         kind = _two_valued(kind)
     text = f"{what}: {listed(ids)}"
