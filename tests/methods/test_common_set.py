@@ -1,4 +1,4 @@
-"""The common set of tests (onemask.testing) over every method, small. A new method is a new line in METHODS."""
+"""The common set of tests (onemask.testing) over every entry of the registry, small. A new kind is a line in SMALL."""
 
 from __future__ import annotations
 
@@ -19,53 +19,16 @@ from onemask.methods.frtm import FRTMConfig
 from onemask.methods.fusion import FusionConfig
 from onemask.methods.method import Method
 from onemask.methods.pmvos import PMVOSConfig
-from onemask.methods.ttvos import LITE as TTVOS_LITE
+from onemask.methods.pmvos.model import PMVOS
 from onemask.methods.ttvos import TTVOSConfig
 from onemask.methods.videomatch import LITE as VIDEOMATCH
+from onemask.methods.videomatch import VideoMatchConfig
 from onemask.testing import *  # noqa: F403 - its tests and their fixtures
 from onemask.testing import Candidate
 
-FINE_TUNED: dict[str, Any] = {"refiner": "per_object", "finetune_samples": 3, "finetune_iterations": 3}
-
-
 # FRTM's fit to an object: a few iterations do all that many do, and every other frame is learned from.
 FITTED: dict[str, Any] = {"first_samples": 2, "first_iterations": (2, 3), "first_last_iterations": 2}
-FITTED |= {"update_every": 2, "update_iterations": 2, "capacity": 8}
-
-
-def tiny_frtm(**options: Any) -> Method:
-    config = FRTMConfig("test_efficientnet", channels=8, width=8, **FITTED)
-    return replace(config, **options).build(pretrained=False)
-
-
-def tiny_fusion(**options: Any) -> Method:
-    config = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8, forget=0.0, **FITTED)
-    return replace(config, **options).build(pretrained=False)
-
-
-def tiny_ensemble() -> Method:
-    members = tiny_frtm(), tiny_ttvos_lite()
-    return Ensemble(members, EnsembleConfig(("frtm-lite", "ttvos-lite")))
-
-
-def tiny_pmvos() -> Method:
-    method = PMVOSConfig("test_efficientnet", channels=16, coarse_width=12, width=12).build(pretrained=False)
-    assert method.attention is not None
-    with torch.no_grad():  # at first both are 0, and what stands before them learns nothing
-        method.attention.spatial.weight.fill_(0.1)
-        method.attention.channel.weight.fill_(0.1)
-    return method
-
-
-def tiny_ttvos() -> Method:
-    """The authors' network, without what only losses of its own train."""
-    config = TTVOSConfig("test_efficientnet", width=8, transition=False, coarse=False)
-    return config.build(pretrained=False)
-
-
-def tiny_ttvos_lite() -> Method:
-    config = replace(TTVOS_LITE, backbone="test_efficientnet", channels=8, vectors=8, short_width=8, width=8)
-    return replace(config, fine_width=8, forget=0.0, transition=False).build(pretrained=False)
+FITTED |= {"update_every": 2, "update_iterations": 2, "capacity": 8, "finetune_samples": 3, "finetune_iterations": 3}
 
 
 class Tiles(torch.nn.Module):
@@ -81,11 +44,64 @@ class Tiles(torch.nn.Module):
         return Proposals(boxes.expand(count, 9, 4), torch.full((count, 9), 0.5), mask.expand(count, 9, 8, 8))
 
 
-def tiny_dmn_aoa(**options: Any) -> Method:
-    config = DMNAOAConfig(
-        "test_efficientnet", widths=(4, 4, 8), cells=3, projected=8, refine_widths=(4, 8, 8), every=2, slots=2
-    )
-    return replace(config, **options).build(pretrained=False, proposals=Tiles())
+# Options that make an entry of the registry small, by kind; all others are the entry's own.
+BACKBONE = "test_efficientnet"
+SMALL: dict[type, dict[str, Any]] = {
+    FRTMConfig: {"backbone": BACKBONE, "channels": 8, "width": 8, "fine_width": 0, **FITTED},
+    FusionConfig: {"backbone": BACKBONE, "channels": 8, "width": 8, "fine_width": 8, "forget": 0.0, **FITTED},
+    VideoMatchConfig: {"backbone": BACKBONE, "foreground": 384, "background": 768, "learned": 128, "added": 32},
+    PMVOSConfig: {"backbone": BACKBONE, "channels": 16, "coarse_width": 12, "width": 12, "fine_width": 8},
+    TTVOSConfig: {"backbone": BACKBONE, "width": 8, "short_width": 8, "fine_width": 8, "forget": 0.0}
+    | {"transition": False, "coarse": False},  # which only losses of its own train
+    DMNAOAConfig: {"backbone": BACKBONE, "widths": (4, 4, 8), "cells": 3, "projected": 8, "refine_widths": (4, 8, 8)}
+    | {"every": 2, "frame_cells": 6, "slots": 2},
+    EnsembleConfig: {},
+}
+
+
+def small(config: Any) -> Any:
+    """A configuration of the registry with small networks and sets."""
+    changes = dict(SMALL[type(config)])
+    if isinstance(config, TTVOSConfig):
+        if config.dilated:  # convolutions by their names, of three backbones, of which this is the quickest
+            changes["backbone"] = "mobilenetv3_large_100"
+        changes |= {"channels": 8, "vectors": 8} if config.channels else {}
+    return replace(config, **changes)
+
+
+def built(config: Any) -> Method:
+    """A small method, with random weights."""
+    if isinstance(config, DMNAOAConfig):
+        return config.build(pretrained=False, proposals=Tiles())
+    if isinstance(config, EnsembleConfig):
+        return Ensemble([built(small(configuration(name))) for name in config.members], config)
+    method: Method = config.build(pretrained=False)
+    if isinstance(method, PMVOS) and method.attention is not None:
+        with torch.no_grad():  # at first both are 0, and what stands before them learns nothing
+            method.attention.spatial.weight.fill_(0.1)
+            method.attention.channel.weight.fill_(0.1)
+    return method
+
+
+def tiny(name: str, **options: Any) -> Method:
+    """A method of the registry, small, with other options."""
+    return built(replace(small(configuration(name)), **options))
+
+
+def entries() -> dict[str, Candidate]:
+    """Every entry of the registry; those that are the same when they are small are one, with all their names."""
+    names: dict[Any, list[str]] = {}
+    for name in methods.METHODS:
+        names.setdefault(small(configuration(name)), []).append(name)
+    return {
+        "+".join(alike): Candidate(
+            lambda config=config: built(config),
+            # An ensemble's members are trained by themselves, and FRTM and Fusion before they are fine-tuned.
+            trains=not isinstance(config, EnsembleConfig) and not getattr(config, "own_networks", False),
+            competes=isinstance(config, DMNAOAConfig),
+        )
+        for config, alike in names.items()
+    }
 
 
 METHODS = {
@@ -101,25 +117,17 @@ METHODS = {
         follows=True,
         trains=False,
     ),
-    "frtm": Candidate(tiny_frtm),
-    "ensemble": Candidate(tiny_ensemble, trains=False),
-    "fusion": Candidate(tiny_fusion),
-    "videomatch": Candidate(
+    "videomatch with its backbone": Candidate(
         lambda: replace(VIDEOMATCH, foreground=384, background=768, learned=128, added=32).build(), follows=True
     ),
-    "pmvos": Candidate(tiny_pmvos),
-    "ttvos": Candidate(tiny_ttvos),
-    "ttvos-lite": Candidate(tiny_ttvos_lite),
-    "dmn-aoa": Candidate(tiny_dmn_aoa, competes=True),
+    **entries(),
 }
 # Options that give a method another memory or another network are tested where these are asked for.
 VARIANTS = {
-    "frtm encoded": Candidate(lambda: tiny_frtm(target="encoded")),
-    # These three have what was trained as "frtm" and "fusion".
-    "frtm fine-tuned": Candidate(lambda: tiny_frtm(**FINE_TUNED), trains=False),
-    "frtm fine-tuned target": Candidate(lambda: tiny_frtm(target="finetuned", **FINE_TUNED), trains=False),
-    "fusion fine-tuned": Candidate(lambda: tiny_fusion(**FINE_TUNED), trains=False),
-    "dmn-aoa without matcher": Candidate(lambda: tiny_dmn_aoa(matcher=False)),
+    "frtm encoded": Candidate(lambda: tiny("frtm-lite", target="encoded", refiner="shared")),
+    "frtm with one network": Candidate(lambda: tiny("frtm-lite", refiner="shared")),
+    "frtm fine-tuned target": Candidate(lambda: tiny("frtm-lite", target="finetuned"), trains=False),
+    "dmn-aoa without matcher": Candidate(lambda: tiny("dmn-aoa", matcher=False)),
 }
 OF_VARIANTS = {
     "test_more_frames",
@@ -138,9 +146,8 @@ CANDIDATES = METHODS | VARIANTS
 
 
 def test_no_method_escapes() -> None:
-    """Every method of the table is one of these, with other values; and no test of variants was renamed."""
-    tested = {type(candidate.build().config) for candidate in METHODS.values()}
-    assert {type(configuration(name)) for name in methods.METHODS} <= tested
+    """Every entry of the registry is one of these; and no test of variants was renamed."""
+    assert {name for names in METHODS for name in names.split("+")} >= set(methods.METHODS)
     promised = {*vars(testing), *vars(testing.TestVideo), *vars(testing.TestObjectsComeAndGo)}
     assert promised | set(vars(testing.TestGoesOnEqually)) >= OF_VARIANTS
 
