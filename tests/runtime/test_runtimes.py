@@ -73,6 +73,16 @@ def test_every_method_gives_pytorchs_label_maps(name, frames):
         assert (found != wanted).mean() < 1e-3
 
 
+def test_networks_besides_the_backbone_are_graphs_where_encode_as_a_whole_is_none(graph_runtime, frames, caplog):
+    session = Session(onemask.load("dmn-aoa-lite"), short_side=96, device="cpu", runtime=graph_runtime)
+    with caplog.at_level(logging.INFO, "onemask.runtime"):
+        label_maps(session, frames[:2], sample_clip().annotations[0])
+    computed = [record.message for record in caplog.records if "gives PyTorch's result" in record.message]
+    assert len(computed) == 3
+    for part in ("features", "generator.network.backbone", "refine"):
+        assert any(f"for {part} " in line for line in computed)
+
+
 def test_the_method_is_never_written_to(graph_runtime):
     method, clip = tiny_frtm().eval(), moving_shapes(2)
     before = {name: (module.training, set(vars(module))) for name, module in method.named_modules()}

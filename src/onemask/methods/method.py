@@ -198,6 +198,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     not_of_memory: tuple[str, ...] = ()  # options that what `memorize` gives does not depend on, where weights do not
     own_losses: tuple[str, ...] = ()  # the names of what `losses` gives
     graph_parts: tuple[str, ...] = ()  # networks in `segment` that compute the same whatever a frame shows, row by row
+    encode_parts: tuple[str, ...] = ()  # the same in `encode`, besides the backbone, where that as a whole does not
     shares_features: bool = True  # false: `encode` computes nothing, for each object has a backbone of its own
     traceable: bool = False  # whether `encode` computes the same, whatever a frame shows: then it can be one graph
 

@@ -7,9 +7,9 @@
     auto       the fastest of the first three that is installed and was checked on this machine
 
 A graph is made for one size of frames, once, and kept on disk (`graphs`). Whatever computes it (`engines`) is compared
-with PyTorch on the first frame of each session before its results are used (`task`); what "auto" chooses is timed
+with PyTorch on the first frame of each session before it is used (`computation`); what "auto" chooses is timed
 once on a machine and kept as well (`choice`). All of `encode` is one graph (`encoder`), and the networks in `segment`
-are others (`segmenter`). What is left of `segment`, `update` and `memorize` stays in PyTorch.
+are others (`segmenter`, `part`). What is left of `segment`, `update` and `memorize` stays in PyTorch.
 """
 
 from .encoder import Encoder, encoder_of, usable

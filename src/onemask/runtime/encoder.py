@@ -17,6 +17,7 @@ from ..methods.method import Features, Method
 from .computation import GRAPHS, Computation, short
 from .engines import onnx_engine, openvino_engine, problem_with
 from .graphs import FRAME, Reader, Run, frame_graph, kept, key_of_frame, onnx_of
+from .part import with_parts
 from .quantisation import Quantised, cosine, find, int8_onnx
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class Encoder:
 
     def __init__(self, method: Method, runtime: str, quantised: Quantised | None = None):
         self.method, self.asked, self._quantised = method, runtime, quantised
+        self._through = with_parts(method, () if method.traceable else method.encode_parts, runtime)
         self._made: dict[_Place, tuple[str, Run | None, Reader | None]] = {}
         self._making = threading.Lock()
         self._chosen: str | None = None
@@ -152,7 +154,7 @@ class Encoder:
         task = Computation(
             "features", key_of_frame(self.method, size), frame_graph(self.method), lambda: onnx_of(self.method, size)
         )
-        reader = Reader(self.method, self.method.encode(frame))
+        reader = Reader(self._through, self.method.encode(frame))
         if self._quantised is not None:
             chosen, run = self._in_eight_bits(task, threads, frame)
         else:

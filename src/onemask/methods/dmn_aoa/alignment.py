@@ -63,8 +63,8 @@ class Correspondence(nn.Module):
         return self._sharpened(template, other).log_softmax(-1)
 
     def _sharpened(self, template: Tensor, other: Tensor) -> Tensor:
-        cosine = F.normalize(template, dim=-2).transpose(-1, -2) @ F.normalize(other, dim=-2)
-        return self.logarithm.exp() * cosine
+        sharp = F.normalize(template, dim=-2) * self.logarithm.exp()  # far smaller than what is made of it
+        return sharp.transpose(-1, -2) @ F.normalize(other, dim=-2)
 
 
 class Nearness(nn.Module):

@@ -83,6 +83,8 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
     memory_type = DMNAOAMemory
     constant_type = DMNAOAConstant
     own_losses = ("coarse", "matching", "aligned", "correspondence")
+    encode_parts = ("generator.network.backbone",)
+    graph_parts = ("refine",)
 
     def __init__(
         self, config: DMNAOAOptions | None = None, *, pretrained: bool = True, proposals: nn.Module | None = None

@@ -1,0 +1,104 @@
+"""One network within a method's computation, by the runtime that was asked for, or by PyTorch where that fails."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from ..blocks.folding import state_of
+from ..blocks.replacing import replaced
+from ..errors import is_out_of_memory
+from ..methods.method import Method
+from .computation import GRAPHS, Computation, short
+from .engines import problem_with
+from .graphs import Given, Run, for_tracing, key_of, traced
+
+log = logging.getLogger(__name__)
+
+PLACES = 4  # shapes that a part is compiled for at once: of one session they are always the same
+
+
+def with_parts(method: Method, names: tuple[str, ...], runtime: str) -> Method:
+    """A method whose networks of those names, see `Method.graph_part`, a runtime computes; the same where none can."""
+    if runtime == "torch" or (runtime == "auto" and all(problem_with(graph) for graph in GRAPHS)):
+        return method
+    there = [(name, method.graph_part(name)) for name in names]
+    return replaced(method, {name: Part(part, name, runtime) for name, part in there if part is not None})
+
+
+class Part(nn.Module):
+    """A network in a method, computed by a runtime; what is not computed here, the network itself has."""
+
+    def __init__(self, network: nn.Module, name: str, asked: str):
+        super().__init__()
+        self.training = False
+        self._wrapped = network  # not `network`, which is what a backbone calls its own
+        self._name, self._asked = name, asked
+        self._made: dict[Any, tuple[Run | None, Any]] = {}
+        self._making = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        """The network's attribute, where this module has none of that name."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("_wrapped"), name)
+
+    def forward(self, *values: Any, **named: Any) -> Any:
+        """The network's outputs."""
+        leaves, outline = _pytree.tree_flatten((values, named))
+        given = {f"x{place}": leaf for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
+        shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in given.items())
+        others = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
+        state = state_of(self._wrapped)
+        if state is None:
+            return self._wrapped(*values, **named)
+        place = shapes, others, outline, torch.get_num_threads(), state
+        with self._making:
+            if place not in self._made:
+                while len(self._made) >= PLACES:
+                    del self._made[next(iter(self._made))]
+                self._made[place] = self._make(leaves, given, outline, (shapes, others, str(outline)))
+            run, shape_of_results = self._made[place]
+        if run is None:
+            return self._wrapped(*values, **named)
+        try:
+            return _pytree.tree_unflatten(list(run(given)), shape_of_results)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            log.warning("the runtime failed in %s (%s); PyTorch goes on", self._name, short(error))
+            self._made[place] = None, None
+            return self._wrapped(*values, **named)
+
+    def _make(self, leaves: list[Any], given: Given, outline: Any, shapes: Any) -> tuple[Run | None, Any]:
+        """How it is computed, checked with what it is given; and the outline of what the network gives."""
+
+        def through(network: nn.Module, tensors: Given) -> Any:
+            filled = [tensors.get(f"x{place}", leaf) for place, leaf in enumerate(leaves)]
+            values, named = _pytree.tree_unflatten(filled, outline)
+            return network(*values, **named)
+
+        def computed(network: nn.Module, tensors: Given) -> list[Tensor]:
+            return _pytree.tree_leaves(through(network, tensors))
+
+        def graph() -> bytes:
+            network = for_tracing(self._wrapped)
+            outputs = [f"y{place}" for place in range(len(results))]
+            return traced(network, lambda tensors: computed(network, tensors), given, outputs)
+
+        results, shape_of_results = _pytree.tree_flatten(through(self._wrapped, given))
+        key = f"{key_of(self._wrapped, self._name, shapes)}-{self._name}"
+        task = Computation(self._name, key, lambda tensors: computed(self._wrapped, tensors), graph)
+        _, run = task.runtime(self._asked, [given, _mirrored(given)], torch.get_num_threads())
+        return run, shape_of_results
+
+
+def _mirrored(given: Given) -> Given:
+    """Maps the other way round, all else as it is."""
+    return {name: tensor.flip(-1) if tensor.ndim == 4 else tensor for name, tensor in given.items()}
