@@ -12,6 +12,11 @@ With `--steps`, a session's `step` alone: a process of either revision goes thro
 turn, and its processor's time for each frame is taken. Printed are the medians, and the median of the ratios of the
 same frame with the middle half of them, which a busy machine disturbs little.
 
+    python benchmarks/before.py f51c967 --method ttvos-lite --masks --now reach=0
+
+With `--masks`, whether label maps are the same: a process of either revision segments the sample clip, with its one
+object and with that cut into two, both with today's weights, one thread each. Printed are the pixels that differ.
+
 Options that are new since, and change what is computed, are set by `--now`, as `--now reach=0`, of methods that have
 them.
 """
@@ -21,9 +26,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from statistics import median, quantiles
@@ -54,6 +61,21 @@ for _ in sys.stdin:
     began = time.process_time()
     session.step(images[number])
     print(time.process_time() - began, flush=True)
+"""
+
+
+MASKS = """
+import sys
+import numpy as np, torch, onemask
+torch.set_num_threads(1)
+folder, method, size, side, out, *options = sys.argv[1:]
+how = {side: int(size), "device": "cpu"} | ({"runtime": "torch"} if side == "short_side" else {})
+images, loaded = np.load(f"{folder}/images.npy"), onemask.load(method, **dict(o.split("=") for o in options))
+for objects in (1, 2):
+    session = onemask.Session(loaded, **how)
+    found = [session.annotate(images[0], np.load(f"{folder}/mask-{objects}.npy"))]
+    found += [session.step(image) for image in images[1:]]
+    np.save(f"{out}-{objects}.npy", found)
 """
 
 
@@ -92,6 +114,30 @@ def steps(
     return {which: taken[3:] for which, taken in times.items()}
 
 
+def with_todays_weights(source: Path, method: str) -> None:
+    """Put today's weights of a method in the place of an earlier revision's."""
+    own, theirs = ROOT / "src/onemask/weights", source / "onemask/weights"
+    shutil.copy(own / f"{method}.safetensors", theirs)
+    card = json.loads((theirs / f"{method}.json").read_text())
+    card["sha256"] = json.loads((own / f"{method}.json").read_text())["sha256"]
+    (theirs / f"{method}.json").write_text(json.dumps(card))
+
+
+def different(sources: dict[str, Path], folder: Path, method: str, size: int, now: list[str]) -> Iterator[str]:
+    """How label maps of one and of two objects differ, in words."""
+    with_todays_weights(sources["before"], method)
+    given = {"before": ["size"], "now": ["short_side"]}
+    for which, source in sources.items():
+        command = [sys.executable, "-c", MASKS, str(folder), method, str(size), *given[which], str(folder / which)]
+        command += now if which == "now" else []
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(source)})
+    for objects in (1, 2):
+        before, after = (np.load(folder / f"{which}-{objects}.npy") for which in sources)
+        unlike = (before != after).reshape(len(before), -1)
+        where = f"{unlike.any(1).sum()} of {len(before)} frames, {unlike.sum()} of {(before > 0).sum()} pixels"
+        yield f"{objects} object{'s' * (objects > 1)}: different in {where} of objects"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("revision")
@@ -100,6 +146,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=480)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--masks", action="store_true")
     parser.add_argument("--now", action="append", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     clip = sample_clip()
@@ -110,11 +157,19 @@ def main() -> None:
         archive = subprocess.run(["git", "archive", options.revision, "src"], cwd=ROOT, check=True, capture_output=True)
         subprocess.run(["tar", "-x", "-C", name], input=archive.stdout, check=True)
         np.save(folder / "images.npy", [frame.image for frame in open_video(clip.path).frames()])
-        np.save(folder / "mask.npy", clip.annotations[0])
+        first = clip.annotations[0]
+        np.save(folder / "mask.npy", first)
+        np.save(folder / "mask-1.npy", first)
+        right = np.arange(first.shape[1]) > np.median(np.nonzero(first)[1])
+        np.save(folder / "mask-2.npy", np.where((first > 0) & right, 2, first))
         sources = {"before": folder / "src", "now": ROOT / "src"}
         for method in options.method:
             known = {field.name for field in fields(configuration(method))}
             of_now = [option for option in options.now if option.partition("=")[0] in known]
+            if options.masks:
+                for line in different(sources, folder, method, options.size, of_now):
+                    print(f"{method}, {line}", flush=True)
+                continue
             if options.steps:
                 times = steps(sources, folder, method, options.size, options.steps, of_now)
                 ratios = [now / before for before, now in zip(times["before"], times["now"], strict=True)]
