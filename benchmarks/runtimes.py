@@ -51,8 +51,8 @@ from onemask.video.sample import sample_clip
 from speed import backbone_call, objects_over, peak_memory
 
 METHODS = ("ttvos-lite", "pmvos-lite", "frtm-lite", "videomatch-lite", "dmn-aoa-lite", "fusion-fast")
-SIZES, OBJECTS, THREADS = (240, 360, 720, 1080), (3, 10), (2,)  # of one method each, besides 480 pixels, one, one
-OF_ALL_SIZES, OF_ALL_OBJECTS = "ttvos-lite", ("ttvos-lite", "frtm-lite")
+SIZES, OBJECTS, THREADS = (240, 360, 720, 1080), (3, 10), (2,)  # of some methods, besides 480 pixels, one, one
+OF_ALL_SIZES, OF_ALL_OBJECTS = ("ttvos-lite", "fusion-fast"), ("ttvos-lite", "frtm-lite", "fusion-fast")
 INT8 = {"int8, onnx": "onnx", "int8, openvino": "openvino"}  # what is measured -> the runtime
 OPTIONS: dict[str, dict[str, Any]] = {"frtm-lite": {"finetune_iterations": 1}}  # own networks, without the minute
 FRAMES, WARM = 4, 2  # timed, and before them
@@ -263,7 +263,7 @@ def plan(methods: list[str], data: Path | None) -> list[tuple[str, tuple[Any, ..
     steps += [("bound", (name,)) for name in methods if name != "dmn-aoa-lite"]  # whose proposals are not counted
     steps += [("accuracy", (name, which)) for which in ("dev", "varied") for name in methods if data is not None]
     steps += [("auto", (name, 1)) for name in methods]
-    steps += [("time", (OF_ALL_SIZES, size, 1, 1)) for size in SIZES if OF_ALL_SIZES in methods]
+    steps += [("time", (name, size, 1, 1)) for size in SIZES for name in OF_ALL_SIZES if name in methods]
     steps += [("time", (name, 480, 1, objects)) for objects in OBJECTS for name in OF_ALL_OBJECTS if name in methods]
     steps += [("memory", (name, runtime)) for name in methods for runtime in float_runtimes()]
     steps += [("time", (name, 480, threads, 1)) for threads in THREADS for name in methods]

@@ -24,6 +24,8 @@ def masks(kind: str, rows: int, templates: int) -> Tensor:
         foreground[0] = 0
     if kind == "a full row":
         foreground[-1] = 1
+    if kind == "all or nothing":  # an object's cells each, and some that two of them have
+        foreground = (torch.rand(rows, templates) > 0.7).float()
     return torch.stack([1 - foreground, foreground], 1)
 
 
@@ -39,7 +41,7 @@ def test_is_the_definition():
     assert torch.allclose(best_weighted_match(query, template, weights), wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["anything", "mostly sure", "an empty row", "a full row"])
+@pytest.mark.parametrize("kind", ["anything", "mostly sure", "an empty row", "a full row", "all or nothing"])
 @pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize("limit", [1, 40, 1 << 20])
 def test_shared_is_the_same(monkeypatch, kind, rows, limit):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .matching import LIMIT, LIMITS, best_match, columns
+from .rows import eager_on_cpu
 from .sharing import groups
 
 
@@ -57,12 +58,27 @@ def _of_group(query: Tensor, template: Tensor, weights: Tensor) -> Tensor:
 def _weigh(best: Tensor, query: Tensor, template: Tensor, weights: Tensor) -> None:
     """Raise best (n, K, P) to the weighed products of query (C, P) with template (C, m), weights (n, K, m)."""
     at_once = max(1, LIMITS.get(query.device.type, LIMIT) // template.shape[1])
+    if (alike := _alike(weights)) is not None:
+        weights = weights[:, :, [int(of[0]) for of in alike]]
     for start in range(0, query.shape[1], at_once):
         block = slice(start, start + at_once)
         products = template.T @ query[:, block]  # (m, p)
+        if alike is not None:
+            products = torch.stack([products[of].amax(0) for of in alike])
         for row, of_row in enumerate(weights):
             for of_class, weight in enumerate(of_row):
                 some = weight > 0
                 if some.any():
                     found = (products[some] * weight[some, None]).amax(0)
                     best[row, of_class, block] = torch.maximum(best[row, of_class, block], found)
+
+
+def _alike(weights: Tensor) -> list[Tensor] | None:
+    """Features that weigh the same for every class of every object (n, K, m), as those of one object's own cells do.
+
+    Of these the best product is computed once for all objects; None where weights are not just 0 and 1.
+    """
+    if not eager_on_cpu(weights) or not ((weights == 0) | (weights == 1)).all():
+        return None
+    _, pattern = torch.unique(weights.flatten(0, 1), dim=1, return_inverse=True)
+    return [torch.nonzero(pattern == number)[:, 0] for number in range(int(pattern.max()) + 1)]
