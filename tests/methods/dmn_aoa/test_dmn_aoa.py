@@ -658,7 +658,7 @@ class TestOptions:
 
     def test_by_name(self):
         assert configuration("dmn-aoa") == PAPER
-        assert configuration("dmn-aoa-r101").backbone == "resnet101"
+        assert configuration("dmn-aoa-r101").backbone == "resnet101.tv_in1k"
         assert configuration("dmn-aoa-lite", {"widths": "8,16,32", "every": "3"}).widths == (8, 16, 32)
         assert configuration("dmn-aoa").needs_weights
 

@@ -26,8 +26,8 @@ class DMNAOAConfig(DMNAOAOptions):
         return DMNAOA(self, pretrained=pretrained, proposals=proposals)
 
 
-PAPER = DMNAOAConfig()
-R101 = DMNAOAConfig(backbone="resnet101")
+PAPER = DMNAOAConfig(backbone="resnet50.tv_in1k")
+R101 = DMNAOAConfig(backbone="resnet101.tv_in1k")
 # Narrow, and with few cells: on a CPU what all objects share shall cost most. The memory is bounded, so that a frame
 # late in a video takes no longer than the first. Left free, attention falls on cells at the edge of the box; and an
 # object would be lost in the first frame in which no proposal fits.

@@ -17,7 +17,7 @@ class TTVOSConfig(TTVOSOptions):
         return TTVOS(self, pretrained=pretrained)
 
 
-PAPER = TTVOSConfig()
+PAPER = TTVOSConfig(backbone="hrnet_w18_small.ms_in1k")  # Microsoft's weights, as its authors have them
 RESNET18 = replace(PAPER, backbone="resnet18.tv_in1k", deepest=16, dilated=True)
 RESNET50 = replace(RESNET18, backbone="resnet50.tv_in1k")
 MOBILENETV3 = replace(RESNET18, backbone="mobilenetv3_large_100")

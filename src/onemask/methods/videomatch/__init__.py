@@ -17,7 +17,7 @@ class VideoMatchConfig(VideoMatchOptions):
         return VideoMatch(self, pretrained=pretrained)
 
 
-PAPER = VideoMatchConfig(returns=False)
+PAPER = VideoMatchConfig(backbone="resnet101.tv_in1k", returns=False)
 # A frame of 480x854 has 6,480 features, and its background's set must hold them all: one that is thinned alone has
 # fewer of the K near a pixel, so it loses to the other (with half of them, J of a sequence fell from 0.90 to 0.85).
 # The object's set is small: what is of use is kept, and what was learned by mistake dropped before it does harm (J&F
