@@ -36,6 +36,7 @@ LITE = PMVOSConfig(
     background="product",
     padding="edge",
     reach=0.2,
+    least_side=480,
 )
 
 __all__ = ["LITE", "PAPER", "PMVOSConfig"]

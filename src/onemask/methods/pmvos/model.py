@@ -179,7 +179,8 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
     def __init__(self, config: PMVOSOptions | None = None, *, pretrained: bool = True):
         super().__init__()
         self.config = config = config or PMVOSOptions()
-        self.background, self.padding, self.reach = config.background, config.padding, config.reach
+        self.background, self.padding = config.background, config.padding
+        self.reach, self.least_side = config.reach, config.least_side
         output_stride = COARSE if config.dilated else None
         self.backbone = Backbone(config.backbone, STRIDES, output_stride=output_stride, pretrained=pretrained)
         self.backbone.requires_grad_(False)  # recipes train it, by a group of their own

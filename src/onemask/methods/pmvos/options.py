@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from ...errors import InputError
 from ...labels import Background
 from ..method import Padding
-from ..options import Count, NotNegative, Range, check_values
+from ..options import Count, NotNegative, Range, Whole, check_values
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class PMVOSOptions:
     reach: NotNegative = 0.0
     """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
     connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
+    least_side: Whole = 0
+    """Pixels to which the short side of smaller frames is enlarged, twice at most; 0: never. Not in the paper."""
 
     def __post_init__(self):
         """Refuse what cannot work."""

@@ -40,6 +40,7 @@ LITE = TTVOSConfig(
     fine_width=16,
     forget=0.15,
     reach=0.2,
+    least_side=480,
 )
 
 __all__ = ["LITE", "MOBILENETV3", "PAPER", "RESNET18", "RESNET50", "TTVOSConfig"]

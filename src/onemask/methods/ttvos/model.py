@@ -132,7 +132,8 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         super().__init__()
         self.config = config = config or TTVOSOptions()
         self.stride = COARSE if config.network == "light" else config.deepest
-        self.background, self.padding, self.reach = config.background, config.padding, config.reach
+        self.background, self.padding = config.background, config.padding
+        self.reach, self.least_side = config.reach, config.least_side
         architecture = config.backbone.partition(".")[0]
         output_stride, dilations = DILATED[architecture] if config.dilated else (None, {})
         self.backbone = Backbone(

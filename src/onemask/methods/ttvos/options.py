@@ -84,6 +84,8 @@ class TTVOSOptions:
     reach: NotNegative = 0.0
     """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
     connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
+    least_side: Whole = 0
+    """Pixels to which the short side of smaller frames is enlarged, twice at most; 0: never. Not in the paper."""
     forget: ShareBelowOne = 0.0
     """Share of rows whose clue is withheld after a frame, in training."""
 
