@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -311,9 +312,12 @@ def removing(path: Path, what: str = "segmenting", at: int = 6):
     def progress(items, total, stage):
         for index, item in enumerate(items):
             if (stage, index) == (what, at):
-                while path.is_dir():  # again, where the thread that writes put another file in meanwhile
-                    shutil.rmtree(path, ignore_errors=True)
-                path.unlink(missing_ok=True)
+                while path.exists():  # again, where the thread that writes put another file in meanwhile
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        with suppress(FileNotFoundError, IsADirectoryError):
+                            path.unlink()
             yield item
 
     return progress

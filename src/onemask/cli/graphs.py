@@ -21,7 +21,10 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     export.add_argument("--out", required=True, metavar="DIR", help="folder for the graphs")
     export.add_argument("--format", choices=["onnx", "openvino"], default="onnx", help="of the graphs (default: onnx)")
     export.add_argument(
-        "--frame-size", default="480x854", metavar="HxW", help="height and width of frames (default: 480x854)"
+        "--frame-size",
+        default="480x854",
+        metavar="HxW",
+        help="height and width of frames, which are segmented at this size (default: 480x854)",
     )
     add_overwrite(export)
     export.set_defaults(command=_export)

@@ -68,7 +68,8 @@ def export(
         method: in evaluation, on a CPU.
         out: the folder.
         name: of the method, for the manifest.
-        frame_size: height and width of the frames that the graphs are for.
+        frame_size: height and width of the frames that the graphs are for. None is enlarged, though a session enlarges
+            those below a method's `least_side`.
         format: one of `FORMATS`.
         overwrite: replace an earlier export; nothing else is replaced.
 
