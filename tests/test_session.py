@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 import onemask
 from onemask import InputError, OnemaskError, Session
+from onemask.annotation import Annotated
 from onemask.blocks import reach
 from onemask.data.davis import DavisDataset
 from onemask.data.perturbed import LEAST_FRAMES, occluded
@@ -309,6 +310,16 @@ def test_ids_that_the_caller_does_not_speak_of_are_not_followed(still):
     label_map = still.annotate(np.zeros((96, 128, 3), np.uint8), both, objects=[1])
     assert still.objects == (1,)
     assert np.array_equal(label_map, one_object(1))
+
+
+def test_void_of_what_was_checked_is_no_object_and_its_size_counts(still):
+    with_void = one_object(1)
+    with_void[:10] = 255
+    still.annotate(np.zeros((96, 128, 3), np.uint8), Annotated.of(with_void), void=255)
+    assert still.objects == (1,)
+    with pytest.raises(InputError, match="label map is 90x128 but the frame is 96x128"):
+        still.annotate(np.zeros((96, 128, 3), np.uint8), Annotated.of(one_object(2, 90, 128)))
+    assert still.objects == (1,)
 
 
 def test_void_is_no_object(still):

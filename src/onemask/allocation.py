@@ -19,6 +19,7 @@ def keep_freed_memory() -> bool:
 
     For programs to call once, before the first frame: it holds for the whole process, so the library does not do it
     by itself. The `onemask` command does. The peak of memory is a few percent higher, and as steady.
+    All threads take turns at one arena, which a program that allocates much in many of them may feel.
     """
     if not sys.platform.startswith("linux"):
         return False

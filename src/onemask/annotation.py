@@ -74,7 +74,7 @@ def annotated_objects(
     """Check an annotation.
 
     Args:
-        label_map: (H, W), what a caller took for a label map; of what is `Annotated` neither size nor ids are looked at
+        label_map: (H, W), what a caller took for a label map; of what is `Annotated` the ids are not looked for
             again.
         own: height and width of the frame.
         objects: the ids that the label map annotates; None: those that it holds.
@@ -96,12 +96,12 @@ def annotated_objects(
     if objects is not None:
         annotated = Objects(_whole_numbers(objects))
     elif known is not None:
-        annotated = known
+        annotated = known if void not in known.ids else Objects(tuple(i for i in known.ids if i != void))
     else:
         annotated = Objects(_ids_in(labels, void))
     if not len(annotated):
         raise InputError("the label map has no object; expected a pixel other than 0 (and other than void)")
-    if known is None:
+    if known is None or tuple(labels.shape) != own:
         require_size(tuple(labels.shape), own, "label map", frames="the frame is")
     return labels, annotated
 

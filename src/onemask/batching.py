@@ -156,7 +156,8 @@ def batch(
     Raises:
         InputError: there is no job or no device, retries is below 0, or there is no such cluster.
         OutputError: `out` holds something, and neither `overwrite` nor `resume` is given.
-        Interrupted: Ctrl-C was pressed; with `resume` it goes on from there.
+        Interrupted: Ctrl-C was pressed; with `resume` it goes on from there, unless it was to overwrite: then what it
+            had not reached would be taken for done, and it has to overwrite again.
     """
     if not jobs or not devices:
         raise InputError(f"a batch needs a video and a device; got {len(jobs)} videos and {len(devices)} devices")
@@ -199,7 +200,8 @@ def batch(
             hands = [_OnCluster(hand) for hand in block.enter_context(hands_of(ray, devices, len(jobs)))]
         whole = share_out(sorted(jobs, key=_length, reverse=True), hands, do)
     if not whole:
-        raise Interrupted(f"stopped; --resume goes on from there, and results are in {folder}")
+        again = "--overwrite begins anew" if overwrite else "--resume goes on from there"
+        raise Interrupted(f"stopped; {again}, and results are in {folder}")
     return report
 
 

@@ -58,7 +58,8 @@ class Follower:
         noted = {"last_frame": _numbered(masks, number), **found_there(memory, masks)}
         first_frame, before = memory.first_frame, memory.found
         after = self.method.update(memory, features, prediction, masks)
-        if self.method.sees_others and after.found is before:  # some methods write it down for themselves
+        # Some methods write it down for themselves; others keep what was there, or make a memory without it.
+        if self.method.sees_others and (after.found is None or after.found is before):
             noted["found"] = found_mask(masks)
         return replace(after, first_frame=first_frame, **noted)
 

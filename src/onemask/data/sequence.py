@@ -234,7 +234,7 @@ def decoded(path: Path, flags: int) -> np.ndarray:
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise InputError(f"{path} could not be read ({error.strerror}); check the dataset") from error
+        raise InputError(f"{path} could not be read ({error.strerror or error}); check the dataset") from error
     picture = cv2.imdecode(data, flags) if len(data) else None
     if picture is None:
         raise InputError(f"{path} could not be read as a picture; it is damaged, or another kind of file")

@@ -19,6 +19,7 @@ from onemask.methods.ensemble.model import Ensemble
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Method
 from onemask.runtime.encoder import Encoder
+from onemask.session import Session
 
 SIZE = (64, 96)
 
@@ -136,3 +137,15 @@ def test_one_backbone_runs_once(seen, monkeypatch):
     ran.clear()
     together.encode(seen[0][0])
     assert ran == [narrow, wide, other]
+
+
+def test_members_that_see_others_are_told_of_them_in_every_frame(make_clip):
+    """The ensemble makes its memory anew in each update; the session writes the masks into it all the same."""
+    clip = make_clip(4, 2, SIZE)
+    method = EnsembleConfig(("ttvos-lite", "fusion-fast")).build(pretrained=False).eval()
+    session = Session(method, device="cpu", runtime="torch")
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    for frame in clip.frames[1:]:
+        session.step(frame)
+        assert session._memory is not None
+        assert session._memory.found is not None
