@@ -312,8 +312,8 @@ def removing(path: Path, what: str = "segmenting", at: int = 6):
     def progress(items, total, stage):
         for index, item in enumerate(items):
             if (stage, index) == (what, at):
-                late = time.monotonic() + 10
-                while not path.exists() and time.monotonic() < late:  # the thread that writes is not there yet
+                until = time.monotonic() + 10
+                while not path.exists() and time.monotonic() < until:  # the thread that writes is not there yet
                     time.sleep(0.01)
                 while path.exists():  # again, where the thread that writes put another file in meanwhile
                     if path.is_dir():

@@ -96,7 +96,7 @@ def annotated_objects(
     if objects is not None:
         annotated = Objects(_whole_numbers(objects))
     elif known is not None:
-        annotated = known if void not in known.ids else Objects(tuple(i for i in known.ids if i != void))
+        annotated = Objects(tuple(i for i in known.ids if i != void))
     else:
         annotated = Objects(_ids_in(labels, void))
     if not len(annotated):
