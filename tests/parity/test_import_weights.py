@@ -45,6 +45,8 @@ class Runs:
 
 
 MERGED = "vos.refine.blend_s4.conv.weight"  # taken apart on the way
+KEY = "vos.gcm.conv_key.0.weight"  # of which channels are chosen
+WEIGHT = "vos.refine.cal_UpW.2.weight"
 DEEP = "vos.refine.conv_s4.conv.weight"
 
 
@@ -56,6 +58,12 @@ DEEP = "vos.refine.conv_s4.conv.weight"
         (lambda t: {"net": {name: value for name, value in t.items() if name != next(iter(t))}}, "is missing"),
         (lambda t: {"net": {**t, MERGED: t[MERGED].flatten()}}, f"{MERGED} (2592,) has the wrong shape"),
         (lambda t: {"net": {**t, MERGED: torch.tensor(1.0)}}, f"{MERGED} () has the wrong shape"),
+        (lambda t: {"net": {**t, MERGED: torch.cat([t[MERGED]] * 2, 1)}}, "has not 18 input channels"),
+        (lambda t: {"net": {**t, KEY: torch.cat([t[KEY]] * 2, 1)}}, "has not 41 input channels"),
+        (lambda t: {"net": {**t, WEIGHT: t[WEIGHT][None]}}, "weight.f2.weight is (1, 1, 9, 1), not (1, 9)"),
+        (lambda t: {"net": {**t, DEEP: t[DEEP].to_sparse()}}, f"{DEEP} is sparse, not a plain tensor"),
+        (lambda t: {"net": {**t, DEEP: t[DEEP].to("meta")}}, f"{DEEP} is without values, not a plain tensor"),
+        (lambda t: {"net": {**t, DEEP: t[DEEP].to(torch.complex64)}}, f"{DEEP} is complex, not a plain tensor"),
         (lambda t: {"net": {**t, DEEP: t[DEEP][1:]}}, "refinement.reduce.weight is (15, 16, 1, 1), not (16, 16, 1, 1)"),
         (lambda t: {"net": {**t, DEEP: t[DEEP] * torch.nan}}, "not finite"),
         (lambda t: {"net": {f"module.{name}": value for name, value in t.items()}}, "does not hold the tensors"),

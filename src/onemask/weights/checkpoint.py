@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,8 @@ class Checkpoint:
         Nothing in the file is run: one that holds more than tensors, texts, numbers, lists and dictionaries is refused.
 
         Raises:
-            InputError: there is no such file, it is none of torch.save's, or it holds something else.
+            InputError: there is no such file, it is none of torch.save's, or it holds something else, as tensors that
+                are sparse, quantised or complex.
         """
         import torch
 
@@ -54,7 +56,9 @@ class Checkpoint:
                 f"{path} could not be read: {error.strerror}; expected a checkpoint of torch.save"
             ) from error
         try:
-            value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of tensors that are refused below
+                value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except (*SPOILT, pickle.UnpicklingError) as error:
             if content[:2] not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
                 reason = "it is no file of torch.save's"
@@ -102,7 +106,23 @@ def _tensors_in(value: Any, path: Path) -> dict[str, Tensor]:
             f"{path} holds {keys or type(value).__name__}, but tensors by name were expected, at the top or under "
             f"{', '.join(map(repr, CONTAINERS))}"
         )
+    for name, tensor in value.items():
+        if kind := _special(tensor):
+            raise InputError(f"{path} cannot be imported: {name} is {kind}, not a plain tensor of real numbers")
     return dict(value)
+
+
+def _special(tensor: Tensor) -> str | None:
+    """What makes a tensor no plain array of real numbers; None: nothing."""
+    import torch
+
+    kinds = {
+        "sparse": tensor.layout != torch.strided,
+        "quantised": tensor.is_quantized,
+        "complex": tensor.is_complex(),
+        "without values": tensor.is_meta,
+    }
+    return next((kind for kind, is_it in kinds.items() if is_it), None)
 
 
 def _are_tensors_by_name(value: Mapping[Any, Any]) -> bool:

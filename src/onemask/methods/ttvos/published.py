@@ -35,6 +35,9 @@ def tensors(config: TTVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
 
     def joined(their_name: str, name: str, features: Tensor | slice, clue: Tensor | slice) -> None:
         weight = theirs.take(f"{their_name}.weight")
+        channels = sum(outline[f"{name}.{part}.weight"].shape[1] for part in ("of_features", "of_clue"))
+        if weight.shape[1] != channels:
+            raise InputError(f"{theirs.path} does not fit: {theirs.latest} has not {channels} input channels")
         ours[f"{name}.of_features.weight"], ours[f"{name}.of_clue.weight"] = weight[:, features], weight[:, clue]
         ours[f"{name}.of_features.bias"] = theirs.take(f"{their_name}.bias")
 
@@ -66,7 +69,7 @@ def tensors(config: TTVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
         else:  # switched off
             theirs.take_under(f"{their_name}.")
     if "weight.f2.weight" in ours:  # a convolution of one pixel there
-        ours["weight.f2.weight"] = theirs.take("vos.refine.cal_UpW.2.weight").flatten(1)
+        ours["weight.f2.weight"] = theirs.take("vos.refine.cal_UpW.2.weight").squeeze(3).squeeze(2)
     copied("vos.refine.deconv1_1", "blend.of_short")
     copied("vos.refine.conv_s8.conv", "blend.of_long")
     copied("vos.refine.blend_s8.conv", "blend.join")
