@@ -122,7 +122,7 @@ class Encoder:
                 self._made = {place: self._make(place, frames[:1])}  # of a session all frames have one size
             self._chosen, run, reader = self._made[place]
         if run is None or reader is None:
-            return self.method.encode(frames)
+            return self._without_graph(frames)
         try:
             return _joined([reader.features(frame, run({FRAME: frame})) for frame in frames.split(1)])
         except Exception as error:
@@ -130,7 +130,12 @@ class Encoder:
                 raise
             log.warning("runtime %s failed (%s); PyTorch goes on", self._chosen, short(error))
             self._made, self._chosen = {place: ("torch", None, None)}, "torch"
-            return self.method.encode(frames)
+            return self._without_graph(frames)
+
+    def _without_graph(self, frames: Tensor) -> Features:
+        """Features of frames whose backbone PyTorch computes; other parts of `encode` may still have a runtime."""
+        small = self.asked == "auto" and frames.shape[-2] * frames.shape[-1] < WORTH_IT
+        return (self.method if small else self._through).encode(frames)
 
     # Before the first frame -------------------------------------------------------------------------------------------
 

@@ -28,7 +28,22 @@ def with_parts(method: Method, names: tuple[str, ...], runtime: str) -> Method:
     if runtime == "torch" or (runtime == "auto" and all(problem_with(graph) for graph in GRAPHS)):
         return method
     there = [(name, method.graph_part(name)) for name in names]
-    return replaced(method, {name: Part(part, name, runtime) for name, part in there if part is not None})
+    parts = {name: Part(part, name, runtime) for name, part in there if part is not None}
+    through = replaced(method, parts)
+    placed = {module._name for module in through.modules() if isinstance(module, Part)}
+    if lost := [name for name in parts if name not in placed]:
+        log.warning(
+            "%s has no place for the part %s, which PyTorch computes; register a part of that name that is None",
+            *(type(method).__name__, ", ".join(lost)),
+        )
+    return through
+
+
+def tell_unused(method: Method) -> None:
+    """A line in the log on those parts of a method of `with_parts` that its call, which has just ended, did not use."""
+    for part in method.modules():
+        if isinstance(part, Part) and not part.is_used:
+            log.info("the part %s has a runtime, but the method did not call it in its first frame", part._name)
 
 
 class Part(nn.Module):
@@ -38,7 +53,7 @@ class Part(nn.Module):
         super().__init__()
         self.training = False
         self._wrapped = network  # not `network`, which is what a backbone calls its own
-        self._name, self._asked = name, asked
+        self._name, self._asked, self.is_used = name, asked, False
         self._made: dict[Any, tuple[Run | None, Any]] = {}
         self._making = threading.Lock()
 
@@ -51,6 +66,7 @@ class Part(nn.Module):
 
     def forward(self, *values: Any, **named: Any) -> Any:
         """The network's outputs."""
+        self.is_used = True
         leaves, outline = _pytree.tree_flatten((values, named))
         given = {f"x{place}": leaf for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
         shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in given.items())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..methods.method import Features, Memory, Method, Prediction
 from .encoder import WORTH_IT, Encoder
-from .part import with_parts
+from .part import tell_unused, with_parts
 
 
 class Segmenter:
@@ -22,7 +22,7 @@ class Segmenter:
 
     def __init__(self, method: Method, runtime: str):
         self._plain, self._auto = method, runtime == "auto"
-        self._method = with_parts(method, method.graph_parts, runtime)
+        self._method, self._told = with_parts(method, method.graph_parts, runtime), False
 
     @classmethod
     def beside(cls, encoder: Encoder) -> Segmenter:
@@ -34,4 +34,8 @@ class Segmenter:
         height, width = features.size
         if self._auto and height * width < WORTH_IT:
             return self._plain.segment(features, memory)
-        return self._method.segment(features, memory)
+        prediction = self._method.segment(features, memory)
+        if not self._told:
+            self._told = True
+            tell_unused(self._method)
+        return prediction

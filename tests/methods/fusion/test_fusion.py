@@ -14,6 +14,7 @@ import onemask
 from onemask.data.clip import Clip
 from onemask.errors import InputError
 from onemask.methods.frtm import FRTMConfig
+from onemask.methods.frtm.online import target_model
 from onemask.methods.fusion import DEFAULT, FAST, FusionConfig
 from onemask.methods.fusion.clues import MAPS
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
@@ -62,12 +63,31 @@ def test_begins_as_frtm_with_the_same_weights() -> None:
         "test_efficientnet", channels=8, width=8, fine_width=8, capacity=8, first_samples=2, first_shift=0.5,
         first_share=0.2, whiten=True,
     ).build(pretrained=False).eval()  # fmt: skip
+    frtm.first_in_double = True
     frtm.load_state_dict({k: v for k, v in method.state_dict().items() if not k.startswith("join.")})
     frames, masks = frames_and_masks()
     with torch.no_grad():
         memory = frtm.memorize(frtm.encode(frames[:1]), masks)
         theirs = frtm.segment(frtm.encode(frames[1:2]), memory).logits
     torch.testing.assert_close(run(method)[0][0], theirs)
+
+
+def test_rounding_of_features_does_not_move_the_target_models_scores() -> None:
+    """With features of another runtime masks would be others: fitted in float32, scores move by hundredths."""
+    config = replace(TINY, channels=32, first_samples=4)
+    method = config.build(pretrained=False).eval()
+    frames, masks = frames_and_masks()
+    with torch.no_grad():
+        features = method.encode(frames[:1])
+        target = features.by_row(features.target, len(masks))
+        moved = []
+        for seed in range(3):
+            noise = torch.randn(features.target.shape, generator=torch.Generator().manual_seed(seed))
+            rounded = replace(features, target=features.target * (1 + 1e-6 * noise))
+            memory = method.memorize(rounded, masks)
+            moved.append(target_model(target, memory.first, memory.last)[0])
+    for scores in moved[1:]:
+        torch.testing.assert_close(scores, moved[0], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("clue", [clue for clue in MAPS if clue != "target"])

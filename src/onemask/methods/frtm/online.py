@@ -74,6 +74,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
     traceable = True
     graph_parts = ("network",)
     memory_depends_on_weights = False
+    first_in_double = False  # fit both layers in float64 on the annotated frame, whatever the options say
     not_of_memory: tuple[str, ...] = (
         *("width", "fine_width", "update_every", "update_iterations"),
         *("refiner", "finetune_iterations", "finetune_samples", "finetune_batch", "finetune_lr"),
@@ -184,10 +185,9 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         config = self.config
         with full_precision(samples.features):
             first, last = self.initial_model(samples.features)
+            exact = config.double or (self.first_in_double and first.device.type != "mps")  # which has no float64
             first, last = fit_two_layers(
-                self._as_solved(samples),
-                self._as_solved(first),
-                self._as_solved(last),
+                *((samples.double(), first.double(), last.double()) if exact else (samples, first, last)),
                 config.penalties,
                 config.first_iterations,
                 config.regularisation,

@@ -82,6 +82,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     config: FusionOptions
     sees_others = True
     graph_parts = ("refinement",)
+    first_in_double = True  # in float32 rounding moves scores by hundredths, and with a runtime's features, masks
     not_of_memory = (*OnlineTarget.not_of_memory, "least_side", "forget", "misled")
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
