@@ -238,3 +238,17 @@ class TestTypes:
         )
         assert unreadable(Lists) == "it is type, but an instance of a dataclass is expected"
         assert unreadable(3) == "it is int, but an instance of a dataclass is expected"
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name.endswith("-lite") or name.startswith("fusion")])
+def test_what_a_session_does_is_an_option_of_every_method(name):
+    method = configuration(name).build(pretrained=False)
+    assert method.reach == 0.2
+    changed = configuration(name, {"reach": 0.4, "least_side": 96}).build(pretrained=False)
+    assert (changed.reach, changed.least_side) == (0.4, 96)
+
+
+@pytest.mark.parametrize("name", ["frtm", "videomatch", "pmvos", "ttvos", "dmn-aoa"])
+def test_no_paper_has_it(name):
+    config = configuration(name)
+    assert (config.reach, config.least_side) == (0.0, 0)

@@ -30,7 +30,8 @@ PAPER = DMNAOAConfig(backbone="resnet50.tv_in1k")
 R101 = DMNAOAConfig(backbone="resnet101.tv_in1k")
 # Narrow, and with few cells: on a CPU what all objects share shall cost most. The memory is bounded, so that a frame
 # late in a video takes no longer than the first. Left free, attention falls on cells at the edge of the box; and an
-# object would be lost in the first frame in which no proposal fits.
+# object would be lost in the first frame in which no proposal fits. Small objects are enlarged, and what is far from
+# the object is not taken for it (benchmarks/accuracy.md).
 LITE = DMNAOAConfig(
     backbone="tf_efficientnet_lite0",
     proposals=LITE_PROPOSALS,
@@ -45,6 +46,8 @@ LITE = DMNAOAConfig(
     slots=8,
     own_cells=True,
     stand_in=True,
+    reach=0.2,
+    least_side=480,
 )
 
 __all__ = ["LITE", "PAPER", "R101", "DMNAOAConfig"]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from ...errors import InputError
 from ..options import Count, NotNegative, Whole, check_values
+from ..session_options import SessionOptions
 from .proposals import COCO, KNOWN, is_generator
 
 STRIDES = (4, 8, 16)  # of the base features
@@ -15,7 +16,7 @@ FINE, COARSE = STRIDES[0], STRIDES[-1]
 
 
 @dataclass(frozen=True)
-class DMNAOAOptions:
+class DMNAOAOptions(SessionOptions):
     """The paper's values, and the switches of its table 3."""
 
     renamed: ClassVar[Mapping[str, str]] = {"memory": "use_memory"}

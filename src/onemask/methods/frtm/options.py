@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from ...errors import InputError
 from ...labels import Background
 from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
+from ..session_options import SessionOptions
 
 TARGETS = ("learned", "encoded", "finetuned")
 
 
 @dataclass(frozen=True)
-class FRTMOptions:
+class FRTMOptions(SessionOptions):
     """The paper's values."""
 
     renamed: ClassVar[Mapping[str, str]] = {"memory": "capacity", "finetune_rate": "finetune_lr"}
@@ -89,9 +90,6 @@ class FRTMOptions:
     """Samples per step of fine-tuning."""
     finetune_lr: Positive = 1e-3
     """Learning rate of fine-tuning; the paper gives none, this is its rate of offline training."""
-    reach: NotNegative = 0.0
-    """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
-    connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
     transition: bool = False
     """Predict a transition map in training, for the loss "transition"."""
     background: Background = "product"

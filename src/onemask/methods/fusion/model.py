@@ -83,13 +83,12 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     sees_others = True
     graph_parts = ("refinement",)
     first_in_double = True  # in float32 rounding moves scores by hundredths, and with a runtime's features, masks
-    not_of_memory = (*OnlineTarget.not_of_memory, "least_side", "forget", "misled")
+    not_of_memory = (*OnlineTarget.not_of_memory, "forget", "misled")
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
         config = config or FusionOptions()
         super().__init__(config, pretrained=pretrained)
         assert self.network is not None
-        self.least_side = config.least_side
         widths = {
             str(s): cast(Any, self.network.levels[str(s)]).encoder.project[2].out_channels for s in config.strides
         }

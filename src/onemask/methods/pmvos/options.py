@@ -9,11 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from ...errors import InputError
 from ...labels import Background
 from ..method import Padding
-from ..options import Count, NotNegative, Range, Whole, check_values
+from ..options import Count, Range, check_values
+from ..session_options import SessionOptions
 
 
 @dataclass(frozen=True)
-class PMVOSOptions:
+class PMVOSOptions(SessionOptions):
     """The paper's values, and the switches of its table 1."""
 
     renamed: ClassVar[Mapping[str, str]] = {"rate": "momentum"}
@@ -53,11 +54,6 @@ class PMVOSOptions:
     """How frames come to multiples of 16: mirrored at all borders, or the last row and column go on."""
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1
     """Weight of the newest frame in the mean of all frames."""
-    reach: NotNegative = 0.0
-    """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
-    connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
-    least_side: Whole = 0
-    """Pixels to which the short side of smaller frames is enlarged, twice at most; 0: never. Not in the paper."""
 
     def __post_init__(self):
         """Refuse what cannot work."""

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from ...errors import InputError
 from ...labels import Background
 from ..method import Padding
-from ..options import Count, NotNegative, ShareBelowOne, Whole, check_values
+from ..options import Count, ShareBelowOne, Whole, check_values
+from ..session_options import SessionOptions
 from .template import GROUP, ProductTemplate, RegionTemplate
 
 FINE, MIDDLE, COARSE = 4, 8, 16  # strides of details, of long-term and of short-term matching
@@ -27,7 +28,7 @@ TEMPLATES: dict[str, type[ProductTemplate] | type[RegionTemplate]] = {
 
 
 @dataclass(frozen=True)
-class TTVOSOptions:
+class TTVOSOptions(SessionOptions):
     """The paper's values, and the switches of its table 4."""
 
     backbone: str = "hrnet_w18_small"
@@ -81,11 +82,6 @@ class TTVOSOptions:
     """The template does not learn while the object is out of sight; false: the paper's rule."""
     lost: ShareBelowOne = 0.1
     """Share of the object's usual area below which it is lost."""
-    reach: NotNegative = 0.0
-    """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
-    connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
-    least_side: Whole = 0
-    """Pixels to which the short side of smaller frames is enlarged, twice at most; 0: never. Not in the paper."""
     forget: ShareBelowOne = 0.0
     """Share of rows whose clue is withheld after a frame, in training."""
 

@@ -114,7 +114,8 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         self.backbone = Backbone(
             config.backbone, strides, output_stride=config.output_stride or None, pretrained=pretrained
         )
-        self.stride, self.reach, self.background = max(strides), config.reach, config.aggregation
+        self.stride, self.background = max(strides), config.aggregation
+        self.reach, self.least_side = config.reach, config.least_side
         if config.finetune:
             self.traceable, self.shares_features, self.graph_parts = False, False, ("backbone",)
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))

@@ -8,11 +8,12 @@ from typing import Annotated, Any, ClassVar
 
 from ...errors import InputError
 from ...labels import Background
-from ..options import Count, NotNegative, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
+from ..options import Count, Positive, ProperShare, Range, ShareBelowOne, Whole, check_values
+from ..session_options import SessionOptions
 
 
 @dataclass(frozen=True)
-class VideoMatchOptions:
+class VideoMatchOptions(SessionOptions):
     """The paper's values."""
 
     renamed: ClassVar[Mapping[str, str]] = {"finetune_rate": "finetune_lr"}
@@ -48,9 +49,6 @@ class VideoMatchOptions:
     aggregation: Background = "least"
     """How objects are set against each other and background, see `onemask.labels.aggregate`: "least" is the paper's
     rule."""
-    reach: NotNegative = 0.0
-    """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
-    connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
     returns: bool = True
     """Find objects again that had left; false: the paper's rule, which cannot."""
     lost: ShareBelowOne = 0.1
