@@ -113,7 +113,7 @@ def _tensors_in(value: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _special(tensor: Tensor) -> str | None:
-    """What makes a tensor no plain array of real numbers; None: nothing."""
+    """Name what makes a tensor no plain array of real numbers; None: nothing."""
     import torch
 
     kinds = {
