@@ -7,6 +7,7 @@ that ship, where there are any, and freed memory is kept, as in the `onemask` co
     python benchmarks/speed.py                                    # the default method
     python benchmarks/speed.py --give-back                        # as a program that does not call keep_freed_memory
     python benchmarks/speed.py --method frtm-lite --set target_only=true --set update_every=8 --objects 1,10
+    python benchmarks/speed.py --rounds 3                         # in less than half of the time
     python benchmarks/speed.py --memory                           # memory and time after 1,000 frames
     python benchmarks/speed.py --parts --runtime onnx             # where the time of a frame goes
 """
@@ -74,19 +75,28 @@ def ready(name: str, options: dict[str, str]) -> Method:
         return configuration(name, options).build()
 
 
-def measure(name: str, options: dict[str, str], counts: list[int], frames: list[np.ndarray], device: str) -> None:
+def measure(
+    name: str,
+    options: dict[str, str],
+    counts: list[int],
+    frames: list[np.ndarray],
+    device: str,
+    runtime: str = "torch",
+    rounds: int = 8,
+) -> None:
     """Print a row for each number of objects.
 
     All are measured in turns, eight frames at a time (so that each turn holds its share of updates), each frame beside
-    the backbone alone: what else the machine does falls on all alike. Medians over the turns.
+    the backbone alone: what else the machine does falls on all alike. Medians
+    over `rounds` turns, after one that warms up.
     """
     method = ready(name, options)
-    sessions = {count: Session(method, device=device) for count in counts}
+    sessions = {count: Session(method, device=device, runtime=runtime) for count in counts}
     for count, session in sessions.items():
         session.annotate(frames[0], objects_over(frames[0], count))
     alone = backbone_call(sessions[counts[0]], frames[0])
     times = {count: [] for count in counts}
-    for start in [1, *range(1, 33, 8), *range(1, 33, 8)]:
+    for start in [1, *(1 + 8 * (turn % 4) for turn in range(rounds))]:
         for count, session in sessions.items():
             turn = [
                 (elapsed(partial(session.step, frame), session.device), elapsed(alone, session.device))
@@ -174,9 +184,9 @@ def parts(name: str, options: dict[str, str], objects: int, runtime: str) -> Non
         print(f"| {part} | {1000 * seconds:.1f} | {100 * seconds / total:.0f} % |")
 
 
-def memory(name: str, options: dict[str, str], frames: list[np.ndarray], device: str) -> None:
+def memory(name: str, options: dict[str, str], frames: list[np.ndarray], device: str, runtime: str) -> None:
     """Print the peak after 200 and after 1,000 frames, and what a frame took round the 100th and before the last."""
-    session = Session(ready(name, options), device=device)
+    session = Session(ready(name, options), device=device, runtime=runtime)
     session.annotate(frames[0], objects_over(frames[0], 1))
     peaks, times = {}, []
     for index in range(1, 1001):
@@ -195,9 +205,12 @@ def main() -> None:
     parser.add_argument("--set", action="append", metavar="NAME=VALUE")
     parser.add_argument("--objects", default="1,10")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--rounds", type=int, default=8, help="turns of eight frames that are timed; where there is little time, fewer"
+    )
     parser.add_argument("--memory", action="store_true", help="measure memory and time over 1,000 frames")
     parser.add_argument("--parts", action="store_true", help="where the time of a frame goes")
-    parser.add_argument("--runtime", default="torch", help="with --parts")
+    parser.add_argument("--runtime", default="torch", help="of sessions; the backbone alone is PyTorch's")
     parser.add_argument("--give-back", action="store_true", help="give freed memory back to the system, as glibc does")
     arguments = parser.parse_args()
     kept = not arguments.give_back and keep_freed_memory()
@@ -208,7 +221,7 @@ def main() -> None:
     frames = [frame.image for frame in open_video(sample_clip().path).frames(0, 41)]
     device = str(best_device(arguments.device))
     if arguments.memory:
-        memory(arguments.method, parse_assignments(arguments.set or []), frames, device)
+        memory(arguments.method, parse_assignments(arguments.set or []), frames, device, arguments.runtime)
         return
     height, width = frames[0].shape[:2]
     memory_is = "kept" if kept else "given back"
@@ -218,7 +231,15 @@ def main() -> None:
     )
     print(f"{'method':10} {'options':22} objects  backbone     frame overhead of one obj. frames/s  (ms a frame)")
     counts = [int(count) for count in arguments.objects.split(",")]
-    measure(arguments.method, parse_assignments(arguments.set or []), counts, frames, device)
+    measure(
+        arguments.method,
+        parse_assignments(arguments.set or []),
+        counts,
+        frames,
+        device,
+        arguments.runtime,
+        arguments.rounds,
+    )
 
 
 if __name__ == "__main__":

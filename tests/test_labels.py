@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from onemask.errors import InputError
-from onemask.labels import LARGEST_ID, Objects, aggregate, label_argmax, object_masks, resize
+from onemask.labels import LARGEST_ID, Objects, _argmax, aggregate, label_argmax, object_masks, resize
 
 
 def random_probabilities(seed: int, rows: int, size: tuple[int, int] = (6, 9)) -> Tensor:
@@ -165,6 +165,17 @@ class TestWinners:
         found = label_argmax(objects, background, size)
         assert found.dtype == torch.int16
         assert torch.equal(found.long(), everything.argmax(0))
+
+    @pytest.mark.parametrize("rows", [1, 3])
+    def test_on_a_cpu_and_without_gradients_nothing_is_other(self, rows):
+        given = random_probabilities(rows, rows)
+        objects, background = aggregate(given)
+        with torch.no_grad():
+            assert all(map(torch.equal, aggregate(given), (objects, background)))
+        assert torch.equal(given, random_probabilities(rows, rows))  # what is given is not written to
+        assert torch.equal(
+            label_argmax(objects, background, (24, 36)), _argmax(objects, resize(background, (24, 36))[0, 0])
+        )
 
     def test_a_tie_goes_to_background_then_to_the_first(self):
         half = torch.full((2, 1, 1, 1), 0.5)

@@ -12,14 +12,13 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import onemask
-from onemask import InputError, OnemaskError, Session
+from onemask import InputError, OnemaskError, Session, labels
 from onemask.annotation import Annotated
 from onemask.blocks import reach
 from onemask.data.davis import DavisDataset
 from onemask.data.perturbed import LEAST_FRAMES, occluded
 from onemask.device import best_device, best_precision
 from onemask.geometry import Geometry, area_resampled
-from onemask.labels import resize
 from onemask.methods import whereabouts
 from onemask.methods.method import Features, Memory, Prediction
 from onemask.saved import checksum, read_state, write_state
@@ -586,7 +585,8 @@ def test_nor_does_the_fastest_method(monkeypatch):
     for module in (reach, whereabouts):
         monkeypatch.setattr(module, "connected", reach._grown)
     monkeypatch.setattr(reach, "squared_distances", reach._by_axes)
-    monkeypatch.setattr(reach, "_enlarged", lambda cells, size: resize(cells.float(), size))
+    monkeypatch.setattr(reach, "_largest_allowed", reach._allowed)
+    monkeypatch.setattr(labels, "_argmax_by_numpy", labels._argmax)
     session = Session(onemask.load("ttvos-lite"), short_side=64, device="cpu", runtime="torch")
     session.annotate(torch.from_numpy(FRAME), torch.from_numpy(one_object(1)))
     frames = session.encode([torch.from_numpy(FRAME)] * 3)  # on a CPU by OpenCV

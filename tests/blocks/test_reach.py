@@ -11,8 +11,8 @@ from onemask.blocks.reach import (
     RECENT,
     REMOVED,
     _by_axes,
-    _enlarged,
     _grown,
+    _largest_allowed,
     area,
     cells_of,
     connected,
@@ -113,7 +113,9 @@ def test_what_opencv_computes_on_a_cpu_is_what_any_device_computes():
         assert torch.equal(squared_distances(mask), _by_axes(mask))
         assert torch.equal(connected(mask, seeds), _grown(mask, seeds))
         size = (8 * height, 8 * width)
-        assert torch.equal(_enlarged(mask, size) > 0.5, resize(mask.float(), size) > 0.5)
+        logits = 20 * torch.randn(2, 1, *size, generator=generator)
+        kept = torch.where(resize(mask.float(), size) > 0.5, logits, logits.clamp(max=REMOVED))
+        assert torch.equal(torch.minimum(logits, _largest_allowed(mask, size)), kept)
 
 
 def test_no_row_at_all():

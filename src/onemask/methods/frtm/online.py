@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...blocks.backbone import Backbone
 from ...blocks.first_frame import first_frame_samples, published_samples
-from ...blocks.rows import batches_of_rows
+from ...blocks.rows import batches_of_rows, eager_on_cpu
 from ...blocks.transition import transition_loss
 from ..method import Features, Memory, Method, Prediction
 from .gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
@@ -240,6 +240,10 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         place = kept_places + memory.weights[:, kept_places:].argmin(1)
 
         def put(store: Tensor, new: Tensor) -> None:
+            if eager_on_cpu(new):  # a copy for each row, and nothing for those that stay
+                for row in learned.nonzero()[:, 0].tolist():
+                    store[row, int(place[row])] = new[row]
+                return
             choose = learned.view(-1, *[1] * (new.ndim - 1))
             store[rows, place] = torch.where(choose, new, store[rows, place])
 

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks.finetuning import fine_tuned, unflattened
@@ -158,7 +159,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         with torch.no_grad():
             learned = self.followed(memory, prediction, masks)
             matching = features.by_row(features.matching, len(masks))
-            cells = cells_of_classes(masks * (masks > 0.5), (matching.shape[-2], matching.shape[-1]))
+            cells = cells_of_classes(F.threshold(masks, 0.5, 0.0), (matching.shape[-2], matching.shape[-1]))
             seen = (cells.sum((2, 3)) > 0)[..., None]  # (N, 2, 1); a class out of sight teaches nothing
             share = self.config.momentum * seen.to(matching.dtype)
             found = found_mask(masks)
@@ -221,7 +222,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
                     best = best_weighted_match(query.flatten(2), template, weights)
                 found["first"] = best.clamp(min=0).unflatten(2, grid)
             if "local" in clues:
-                cells = cells_of_classes(memory.last_masks[:, :1] * (memory.last_masks[:, :1] > 0.5), grid)
+                cells = cells_of_classes(F.threshold(memory.last_masks[:, :1], 0.5, 0.0), grid)
                 last = memory.last_features
                 one = together and len(groups(memory.last_frame, rows)) == 1  # all rows have the same previous frame
                 found["local"] = windowed_match(
