@@ -141,7 +141,8 @@ class TestPublished:
         for warped, found in zip(images, masks, strict=True):
             red = redness(warped) > 100
             assert not (red & ~cv2.dilate(found.astype(np.uint8), np.ones((7, 7))).astype(bool)).any()
-            assert red[cv2.erode(found.astype(np.uint8), np.ones((7, 7)), borderValue=1).astype(bool)].all()
+            inside = cv2.erode(found.astype(np.uint8), np.ones((7, 7)), borderValue=0)  # blurs are dark at borders
+            assert red[inside.astype(bool)].all()
 
     def test_it_is_never_larger_than_the_frame_nor_lost(self):
         large, small = np.zeros((2, 90, 120), bool)

@@ -1,7 +1,7 @@
 """Variety from one annotated frame: the object is cut out, warped, and pasted over the inpainted background.
 
 Source: FRTM, supplement, section 6. Random affine warps about the object's middle (rotation up to 45 degrees, scale
-0.5 to 2.5, slight skew, one in five mirrored) and a blur; `published_samples` follows what the authors' code draws.
+0.5 to 2.5, slight skew, one in five mirrored) and a blur; `published_samples` makes what the authors' code does.
 Works on arrays on the CPU: it runs once an object.
 """
 
@@ -9,23 +9,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
 INPAINTED_SIDE = 160  # short side at which the hole is filled: it is mostly covered again, and Telea is slow
 
-# What FRTM's authors draw from, where it differs (`published_samples`).
-TURNS = (5, -5, 10, -10, 20, -20, 30, -30, 45, -45)  # degrees
-SCALES = (0.5, 0.7, 1.0, 1.5, 2.0, 2.5)
-SKEWS = (0.0, 0.0, 0.1)
-MIRRORED = (0, 0, 0, 0, 1)
-BLURS = (0.0, 0.0, 0.0, 2.0)
-BACKGROUND_SCALES = (1.0, 1.0, 1.2)
-BACKGROUND_BLURS = (0.0, 0.0, 1.0, 2.0, 5.0)
-ANGLES = (0, 45, 90, 135)  # of blurs
+# What FRTM's authors draw from (`published_samples`), in their order: turns in degrees, whether mirrored, scales,
+# skews, and the lengths and angles of blurs.
+ANGLES = (0, 45, 90, 135)
+OBJECT_LISTS: tuple[tuple[float, ...], ...] = (
+    (5, -5, 10, -10, 20, -20, 30, -30, 45, -45),
+    (0, 0, 0, 0, 1),
+    (0.5, 0.7, 1.0, 1.5, 2.0, 2.5),
+    (0.0, 0.0, 0.1),
+    (0.0, 0.0, 0.0, 2.0),
+    ANGLES,
+)
+# Of the background: place, turns, mirrored, scales, skews, lengths and angles of blurs, place. All are drawn from.
+BACKGROUND_LISTS: tuple[tuple[float, ...], ...] = (
+    (0.5,),
+    (0, 0, 0),
+    (0,),
+    (1.0, 1.0, 1.2),
+    (0.0,),
+    (0.0, 0.0, 1.0, 2.0, 5.0),
+    ANGLES,
+    (0.5,),
+)
+BACKGROUND_USED = (3, 5, 6)
+AT_ONCE = 19  # copies that are drawn, however many are wanted
 SMALLEST = 10  # pixels of the object's box
-ROUNDS = 10  # in which places are sought where the object is seen
+ROUNDS = 100  # in which places are sought where the object is seen
 
 
 def first_frame_samples(
@@ -59,53 +75,75 @@ def first_frame_samples(
 
 
 def published_samples(image: np.ndarray, mask: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`first_frame_samples` as FRTM's authors draw them: the object moves over the whole frame.
+    """`first_frame_samples` as FRTM's authors' code makes them: the object moves over the whole frame.
 
     Places lie on a grid of the frame's shape, each a little off. The other values are dealt out like cards from the
-    authors' short lists, so that a few copies differ as much as can be. The object is scaled to no more than the frame
-    and no less than ten pixels, and blurred along a line before it is pasted; the background is enlarged and blurred.
+    authors' short lists, for nineteen copies at a time, of which as many are taken as are asked for. The object is
+    scaled to no more than the frame and no less than ten pixels, and blurred along a line before it is pasted; the
+    background is enlarged and blurred. Colours outside the object are black where it is warped, so that its edge is a
+    little dark.
+
+    The generator is numpy's of before 1.17 and is asked in the authors' order: with their seed, 0, these are the copies
+    that their code makes on a CPU. Where it would look for places without end, the frame itself is given.
     """
     if not mask.any() or not number:
         return first_frame_samples(image, mask, number, seed)
-    rng, background, box = np.random.default_rng(seed), _without_object(image, mask), _box(mask)
-    images: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
+    rng = np.random.RandomState(seed)
+    box, places = _box(mask), _places(rng, number + 1, mask.shape)
+    drawn: list[tuple[np.ndarray, np.ndarray, list[Any], list[Any]]] = []  # warp, mask, object's values, background's
     for _ in range(ROUNDS):
-        places = rng.permutation(_places(rng, number + 1, mask.shape))[:number]
-        turns, scales, skews, mirrored, blurs, angles = (
-            _dealt(rng, values, number) for values in (TURNS, SCALES, SKEWS, MIRRORED, BLURS, ANGLES)
-        )
-        behind = [_dealt(rng, values, number) for values in (BACKGROUND_SCALES, BACKGROUND_BLURS, ANGLES)]
-        for index in range(number):
-            warp = _placed(
-                box, places[index], turns[index], scales[index], skews[index], bool(mirrored[index]), mask.shape
-            )
-            moved_mask = _warp(mask.astype(np.uint8), warp, cv2.INTER_NEAREST) > 0
-            if moved_mask.any() and (not moved_mask.all() or mask.all()):
-                enlarged = _enlarged(background, behind[0][index])
-                under = _blurred(enlarged, behind[1][index], behind[2][index])
-                over = _blurred(_warp(image, warp, cv2.INTER_CUBIC), blurs[index], angles[index])
-                alpha = _warp(_soft_edge(mask)[..., 0], warp, cv2.INTER_LINEAR)
-                images.append(_blend(over, under, _blurred(alpha, blurs[index], angles[index])[..., None]))
-                masks.append(moved_mask)
-        if len(masks) >= number:
-            return np.stack(images[:number]), np.stack(masks[:number])
-    more = number - len(masks)  # an object with a large hole can be hidden wherever it is put
+        ours = [_dealt(rng, values) for values in (places, *OBJECT_LISTS)]
+        behind = [_dealt(rng, values) for values in BACKGROUND_LISTS]
+        for (place, turn, mirrored, scale, skew, *blur), under in zip(
+            zip(*ours, strict=True), zip(*behind, strict=True), strict=True
+        ):
+            warp = _placed(box, place, turn, scale, skew, mirrored, mask.shape)
+            found = _warp(mask.astype(np.uint8), warp, cv2.INTER_NEAREST) > 0
+            if found.any() and (found.size - found.sum() > 1 or mask.all()):
+                drawn.append((warp, found, blur, [under[place] for place in BACKGROUND_USED]))
+        if len(drawn) >= number:
+            break
+    order = list(range(len(drawn)))
+    if len(order) > number:
+        rng.shuffle(order)
+    taken = [drawn[index] for index in order[:number]]
+    more = number - len(taken)  # an object with a large hole can be hidden wherever it is put
+    background = _filled_as_published(image, mask)
+    cut = np.dstack([image * mask[..., None], 255 * mask]).astype(np.float32)
+    images = [_pasted(cut, warp, blur, _as_background(background, *under)) for warp, _, blur, under in taken]
+    masks = [found for _, found, _, _ in taken]
     return np.stack(images + [image] * more), np.stack(masks + [mask] * more)
 
 
-def _places(rng: np.random.Generator, count: int, size: tuple[int, ...]) -> np.ndarray:
-    """At least `count` places (x, y) in pixels, on a grid of about square cells."""
+def _pasted(cut: np.ndarray, warp: np.ndarray, blur: Sequence[float], background: np.ndarray) -> np.ndarray:
+    """A cut-out (H, W, 4), warped and blurred, over the background."""
+    over = _blurred(_warp(cut, warp, cv2.INTER_CUBIC).clip(0, 255), *blur)
+    alpha = over[..., 3:] / np.float32(255)
+    return (over[..., :3] * alpha + background * (1 - alpha)).astype(np.uint8)
+
+
+def _places(rng: np.random.RandomState, count: int, size: tuple[int, ...]) -> list[tuple[float, float]]:
+    """`count` places (x, y) in shares of the frame, on a grid of about square cells."""
     height, width = size
     rows = math.ceil(math.sqrt(count * height / width))
     columns = math.ceil(width / height * rows)
-    cells = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2) + 0.5
-    return (cells + rng.normal(0, 1 / 8, cells.shape)) * [width / columns, height / rows]
+    places = [
+        (
+            round((column + 0.5) / columns + rng.normal(0, 1 / columns / 8), 3),
+            round((row + 0.5) / rows + rng.normal(0, 1 / rows / 8), 3),
+        )
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    rng.shuffle(places)
+    return places[:count]
 
 
-def _dealt(rng: np.random.Generator, values: Sequence[float], number: int) -> np.ndarray:
-    """That many of the values, each as often as the others, or once more, or less."""
-    return rng.permutation(np.tile(values, -(-number // len(values))))[:number]
+def _dealt(rng: np.random.RandomState, values: Sequence[Any]) -> list[Any]:
+    """AT_ONCE of the values, each as often as the others, or once more, or less."""
+    cards = list(values) * -(-AT_ONCE // len(values))
+    rng.shuffle(cards)
+    return cards[:AT_ONCE]
 
 
 def _box(mask: np.ndarray) -> tuple[float, float, int, int]:
@@ -118,14 +156,14 @@ def _box(mask: np.ndarray) -> tuple[float, float, int, int]:
 
 def _placed(
     box: tuple[float, float, int, int],
-    place: np.ndarray,
+    place: tuple[float, float],
     turn: float,
     scale: float,
     skew: float,
     mirrored: bool,
     size: tuple[int, ...],
 ) -> np.ndarray:
-    """The affine map (2, 3) that brings a box's middle to a place, turned by degrees, scaled within limits."""
+    """The affine map (2, 3) that brings a box's middle to a place in shares of the frame, scaled within limits."""
     x, y, width, height = box
     scale = min(scale, size[1] / width, size[0] / height)
     if scale * min(width, height) < SMALLEST:
@@ -133,19 +171,21 @@ def _placed(
     cosine, sine = np.cos(np.deg2rad(turn)), np.sin(np.deg2rad(turn))
     rotation = np.array([[cosine, sine], [-sine, cosine]])
     linear = scale * np.array([[1, skew], [skew, 1]]) @ rotation @ np.diag([-1.0 if mirrored else 1.0, 1.0])
-    return np.column_stack([linear, place - linear @ [x, y]])
+    offset = np.array([place[0] * size[1], place[1] * size[0]]) - linear @ [x, y]
+    return np.column_stack([linear, offset])
 
 
 def _warp(picture: np.ndarray, warp: np.ndarray, interpolation: int) -> np.ndarray:
-    border = cv2.BORDER_REPLICATE if picture.ndim == 3 else cv2.BORDER_CONSTANT
+    """Black beyond the borders."""
     height, width = picture.shape[:2]
-    return cv2.warpAffine(picture, warp, (width, height), flags=interpolation, borderMode=border)
+    return cv2.warpAffine(picture, warp.astype(np.float32), (width, height), flags=interpolation)
 
 
-def _enlarged(picture: np.ndarray, scale: float) -> np.ndarray:
-    """About its middle, at the same size."""
+def _as_background(picture: np.ndarray, scale: float, blur: float, angle: float) -> np.ndarray:
+    """Enlarged about its middle, at the same size, and blurred; in float32."""
     middle = np.array([picture.shape[1] / 2, picture.shape[0] / 2])
-    return _warp(picture, np.column_stack([scale * np.eye(2), middle - scale * middle]), cv2.INTER_CUBIC)
+    warp = np.column_stack([scale * np.eye(2), middle - scale * middle])
+    return _blurred(_warp(picture.astype(np.float32), warp, cv2.INTER_CUBIC).clip(0, 255), blur, angle)
 
 
 def _blurred(picture: np.ndarray, variance: float, angle: float) -> np.ndarray:
@@ -153,11 +193,18 @@ def _blurred(picture: np.ndarray, variance: float, angle: float) -> np.ndarray:
     if not variance:
         return picture
     reach = int(variance / 2 + 0.5) // 2 * 2 + 1
-    along = np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
+    along = np.array([np.cos(np.deg2rad(angle)), -np.sin(np.deg2rad(angle))])
     across = np.array([-along[1], along[0]])
     steps = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), -1)
     kernel = np.exp(-((steps @ along) ** 2 / variance + (steps @ across) ** 2 / 0.1) / 2)
-    return cv2.filter2D(picture, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
+    kernel = (kernel / kernel.sum()).astype(np.float32)
+    return cv2.filter2D(picture, -1, kernel, borderType=cv2.BORDER_CONSTANT)
+
+
+def _filled_as_published(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The picture at its own size without the object, as the authors fill its place."""
+    hole = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2, 2)))
+    return cv2.inpaint(image, hole, 1, cv2.INPAINT_TELEA)
 
 
 def _without_object(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
