@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from onemask.data import photometry
-from onemask.data.photometry import blur_along, degrade, enlarged_video, jitter_colours, motion_blur
+from onemask.data.photometry import blur_along, degrade, jitter_colours, motion_blur
 
 CHANGES = [
     photometry.jitter_colours,
@@ -146,23 +146,3 @@ def test_degrading_keeps_the_picture():
         degraded = degrade(frames, np.random.default_rng(seed))
         assert (degraded.shape, degraded.dtype) == (frames.shape, np.uint8)
         assert np.corrcoef(degraded.ravel(), frames.ravel())[0, 1] > 0.6
-
-
-@pytest.mark.parametrize(("block", "least", "most"), [(1, 0.0, 0.8), (16, 0.9, 1.0)])
-def test_an_enlarged_video_has_lost_what_is_fine(block, least, most):
-    """Grey levels drawn by block, of a single pixel or of sixteen."""
-    grey = np.random.default_rng(0).integers(40, 216, (96 // block, 128 // block), np.uint8)
-    frame = grey.repeat(block, 0).repeat(block, 1)[..., None].repeat(3, 2)
-    for seed in range(10):
-        enlarged = enlarged_video(np.stack([frame, frame]), np.random.default_rng(seed))
-        assert (enlarged.shape, enlarged.dtype) == ((2, 96, 128, 3), np.uint8)
-        for picture in enlarged:
-            assert least < np.corrcoef(picture.ravel(), frame.ravel())[0, 1] < most
-
-
-def test_an_enlarged_video_is_of_one_camera():
-    """Each frame loses the same: differences between frames are those of the clip, but for grain and blocks."""
-    frame = scene()[0]
-    for seed in range(10):
-        enlarged = enlarged_video(np.stack([frame, frame]), np.random.default_rng(seed)).astype(float)
-        assert np.abs(enlarged[0] - enlarged[1]).mean() < np.abs(enlarged[0] - frame).mean()

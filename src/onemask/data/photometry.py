@@ -1,9 +1,8 @@
 """Photometric augmentation: light, lens, sensor and compression. Nothing moves, so labels stay valid.
 
-`jitter_colours` changes the look of a clip as a whole, `degrade` its quality; `enlarged_video` leaves it fewer pixels.
-All treat the frames of a clip alike, the first with a small drift from frame to frame, as one camera would. All frames
-are uint8 RGB, (T, H, W, 3); lengths in pixels are meant for frames whose short side is `NOMINAL_SIDE`, and scaled for
-others.
+`jitter_colours` changes the look of a clip as a whole, `degrade` its quality. Both treat the frames of a clip alike,
+with a small drift from frame to frame, as one camera would. All frames are uint8 RGB, (T, H, W, 3); lengths in pixels
+are meant for frames whose short side is `NOMINAL_SIDE`, and scaled for others.
 """
 
 from __future__ import annotations
@@ -172,16 +171,12 @@ def jpeg_noise(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     frames (T, H, W, 3) uint8 RGB -> the same shape.
     """
-    return compressed(frames, int(rng.integers(20, 81)))
-
-
-def compressed(frames: np.ndarray, quality: int) -> np.ndarray:
-    """Frames (T, H, W, 3) uint8 RGB as JPEG of a quality, 1 to 100, gives them back; the same shape."""
-    decoded = np.empty_like(frames)
+    options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 81))]
+    compressed = np.empty_like(frames)
     for t, frame in enumerate(frames):
-        _, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-        decoded[t] = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-    return decoded
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)
+        compressed[t] = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    return compressed
 
 
 # Everything together --------------------------------------------------------------------------------------------------
@@ -207,25 +202,6 @@ def degrade(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for change in chosen:
         frames = change(frames, rng)
     return frames
-
-
-def enlarged_video(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Make a clip look like a small, compressed video whose frames were enlarged, as a session enlarges them.
-
-    frames (T, H, W, 3) uint8 RGB -> a new array of the same shape: shrunk 1.2 to 2.4 times, often softened or with
-    grain, compressed as JPEG at a quality of 30 to 89, and enlarged bicubically.
-    """
-    height, width = frames.shape[1:3]
-    factor = np.exp(rng.uniform(np.log(1.2), np.log(2.4)))
-    size = max(1, round(width / factor)), max(1, round(height / factor))
-    small = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
-    if rng.random() < 0.4:
-        sigma = rng.uniform(0.4, 1.0)
-        small = np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in small])
-    if rng.random() < 0.4:
-        small = sensor_noise(small, rng)
-    small = compressed(small, int(rng.integers(30, 90)))
-    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC) for frame in small])
 
 
 def _random_motion(size: tuple[int, int], rng: np.random.Generator) -> tuple[float, float]:

@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import InputError
 from ..methods.options import Count, Positive, Range, Share, check_values
 from .clip import VOID, Clip, ClipRequest
-from .photometry import enlarged_video, jitter_colours
+from .photometry import jitter_colours
 from .sequence import VideoSequence, decoded
 
 _REFERENCES, _VIEWS = 8, 4  # drawn before all references, or the plain picture, are tried
@@ -41,7 +41,6 @@ class SamplingConfig:
         0.01  # of the crop from one frame to the next, standard deviation in clip sides
     )
     colour: Annotated[float, Range(0, 90, "[)")] = 1.0  # strength of the colour jitter; 0: colours stay as they are
-    enlarged: Share = 0.0  # probability that a clip looks like a small, compressed video whose frames were enlarged
     reverse: Share = 0.5  # probability that frames in order run backwards in time
     minimum_pixels: Count = 100  # of every object in the reference, after the crop
     kept: Share = 0.75  # share of the anchor that the crop leaves in the reference, at least
@@ -134,8 +133,6 @@ class VideoClips:
             labels.append(ids[view.labels(label_map)])
             outside.append(view.labels(np.zeros_like(reference)) == VOID)
         pictures = jitter_colours(np.stack(frames), rng, strength=self.config.colour)
-        if self.config.enlarged and rng.random() < self.config.enlarged:
-            pictures = enlarged_video(pictures, rng)
         pictures[np.stack(outside)] = _OUTSIDE  # also after the jitter, which is of the camera
         return Clip(sequence.name, pictures, np.stack(labels), len(objects))
 

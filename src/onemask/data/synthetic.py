@@ -12,7 +12,7 @@ import numpy as np
 from .clip import Clip, ClipRequest
 from .layers import draw
 from .paths import draw_times
-from .photometry import NOMINAL_SIDE, degrade, enlarged_video, jitter_colours
+from .photometry import NOMINAL_SIDE, degrade, jitter_colours
 from .scene import Pictures, Scene
 from .synthetic_options import SyntheticConfig
 
@@ -42,8 +42,6 @@ class StillClips(Pictures):
         frames = jitter_colours(frames, rng, self.config.colours)
         if rng.random() < self.config.degraded:
             frames = degrade(frames, rng)
-        if self.config.enlarged and rng.random() < self.config.enlarged:
-            frames = enlarged_video(frames, rng)
         return Clip(self.stills.names[index], frames, labels, objects)
 
 

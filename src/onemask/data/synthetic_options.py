@@ -57,7 +57,6 @@ class SyntheticConfig:
     blurred: Share = 0.4  # probability that a clip is exposed so long that one sees it
     colours: NotNegative = 1.0  # strength of the jitter of colours
     degraded: Share = 1.0  # probability that a clip goes through `degrade`, which leaves a third as they are
-    enlarged: Share = 0.0  # probability that a clip looks like a small, compressed video whose frames were enlarged
     attempts: Whole = 8  # to place everything so that it is seen in the reference, before something simple is taken
 
     def __post_init__(self):
