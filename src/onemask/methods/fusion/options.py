@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from ...errors import InputError
@@ -27,8 +27,10 @@ class FusionOptions(FRTMOptions):
     whiten: bool = True
     finetune_samples: Count = 8
     finetune_batch: Count = 1
-    reach: NotNegative = 0.2
-    least_side: Whole = 480  # to which the short side of smaller frames is enlarged, pixels, twice at most; 0: never
+    reach: NotNegative = field(default=0.2, kw_only=True)
+    least_side: Whole = field(
+        default=480, kw_only=True
+    )  # to which the short side of smaller frames is enlarged, pixels, twice at most; 0: never
     clues: tuple[str, ...] = tuple(MAPS)  # which the network reads: target, first, local, medial, place
     radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
