@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from .options import NotNegative, Whole
 
@@ -10,6 +12,8 @@ from .options import NotNegative, Whole
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
     """By themselves off, as no paper has them; `Method` has attributes of these names."""
+
+    added: ClassVar[Mapping[str, Any]] = {"reach": 0.0, "least_side": 0}  # what methods without them did
 
     reach: NotNegative = 0.0
     """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
