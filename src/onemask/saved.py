@@ -16,7 +16,7 @@ from .errors import InputError
 from .files import write_bytes
 from .labels import Objects
 from .methods.method import Memory, Method
-from .methods.options import by_todays_names, with_added
+from .methods.options import by_todays_names, with_newer
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SavedSession:
             }
             frame = int(state.get("frame", 0))  # nor numbers of frames
             refuse_another_method(
-                path, with_added(method.config, by_todays_names(method.config, before)), described(method)
+                path, with_newer(method.config, by_todays_names(method.config, before)), described(method)
             )
             memory = method.memory_type(**tensors) if tensors else None
         except InputError:

@@ -120,6 +120,12 @@ class TestKey:
         monkeypatch.setattr(cache_module, "CLIPS", 2)
         assert key(tmp_path, make_frtm(), recipe) != first
 
+    def test_of_memories_that_were_made_otherwise(self, tmp_path, recipe, make_frtm):
+        method = make_frtm()
+        first = key(tmp_path, method, recipe)
+        method.memory_version += 1
+        assert key(tmp_path, method, recipe) != first
+
     def test_what_does_not_matter(self, tmp_path, recipe, make_frtm):
         other = a_recipe(
             tmp_path,

@@ -196,6 +196,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     config: Any = None  # the options that it was built with, a frozen dataclass; None: it has none
     memory_depends_on_weights: bool = True  # whether `memorize` uses what training changes; a trained backbone apart
     not_of_memory: tuple[str, ...] = ()  # options that what `memorize` gives does not depend on, where weights do not
+    memory_version: int = 0  # raised whenever `memorize` gives something else for the same frame, mask and options
     own_losses: tuple[str, ...] = ()  # the names of what `losses` gives
     graph_parts: tuple[str, ...] = ()  # networks in `segment` that compute the same whatever a frame shows, row by row
     encode_parts: tuple[str, ...] = ()  # the same in `encode`, besides the backbone, where that as a whole does not

@@ -90,12 +90,12 @@ def by_todays_names(configuration: Any, values: Mapping[str, Any]) -> dict[str, 
     return {renamed.get(name, name): value for name, value in values.items()}
 
 
-def with_added(configuration: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of an earlier version, and of options that came later what it did, as `added` of the classes tells."""
-    added: dict[str, Any] = {}
+def with_newer(configuration: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of an earlier version, and of options that came later what it did, as `newer` of the classes tells."""
+    newer: dict[str, Any] = {}
     for ancestor in reversed(type(configuration).__mro__):
-        added |= vars(ancestor).get("added", {})
-    return {**added, **values}
+        newer |= vars(ancestor).get("newer", {})
+    return {**newer, **values}
 
 
 def check_values(configuration: Any, where: str = "") -> None:

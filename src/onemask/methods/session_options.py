@@ -13,7 +13,7 @@ from .options import NotNegative, Whole
 class SessionOptions:
     """By themselves off, as no paper has them; `Method` has attributes of these names."""
 
-    added: ClassVar[Mapping[str, Any]] = {"reach": 0.0, "least_side": 0}  # what methods without them did
+    newer: ClassVar[Mapping[str, Any]] = {"reach": 0.0, "least_side": 0}  # what methods without them did
 
     reach: NotNegative = 0.0
     """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not

@@ -105,9 +105,11 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
     of_clips = {key: value for key, value in asdict(stage).items() if key not in NOT_OF_CLIPS}
     config = method.config
     before = {now: then for then, now in getattr(config, "renamed", {}).items()}  # so that caches outlive new names
-    added = getattr(config, "added", {})  # and new options
+    newer = getattr(config, "newer", {})  # and new options
     # The first version is left out, as it was before there were versions.
     version = {} if CLIPS == 1 else {"version": CLIPS}
+    if not method.memory_depends_on_weights and method.memory_version:
+        version["version of memories"] = method.memory_version
     held_out = {"held out": recipe.held_out} if recipe.held_out else {}
     return version | {
         **held_out,
@@ -118,7 +120,7 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
         else {
             before.get(k, k): repr(v)
             for k, v in asdict(config).items()
-            if k in _of_memory(method) and (k not in added or v != added[k])
+            if k in _of_memory(method) and (k not in newer or v != newer[k])
         },
         "strides": list(method.backbone.strides),
         "backbone": method.backbone.name,

@@ -134,6 +134,15 @@ class TestWeights:
         # 1/11 / 0.9 = 10/99 joins a sum of 1: all are divided by 109/99.
         assert memory.weights[0, :4].tolist() == pytest.approx([60 / 109, 30 / 109, 9 / 109, 10 / 109], rel=1e-5)
 
+    def test_each_object_has_its_own_place(self, build, encode, masks, learn):
+        """An object that was added later has fewer samples, so its next one lies elsewhere."""
+        method = build(capacity=6)
+        memory = learn(method, method.memorize(encode(method, 0), masks(0, 1)), 1, 1)
+        memory = memory.join(method.memorize(encode(method, 1), masks(1, 2)))
+        before = memory.clone()
+        changed = (learn(method, memory, 2, 1, 2).projected != before.projected).flatten(2).any(2)
+        assert changed.nonzero().tolist() == [[0, 3], [1, 2]]
+
     def test_a_full_memory_gives_up_its_lightest_sample(self, build, encode, masks, learn):
         method = build(capacity=4)
         memory = method.memorize(encode(method, 0), masks(0, 1))

@@ -87,6 +87,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         self.backbone = Backbone(config.backbone, sorted({*strides, config.target_stride}), pretrained=pretrained)
         self.backbone.requires_grad_(False)
         self.stride = max(self.backbone.strides)
+        self.memory_version = int(self.first_in_double or config.published or config.first_anywhere)
         channels = {stride: self.backbone.channels[stride] for stride in strides}
         self.network = (
             None

@@ -19,7 +19,7 @@ class FRTMOptions(SessionOptions):
     """The paper's values."""
 
     renamed: ClassVar[Mapping[str, str]] = {"memory": "capacity", "finetune_rate": "finetune_lr"}
-    added: ClassVar[Mapping[str, Any]] = {"first_anywhere": False}  # with which an object's memory is as it was before
+    newer: ClassVar[Mapping[str, Any]] = {"first_anywhere": False}  # with which an object's memory is as it was before
 
     backbone: str = "resnet101"
     """Any timm model with features by stage."""
@@ -53,7 +53,7 @@ class FRTMOptions(SessionOptions):
     """Iterations on the last layer in an update."""
     double: bool = False
     """Solve for the target model in float64: slower, but the same on every machine. In float32 rounding alone moves
-    scores by some hundredths. Fusion always does so on the annotated frame, where its cost is small."""
+    scores by some hundredths. Fusion always does so on the annotated frame."""
     whiten: bool = False
     """Precondition updates by the features' second moments, which converges better; not in the paper."""
     regularisation: tuple[Positive, Positive] = (1e-4, 1e-2)
