@@ -166,6 +166,17 @@ class TestWinners:
         assert found.dtype == torch.int16
         assert torch.equal(found.long(), everything.argmax(0))
 
+    def test_a_graph_of_it_is_of_what_it_is_given(self):
+        one, other = (random_probabilities(seed, 2) for seed in (1, 2))
+        background = 1 - one.amax(0, keepdim=True)
+        graph = torch.jit.trace(lambda p: label_argmax(p, background, (12, 18)), one)
+        assert torch.equal(graph(other), label_argmax(other, background, (12, 18)))
+
+    def test_in_half_precision(self):
+        objects, background = aggregate(random_probabilities(2, 2))
+        wanted = label_argmax(objects.bfloat16().float(), background, (24, 36))
+        assert (label_argmax(objects.bfloat16(), background, (24, 36)) == wanted).float().mean() > 0.99
+
     @pytest.mark.parametrize("rows", [1, 3])
     def test_on_a_cpu_and_without_gradients_nothing_is_other(self, rows):
         given = random_probabilities(rows, rows)

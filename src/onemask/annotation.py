@@ -74,8 +74,8 @@ def annotated_objects(
     """Check an annotation.
 
     Args:
-        label_map: (H, W), what a caller took for a label map; of what is `Annotated` the ids are not looked for
-            again.
+        label_map: (H, W), what a caller took for a label map; the ids of what is `Annotated` are not
+            looked for again.
         own: height and width of the frame.
         objects: the ids that the label map annotates; None: those that it holds.
         void: a value of the label map that is no object.

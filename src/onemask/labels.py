@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .eager import eager_on_cpu
 from .errors import InputError
 
 LARGEST_ID = 65534  # in 16-bit label maps; 254 in 8-bit ones, where 255 means void
@@ -179,8 +180,8 @@ def label_argmax(probabilities: Tensor, background: Tensor, size: tuple[int, int
     enlarged one after another, so memory does not grow with their number.
     """
     best = resize(background, size)[0, 0]
-    on_cpu = best.device.type == "cpu" and best.dtype == torch.float32
-    return (_argmax_by_numpy if on_cpu else _argmax)(probabilities, best)
+    numpy_has_it = torch.bfloat16 not in (probabilities.dtype, best.dtype)
+    return (_argmax_by_numpy if eager_on_cpu(best) and numpy_has_it else _argmax)(probabilities, best)
 
 
 def _argmax(probabilities: Tensor, best: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from .errors import InputError
 from .files import write_bytes
 from .labels import Objects
 from .methods.method import Memory, Method
-from .methods.options import by_todays_names, with_newer
+from .methods.options import by_todays_names, newer_options
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,8 @@ class SavedSession:
                 "padding": state.get("padding", "edge"),  # sessions saved before there was a choice have none
             }
             frame = int(state.get("frame", 0))  # nor numbers of frames
-            refuse_another_method(
-                path, with_newer(method.config, by_todays_names(method.config, before)), described(method)
-            )
+            before = newer_options(method.config) | by_todays_names(method.config, before)
+            refuse_another_method(path, before, described(method))
             memory = method.memory_type(**tensors) if tensors else None
         except InputError:
             raise

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .rows import eager_on_cpu
+from ..eager import eager_on_cpu
 
 
 def pixels_of_cells(cells: Tensor, side: int) -> Tensor:

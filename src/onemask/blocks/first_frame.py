@@ -100,7 +100,7 @@ def published_samples(image: np.ndarray, mask: np.ndarray, number: int, seed: in
             warp = _placed(box, place, turn, scale, skew, mirrored, mask.shape)
             found = _warp(mask.astype(np.uint8), warp, cv2.INTER_NEAREST) > 0
             if found.any() and (found.size - found.sum() > 1 or mask.all()):
-                drawn.append((warp, found, blur, [under[place] for place in BACKGROUND_USED]))
+                drawn.append((warp, found, blur, [under[used] for used in BACKGROUND_USED]))
         if len(drawn) >= number:
             break
     order = list(range(len(drawn)))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .rows import eager_on_cpu
+from ..eager import eager_on_cpu
 
 
 def is_quicker(tensor: Tensor) -> bool:

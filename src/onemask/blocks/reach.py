@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..eager import eager_on_cpu
 from ..labels import resize
-from .rows import eager_on_cpu
 
 REMOVED = -10.0  # logit of what is out of reach, at most
 LARGE = 1e30  # more than any logit

@@ -1,7 +1,4 @@
-"""Shortcuts for a CPU: rows one after another, as its cache then holds all that a row needs.
-
-NumPy and OpenCV do some things faster than torch there, too; `eager_on_cpu` says where they may.
-"""
+"""Shortcuts for a CPU: rows one after another, as its cache then holds all that a row needs."""
 
 from __future__ import annotations
 
@@ -42,15 +39,6 @@ def row_by_row(
     """The same one row after another on any device, such as where each has a network of its own."""
     rows = [slice(row, row + 1) for row in range(len(by_row[0]))]
     return join([compute(*(_part(value, row) for value in by_row)) for row in rows])
-
-
-def eager_on_cpu(tensor: Tensor) -> bool:
-    """Whether a tensor has values, on the CPU and now: not on another device, and not as a place in a graph.
-
-    Graphs are traced with one tensor and run with others, so what NumPy and OpenCV make of it must not get into them.
-    """
-    in_graph = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    return tensor.device.type == "cpu" and not in_graph and tensor.numel() > 0
 
 
 def batches_of_rows(rows: Sequence[int], like: Tensor) -> list[slice | list[int]]:

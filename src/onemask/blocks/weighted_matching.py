@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..eager import eager_on_cpu
 from .matching import LIMIT, LIMITS, best_match, columns
-from .rows import eager_on_cpu
 from .sharing import groups
 
 

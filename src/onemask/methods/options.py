@@ -90,12 +90,15 @@ def by_todays_names(configuration: Any, values: Mapping[str, Any]) -> dict[str, 
     return {renamed.get(name, name): value for name, value in values.items()}
 
 
-def with_newer(configuration: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of an earlier version, and of options that came later what it did, as `newer` of the classes tells."""
+def newer_options(configuration: Any) -> dict[str, Any]:
+    """Options that were added in time, with the value that is what was done without, as `newer` of the classes tells.
+
+    So sessions and caches of earlier versions, which do not name them, are read on.
+    """
     newer: dict[str, Any] = {}
     for ancestor in reversed(type(configuration).__mro__):
         newer |= vars(ancestor).get("newer", {})
-    return {**newer, **values}
+    return newer
 
 
 def check_values(configuration: Any, where: str = "") -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..blocks.reach import RECENT, area, connected, is_lost, largest, reach_by_size, touched, without_outliers
-from ..blocks.rows import eager_on_cpu
+from ..eager import eager_on_cpu
 from .method import Memory
 
 CELL = 8  # pixels

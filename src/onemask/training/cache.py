@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..files import write_json, written_whole
 from ..methods.method import Memory, Method
+from ..methods.options import newer_options
 from .recipe import Recipe, StageConfig
 from .unroll import ClipBatch, as_it_runs
 
@@ -105,7 +106,7 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
     of_clips = {key: value for key, value in asdict(stage).items() if key not in NOT_OF_CLIPS}
     config = method.config
     before = {now: then for then, now in getattr(config, "renamed", {}).items()}  # so that caches outlive new names
-    newer = getattr(config, "newer", {})  # and new options
+    newer = newer_options(config)  # and new options
     # The first version is left out, as it was before there were versions.
     version = {} if CLIPS == 1 else {"version": CLIPS}
     if not method.memory_depends_on_weights and method.memory_version:

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...blocks.products import is_quicker, product
-from ...blocks.rows import eager_on_cpu
+from ...eager import eager_on_cpu
 
 
 @dataclass

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ...blocks.backbone import Backbone
 from ...blocks.first_frame import first_frame_samples, published_samples
-from ...blocks.rows import batches_of_rows, eager_on_cpu
+from ...blocks.rows import batches_of_rows
 from ...blocks.transition import transition_loss
+from ...eager import eager_on_cpu
 from ..method import Features, Memory, Method, Prediction
 from .gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
 from .options import FRTMOptions
@@ -87,6 +88,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         self.backbone = Backbone(config.backbone, sorted({*strides, config.target_stride}), pretrained=pretrained)
         self.backbone.requires_grad_(False)
         self.stride = max(self.backbone.strides)
+        # Since 1 the annotated frame is solved for in float64, or its copies are others.
         self.memory_version = int(self.first_in_double or config.published or config.first_anywhere)
         channels = {stride: self.backbone.channels[stride] for stride in strides}
         self.network = (

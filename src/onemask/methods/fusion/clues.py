@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...blocks.rows import eager_on_cpu
+from ...eager import eager_on_cpu
 
 MAPS = {"target": 1, "first": 2, "local": 2, "medial": 2, "place": 4}
 TILE = (4, 8)  # cells whose windows are looked at together

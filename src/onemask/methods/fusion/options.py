@@ -28,9 +28,7 @@ class FusionOptions(FRTMOptions):
     finetune_samples: Count = 8
     finetune_batch: Count = 1
     reach: NotNegative = field(default=0.2, kw_only=True)
-    least_side: Whole = field(
-        default=480, kw_only=True
-    )  # to which the short side of smaller frames is enlarged, pixels, twice at most; 0: never
+    least_side: Whole = field(default=480, kw_only=True)
     clues: tuple[str, ...] = tuple(MAPS)  # which the network reads: target, first, local, medial, place
     radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...blocks.rows import eager_on_cpu
 from ...blocks.transition import both_classes
+from ...eager import eager_on_cpu
 
 
 def of_known(heatmaps: Tensor, known: Tensor) -> Tensor:
