@@ -152,6 +152,38 @@ def test_rounding_decides_in_float32(golden, method):
     assert (away <= 2 * apart).all()
 
 
+@torch.no_grad()
+def test_frames_of_odd_size(golden, method, monkeypatch):
+    """Frames are computed at their own size, as the authors have them, whatever the strides.
+
+    What the authors' tracker gives on the golden clip, cut to 121x213, with target models in float64, lies beside this
+    file: ten frames, so one update.
+    """
+    stored = np.load(Path(__file__).with_name("frtm-odd-size.npz"))
+    file = golden.folder / "frtm" / "tracker-two.npz"
+    if hashlib.sha256(file.read_bytes()).hexdigest() != str(stored["sha256"]):
+        pytest.skip("the golden files are others than those whose tensors the authors' code was run with")
+    (height, width), predictions, segment = stored["size"], list[FRTMPrediction](), method.segment
+
+    def kept(features: FRTMFeatures, memory: FRTMMemory) -> FRTMPrediction:
+        predictions.append(segment(features, memory))
+        return predictions[-1]
+
+    monkeypatch.setattr(method, "segment", kept)
+    frames = [picture(path)[:height, :width] for path in golden.clip("frtm")[: 1 + len(stored["labels"])]]
+    session = Session(method, short_side=None, device="cpu", runtime="torch")
+    session.annotate(frames[0], golden.first_labels("frtm", "two")[:height, :width])
+    labels = np.stack([session.step(frame) for frame in frames[1:]])
+    scores = np.stack([prediction.scores[:, 0].numpy() for prediction in predictions])
+    before = FAST.update_every
+    assert np.abs(scores - stored["scores"])[:before].max() <= 1e-2
+    logits = predictions[0].logits[:, 0].numpy()
+    assert logits.shape == (2, height, width)
+    for found, expected in ((logits[..., -12:], stored["right"]), (logits[:, -12:], stored["below"])):
+        assert np.abs(found - expected[0]).max() <= 1e-3 * stored["range"]
+    assert (labels == stored["labels"]).mean((1, 2)).min() >= 0.99
+
+
 @pytest.mark.parametrize("objects", ["one", "two"])
 @torch.no_grad()
 def test_the_tracker(golden, method, objects, monkeypatch):

@@ -87,7 +87,7 @@ def within_reach(logits: Tensor, memory: Memory, share: float) -> Tensor:
 
 
 def _cells(masks: Tensor) -> Tensor:
-    return touched(masks, (masks.shape[-2] // CELL, masks.shape[-1] // CELL))
+    return touched(masks, [max(1, side // CELL) for side in masks.shape[-2:]])
 
 
 def _size(masks: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from onemask.blocks.transition import transition_loss
@@ -15,6 +17,7 @@ from onemask.methods import configuration, weights_for
 from onemask.methods.frtm import FAST, LITE, PAPER, FRTMConfig, online, refiners
 from onemask.methods.frtm.gauss_newton import Samples, fit_last_layer
 from onemask.methods.frtm.model import FRTM, FRTMFeatures, FRTMMemory
+from onemask.session import Session
 from onemask.weights.store import PACKAGE, check
 
 SIZE = (64, 96)
@@ -392,3 +395,55 @@ class TestTransitionMap:
     def test_needs_a_network_and_a_model_learned_in_flight(self, options):
         with pytest.raises(InputError, match="transition=true needs the segmentation network and a target model"):
             FRTMConfig(transition=True, **options)
+
+
+# Frames of any size ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reach": 0.2},
+        {"target_only": True},
+        {"refiner": "per_object", "finetune_iterations": 2, "finetune_samples": 2},
+        {"target": "encoded"},
+        {"target": "finetuned", "refiner": "per_object", "finetune_iterations": 2},
+    ],
+    ids=lambda options: " ".join(options) or "plain",
+)
+@pytest.mark.parametrize("size", [(61, 93), (7, 9)], ids=str)
+def test_published_frames_are_not_padded(make_frtm, make_clip, options, size):
+    """What the method sees is the frame, as in the authors' code; the others see whole cells of every stride."""
+    clip = make_clip(3, 1, (64, 96))
+    frames = [frame[: size[0], : size[1]] for frame in clip.frames]
+    mask = np.zeros(size, np.uint8)
+    mask[1 : size[0] // 2, 1 : size[1] // 2] = 1
+    for published in (True, False):
+        method = make_frtm(published=published, update_every=1, **options).eval()
+        session = Session(method, short_side=None, device="cpu", runtime="torch")
+        session.annotate(frames[0], mask)
+        labels = [session.step(frame) for frame in frames[1:]]
+        assert {found.shape for found in labels} == {size}
+        seen = session.encode(frames[:1])[0].features
+        assert (seen.size == size) == published
+        if published:
+            height, width = size
+            assert seen.target.shape[-2:] == (-(-height // 16), -(-width // 16))
+
+
+def test_published_logits_come_at_the_frames_size(make_frtm):
+    """The last convolution sees maps of the frame's size, not of whole cells: no row of it is cut or added after."""
+    method = make_frtm(published=True).eval()
+    frame = torch.rand(1, 3, 61, 93, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = method.encode(frame)
+        memory = method.memorize(features, (frame[:, :1] > 0.5).float())
+        prediction = method.segment(features, memory)
+        head, network = method.network.head, method.network
+        maps = network._maps(features.shared, prediction.scores)
+        assert maps.shape[-2:] == (16, 24)
+        enlarged = F.interpolate(maps, scale_factor=2, mode="bicubic", align_corners=False)
+        enlarged = F.interpolate(F.relu(head.halve(enlarged)), scale_factor=2, mode="bicubic", align_corners=False)
+        expected = head.last(F.interpolate(enlarged, (61, 93), mode="bilinear", align_corners=False))
+    torch.testing.assert_close(prediction.logits, expected)

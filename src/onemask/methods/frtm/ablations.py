@@ -92,9 +92,9 @@ class EncodedTarget(Method[EncodedFeatures, EncodedMemory, Prediction]):
             config.backbone, sorted({*config.strides, config.target_stride}), pretrained=pretrained
         )
         self.backbone.requires_grad_(False)
-        self.stride = max(self.backbone.strides)
+        self.stride = 1 if config.published else max(self.backbone.strides)
         of_strides = {stride: self.backbone.channels[stride] for stride in config.strides}
-        self.network = SegmentationNetwork(of_strides, config.width, config.fine_width)
+        self.network = SegmentationNetwork(of_strides, config.width, config.fine_width, published=config.published)
         channels, width = self.backbone.channels[config.target_stride], config.channels
         self.target_encoder = TwoConvolutions(channels, 1, width, width)
         self.comparison = TwoConvolutions(channels, width, width, 1)
@@ -117,8 +117,10 @@ class EncodedTarget(Method[EncodedFeatures, EncodedMemory, Prediction]):
         """The result of comparing each code with the frame, refined as scores are."""
         rows = len(memory)
         coarse = self.comparison(features.by_row(features.of_features, rows), memory.of_code)
-        shared = features.by_row(features.shared, rows)
-        logits = in_row_batches(lambda scores, maps: self.network(maps, scores), coarse, shared, together=self.training)
+        shared, size = features.by_row(features.shared, rows), self.network.size_for(features.frames)
+        logits = in_row_batches(
+            lambda scores, maps: self.network(maps, scores, size), coarse, shared, together=self.training
+        )
         return Prediction(resize(logits.float(), features.size))
 
     def update(

@@ -17,6 +17,7 @@ eighth frame from then on. The segmentation network knows no object: it refines 
 What the paper leaves open, and what was decided:
 - Labels of later frames are the masks after aggregation, cut at one half; with `published` they are not cut.
 - A mask of fewer than ten pixels has no influence to be raised from: its pixels weigh 1, as all others.
+- Frames are padded to whole cells of every stride; with `published` they are computed at their own size.
 - Weights of pixels stand under the square root of the residual, so they enter the loss once.
 - The published code lets the direction of conjugate gradient outlive an update with a factor of 0.9**750; that is
   nothing, so here every solve starts afresh.
@@ -60,6 +61,8 @@ class FRTM(OnlineTarget[FRTMFeatures, FRTMMemory, FRTMPrediction]):
     def __init__(self, config: FRTMOptions | None = None, *, pretrained: bool = True, refiner: Refiner | None = None):
         config = config or FRTMOptions()
         super().__init__(config, pretrained=pretrained)
+        if config.published:
+            self.stride = 1  # frames are not padded
         self.refiner: Refiner = refiner or (PerObject() if config.own_networks else Shared())
         if config.own_networks:  # no function of features that are kept, and nothing is trained with it
             self.memory_depends_on_weights = True
@@ -85,12 +88,12 @@ class FRTM(OnlineTarget[FRTMFeatures, FRTMMemory, FRTMPrediction]):
         coarse, projected = target_model(features.by_row(features.target.float(), rows), memory.first, memory.last)
         if self.network is None:
             return FRTMPrediction(resize(_logits_of_scores(coarse).float(), features.size), coarse, projected)
-        shared = features.by_row(features.shared, rows)
+        shared, size = features.by_row(features.shared, rows), self.network.size_for(features.frames)
         if self.training and memory.previous.numel():
-            logits, transition = self.network.with_transition(shared, coarse)
+            logits, transition = self.network.with_transition(shared, coarse, size)
             logits = resize(logits.float(), features.size)
             return FRTMPrediction(logits, coarse, projected, transition, memory.previous)
-        logits = self.refiner.logits(self.network, shared, coarse, memory).float()
+        logits = self.refiner.logits(self.network, shared, coarse, memory, size).float()
         return FRTMPrediction(resize(logits, features.size), coarse, projected)
 
     def update(

@@ -35,10 +35,11 @@ class FRTMOptions(SessionOptions):
     width: Annotated[int, Range(2)] = 64
     """Channels of the segmentation network."""
     published: bool = False
-    """As the authors' code has it: wider encoders, batch norm and bicubic enlargement in the segmentation network; the
-    regularisation counts squared, as their residual is that times the weights; no step is shortened; in copies of the
-    first frame the object moves over all of it; the first new sample weighs eta (1 - eta); later frames' labels are
-    soft; and nothing is fitted on a frame whose target is too small."""
+    """As the authors' code has it: frames are computed at their own size, not padded; wider encoders, batch norm and
+    bicubic enlargement in the segmentation network; the regularisation counts squared, as their residual is that times
+    the weights; no step is shortened; in copies of the first frame the object moves over all of it; the first new
+    sample weighs eta (1 - eta); later frames' labels are soft; and nothing is fitted on a frame whose target is too
+    small."""
     fine_width: Whole = 0
     """Channels at its shallowest stride, where most of its time goes; 0: `width`."""
     target_only: bool = False

@@ -46,9 +46,14 @@ class Refiner(Protocol):
         """The memory of N annotated objects, masks (N, 1, H, W) in [0, 1]."""
 
     def logits(
-        self, network: SegmentationNetwork, shared: dict[str, Tensor], coarse: Tensor, memory: FRTMMemory
+        self,
+        network: SegmentationNetwork,
+        shared: dict[str, Tensor],
+        coarse: Tensor,
+        memory: FRTMMemory,
+        size: tuple[int, int] | None,
     ) -> Tensor:
-        """The network's shared part, by row, and scores (N, 1, h, w) -> logits at half the shallowest stride."""
+        """The network's shared part, by row, and scores (N, 1, h, w) -> its logits; size: see SegmentationNetwork."""
 
 
 class Shared:
@@ -59,10 +64,18 @@ class Shared:
         return method.fitted(features, masks)
 
     def logits(
-        self, network: SegmentationNetwork, shared: dict[str, Tensor], coarse: Tensor, memory: FRTMMemory
+        self,
+        network: SegmentationNetwork,
+        shared: dict[str, Tensor],
+        coarse: Tensor,
+        memory: FRTMMemory,
+        size: tuple[int, int] | None,
     ) -> Tensor:
         """See Refiner."""
-        return in_row_batches(lambda scores, maps: network(maps, scores), coarse, shared, together=network.training)
+        given = () if size is None else (size,)
+        return in_row_batches(
+            lambda scores, maps: network(maps, scores, *given), coarse, shared, together=network.training
+        )
 
 
 class PerObject:
@@ -85,11 +98,16 @@ class PerObject:
         return reduce(FRTMMemory.join, learned)
 
     def logits(
-        self, network: SegmentationNetwork, shared: dict[str, Tensor], coarse: Tensor, memory: FRTMMemory
+        self,
+        network: SegmentationNetwork,
+        shared: dict[str, Tensor],
+        coarse: Tensor,
+        memory: FRTMMemory,
+        size: tuple[int, int] | None,
     ) -> Tensor:
         """See Refiner."""
         return row_by_row(
-            lambda scores, maps, own: through(network, own[0], maps, scores), coarse, shared, memory.network
+            lambda scores, maps, own: through(network, own[0], maps, scores, size), coarse, shared, memory.network
         )
 
 
@@ -168,14 +186,21 @@ def _learned(method: AnyOnlineTarget, frames: FirstFrames) -> FRTMMemory:
     return replace(memory, network=tuned[None])
 
 
-def through(network: SegmentationNetwork, parameters: Tensor, shared: Mapping[str, Tensor], coarse: Tensor) -> Tensor:
+def through(
+    network: SegmentationNetwork,
+    parameters: Tensor,
+    shared: Mapping[str, Tensor],
+    coarse: Tensor,
+    size: tuple[int, int] | None,
+) -> Tensor:
     """The segmentation network under an object's own parameters (P,)."""
-    return network(shared, coarse, own=unflattened(parameters, network.own_parameters()))
+    return network(shared, coarse, size, own=unflattened(parameters, network.own_parameters()))
 
 
 def network_loss(network: SegmentationNetwork, parameters: Tensor, batch: FirstFrames, coarse: Tensor) -> Tensor:
     """Binary cross entropy of a network (P,) on samples whose scores are coarse (K, 1, h, w)."""
-    return mask_loss(through(network, parameters, batch.shared, coarse.detach()), batch.labels)
+    size = network.size_for(batch.labels)
+    return mask_loss(through(network, parameters, batch.shared, coarse.detach(), size), batch.labels)
 
 
 def mask_loss(logits: Tensor, labels: Tensor) -> Tensor:

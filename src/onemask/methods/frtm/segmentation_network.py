@@ -136,7 +136,7 @@ class SegmentationNetwork(nn.Module):
         published: bool = False,
     ):
         super().__init__()
-        self.strides = tuple(sorted(channels))
+        self.strides, self.published = tuple(sorted(channels)), published
         widths = dict.fromkeys(self.strides, width) | {self.strides[0]: fine_width or width}
         deeper = {stride: widths[following] for stride, following in zip(self.strides, self.strides[1:], strict=False)}
         self.levels = nn.ModuleDict(
@@ -176,7 +176,7 @@ class SegmentationNetwork(nn.Module):
         own: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Result of `prepare`, by row, and coarse scores (N, 1, h, w) -> logits (N, 1, H/2, W/2) of frames HxW
-        (of half the shallowest stride, whichever that is; as published, of a quarter of it, or of another size).
+        (of half the shallowest stride, whichever that is; as published, of a quarter of it, or of `size`).
 
         scores may also be by level: what its convolution of scores is given then, at the level's size.
         own: parameters in place of those of `own_parameters`, by their names.
@@ -186,11 +186,18 @@ class SegmentationNetwork(nn.Module):
         maps = self._maps(shared, scores)
         return self.head(maps) if size is None else self.head(maps, size)
 
-    def with_transition(self, shared: Mapping[str, Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
+    def size_for(self, frames: Tensor) -> tuple[int, int] | None:
+        """The `size` to ask for where frames are (..., H, W): as published, theirs, whatever multiple of strides."""
+        height, width = frames.shape[-2:]
+        return (height, width) if self.published else None
+
+    def with_transition(
+        self, shared: Mapping[str, Tensor], scores: Tensor, size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """`forward`, and a transition map (N, 2, h, w) at the shallowest stride, see blocks.transition."""
         assert self.transition is not None
         maps = self._maps(shared, scores)
-        return self.head(maps), self.transition(maps)
+        return self.head(maps) if size is None else self.head(maps, size), self.transition(maps)
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that `forward` uses, by name; the others are `prepare`'s and the transition map's."""
