@@ -64,6 +64,9 @@ DEEP = "vos.refine.conv_s4.conv.weight"
         (lambda t: {"net": {**t, DEEP: t[DEEP].to_sparse()}}, f"{DEEP} is sparse, not a plain tensor"),
         (lambda t: {"net": {**t, DEEP: t[DEEP].to("meta")}}, f"{DEEP} is without values, not a plain tensor"),
         (lambda t: {"net": {**t, DEEP: t[DEEP].to(torch.complex64)}}, f"{DEEP} is complex, not a plain tensor"),
+        (lambda t: {"net": {**t, DEEP: t[DEEP].long()}}, f"{DEEP} is of int64, but floats of 16 bits or more"),
+        (lambda t: {"net": {**t, KEY: t[KEY] > 0}}, f"{KEY} is of bool, but floats of 16 bits or more"),
+        (lambda t: {"net": {**t, MERGED: t[MERGED].to(torch.float8_e4m3fn)}}, f"{MERGED} is of float8_e4m3fn, but"),
         (lambda t: {"net": {**t, DEEP: t[DEEP][1:]}}, "refinement.reduce.weight is (15, 16, 1, 1), not (16, 16, 1, 1)"),
         (lambda t: {"net": {**t, DEEP: t[DEEP] * torch.nan}}, "not finite"),
         (lambda t: {"net": {f"module.{name}": value for name, value in t.items()}}, "does not hold the tensors"),
@@ -81,6 +84,17 @@ def test_another_file_is_one_error(golden, folders, tmp_path, capsys, monkeypatc
     assert len(error.splitlines()) == 1
     assert not list(folders.user.glob("*"))
     assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_other_floats_are_imported(golden, folders, tmp_path, kind):
+    """Counts are whole numbers, all else may be floats of any length."""
+    method, folder, gain = SMALLEST
+    tensors = golden.tensors(f"{folder}/tensors.json", gain)
+    given = {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    assert {tensor.dtype for tensor in given.values()} == {kind, torch.int64}
+    torch.save({"net": given}, tmp_path / "authors.tar")
+    assert main(["import-weights", method, str(tmp_path / "authors.tar")]) == 0
 
 
 def test_a_checkpoint_of_another_method_is_one_error(golden, folders, tmp_path, capsys):

@@ -43,8 +43,9 @@ def import_weights(
         The file that was written, and its card.
 
     Raises:
-        InputError: the method has no published weights, or the file is not a checkpoint, not one of that method, or
-            would have to be run; or the ImageNet weights of a backbone that it leaves out are not on this machine.
+        InputError: the method has no published weights, or the file is not a checkpoint, not one of that method, would
+            have to be run, or holds weights as whole numbers or eight-bit floats; or the ImageNet weights of a backbone
+            that it leaves out are not on this machine.
         OutputError: the disk or the folder refuses.
     """
     published, chosen = _published(name), configuration(name, options)
@@ -53,6 +54,7 @@ def import_weights(
     if left := theirs.left():
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
         raise InputError(f"{checkpoint} has a tensor {left[0]}{more} that {name} has not; is it of another method?")
+    theirs.refuse_rounded()
     apart = not any(tensor.startswith("backbone.") for tensor in stored)  # the authors leave what they did not train
     method = chosen.build(pretrained=apart)
     expected = method.state_dict()
@@ -87,7 +89,8 @@ def renamed(name: str, chosen: Configuration, theirs: Checkpoint) -> dict[str, T
         stored: dict[str, Tensor] = getattr(import_module(module), function)(chosen, theirs)
     except InputError:
         raise
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:  # torch's, of a shape
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:  # torch's, of a shape or a kind of numbers
+        theirs.refuse_rounded()
         raise InputError(f"{theirs.path} does not fit {name}: {theirs.latest} has the wrong shape") from error
     return stored
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch is loaded where it is needed
 
 # What torch.load raises of files that are cut off or harmed, beside errors of unpickling
 SPOILT = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError, struct.error)
+COUNTS = ("num_batches_tracked",)  # last parts of the names of what is counted in whole numbers
 CONTAINERS = ("model", "net", "state_dict")  # keys under which a checkpoint may hold the tensors, beside other things
 
 
@@ -88,6 +89,19 @@ class Checkpoint:
     def left(self) -> list[str]:
         """The names of what was not taken."""
         return [name for name in self._tensors if name not in self._taken]
+
+    def refuse_rounded(self) -> None:
+        """Raise InputError for tensors of whole numbers, truth values or eight-bit floats, but for counts.
+
+        A network's weights that come so were rounded, or are something else.
+        """
+        for name, tensor in self._tensors.items():
+            plain = tensor.is_floating_point() and tensor.dtype.itemsize > 1
+            if not plain and name.rpartition(".")[2] not in COUNTS:
+                raise InputError(
+                    f"{self.path} cannot be imported: {name} is of {str(tensor.dtype).removeprefix('torch.')}, but "
+                    "floats of 16 bits or more were expected"
+                )
 
     def _shown(self) -> str:
         some = list(self._tensors)[:3]
