@@ -8,7 +8,9 @@ import shutil
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from onemask import read_mask
 from onemask.cli import main
@@ -104,3 +106,22 @@ def test_a_checkpoint_of_another_method_is_one_error(golden, folders, tmp_path, 
         assert main(["import-weights", other, str(tmp_path / "authors.tar")]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert not list(folders.user.glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "data"),
+    [
+        ("rn18_all.pth", [], ["YouTube-VOS 2018's training set", "DAVIS 2017's training set"]),
+        ("rn18_ytvos.pth", [], ["YouTube-VOS 2018's training set"]),
+        ("rn18_ytvos.pth", ["--data", "mine"], ["mine"]),
+        ("renamed.pth", [], ["not known; see what its authors say"]),
+    ],
+)
+def test_the_card_says_what_the_files_name_says(golden, folders, tmp_path, file, given, data):
+    placed = folders.user.parent / "backbones"
+    placed.mkdir(parents=True)
+    backbone = timm.create_model("resnet18.tv_in1k", pretrained=False)
+    save_file(backbone.state_dict(), placed / "resnet18.tv_in1k.safetensors")
+    torch.save({"model": golden.tensors("frtm/refiner-resnet18.json", "frtm")}, tmp_path / file)
+    assert main(["import-weights", "frtm-fast", str(tmp_path / file), *given]) == 0
+    assert check(folders.user / "frtm-fast.safetensors").data == data

@@ -55,7 +55,7 @@ def add_import_weights(commands: argparse._SubParsersAction[argparse.ArgumentPar
         action="append",
         default=[],
         metavar="TEXT",
-        help="what it was trained on, for the card; can be repeated",
+        help="what it was trained on, for the card (default: what the name of FILE says, if it does); can be repeated",
     )
     importing.add_argument("--licence", default="", metavar="TEXT", help="its licence, for the card")
     importing.add_argument(

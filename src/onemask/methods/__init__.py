@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -59,6 +59,7 @@ class Published:
     offered: str  # where
     scored: str  # what the authors give, J&F in percent
     renamed: str  # "module:function" that gives a checkpoint's tensors the method's names
+    trained_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by the files' names, where these say it
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,16 @@ def _of_ttvos(backbone: str, davis_2016: float, davis_2017: float) -> Published:
 def _of_frtm(backbone: str, scored: str, *, on_davis: bool = False) -> Published:
     files = [f"{backbone}_all.pth, trained on YouTube-VOS and DAVIS", f"{backbone}_ytvos.pth"]
     files += [f"{backbone}_dv.pth, on DAVIS alone"] if on_davis else []
-    return Published("; ".join(files), "github.com/andr345/frtm-vos", scored, "onemask.methods.frtm.published:tensors")
+    youtube, davis = "YouTube-VOS 2018's training set", "DAVIS 2017's training set"
+    trained_on = {f"{backbone}_all.pth": (youtube, davis), f"{backbone}_ytvos.pth": (youtube,)}
+    trained_on |= {f"{backbone}_dv.pth": (davis,)} if on_davis else {}
+    return Published(
+        "; ".join(files),
+        "github.com/andr345/frtm-vos",
+        scored,
+        "onemask.methods.frtm.published:tensors",
+        trained_on,
+    )
 
 
 METHODS = {

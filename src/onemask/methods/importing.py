@@ -36,7 +36,7 @@ def import_weights(
         checkpoint: the file, as torch.save wrote it.
         out: NAME.safetensors; None: where the method finds it by its name, among the user's own.
         options: of the method, where they are not those of its name.
-        data: what the weights were trained on, a line each.
+        data: what the weights were trained on, a line each; empty: what the checkpoint's name says, if it does.
         licence: of the weights.
 
     Returns:
@@ -67,7 +67,7 @@ def import_weights(
     card = Card(
         method=name,
         architecture=chosen.architecture,
-        data=list(data) or ["not known; see what its authors say"],
+        data=list(data or published.trained_on.get(Path(checkpoint).name, ["not known; see what its authors say"])),
         recipe={"name": f"{Path(checkpoint).name} of the authors", "sha256 of the checkpoint": theirs.sha256},
         commit="",
         date=date.today().isoformat(),
