@@ -195,6 +195,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     backbone: Backbone
     config: Any = None  # the options that it was built with, a frozen dataclass; None: it has none
     memory_depends_on_weights: bool = True  # whether `memorize` uses what training changes; a trained backbone apart
+    renews: bool = False  # whether a memory that does not is made anew in part, by `renewed`, as weights change
     not_of_memory: tuple[str, ...] = ()  # options that what `memorize` gives does not depend on, where weights do not
     memory_version: int = 0  # raised whenever `memorize` gives something else for the same frame, mask and options
     own_losses: tuple[str, ...] = ()  # the names of what `losses` gives
@@ -224,6 +225,10 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
 
         The memory passed in is used up: its storage may be written again. `clone()` it first to keep it.
         """
+
+    def renewed(self, memory: MemoryT, features: FeaturesT, masks: Tensor) -> MemoryT:
+        """A memory as `memorize` gave it, of the same features and masks, with what training has changed since."""
+        return memory
 
     def constant(self, frames: Tensor) -> Constant:
         """Frames (B, 3, H, W) -> what training never changes of them; of the type `constant_type`."""

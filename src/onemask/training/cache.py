@@ -70,7 +70,7 @@ class ClipCache:
             save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary)
 
     def _computed(self, batch: ClipBatch) -> dict[str, Tensor]:
-        begins = 1 if self.with_memory else 0
+        begins = 1 if self.with_memory and not self.method.renews else 0
         constant = self.method.constant(batch.frames[0].float() / 255)
         tensors = {"frames": batch.frames, "labels": batch.labels, "objects": batch.objects}
         tensors |= {f"pyramid.{name}": tensor[None, begins:].half() for name, tensor in constant.tensors().items()}
@@ -111,23 +111,28 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
     version = {} if CLIPS == 1 else {"version": CLIPS}
     if not method.memory_depends_on_weights and method.memory_version:
         version["version of memories"] = method.memory_version
+    renewed = {"reference": "kept"} if not method.memory_depends_on_weights and method.renews else {}
     held_out = {"held out": recipe.held_out} if recipe.held_out else {}
-    return version | {
-        **held_out,
-        "seed": recipe.seed,
-        "stage": of_clips,
-        "method": {}
-        if config is None
-        else {
-            before.get(k, k): repr(v)
-            for k, v in asdict(config).items()
-            if k in _of_memory(method) and (k not in newer or v != newer[k])
-        },
-        "strides": list(method.backbone.strides),
-        "backbone": method.backbone.name,
-        "backbone's weights": _fingerprint(method.backbone),
-        **others,
-    }
+    return (
+        version
+        | renewed
+        | {
+            **held_out,
+            "seed": recipe.seed,
+            "stage": of_clips,
+            "method": {}
+            if config is None
+            else {
+                before.get(k, k): repr(v)
+                for k, v in asdict(config).items()
+                if k in _of_memory(method) and (k not in newer or v != newer[k])
+            },
+            "strides": list(method.backbone.strides),
+            "backbone": method.backbone.name,
+            "backbone's weights": _fingerprint(method.backbone),
+            **others,
+        }
+    )
 
 
 def _fingerprint(part: nn.Module) -> str:

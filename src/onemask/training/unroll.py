@@ -30,7 +30,7 @@ class ClipBatch(Record):
     labels: Tensor  # (B, T, H, W) uint8: 0 background, 1..objects, 255 void
     objects: Tensor  # (B,) int64
     constant: Constant | None = None  # what `Method.constant` gives, where known: (B, T', ...) each
-    memory: Memory | None = None  # of the reference, where known: then T' = T - 1, otherwise T' = T
+    memory: Memory | None = None  # of the reference, where known: then T' may be T - 1, otherwise T' = T
 
     def sealed(self) -> Callable[[], ClipBatch]:
         """The batch in a form that wrappers of modules pass on as it is.
@@ -62,10 +62,11 @@ class ClipBatch(Record):
 
     def constant_at(self, time: int) -> Constant | None:
         """Result of `Method.constant` for that frame of every clip, (B, ...) each; None if it is not cached."""
-        if self.constant is None or (time == 0 and self.memory is not None):
+        if self.constant is None:
             return None
-        place = time if self.memory is None else time - 1
-        return self.constant.map(lambda tensor: tensor[:, place].float())
+        known = next(iter(self.constant.tensors().values())).shape[1]
+        place = time - (self.frames.shape[1] - known)
+        return None if place < 0 else self.constant.map(lambda tensor: tensor[:, place].float())
 
 
 def batch_of(clips: Sequence[Clip]) -> ClipBatch:
@@ -142,9 +143,14 @@ class Unroll(nn.Module):
         share = 1 - (1 - self.bootstrap) * progress
         rows, clips = batch.frame_of_row, len(batch.objects)
         memory = batch.memory
-        if memory is None:
+        if memory is None or self.method.renews:
             reference = self.method.encode(batch.pictures(0), batch.constant_at(0)).for_rows(rows)
-            memory = self.method.memorize(reference, batch.masks(0)[0])
+            masks = batch.masks(0)[0]
+            memory = (
+                self.method.memorize(reference, masks)
+                if memory is None
+                else self.method.renewed(memory, reference, masks)
+            )
         memory = self._beside(memory, batch.masks(0)[0], rows, clips)
         sums: dict[str, Tensor] = {}
         unrolled = Unrolled({}, [], [])

@@ -64,7 +64,7 @@ def test_begins_as_frtm_with_the_same_weights() -> None:
         first_share=0.2, whiten=True,
     ).build(pretrained=False).eval()  # fmt: skip
     frtm.first_in_double = True
-    frtm.load_state_dict({k: v for k, v in method.state_dict().items() if not k.startswith("join.")})
+    frtm.load_state_dict({k: v for k, v in method.state_dict().items() if not k.startswith(("join.", "keys."))})
     frames, masks = frames_and_masks()
     with torch.no_grad():
         memory = frtm.memorize(frtm.encode(frames[:1]), masks)

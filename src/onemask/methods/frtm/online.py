@@ -101,6 +101,11 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         self.background, self.reach, self.least_side = config.background, config.reach, config.least_side
         self.own_losses = ("transition",) if config.transition else ()
 
+    def prepared(self, pyramid: dict[int, Tensor]) -> dict[str, Tensor]:
+        """All that is made of a frame's features for all objects alike, the target model's own apart."""
+        assert self.network is not None
+        return self.network.prepare(pyramid)
+
     @torch.no_grad()
     def fitted(self, features: FeaturesT, masks: Tensor) -> FRTMMemory:
         """A model of each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""

@@ -118,7 +118,7 @@ class PerObject:
 class FirstFrames(Record):
     """Annotated frame of one object, first, and augmented copies. First axis of every tensor: samples, K."""
 
-    shared: dict[str, Tensor]  # see SegmentationNetwork.prepare
+    shared: dict[str, Tensor]  # see OnlineTarget.prepared
     target: Tensor  # (K, C, h, w) float32
     labels: Tensor  # (K, H, W) in {0, 1}
     quadratic: Tensor  # (K, 9, h, w) and
@@ -150,13 +150,12 @@ class FirstFrames(Record):
 @torch.no_grad()
 def first_frames(method: AnyOnlineTarget, frame: Tensor, mask: Tensor) -> FirstFrames:
     """A frame (3, H, W) and the mask (H, W) of one object -> what it is fitted and fine-tuned to."""
-    assert method.network is not None
     config = method.config
     copies, masks = method.warped(frame, mask > 0.5, max(config.first_samples, config.finetune_samples) - 1)
     shared, target = [], []
     for part in encoded_at_once(torch.cat([frame[None], copies])):
         pyramid = method.backbone(part)
-        shared.append(method.network.prepare(pyramid))
+        shared.append(method.prepared(pyramid))
         target.append(pyramid[config.target_stride].float())
     joined, labels = torch.cat(target), torch.cat([mask[None] > 0.5, masks])
     return FirstFrames(

@@ -9,7 +9,7 @@
                                               of all other objects in the last frame
 
 Maps of features are on the grid of the backbone's stride 16; masks keep stride 4, as they carry the outline. No clue
-has a parameter or a gradient, so what is trained is the network alone, and clips can be kept with all that is known.
+has a parameter of its own; what is matched may have been learned, and then has a gradient through it (see keys).
 
 Shapes: N rows, C channels, (h, w) the grid, P = h w.
 """
@@ -55,11 +55,14 @@ def windowed_match(query: Tensor, template: Tensor, cells: Tensor, radius: int) 
     queries = queries.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)  # (B rows columns, tile, C)
     around = (radius, right + radius, radius, below + radius)
     keys = _tiles(F.pad(template, around), radius).permute(0, 2, 3, 1, 4).flatten(0, 2)  # (B rows columns, C, K)
-    cosines = torch.bmm(queries, keys).relu_().mul_(_window(radius, query)).unflatten(0, (pairs, rows * columns))
+    cosines, near = torch.bmm(queries, keys), _window(radius, query)
+    learns = cosines.requires_grad  # then nothing may be written over
+    cosines = cosines.relu() * near if learns else cosines.relu_().mul_(near)
+    cosines = cosines.unflatten(0, (pairs, rows * columns))
     # Beyond the border cosines are 0, whatever is there: background, as of most tiles.
     padded = torch.cat([F.pad(cells[:, :1], around, value=1), F.pad(cells[:, 1:], around)], 1)
     seen = _tiles(padded, radius).flatten(2, 3)[..., None, :]  # (N, 2, rows columns, 1, K)
-    looked = _by_tiles_that_differ if eager_on_cpu(cosines) else _by_all_tiles
+    looked = _by_tiles_that_differ if eager_on_cpu(cosines) and not learns else _by_all_tiles
     best = looked(cosines, seen)  # (N, 2, rows columns, tile)
     best = best.unflatten(3, TILE).unflatten(2, (rows, columns)).transpose(3, 4)
     return best.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]

@@ -8,18 +8,19 @@ FRTM's own scores do, by a convolution a level that is at first zero: it begins 
     frame ──▶ backbone ──▶ shared features ─────────────────────────────┐
                  │                                                      ▼
                  ├──▶ target model (fitted online) ──▶ score ──▶ segmentation network ──▶ logits
-                 └──▶ matching with first, last, mean ─┐                ▲
-              masks of the last two frames ────────────┴──▶ clues ──▶ join
+                 └──▶ keys, matched with first, last, mean ─┐           ▲
+              masks of the last two frames ─────────────────┴▶ clues ─▶ join
 
     from             what                                                   here
     FRTM             target model, its sample memory, segmentation network  methods.frtm
     FRTM, table 1    a network of its own for each object, fine-tuned       Fusion.memorize
     PMVOS, eq. 1-3   matching with the first frame; the medial template     clues "first", "medial"
-    VideoMatch       cosines of ImageNet's features, nothing learned        the same
+    VideoMatch       the best cosine is the clue; features learned for it   keys
     TTVOS, III-B     matching with the last frame, its mask as a heatmap    clues "local", "place"
 
 What was decided:
-- Clues have no parameters (see clues), so memories do not depend on what training changes, and clips can be kept.
+- What is matched is learned (see keys), all else of the clues has no parameters. So of a memory that training keeps
+  the target model stays as it was fitted, and what is matched is made anew (renewed).
 - Fine-tuning sees warped copies of the annotated frame as frames that follow it: its mask is their last mask, and it is
   what they are matched with. Their objects move (first_shift), lest the network learns to copy the last mask.
 - In training the last masks are not told now and then (forget), so that an object is found without them, and now and
@@ -35,6 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...blocks.cells import shares_of_cells
 from ...blocks.finetuning import fine_tuned, unflattened
 from ...blocks.matching import normalised
 from ...blocks.rows import in_row_batches, row_by_row
@@ -46,9 +48,12 @@ from ..frtm.refiners import FirstFrames, first_frames, mask_loss
 from ..method import Constant
 from ..whereabouts import found_mask
 from .clues import cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
+from .keys import Keys, matching_loss
 from .misled import misled
 from .options import FusionOptions
 from .refinement import Refinement
+
+KNOWN = 0.9  # share of a cell that must be known for its loss to count
 
 
 @dataclass
@@ -77,14 +82,14 @@ class FusionPrediction(FRTMPrediction):
 
 
 class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
-    """The whole method. What is trained offline is `network` and `join`."""
+    """The whole method. What is trained offline is `network`, `join` and `keys`."""
 
     memory_type = FusionMemory
     config: FusionOptions
     sees_others = True
     graph_parts = ("refinement",)
     first_in_double = True  # in float32 rounding moves scores by hundredths, and with a runtime's features, masks
-    not_of_memory = (*OnlineTarget.not_of_memory, "forget", "misled")
+    not_of_memory = (*OnlineTarget.not_of_memory, "forget", "misled", "keys")
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
         config = config or FusionOptions()
@@ -103,17 +108,24 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         for convolution in self.join.values():
             nn.init.zeros_(cast(nn.Conv2d, convolution).weight)
         self.join.to(memory_format=torch.channels_last)
+        self.keys = Keys(self.backbone.channels, config.target_stride) if config.keys else None
+        self.own_losses, self.renews = (("matching",), True) if config.keys else ((), False)
         self.register_module("refinement", None)  # where a session puts what computes it in a runtime
 
     # The four calls --------------------------------------------------------------------------------------------------
 
     def encode(self, frames: Tensor, constant: Constant | None = None) -> FusionFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features."""
-        assert self.network is not None
         pyramid = (constant or self.constant(frames)).pyramid
+        shared = self.prepared(pyramid)
+        matching = shared.pop("matching")
+        return FusionFeatures(frames, target=pyramid[self.config.target_stride], shared=shared, matching=matching)
+
+    def prepared(self, pyramid: dict[int, Tensor]) -> dict[str, Tensor]:
+        """What the network prepares, and "matching", what is matched."""
         target = pyramid[self.config.target_stride]
-        shared = self.network.prepare(pyramid)
-        return FusionFeatures(frames, target=target, shared=shared, matching=normalised(target.float()))
+        matching = normalised(target.float()) if self.keys is None else cast(Tensor, self.keys(pyramid))
+        return super().prepared(pyramid) | {"matching": matching}
 
     def memorize(self, features: FusionFeatures, masks: Tensor) -> FusionMemory:
         """Fit a target model to each of N annotated objects, and fine-tune a network where the options say so.
@@ -121,8 +133,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         masks (N, 1, H, W) in [0, 1]. The method itself stays as it is. Works inside `torch.inference_mode` and
         `torch.no_grad` too.
         """
-        with torch.no_grad():
-            memory = self._begun(self.fitted(features, masks), features, masks)
+        memory = self.renewed(self.fitted(features, masks), features, masks)
         if not self.config.own_networks:
             return memory
         frames = features.by_row(features.frames, len(masks))
@@ -143,8 +154,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         told = memory
         if self.training and self.config.misled:
             told = replace(memory, last_masks=misled(memory.last_masks, self.config.misled))
-        with torch.no_grad():
-            clues = self._clues(features, told)
+        clues = self._clues(features, told)
         if self.training and self.config.forget and "place" in clues:
             kept = torch.rand(rows, 1, 1, 1, device=scores.device) >= self.config.forget
             clues["place"] = clues["place"] * kept
@@ -156,9 +166,9 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         self, memory: FusionMemory, features: FusionFeatures, prediction: FusionPrediction, masks: Tensor
     ) -> FusionMemory:
         """Let the target model learn as FRTM's does; the frame becomes the last one, and joins the means."""
+        matching = features.by_row(features.matching, len(masks))  # with its gradient
         with torch.no_grad():
             learned = self.followed(memory, prediction, masks)
-            matching = features.by_row(features.matching, len(masks))
             cells = cells_of_classes(F.threshold(masks, 0.5, 0.0), (matching.shape[-2], matching.shape[-1]))
             seen = (cells.sum((2, 3)) > 0)[..., None]  # (N, 2, 1); a class out of sight teaches nothing
             share = self.config.momentum * seen.to(matching.dtype)
@@ -170,6 +180,15 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
                 last_masks=torch.cat([found, memory.last_masks[:, :1]], 1),
                 means=(1 - share) * memory.means + share * class_means(matching, cells),
             )
+
+    def losses(self, prediction: FusionPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """ "matching": how well the clues that are cosines tell object and background apart, each by itself."""
+        cosines = [prediction.clues[clue].float() for clue in ("first", "local", "medial") if clue in prediction.clues]
+        if self.keys is None or not cosines:
+            return {}
+        shares, sure = shares_of_cells(masks, known, self.config.target_stride)
+        losses = [matching_loss(found, shares[:, 0], sure[:, 0] > KNOWN) for found in cosines]
+        return {"matching": torch.stack(losses).mean(0)}
 
     def diagnostics(
         self, features: FusionFeatures, memory: FusionMemory, prediction: FusionPrediction
@@ -190,13 +209,13 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
 
     # Clues -----------------------------------------------------------------------------------------------------------
 
-    def _begun(self, target: FRTMMemory, features: FusionFeatures, masks: Tensor) -> FusionMemory:
-        """The memory of objects that were just annotated, not fine-tuned."""
+    def renewed(self, memory: FRTMMemory, features: FusionFeatures, masks: Tensor) -> FusionMemory:
+        """The memory of objects that were just annotated, not fine-tuned, from their target models."""
         matching = features.by_row(features.matching, len(masks))
         cells = cells_of_classes(masks, (matching.shape[-2], matching.shape[-1]))
         fine = found_mask(masks)
         return FusionMemory(
-            **{f.name: getattr(target, f.name) for f in fields(FRTMMemory)},
+            **{f.name: getattr(memory, f.name) for f in fields(FRTMMemory)},
             first_features=matching,
             first_cells=cells,
             last_features=matching,
@@ -214,7 +233,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         with full_precision(query):
             if "first" in clues:
                 template, weights = memory.first_features.flatten(2), memory.first_cells.flatten(2)
-                if together and query.device.type == "cpu":
+                if together and query.device.type == "cpu" and not query.requires_grad:
                     best = best_weighted_match_shared(
                         features.matching.flatten(2), template, weights, memory.first_frame
                     )
@@ -272,6 +291,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     def _tuned(self, frame: Tensor, mask: Tensor, memory: FusionMemory) -> Tensor:
         """The network (P,) of one object, (3, H, W) and (H, W), with its memory (one row)."""
         config, frames = self.config, first_frames(self, frame, mask)
+        of_network = frames.shared.keys() - {"matching"}
         with full_precision(mask):
             with torch.no_grad():
                 scores = torch.cat([part.scores(memory.first, memory.last) for part in frames.each()])
@@ -285,7 +305,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             )
 
             def loss(parameters: Tensor, batch: FirstFrames) -> Tensor:
-                shared = {key: tensor for key, tensor in batch.shared.items() if key in frames.shared}
+                shared = {key: batch.shared[key] for key in of_network}
                 of_batch = {name: batch.shared[f"clue {name}"] for name in clues[0]}
                 return mask_loss(self._through(parameters, shared, batch.shared["score"], of_batch), batch.labels)
 
@@ -294,6 +314,6 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
 
     def _clues_of(self, frames: FirstFrames, memory: FusionMemory) -> dict[str, Tensor]:
         """The clues in one warped copy of the annotated frame, as if it followed."""
-        matching = normalised(frames.target)
+        matching = frames.shared["matching"]
         like = matching.new_zeros(1, 3, *frames.labels.shape[-2:])
         return self._clues(FusionFeatures(like, target=frames.target, shared={}, matching=matching), memory)

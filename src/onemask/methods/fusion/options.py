@@ -30,6 +30,7 @@ class FusionOptions(FRTMOptions):
     reach: NotNegative = field(default=0.2, kw_only=True)
     least_side: Whole = field(default=480, kw_only=True)
     clues: tuple[str, ...] = tuple(MAPS)  # which the network reads: target, first, local, medial, place
+    keys: bool = False  # match what is learned of the features of all strides; false: ImageNet's of stride 16
     radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
     forget: ShareBelowOne = 0.15  # probability in training that the last masks are not told: objects are found without
@@ -53,4 +54,4 @@ class FusionOptions(FRTMOptions):
     @property
     def architecture(self) -> dict[str, Any]:
         """The options that weights depend on."""
-        return super().architecture | {"clues": list(self.clues)}
+        return super().architecture | {"clues": list(self.clues)} | ({"keys": True} if self.keys else {})

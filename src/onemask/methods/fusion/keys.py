@@ -1,0 +1,66 @@
+"""Keys: what a cell is known again by, in frames that look another way.
+
+ImageNet's features at stride 16 know neither what a thing is, as those of stride 32 do, nor its colours and textures,
+as finer ones do. So to the feature of a cell is added what is learned from the features of all strides there: at
+first nothing.
+
+    stride 16      ─────────────▶ unit length ──┬──────────────────────▶ + ──▶ unit length ──▶ keys
+    finer ones     ── means ────▶ unit length ──┼──▶ 1x1 convolution ────┘
+    coarser ones   ── between ──▶ unit length ──┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...blocks.matching import normalised
+from ...labels import resize
+
+SHARPNESS = 12.0  # of the loss: the logit of a cosine that is larger by 1 with the object than with the background
+CERTAIN = (0.05, 0.7)  # shares of a cell up to which it surely is background, and from which it is the object's
+WORST = 12  # cells of background that are most like the object: its doubles, which the mean hides
+
+
+class Keys(nn.Module):
+    """Keys of a pyramid of features, at one of its strides.
+
+    channels: {stride: channels} of the features that they are made of.
+    """
+
+    def __init__(self, channels: Mapping[int, int], stride: int):
+        super().__init__()
+        self.stride, self.strides = stride, tuple(sorted(channels))
+        self.add = nn.Conv2d(sum(channels.values()), channels[stride], 1)
+        nn.init.zeros_(self.add.weight)
+        nn.init.zeros_(cast(Tensor, self.add.bias))
+
+    def forward(self, pyramid: Mapping[int, Tensor]) -> Tensor:
+        """Features by stride (B, C, H/s, W/s) -> keys (B, C, h, w) float32, unit length along C."""
+        with torch.autocast(pyramid[self.stride].device.type, enabled=False):  # what is alike differs by little
+            units = [normalised(self._at_own_stride(pyramid[stride].float(), stride)) for stride in self.strides]
+            return normalised(units[self.strides.index(self.stride)] + self.add(torch.cat(units, 1)))
+
+    def _at_own_stride(self, features: Tensor, stride: int) -> Tensor:
+        if stride < self.stride:
+            return F.avg_pool2d(features, self.stride // stride)
+        height, width = (side * stride // self.stride for side in features.shape[-2:])
+        return resize(features, (height, width))
+
+
+def matching_loss(found: Tensor, share: Tensor, known: Tensor) -> Tensor:
+    """How far best cosines (N, 2, h, w) with background and object are from telling one from the other: (N,).
+
+    share (N, h, w): of each cell that is the object's. known (N, h, w) bool: where that is known. The object's cells
+    weigh as much as all background, and the worst of that as much again as the mean of it.
+    """
+    logits = SHARPNESS * (found[:, 1] - found[:, 0])
+    off, on = ((share < CERTAIN[0]) & known).flatten(1), ((share > CERTAIN[1]) & known).flatten(1)
+    missed = (F.softplus(-logits).flatten(1) * on).sum(1) / on.sum(1).clamp(min=1)
+    wrong = F.softplus(logits).flatten(1) * off
+    worst = wrong.topk(min(WORST, wrong.shape[1]), 1).values.mean(1)
+    return missed + (wrong.sum(1) / off.sum(1).clamp(min=1) + worst) / 2
