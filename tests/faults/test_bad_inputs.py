@@ -102,7 +102,8 @@ BAD = [
         ["none", "--out", "out"], ["", "--out", "out"], [NUL, "--out", "out"], ["stub"], ["stub", "--out", "taken"],
         ["stub", "--out", "mask.png"], *(["stub", "--out", "out", *more] for more in (
             ["--frame-size", "480"], ["--frame-size", "axb"], ["--frame-size", "0x0"], ["--frame-size", "-1x9"],
-            ["--format", "tf"], ["--set", "none=1"], ["--set", "gain=nan"], ["--weights", "none.safetensors"])))),
+            ["--short-side", "8"], ["--short-side", "-1"], ["--format", "tf"],
+            ["--set", "none=1"], ["--set", "gain=nan"], ["--weights", "none.safetensors"])))),
     # quantize
     *(["quantize", *options, "--out", "new.int8.json"] for options in (
         ["stub"], ["none", "--pictures", "mixed"], ["stub", "--pictures", "none"], ["stub", "--pictures", "nothing"],

@@ -28,25 +28,51 @@ def packages():
 
 
 @pytest.mark.parametrize(
-    ("name", "format"), [("pmvos-lite", "onnx"), ("ttvos-lite", "openvino"), ("videomatch-lite", "onnx")]
+    ("name", "format", "short_side"),
+    [("pmvos-lite", "onnx", 480), ("ttvos-lite", "openvino", None), ("videomatch-lite", "onnx", 48)],
 )
-def test_the_reference_program_gives_the_same_masks(name, format, tmp_path):
+def test_the_reference_program_gives_the_same_masks(name, format, short_side, tmp_path):
+    """Frames are enlarged, left, or shrunk; and padded. One object comes later, and one is corrected."""
     pytest.importorskip({"onnx": "onnxruntime"}.get(format, format), reason=f"needs the extra {format}")
     torch.manual_seed(0)
     method = configuration(name, TINY).build(pretrained=False).eval()
-    clip = moving_shapes(4, 2, (70, 100))  # to be padded
-    exported = export(method, tmp_path / "out", name=name, frame_size=(70, 100), format=format)
+    clip = moving_shapes(5, 2, (70, 100))
+    labels = np.zeros((5, 70, 100), np.uint8)
+    labels[0], labels[0, :3] = np.where(clip.label_maps[0] == 1, 4, clip.label_maps[0]), 255
+    labels[2, 40:60, 20:50] = 1
+    labels[3] = 2 * (clip.label_maps[3] == 2)
+    exported = export(method, tmp_path / "out", name=name, frame_size=(70, 100), format=format, short_side=short_side)
     assert exported.missing is None
     np.save(tmp_path / "frames.npy", np.stack(clip.frames))
-    np.save(tmp_path / "labels.npy", clip.label_maps[0])
-    blocker = "import sys; sys.modules['torch'] = sys.modules['onemask'] = None; "
-    program = f"{blocker}import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    np.save(tmp_path / "labels.npy", labels)
+    blocked = "".join(f"sys.modules['{module}'] = None; " for module in ("torch", "onemask", "cv2"))
+    program = (
+        f"import sys; {blocked}import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     files = [tmp_path / "out" / "run.py", tmp_path / "frames.npy", tmp_path / "labels.npy", tmp_path / "found.npy"]
     subprocess.run([sys.executable, "-c", program, *map(str, files)], check=True)
-    session = Session(method, device="cpu", runtime="torch", short_side=70)  # not enlarged, as by the program
-    wanted = [session.annotate(clip.frames[0], clip.label_maps[0]), *(session.step(f) for f in clip.frames[1:])]
-    assert len(np.unique(wanted[1:])) > 1  # there is something to be equal
+    session = Session(method, device="cpu", runtime="torch", short_side=short_side)
+    wanted = [
+        session.annotate(frame, given, void=255) if given.any() else session.step(frame)
+        for frame, given in zip(clip.frames, labels, strict=True)
+    ]
+    assert {*np.unique(wanted)} == {0, 1, 2, 4}  # there is something to be equal
     assert (np.load(tmp_path / "found.npy") != np.stack(wanted)).mean() < 1e-3
+
+
+def test_the_reference_program_takes_one_label_map_and_begins_with_nothing(tmp_path):
+    torch.manual_seed(0)
+    method = configuration("ttvos-lite", TINY).build(pretrained=False).eval()
+    export(method, tmp_path, name="ttvos-lite", frame_size=(64, 96), format="onnx", short_side=None)
+    clip, program = moving_shapes(2, 1, (64, 96)), runpy.run_path(str(tmp_path / "run.py"))["main"]
+    frames, labels = np.stack(clip.frames), clip.label_maps[0].astype(np.uint8)
+    session = Session(method, device="cpu", runtime="torch", short_side=None)
+    wanted = np.stack([session.annotate(frames[0], labels), session.step(frames[1])])
+    assert np.array_equal(program(frames, labels), wanted)
+    later = np.stack([np.zeros_like(labels), labels])
+    assert np.array_equal(program(frames, later), later)
+    with pytest.raises(SystemExit, match="frames of 64x96 are expected"):
+        program(frames[:, 1:], labels)
 
 
 @pytest.mark.parametrize("background", ["product", "least", "softmax"])
@@ -54,11 +80,12 @@ def test_the_reference_program_sets_objects_against_each_other_as_a_session_does
     """Three objects, of which two are alike in some pixels."""
     (tmp_path / "run.py").write_text(PROGRAM.read_text())
     borders = {"above": 0, "below": 0, "left": 0, "right": 0}
-    manifest = {"frame": {"borders": borders}, "epsilon": EPSILON, "reach": None, "background": background}
+    frame = {"borders": borders, "size": (8, 12), "working size": (8, 12)}
+    manifest = {"frame": frame, "epsilon": EPSILON, "reach": None, "background": background}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     logits = 4 * torch.randn(3, 8, 12, generator=torch.Generator().manual_seed(0))
     logits[1, :2] = logits[0, :2]
-    found = runpy.run_path(str(tmp_path / "run.py"))["aggregated"](logits.numpy())
+    found = runpy.run_path(str(tmp_path / "run.py"))["aggregated"](logits.sigmoid().numpy())
     objects, of_background = aggregate(logits[:, None].sigmoid(), background=background)
     assert np.allclose(found, torch.cat([of_background, objects])[:, 0].numpy(), atol=1e-5)
 

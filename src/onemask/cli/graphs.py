@@ -24,7 +24,15 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--frame-size",
         default="480x854",
         metavar="HxW",
-        help="height and width of frames, which are segmented at this size (default: 480x854)",
+        help="height and width of frames (default: 480x854)",
+    )
+    export.add_argument(
+        "--short-side",
+        "--size",
+        type=int,
+        default=480,
+        metavar="N",
+        help="of the frames as the graphs see them, in pixels, as of `onemask run`; 0: their own size (default: 480)",
     )
     add_overwrite(export)
     export.set_defaults(command=_export)
@@ -36,10 +44,18 @@ def _export(options: argparse.Namespace) -> None:
     height, by, width = options.frame_size.partition("x")
     if not by or not height.isdecimal() or not width.isdecimal() or not int(height) or not int(width):
         raise InputError(f"--frame-size is HEIGHTxWIDTH in pixels, as 480x854, got {options.frame_size!r}")
-    method = named_method(options)
-    size = int(height), int(width)
+    if options.short_side and options.short_side < 16:
+        raise InputError(
+            f"--short-side is in pixels, at least 16, or 0 for the frames' own size, got {options.short_side}"
+        )
     made = export(
-        method, options.out, name=options.method, frame_size=size, format=options.format, overwrite=options.overwrite
+        named_method(options),
+        options.out,
+        name=options.method,
+        frame_size=(int(height), int(width)),
+        format=options.format,
+        short_side=options.short_side or None,
+        overwrite=options.overwrite,
     )
     options.answer = {"files": made.files, "missing": made.missing}
     for kind, path in made.files.items():

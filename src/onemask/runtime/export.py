@@ -57,7 +57,14 @@ class Exported:
 
 
 def export(
-    method: Method, out: str | Path, *, name: str, frame_size: tuple[int, int], format: str, overwrite: bool = False
+    method: Method,
+    out: str | Path,
+    *,
+    name: str,
+    frame_size: tuple[int, int],
+    format: str,
+    short_side: int | None = 480,
+    overwrite: bool = False,
 ) -> Exported:
     """Write a method's graphs, a manifest that explains them, and a program that runs a video with them.
 
@@ -68,9 +75,9 @@ def export(
         method: in evaluation, on a CPU.
         out: the folder.
         name: of the method, for the manifest.
-        frame_size: height and width of the frames that the graphs are for. None is enlarged, though a session enlarges
-            those below a method's `least_side`.
+        frame_size: height and width of the frames that the program is for.
         format: one of `FORMATS`.
+        short_side: of the working size, which the graphs are for, as of `Session`; None: frames keep their size.
         overwrite: replace an earlier export; nothing else is replaced.
 
     Raises:
@@ -85,7 +92,7 @@ def export(
     folder = Path(out)
     refuse_existing(folder, overwrite)
     earlier = _earlier(folder)
-    geometry = Geometry.of(frame_size, None, method.stride, method.padding)
+    geometry = Geometry.of(frame_size, short_side, method.stride, method.padding, method.least_side)
     models = {"encode": onnx_of(method, geometry.padded)}
     missing = None
     try:
@@ -276,6 +283,7 @@ def _manifest(
         "format": format,
         "frame": {
             "size": geometry.own,
+            "working size": geometry.working,
             "padded to": geometry.padded,
             "borders": {"above": above, "below": below, "left": left, "right": right},
             "padding": method.padding,
@@ -289,17 +297,22 @@ def _manifest(
         "graphs": {graph: _described(model) for graph, model in models.items()},
         "loop": missing
         or [
+            "a frame is resized from its size to the working size (by areas, or where it grows cubically) and rounded, "
+            "then padded; so is a mask (by areas, or linearly)",
             "features = encode(frame), once a frame; what it gives as NAME others take as features.NAME",
-            "first frame: memory = memorize(features, mask), for each object; mask (1, 1, height, width) in {0, 1}",
-            "later frames: prediction = segment(features, memory), for each object; p = sigmoid(prediction.logits)",
+            "where an object is annotated: memory = memorize(features, mask); mask (1, 1, height, width) in [0, 1], "
+            "its p in this frame",
+            "in other frames: prediction = segment(features, memory), for each object; p = sigmoid(prediction.logits)",
             "where reach is not null, logits that are too far from where the object was are lowered before, which "
             "Whereabouts in run.py does",
             "p of all objects is clamped to [epsilon, 1 - epsilon]; odds = p / (1 - p); background's own: the product "
             "(or the least) of all 1 - p, clamped too; odds over their sum are probabilities of objects and background "
             "(background softmax: the softmax of odds, of which the likeliest alone keeps its share, the rest being "
             "background's)",
-            "the label of a pixel is the likeliest of background and objects",
-            "memory = update(features, memory, prediction, mask), for each object; mask: its probability",
+            "probabilities without borders, resized linearly to the frame's size, make the label map: the label of a "
+            "pixel is the likeliest of background and objects; of annotated objects the annotation's",
+            "memory = update(features, memory, prediction, mask), for each object that is not annotated in the frame; "
+            "mask: its probability",
             "outputs end in ' : memory.x' is the new value of memory.x",
         ],
     }

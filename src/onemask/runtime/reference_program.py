@@ -2,8 +2,9 @@
 
     python run.py FRAMES.npy LABELS.npy OUT.npy
 
-FRAMES.npy: (T, H, W, 3) uint8 RGB, of the size that manifest.json says. LABELS.npy: (H, W) uint8, the first frame's
-objects 1, 2, ...; 0 is background. OUT.npy: (T, H, W) uint8, the label maps.
+FRAMES.npy: (T, H, W, 3) uint8 RGB, of the size that manifest.json says. LABELS.npy: the label map (H, W) uint8 of the
+first frame, each object a value of its own, 0 background and 255 not known; or one for each frame, (T, H, W), with the
+objects that come or are corrected there, and 0 elsewhere. OUT.npy: (T, H, W) uint8, the label maps.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import numpy as np
 
 HERE = Path(__file__).parent
 MANIFEST = json.loads((HERE / "manifest.json").read_text())
+SIZE, WORKING = (tuple(MANIFEST["frame"][of]) for of in ("size", "working size"))
 BORDERS = MANIFEST["frame"]["borders"]
 EPSILON = np.float32(MANIFEST["epsilon"])
 REACH = MANIFEST["reach"]  # None: an object may be anywhere
+UNKNOWN = 255
 
 
 @cache
@@ -59,6 +62,61 @@ def load(name):
     return run
 
 
+def resized(maps, size, kind):
+    """(H, W, ...) -> another size, by weights of that kind."""
+    if maps.shape[:2] == size:
+        return maps
+    down, across = (kind(have, want) for have, want in zip(maps.shape[:2], size, strict=True))
+    return np.moveaxis(np.tensordot(across, np.tensordot(down, maps, (1, 0)), (1, 1)), 0, 1)
+
+
+def at_work(maps, growing):
+    """(H, W, ...) of a frame -> at the working size, by means over areas where it shrinks."""
+    return resized(maps, WORKING, growing if SIZE < WORKING else areas)
+
+
+def linear(have, want):
+    """Weights (want, have) of linear interpolation, pixels taken as areas."""
+    place = np.clip((np.arange(want) + 0.5) * have / want - 0.5, 0, have - 1)
+    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(have))).astype(np.float32)
+
+
+def cubic(have, want):
+    """The same of cubic interpolation; beyond the border all is as at the border."""
+    place = (np.arange(want) + 0.5) * have / want - 0.5
+    weights = np.zeros((want, have), np.float32)
+    for step in (-1, 0, 1, 2):
+        cell = np.floor(place) + step
+        x = np.abs(place - cell)
+        near, far = (1.25 * x - 2.25) * x * x + 1, ((-0.75 * x + 3.75) * x - 6) * x + 3
+        np.add.at(weights, (np.arange(want), np.clip(cell, 0, have - 1).astype(int)), np.where(x <= 1, near, far))
+    return weights
+
+
+def areas(have, want):
+    """The share (want, have) of every pixel in each of the larger ones."""
+    edges, pixels = np.linspace(0, have, want + 1), np.arange(have)
+    covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (np.clip(covered, 0, None) * want / have).astype(np.float32)
+
+
+def picture(frame):
+    """A frame (H, W, 3) uint8 as `encode` wants it."""
+    seen = np.clip(np.rint(at_work(frame, cubic)), 0, 255)
+    return padded(seen).transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+
+
+def mask_of(labels, number):
+    """The mask of an object in a label map (H, W), as the graphs want it."""
+    return padded(np.clip(at_work((labels == number).astype(np.float32), linear), 0, 1))
+
+
+def cropped(maps):
+    """The inverse of `padded`, at the size of the frames."""
+    (height, width), top, left = WORKING, BORDERS["above"], BORDERS["left"]
+    return resized(maps[top : top + height, left : left + width], SIZE, linear)
+
+
 def padded(maps):
     """(H, W, ...) -> with borders, as the graphs want it."""
     borders = [(BORDERS["above"], BORDERS["below"]), (BORDERS["left"], BORDERS["right"])]
@@ -67,9 +125,14 @@ def padded(maps):
     return np.pad(maps, borders, mode="edge") if edge else np.pad(maps, borders, mode="reflect")
 
 
-def aggregated(logits):
-    """Logits (N, H, W), each object as if alone -> probabilities of background and objects (N + 1, H, W)."""
-    p = np.clip(1 / (1 + np.exp(-logits)), EPSILON, 1 - EPSILON).astype(np.float32)
+def sigmoid(logits):
+    """Probabilities of logits."""
+    return 1 / (1 + np.exp(-np.maximum(logits, np.float32(-80))))
+
+
+def aggregated(p):
+    """Probabilities (N, H, W), each object as if alone -> those of background and objects (N + 1, H, W)."""
+    p = np.clip(p, EPSILON, 1 - EPSILON).astype(np.float32)
     none = (1 - p).prod(0) if MANIFEST["background"] == "product" else (1 - p).min(0)
     p = np.concatenate([np.clip(none, EPSILON, 1 - EPSILON)[None], p])
     odds = p / (1 - p)
@@ -104,8 +167,8 @@ class Whereabouts:
         radius = max(REACH["share"] * self.size, 1) * (1 + self.away)
         near = squared_distances(seen) <= radius**2 if seen.any() else np.ones_like(seen)
         near = near | grown(connected(positive, near))
-        down, across = (interpolation(side, REACH["cell"]) for side in near.shape)
-        return np.where(down @ near.astype(np.float32) @ across.T > 0.5, logits, np.minimum(logits, REACH["removed"]))
+        allowed = resized(near.astype(np.float32), logits.shape, linear) > 0.5
+        return np.where(allowed, logits, np.minimum(logits, REACH["removed"]))
 
     def follow(self, mask):
         """Note where it is now, mask (H, W). Of what is lost its last place counts on."""
@@ -148,41 +211,56 @@ def squared_distances(mask):
     return squared
 
 
-def interpolation(cells, factor):
-    """Bilinear weights (factor cells, cells), pixels and cells taken as areas."""
-    place = np.clip((np.arange(cells * factor) + 0.5) / factor - 0.5, 0, cells - 1)
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells))).astype(np.float32)
+class Objects:
+    """All objects of a video: the memory of each by its number, and where it was."""
+
+    def __init__(self):
+        """Begin with none."""
+        self.encode, self.memorize, self.segment, self.update = map(load, ("encode", "memorize", "segment", "update"))
+        self.memories, self.places = {}, {}
+
+    def next(self, frame, labels):
+        """A frame (H, W, 3) and the label map (H, W) of what is annotated in it -> its label map."""
+        seen = {f"features.{name}": value for name, value in self.encode({"frame": picture(frame)}).items()}
+        known = labels != UNKNOWN
+        given = {int(number): mask_of(labels, number) for number in np.unique(labels[known]) if number}
+        others = {number: memory for number, memory in self.memories.items() if number not in given}
+        predictions = {number: self.segment({**seen, **memory}) for number, memory in others.items()}
+        alone = [
+            sigmoid(self.within_reach(number, of["prediction.logits"][0, 0])) for number, of in predictions.items()
+        ]
+        numbers, alone = [0, *others, *given], [*alone, *given.values()]
+        if not alone:
+            return np.zeros_like(labels)
+        p = aggregated(np.stack(alone))
+        for number, mask in zip(others, p[1:], strict=False):  # what is annotated comes after these
+            if REACH:
+                self.places[number].follow(mask)
+            tensors = {**seen, **others[number], **predictions[number], "mask": mask[None, None]}
+            others[number].update(self.update(tensors))
+        for number, mask in given.items():
+            others[number] = self.memorize({**seen, "mask": mask[None, None]})
+            if REACH:
+                self.places[number] = Whereabouts(mask)
+        self.memories = others
+        likeliest = np.stack([cropped(of) for of in p]).argmax(0)
+        found = np.array(numbers, labels.dtype)[likeliest]
+        annotated = np.isin(labels, list(given))
+        return np.where(annotated, labels, np.where(np.isin(found, list(given)), 0, found))
+
+    def within_reach(self, number, logits):
+        """An object's logits (H, W), low where it cannot be."""
+        return self.places[number].within(logits) if REACH else logits
 
 
 def main(frames, labels):
-    """Frames (T, H, W, 3) and the first one's labels (H, W) -> label maps (T, H, W)."""
-    encode, memorize, segment, update = (load(name) for name in ("encode", "memorize", "segment", "update"))
-    height, width = MANIFEST["frame"]["size"]
-    if frames.shape[1:] != (height, width, 3) or labels.shape != (height, width):
-        sys.exit(f"frames of {height}x{width} are expected, got {frames.shape[1:]} and labels {labels.shape}")
-    memories, places, found = [], [], [labels]
-    for number, frame in enumerate(frames):
-        picture = padded(frame).transpose(2, 0, 1)[None].astype(np.float32) / 255
-        features = {f"features.{name}": value for name, value in encode({"frame": picture}).items()}
-        if number == 0:
-            for i in range(1, int(labels.max()) + 1):
-                mask = padded((labels == i).astype(np.float32))[None, None]
-                memories.append(memorize({**features, "mask": mask}))
-                if REACH:
-                    places.append(Whereabouts(mask[0, 0]))
-            continue
-        predictions = [segment({**features, **memory}) for memory in memories]
-        logits = [prediction["prediction.logits"][0, 0] for prediction in predictions]
-        if REACH:
-            logits = [place.within(of_object) for place, of_object in zip(places, logits, strict=True)]
-        p = aggregated(np.stack(logits))
-        for place, mask in zip(places, p[1:], strict=False):  # there are none where an object may be anywhere
-            place.follow(mask)
-        for memory, prediction, mask in zip(memories, predictions, p[1:], strict=True):
-            memory.update(update({**features, **memory, **prediction, "mask": mask[None, None]}))
-        top, left = BORDERS["above"], BORDERS["left"]
-        found.append(p.argmax(0)[top : top + height, left : left + width].astype(np.uint8))
-    return np.stack(found)
+    """Frames (T, H, W, 3) and the labels of the first one (H, W), or of each (T, H, W) -> label maps (T, H, W)."""
+    if labels.ndim == 2:
+        labels = np.concatenate([labels[None], np.zeros((len(frames) - 1, *labels.shape), labels.dtype)])
+    if frames.shape[1:] != (*SIZE, 3) or labels.shape != frames.shape[:3]:
+        sys.exit(f"frames of {SIZE[0]}x{SIZE[1]} are expected, got {frames.shape} and labels {labels.shape}")
+    objects = Objects()
+    return np.stack([objects.next(frame, annotated) for frame, annotated in zip(frames, labels, strict=True)])
 
 
 if __name__ == "__main__":
