@@ -155,6 +155,17 @@ class TestAggregate:
         assert (p.grad[0] > 0).all()  # more of oneself
         assert p.grad.isfinite().all()
 
+    @pytest.mark.parametrize("kind", ["product", "least"])
+    @pytest.mark.parametrize("rows", [2, 10])
+    def test_without_gradients_it_is_the_same(self, rows, kind):
+        """To the last bit in frames of whole strides; else sums of many rows end otherwise."""
+        for size, close in (((56, 80), 0), ((53, 70), 1e-6)):
+            p = torch.rand(rows, 1, *size, generator=torch.Generator().manual_seed(0))
+            wanted = aggregate(p, background=kind)
+            with torch.no_grad():
+                found = aggregate(p, background=kind)
+            assert all(torch.allclose(a, b, rtol=close, atol=close) for a, b in zip(wanted, found, strict=True))
+
 
 class TestWinners:
     @pytest.mark.parametrize("rows", [1, 3, 10])

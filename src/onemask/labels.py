@@ -22,6 +22,7 @@ from .errors import InputError
 LARGEST_ID = 65534  # in 16-bit label maps; 254 in 8-bit ones, where 255 means void
 LABEL_MAP = "a label map is (height, width) of integers or bool"
 EPSILON = 1e-7  # keeps odds finite
+STRIPE = 24  # lines of pixels
 
 Background = Literal["product", "least", "softmax"]  # see `aggregate`
 
@@ -131,6 +132,8 @@ def aggregate(
     """
     if background == "softmax":
         return _likeliest_alone(probabilities, frame_of_row, frames)
+    if frame_of_row is None and len(probabilities) > 1 and not torch.is_grad_enabled() and eager_on_cpu(probabilities):
+        return _aggregate_by_stripes(probabilities, background)
     p = probabilities.float().clamp(EPSILON, 1 - EPSILON)
     without = 1 - p
     if frame_of_row is None:
@@ -142,11 +145,28 @@ def aggregate(
         index = frame_of_row.view(-1, 1, 1, 1).expand_as(without)
         none_of_them = without.new_ones(frames, *without.shape[1:]).scatter_reduce(0, index, without, "amin")
     none_of_them = none_of_them.clamp(EPSILON, 1 - EPSILON)
-    over = None if torch.is_grad_enabled() else p  # written over: of ten objects an array does not stay in the cache
+    over = None if torch.is_grad_enabled() else p
     odds, background_odds = torch.div(p, without, out=over), none_of_them / (1 - none_of_them)
     total = _sum_by_frame(odds, frame_of_row, frames) + background_odds
     total_of_row = total if frame_of_row is None else total[frame_of_row]
     return torch.div(odds, total_of_row, out=over), background_odds / total
+
+
+def _aggregate_by_stripes(probabilities: Tensor, background: Background) -> tuple[Tensor, Tensor]:
+    """`aggregate` of one frame, a stripe of all rows after another, which stays in a processor's cache."""
+    objects = torch.empty(probabilities.shape, device=probabilities.device)
+    of_background = objects.new_empty(1, *objects.shape[1:])
+    for top in range(0, objects.shape[2], STRIPE):
+        stripe = slice(top, top + STRIPE)
+        p = probabilities[:, :, stripe].float().clamp(EPSILON, 1 - EPSILON)
+        without = 1 - p
+        none_of_them = (without.prod if background == "product" else without.amin)(0, keepdim=True)
+        none_of_them = none_of_them.clamp_(EPSILON, 1 - EPSILON)
+        odds, background_odds = torch.div(p, without, out=p), none_of_them / (1 - none_of_them)
+        total = odds.sum(0, keepdim=True) + background_odds
+        torch.div(odds, total, out=objects[:, :, stripe])
+        torch.div(background_odds, total, out=of_background[:, :, stripe])
+    return objects, of_background
 
 
 def _likeliest_alone(probabilities: Tensor, frame_of_row: Tensor | None, frames: int) -> tuple[Tensor, Tensor]:

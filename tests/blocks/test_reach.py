@@ -13,6 +13,7 @@ from onemask.blocks.reach import (
     _by_axes,
     _grown,
     _largest_allowed,
+    any_above,
     area,
     cells_of,
     connected,
@@ -132,5 +133,9 @@ def test_largest_of_cells_and_area():
     maps = torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(0))
     for grid in [(6, 5), (48, 40), (5, 7)]:
         assert torch.equal(largest(maps, grid), F.adaptive_max_pool2d(maps, grid))
+    for some in (maps[:, :1], maps[:, :1].contiguous(), maps[:, :1].double()):
+        for least in (0.5, 0.99):
+            assert torch.equal(any_above(some, (6, 5), least), F.adaptive_max_pool2d(some, (6, 5)) > least)
+            assert torch.equal(any_above(some, (48, 40), least), some > least)
     maps[0, 0, 0, :4] = torch.tensor([0.5, 0.5000001, 1.0, 0.4999999])
     assert torch.equal(area(maps), (maps > 0.5).sum((1, 2, 3)).float())

@@ -22,6 +22,7 @@ from onemask.methods.frtm.model import FRTM
 from onemask.methods.method import Method
 from onemask.methods.videomatch import VideoMatchConfig
 from onemask.runtime import computation, encoder, engines, graphs
+from onemask.runtime import part as part_module
 from onemask.testing import moving_shapes
 from onemask.video.sample import sample_clip
 
@@ -154,6 +155,18 @@ def test_each_objects_network_is_computed_by_the_one_graph(graph_runtime, monkey
     found, expected = (label_maps(one, clip.frames, clip.label_maps[0]) for one in (session, wanted))
     assert rows == [1] * 5  # two to be checked with, then a call for each object
     assert (found != expected).mean() < 1e-3
+
+
+def test_weights_of_a_part_are_looked_at_once_a_frame(graph_runtime, monkeypatch):
+    looked, state_of = [], part_module.state_of
+    monkeypatch.setattr(part_module, "state_of", lambda network: looked.append(network) or state_of(network))
+    method, clip = tiny_frtm(), moving_shapes(3, 3)
+    session = Session(method, device="cpu", runtime=graph_runtime)
+    label_maps(session, clip.frames[:2], clip.label_maps[0])
+    looked.clear()
+    before = session.step(clip.frames[2])
+    assert len(looked) == 1  # and not for each of three objects
+    assert before.any()
 
 
 def test_backbones_of_single_objects_are_computed_by_one_graph_and_no_other_is_made(graph_runtime, caplog):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..blocks.reach import RECENT, area, connected, is_lost, largest, reach_by_size, touched, without_outliers
+from ..blocks.reach import RECENT, any_above, area, connected, is_lost, reach_by_size, touched, without_outliers
 from ..eager import eager_on_cpu
 from .method import Memory
 
@@ -80,7 +80,7 @@ def within_reach(logits: Tensor, memory: Memory, share: float) -> Tensor:
     """
     if memory.unseen is None or memory.size is None or memory.away is None:
         return logits
-    found = largest(logits, memory.unseen.shape[-2:]) > 0
+    found = any_above(logits, memory.unseen.shape[-2:], 0)
     if torch.equal(connected(found, memory.unseen < RECENT), found):
         return logits
     return without_outliers(logits, reach_by_size(memory.unseen, memory.size, memory.away, share), whole=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -20,6 +23,7 @@ from .graphs import Given, Run, for_tracing, key_of, traced
 
 log = logging.getLogger(__name__)
 
+_states: ContextVar[dict[int, Any] | None] = ContextVar("states", default=None)  # of the parts of one call
 PLACES = 4  # shapes that a part is compiled for at once: of one session they are always the same
 
 
@@ -37,6 +41,16 @@ def with_parts(method: Method, names: tuple[str, ...], runtime: str) -> Method:
             *(type(method).__name__, ", ".join(lost)),
         )
     return through
+
+
+@contextmanager
+def weights_looked_at_once() -> Iterator[None]:
+    """Look at a part's weights when it is called first, and not again for each object: they are the same in a frame."""
+    token = _states.set({})
+    try:
+        yield
+    finally:
+        _states.reset(token)
 
 
 def tell_unused(method: Method) -> None:
@@ -71,7 +85,7 @@ class Part(nn.Module):
         given = {f"x{place}": leaf for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
         shapes = tuple((name, tensor.shape, tensor.dtype) for name, tensor in given.items())
         others = tuple(leaf for leaf in leaves if not isinstance(leaf, Tensor))
-        state = state_of(self._wrapped)
+        state = self._state()
         if state is None:
             return self._wrapped(*values, **named)
         place = shapes, others, outline, torch.get_num_threads(), state
@@ -91,6 +105,15 @@ class Part(nn.Module):
             log.warning("the runtime failed in %s (%s); PyTorch goes on", self._name, short(error))
             self._made[place] = None, None
             return self._wrapped(*values, **named)
+
+    def _state(self) -> Any:
+        """The state of the weights, see `state_of`."""
+        known = _states.get()
+        if known is None:
+            return state_of(self._wrapped)
+        if id(self) not in known:
+            known[id(self)] = state_of(self._wrapped)
+        return known[id(self)]
 
     def _make(self, leaves: list[Any], given: Given, outline: Any, shapes: Any) -> tuple[Run | None, Any]:
         """How it is computed, checked with what it is given; and the outline of what the network gives."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..methods.method import Features, Memory, Method, Prediction
 from .encoder import WORTH_IT, Encoder
-from .part import tell_unused, with_parts
+from .part import tell_unused, weights_looked_at_once, with_parts
 
 
 class Segmenter:
@@ -34,7 +34,8 @@ class Segmenter:
         height, width = features.size
         if self._auto and height * width < WORTH_IT:
             return self._plain.segment(features, memory)
-        prediction = self._method.segment(features, memory)
+        with weights_looked_at_once():
+            prediction = self._method.segment(features, memory)
         if not self._told:
             self._told = True
             tell_unused(self._method)
