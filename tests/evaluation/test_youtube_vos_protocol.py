@@ -128,8 +128,18 @@ def test_a_split_is_a_folder(root, tmp_path):
     root.rename(split)
     assert len(run(split.parent, tmp_path / "default").scores.rows) == 3
     assert len(run(split.parent, tmp_path / "named", split="valid").scores.rows) == 3
-    with pytest.raises(InputError, match="has no folder test, so there is no such split"):
+    with pytest.raises(InputError, match=r"no folder test, and no list ImageSets/test\.txt, so there is no such split"):
         run(split.parent, tmp_path / "other", split="test")
+
+
+def test_a_split_is_a_list_of_videos_of_train(root, tmp_path):
+    """As the authors of FRTM's paper have it, of 300 videos (docs/evaluation.md)."""
+    folder = tmp_path / "YouTube-VOS"
+    (folder / "ImageSets").mkdir(parents=True)
+    root.rename(folder / "train")
+    (folder / "ImageSets" / "jjvalid.txt").write_text("short\n")
+    scores = run(folder, tmp_path / "out", split="jjvalid").scores
+    assert [(row.sequence, row.object_id) for row in scores.rows] == [("short", 1)]
 
 
 def test_unknown_video(root, tmp_path):

@@ -171,10 +171,18 @@ class YouTubeVos(Protocol):
     submits = True
 
     def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> YouTubeVosDataset:
-        """The videos of a split's folder, ROOT/SPLIT, or of ROOT itself; by default of ROOT/valid if it is there."""
-        folder = "valid" if split == "val" and not (Path(root) / "val").is_dir() else split
-        if split != "val" and not (Path(root) / split).is_dir():
-            raise InputError(f"{root} has no folder {split}, so there is no such split; leave it out for {root} itself")
+        """The videos of a split's folder, ROOT/SPLIT, or of ROOT itself; by default of ROOT/valid if it is there.
+
+        Or those of ROOT/train that ROOT/ImageSets/SPLIT.txt lists.
+        """
+        own_list = Path(root) / "ImageSets" / f"{split}.txt"
+        there = (Path(root) / split).is_dir() or own_list.is_file()
+        if split != "val" and not there:
+            raise InputError(
+                f"{root} has no folder {split}, and no list ImageSets/{split}.txt, so there is no such split; leave it "
+                f"out for {root} itself"
+            )
+        folder = split if there else "valid"
         dataset = YouTubeVosDataset(root, folder)
         return dataset if names is None else dataset.select(names)
 
