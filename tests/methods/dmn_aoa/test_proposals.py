@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from onemask import load
 from onemask.errors import InputError
 from onemask.methods.dmn_aoa import proposals as module
 from onemask.methods.dmn_aoa.proposals import (
@@ -200,6 +201,22 @@ class TestWeights:
         torch.save(given, tmp_path / "proposals" / "maskrcnn-resnext101.pth")
         with pytest.raises(InputError, match="are not those of torchvision's MaskRCNN"):
             proposal_generator("maskrcnn-resnext101")
+
+    def test_a_method_with_weights_takes_the_papers_network(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("ONEMASK_HOME", str(tmp_path))
+        monkeypatch.setattr(module, "RESNEXT_BACKBONE", "resnet18")
+        with pytest.raises(InputError, match=r"maskrcnn-resnext101 are not on this machine; put .*resnext101\.pth"):
+            load("dmn-aoa-lite", proposals="maskrcnn-resnext101")
+        monkeypatch.setattr(module, "COCO_CLASSES", 5)
+        given = proposal_generator("maskrcnn-resnext101", pretrained=False).network.state_dict()
+        (tmp_path / "proposals").mkdir()
+        torch.save(given, tmp_path / "proposals" / "maskrcnn-resnext101.pth")
+        monkeypatch.setattr(module, "COCO_CLASSES", 91)
+        method = load("dmn-aoa-lite", proposals="maskrcnn-resnext101")
+        found = method.generator.network.state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in given.items())
+        assert not any(parameter.requires_grad for parameter in method.generator.parameters())
+        assert not method.generator.network.training
 
     def test_coco_placed_by_the_user(self, tmp_path, monkeypatch):
         monkeypatch.setenv("ONEMASK_HOME", str(tmp_path))

@@ -119,7 +119,11 @@ def with_trained(generator: ProposalGenerator, name: str, stored: dict[str, Tens
     own = generator.state_dict(prefix="generator.")
     if own.keys() <= stored.keys():
         return stored
-    load_trained(generator.network, name)
+    if name == RESNEXT:  # which has as many classes as its weights
+        generator.network = _resnext(_resnext_weights()).requires_grad_(False).eval()
+        own = generator.state_dict(prefix="generator.")
+    else:
+        load_trained(generator.network, name)
     others = {key: tensor for key, tensor in stored.items() if not key.startswith("generator.")}
     return others | own  # which holds the very tensors that were loaded into
 
