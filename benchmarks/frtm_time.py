@@ -165,7 +165,8 @@ def draw(bars: dict[int, dict[str, float]], names: list[str], largest: float, op
         below += heights
     xlabel = "samples of the first frame" if options.part == "first" else "samples in the memory"
     axes.set(xlabel=xlabel, ylabel="time, relative to the largest")
-    axes.legend()
+    axes.set_ylim(0, 1.35)  # room for the legend
+    axes.legend(loc="upper left", ncols=2)
     figure.savefig(options.out, dpi=120)
 
 
