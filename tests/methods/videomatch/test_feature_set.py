@@ -42,8 +42,27 @@ class TestSets:
         full = FeatureSet(torch.arange(5.0)[None, None], torch.tensor([[KEPT, 9.0, 1.0, 5.0, 2.0]]))
         counts = torch.tensor([[0.0, 0.0, 50.0, 0.0, 0.0]])
         after = full.after(counts, torch.tensor([[[70.0, 80.0]]]), torch.ones(1, 2, dtype=torch.bool), 2)
-        assert after.features[0, 0].tolist() == [0, 1, 2, 80, 70]  # least used first
+        assert after.features[0, 0].tolist() == [0, 1, 2, 70, 80]  # those that are left, then the new ones
         assert after.usage[0, [3, 4]].tolist() == pytest.approx([np.mean([8.1, 5.9, 4.5, 1.8])] * 2)
+
+    def test_of_those_that_were_used_alike_the_younger_goes(self):
+        """Else a sort decides, and the last digits of a runtime with it."""
+        few = FeatureSet(torch.arange(200.0)[None, None], torch.full((1, 200), 3.0))
+        after = few.after(torch.zeros(1, 200), torch.full((1, 1, 1), 500.0), torch.tensor([[True]]), 1)
+        assert after.features[0, 0].tolist() == [*range(199), 500]
+
+    def test_rows_of_which_one_has_room_change_as_they_do_alone(self):
+        sets = FeatureSet(
+            torch.arange(10.0).view(2, 1, 5), torch.tensor([[KEPT, 2.0, 1.0, EMPTY, EMPTY], [KEPT, 1.0, 3.0, 2.0, 5.0]])
+        )
+        counts, new = torch.ones(2, 5), torch.tensor([[[70.0, 80.0, 90.0]]]).expand(2, -1, -1)
+        chosen = torch.tensor([[True, True, True], [False, True, False]])
+        after = sets.after(counts, new, chosen, 3)
+        assert after.features[:, 0].tolist() == [[0, 1, 70, 80, 90], [5, 7, 8, 9, 80]]
+        for row in range(2):
+            alone = sets.row(row).after(counts[row, None], new[row, None], chosen[row, None], 3)
+            assert torch.equal(alone.features, after.row(row).features)
+            assert torch.equal(alone.usage, after.row(row).usage)
 
     def test_nothing_chosen_changes_nothing(self):
         full = self.some(10)

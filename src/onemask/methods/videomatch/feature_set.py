@@ -65,20 +65,36 @@ class FeatureSet:
     def after(self, counts: Tensor, features: Tensor, chosen: Tensor, most: int) -> FeatureSet:
         """The set after a frame: how often places were used, and the chosen (N, P) of features (N, C, P) to add.
 
-        At most `most` are added, in empty places first, then in those that were used the least.
+        At most `most` are added, behind those that are there. Where places are short, those that were used the least
+        give way, the younger ones first: usage is counted in whole pixels, so many are alike, and were it left to a
+        sort which of them goes, two runtimes' last digits would lead to different masks in the end.
         """
         average = USAGE_DECAY * self.usage + (1 - USAGE_DECAY) * counts
         usage = torch.where(self.usage == EMPTY, EMPTY, average)
         new, valid = spread(features, chosen, most)
-        # Empty places come first, in order, which keeps those in use together.
-        order = torch.arange(usage.shape[1], dtype=usage.dtype, device=usage.device) - usage.shape[1]
-        place = torch.where(usage == EMPTY, order, usage).topk(most, largest=False, sorted=True).indices
-        learned = (usage != EMPTY) & usage.isfinite()
+        used, places = usage != EMPTY, torch.arange(usage.shape[1], device=usage.device).expand_as(usage)
+        learned = used & usage.isfinite()
         mean = torch.where(learned, usage, 0).sum(1, keepdim=True) / learned.sum(1, keepdim=True).clamp(min=1)
-        usage = usage.scatter(1, place, torch.where(valid, mean, usage.gather(1, place)))
-        of_channels = place[:, None].expand(-1, self.features.shape[1], -1)
-        now = torch.where(valid[:, None], new.to(self.features.dtype), self.features.gather(2, of_channels))
-        return FeatureSet(self.features.scatter(2, of_channels, now), usage)
+        number = valid.sum(1, keepdim=True)
+        short = (used.sum(1, keepdim=True) + number - usage.shape[1]).clamp(min=0)
+        least_first = usage.shape[1] - 1 - ascending(torch.where(learned, usage, KEPT).flip(1))
+        kept = used & torch.ones_like(used).scatter(1, least_first, places >= short)
+        place_of_new = places - kept.sum(1, keepdim=True)
+        is_new = (place_of_new >= 0) & (place_of_new < number)
+        # Those that are kept move up, in their order; then come the new ones, then empty places.
+        order = ascending(torch.where(kept, places, places + usage.shape[1]))
+        order = torch.where(is_new, usage.shape[1] + place_of_new, order)
+        joined = torch.cat([self.features, new.to(self.features.dtype)], 2)
+        usage = torch.cat([usage.masked_fill(~kept, EMPTY), mean.expand(-1, new.shape[2])], 1)
+        of_channels = order[:, None].expand(-1, joined.shape[1], -1)
+        return FeatureSet(joined.gather(2, of_channels), usage.gather(1, order))
+
+
+def ascending(values: Tensor) -> Tensor:
+    """Places (N, M) of values (N, M) from the least to the greatest; of equal ones the first comes first."""
+    if torch.jit.is_tracing():  # a graph has no other sort; that of ONNX keeps the order of equal values
+        return values.topk(values.shape[1], largest=False, sorted=True).indices
+    return values.sort(dim=1, stable=True).indices
 
 
 def spread(features: Tensor, chosen: Tensor, most: int) -> tuple[Tensor, Tensor]:

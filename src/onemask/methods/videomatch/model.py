@@ -29,7 +29,7 @@ What the paper leaves open, and what was decided:
   all just below c_2 the likeliest can win. It is no part of what is trained.
 - Sets have fixed places, so time and memory a frame are flat. Features of the annotated frame, evenly spread over its
   pixels where there are too many, stay; each frame adds a few, evenly spread again, in place of those that were among
-  the K best of the fewest pixels lately (a moving average; a new one begins at the mean of its set).
+  the K best of the fewest pixels lately (a moving average; a new one begins at the set's mean), the youngest first.
 - The background of an object is nearly the whole annotated frame. So the frame is matched once for all objects that
   were annotated in it, and each leaves out its own. A frame of more cells than there are places is thinned before, for
   all objects alike, not the background of each.
