@@ -126,6 +126,8 @@ def test_a_split_is_a_folder(root, tmp_path):
     split = tmp_path / "YouTube-VOS" / "valid"
     split.parent.mkdir()
     root.rename(split)
+    (split.parent / "ImageSets").mkdir()
+    (split.parent / "ImageSets" / "val.txt").write_text("short\n")  # of train: not what is judged by default
     assert len(run(split.parent, tmp_path / "default").scores.rows) == 3
     assert len(run(split.parent, tmp_path / "named", split="valid").scores.rows) == 3
     with pytest.raises(InputError, match=r"no folder test, and no list ImageSets/test\.txt, so there is no such split"):

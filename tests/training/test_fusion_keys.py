@@ -17,7 +17,7 @@ from onemask.training.unroll import ClipBatch, Unroll, batch_of, joined
 
 TINY = FusionConfig(
     "test_efficientnet", channels=8, width=8, fine_width=8, capacity=8, first_samples=2, update_every=0,
-    forget=0.0, misled=0.0, keys=True,
+    forget=0.0, misled=0.0,
 )  # fmt: skip
 
 

@@ -176,7 +176,8 @@ class YouTubeVos(Protocol):
         Or those of ROOT/train that ROOT/ImageSets/SPLIT.txt lists.
         """
         own_list = Path(root) / "ImageSets" / f"{split}.txt"
-        there = (Path(root) / split).is_dir() or own_list.is_file()
+        theirs = split == "val" and (Path(root) / "valid").is_dir()  # what YouTube-VOS calls its own
+        there = (Path(root) / split).is_dir() or (own_list.is_file() and not theirs)
         if split != "val" and not there:
             raise InputError(
                 f"{root} has no folder {split}, and no list ImageSets/{split}.txt, so there is no such split; leave it "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from onemask.methods.fusion import DEFAULT, FAST, FusionConfig
 from onemask.methods.fusion.clues import MAPS
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
 from onemask.methods.whereabouts import found_mask
+from onemask.saved import read_state, write_state
 from onemask.testing import moving_shapes
 from onemask.training.unroll import Unroll, batch_of
 
@@ -201,7 +203,7 @@ def test_in_training_the_last_masks_are_told_wrong_now_and_then() -> None:
 @pytest.mark.parametrize(
     "options",
     [{"clues": ()}, {"clues": ("first", "first")}, {"clues": ("colour",)}, {"radius": 0}, {"momentum": 0.0},
-     {"forget": 1.0}, {"target_only": True}, {"transition": True}, {"target": "encoded"}],
+     {"forget": 1.0}, {"target_only": True}, {"transition": True}, {"target": "encoded"}, {"published": True}],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(options: dict) -> None:
     with pytest.raises(InputError):
@@ -302,3 +304,21 @@ def test_masks_are_pooled_for_the_next_frame_once(monkeypatch: pytest.MonkeyPatc
     calls.clear()
     session.step(clip.frames[1])
     assert calls == [2]
+
+
+@pytest.mark.parametrize("keys", [False, True])
+def test_a_session_that_was_saved_before_there_were_keys_is_one_without(keys: bool, tmp_path: Path) -> None:
+    method = made(replace(TINY, keys=keys))
+    frames, labels = clip_of_two()
+    session = onemask.Session(method, short_side=None, device="cpu")
+    session.annotate(frames[0], labels)
+    session.save(tmp_path / "state.safetensors")
+    state, tensors = read_state(tmp_path / "state.safetensors")
+    del state["method"]["keys"]
+    write_state(tmp_path / "earlier.safetensors", state, tensors)
+    if keys:
+        with pytest.raises(InputError, match=r"keys False \(now True\)"):
+            onemask.Session.restore(tmp_path / "earlier.safetensors", method, device="cpu")
+    else:
+        restored = onemask.Session.restore(tmp_path / "earlier.safetensors", method, device="cpu")
+        assert np.array_equal(restored.step(frames[1]), session.step(frames[1]))

@@ -23,6 +23,7 @@ from torch import Tensor
 from ...eager import eager_on_cpu
 
 MAPS = {"target": 1, "first": 2, "local": 2, "medial": 2, "place": 4}
+MATCHED = frozenset({"first", "local", "medial"})  # those that are cosines
 TILE = (4, 8)  # cells whose windows are looked at together
 RINGS = (3, 9, 21)  # cells: the neighbourhoods of the last mask that "near" is the mean of
 LEAST_NORM = 1e-4  # of a mean feature

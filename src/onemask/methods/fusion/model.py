@@ -47,7 +47,7 @@ from ..frtm.online import FRTMFeatures, FRTMMemory, FRTMPrediction, OnlineTarget
 from ..frtm.refiners import FirstFrames, first_frames, mask_loss
 from ..method import Constant
 from ..whereabouts import found_mask
-from .clues import cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
+from .clues import MATCHED, cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
 from .keys import Keys, matching_loss
 from .misled import misled
 from .options import FusionOptions
@@ -108,8 +108,8 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         for convolution in self.join.values():
             nn.init.zeros_(cast(nn.Conv2d, convolution).weight)
         self.join.to(memory_format=torch.channels_last)
-        self.keys = Keys(self.backbone.channels, config.target_stride) if config.keys else None
-        self.own_losses, self.renews = (("matching",), True) if config.keys else ((), False)
+        self.keys = Keys(self.backbone.channels, config.target_stride) if config.learns_keys else None
+        self.own_losses, self.renews = (("matching",), True) if config.learns_keys else ((), False)
         self.register_module("refinement", None)  # where a session puts what computes it in a runtime
 
     # The four calls --------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         return FusionFeatures(frames, target=pyramid[self.config.target_stride], shared=shared, matching=matching)
 
     def prepared(self, pyramid: dict[int, Tensor]) -> dict[str, Tensor]:
-        """What the network prepares, and "matching", what is matched."""
+        """The network's share of a frame's features, and "matching", what is matched."""
         target = pyramid[self.config.target_stride]
         matching = normalised(target.float()) if self.keys is None else cast(Tensor, self.keys(pyramid))
         return super().prepared(pyramid) | {"matching": matching}
@@ -183,9 +183,9 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
 
     def losses(self, prediction: FusionPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """ "matching": how well the clues that are cosines tell object and background apart, each by itself."""
-        cosines = [prediction.clues[clue].float() for clue in ("first", "local", "medial") if clue in prediction.clues]
-        if self.keys is None or not cosines:
+        if self.keys is None:
             return {}
+        cosines = [maps.float() for clue, maps in prediction.clues.items() if clue in MATCHED]
         shares, sure = shares_of_cells(masks, known, self.config.target_stride)
         losses = [matching_loss(found, shares[:, 0], sure[:, 0] > KNOWN) for found in cosines]
         return {"matching": torch.stack(losses).mean(0)}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from ...errors import InputError
 from ..frtm.options import FRTMOptions
 from ..options import Count, NotNegative, Range, ShareBelowOne, Whole
-from .clues import MAPS
+from .clues import MAPS, MATCHED
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class FusionOptions(FRTMOptions):
     """Values on the embedded backbone; those of FRTM mean what they mean there."""
 
     renamed: ClassVar[Mapping[str, str]] = {**FRTMOptions.renamed, "rate": "momentum"}
+    newer: ClassVar[Mapping[str, Any]] = {"keys": False}
 
     backbone: str = "tf_efficientnet_lite0"
     width: Annotated[int, Range(2)] = 32
@@ -30,7 +31,7 @@ class FusionOptions(FRTMOptions):
     reach: NotNegative = field(default=0.2, kw_only=True)
     least_side: Whole = field(default=480, kw_only=True)
     clues: tuple[str, ...] = tuple(MAPS)  # which the network reads: target, first, local, medial, place
-    keys: bool = False  # match what is learned of the features of all strides; false: ImageNet's of stride 16
+    keys: bool = True  # match what is learned of the features of all strides; false: ImageNet's of stride 16
     radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
     forget: ShareBelowOne = 0.15  # probability in training that the last masks are not told: objects are found without
@@ -43,8 +44,8 @@ class FusionOptions(FRTMOptions):
             raise InputError(
                 f"clues must be some of {', '.join(MAPS)}, each once, got {', '.join(self.clues) or 'none'}"
             )
-        if self.target_only or self.target != "learned" or self.transition:
-            raise InputError("target_only, target and transition are options of frtm-lite; leave them out")
+        if self.target_only or self.target != "learned" or self.transition or self.published:
+            raise InputError("target_only, target, transition and published are options of FRTM; leave them out")
 
     @property
     def joined(self) -> int:
@@ -52,6 +53,11 @@ class FusionOptions(FRTMOptions):
         return sum(maps for clue, maps in MAPS.items() if clue in self.clues and clue != "target")
 
     @property
+    def learns_keys(self) -> bool:
+        """Whether there are keys to learn: only a clue that is matched needs them."""
+        return self.keys and not MATCHED.isdisjoint(self.clues)
+
+    @property
     def architecture(self) -> dict[str, Any]:
         """The options that weights depend on."""
-        return super().architecture | {"clues": list(self.clues)} | ({"keys": True} if self.keys else {})
+        return super().architecture | {"clues": list(self.clues)} | ({"keys": True} if self.learns_keys else {})
