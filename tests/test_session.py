@@ -586,6 +586,8 @@ def test_nor_does_the_fastest_method(monkeypatch):
     """As on another device: on a CPU, where nothing need be copied, OpenCV finds what is connected and how far off."""
     for module in (reach, whereabouts):
         monkeypatch.setattr(module, "connected", reach._grown)
+    for module in (reach, labels, whereabouts):
+        monkeypatch.setattr(module, "eager_on_cpu", lambda _: False)
     monkeypatch.setattr(reach, "squared_distances", reach._by_axes)
     monkeypatch.setattr(reach, "_largest_allowed", reach._allowed)
     monkeypatch.setattr(labels, "_argmax_by_numpy", labels._argmax)
