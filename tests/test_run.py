@@ -22,6 +22,7 @@ from cards import ship
 from onemask.cli import main
 from onemask.errors import InputError, Interrupted, OutputError
 from onemask.methods import load
+from onemask.results import ResultFolder
 from onemask.run_folder import RunFolder
 from onemask.running import run
 from onemask.session import Session
@@ -333,6 +334,14 @@ def test_results_that_are_removed_while_a_run_writes_are_missed(scene, clip, who
         run(video, late(scene), out, QUICKLY, save=["masks"], progress=removing(out / removed))
     run(video, late(scene), out, QUICKLY, save=["masks"], resume=True)
     assert masks(out) == whole
+
+
+def test_a_result_that_is_removed_as_soon_as_it_is_written_is_missed(tmp_path):
+    """Before its fingerprint is taken, that is."""
+    results = ResultFolder(tmp_path / "out", "a run", ("masks",))
+    gone = pytest.raises(OutputError, match=r"mask\.png was removed while results were written there")
+    with results.opened({}, overwrite=False, resume=False), gone, results.writing("mask.png") as path:
+        assert not path.exists()
 
 
 @pytest.mark.parametrize("removed", ["", "masks", "masks/00002.png"])

@@ -139,7 +139,11 @@ class ResultFolder:
         """Give the path of a file of results, which the block writes. Raises OutputError where one stands already."""
         self.claim(name)
         yield self.path / name
-        self._note(name, fingerprint(self.path / name))
+        try:
+            written = fingerprint(self.path / name)
+        except InputError as error:
+            raise OutputError(f"{self.path / name} was removed while results were written there") from error
+        self._note(name, written)
 
     def claim(self, *names: str) -> None:
         """Note that files are onemask's before they are written, whatever will be in them."""
