@@ -142,6 +142,8 @@ class ResultFolder:
         try:
             written = fingerprint(self.path / name)
         except InputError as error:
+            if (self.path / name).exists():
+                raise
             raise OutputError(f"{self.path / name} was removed while results were written there") from error
         self._note(name, written)
 

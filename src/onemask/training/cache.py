@@ -113,26 +113,24 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
         version["version of memories"] = method.memory_version
     renewed = {"reference": "kept"} if not method.memory_depends_on_weights and method.renews else {}
     held_out = {"held out": recipe.held_out} if recipe.held_out else {}
-    return (
-        version
-        | renewed
-        | {
-            **held_out,
-            "seed": recipe.seed,
-            "stage": of_clips,
-            "method": {}
-            if config is None
-            else {
-                before.get(k, k): repr(v)
-                for k, v in asdict(config).items()
-                if k in _of_memory(method) and (k not in newer or v != newer[k])
-            },
-            "strides": list(method.backbone.strides),
-            "backbone": method.backbone.name,
-            "backbone's weights": _fingerprint(method.backbone),
-            **others,
-        }
-    )
+    return {
+        **version,
+        **renewed,
+        **held_out,
+        "seed": recipe.seed,
+        "stage": of_clips,
+        "method": {}
+        if config is None
+        else {
+            before.get(k, k): repr(v)
+            for k, v in asdict(config).items()
+            if k in _of_memory(method) and (k not in newer or v != newer[k])
+        },
+        "strides": list(method.backbone.strides),
+        "backbone": method.backbone.name,
+        "backbone's weights": _fingerprint(method.backbone),
+        **others,
+    }
 
 
 def _fingerprint(part: nn.Module) -> str:

@@ -142,16 +142,14 @@ class Unroll(nn.Module):
         """Losses and predictions, without what wraps the module."""
         share = 1 - (1 - self.bootstrap) * progress
         rows, clips = batch.frame_of_row, len(batch.objects)
-        memory = batch.memory
+        memory, annotated = batch.memory, batch.masks(0)[0]
         if memory is None or self.method.renews:
             reference = self.method.encode(batch.pictures(0), batch.constant_at(0)).for_rows(rows)
-            masks = batch.masks(0)[0]
-            memory = (
-                self.method.memorize(reference, masks)
-                if memory is None
-                else self.method.renewed(memory, reference, masks)
-            )
-        memory = self._beside(memory, batch.masks(0)[0], rows, clips)
+            if memory is None:
+                memory = self.method.memorize(reference, annotated)
+            else:
+                memory = self.method.renewed(memory, reference, annotated)
+        memory = self._beside(memory, annotated, rows, clips)
         sums: dict[str, Tensor] = {}
         unrolled = Unrolled({}, [], [])
         times = range(1, batch.frames.shape[1])

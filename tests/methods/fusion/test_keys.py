@@ -70,7 +70,7 @@ class TestKeys:
 class TestMatchingLoss:
     def test_of_three_cells_by_hand(self) -> None:
         found = torch.tensor([[[[0.5, 0.9, 0.2]], [[0.8, 0.4, 0.7]]]])  # differences 0.3, -0.5 and 0.5
-        share, known = torch.tensor([[[1.0, 0.0, 0.0]]]), torch.ones(1, 1, 3, dtype=torch.bool)
+        share, known = torch.tensor([[[1.0, 0.0, 0.0]]]), torch.ones(1, 1, 3)
         missed, fine, wrong = F.softplus(torch.tensor([-3.6, -6.0, 6.0]))
         off = (0 + fine + wrong) / 3  # the worst are all three here, the object's own counting as none
         assert matching_loss(found, share, known).item() == pytest.approx(
@@ -79,13 +79,13 @@ class TestMatchingLoss:
 
     def test_cells_that_are_not_certain_or_not_known_do_not_count(self) -> None:
         found = torch.rand(1, 2, 1, 4)
-        share, known = torch.tensor([[[1.0, 0.0, 0.4, 0.0]]]), torch.tensor([[[True, True, True, False]]])
+        share, known = torch.tensor([[[1.0, 0.0, 0.4, 0.0]]]), torch.tensor([[[1.0, 1.0, 1.0, 0.5]]])
         other = found.clone()
         other[..., 2:] = torch.rand(1, 2, 1, 2)
         assert torch.equal(matching_loss(found, share, known), matching_loss(other, share, known))
 
     def test_without_an_object_only_its_doubles_count(self) -> None:
         found = torch.rand(2, 2, 3, 3)
-        loss = matching_loss(found, torch.zeros(2, 3, 3), torch.ones(2, 3, 3, dtype=torch.bool))
+        loss = matching_loss(found, torch.zeros(2, 3, 3), torch.ones(2, 3, 3))
         assert loss.isfinite().all()
         assert (loss > 0).all()

@@ -23,6 +23,7 @@ from ...labels import resize
 
 SHARPNESS = 12.0  # of the loss: the logit of a cosine that is larger by 1 with the object than with the background
 CERTAIN = (0.05, 0.7)  # shares of a cell up to which it surely is background, and from which it is the object's
+KNOWN = 0.9  # share of a cell from which on it counts as known
 WORST = 12  # cells of background that are most like the object: its doubles, which the mean hides
 
 
@@ -55,11 +56,12 @@ class Keys(nn.Module):
 def matching_loss(found: Tensor, share: Tensor, known: Tensor) -> Tensor:
     """How far best cosines (N, 2, h, w) with background and object are from telling one from the other: (N,).
 
-    share (N, h, w): of each cell that is the object's. known (N, h, w) bool: where that is known. The object's cells
+    share (N, h, w): of each cell that is the object's; known (N, h, w): that is known, both in [0, 1]. The object's cells
     weigh as much as all background, and the worst of that as much again as the mean of it.
     """
     logits = SHARPNESS * (found[:, 1] - found[:, 0])
-    off, on = ((share < CERTAIN[0]) & known).flatten(1), ((share > CERTAIN[1]) & known).flatten(1)
+    told = known > KNOWN
+    off, on = ((share < CERTAIN[0]) & told).flatten(1), ((share > CERTAIN[1]) & told).flatten(1)
     missed = (F.softplus(-logits).flatten(1) * on).sum(1) / on.sum(1).clamp(min=1)
     wrong = F.softplus(logits).flatten(1) * off
     worst = wrong.topk(min(WORST, wrong.shape[1]), 1).values.mean(1)

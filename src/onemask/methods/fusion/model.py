@@ -53,8 +53,6 @@ from .misled import misled
 from .options import FusionOptions
 from .refinement import Refinement
 
-KNOWN = 0.9  # share of a cell that must be known for its loss to count
-
 
 @dataclass
 class FusionFeatures(FRTMFeatures):
@@ -186,8 +184,8 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         if self.keys is None:
             return {}
         cosines = [maps.float() for clue, maps in prediction.clues.items() if clue in MATCHED]
-        shares, sure = shares_of_cells(masks, known, self.config.target_stride)
-        losses = [matching_loss(found, shares[:, 0], sure[:, 0] > KNOWN) for found in cosines]
+        shares, known_shares = shares_of_cells(masks, known, self.config.target_stride)
+        losses = [matching_loss(found, shares[:, 0], known_shares[:, 0]) for found in cosines]
         return {"matching": torch.stack(losses).mean(0)}
 
     def diagnostics(
