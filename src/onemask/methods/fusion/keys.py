@@ -56,8 +56,8 @@ class Keys(nn.Module):
 def matching_loss(found: Tensor, share: Tensor, known: Tensor) -> Tensor:
     """How far best cosines (N, 2, h, w) with background and object are from telling one from the other: (N,).
 
-    share (N, h, w): of each cell that is the object's; known (N, h, w): that is known, both in [0, 1]. The object's cells
-    weigh as much as all background, and the worst of that as much again as the mean of it.
+    share (N, h, w): of each cell that is the object's; known (N, h, w): that is known, both in [0, 1]. The object's
+    cells weigh as much as all background, and the worst of that as much again as the mean of it.
     """
     logits = SHARPNESS * (found[:, 1] - found[:, 0])
     told = known > KNOWN
