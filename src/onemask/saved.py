@@ -31,6 +31,8 @@ class SavedSession:
     """Number of the newest frame."""
     how: Mapping[str, Any]
     """The session's arguments: short_side, precision and padding."""
+    stride: int
+    """What frames were padded to multiples of."""
     runtime: str
 
     def write(self, path: str | Path, method: Method) -> None:
@@ -41,6 +43,7 @@ class SavedSession:
             "own": self.own,
             **self.how,
             "frame": self.frame,
+            "stride": self.stride,
             "runtime": self.runtime,
         }
         write_state(path, state, {} if self.memory is None else self.memory.tensors())
@@ -59,6 +62,9 @@ class SavedSession:
                 "padding": state.get("padding", "edge"),  # sessions saved before there was a choice have none
             }
             frame = int(state.get("frame", 0))  # nor numbers of frames
+            stride = int(state.get("stride", method.stride_before or method.stride))  # nor strides
+            if stride < 1 or stride % method.stride:
+                raise ValueError(f"its stride is {stride}, and the method's {method.stride}")
             before = newer_options(method.config) | by_todays_names(method.config, before)
             refuse_another_method(path, before, described(method))
             memory = method.memory_type(**tensors) if tensors else None
@@ -66,7 +72,7 @@ class SavedSession:
             raise
         except (LookupError, TypeError, ValueError) as error:
             raise no_session(path, error) from error
-        return cls(memory, objects, own, frame, how, str(state.get("runtime", "auto")))
+        return cls(memory, objects, own, frame, how, stride, str(state.get("runtime", "auto")))
 
 
 def write_state(path: str | Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

@@ -124,6 +124,7 @@ class Session(Presences):
         self._encoder = encoder_of(self.method, runtime, device=self.device, precision=self.precision)
         self._follower = Follower(self.method, Segmenter.beside(self._encoder))
         self.padding: Padding = padding or method.padding
+        self._stride = method.stride
         self._objects = Objects()
         self._memory: Memory | None = None
         self._geometry: Geometry | None = None
@@ -320,7 +321,7 @@ class Session(Presences):
         """A session that goes on from here by itself; the method is shared, all state is not."""
         other = self.fresh()
         other._objects, other._geometry, other._last = self._objects, self._geometry, self._last
-        other._frame = self._frame
+        other._frame, other._stride = self._frame, self._stride
         other._memory = None if self._memory is None else self._memory.clone()
         return other
 
@@ -350,7 +351,8 @@ class Session(Presences):
         """
         own = None if self._geometry is None else self._geometry.own
         how = {"short_side": self.short_side, "precision": self._asked_precision, "padding": self.padding}
-        SavedSession(self._memory, self._objects, own, self._frame, how, self.runtime).write(path, self.method)
+        saved = SavedSession(self._memory, self._objects, own, self._frame, how, self._stride, self.runtime)
+        saved.write(path, self.method)
 
     @classmethod
     def restore(cls, path: str | Path, method: Method, *, device: str | torch.device | None = "auto") -> Session:
@@ -366,7 +368,7 @@ class Session(Presences):
         """
         saved = SavedSession.read(path, method)
         session = cls(method, device=device, runtime=usable(saved.runtime), **saved.how)
-        session._objects, session._frame = saved.objects, saved.frame
+        session._objects, session._frame, session._stride = saved.objects, saved.frame, saved.stride
         session._geometry = None if saved.own is None else session._geometry_for(saved.own)
         session._memory = None if saved.memory is None else saved.memory.to(session.device)
         return session
@@ -405,7 +407,7 @@ class Session(Presences):
         return geometry
 
     def _geometry_for(self, own: tuple[int, int]) -> Geometry:
-        return Geometry.of(own, self.short_side, self.method.stride, self.padding, self.method.least_side)
+        return Geometry.of(own, self.short_side, self._stride, self.padding, self.method.least_side)
 
     def _next_frame(self) -> int:
         self._frame += 1

@@ -185,6 +185,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     """
 
     stride: int  # height and width of frames must be multiples of it
+    stride_before: int | None = None  # what it was when saved sessions did not name it yet; None: the same
     padding: Padding = "edge"  # how frames come to such a size, where a session is not told
     background: Background = "product"  # how the objects of a frame are aggregated, see labels.aggregate
     reach: float = 0.0  # how far an object may be from where it was, in its own sizes, see the option; 0: anywhere

@@ -17,6 +17,7 @@ from onemask.methods import configuration, weights_for
 from onemask.methods.frtm import FAST, LITE, PAPER, FRTMConfig, online, refiners
 from onemask.methods.frtm.gauss_newton import Samples, fit_last_layer
 from onemask.methods.frtm.model import FRTM, FRTMFeatures, FRTMMemory
+from onemask.saved import read_state, write_state
 from onemask.session import Session
 from onemask.weights.store import PACKAGE, check
 
@@ -430,6 +431,36 @@ def test_published_frames_are_not_padded(make_frtm, make_clip, options, size):
         if published:
             height, width = size
             assert seen.target.shape[-2:] == (-(-height // 16), -(-width // 16))
+
+
+@pytest.mark.parametrize("options", [{}, {"reach": 0.2}, {"target": "encoded"}], ids=str)
+@pytest.mark.parametrize("size", [(61, 93), (64, 96), (33, 70)], ids=str)
+def test_a_session_that_was_saved_when_frames_were_padded_goes_on_so(make_frtm, make_clip, options, size, tmp_path):
+    """Its memory is of whole cells of every stride, so later frames of it must be, too; a new session pads nothing."""
+    clip = make_clip(7, 2, (64, 96))
+    frames = [np.ascontiguousarray(frame[: size[0], : size[1]]) for frame in clip.frames]
+    labels = [label_map[: size[0], : size[1]] for label_map in clip.label_maps]
+    method, before = (make_frtm(published=True, update_every=1, **options).eval() for _ in range(2))
+    before.stride = 32
+    session = Session(before, short_side=None, device="cpu", runtime="torch")
+    session.annotate(frames[0], np.where(labels[0] == 1, 1, 0))
+    session.step(frames[1])
+    session.save(tmp_path / "state.safetensors")
+    state, tensors = read_state(tmp_path / "state.safetensors")
+    assert state.pop("stride") == 32  # earlier versions did not write it
+    write_state(tmp_path / "earlier.safetensors", state, tensors)
+    restored = Session.restore(tmp_path / "earlier.safetensors", method, device="cpu")
+    for number in (2, 3):
+        assert np.array_equal(restored.step(frames[number]), session.step(frames[number]))
+    restored.save(tmp_path / "again.safetensors")
+    again, added = Session.restore(tmp_path / "again.safetensors", method, device="cpu"), np.where(labels[4] == 2, 2, 0)
+    for one in (restored, again, restored.copy(), session):
+        assert one.encode(frames[4:5])[0].features.size == (64, 96)
+        one.annotate(frames[4], added)
+    for number in (5, 6):
+        expected = session.step(frames[number])
+        assert all(np.array_equal(one.step(frames[number]), expected) for one in (restored, again))
+    assert restored.fresh().encode(frames[:1])[0].features.size == size
 
 
 def test_published_logits_come_at_the_frames_size(make_frtm):

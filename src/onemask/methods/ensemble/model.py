@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,23 @@ class EnsembleFeatures(Features):
 
 
 @dataclass
+class EnsembleMemory(Memory):
+    """The memories of all voices: each ensemble has a class of its own, whose fields stand side by side."""
+
+    voices: ClassVar[tuple[type[Memory], ...]] = ()
+
+    def join(self, other: EnsembleMemory) -> EnsembleMemory:
+        """Join two memories: these rows, then the other's; those of a voice as that does it."""
+        here, there = self.tensors(), other.tensors()
+        found = {name: torch.cat([here[name], there[name]]) for name in SHARED if name in here and name in there}
+        for number, voice in enumerate(self.voices):
+            names = {name: _named(number, name) for name in _own_fields(voice)}
+            mine, others = (voice(**{name: of.get(its) for name, its in names.items()}) for of in (here, there))
+            found |= {names[name]: tensor for name, tensor in mine.join(others).tensors().items()}
+        return type(self)(**found)
+
+
+@dataclass
 class EnsemblePrediction(Prediction):
     """The logits of the mean, and each voice's prediction."""
 
@@ -78,6 +95,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.config = config
         self.members = nn.ModuleList(members)
         self.stride = math.lcm(*(member.stride for member in members))
+        self.stride_before = math.lcm(*(member.stride_before or member.stride for member in members))
         self.reach = max(member.reach for member in members)
         self.least_side = max(member.least_side for member in members)
         self.sees_others = any(member.sees_others for member in members)
@@ -86,13 +104,14 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self._voices = [(member, mirrored) for member in members for mirrored in (False, True)[: 1 + config.mirrored]]
         # Memories are flat, so the fields of each voice's stand side by side under names of their own.
         self.memory_type = make_dataclass(
-            "EnsembleMemory",
+            "EnsembleMemoryOfVoices",
             [
                 (_named(number, name), Tensor)
                 for number, (member, _) in enumerate(self._voices)
                 for name in _own_fields(member.memory_type)
             ],
-            bases=(Memory,),
+            bases=(EnsembleMemory,),
+            namespace={"voices": tuple(member.memory_type for member, _ in self._voices)},
         )
 
     # The four calls --------------------------------------------------------------------------------------------------

@@ -92,7 +92,9 @@ class EncodedTarget(Method[EncodedFeatures, EncodedMemory, Prediction]):
             config.backbone, sorted({*config.strides, config.target_stride}), pretrained=pretrained
         )
         self.backbone.requires_grad_(False)
-        self.stride = 1 if config.published else max(self.backbone.strides)
+        self.stride = max(self.backbone.strides)
+        if config.published:
+            self.stride, self.stride_before = 1, self.stride
         of_strides = {stride: self.backbone.channels[stride] for stride in config.strides}
         self.network = SegmentationNetwork(of_strides, config.width, config.fine_width, published=config.published)
         channels, width = self.backbone.channels[config.target_stride], config.channels

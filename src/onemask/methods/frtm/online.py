@@ -87,7 +87,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         strides = () if config.target_only else config.strides
         self.backbone = Backbone(config.backbone, sorted({*strides, config.target_stride}), pretrained=pretrained)
         self.backbone.requires_grad_(False)
-        self.stride = max(self.backbone.strides)
+        self.stride = self.stride_before = max(self.backbone.strides)
         # Since 1 the annotated frame is solved for in float64, or its copies are others.
         self.memory_version = int(self.first_in_double or config.published or config.first_anywhere)
         channels = {stride: self.backbone.channels[stride] for stride in strides}
