@@ -6,12 +6,13 @@ Of each cell of a later frame, the best cosine with the object's cells of the an
 background's is a score, without a threshold, a memory or a last mask: it is judged by how far up the object's cells
 are in the order of it. Means over the pairs of a video, then over videos: `dev`, every 12th frame, and every second
 video of `varied`, up to six annotated frames. Weights are those that ship; NAME=VALUE sets an option, and where these
-weights do not fit it the method is built without any, on ImageNet's features.
+weights do not fit it the method is built without any, on ImageNet's features, and a line says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,8 +56,9 @@ def built(variant: str) -> Method:
     options = {key: yaml.safe_load(value) for key, value in (setting.split("=", 1) for setting in settings)}
     try:
         return onemask.load(name, **options)
-    except InputError:
-        return configuration(name, **options).build().eval()
+    except InputError as refused:
+        print(f"{variant}: untrained, on ImageNet's features ({refused})", file=sys.stderr, flush=True)
+        return configuration(name, options).build().eval()
 
 
 def dev(data: Path) -> Iterator[list[Pair]]:

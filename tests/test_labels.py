@@ -217,3 +217,17 @@ def test_label_maps_have_the_ids_of_rows(ids):
     label_map = Objects(ids).label_map(rows)
     assert label_map.tolist() == [[0, ids[0]], [ids[-1], 0]]
     assert label_map.dtype == (np.uint8 if max(ids) < 255 else np.uint16)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_aggregation_under_vmap_is_that_of_each_frame(rows, gradients):
+    frames = torch.stack([random_probabilities(seed, rows) for seed in range(4)])
+    with torch.set_grad_enabled(gradients):
+        objects, background = torch.func.vmap(aggregate)(frames)
+        labels = torch.func.vmap(lambda p, b: label_argmax(p, b, (12, 18)))(objects, background)
+    for frame, own, rest, found in zip(frames, objects, background, labels, strict=True):
+        wanted = aggregate(frame)
+        assert torch.allclose(own, wanted[0])
+        assert torch.allclose(rest, wanted[1])
+        assert torch.equal(found, label_argmax(own, rest, (12, 18)))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .eager import eager_on_cpu
+from .eager import eager_on_cpu, is_transformed
 from .errors import InputError
 
 LARGEST_ID = 65534  # in 16-bit label maps; 254 in 8-bit ones, where 255 means void
@@ -145,7 +145,7 @@ def aggregate(
         index = frame_of_row.view(-1, 1, 1, 1).expand_as(without)
         none_of_them = without.new_ones(frames, *without.shape[1:]).scatter_reduce(0, index, without, "amin")
     none_of_them = none_of_them.clamp(EPSILON, 1 - EPSILON)
-    over = None if torch.is_grad_enabled() else p
+    over = None if torch.is_grad_enabled() or is_transformed(p) else p
     odds, background_odds = torch.div(p, without, out=over), none_of_them / (1 - none_of_them)
     total = _sum_by_frame(odds, frame_of_row, frames) + background_odds
     total_of_row = total if frame_of_row is None else total[frame_of_row]

@@ -139,3 +139,14 @@ def test_largest_of_cells_and_area():
             assert torch.equal(any_above(some, (48, 40), least), some > least)
     maps[0, 0, 0, :4] = torch.tensor([0.5, 0.5000001, 1.0, 0.4999999])
     assert torch.equal(area(maps), (maps > 0.5).sum((1, 2, 3)).float())
+
+
+def test_what_is_no_number_is_above_nothing_and_hides_nothing():
+    maps = torch.zeros(1, 1, 16, 24)
+    maps[0, 0, 3, 4] = maps[0, 0, 12, 20] = torch.nan
+    maps[0, 0, 5, 6] = 1
+    cells = torch.tensor([[True, False, False], [False, False, False]])
+    for odd in (maps, maps.double()):  # by NumPy, and as on other devices
+        assert torch.equal(any_above(odd, (2, 3), 0)[0, 0], cells)
+        assert area(odd).tolist() == [1]
+    assert torch.equal(any_above(maps, (1, 2), 0)[0, 0], torch.tensor([[True, False]]))

@@ -279,6 +279,20 @@ def test_nothing_is_replaced_unasked(result, tmp_path):
     export(result, tmp_path / "csv", "csv", overwrite=True)
 
 
+def test_a_file_without_a_suffix_gets_that_of_its_format(result, tmp_path):
+    made = export(result, tmp_path / "back", "cvat")
+    assert made == tmp_path / "back.xml"
+    assert recognised(made) == "cvat"
+    assert export(result, tmp_path / "own.table", "csv") == tmp_path / "own.table"
+    assert export(result, tmp_path / "pictures", "png") == tmp_path / "pictures"
+
+
+def test_a_video_file_of_the_wrong_kind_is_refused_by_the_name_that_was_asked_for(result, tmp_path):
+    with pytest.raises(OutputError, match=r"/cut\.mp4: no VP9 with alpha video can be written to this kind of file"):
+        export(result, tmp_path / "cut.mp4", "webm")
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_its_video_pictures_are_refused(result, tmp_path):
     for index, path in enumerate(result.paths):
         (tmp_path / "masks").mkdir(exist_ok=True)

@@ -10,12 +10,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from onemask import Session
-from onemask.errors import OutputError
+from onemask.errors import InputError, OutputError
 from onemask.labels import EPSILON, aggregate
 from onemask.methods import configuration
 from onemask.runtime.export import PROGRAM, export
+from onemask.runtime.quantisation import quantise
 from onemask.testing import moving_shapes
 
 TINY = {"backbone": "test_efficientnet"}
@@ -73,6 +75,9 @@ def test_the_reference_program_takes_one_label_map_and_begins_with_nothing(tmp_p
     assert np.array_equal(program(frames, later), later)
     with pytest.raises(SystemExit, match="frames of 64x96 are expected"):
         program(frames[:, 1:], labels)
+    for empty, number in ((np.full_like(labels, 255), 0), (np.stack([labels, np.full_like(labels, 255)]), 1)):
+        with pytest.raises(SystemExit, match=f"the label map of frame {number} has no object"):
+            program(frames, empty)
 
 
 @pytest.mark.parametrize("background", ["product", "least", "softmax"])
@@ -102,3 +107,13 @@ def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_
     (tmp_path / "run.py").write_text("mine")
     with pytest.raises(OutputError, match=r"run\.py is not as an export wrote it, so it is not replaced"):
         export(method, tmp_path, **again)
+
+
+def test_a_method_that_joins_others_is_refused_before_anything_is_made(tmp_path):
+    method = nn.Module()
+    method.backbone = None
+    with pytest.raises(InputError, match="best cannot be exported: it joins several methods"):
+        export(method, tmp_path / "out", name="best", frame_size=(64, 96), format="onnx")
+    with pytest.raises(InputError, match="best cannot be quantised: it joins several methods"):
+        quantise(method, [], name="best", described="")
+    assert not (tmp_path / "out").exists()

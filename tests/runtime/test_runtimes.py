@@ -360,6 +360,16 @@ def test_a_graph_is_the_same_whether_or_not_the_method_has_run(graph_runtime):
     assert graphs.onnx_of(method, (64, 96)) == graphs.onnx_of(method, (64, 96))
 
 
+def test_that_compiling_takes_long_is_said_before_it_begins(monkeypatch, caplog):
+    def compile_it(function, example):
+        assert "compiling a square, which takes a minute or more" in caplog.text
+        return function
+
+    monkeypatch.setattr(computation, "compiled_engine", compile_it)
+    smallest = computation.Computation("a square", "square", lambda given: [given["x"] ** 2 + 1], graph=bytes)
+    assert smallest.runtime("compiled", [{"x": torch.ones(2, 3)}], threads=1)[0] == "compiled"
+
+
 def test_what_is_compiled_gives_pytorchs_result():
     if problem := engines.problem_with("compiled"):
         pytest.skip(f"compiled {problem}")  # of one small kernel: a whole method takes a minute

@@ -13,6 +13,7 @@ from torch import nn
 from onemask.data.clip import VOID, Clip
 from onemask.labels import aggregate
 from onemask.methods.method import Constant, Features, Memory, Method, Prediction
+from onemask.training.segmentation import picture
 from onemask.training.unroll import ClipBatch, Unroll, as_it_runs, batch_of, joined
 
 
@@ -172,6 +173,17 @@ class TestUnrolling:
         assert batch.memory.mean.item() == pytest.approx(0.3)
         unrolled.losses["cross_entropy"].backward()  # raises where what it needs was written again
         assert method.slope.grad is not None
+
+    def test_clips_without_an_object_teach_nothing(self, make_clip):
+        clip = a_clip(make_clip, 1)
+        empty = replace(clip, labels=np.where(clip.labels == VOID, VOID, 0).astype(np.uint8), objects=0)
+        method = Brightness()
+        unrolled = Unroll(method, ["reach", "cross_entropy"], update=True).unrolled(batch_of([empty, empty]))
+        assert [masks.shape for masks in unrolled.probabilities] == [(0, 1, 64, 96)] * 2
+        assert picture(batch_of([empty]), unrolled).shape == (3, 64, 96)
+        assert {name: loss.item() for name, loss in unrolled.losses.items()} == {"reach": 0, "cross_entropy": 0}
+        unrolled.losses["cross_entropy"].backward()
+        assert method.slope.grad == 0
 
     def test_a_methods_own_losses(self, clips):
         method = Brightness()

@@ -21,7 +21,7 @@ def add_export_masks(commands: argparse._SubParsersAction[argparse.ArgumentParse
     )
     export.add_argument("result", metavar="RESULT", help="folder of a finished run, or a folder of label maps as PNG")
     export.add_argument("--to", required=True, metavar="FORMAT", help="see below")
-    export.add_argument("--out", required=True, metavar="PATH", help="the file, or folder, to write")
+    export.add_argument("--out", required=True, metavar="PATH", help="the file (without a suffix it gets one), or folder, to write")
     export.add_argument("--video", metavar="INPUT", help="the video (default: where the run found it)")
     export.add_argument("--objects", type=_ids, metavar="ID,ID", help="only these objects (default: all)")
     add_matte(export)
@@ -58,9 +58,9 @@ def _export_masks(options: argparse.Namespace) -> None:
     from ..exports.target import ExportOptions
 
     chosen = ExportOptions(options.objects, options.matte, options.every, options.tolerance, options.image_prefix)
-    export(options.result, options.out, options.to, chosen, video=options.video, overwrite=options.overwrite)
-    options.answer = {"format": options.to, "out": options.out}
-    print(f"{options.to} is in {options.out}")
+    made = export(options.result, options.out, options.to, chosen, video=options.video, overwrite=options.overwrite)
+    options.answer = {"format": options.to, "out": str(made)}
+    print(f"{options.to} is in {made}")
 
 
 def _ids(text: str) -> tuple[int, ...]:

@@ -20,16 +20,20 @@ def export(
     *,
     video: str | Path | None = None,
     overwrite: bool = False,
-) -> None:
+) -> Path:
     """Write a finished run in another format, as `onemask export-masks` does.
 
     Args:
         result: a `Result`, or what `Result.open` takes.
-        out: the file, or the folder, of the export; it stands there whole or not at all.
+        out: the file, or the folder, of the export; it stands there whole or not at all. A file without a suffix gets
+            the format's.
         to: a name of `FORMATS`.
         options: what formats can be told.
         video: the video, where the run's record does not lead to it.
         overwrite: replace an existing file; a folder must not be there.
+
+    Returns:
+        The file or the folder.
 
     Raises:
         InputError: something does not fit.
@@ -40,8 +44,11 @@ def export(
     check_options([to], options)
     check_result(opened, [to], options)
     place = Path(out)
+    if not chosen.is_folder and not place.suffix:  # by which programs, and `--mask`, know what it is
+        place = place.with_name(f"{place.name}{Path(chosen.file).suffix}")
     with one_folder(place) if chosen.is_folder else one_file(place, overwrite=overwrite) as target:
         chosen.write(opened, target, options)
+    return place
 
 
 def check_options(formats: Sequence[str], options: ExportOptions) -> None:

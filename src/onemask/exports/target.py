@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import OutputError
 from ..files import refuse_existing, remove, remove_if_empty, rename_folder, written_whole
 
 Target = Callable[[str], AbstractContextManager[Path]]
@@ -37,7 +38,10 @@ def one_file(path: Path, *, overwrite: bool) -> Iterator[Target]:
     @contextmanager
     def writing(name: str) -> Iterator[Path]:
         with written_whole(path) as temporary:
-            yield temporary
+            try:
+                yield temporary
+            except OutputError as error:  # of a name that nobody asked for
+                raise OutputError(str(error).replace(str(temporary), str(path))) from error
 
     yield writing
 

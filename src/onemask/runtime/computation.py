@@ -59,6 +59,7 @@ class Computation:
         """One that gives what PyTorch gives; None where there is none."""
         try:
             if name == "compiled":
+                log.warning("compiling %s, which takes a minute or more", self.what)
                 run = compiled_engine(self.torch, examples[0])
             else:
                 made = onnx_engine if name == "onnx" else openvino_engine

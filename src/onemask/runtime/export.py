@@ -33,7 +33,7 @@ from ..labels import EPSILON, aggregate
 from ..methods.method import Method, Record
 from ..methods.whereabouts import CELL, LOST
 from .engines import problem_with
-from .graphs import Given, for_tracing, key_of_frame, onnx_of, ordinary_tensors, traced
+from .graphs import Given, for_tracing, key_of_frame, onnx_of, ordinary_tensors, refuse_without_backbone, traced
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def export(
         overwrite: replace an earlier export; nothing else is replaced.
 
     Raises:
-        InputError: the format is not known, or its package is not installed.
+        InputError: the format is not known, its package is not installed, or the method has no backbone of its own.
         OutputError: the folder is not empty, or cannot be written.
     """
     if format not in FORMATS:
@@ -89,6 +89,7 @@ def export(
     for needed in ("onnx", format):  # the first also checks the graphs
         if problem := problem_with(needed):
             raise InputError(f"an export to {format} {problem}")
+    refuse_without_backbone(method, name, "exported")
     folder = Path(out)
     refuse_existing(folder, overwrite)
     earlier = _earlier(folder)

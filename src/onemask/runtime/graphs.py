@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..blocks.deconvolution import Deconvolution
 from ..blocks.replacing import replaced
-from ..errors import OutputError
+from ..errors import InputError, OutputError
 from ..files import write_bytes
 from ..methods.method import Features, Method
 from ..weights.store import home
@@ -50,6 +50,12 @@ def frame_graph(method: Method) -> Run:
         return list(method.backbone(given[FRAME]).values())
 
     return of_frame
+
+
+def refuse_without_backbone(method: Method, name: str, what: str) -> None:
+    """InputError for a method that joins others, each with a backbone of its own: there is no one graph of it."""
+    if method.backbone is None:
+        raise InputError(f"{name} cannot be {what}: it joins several methods, each with networks of its own; name one")
 
 
 def names_of(method: Method, frames: Tensor) -> list[str]:

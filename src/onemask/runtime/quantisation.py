@@ -34,7 +34,7 @@ from ..methods.method import Method
 from ..progress import Progress, silent
 from ..weights.store import PACKAGE, users_folder
 from .engines import onnx_engine
-from .graphs import FRAME, Run, onnx_of
+from .graphs import FRAME, Run, onnx_of, refuse_without_backbone
 
 log = logging.getLogger(__name__)
 
@@ -157,8 +157,9 @@ def quantise(
         progress: shows how far it is.
 
     Raises:
-        InputError: there are no pictures, or they differ in size.
+        InputError: there are no pictures, they differ in size, or the method has no backbone of its own.
     """
+    refuse_without_backbone(method, name, "quantised")
     if len({picture.shape for picture in pictures}) != 1:
         raise InputError("pictures to calibrate with are one or more, of one size")
     frames = [torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255 for picture in pictures]

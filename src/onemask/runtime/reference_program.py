@@ -259,6 +259,9 @@ def main(frames, labels):
         labels = np.concatenate([labels[None], np.zeros((len(frames) - 1, *labels.shape), labels.dtype)])
     if frames.shape[1:] != (*SIZE, 3) or labels.shape != frames.shape[:3]:
         sys.exit(f"frames of {SIZE[0]}x{SIZE[1]} are expected, got {frames.shape} and labels {labels.shape}")
+    annotated = [number for number, of_frame in enumerate(labels) if of_frame.any()] or [0]
+    if empty := [number for number in annotated if np.isin(labels[number], (0, UNKNOWN)).all()]:
+        sys.exit(f"the label map of frame {empty[0]} has no object; a pixel other than 0 and {UNKNOWN} is expected")
     objects = Objects()
     return np.stack([objects.next(frame, annotated) for frame, annotated in zip(frames, labels, strict=True)])
 

@@ -173,6 +173,8 @@ def picture(batch: ClipBatch, unrolled: Unrolled) -> np.ndarray:
     (3, height, width) float32 in [0, 1]; the first few rows of the batch.
     """
     rows, last = batch.frame_of_row[:SHOWN], batch.frames.shape[1] - 1
+    if not len(rows):  # no object to show: the references alone
+        return torch.cat(list(batch.pictures(0)[:SHOWN]), 1).float().cpu().numpy()
     predicted = unrolled.probabilities[-1][:SHOWN]
     columns = [
         _tinted(batch.pictures(0)[rows], batch.masks(0)[0][:SHOWN], TRUTH),

@@ -115,7 +115,7 @@ class Unrolled:
     """Losses and predictions of a batch."""
 
     losses: dict[str, Tensor]  # by name, unweighted: means over clips and later frames
-    predictions: list[Prediction]  # of each later frame
+    predictions: list[Prediction]  # of each later frame; none where no clip has an object
     probabilities: list[Tensor]  # (N, 1, H, W) of each later frame, after aggregation
 
 
@@ -142,6 +142,8 @@ class Unroll(nn.Module):
         """Losses and predictions, without what wraps the module."""
         share = 1 - (1 - self.bootstrap) * progress
         rows, clips = batch.frame_of_row, len(batch.objects)
+        if not len(rows):
+            return self._of_nothing(batch)
         memory, annotated = batch.memory, batch.masks(0)[0]
         if memory is None or self.method.renews:
             reference = self.method.encode(batch.pictures(0), batch.constant_at(0)).for_rows(rows)
@@ -171,6 +173,13 @@ class Unroll(nn.Module):
                 memory = self._beside(memory, probabilities, rows, clips)
         unrolled.losses = {name: value / len(times) for name, value in sums.items()}
         return unrolled
+
+    def _of_nothing(self, batch: ClipBatch) -> Unrolled:
+        """Of clips without an object: losses of 0, whose gradients are 0 as well."""
+        trained = [p.flatten()[:1].sum() for p in self.method.parameters() if p.requires_grad]
+        nothing = 0 * sum(trained, batch.frames.new_zeros((), dtype=torch.float32))
+        masks = batch.frames.new_zeros(0, 1, *batch.frames.shape[-2:], dtype=torch.float32)
+        return Unrolled(dict.fromkeys(self.names, nothing), [], [masks] * (batch.frames.shape[1] - 1))
 
     def _beside(self, memory: Memory, masks: Tensor, rows: Tensor, clips: int) -> Memory:
         """Memory that says where the other objects of each row's clip are, as `Session` tells: masks (N, 1, H, W)."""

@@ -159,7 +159,8 @@ def load_picture(path: Path) -> Image.Image:
         raise InputError("the file may not be read; check its rights") from error
     except UnidentifiedImageError as error:
         raise InputError(
-            "a picture was expected, but this is not one that can be read; save the mask as PNG"
+            "a picture was expected, but this is not one that can be read; save the mask as PNG (what other tools "
+            "export is known by its suffix: .xml, .json or .npz)"
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError("the picture is too large for a mask; give it in the size of the video's frames") from error

@@ -48,7 +48,7 @@ class Codec:
     options: Mapping[str, str]
     """Options of the encoder."""
     suffixes: str
-    """Suffixes of files that can hold it, for messages."""
+    """Suffixes of files that can hold it, for messages; with alpha, of no others: MP4 takes VP9, and loses its alpha."""
     alpha: bool = False
     """Whether pictures are RGBA, with straight alpha."""
     even: bool = True
@@ -57,13 +57,13 @@ class Codec:
 
 # CRF 18: hard to tell from the original.
 H264 = Codec("H.264", "libx264", "yuv420p", {"crf": "18", "preset": "medium"}, ".mp4, .mkv, .mov")
-PRORES_4444 = Codec("ProRes 4444", "prores_ks", "yuva444p10le", {"profile": "4444"}, ".mov", alpha=True, even=False)
+PRORES_4444 = Codec("ProRes 4444", "prores_ks", "yuva444p10le", {"profile": "4444"}, ".mov, .mkv", alpha=True, even=False)
 VP9_ALPHA = Codec(
     "VP9 with alpha",
     "libvpx-vp9",
     "yuva420p",
     {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "auto-alt-ref": "0"},
-    ".webm",
+    ".webm, .mkv",
     alpha=True,
 )
 
@@ -203,7 +203,10 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
                 self._container.close()
 
     def _opened(self, temporary: Path) -> OutputContainer:
-        faststart = {"movflags": "+faststart"} if self.path.suffix.lower() in {".mp4", ".mov", ".m4v"} else {}
+        suffix = self.path.suffix.lower()
+        if self._codec.alpha and suffix not in self._codec.suffixes.split(", "):
+            raise self._wrong_container()
+        faststart = {"movflags": "+faststart"} if suffix in {".mp4", ".mov", ".m4v"} else {}
         try:
             return av.open(f"file:{temporary}", "w", options=faststart)
         except ValueError as error:
