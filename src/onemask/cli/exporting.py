@@ -21,7 +21,9 @@ def add_export_masks(commands: argparse._SubParsersAction[argparse.ArgumentParse
     )
     export.add_argument("result", metavar="RESULT", help="folder of a finished run, or a folder of label maps as PNG")
     export.add_argument("--to", required=True, metavar="FORMAT", help="see below")
-    export.add_argument("--out", required=True, metavar="PATH", help="the file (without a suffix it gets one), or folder, to write")
+    export.add_argument(
+        "--out", required=True, metavar="PATH", help="the file (without a suffix it gets one), or folder, to write"
+    )
     export.add_argument("--video", metavar="INPUT", help="the video (default: where the run found it)")
     export.add_argument("--objects", type=_ids, metavar="ID,ID", help="only these objects (default: all)")
     add_matte(export)

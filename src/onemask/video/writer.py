@@ -48,7 +48,7 @@ class Codec:
     options: Mapping[str, str]
     """Options of the encoder."""
     suffixes: str
-    """Suffixes of files that can hold it, for messages; with alpha, of no others: MP4 takes VP9, and loses its alpha."""
+    """Suffixes of files that can hold it. With alpha no others are written: MP4 takes VP9, and loses its alpha."""
     alpha: bool = False
     """Whether pictures are RGBA, with straight alpha."""
     even: bool = True
@@ -57,7 +57,9 @@ class Codec:
 
 # CRF 18: hard to tell from the original.
 H264 = Codec("H.264", "libx264", "yuv420p", {"crf": "18", "preset": "medium"}, ".mp4, .mkv, .mov")
-PRORES_4444 = Codec("ProRes 4444", "prores_ks", "yuva444p10le", {"profile": "4444"}, ".mov, .mkv", alpha=True, even=False)
+PRORES_4444 = Codec(
+    "ProRes 4444", "prores_ks", "yuva444p10le", {"profile": "4444"}, ".mov, .mkv", alpha=True, even=False
+)
 VP9_ALPHA = Codec(
     "VP9 with alpha",
     "libvpx-vp9",
