@@ -316,6 +316,60 @@ class TestFineTuning:
         assert (session.step(clip.frames[2]) == copy.step(clip.frames[2])).all()
 
 
+class TestKeys:
+    """What is learned of other strides and added to what is matched."""
+
+    @staticmethod
+    def features(method: VideoMatch) -> VideoMatchFeatures:
+        torch.manual_seed(1)
+        return method.encode(torch.rand(1, 3, 64, 96))
+
+    @torch.no_grad()
+    def test_at_first_what_is_matched_is_as_without_them(self):
+        without, learned = tiny(strides=(8, 16)), tiny(strides=(8, 16), keys=(4, 8, 16, 32))
+        learned.backbone.load_state_dict(without.backbone.state_dict(), strict=False)
+        assert learned.stride == 32
+        torch.testing.assert_close(self.features(learned).matched, self.features(without).matched)
+
+    @torch.no_grad()
+    def test_what_is_learned_of_a_stride_that_is_not_matched_changes_it(self):
+        method = tiny(strides=(8,), keys=(8, 32))
+        before = self.features(method).matched
+        assert method.keys is not None
+        torch.nn.init.normal_(method.keys.add.weight[:, -method.backbone.channels[32] :])
+        after = self.features(method).matched
+        assert after.shape == before.shape
+        assert not torch.allclose(after, before)
+        torch.testing.assert_close(after.norm(dim=1), torch.ones(1, 8, 12))
+
+    def test_the_loss_of_matching_teaches_them_and_knows_no_scale(self, make_clip):
+        clip = make_clip(2)
+        losses = []
+        for scale in (10.0, 40.0):
+            method = tiny(keys=(8, 16), scale=scale, outlier_removal=False).train()
+            memory = method.memorize(encoded(method, clip.frames[0]), masks_of(clip.label_maps[0], 1))
+            prediction = method.segment(encoded(method, clip.frames[1]), memory)
+            mask = masks_of(clip.label_maps[1], 1)
+            (loss,) = method.losses(prediction, mask, torch.ones_like(mask))["matching"]
+            losses.append(loss)
+        torch.testing.assert_close(losses[0], losses[1])
+        loss.backward()
+        assert method.keys is not None
+        assert method.keys.add.weight.grad.abs().sum() > 0
+        assert method.log_scale.grad.abs() < 1e-6
+        assert method.log_scale.grad is None or method.log_scale.grad.abs() < 1e-6
+
+    def test_of_weights_they_are_a_part_and_without_them_there_is_no_such_loss(self):
+        assert "keys" not in TINY.architecture
+        assert replace(TINY, keys=(16, 8)).architecture["keys"] == [8, 16]
+        assert tiny().own_losses == ()
+        assert tiny(keys=(8,)).own_losses == ("matching",)
+
+    def test_made_of_less_than_what_is_matched_they_are_refused(self):
+        with pytest.raises(InputError, match=r"keys must be made of all of strides \(8, 16\), got 8, 32"):
+            replace(TINY, strides=(8, 16), keys=(8, 32))
+
+
 class TestConfiguration:
     def test_the_papers_values(self):
         assert configuration("videomatch") == PAPER

@@ -26,9 +26,6 @@ What the paper leaves open, and what was decided:
 - The first layer is fixed after the first frame, so samples are kept *projected* by it; the loss at full resolution
   is kept as its exact quadratic form on the scores' grid (methods.frtm.gauss_newton).
 
-`distance` is none of the paper's: the target model finds all that looks like the object, at any distance from
-where it was. VideoMatch's rule (blocks.reach) removes what is too far to be reached, and so teaches it nothing.
-
 `transition` is none of the paper's: TTVOS's loss (blocks.transition, table 5 there), which the segmentation network
 can be trained with as well. The previous estimate is the mask of the last frame that the method was updated with, even
 where `update_every` is 0; in clips without updates the annotated mask stands for it, as the only one there is.

@@ -9,7 +9,7 @@
                                               of all other objects in the last frame
 
 Maps of features are on the grid of the backbone's stride 16; masks keep stride 4, as they carry the outline. No clue
-has a parameter of its own; what is matched may have been learned, and then has a gradient through it (see keys).
+has a parameter of its own; what is matched may have been learned, and then has a gradient through it (see blocks.keys).
 
 Shapes: N rows, C channels, (h, w) the grid, P = h w.
 """

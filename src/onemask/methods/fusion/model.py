@@ -15,11 +15,11 @@ FRTM's own scores do, by a convolution a level that is at first zero: it begins 
     FRTM             target model, its sample memory, segmentation network  methods.frtm
     FRTM, table 1    a network of its own for each object, fine-tuned       Fusion.memorize
     PMVOS, eq. 1-3   matching with the first frame; the medial template     clues "first", "medial"
-    VideoMatch       the best cosine is the clue; features learned for it   keys
+    VideoMatch       the best cosine is the clue; features learned for it   blocks.keys
     TTVOS, III-B     matching with the last frame, its mask as a heatmap    clues "local", "place"
 
 What was decided:
-- What is matched is learned (see keys), all else of the clues has no parameters. So of a memory that training keeps
+- What is matched is learned (blocks.keys), all else of the clues has no parameters. So of a memory that training keeps
   the target model stays as it was fitted, and what is matched is made anew (renewed).
 - Fine-tuning sees warped copies of the annotated frame as frames that follow it: its mask is their last mask, and it is
   what they are matched with. Their objects move (first_shift), lest the network learns to copy the last mask.
@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from ...blocks.cells import shares_of_cells
 from ...blocks.finetuning import fine_tuned, unflattened
+from ...blocks.keys import Keys, matching_loss
 from ...blocks.matching import normalised
 from ...blocks.rows import in_row_batches, row_by_row
 from ...blocks.sharing import groups
@@ -48,7 +49,6 @@ from ..frtm.refiners import FirstFrames, first_frames, mask_loss
 from ..method import Constant
 from ..whereabouts import found_mask
 from .clues import MATCHED, cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
-from .keys import Keys, matching_loss
 from .misled import misled
 from .options import FusionOptions
 from .refinement import Refinement
@@ -106,7 +106,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         for convolution in self.join.values():
             nn.init.zeros_(cast(nn.Conv2d, convolution).weight)
         self.join.to(memory_format=torch.channels_last)
-        self.keys = Keys(self.backbone.channels, config.target_stride) if config.learns_keys else None
+        self.keys = Keys(self.backbone.channels, [config.target_stride]) if config.learns_keys else None
         self.own_losses, self.renews = (("matching",), True) if config.learns_keys else ((), False)
         self.register_module("refinement", None)  # where a session puts what computes it in a runtime
 
@@ -185,7 +185,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             return {}
         cosines = [maps.float() for clue, maps in prediction.clues.items() if clue in MATCHED]
         shares, known_shares = shares_of_cells(masks, known, self.config.target_stride)
-        losses = [matching_loss(found, shares[:, 0], known_shares[:, 0]) for found in cosines]
+        losses = [matching_loss(found[:, 1] - found[:, 0], shares[:, 0], known_shares[:, 0]) for found in cosines]
         return {"matching": torch.stack(losses).mean(0)}
 
     def diagnostics(

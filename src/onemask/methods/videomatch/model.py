@@ -38,6 +38,7 @@ What the paper leaves open, and what was decided:
   n d_c: while an object is lost (its mask below a small share of the annotated one), the extruded mask is extruded
   further in each frame, and background is not learned. `returns=false` is the paper's rule.
 - Foreground-only matching has no second similarity; a constant stands for it.
+- Not the paper's, and off by default: what is learned from other strides is added to what is matched (blocks.keys).
 - OURS-FT: each object has a backbone of its own, fine-tuned to the annotated frame: pixels of warped copies of it
   (blocks.first_frame) are matched with the frame itself, by Adam on cross entropy, at the rate of training. Other
   frames are then encoded once for each object. The scale, one number, stays as it was trained.
@@ -50,6 +51,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -57,8 +59,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks.backbone import Backbone
+from ...blocks.cells import shares_of_cells
 from ...blocks.finetuning import fine_tuned, unflattened
 from ...blocks.first_frame import first_frame_samples
+from ...blocks.keys import Keys, matching_loss
 from ...blocks.matching import columns, normalised
 from ...blocks.reach import cells_of, extruded, is_lost, next_reach, without_outliers
 from ...labels import resize
@@ -95,14 +99,19 @@ class VideoMatchMemory(Memory):
 class VideoMatchPrediction(Prediction):
     """Logits after outlier removal, with what the sets learn from."""
 
-    initial: Tensor  # (N, 1, h, w): probability before
+    scores: Tensor  # (N, 1, h, w): logits before
     query: Tensor  # (N, C, h w): the frame's features as they were matched
     foreground_counts: Tensor  # (N, M_F) and
     background_counts: Tensor  # (N, M_B): for how many pixels each feature was among the K best
 
+    @property
+    def initial(self) -> Tensor:
+        """Probability before outlier removal (N, 1, h, w)."""
+        return self.scores.sigmoid()
+
 
 class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPrediction]):
-    """The whole method; what is trained are the backbone and the scale."""
+    """The whole method; what is trained are the backbone, the scale, and keys where there are any."""
 
     memory_type = VideoMatchMemory
     traceable = True
@@ -110,14 +119,16 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     def __init__(self, config: VideoMatchOptions | None = None, *, pretrained: bool = True):
         super().__init__()
         self.config = config = config or VideoMatchOptions()
-        strides = sorted(set(config.strides))
+        strides = sorted({*config.strides, *config.keys})
         self.backbone = Backbone(
             config.backbone, strides, output_stride=config.output_stride or None, pretrained=pretrained
         )
-        self.stride, self.background = max(strides), config.aggregation
+        self.keys = Keys({s: self.backbone.channels[s] for s in config.keys}, config.strides) if config.keys else None
+        self.stride, self.background, self.grid_stride = max(strides), config.aggregation, min(config.strides)
         self.reach, self.least_side = config.reach, config.least_side
         if config.finetune:
             self.traceable, self.shares_features, self.graph_parts = False, False, ("backbone",)
+        self.own_losses = ("matching",) if config.keys else ()
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
 
     # The four calls --------------------------------------------------------------------------------------------------
@@ -125,7 +136,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     def encode(self, frames: Tensor, constant: Constant | None = None) -> VideoMatchFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features; where each object has its own backbone, there are none yet."""
         if self.config.finetune:
-            grid = (side // min(self.backbone.strides) for side in frames.shape[-2:])
+            grid = (side // self.grid_stride for side in frames.shape[-2:])
             return VideoMatchFeatures(frames, matched=frames.new_zeros(len(frames), 0, *grid))
         return VideoMatchFeatures(frames, matched=self._matched((constant or self.constant(frames)).pyramid))
 
@@ -160,14 +171,14 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         if self.config.outlier_removal:
             logits = without_outliers(logits, memory.reach)
         query = query.expand(len(memory), -1, -1)
-        return VideoMatchPrediction(logits, scores.sigmoid(), query, foreground_counts, background_counts)
+        return VideoMatchPrediction(logits, scores, query, foreground_counts, background_counts)
 
     def update(
         self, memory: VideoMatchMemory, features: VideoMatchFeatures, prediction: VideoMatchPrediction, masks: Tensor
     ) -> VideoMatchMemory:
         """Add to both sets what the frame shows (section 3.3): masks (N, 1, H, W), probabilities after aggregation."""
         config, (foreground, _, background) = self.config, _sets_of(memory)
-        share = F.interpolate(masks.float(), prediction.initial.shape[-2:], mode="area")
+        share = F.interpolate(masks.float(), prediction.scores.shape[-2:], mode="area")
         mask, initial, size = share > 0.5, prediction.initial, config.added
         reach, lost = self._reach(memory, mask, self._radius(features))
         outliers = (initial > 0.5) & ~memory.reach  # b_t
@@ -191,6 +202,14 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
             lost=lost,
         )
 
+    def losses(self, prediction: VideoMatchPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """ "matching": how well the similarities tell object and background apart, whatever the scale."""
+        if self.keys is None:
+            return {}
+        shares, known_shares = shares_of_cells(masks, known, self.grid_stride)
+        difference = prediction.scores[:, 0] / self.log_scale.exp()  # which so has no gradient
+        return {"matching": matching_loss(difference, shares[:, 0], known_shares[:, 0])}
+
     def diagnostics(
         self, features: VideoMatchFeatures, memory: VideoMatchMemory, prediction: VideoMatchPrediction
     ) -> dict[str, Tensor]:
@@ -205,9 +224,12 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
 
     def _matched(self, pyramid: Mapping[int, Tensor]) -> Tensor:
         """The backbone's maps by stride -> unit vectors (B, C, h, w), in the precision of matching."""
-        height, width = pyramid[min(self.backbone.strides)].shape[-2:]
-        parts = [normalised(resize(pyramid[stride].float(), (height, width))) for stride in self.backbone.strides]
-        joined = normalised(torch.cat(parts, 1))
+        if self.keys is not None:
+            joined = cast(Tensor, self.keys(pyramid))
+        else:
+            height, width = pyramid[self.grid_stride].shape[-2:]
+            parts = [normalised(resize(pyramid[stride].float(), (height, width))) for stride in self.backbone.strides]
+            joined = normalised(torch.cat(parts, 1))
         return joined.to(_matching_dtype(joined))
 
     def _matched_by(self, parameters: Tensor, frame: Tensor) -> Tensor:
@@ -298,7 +320,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
 
     def _radius(self, features: Features) -> float:
         """d_c in cells of the grid."""
-        return self.config.distance * min(features.size) / 480 / min(self.backbone.strides)
+        return self.config.distance * min(features.size) / 480 / self.grid_stride
 
     def _reach(self, memory: VideoMatchMemory, mask: Tensor, radius: float) -> tuple[Tensor, Tensor]:
         """Region of each object in the next frame, (N, 1, h, w), and whether it is lost, (N,)."""
@@ -329,7 +351,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         image = np.ascontiguousarray((frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy())
         images, masks = first_frame_samples(image, mask.cpu().numpy(), config.finetune_samples, config.seed)
         copies = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2).to(frame.dtype) / 255
-        height, width = (side // min(self.backbone.strides) for side in mask.shape)
+        height, width = (side // self.grid_stride for side in mask.shape)
         labels = torch.from_numpy(masks).to(mask)[:, None].float()
         wanted = F.interpolate(labels, (height, width), mode="area").flatten(1)
         own = cells_of(mask[None, None].float(), (height, width)).flatten(1)

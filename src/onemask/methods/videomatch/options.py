@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from ...errors import InputError
@@ -17,11 +17,15 @@ class VideoMatchOptions(SessionOptions):
     """The paper's values."""
 
     renamed: ClassVar[Mapping[str, str]] = {"finetune_rate": "finetune_lr"}
+    newer: ClassVar[Mapping[str, Any]] = {"keys": ()}
 
     backbone: str = "resnet101"
     """Any timm model with features by stage."""
     strides: tuple[Count, ...] = (8,)
     """Strides of the features that are matched, joined at the smallest."""
+    keys: tuple[Count, ...] = field(default=(), kw_only=True)
+    """Strides of the features of which is learned what is added to those that are matched; none: they are as they
+    are."""
     output_stride: Whole = 8
     """Largest stride of the backbone, whose last stages are then dilated; 0: as it is."""
     k: Count = 20
@@ -77,6 +81,9 @@ class VideoMatchOptions(SessionOptions):
         check_values(self)
         if not self.strides:
             raise InputError("strides must not be empty; name one stride or more, as 8")
+        if self.keys and not set(self.strides) <= set(self.keys):
+            own, got = (", ".join(map(str, strides)) for strides in (self.strides, self.keys))
+            raise InputError(f"keys must be made of all of strides ({own}), got {got}")
         if self.added > self.learned:
             raise InputError(f"learned must be as many as added ({self.added}) or more, got {self.learned}")
 
@@ -92,4 +99,4 @@ class VideoMatchOptions(SessionOptions):
             "backbone": self.backbone,
             "strides": sorted(set(self.strides)),
             "output_stride": self.output_stride,
-        }
+        } | ({"keys": sorted(set(self.keys))} if self.keys else {})

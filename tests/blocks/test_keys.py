@@ -1,17 +1,15 @@
-"""Keys: at first ImageNet's features, then what matching taught them."""
+"""Keys: at first a backbone's features, then what matching taught them."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onemask.blocks.keys import Keys, matching_loss
 from onemask.blocks.matching import normalised
-from onemask.methods.fusion import FusionConfig
-from onemask.methods.fusion.keys import Keys, matching_loss
+from onemask.labels import resize
 
 CHANNELS = {4: 3, 8: 4, 16: 5, 32: 6}
 
@@ -24,12 +22,17 @@ def pyramid() -> dict[int, Tensor]:
 class TestKeys:
     def test_are_at_first_the_features_of_their_stride(self) -> None:
         features = pyramid()
-        torch.testing.assert_close(Keys(CHANNELS, 16)(features), normalised(features[16]))
+        torch.testing.assert_close(Keys(CHANNELS, [16])(features), normalised(features[16]))
+
+    def test_of_two_strides_are_both_joined_at_the_smaller(self) -> None:
+        features = pyramid()
+        joined = [normalised(features[8]), normalised(resize(features[16], (8, 12)))]
+        torch.testing.assert_close(Keys(CHANNELS, [16, 8])(features), normalised(torch.cat(joined, 1)))
 
     @pytest.mark.parametrize("stride", [4, 8, 16, 32])
     def test_learn_from_every_stride(self, stride: int) -> None:
         torch.manual_seed(0)
-        keys, features = Keys(CHANNELS, 16), pyramid()
+        keys, features = Keys(CHANNELS, [16]), pyramid()
         torch.nn.init.normal_(keys.add.weight)
         found = keys(features)
         assert found.shape == (2, 5, 4, 6)
@@ -38,7 +41,7 @@ class TestKeys:
 
     def test_a_cell_is_made_of_what_lies_in_it(self) -> None:
         torch.manual_seed(0)
-        keys, features = Keys({4: 3, 16: 5}, 16), pyramid()
+        keys, features = Keys({4: 3, 16: 5}, [16]), pyramid()
         torch.nn.init.normal_(keys.add.weight)
         changed = features[4].clone()
         changed[:, :, 4:8, 8:12] += 1  # the cell in row 1, column 2
@@ -46,46 +49,25 @@ class TestKeys:
         assert differs.sum() == 2
         assert differs[:, 1, 2].all()
 
-    @pytest.mark.parametrize(("clues", "learned"), [(("target", "place"), False), (("place", "medial"), True)])
-    def test_are_learned_only_where_a_clue_is_matched(self, clues: tuple[str, ...], learned: bool) -> None:
-        method = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8, clues=clues).build(
-            pretrained=False
-        )
-        assert (method.keys is not None) == learned
-        assert method.own_losses == (("matching",) if learned else ())
-        assert ("keys" in method.config.architecture) == learned
-
-    def test_are_none_where_features_are_matched_as_they_are(self) -> None:
-        with_keys = FusionConfig("test_efficientnet", channels=8, width=8, fine_width=8)
-        without = replace(with_keys, keys=False)
-        method = without.build(pretrained=False).eval()
-        frames = torch.rand(1, 3, 64, 96)
-        with torch.no_grad():
-            features = method.encode(frames)
-        assert method.keys is None
-        assert torch.equal(features.matching, normalised(features.target.float()))
-        assert without.architecture.keys() == with_keys.architecture.keys() - {"keys"}
-
 
 class TestMatchingLoss:
     def test_of_three_cells_by_hand(self) -> None:
-        found = torch.tensor([[[[0.5, 0.9, 0.2]], [[0.8, 0.4, 0.7]]]])  # differences 0.3, -0.5 and 0.5
+        difference = torch.tensor([[[0.3, -0.5, 0.5]]])
         share, known = torch.tensor([[[1.0, 0.0, 0.0]]]), torch.ones(1, 1, 3)
         missed, fine, wrong = F.softplus(torch.tensor([-3.6, -6.0, 6.0]))
         off = (0 + fine + wrong) / 3  # the worst are all three here, the object's own counting as none
-        assert matching_loss(found, share, known).item() == pytest.approx(
+        assert matching_loss(difference, share, known).item() == pytest.approx(
             (missed + ((fine + wrong) / 2 + off) / 2).item(), rel=1e-5
         )
 
     def test_cells_that_are_not_certain_or_not_known_do_not_count(self) -> None:
-        found = torch.rand(1, 2, 1, 4)
+        difference = torch.rand(1, 1, 4)
         share, known = torch.tensor([[[1.0, 0.0, 0.4, 0.0]]]), torch.tensor([[[1.0, 1.0, 1.0, 0.5]]])
-        other = found.clone()
-        other[..., 2:] = torch.rand(1, 2, 1, 2)
-        assert torch.equal(matching_loss(found, share, known), matching_loss(other, share, known))
+        other = difference.clone()
+        other[..., 2:] = torch.rand(1, 1, 2)
+        assert torch.equal(matching_loss(difference, share, known), matching_loss(other, share, known))
 
     def test_without_an_object_only_its_doubles_count(self) -> None:
-        found = torch.rand(2, 2, 3, 3)
-        loss = matching_loss(found, torch.zeros(2, 3, 3), torch.ones(2, 3, 3))
+        loss = matching_loss(torch.rand(2, 3, 3), torch.zeros(2, 3, 3), torch.ones(2, 3, 3))
         assert loss.isfinite().all()
         assert (loss > 0).all()
