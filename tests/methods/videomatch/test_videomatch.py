@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from onemask.blocks.reach import REMOVED, cells_of
 from onemask.errors import InputError
 from onemask.labels import aggregate, label_argmax
 from onemask.methods import configuration, load
+from onemask.methods.ensemble import EnsembleConfig
+from onemask.methods.ensemble.model import Ensemble
 from onemask.methods.videomatch import LITE, PAPER, VideoMatchConfig
 from onemask.methods.videomatch.feature_set import EMPTY
 from onemask.methods.videomatch.model import (
@@ -22,6 +25,7 @@ from onemask.methods.videomatch.model import (
     VideoMatchMemory,
     eroded,
 )
+from onemask.runtime.export import export
 from onemask.session import Session
 
 TINY = VideoMatchConfig("test_efficientnet", (8,), 0, foreground=48, background=192, learned=16, added=16)
@@ -237,6 +241,103 @@ class TestUpdate:
         assert number(after.background_usage) == [2]
 
 
+class TestWithoutBounds:
+    """Sets that keep the annotated frame whole, and all that later frames teach."""
+
+    OPEN: ClassVar[dict[str, float]] = {
+        "foreground": 0,
+        "background": 0,
+        "learned": 0,
+        "added": 0,
+        "distance": 160.0,
+        "confidence": 0.3,
+    }
+
+    @torch.no_grad()
+    def followed(self, method: VideoMatch, clip) -> list[VideoMatchMemory]:
+        """The memory after each frame, updated with the true masks; object 3 comes in the second frame."""
+        frames = [encoded(method, frame) for frame in clip.frames]
+        memory, memories = method.memorize(frames[0], masks_of(clip.label_maps[0], 1, 2)), []
+        for features, label_map in zip(frames[1:], clip.label_maps[1:], strict=True):
+            known = masks_of(label_map, *range(1, len(memory) + 1))
+            memory = method.update(memory, features, method.segment(features, memory), known)
+            if len(memory) == 2:
+                memory = memory.join(method.memorize(features, masks_of(label_map, 3)))
+            memories.append(memory)
+        return memories
+
+    def test_the_frame_stays_whole_and_the_object_too(self, make_clip):
+        method, clip = tiny(**self.OPEN), make_clip(2, 2, (96, 128))
+        features, masks = encoded(method, clip.frames[0]), masks_of(clip.label_maps[0], 1, 2)
+        memory, cells = method.memorize(features, masks), cells_of(masks, (12, 16)).flatten(1)
+        assert number(memory.foreground_usage) == cells.sum(1).tolist()
+        assert memory.frame.shape[2] == 12 * 16
+        assert torch.equal(memory.own, cells)
+        assert memory.background.shape[2] == 0
+
+    def test_nothing_that_was_learned_goes(self, make_clip):
+        memories = self.followed(tiny(**self.OPEN), make_clip(6, 3, (96, 128)))
+        before = memories[0]
+        for memory in memories[1:]:
+            for usage, features, usage_before, of_before in (
+                (memory.foreground_usage, memory.foreground, before.foreground_usage, before.foreground),
+                (memory.background_usage, memory.background, before.background_usage, before.background),
+            ):
+                for row, places in enumerate(number(usage_before)):
+                    assert number(usage)[row] >= places
+                    assert torch.equal(features[row, :, :places], of_before[row, :, :places])
+            before = memory
+        assert sum(number(memories[-1].foreground_usage)) > sum(number(memories[0].foreground_usage))
+
+    def test_bounds_that_are_never_reached_change_nothing(self, make_clip):
+        clip = make_clip(6, 3, (96, 128))
+        bounded = {"foreground": 192, "background": 192, "learned": 1000, "added": 192}
+        pairs = self.followed(tiny(**self.OPEN), clip), self.followed(tiny(**self.OPEN | bounded), clip)
+        for memory, other in zip(*pairs, strict=True):
+            assert torch.equal(memory.own, other.own)
+            for row, places in enumerate(number(memory.foreground_usage)):
+                assert number(other.foreground_usage)[row] == places
+                assert torch.equal(memory.foreground[row, :, :places], other.foreground[row, :, :places])
+            assert number(memory.background_usage) == number(other.background_usage)
+
+    def test_rows_are_dropped_and_added(self, make_clip):
+        method, clip = tiny(**self.OPEN), make_clip(4, 3, (96, 128))
+        memory = self.followed(method, clip)[-1]
+        fewer = memory.select([2]).join(memory.select([0]))
+        features = encoded(method, clip.frames[-1])
+        together, alone = (method.segment(features, rows).logits for rows in (memory, fewer))
+        assert torch.allclose(together[[2, 0]], alone, atol=1e-5)
+
+    def test_a_session_is_saved_and_goes_on(self, make_clip, tmp_path):
+        clip, method = make_clip(5, 3, (96, 128)), tiny(**self.OPEN)
+        session = Session(method, device="cpu")
+        session.annotate(clip.frames[0], np.where(clip.label_maps[0] == 3, 0, clip.label_maps[0]))
+        session.step(clip.frames[1])
+        session.annotate(clip.frames[2], np.where(clip.label_maps[2] == 3, 3, 0))
+        session.step(clip.frames[3])
+        session.save(tmp_path / "session.onemask")
+        again = Session.restore(tmp_path / "session.onemask", method, device="cpu")
+        assert (session.step(clip.frames[4]) == again.step(clip.frames[4])).all()
+        with pytest.raises(InputError, match=r"saved with another method: .*foreground 0 \(now 48\)"):
+            Session.restore(tmp_path / "session.onemask", tiny(), device="cpu")
+
+    def test_an_ensemble_joins_what_came_later(self, make_clip):
+        clip = make_clip(3, 2, (96, 128))
+        together = Ensemble([tiny(**self.OPEN), tiny()], EnsembleConfig(("open", "bounded"))).eval()
+        session = Session(together, device="cpu")
+        session.annotate(clip.frames[0], np.where(clip.label_maps[0] == 1, 1, 0))
+        session.annotate(clip.frames[1], np.where(clip.label_maps[1] == 2, 2, 0))
+        assert set(np.unique(session.step(clip.frames[2]))) == {0, 1, 2}
+        assert session.copy().objects == (1, 2)
+
+    def test_a_graph_needs_bounds(self, tmp_path):
+        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+        made = export(tiny(**self.OPEN), tmp_path, name="open", frame_size=(64, 96), format="onnx", short_side=None)
+        assert made.graphs == ("encode",)
+        assert "a graph has fixed places" in made.missing
+        assert "give `foreground` and `learned` numbers" in made.missing
+
+
 class TestSwitches:
     @pytest.fixture
     def scene(self) -> Tensor:
@@ -374,8 +475,8 @@ class TestConfiguration:
     def test_the_papers_values(self):
         assert configuration("videomatch") == PAPER
         assert (PAPER.k, PAPER.distance, PAPER.confidence, PAPER.fusion) == (20, 100, 0.95, 0.4)
-        for sizes in (PAPER, LITE):
-            assert sizes.background >= 60 * 108  # a frame of 480x854, whole
+        assert (PAPER.foreground, PAPER.background, PAPER.learned, PAPER.added) == (0, 0, 0, 0)  # nothing is dropped
+        assert LITE.background >= 60 * 108  # a frame of 480x854, whole
 
     def test_the_dilated_backbone(self):
         sizes = {"foreground": 48, "background": 192, "learned": 16, "added": 16}
@@ -389,7 +490,7 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("option", "value"),
         [
-            *(("k", 0), ("scale", 0.0), ("confidence", 1.0), ("lost", 1.0), ("added", 17), ("foreground", 0)),
+            *(("k", 0), ("scale", 0.0), ("confidence", 1.0), ("lost", 1.0), ("added", 17), ("foreground", -1)),
             *(("finetune", -1), ("strides", ())),
         ],
     )

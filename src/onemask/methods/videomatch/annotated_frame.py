@@ -31,11 +31,11 @@ class AnnotatedFrame:
 
     @classmethod
     def of(cls, features: Tensor, own: Tensor, most: int) -> AnnotatedFrame:
-        """Features (N, C, P) of which `own` (N, P) bool are the object's; at most `most`, evenly spread over all.
+        """Features (N, C, P) of which `own` (N, P) bool are the object's; at most `most`, evenly spread; 0: all.
 
         They are thinned alike for all rows of a frame, for those must hold the same features to be matched together.
         """
-        if features.shape[2] > most:
+        if 0 < most < features.shape[2]:
             every = torch.ones_like(own)
             (features, _), (marks, _) = spread(features, every, most), spread(own[:, None].float(), every, most)
             own = marks[:, 0] > 0

@@ -1,9 +1,10 @@
-"""Sets of features that learn from every frame and stay bounded: what is rarely of use is dropped.
+"""Sets of features that learn from every frame: they grow with the video, or what is rarely of use is dropped.
 
 Hu et al., VideoMatch, ECCV 2018, section 3.3: "keep track of how frequently features appear in the Top-K set and remove
-those that don't contribute much". A set has a fixed number of places for each row. Features of the annotated frame
-stay, for nothing else is known of the object for certain; what later frames add takes the place of what was among the
-K best of the fewest pixels lately.
+those that don't contribute much", but not how many remain. A bounded set has a number of places for each row. Features
+of the annotated frame stay, for nothing else is known of the object for certain; what later frames add takes the place
+of what was among the K best of the fewest pixels lately. A set without bounds has as many places as its largest row
+needs, and drops nothing.
 
 Shapes: N rows, C channels, M places, P pixels.
 """
@@ -32,11 +33,11 @@ class FeatureSet:
     usage: Tensor  # (N, M): for how many pixels each was among the K best, lately; KEPT or EMPTY
 
     @classmethod
-    def of(cls, features: Tensor, chosen: Tensor, kept: int, places: int) -> FeatureSet:
-        """The chosen (N, P) bool of features (N, C, P), at most `kept` of them, as a set with room for more."""
-        packed, valid = spread(features, chosen, kept)
+    def of(cls, features: Tensor, chosen: Tensor, kept: int, learned: int) -> FeatureSet:
+        """The chosen (N, P) bool of features (N, C, P), at most `kept` of them (0: all), with room for `learned`."""
+        packed, valid = spread(features, chosen, kept or most_chosen(chosen))
         usage = torch.full(valid.shape, EMPTY, device=valid.device).masked_fill(valid, KEPT)
-        return cls(F.pad(packed, (0, places - kept)), F.pad(usage, (0, places - kept), value=EMPTY))
+        return cls(packed, usage).with_places(learned)
 
     @classmethod
     def empty(cls, features: Tensor, places: int) -> FeatureSet:
@@ -44,6 +45,20 @@ class FeatureSet:
         rows, channels, _ = features.shape
         usage = torch.full((rows, places), EMPTY, device=features.device)
         return cls(features.new_zeros(rows, channels, places), usage)
+
+    def with_places(self, more: int) -> FeatureSet:
+        """The same with empty places behind those that it has."""
+        return FeatureSet(F.pad(self.features, (0, more)), F.pad(self.usage, (0, more), value=EMPTY))
+
+    def room(self, kept: int, learned: int) -> Tensor | int | None:
+        """How many places rows may use, (N, 1) or the same for all; None: as many as they need.
+
+        kept: places for the annotated frame, which what is learned uses too where they are free; 0: as many as it has
+        features. learned: places for later frames, 0: as many as they need.
+        """
+        if not learned:
+            return None
+        return kept + learned if kept else (self.usage == KEPT).sum(1, keepdim=True) + learned
 
     def row(self, number: int) -> FeatureSet:
         """The set of one row."""
@@ -62,32 +77,52 @@ class FeatureSet:
         means, counts = top_k_mean_counted(query, template, valid, k, known=known)
         return means.float(), F.pad(counts, (0, self.usage.shape[1] - used))
 
-    def after(self, counts: Tensor, features: Tensor, chosen: Tensor, most: int) -> FeatureSet:
+    def after(
+        self, counts: Tensor, features: Tensor, chosen: Tensor, most: int, room: Tensor | int | None
+    ) -> FeatureSet:
         """The set after a frame: how often places were used, and the chosen (N, P) of features (N, C, P) to add.
 
-        At most `most` are added, behind those that are there. Where places are short, those that were used the least
-        give way, the younger ones first: usage is counted in whole pixels, so many are alike, and were it left to a
-        sort which of them goes, two runtimes' last digits would lead to different masks in the end.
+        At most `most` are added (0: all), behind those that are there. room: as `room` says. Where it is short, those
+        that were used the least give way, the younger ones first: usage is counted in whole pixels, so many are alike,
+        and were it left to a sort which of them goes, two runtimes' last digits would lead to different masks.
         """
         average = USAGE_DECAY * self.usage + (1 - USAGE_DECAY) * counts
         usage = torch.where(self.usage == EMPTY, EMPTY, average)
-        new, valid = spread(features, chosen, most)
+        new, valid = spread(features, chosen, most or most_chosen(chosen))
         used, places = usage != EMPTY, torch.arange(usage.shape[1], device=usage.device).expand_as(usage)
         learned = used & usage.isfinite()
         mean = torch.where(learned, usage, 0).sum(1, keepdim=True) / learned.sum(1, keepdim=True).clamp(min=1)
-        number = valid.sum(1, keepdim=True)
-        short = (used.sum(1, keepdim=True) + number - usage.shape[1]).clamp(min=0)
-        least_first = usage.shape[1] - 1 - ascending(torch.where(learned, usage, KEPT).flip(1))
-        kept = used & torch.ones_like(used).scatter(1, least_first, places >= short)
+        number, kept = valid.sum(1, keepdim=True), used
+        if room is not None:
+            short = (used.sum(1, keepdim=True) + number - room).clamp(min=0)
+            least_first = usage.shape[1] - 1 - ascending(torch.where(learned, usage, KEPT).flip(1))
+            kept = used & torch.ones_like(used).scatter(1, least_first, places >= short)
+        joined = torch.cat([self.features, new.to(self.features.dtype)], 2)
+        usage = torch.cat([usage.masked_fill(~kept, EMPTY), mean.expand(-1, new.shape[2])], 1)
+        if room is None:
+            usage = usage.masked_fill(~F.pad(valid, (used.shape[1], 0), value=True), EMPTY)
+            return FeatureSet(joined, usage)._dense()
         place_of_new = places - kept.sum(1, keepdim=True)
         is_new = (place_of_new >= 0) & (place_of_new < number)
         # Those that are kept move up, in their order; then come the new ones, then empty places.
-        order = ascending(torch.where(kept, places, places + usage.shape[1]))
-        order = torch.where(is_new, usage.shape[1] + place_of_new, order)
-        joined = torch.cat([self.features, new.to(self.features.dtype)], 2)
-        usage = torch.cat([usage.masked_fill(~kept, EMPTY), mean.expand(-1, new.shape[2])], 1)
+        order = ascending(torch.where(kept, places, places + used.shape[1]))
+        order = torch.where(is_new, used.shape[1] + place_of_new, order)
         of_channels = order[:, None].expand(-1, joined.shape[1], -1)
         return FeatureSet(joined.gather(2, of_channels), usage.gather(1, order))
+
+    def _dense(self) -> FeatureSet:
+        """The same with the places in use first, and no more of them than the fullest row has."""
+        used = self.usage != EMPTY
+        if bool(used.all()):
+            return self
+        order = ascending((~used).float())[:, : most_chosen(used)]
+        of_channels = order[:, None].expand(-1, self.features.shape[1], -1)
+        return FeatureSet(self.features.gather(2, of_channels), self.usage.gather(1, order))
+
+
+def most_chosen(chosen: Tensor) -> int:
+    """How many the row has in which the most are chosen, (N, P) bool."""
+    return int(chosen.sum(1).max())
 
 
 def ascending(values: Tensor) -> Tensor:
@@ -104,7 +139,7 @@ def spread(features: Tensor, chosen: Tensor, most: int) -> tuple[Tensor, Tensor]
     """
     rank = chosen.long().cumsum(1)  # from 1
     number = rank[:, -1:]
-    excess = number.clamp(min=most)
+    excess = number.clamp(min=max(1, most))
     kept = chosen & (rank * most // excess > (rank - 1) * most // excess)  # all, where there are not too many
     pixels = kept.shape[1]
     place = torch.arange(pixels, device=kept.device) + pixels * (~kept).long()

@@ -27,12 +27,14 @@ What the paper leaves open, and what was decided:
   there: its logit is subtracted from all rows alike, which leaves the order of objects as it is, and the outcome is the
   paper's rule. With `aggregation=product` background has less of a pixel that several claim: of several claims that are
   all just below c_2 the likeliest can win. It is no part of what is trained.
-- Sets have fixed places, so time and memory a frame are flat. Features of the annotated frame, evenly spread over its
-  pixels where there are too many, stay; each frame adds a few, evenly spread again, in place of those that were among
-  the K best of the fewest pixels lately (a moving average; a new one begins at the set's mean), the youngest first.
+- How many features a set holds. Without bounds (0) the annotated frame stays whole and all is kept that the paper's
+  rules learn, so memory and time of a frame grow with the video. With them both are flat: features of the annotated
+  frame, evenly spread over its pixels where there are too many, stay; each frame adds a few, evenly spread again, in
+  place of those that were among the K best of the fewest pixels lately (a moving average; a new one begins at the set's
+  mean), the youngest first.
 - The background of an object is nearly the whole annotated frame. So the frame is matched once for all objects that
-  were annotated in it, and each leaves out its own. A frame of more cells than there are places is thinned before, for
-  all objects alike, not the background of each.
+  were annotated in it, and each leaves out its own. A frame of more cells than `background` is thinned before, for all
+  objects alike, not the background of each.
 - An object that leaves and returns: by the paper's rule nothing overlaps an empty mask ever again, and all that looks
   like the object is learned as background. But what bounds the motion in one frame by d_c bounds it in n frames by
   n d_c: while an object is lost (its mask below a small share of the annotated one), the extruded mask is extruded
@@ -65,6 +67,7 @@ from ...blocks.first_frame import first_frame_samples
 from ...blocks.keys import Keys, matching_loss
 from ...blocks.matching import columns, normalised
 from ...blocks.reach import cells_of, extruded, is_lost, next_reach, without_outliers
+from ...errors import InputError
 from ...labels import resize
 from ..method import Constant, Features, Memory, Method, Prediction
 from .annotated_frame import AnnotatedFrame
@@ -93,6 +96,29 @@ class VideoMatchMemory(Memory):
     area: Tensor  # (N,): cells of the annotated mask
     lost: Tensor  # (N,) bool: whether the object was out of sight in the previous frame
     network: Tensor  # (N, P): parameters of each object's own backbone, where it is fine-tuned; else (N, 0)
+
+    def with_places(self, foreground: int, background: int) -> VideoMatchMemory:
+        """The same with so many places in either set, where it has fewer; those that are added are empty."""
+        m_f, _, m_b = _sets_of(self)
+        m_f = m_f.with_places(foreground - self.foreground.shape[2])
+        m_b = m_b.with_places(background - self.background.shape[2])
+        return self.with_sets(m_f, m_b)
+
+    def with_sets(self, foreground: FeatureSet, background: FeatureSet) -> VideoMatchMemory:
+        """The same with other sets."""
+        return replace(
+            self,
+            foreground=foreground.features,
+            foreground_usage=foreground.usage,
+            background=background.features,
+            background_usage=background.usage,
+        )
+
+    def join(self, other: VideoMatchMemory) -> VideoMatchMemory:
+        """Join two memories: these rows, then the other's, whose sets can be larger or smaller."""
+        pairs = (self.foreground, other.foreground), (self.background, other.background)
+        places = [max(here.shape[2], there.shape[2]) for here, there in pairs]
+        return super(VideoMatchMemory, self.with_places(*places)).join(other.with_places(*places))
 
 
 @dataclass
@@ -179,28 +205,22 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         """Add to both sets what the frame shows (section 3.3): masks (N, 1, H, W), probabilities after aggregation."""
         config, (foreground, _, background) = self.config, _sets_of(memory)
         share = F.interpolate(masks.float(), prediction.scores.shape[-2:], mode="area")
-        mask, initial, size = share > 0.5, prediction.initial, config.added
+        mask, initial, most = share > 0.5, prediction.initial, config.added or config.learned
         reach, lost = self._reach(memory, mask, self._radius(features))
         outliers = (initial > 0.5) & ~memory.reach  # b_t
         if config.background_update:
             learned = outliers & ~lost.view(-1, 1, 1, 1)
+            room = background.room(0, config.learned)
             background = background.after(
-                prediction.background_counts, prediction.query, learned[:, 0].flatten(1), size
+                prediction.background_counts, prediction.query, learned[:, 0].flatten(1), most, room
             )
         if config.foreground_update:
             learned = eroded(mask) & (initial > config.confidence) & ~outliers
+            room = foreground.room(config.foreground, config.learned)
             foreground = foreground.after(
-                prediction.foreground_counts, prediction.query, learned[:, 0].flatten(1), size
+                prediction.foreground_counts, prediction.query, learned[:, 0].flatten(1), most, room
             )
-        return replace(
-            memory,
-            foreground=foreground.features,
-            foreground_usage=foreground.usage,
-            background=background.features,
-            background_usage=background.usage,
-            reach=reach,
-            lost=lost,
-        )
+        return replace(memory.with_sets(foreground, background), reach=reach, lost=lost)
 
     def losses(self, prediction: VideoMatchPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """ "matching": how well the similarities tell object and background apart, whatever the scale."""
@@ -248,8 +268,13 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     def _sets(self, x: Tensor, own: Tensor) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
         """m_F, and m_B in two: what stays, what is learned; of features (N, C, P), the object's own (N, P) bool."""
         config = self.config
+        if torch.jit.is_tracing() and not (config.foreground and config.learned):
+            raise InputError(
+                "a graph has fixed places, but these sets keep all that is learned (0); give `foreground` and "
+                f"`learned` numbers, as 6144 and 2048, got {config.foreground} and {config.learned}"
+            )
         return (
-            FeatureSet.of(x, own, config.foreground, config.foreground + config.learned),
+            FeatureSet.of(x, own, config.foreground, config.learned),
             AnnotatedFrame.of(x, own, config.background),
             FeatureSet.empty(x, config.learned),
         )

@@ -57,14 +57,15 @@ class VideoMatchOptions(SessionOptions):
     """Find objects again that had left; false: the paper's rule, which cannot."""
     lost: ShareBelowOne = 0.1
     """Share of the annotated area below which an object is lost."""
-    foreground: Count = 6144
-    """Slots for features of the annotated object."""
-    background: Count = 6912
-    """Slots for features of all else in its frame."""
-    learned: Count = 2048
-    """Slots for features from later frames, in either set; the foreground also uses what the object leaves free."""
-    added: Count = 256
-    """Features that a frame adds to a set, at most."""
+    foreground: Whole = 0
+    """Slots for features of the annotated object; 0: as many as it has."""
+    background: Whole = 0
+    """Slots for features of the frame in which it was annotated; 0: the whole frame."""
+    learned: Whole = 0
+    """Slots for features from later frames, in either set; the foreground also uses what the object leaves free of
+    `foreground`; 0: all are kept, so memory and time of a frame grow with the video."""
+    added: Whole = 0
+    """Features that a frame adds to a set, at most; 0: all that it shows, or `learned`."""
     finetune: Whole = 0
     """Steps of fine-tuning each object's own backbone on the annotated frame (OURS-FT); 0: none, all share one."""
     finetune_samples: Count = 8
@@ -84,8 +85,8 @@ class VideoMatchOptions(SessionOptions):
         if self.keys and not set(self.strides) <= set(self.keys):
             own, got = (", ".join(map(str, strides)) for strides in (self.strides, self.keys))
             raise InputError(f"keys must be made of all of strides ({own}), got {got}")
-        if self.added > self.learned:
-            raise InputError(f"learned must be as many as added ({self.added}) or more, got {self.learned}")
+        if 0 < self.learned < self.added:
+            raise InputError(f"learned must be 0 or as many as added ({self.added}) or more, got {self.learned}")
 
     @property
     def needs_weights(self) -> bool:
