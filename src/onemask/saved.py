@@ -32,7 +32,7 @@ class SavedSession:
     how: Mapping[str, Any]
     """The session's arguments: short_side, precision and padding."""
     stride: int
-    """What frames were padded to multiples of."""
+    """Frames were padded to multiples of it."""
     runtime: str
 
     def write(self, path: str | Path, method: Method) -> None:

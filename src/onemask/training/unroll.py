@@ -175,7 +175,7 @@ class Unroll(nn.Module):
         return unrolled
 
     def _of_nothing(self, batch: ClipBatch) -> Unrolled:
-        """Of clips without an object: losses of 0, whose gradients are 0 as well."""
+        """Losses of clips without an object: 0, and so are their gradients."""
         trained = [p.flatten()[:1].sum() for p in self.method.parameters() if p.requires_grad]
         nothing = 0 * sum(trained, batch.frames.new_zeros((), dtype=torch.float32))
         masks = batch.frames.new_zeros(0, 1, *batch.frames.shape[-2:], dtype=torch.float32)
