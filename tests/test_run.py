@@ -218,6 +218,21 @@ def test_results_are_not_replaced_by_accident(scene, clip, tmp_path):
     assert names(tmp_path) == {"notes.txt"}
 
 
+def test_what_is_in_the_way_is_said_before_anything_is_read(clip, tmp_path, monkeypatch, capsys):
+    """A method takes seconds to load, and a first mask of a click is computed."""
+
+    def too_early(*_, **__):
+        raise AssertionError
+
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr("onemask.running.what_is_asked", too_early)
+    monkeypatch.setattr("onemask.cli.segmenting.annotations_of", too_early)
+    with pytest.raises(OutputError, match="exists already"):
+        run(open_video(clip), {}, tmp_path, QUICKLY)
+    assert main(["run", str(clip), "--click", "20,20", "--out", str(tmp_path)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
 def test_overwriting_replaces_all_results_and_nothing_else(scene, clip, tmp_path):
     video = open_video(clip)
     run(video, {0: scene.labels[0]}, tmp_path, QUICKLY)

@@ -86,6 +86,7 @@ def run(
         raise InputError(f"nothing is to be saved; name one or more of {', '.join(KINDS)}")
     export_options = export_options or ExportOptions()
     check_options([kind for kind in save if kind in EXPORTS], export_options)
+    refuse_taken(out, overwrite=overwrite, resume=resume)
     folder = RunFolder(Path(out))
     settings = settings or Settings()
     annotated = fitting(video, annotations)
@@ -125,6 +126,12 @@ def run(
         record = {"asked": asked, "export_options": asdict(export_options)}
         folder.finish(video, report, record, keep_masks="masks" in save)
     return report
+
+
+def refuse_taken(out: str | Path, *, overwrite: bool, resume: bool) -> None:
+    """Raise OutputError where results in `out` are in the way, before a video is read or a method loaded."""
+    if not (overwrite or resume):
+        RunFolder(Path(out)).results.check({}, overwrite=False, resume=False)
 
 
 def what_is_asked(

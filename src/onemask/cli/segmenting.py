@@ -51,10 +51,11 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _run(options: argparse.Namespace) -> None:
     from ..exports.target import ExportOptions
-    from ..running import SAVED, run
+    from ..running import SAVED, refuse_taken, run
     from ..video.reader import open_video
 
     video = open_video(options.input)
+    refuse_taken(options.out, overwrite=options.overwrite, resume=options.resume)  # a first mask may take long to make
     settings = settings_of(options)
     annotations = annotations_of(options, video)
     report = run(
