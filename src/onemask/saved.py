@@ -65,7 +65,7 @@ class SavedSession:
             stride = int(state.get("stride", method.stride_before or method.stride))  # nor strides
             if stride < 1 or stride % method.stride:
                 raise ValueError(f"its stride is {stride}, and the method's {method.stride}")
-            before = newer_options(method.config) | by_todays_names(method.config, before)
+            before = _plain(newer_options(method.config)) | by_todays_names(method.config, before)
             refuse_another_method(path, before, described(method))
             memory = method.memory_type(**tensors) if tensors else None
         except InputError:
@@ -124,7 +124,12 @@ def described(method: Method) -> dict[str, Any]:
     """The method's class and, if it has a configuration, its options: what a saved session has to find again."""
     config: Any = getattr(method, "config", None)
     options = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
-    plain: dict[str, Any] = json.loads(json.dumps({"class": type(method).__name__, **options}, default=str))
+    return _plain({"class": type(method).__name__, **options})
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a file gives them back: tuples are lists there."""
+    plain: dict[str, Any] = json.loads(json.dumps(options, default=str))
     return plain
 
 

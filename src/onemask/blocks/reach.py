@@ -69,6 +69,11 @@ def _nearest(squared: Tensor, length: int) -> Tensor:
     return (squared[..., None, :] + (along[:, None] - along).square()).amin(-1)
 
 
+def eroded(mask: Tensor) -> Tensor:
+    """Cells whose eight neighbours are the mask's (N, 1, h, w), too; beyond the border all is."""
+    return F.max_pool2d((~mask).float(), 3, 1, 1) == 0
+
+
 def extruded(mask: Tensor, radius: float) -> Tensor:
     """Cells whose distance to the mask (N, 1, h, w) bool is less than the radius, and the mask itself; bool."""
     return mask | (squared_distances(mask) < radius**2)

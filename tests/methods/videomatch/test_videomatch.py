@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onemask.blocks.reach import REMOVED, cells_of
+from onemask.blocks.reach import REMOVED, cells_of, eroded
 from onemask.errors import InputError
 from onemask.labels import aggregate, label_argmax
 from onemask.methods import configuration, load
@@ -23,9 +23,9 @@ from onemask.methods.videomatch.model import (
     VideoMatch,
     VideoMatchFeatures,
     VideoMatchMemory,
-    eroded,
 )
 from onemask.runtime.export import export
+from onemask.saved import read_state, write_state
 from onemask.session import Session
 
 TINY = VideoMatchConfig("test_efficientnet", (8,), 0, foreground=48, background=192, learned=16, added=16)
@@ -458,13 +458,28 @@ class TestKeys:
         assert method.keys is not None
         assert method.keys.add.weight.grad.abs().sum() > 0
         assert method.log_scale.grad.abs() < 1e-6
-        assert method.log_scale.grad is None or method.log_scale.grad.abs() < 1e-6
 
     def test_of_weights_they_are_a_part_and_without_them_there_is_no_such_loss(self):
         assert "keys" not in TINY.architecture
         assert replace(TINY, keys=(16, 8)).architecture["keys"] == [8, 16]
         assert tiny().own_losses == ()
         assert tiny(keys=(8,)).own_losses == ("matching",)
+
+    @pytest.mark.parametrize("keys", [(), (8, 16)])
+    def test_a_session_that_was_saved_before_there_were_any_is_one_without(self, keys, make_clip, tmp_path):
+        method, clip = tiny(keys=keys), make_clip(2)
+        session = Session(method, short_side=None, device="cpu")
+        session.annotate(clip.frames[0], clip.label_maps[0])
+        session.save(tmp_path / "state.safetensors")
+        state, tensors = read_state(tmp_path / "state.safetensors")
+        del state["method"]["keys"]
+        write_state(tmp_path / "earlier.safetensors", state, tensors)
+        if keys:
+            with pytest.raises(InputError, match=r"keys \[\] \(now \[8, 16\]\)"):
+                Session.restore(tmp_path / "earlier.safetensors", method, device="cpu")
+        else:
+            restored = Session.restore(tmp_path / "earlier.safetensors", method, device="cpu")
+            assert np.array_equal(restored.step(clip.frames[1]), session.step(clip.frames[1]))
 
     def test_made_of_less_than_what_is_matched_they_are_refused(self):
         with pytest.raises(InputError, match=r"keys must be made of all of strides \(8, 16\), got 8, 32"):

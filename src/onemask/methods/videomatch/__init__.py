@@ -23,10 +23,11 @@ PAPER = VideoMatchConfig(backbone="resnet101.tv_in1k", returns=False)
 # The object's set is small: what is of use is kept, and what was learned by mistake dropped before it does harm (J&F
 # 84.6 with 4,096 places, 87.9 with 768). Of the 20 best matches the last say little (figure 5a), and of a small object
 # there are few cells to be matched with. These features are less alike than those of a network for recognition, so the
-# threshold of foreground alone is lower. All of it: benchmarks/matching.md; enlarging: benchmarks/accuracy.md.
+# threshold of foreground alone is lower. All of it: benchmarks/matching.md; enlarging and keys: benchmarks/accuracy.md.
 LITE = VideoMatchConfig(
     backbone="tf_efficientnet_lite0",
     strides=(8, 16),
+    keys=(4, 8, 16),
     output_stride=0,
     k=3,
     threshold=0.5,

@@ -1,7 +1,7 @@
 """Sets of features that learn from every frame: they grow with the video, or what is rarely of use is dropped.
 
-Hu et al., VideoMatch, ECCV 2018, section 3.3: "keep track of how frequently features appear in the Top-K set and remove
-those that don't contribute much", but not how many remain. A bounded set has a number of places for each row. Features
+Hu et al., VideoMatch, ECCV 2018, section 3.3: features that are seldom among the K best could be removed, which the
+paper did not find necessary. So a set may be without bounds. A bounded one has some places for each row. Features
 of the annotated frame stay, for nothing else is known of the object for certain; what later frames add takes the place
 of what was among the K best of the fewest pixels lately. A set without bounds has as many places as its largest row
 needs, and drops nothing.

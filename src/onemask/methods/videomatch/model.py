@@ -55,23 +55,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks.backbone import Backbone
 from ...blocks.cells import shares_of_cells
-from ...blocks.finetuning import fine_tuned, unflattened
-from ...blocks.first_frame import first_frame_samples
+from ...blocks.finetuning import unflattened
 from ...blocks.keys import Keys, matching_loss
 from ...blocks.matching import columns, normalised
-from ...blocks.reach import cells_of, extruded, is_lost, next_reach, without_outliers
+from ...blocks.reach import cells_of, eroded, extruded, is_lost, next_reach, without_outliers
 from ...errors import InputError
 from ...labels import resize
 from ..method import Constant, Features, Memory, Method, Prediction
 from .annotated_frame import AnnotatedFrame
 from .feature_set import FeatureSet
+from .finetuning import tuned_to
 from .options import VideoMatchOptions
 
 
@@ -367,33 +366,19 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         full_precision = torch.autocast(masks.device.type, enabled=False)
         with torch.inference_mode(False), torch.enable_grad(), full_precision:
             # Clones, for what was computed in inference mode cannot take part in a graph.
-            pairs = zip(frames.clone(), masks[:, 0].clone(), strict=True)
-            return torch.stack([self._finetuned_to(frame, mask > 0.5) for frame, mask in pairs])
+            pairs = zip(frames.clone(), masks[:, 0].clone() > 0.5, strict=True)
+            network = dict(self.backbone.network.named_parameters())
+            tuned = [tuned_to(*pair, self.grid_stride, network, self._scores_between, self.config) for pair in pairs]
+            return torch.stack(tuned)
 
-    def _finetuned_to(self, frame: Tensor, mask: Tensor) -> Tensor:
-        """A frame (3, H, W) and the mask (H, W) bool of one object -> parameters of a backbone, (P,)."""
-        config, network = self.config, dict(self.backbone.network.named_parameters())
-        image = np.ascontiguousarray((frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy())
-        images, masks = first_frame_samples(image, mask.cpu().numpy(), config.finetune_samples, config.seed)
-        copies = torch.from_numpy(images).to(frame.device).permute(0, 3, 1, 2).to(frame.dtype) / 255
-        height, width = (side // self.grid_stride for side in mask.shape)
-        labels = torch.from_numpy(masks).to(mask)[:, None].float()
-        wanted = F.interpolate(labels, (height, width), mode="area").flatten(1)
-        own = cells_of(mask[None, None].float(), (height, width)).flatten(1)
-        generator = torch.Generator().manual_seed(config.seed)
+    def _scores_between(self, parameters: Tensor, frame: Tensor, own: Tensor, later: Tensor, pixels: Tensor) -> Tensor:
+        """Logits (p,) of some pixels (p,) of a frame (3, H, W), matched with another under an object's own parameters.
 
-        def drawn(step: int) -> tuple[int, Tensor]:  # a copy, and which of its cells are matched
-            pixels = torch.randperm(height * width, generator=generator)[: config.finetune_pixels]
-            return step % len(copies), pixels.to(frame.device)
-
-        def loss(parameters: Tensor, batch: tuple[int, Tensor]) -> Tensor:
-            copy, pixels = batch
-            template, query = (self._matched_by(parameters, seen[None]) for seen in (frame, copies[copy]))
-            sets = self._sets(template, own)
-            scores, _, _ = self._scores(query[:, :, pixels], (1, len(pixels)), None, *sets)
-            return F.binary_cross_entropy_with_logits(scores.flatten(), wanted[copy, pixels])
-
-        return fine_tuned(network, map(drawn, range(config.finetune)), loss, config.finetune_lr)
+        frame (3, H, W): the annotated one; own (1, h w) bool: which of its cells are the object's.
+        """
+        template, query = (self._matched_by(parameters, seen[None]) for seen in (frame, later))
+        scores, _, _ = self._scores(query[:, :, pixels], (1, len(pixels)), None, *self._sets(template, own))
+        return scores.flatten()
 
 
 def _sets_of(memory: VideoMatchMemory) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
@@ -413,8 +398,3 @@ def _matching_dtype(like: Tensor) -> torch.dtype:
     device = like.device.type
     half = device != "cpu" and torch.is_autocast_enabled(device) and not torch.is_grad_enabled()
     return torch.float16 if half else torch.float32
-
-
-def eroded(mask: Tensor) -> Tensor:
-    """Cells whose eight neighbours are the mask's (N, 1, h, w), too; beyond the border all is."""
-    return F.max_pool2d((~mask).float(), 3, 1, 1) == 0
