@@ -287,6 +287,15 @@ def test_a_file_without_a_suffix_gets_that_of_its_format(result, tmp_path):
     assert export(result, tmp_path / "pictures", "png") == tmp_path / "pictures"
 
 
+@pytest.mark.parametrize("place", ["taken", ".", ".."])
+def test_a_folder_is_no_file(result, tmp_path, monkeypatch, place):
+    (tmp_path / "here/taken").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(OutputError):
+        export(result, place, "coco")
+    assert not list(tmp_path.rglob("*json*"))
+
+
 def test_a_video_file_of_the_wrong_kind_is_refused_by_the_name_that_was_asked_for(result, tmp_path):
     with pytest.raises(OutputError, match=r"/cut\.mp4: no VP9 with alpha video can be written to this kind of file"):
         export(result, tmp_path / "cut.mp4", "webm")

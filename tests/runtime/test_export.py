@@ -31,7 +31,12 @@ def packages():
 
 @pytest.mark.parametrize(
     ("name", "format", "short_side"),
-    [("pmvos-lite", "onnx", 480), ("ttvos-lite", "openvino", None), ("videomatch-lite", "onnx", 48)],
+    [
+        ("pmvos-lite", "onnx", 480),
+        ("ttvos-lite", "openvino", None),
+        ("videomatch-lite", "onnx", 48),
+        ("videomatch-lite", "openvino", 48),  # of random weights features resemble each other, and rounding decides
+    ],
 )
 def test_the_reference_program_gives_the_same_masks(name, format, short_side, tmp_path):
     """Frames are enlarged, left, or shrunk; and padded. One object comes later, and one is corrected."""
@@ -45,6 +50,10 @@ def test_the_reference_program_gives_the_same_masks(name, format, short_side, tm
     labels[3] = 2 * (clip.label_maps[3] == 2)
     exported = export(method, tmp_path / "out", name=name, frame_size=(70, 100), format=format, short_side=short_side)
     assert exported.missing is None
+    graphs = json.loads((tmp_path / "out/manifest.json").read_text())["graphs"]
+    remembered = {name: of["shape"] for name, of in graphs["update"]["inputs"].items() if name.startswith("memory.")}
+    told = {name.rstrip("'"): of["shape"] for name, of in graphs["memorize"]["outputs"].items()}
+    assert remembered.items() <= told.items()
     np.save(tmp_path / "frames.npy", np.stack(clip.frames))
     np.save(tmp_path / "labels.npy", labels)
     blocked = "".join(f"sys.modules['{module}'] = None; " for module in ("torch", "onemask", "cv2"))
@@ -59,7 +68,8 @@ def test_the_reference_program_gives_the_same_masks(name, format, short_side, tm
         for frame, given in zip(clip.frames, labels, strict=True)
     ]
     assert {*np.unique(wanted)} == {0, 1, 2, 4}  # there is something to be equal
-    assert (np.load(tmp_path / "found.npy") != np.stack(wanted)).mean() < 1e-3
+    allowed = 1e-2 if (name, format) == ("videomatch-lite", "openvino") else 1e-3
+    assert (np.load(tmp_path / "found.npy") != np.stack(wanted)).mean() < allowed
 
 
 def test_the_reference_program_takes_one_label_map_and_begins_with_nothing(tmp_path):

@@ -44,7 +44,7 @@ def export(
     check_options([to], options)
     check_result(opened, [to], options)
     place = Path(out)
-    if not chosen.is_folder and not place.suffix:  # by which programs, and `--mask`, know what it is
+    if not (chosen.is_folder or place.suffix or place.is_dir()):  # by which programs, and `--mask`, know what it is
         place = place.with_name(f"{place.name}{Path(chosen.file).suffix}")
     with one_folder(place) if chosen.is_folder else one_file(place, overwrite=overwrite) as target:
         chosen.write(opened, target, options)
