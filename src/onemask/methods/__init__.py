@@ -277,6 +277,7 @@ def weights_for(name: str, chosen: Configuration, given: str | Path | None = Non
         if chosen.needs_weights:
             advice = f"set them so, or give a file of weights that fits{_or_without(chosen)}"
             raise InputError(f"{_misfit(path, misfits, chosen)}; {advice}")
+        log.warning("%s; it runs without training, on ImageNet's features", _misfit(path, misfits, chosen))
     elif chosen.needs_weights:
         raise InputError(
             f"no trained weights ship for {name}; give a file of weights{_or_without(chosen)}{_offer(name)}"

@@ -481,6 +481,12 @@ class TestKeys:
             restored = Session.restore(tmp_path / "earlier.safetensors", method, device="cpu")
             assert np.array_equal(restored.step(clip.frames[1]), session.step(clip.frames[1]))
 
+    def test_weights_that_do_not_fit_are_left_out_with_a_warning(self, caplog):
+        assert load("videomatch-lite", keys=()).keys is None  # of these the shipped ones serve in part
+        assert not caplog.records
+        load("videomatch-lite", keys=(8, 16))
+        assert "are for keys=4,8,16, but the options say keys=8,16; it runs without training" in caplog.text
+
     def test_made_of_less_than_what_is_matched_they_are_refused(self):
         with pytest.raises(InputError, match=r"keys must be made of all of strides \(8, 16\), got 8, 32"):
             replace(TINY, strides=(8, 16), keys=(8, 32))
