@@ -63,10 +63,10 @@ class SavedSession:
             }
             frame = int(state.get("frame", 0))  # nor numbers of frames
             stride = int(state.get("stride", method.stride_before or method.stride))  # nor strides
-            if stride < 1 or stride % method.stride:
-                raise ValueError(f"its stride is {stride}, and the method's {method.stride}")
             before = _plain(newer_options(method.config)) | by_todays_names(method.config, before)
             refuse_another_method(path, before, described(method))
+            if stride < 1 or stride % method.stride:
+                raise ValueError(f"its stride is {stride}, and the method's {method.stride}")
             memory = method.memory_type(**tensors) if tensors else None
         except InputError:
             raise

@@ -54,7 +54,7 @@ def frame_graph(method: Method) -> Run:
 
 def refuse_without_backbone(method: Method, name: str, what: str) -> None:
     """InputError for a method that joins others, each with a backbone of its own: there is no one graph of it."""
-    if method.backbone is None:
+    if getattr(method, "backbone", method) is None:  # methods of other packages may have no such attribute
         raise InputError(f"{name} cannot be {what}: it joins several methods, each with networks of its own; name one")
 
 
