@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from earlier import saved_earlier
 from onemask.blocks.transition import transition_loss
 from onemask.errors import InputError
 from onemask.methods import configuration, weights_for
 from onemask.methods.frtm import FAST, LITE, PAPER, FRTMConfig, online, refiners
 from onemask.methods.frtm.gauss_newton import Samples, fit_last_layer
 from onemask.methods.frtm.model import FRTM, FRTMFeatures, FRTMMemory
-from onemask.saved import read_state, write_state
 from onemask.session import Session
 from onemask.weights.store import PACKAGE, check
 
@@ -445,11 +445,8 @@ def test_a_session_that_was_saved_when_frames_were_padded_goes_on_so(make_frtm, 
     session = Session(before, short_side=None, device="cpu", runtime="torch")
     session.annotate(frames[0], np.where(labels[0] == 1, 1, 0))
     session.step(frames[1])
-    session.save(tmp_path / "state.safetensors")
-    state, tensors = read_state(tmp_path / "state.safetensors")
-    assert state.pop("stride") == 32  # earlier versions did not write it
-    write_state(tmp_path / "earlier.safetensors", state, tensors)
-    restored = Session.restore(tmp_path / "earlier.safetensors", method, device="cpu")
+    earlier = saved_earlier(session, tmp_path, values=("stride",))
+    restored = Session.restore(earlier, method, device="cpu")
     for number in (2, 3):
         assert np.array_equal(restored.step(frames[number]), session.step(frames[number]))
     restored.save(tmp_path / "again.safetensors")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import onemask
+from earlier import saved_earlier
 from onemask.data.clip import Clip
 from onemask.errors import InputError
 from onemask.methods.frtm import FRTMConfig
@@ -20,7 +21,6 @@ from onemask.methods.fusion import DEFAULT, FAST, FusionConfig
 from onemask.methods.fusion.clues import MAPS
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
 from onemask.methods.whereabouts import found_mask
-from onemask.saved import read_state, write_state
 from onemask.testing import moving_shapes
 from onemask.training.unroll import Unroll, batch_of
 
@@ -312,13 +312,10 @@ def test_a_session_that_was_saved_before_there_were_keys_is_one_without(keys: bo
     frames, labels = clip_of_two()
     session = onemask.Session(method, short_side=None, device="cpu")
     session.annotate(frames[0], labels)
-    session.save(tmp_path / "state.safetensors")
-    state, tensors = read_state(tmp_path / "state.safetensors")
-    del state["method"]["keys"]
-    write_state(tmp_path / "earlier.safetensors", state, tensors)
+    earlier = saved_earlier(session, tmp_path, options=("keys",))
     if keys:
         with pytest.raises(InputError, match=r"keys False \(now True\)"):
-            onemask.Session.restore(tmp_path / "earlier.safetensors", method, device="cpu")
+            onemask.Session.restore(earlier, method, device="cpu")
     else:
-        restored = onemask.Session.restore(tmp_path / "earlier.safetensors", method, device="cpu")
+        restored = onemask.Session.restore(earlier, method, device="cpu")
         assert np.array_equal(restored.step(frames[1]), session.step(frames[1]))

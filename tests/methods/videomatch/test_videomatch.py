@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from earlier import saved_earlier
 from onemask.blocks.reach import REMOVED, cells_of, eroded
 from onemask.errors import InputError
 from onemask.labels import aggregate, label_argmax
@@ -25,7 +26,6 @@ from onemask.methods.videomatch.model import (
     VideoMatchMemory,
 )
 from onemask.runtime.export import export
-from onemask.saved import read_state, write_state
 from onemask.session import Session
 
 TINY = VideoMatchConfig("test_efficientnet", (8,), 0, foreground=48, background=192, learned=16, added=16)
@@ -470,15 +470,12 @@ class TestKeys:
         method, clip = tiny(keys=keys), make_clip(2)
         session = Session(method, short_side=None, device="cpu")
         session.annotate(clip.frames[0], clip.label_maps[0])
-        session.save(tmp_path / "state.safetensors")
-        state, tensors = read_state(tmp_path / "state.safetensors")
-        del state["method"]["keys"]
-        write_state(tmp_path / "earlier.safetensors", state, tensors)
+        earlier = saved_earlier(session, tmp_path, options=("keys",))
         if keys:
             with pytest.raises(InputError, match=r"keys \[\] \(now \[8, 16\]\)"):
-                Session.restore(tmp_path / "earlier.safetensors", method, device="cpu")
+                Session.restore(earlier, method, device="cpu")
         else:
-            restored = Session.restore(tmp_path / "earlier.safetensors", method, device="cpu")
+            restored = Session.restore(earlier, method, device="cpu")
             assert np.array_equal(restored.step(clip.frames[1]), session.step(clip.frames[1]))
 
     def test_weights_that_do_not_fit_are_left_out_with_a_warning(self, caplog):

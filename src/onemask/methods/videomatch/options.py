@@ -14,7 +14,7 @@ from ..session_options import SessionOptions
 
 @dataclass(frozen=True)
 class VideoMatchOptions(SessionOptions):
-    """The paper's values."""
+    """The paper's values, but for `returns`, which `videomatch` has off."""
 
     renamed: ClassVar[Mapping[str, str]] = {"finetune_rate": "finetune_lr"}
     newer: ClassVar[Mapping[str, Any]] = {"keys": ()}
