@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -69,6 +69,24 @@ def test_places_follow_masks_and_that_of_a_lost_object_stays():
     assert [m.unseen[before].unique().tolist() for m in seen] == [[1], [2], [2], [2], [3]]
     assert [m.size.item() for m in seen] == pytest.approx([2.0] * 5)
     assert found_there(_Memory(torch.zeros(1)), moved) == {}
+
+
+def test_what_went_behind_something_comes_out_on_the_other_side():
+    def beside(left: int, right: int) -> Tensor:
+        masks = torch.zeros(1, 1, 128, 512)
+        masks[..., left:right] = 1
+        return masks
+
+    memory = memory_of(beside(0, 128))
+    for right in (96, 64, 32, 8, 0, 0, 0):  # less of it in each frame, then nothing
+        memory = _Memory(memory.rows, **found_there(memory, beside(0, right)))
+    assert memory.away.item() == 4
+    assert memory.size is not None
+    assert memory.size.item() == pytest.approx(16 * 0.95**3)  # cells; it was not lost in three frames
+    there = beside(208, 336)
+    assert torch.equal(within_reach(logits_of(there), memory, 0.2) > 0, there > 0)
+    thin = replace(memory, size=torch.tensor([(128 * 8) ** 0.5 / 8]))  # of the strip that was seen last
+    assert (within_reach(logits_of(there), thin, 0.2) < 0).all()
 
 
 class Red(Still):

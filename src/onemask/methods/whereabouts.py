@@ -20,6 +20,7 @@ from .method import Memory
 
 CELL = 8  # pixels
 FINE = 4  # pixels: of what is kept of masks
+FADES = 0.95  # of a size in a frame: what goes behind something looks small before it is gone, and is not
 LOST = 0.1  # share of the annotated cells below which an object is lost, and may be farther off in each frame
 
 M = TypeVar("M", bound=Memory)
@@ -37,8 +38,9 @@ def annotated_there(masks: Tensor) -> dict[str, Tensor]:
 
 
 def found_there(memory: Memory, masks: Tensor) -> dict[str, Tensor]:
-    """The same after a frame in which they were found: masks (N, 1, H, W). Of what is lost, its last place counts on.
+    """The same after a frame in which they were found: masks (N, 1, H, W).
 
+    Of what is lost, its last place counts on, and the size that it had before it went out of sight: the largest lately.
     Empty where the memory does not say where its objects were.
     """
     if memory.unseen is None or memory.annotated is None or memory.size is None or memory.away is None:
@@ -49,7 +51,7 @@ def found_there(memory: Memory, masks: Tensor) -> dict[str, Tensor]:
     return {
         "unseen": torch.where(lost.view(-1, 1, 1, 1), memory.unseen, older),
         "annotated": memory.annotated,
-        "size": torch.where(lost, memory.size, _size(masks)),
+        "size": torch.where(lost, memory.size, torch.maximum(_size(masks), FADES * memory.size)),
         "away": (memory.away + 1) * lost,
     }
 
