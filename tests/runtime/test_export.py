@@ -13,9 +13,12 @@ import torch
 from torch import nn
 
 from onemask import Session
+from onemask.blocks.reach import RECENT, REMOVED
 from onemask.errors import InputError, OutputError
 from onemask.labels import EPSILON, aggregate
 from onemask.methods import configuration
+from onemask.methods.method import Memory
+from onemask.methods.whereabouts import CELL, FADES, LOST, annotated_there, found_there, within_reach
 from onemask.runtime.export import PROGRAM, export
 from onemask.runtime.quantisation import quantise
 from onemask.testing import moving_shapes
@@ -103,6 +106,33 @@ def test_the_reference_program_sets_objects_against_each_other_as_a_session_does
     found = runpy.run_path(str(tmp_path / "run.py"))["aggregated"](logits.sigmoid().numpy())
     objects, of_background = aggregate(logits[:, None].sigmoid(), background=background)
     assert np.allclose(found, torch.cat([of_background, objects])[:, 0].numpy(), atol=1e-5)
+
+
+def test_the_program_follows_where_objects_are_as_a_session_does(tmp_path):
+    (tmp_path / "run.py").write_text(PROGRAM.read_text())
+    borders = {"above": 0, "below": 0, "left": 0, "right": 0}
+    frame = {"borders": borders, "size": (128, 512), "working size": (128, 512)}
+    reach = {"share": 0.2, "cell": CELL, "recent": RECENT, "lost": LOST, "fades": FADES, "removed": REMOVED}
+    manifest = {"frame": frame, "epsilon": EPSILON, "reach": reach, "background": "product"}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+
+    def until(right: int) -> torch.Tensor:
+        masks = torch.zeros(1, 1, 128, 512)
+        masks[..., :right] = 1
+        return masks
+
+    far = torch.full((1, 1, 128, 512), -3.0)
+    far[..., 208:336] = 3
+    memory = Memory(**annotated_there(until(128)))
+    theirs = runpy.run_path(str(tmp_path / "run.py"))["Whereabouts"](until(128)[0, 0].numpy())
+    kept = []
+    for right in (96, 64, 32, 8, 0, 0, 0, 128):  # it goes out of sight, and comes back
+        memory = Memory(**found_there(memory, until(right)))
+        theirs.follow(until(right)[0, 0].numpy())
+        ours = within_reach(far, memory, 0.2)
+        kept.append(bool((ours > 0).any()))
+        assert np.allclose(theirs.within(far[0, 0].numpy()), ours[0, 0].numpy())
+    assert kept == [False] * 6 + [True, False]
 
 
 def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_named(tmp_path, make_frtm):

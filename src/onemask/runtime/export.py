@@ -31,7 +31,7 @@ from ..files import fingerprint, read_json, refuse_existing, remove, write_bytes
 from ..geometry import Geometry
 from ..labels import EPSILON, aggregate
 from ..methods.method import Method, Record
-from ..methods.whereabouts import CELL, LOST
+from ..methods.whereabouts import CELL, FADES, LOST
 from .engines import problem_with
 from .graphs import Given, for_tracing, key_of_frame, onnx_of, ordinary_tensors, refuse_without_backbone, traced
 
@@ -292,7 +292,10 @@ def _manifest(
         },
         "background": method.background,
         "epsilon": EPSILON,
-        "reach": {"share": method.reach, "cell": CELL, "recent": RECENT, "lost": LOST, "removed": REMOVED}
+        "reach": {
+            **{"share": method.reach, "cell": CELL, "recent": RECENT, "lost": LOST, "fades": FADES},
+            "removed": REMOVED,
+        }
         if method.reach
         else None,
         "graphs": {graph: _described(model) for graph, model in models.items()},

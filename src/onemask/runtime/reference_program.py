@@ -175,13 +175,13 @@ class Whereabouts:
         return np.where(allowed, logits, np.minimum(logits, REACH["removed"]))
 
     def follow(self, mask):
-        """Note where it is now, mask (H, W). Of what is lost its last place counts on."""
+        """Note where it is now, mask (H, W). Of what is lost its last place and its largest size lately count on."""
         cells = touched(mask > 0.5)
         if cells.sum() == 0 or cells.sum() < REACH["lost"] * self.annotated:
             self.away += 1
             return
         self.unseen = np.where(cells, 0, np.minimum(self.unseen + 1, REACH["recent"]))
-        self.size, self.away = self.side(mask), 0
+        self.size, self.away = max(self.side(mask), REACH["fades"] * self.size), 0
 
 
 def touched(mask):
