@@ -9,9 +9,14 @@ from onemask.saved import read_state, write_state
 
 
 def saved_earlier(
-    session: Session, folder: Path, *, options: tuple[str, ...] = (), values: tuple[str, ...] = ()
+    session: Session,
+    folder: Path,
+    *,
+    options: tuple[str, ...] = (),
+    values: tuple[str, ...] = (),
+    remembered: tuple[str, ...] = (),
 ) -> Path:
-    """Save a session without some options of its method, and without some values of its own."""
+    """Save a session without some options of its method, some values of its own, and some that it remembered."""
     path = folder / "earlier.safetensors"
     session.save(path)
     state, tensors = read_state(path)
@@ -19,5 +24,7 @@ def saved_earlier(
         del state["method"][option]
     for value in values:
         del state[value]
+    for name in remembered:
+        del tensors[name]
     write_state(path, state, tensors)
     return path

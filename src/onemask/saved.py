@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,11 @@ class SavedSession:
             }
             frame = int(state.get("frame", 0))  # nor numbers of frames
             stride = int(state.get("stride", method.stride_before or method.stride))  # nor strides
-            before = _plain(newer_options(method.config)) | by_todays_names(method.config, before)
+            before = _by_todays_options(method, before)
             refuse_another_method(path, before, described(method))
             if stride < 1 or stride % method.stride:
                 raise ValueError(f"its stride is {stride}, and the method's {method.stride}")
-            memory = method.memory_type(**tensors) if tensors else None
+            memory = _memory(path, method, tensors) if tensors else None
         except InputError:
             raise
         except (LookupError, TypeError, ValueError) as error:
@@ -121,10 +121,43 @@ def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def described(method: Method) -> dict[str, Any]:
-    """The method's class and, if it has a configuration, its options: what a saved session has to find again."""
+    """The method's class and, if it has a configuration, its options: what a saved session has to find again.
+
+    Of a method that consists of others theirs as well, each by "NAME: OPTION".
+    """
     config: Any = getattr(method, "config", None)
     options = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
-    return _plain({"class": type(method).__name__, **options})
+    of_parts = {
+        f"{name}: {option}": value for name, part in method.parts.items() for option, value in described(part).items()
+    }
+    return _plain({"class": type(method).__name__, **options, **of_parts})
+
+
+def _by_todays_options(method: Method, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file of an earlier version says of its method, by the options that there are now.
+
+    Files that do not say what its parts were like are taken for those of today's parts.
+    """
+    own = {name: value for name, value in before.items() if ": " not in name}
+    found = _plain(newer_options(method.config)) | by_todays_names(method.config, own)
+    for part_name, part in method.parts.items():
+        prefix = f"{part_name}: "
+        of_part = {name.removeprefix(prefix): value for name, value in before.items() if name.startswith(prefix)}
+        options = _by_todays_options(part, of_part) if of_part else described(part)
+        found |= {prefix + name: value for name, value in options.items()}
+    return found
+
+
+def _memory(path: str | Path, method: Method, tensors: Mapping[str, Tensor]) -> Memory:
+    """The method's memory. Raises InputError where an earlier version remembered less."""
+    known = {f.name: f.default is MISSING for f in fields(method.memory_type)}
+    missing = [name for name, needed in known.items() if needed and name not in tensors]
+    if missing and tensors.keys() <= known.keys():
+        raise InputError(
+            f"{path} was saved by an earlier version, of whose memory {missing[0]} was no part; begin anew, or restore "
+            "it with that version"
+        )
+    return method.memory_type(**tensors)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import torch
@@ -195,6 +196,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     constant_type: type[Constant] = Constant
     backbone: Backbone
     config: Any = None  # the options that it was built with, a frozen dataclass; None: it has none
+    parts: Mapping[str, Method] = MappingProxyType({})  # methods that it consists of, by name
     memory_depends_on_weights: bool = True  # whether `memorize` uses what training changes; a trained backbone apart
     renews: bool = False  # whether a memory that does not is made anew in part, by `renewed`, as weights change
     not_of_memory: tuple[str, ...] = ()  # options that what `memorize` gives does not depend on, where weights do not

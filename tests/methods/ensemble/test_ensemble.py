@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import onemask
+from earlier import saved_earlier
 from onemask.blocks.backbone import Backbone
 from onemask.errors import InputError
 from onemask.labels import aggregate
@@ -19,6 +20,7 @@ from onemask.methods.ensemble.model import Ensemble
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Method
 from onemask.runtime.encoder import Encoder
+from onemask.saved import described
 from onemask.session import Session
 
 SIZE = (64, 96)
@@ -149,3 +151,24 @@ def test_members_that_see_others_are_told_of_them_in_every_frame(make_clip):
         session.step(frame)
         assert session._memory is not None
         assert session._memory.found is not None
+
+
+def test_a_saved_session_tells_what_its_members_were_like(make_clip, tmp_path):
+    clip = make_clip(2, 2, SIZE)
+    session = Session(ensemble(target_model()), device="cpu", short_side=None)
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    session.save(tmp_path / "state.safetensors")
+    same = Session.restore(tmp_path / "state.safetensors", ensemble(target_model()), device="cpu")
+    assert np.array_equal(same.step(clip.frames[1]), session.step(clip.frames[1]))
+    with pytest.raises(InputError, match=r"another method: m0: capacity 8 \(now 9\)"):
+        Session.restore(tmp_path / "state.safetensors", ensemble(target_model(capacity=9)), device="cpu")
+
+
+def test_a_session_saved_before_members_were_told_goes_on(make_clip, tmp_path):
+    clip = make_clip(2, 2, SIZE)
+    session = Session(ensemble(target_model()), device="cpu", short_side=None)
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    of_members = tuple(f"m0: {name}" for name in described(target_model()))
+    earlier = saved_earlier(session, tmp_path, options=of_members)
+    restored = Session.restore(earlier, ensemble(target_model()), device="cpu")
+    assert np.array_equal(restored.step(clip.frames[1]), session.step(clip.frames[1]))

@@ -18,7 +18,7 @@ from onemask.errors import InputError
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.frtm.online import target_model
 from onemask.methods.fusion import DEFAULT, FAST, FusionConfig
-from onemask.methods.fusion.clues import MAPS
+from onemask.methods.fusion.clues import MAPS, certain_cells
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
 from onemask.methods.whereabouts import found_mask
 from onemask.testing import moving_shapes
@@ -146,6 +146,80 @@ def test_the_last_masks_and_features_are_those_of_the_last_frame() -> None:
     torch.testing.assert_close(memory.last_masks[:, 1, 0, 0], logits[0].sigmoid()[:, 0, :4, :4].mean((1, 2)))
     with torch.no_grad():
         torch.testing.assert_close(memory.last_features[0], method.encode(frames[2:]).matching[0])
+
+
+def shown(method: Fusion, memory: FusionMemory, frame: Tensor, masks: Tensor) -> FusionMemory:
+    """The memory after a frame in which those masks were found."""
+    features = method.encode(frame)
+    after = method.update(memory, features, method.segment(features, memory), masks)
+    assert isinstance(after, FusionMemory)
+    return after
+
+
+def test_the_bank_keeps_cells_of_some_frames_and_forgets_the_oldest() -> None:
+    method = made(replace(TINY, bank_frames=2, bank_every=2, bank_cells=3))
+    frames, masks = frames_and_masks()
+    with torch.no_grad():
+        features = method.encode(frames)
+        memory = method.memorize(method.encode(frames[:1]), masks)
+        assert isinstance(memory, FusionMemory)
+        kept = []
+        for index in (0, 1, 2, 0, 1, 2):
+            memory = shown(method, memory, frames[index : index + 1], masks)
+            kept.append(memory)
+    of_frame = [features.matching[index].flatten(1).T for index in range(3)]  # (P, C)
+
+    def whose(bank: Tensor) -> list[int]:
+        """Of which frame each column (C, M) is; -1: of none."""
+        return [
+            next((n for n, known in enumerate(of_frame) if (known - column).abs().amax(1).min() < 1e-6), -1)
+            for column in bank.T
+        ]
+
+    empty, one, two = [-1] * 6, [1] * 6, [0] * 6  # three cells of background and three of the object
+    found = [[whose(row) for row in memory.bank_features] for memory in kept]
+    assert found[0] == [empty + empty] * 2
+    assert found[1] == found[2] == [one + empty] * 2
+    assert found[3] == found[4] == [two + one] * 2
+    assert found[5] == [[2] * 6 + two] * 2
+    sure = certain_cells(masks, (4, 6))
+    for row in (0, 1):
+        for of_class in (0, 1):
+            told = memory.bank_features[row][:, memory.bank_cells[row, of_class] > 0].T
+            cells = of_frame[0][sure[row, of_class].flatten() > 0], of_frame[2][sure[row, of_class].flatten() > 0]
+            assert len(told) == sum(min(3, len(c)) for c in cells)
+            assert all((torch.cat(cells) - column).abs().amax(1).min() < 1e-6 for column in told)
+
+
+def test_what_was_found_since_is_known_again() -> None:
+    method = made(replace(TINY, bank_every=1))
+    frames, masks = frames_and_masks()
+    with torch.no_grad():
+        memory = method.memorize(method.encode(frames[:1]), masks)
+        features = method.encode(frames[1:2])
+        before = method.segment(features, memory).clues
+        assert torch.equal(before["bank"], before["first"])  # so far nothing else is known
+        memory = shown(method, memory, frames[1:2], masks)
+        after = method.segment(features, memory).clues
+    assert (after["bank"] >= after["first"]).all()
+    own = after["bank"][certain_cells(masks, (4, 6)) > 0]
+    assert own.numel() < 2 * 128  # all are kept
+    torch.testing.assert_close(own, torch.ones_like(own))  # the same cells of the same frame
+    assert (after["first"][certain_cells(masks, (4, 6)) > 0] < 0.999).any()
+
+
+def test_in_training_every_frame_joins_the_bank_and_keys_learn_through_it() -> None:
+    method = made(replace(TINY, bank_every=5)).train()
+    frames, masks = frames_and_masks()
+    memory = method.memorize(method.encode(frames[:1]), masks)
+    assert isinstance(memory, FusionMemory)
+    memory = shown(method, memory, frames[1:2], masks)
+    assert memory.bank_cells.any()
+    bank, nothing = memory.bank_features, torch.zeros_like(memory.first_features)
+    found = method.segment(method.encode(frames[1:2]), replace(memory, first_features=nothing)).clues["bank"]
+    assert torch.autograd.grad(found.sum(), bank, retain_graph=True)[0].any()
+    assert method.keys is not None
+    assert torch.autograd.grad(bank.sum(), method.keys.add.weight)[0].any()
 
 
 def test_an_object_out_of_sight_leaves_its_mean_as_it_was() -> None:
@@ -319,3 +393,29 @@ def test_a_session_that_was_saved_before_there_were_keys_is_one_without(keys: bo
     else:
         restored = onemask.Session.restore(earlier, method, device="cpu")
         assert np.array_equal(restored.step(frames[1]), session.step(frames[1]))
+
+
+def test_a_session_that_was_saved_before_there_was_a_bank_is_one_without(tmp_path: Path) -> None:
+    options = ("bank_frames", "bank_every", "bank_cells")
+    frames, labels = clip_of_two()
+    method = made(replace(TINY, clues=tuple(clue for clue in MAPS if clue != "bank")))
+    session = onemask.Session(method, short_side=None, device="cpu")
+    session.annotate(frames[0], labels)
+    restored = onemask.Session.restore(saved_earlier(session, tmp_path, options=options), method, device="cpu")
+    assert np.array_equal(restored.step(frames[1]), session.step(frames[1]))
+    # As one of an ensemble's members, of which files did not tell then: the bank begins with the next frame.
+    session = onemask.Session(made(), short_side=None, device="cpu")
+    session.annotate(frames[0], labels)
+    without = saved_earlier(session, tmp_path, remembered=("bank_features", "bank_cells"))
+    restored = onemask.Session.restore(without, made(), device="cpu")
+    for frame in frames[1:]:
+        assert np.array_equal(restored.step(frame), session.step(frame))
+
+
+def test_a_session_of_a_version_that_remembered_less_is_refused(tmp_path: Path) -> None:
+    frames, labels = clip_of_two()
+    session = onemask.Session(made(), short_side=None, device="cpu")
+    session.annotate(frames[0], labels)
+    without = saved_earlier(session, tmp_path, remembered=("means",))
+    with pytest.raises(InputError, match="saved by an earlier version, of whose memory means was no part; begin anew"):
+        onemask.Session.restore(without, made(), device="cpu")

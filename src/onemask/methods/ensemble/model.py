@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass, replace
-from typing import ClassVar, cast
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         super().__init__()
         self.config = config
         self.members = nn.ModuleList(members)
+        self.parts = dict(zip(config.members, members, strict=True))
         self.stride = math.lcm(*(member.stride for member in members))
         self.stride_before = math.lcm(*(member.stride_before or member.stride for member in members))
         self.reach = max(member.reach for member in members)
@@ -106,9 +107,10 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.memory_type = make_dataclass(
             "EnsembleMemoryOfVoices",
             [
-                (_named(number, name), Tensor)
+                (_named(number, f.name), *((Tensor,) if f.default is MISSING else (Tensor | None, _optional())))
                 for number, (member, _) in enumerate(self._voices)
-                for name in _own_fields(member.memory_type)
+                for f in fields(member.memory_type)
+                if f.name not in SHARED
             ],
             bases=(EnsembleMemory,),
             namespace={"voices": tuple(member.memory_type for member, _ in self._voices)},
@@ -224,6 +226,10 @@ def _sources(members: Sequence[Method]) -> dict[Method, Method]:
 
 def _own_fields(memory_type: type[Memory]) -> list[str]:
     return [f.name for f in fields(memory_type) if f.name not in SHARED]
+
+
+def _optional() -> Any:
+    return field(default=None, kw_only=True)
 
 
 def _within(prediction: Prediction, memory: Memory, mirrored: bool, reach: float) -> Prediction:

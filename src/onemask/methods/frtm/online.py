@@ -117,11 +117,11 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         """Remember the frame (line 7) and, where an object's turn has come, fit its last layer again (line 9)."""
         if memory.previous.numel():
             memory.previous = masks
+        memory.age = memory.age + 1
         if self.config.update_every == 0:
             return memory
         with full_precision(masks):
             self._remember(memory, prediction, masks[:, 0])
-            memory.age = memory.age + 1
             due = memory.age % self.config.update_every == 0
             if self.config.published:
                 due = due & self._large_enough(masks[:, 0] > 0.5)

@@ -15,7 +15,8 @@ FRTM's own scores do, by a convolution a level that is at first zero: it begins 
     FRTM             target model, its sample memory, segmentation network  methods.frtm
     FRTM, table 1    a network of its own for each object, fine-tuned       Fusion.memorize
     PMVOS, eq. 1-3   matching with the first frame; the medial template     clues "first", "medial"
-    VideoMatch       the best cosine is the clue; features learned for it   blocks.keys
+    VideoMatch       the best cosine is the clue; features learned for it;  blocks.keys;
+                     what is matched grows with what is found               clue "bank"
     TTVOS, III-B     matching with the last frame, its mask as a heatmap    clues "local", "place"
 
 What was decided:
@@ -43,12 +44,22 @@ from ...blocks.matching import normalised
 from ...blocks.rows import in_row_batches, row_by_row
 from ...blocks.sharing import groups
 from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
+from ...eager import eager_on_cpu
 from ...labels import resize
 from ..frtm.online import FRTMFeatures, FRTMMemory, FRTMPrediction, OnlineTarget, full_precision, target_model
 from ..frtm.refiners import FirstFrames, first_frames, mask_loss
 from ..method import Constant
 from ..whereabouts import found_mask
-from .clues import MATCHED, cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
+from .clues import (
+    MATCHED,
+    cells_of_classes,
+    certain_cells,
+    class_means,
+    cosine_with_means,
+    nearness,
+    told_least,
+    windowed_match,
+)
 from .misled import misled
 from .options import FusionOptions
 from .refinement import Refinement
@@ -70,6 +81,9 @@ class FusionMemory(FRTMMemory):
     last_features: Tensor  # (N, C, h, w): of the previous frame
     last_masks: Tensor  # (N, 2, H/4, W/4): of the previous frame and the one before
     means: Tensor  # (N, 2, C): of background's and the object's features over all frames
+    # With the clue "bank" alone, of M cells of later frames, the newest first:
+    bank_features: Tensor | None = field(default=None, kw_only=True)  # (N, C, M)
+    bank_cells: Tensor | None = field(default=None, kw_only=True)  # (N, 2, M) in {0, 1}: of neither class: no cell yet
 
 
 @dataclass
@@ -171,13 +185,14 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             seen = (cells.sum((2, 3)) > 0)[..., None]  # (N, 2, 1); a class out of sight teaches nothing
             share = self.config.momentum * seen.to(matching.dtype)
             found = found_mask(masks)
-            return replace(
+            followed = replace(
                 learned,
                 found=found,
                 last_features=matching,
                 last_masks=torch.cat([found, memory.last_masks[:, :1]], 1),
                 means=(1 - share) * memory.means + share * class_means(matching, cells),
             )
+        return replace(followed, **self._banked(followed, matching, prediction, masks))
 
     def losses(self, prediction: FusionPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """ "matching": how well the clues that are cosines tell object and background apart, each by itself."""
@@ -194,6 +209,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         """FRTM's, and every clue."""
         captions = {
             "first": ("background of the first frame", "object of the first frame"),
+            "bank": ("background so far", "object so far"),
             "local": ("background nearby", "object nearby"),
             "medial": ("background's mean", "object's mean"),
             "place": ("last mask", "mask before", "nearness", "other objects"),
@@ -212,6 +228,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         matching = features.by_row(features.matching, len(masks))
         cells = cells_of_classes(masks, (matching.shape[-2], matching.shape[-1]))
         fine = found_mask(masks)
+        bank_features, bank_cells = self._empty_bank(matching) if "bank" in self.config.clues else (None, None)
         return FusionMemory(
             **{f.name: getattr(memory, f.name) for f in fields(FRTMMemory)},
             first_features=matching,
@@ -219,6 +236,8 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             last_features=matching,
             last_masks=torch.cat([fine, fine], 1),
             means=class_means(matching, cells),
+            bank_features=bank_features,
+            bank_cells=bank_cells,
         )
 
     def _clues(self, features: FusionFeatures, memory: FusionMemory) -> dict[str, Tensor]:
@@ -229,15 +248,13 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         together = features.frame_of_row is None
         found = {}
         with full_precision(query):
-            if "first" in clues:
-                template, weights = memory.first_features.flatten(2), memory.first_cells.flatten(2)
-                if together and query.device.type == "cpu" and not query.requires_grad:
-                    best = best_weighted_match_shared(
-                        features.matching.flatten(2), template, weights, memory.first_frame
-                    )
-                else:
-                    best = best_weighted_match(query.flatten(2), template, weights)
-                found["first"] = best.clamp(min=0).unflatten(2, grid)
+            if "first" in clues or "bank" in clues:
+                first = self._best(features, memory.first_features, memory.first_cells, memory.first_frame)
+                if "first" in clues:
+                    found["first"] = first
+                if "bank" in clues:
+                    bank = self._bank_of(memory, query)
+                    found["bank"] = torch.maximum(first, self._best(features, *bank))
             if "local" in clues:
                 cells = cells_of_classes(F.threshold(memory.last_masks[:, :1], 0.5, 0.0), grid)
                 last = memory.last_features
@@ -253,6 +270,57 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
                 others = torch.zeros_like(near) if memory.others is None else memory.others
                 found["place"] = torch.cat([memory.last_masks, resize(near, fine), resize(others, fine)], 1)
         return found
+
+    def _best(
+        self, features: FusionFeatures, template: Tensor, cells: Tensor, frame_of_row: Tensor | None = None
+    ) -> Tensor:
+        """The best cosine of each cell with a template's cells of each class: (N, 2, h, w); 0 where a class has none.
+
+        template (N, C, ...) and cells (N, 2, ...) in {0, 1}; frame_of_row: which rows have their template in common.
+        """
+        query, template, weights = features.matching, template.flatten(2), cells.flatten(2)
+        if features.frame_of_row is None and query.device.type == "cpu" and not query.requires_grad:
+            best = best_weighted_match_shared(query.flatten(2), template, weights, frame_of_row)
+        else:
+            best = best_weighted_match(features.by_row(query, len(template)).flatten(2), template, weights)
+        return best.clamp(min=0).unflatten(2, (query.shape[-2], query.shape[-1]))
+
+    def _banked(
+        self, memory: FusionMemory, matching: Tensor, prediction: FusionPrediction, masks: Tensor
+    ) -> dict[str, Tensor]:
+        """The bank after a frame, whose cells come in place of the oldest frame's where an object's turn has come.
+
+        In training every frame joins it: those of a clip are any distance apart.
+        """
+        if "bank" not in self.config.clues:
+            return {}
+        due = memory.age % (1 if self.training else self.config.bank_every) == 0
+        if eager_on_cpu(due) and not due.any():
+            return {}
+        sure = certain_cells(masks, (matching.shape[-2], matching.shape[-1]))
+        places, there = told_least(prediction.clues["bank"], sure, self.config.bank_cells)
+        features = matching.flatten(2).gather(2, places.flatten(1)[:, None].expand(-1, matching.shape[1], -1))
+        of_background, of_object = there.unbind(1)
+        nothing = torch.zeros_like(of_object)
+        cells = torch.stack([torch.cat([of_background, nothing], 1), torch.cat([nothing, of_object], 1)], 1)
+        bank_features, bank_cells = self._bank_of(memory, matching)
+        stay, turn = bank_features.shape[2] - features.shape[2], due.view(-1, 1, 1)
+        return {
+            "bank_features": torch.where(turn, torch.cat([features, bank_features[:, :, :stay]], 2), bank_features),
+            "bank_cells": torch.where(turn, torch.cat([cells, bank_cells[:, :, :stay]], 2), bank_cells),
+        }
+
+    def _bank_of(self, memory: FusionMemory, matching: Tensor) -> tuple[Tensor, Tensor]:
+        """What a memory has of the bank; sessions that were saved without one begin anew with it."""
+        if memory.bank_features is not None and memory.bank_cells is not None:
+            return memory.bank_features, memory.bank_cells
+        return self._empty_bank(matching)
+
+    def _empty_bank(self, matching: Tensor) -> tuple[Tensor, Tensor]:
+        """Room for the cells of both classes of all frames, by row of what is matched (N, C, h, w)."""
+        rows, channels, height, width = matching.shape
+        cells = self.config.bank_frames * 2 * min(self.config.bank_cells, height * width)
+        return matching.new_zeros(rows, channels, cells), matching.new_zeros(rows, 2, cells)
 
     def _refined(self, shared: dict[str, Tensor], coarse: Tensor, clues: dict[str, Tensor], networks: Tensor) -> Tensor:
         """Scores (N, 1, h, w) and clues -> logits (N, 1, H/2, W/2); networks (N, P), (N, 0): all rows share one."""

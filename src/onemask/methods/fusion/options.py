@@ -17,7 +17,7 @@ class FusionOptions(FRTMOptions):
     """Values on the embedded backbone; those of FRTM mean what they mean there."""
 
     renamed: ClassVar[Mapping[str, str]] = {**FRTMOptions.renamed, "rate": "momentum"}
-    newer: ClassVar[Mapping[str, Any]] = {"keys": False}
+    newer: ClassVar[Mapping[str, Any]] = {"keys": False, "bank_frames": 4, "bank_every": 5, "bank_cells": 128}
 
     backbone: str = "tf_efficientnet_lite0"
     width: Annotated[int, Range(2)] = 32
@@ -30,8 +30,11 @@ class FusionOptions(FRTMOptions):
     finetune_batch: Count = 1
     reach: NotNegative = field(default=0.2, kw_only=True)
     least_side: Whole = field(default=480, kw_only=True)
-    clues: tuple[str, ...] = tuple(MAPS)  # which the network reads: target, first, local, medial, place
+    clues: tuple[str, ...] = tuple(MAPS)  # which the network reads: target, first, bank, local, medial, place
     keys: bool = True  # match what is learned of the features of all strides; false: ImageNet's of stride 16
+    bank_frames: Count = 4  # later frames that the clue "bank" matches
+    bank_every: Count = 5  # frames from one of them to the next
+    bank_cells: Count = 128  # that are kept of each class in each of them
     radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
     forget: ShareBelowOne = 0.15  # probability in training that the last masks are not told: objects are found without
