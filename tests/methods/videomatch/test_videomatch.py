@@ -14,6 +14,7 @@ from torch import Tensor
 from earlier import saved_earlier
 from onemask.blocks.reach import REMOVED, cells_of, eroded
 from onemask.errors import InputError
+from onemask.following import Follower
 from onemask.labels import aggregate, label_argmax
 from onemask.methods import configuration, load
 from onemask.methods.ensemble import EnsembleConfig
@@ -26,6 +27,7 @@ from onemask.methods.videomatch.model import (
     VideoMatchMemory,
 )
 from onemask.runtime.export import export
+from onemask.runtime.segmenter import Segmenter
 from onemask.session import Session
 
 TINY = VideoMatchConfig("test_efficientnet", (8,), 0, foreground=48, background=192, learned=16, added=16)
@@ -184,6 +186,28 @@ class TestUpdate:
         assert number(before.background_usage) == [0]
         assert number(after.background_usage) == [2]
         assert torch.equal(after.background[0, :, :2].T, torch.eye(6)[[1, 1]])
+
+    @pytest.mark.parametrize("rejected", [False, True])
+    def test_what_another_object_won_is_learned_as_background(self, second, rejected):
+        second[2:6, 5:7] = 1  # beside the object, and within its reach
+        _, after = self.run(second=second, mask=box(16, 48, 8, 40), rejected=rejected)
+        assert number(after.background_usage) == [10 if rejected else 2]
+        half = box(16, 48, 8, 40) + box(16, 48, 40, 56) / 2  # in doubt, so of neither set
+        _, after = self.run(second=second, mask=half, rejected=rejected)
+        assert number(after.background_usage) == [2]
+
+    @pytest.mark.parametrize(("rejected", "learned"), [(False, 0), (True, 2)])
+    def test_what_a_session_removed_as_out_of_reach_is_learned_as_background(self, second, rejected, learned):
+        method = tiny(k=1, outlier_removal=False, distance=1e4, rejected=rejected, reach=0.2)
+        method.reach = 0.2
+        first = torch.zeros(8, 12, dtype=torch.long)
+        first[2:6, 1:5] = 1
+        follower = Follower(method, Segmenter(method, "torch"))
+        memory = follower.memorize(of_colours(first), box(16, 48, 8, 40), 0)
+        features = of_colours(second)
+        prediction = follower.segment(features, memory)
+        after = follower.update(memory, features, prediction, prediction.logits.sigmoid(), 1)
+        assert number(after.background_usage) == [learned]
 
     def test_confident_cells_away_from_the_border_are_learned_as_foreground(self, second):
         before, after = self.run(second=second, mask=box(16, 48, 8, 40))

@@ -36,6 +36,7 @@ LITE = VideoMatchConfig(
     background=6528,
     learned=256,
     added=128,
+    rejected=True,
     aggregation="product",
     finetune_lr=1e-4,
     reach=0.2,

@@ -41,6 +41,8 @@ What the paper leaves open, and what was decided:
   further in each frame, and background is not learned. `returns=false` is the paper's rule.
 - Foreground-only matching has no second similarity; a constant stands for it.
 - Not the paper's, and off by default: what is learned from other strides is added to what is matched (blocks.keys).
+- Nor is `rejected`: the paper learns as background what was matched with the object and lies far from it. What was
+  matched with it and went to another object in aggregation is as wrong, and so is what a session removed by `reach`.
 - OURS-FT: each object has a backbone of its own, fine-tuned to the annotated frame: pixels of warped copies of it
   (blocks.first_frame) are matched with the frame itself, by Adam on cross entropy, at the rate of training. Other
   frames are then encoded once for each object. The scale, one number, stays as it was trained.
@@ -72,6 +74,8 @@ from .annotated_frame import AnnotatedFrame
 from .feature_set import FeatureSet
 from .finetuning import tuned_to
 from .options import VideoMatchOptions
+
+REJECTED = 0.1  # share of a cell below which it is not the object's in the end
 
 
 @dataclass
@@ -208,7 +212,8 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         reach, lost = self._reach(memory, mask, self._radius(features))
         outliers = (initial > 0.5) & ~memory.reach  # b_t
         if config.background_update:
-            learned = outliers & ~lost.view(-1, 1, 1, 1)
+            wrong = outliers | ((initial > 0.5) & (share < REJECTED)) if config.rejected else outliers
+            learned = wrong & ~lost.view(-1, 1, 1, 1)
             room = background.room(0, config.learned)
             background = background.after(
                 prediction.background_counts, prediction.query, learned[:, 0].flatten(1), most, room

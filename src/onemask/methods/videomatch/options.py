@@ -17,7 +17,7 @@ class VideoMatchOptions(SessionOptions):
     """The paper's values, but for `returns`, which `videomatch` has off."""
 
     renamed: ClassVar[Mapping[str, str]] = {"finetune_rate": "finetune_lr"}
-    newer: ClassVar[Mapping[str, Any]] = {"keys": ()}
+    newer: ClassVar[Mapping[str, Any]] = {"keys": (), "rejected": False}
 
     backbone: str = "resnet101"
     """Any timm model with features by stage."""
@@ -36,6 +36,9 @@ class VideoMatchOptions(SessionOptions):
     """Remove what lies far from the previous mask (table 5)."""
     background_update: bool = True
     """Learn removed outliers as background (table 5)."""
+    rejected: bool = field(default=False, kw_only=True)
+    """Learn as background also what was matched with the object and is not of its mask in the end, since it is another
+    object's, or beyond `reach`; false: outliers alone, as in the paper."""
     foreground_update: bool = True
     """Learn confident pixels of the mask as foreground (table 5)."""
     foreground_only: bool = False
