@@ -18,7 +18,8 @@ from onemask.errors import InputError
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.frtm.online import target_model
 from onemask.methods.fusion import DEFAULT, FAST, FusionConfig
-from onemask.methods.fusion.clues import MAPS, certain_cells
+from onemask.methods.fusion.bank import certain_cells
+from onemask.methods.fusion.clues import MAPS
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
 from onemask.methods.whereabouts import found_mask
 from onemask.testing import moving_shapes

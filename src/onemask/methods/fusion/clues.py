@@ -3,7 +3,7 @@
     clue      maps  from                      what it tells
     target       1  FRTM                      the target model's score: the object at any size and turn, and its doubles
     first        2  PMVOS, VideoMatch         best cosine with background and object of the annotated frame
-    bank         2  VideoMatch; ours          the same with cells of later frames as well, which it told least
+    bank         2  VideoMatch; ours          the same with cells of later frames as well (.bank)
     local        2  TTVOS, PMVOS              the same with the previous frame, within a window round each cell
     medial       2  PMVOS                     cosine with the mean feature of background and object over all frames
     place        4  TTVOS; ours               the masks of the last two frames, how near the last one is, and the mask
@@ -25,7 +25,6 @@ from ...eager import eager_on_cpu
 
 MAPS = {"target": 1, "first": 2, "bank": 2, "local": 2, "medial": 2, "place": 4}
 MATCHED = frozenset({"first", "bank", "local", "medial"})  # those that are cosines
-CERTAIN = 0.7  # share of a cell from which it is a class's for good
 TILE = (4, 8)  # cells whose windows are looked at together
 RINGS = (3, 9, 21)  # cells: the neighbourhoods of the last mask that "near" is the mean of
 LEAST_NORM = 1e-4  # of a mean feature
@@ -41,27 +40,6 @@ def cells_of_classes(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     most = share.amax((2, 3), keepdim=True)
     of_object = (share > 0.5) | ((share == most) & (most > 0) & (most <= 0.5))
     return torch.cat([~of_object, of_object], 1).float()
-
-
-def certain_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Which cells surely are background's or the object's: probabilities (N, 1, H, W) -> (N, 2, h, w) in {0, 1}.
-
-    What was found is taken for the truth from here on, so what is in doubt is of neither.
-    """
-    share = F.interpolate(masks.float(), grid, mode="area")
-    return torch.cat([share < 1 - CERTAIN, share > CERTAIN], 1).float()
-
-
-def told_least(cosines: Tensor, cells: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Of each class the cells that a clue tells least from the other's: what is worth being remembered of a frame.
-
-    cosines (N, 2, h, w) with background and object; cells (N, 2, h, w) in {0, 1}, which are of a class.
-    Returns their places (N, 2, count) among all P, count at most P, and which there are, (N, 2, count) in {0, 1}: where
-    a class has fewer cells, the rest are any.
-    """
-    wrong = (cosines.flip(1) - cosines).flatten(2).masked_fill(cells.flatten(2) == 0, -torch.inf)
-    most, places = wrong.topk(min(count, wrong.shape[2]), 2)
-    return places, (most > -torch.inf).to(cells.dtype)
 
 
 def windowed_match(query: Tensor, template: Tensor, cells: Tensor, radius: int) -> Tensor:

@@ -50,14 +50,13 @@ from ..frtm.online import FRTMFeatures, FRTMMemory, FRTMPrediction, OnlineTarget
 from ..frtm.refiners import FirstFrames, first_frames, mask_loss
 from ..method import Constant
 from ..whereabouts import found_mask
+from .bank import Bank
 from .clues import (
     MATCHED,
     cells_of_classes,
-    certain_cells,
     class_means,
     cosine_with_means,
     nearness,
-    told_least,
     windowed_match,
 )
 from .misled import misled
@@ -81,9 +80,8 @@ class FusionMemory(FRTMMemory):
     last_features: Tensor  # (N, C, h, w): of the previous frame
     last_masks: Tensor  # (N, 2, H/4, W/4): of the previous frame and the one before
     means: Tensor  # (N, 2, C): of background's and the object's features over all frames
-    # With the clue "bank" alone, of M cells of later frames, the newest first:
-    bank_features: Tensor | None = field(default=None, kw_only=True)  # (N, C, M)
-    bank_cells: Tensor | None = field(default=None, kw_only=True)  # (N, 2, M) in {0, 1}: of neither class: no cell yet
+    bank_features: Tensor | None = field(default=None, kw_only=True)  # (N, C, M) and
+    bank_cells: Tensor | None = field(default=None, kw_only=True)  # (N, 2, M): see Bank; None without the clue
 
 
 @dataclass
@@ -192,7 +190,10 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
                 last_masks=torch.cat([found, memory.last_masks[:, :1]], 1),
                 means=(1 - share) * memory.means + share * class_means(matching, cells),
             )
-        return replace(followed, **self._banked(followed, matching, prediction, masks))
+        if "bank" not in self.config.clues:
+            return followed
+        bank = self._bank_after(followed, matching, prediction, masks)
+        return replace(followed, bank_features=bank.features, bank_cells=bank.cells)
 
     def losses(self, prediction: FusionPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
         """ "matching": how well the clues that are cosines tell object and background apart, each by itself."""
@@ -228,7 +229,9 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         matching = features.by_row(features.matching, len(masks))
         cells = cells_of_classes(masks, (matching.shape[-2], matching.shape[-1]))
         fine = found_mask(masks)
-        bank_features, bank_cells = self._empty_bank(matching) if "bank" in self.config.clues else (None, None)
+        bank: Bank | None = None
+        if "bank" in self.config.clues:
+            bank = Bank.empty(matching, self.config.bank_frames, self.config.bank_cells)
         return FusionMemory(
             **{f.name: getattr(memory, f.name) for f in fields(FRTMMemory)},
             first_features=matching,
@@ -236,8 +239,8 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             last_features=matching,
             last_masks=torch.cat([fine, fine], 1),
             means=class_means(matching, cells),
-            bank_features=bank_features,
-            bank_cells=bank_cells,
+            bank_features=None if bank is None else bank.features,
+            bank_cells=None if bank is None else bank.cells,
         )
 
     def _clues(self, features: FusionFeatures, memory: FusionMemory) -> dict[str, Tensor]:
@@ -253,8 +256,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
                 if "first" in clues:
                     found["first"] = first
                 if "bank" in clues:
-                    bank = self._bank_of(memory, query)
-                    found["bank"] = torch.maximum(first, self._best(features, *bank))
+                    found["bank"] = torch.maximum(first, self._best(features, *self._bank_of(memory, query)))
             if "local" in clues:
                 cells = cells_of_classes(F.threshold(memory.last_masks[:, :1], 0.5, 0.0), grid)
                 last = memory.last_features
@@ -285,42 +287,22 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             best = best_weighted_match(features.by_row(query, len(template)).flatten(2), template, weights)
         return best.clamp(min=0).unflatten(2, (query.shape[-2], query.shape[-1]))
 
-    def _banked(
-        self, memory: FusionMemory, matching: Tensor, prediction: FusionPrediction, masks: Tensor
-    ) -> dict[str, Tensor]:
-        """The bank after a frame, whose cells come in place of the oldest frame's where an object's turn has come.
+    def _bank_after(self, memory: FusionMemory, matching: Tensor, prediction: FusionPrediction, masks: Tensor) -> Bank:
+        """The bank after a frame, which joins it where an object's turn has come.
 
         In training every frame joins it: those of a clip are any distance apart.
         """
-        if "bank" not in self.config.clues:
-            return {}
-        due = memory.age % (1 if self.training else self.config.bank_every) == 0
+        bank, due = self._bank_of(memory, matching), memory.age % (1 if self.training else self.config.bank_every) == 0
         if eager_on_cpu(due) and not due.any():
-            return {}
-        sure = certain_cells(masks, (matching.shape[-2], matching.shape[-1]))
-        places, there = told_least(prediction.clues["bank"], sure, self.config.bank_cells)
-        features = matching.flatten(2).gather(2, places.flatten(1)[:, None].expand(-1, matching.shape[1], -1))
-        of_background, of_object = there.unbind(1)
-        nothing = torch.zeros_like(of_object)
-        cells = torch.stack([torch.cat([of_background, nothing], 1), torch.cat([nothing, of_object], 1)], 1)
-        bank_features, bank_cells = self._bank_of(memory, matching)
-        stay, turn = bank_features.shape[2] - features.shape[2], due.view(-1, 1, 1)
-        return {
-            "bank_features": torch.where(turn, torch.cat([features, bank_features[:, :, :stay]], 2), bank_features),
-            "bank_cells": torch.where(turn, torch.cat([cells, bank_cells[:, :, :stay]], 2), bank_cells),
-        }
+            return bank
+        newest = Bank.of_frame(matching, masks, prediction.clues["bank"], self.config.bank_cells)
+        return bank.joined_by(newest, due)
 
-    def _bank_of(self, memory: FusionMemory, matching: Tensor) -> tuple[Tensor, Tensor]:
-        """What a memory has of the bank; sessions that were saved without one begin anew with it."""
-        if memory.bank_features is not None and memory.bank_cells is not None:
-            return memory.bank_features, memory.bank_cells
-        return self._empty_bank(matching)
-
-    def _empty_bank(self, matching: Tensor) -> tuple[Tensor, Tensor]:
-        """Room for the cells of both classes of all frames, by row of what is matched (N, C, h, w)."""
-        rows, channels, height, width = matching.shape
-        cells = self.config.bank_frames * 2 * min(self.config.bank_cells, height * width)
-        return matching.new_zeros(rows, channels, cells), matching.new_zeros(rows, 2, cells)
+    def _bank_of(self, memory: FusionMemory, matching: Tensor) -> Bank:
+        """The bank of a memory; sessions that were saved without one begin anew with it."""
+        if memory.bank_features is None or memory.bank_cells is None:
+            return Bank.empty(matching, self.config.bank_frames, self.config.bank_cells)
+        return Bank(memory.bank_features, memory.bank_cells)
 
     def _refined(self, shared: dict[str, Tensor], coarse: Tensor, clues: dict[str, Tensor], networks: Tensor) -> Tensor:
         """Scores (N, 1, h, w) and clues -> logits (N, 1, H/2, W/2); networks (N, P), (N, 0): all rows share one."""
