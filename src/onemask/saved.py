@@ -139,7 +139,10 @@ def _by_todays_options(method: Method, before: Mapping[str, Any]) -> dict[str, A
     Files that do not say what its parts were like are taken for those of today's parts.
     """
     own = {name: value for name, value in before.items() if ": " not in name}
-    found = _plain(newer_options(method.config)) | by_todays_names(method.config, own)
+    own = by_todays_names(method.config, own)
+    if upgraded := getattr(method.config, "upgraded", None):
+        own = _plain(upgraded(own))
+    found = _plain(newer_options(method.config)) | own
     for part_name, part in method.parts.items():
         prefix = f"{part_name}: "
         of_part = {name.removeprefix(prefix): value for name, value in before.items() if name.startswith(prefix)}

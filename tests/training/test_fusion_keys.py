@@ -38,7 +38,7 @@ def clips(tmp_path, data) -> tuple[Recipe, list[ClipBatch]]:
 
 
 class TestTraining:
-    @pytest.mark.parametrize("clue", ["first", "local", "medial"])
+    @pytest.mark.parametrize("clue", ["first", "bank", "local", "medial"])
     def test_each_clue_that_matches_teaches_keys(self, tmp_path, data, clue: str) -> None:
         _, batches = clips(tmp_path, data)
         method = made(replace(TINY, clues=(clue,))).train()

@@ -134,7 +134,7 @@ def reach_by_size(unseen: Tensor, size: Tensor, away: Tensor, share: float) -> T
 
     Args:
         unseen: (N, 1, h, w), frames since a cell was the object's. Where none was lately, it may be anywhere.
-        size: (N,), side of the square that has the area it had lately, in cells.
+        size: (N,), side of the square that has its area, the largest lately, in cells.
         away: (N,), for how many frames it has been lost; each adds as much as the first.
         share: of the size; the neighbours of a cell are always within reach.
     """

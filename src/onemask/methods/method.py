@@ -134,7 +134,7 @@ class Memory(Record):
     last_frame: Tensor | None = field(default=None, kw_only=True)  # (N,) int64
     unseen: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/8, W/8) uint8: frames since a cell was its own
     annotated: Tensor | None = field(default=None, kw_only=True)  # (N,): cells that were annotated
-    size: Tensor | None = field(default=None, kw_only=True)  # (N,): of a square of its area lately, in cells
+    size: Tensor | None = field(default=None, kw_only=True)  # (N,): side of the square of its largest area lately
     away: Tensor | None = field(default=None, kw_only=True)  # (N,) int64: for how many frames it has been lost
     found: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/4, W/4) in [0, 1]: its mask in the last frame
     others: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/4, W/4) in [0, 1]: those of all others

@@ -93,7 +93,8 @@ def by_todays_names(configuration: Any, values: Mapping[str, Any]) -> dict[str, 
 def newer_options(configuration: Any) -> dict[str, Any]:
     """Options that were added in time, with the value that is what was done without, as `newer` of the classes tells.
 
-    So sessions and caches of earlier versions, which do not name them, are read on.
+    So sessions and caches of earlier versions, which do not name them, are read on. Where a session can go on with what
+    was added, the class has a method `upgraded`: options as a file names them -> with those that it goes on with.
     """
     newer: dict[str, Any] = {}
     for ancestor in reversed(type(configuration).__mro__):

@@ -292,12 +292,7 @@ def _manifest(
         },
         "background": method.background,
         "epsilon": EPSILON,
-        "reach": {
-            **{"share": method.reach, "cell": CELL, "recent": RECENT, "lost": LOST, "fades": FADES},
-            "removed": REMOVED,
-        }
-        if method.reach
-        else None,
+        "reach": _reach(method.reach) if method.reach else None,
         "graphs": {graph: _described(model) for graph, model in models.items()},
         "loop": missing
         or [
@@ -320,6 +315,11 @@ def _manifest(
             "outputs end in ' : memory.x' is the new value of memory.x",
         ],
     }
+
+
+def _reach(share: float) -> dict[str, float]:
+    """What a program needs to know of reach: see methods.whereabouts."""
+    return {"share": share, "cell": CELL, "recent": RECENT, "lost": LOST, "fades": FADES, "removed": REMOVED}
 
 
 def _described(model: bytes) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,17 @@ import onemask
 from earlier import saved_earlier
 from onemask.data.clip import Clip
 from onemask.errors import InputError
+from onemask.methods.ensemble import EnsembleConfig
+from onemask.methods.ensemble.model import Ensemble
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.frtm.online import target_model
 from onemask.methods.fusion import DEFAULT, FAST, FusionConfig
 from onemask.methods.fusion.bank import certain_cells
 from onemask.methods.fusion.clues import MAPS
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
+from onemask.methods.method import Method
 from onemask.methods.whereabouts import found_mask
+from onemask.saved import described
 from onemask.testing import moving_shapes
 from onemask.training.unroll import Unroll, batch_of
 
@@ -190,6 +195,24 @@ def test_the_bank_keeps_cells_of_some_frames_and_forgets_the_oldest() -> None:
             cells = of_frame[0][sure[row, of_class].flatten() > 0], of_frame[2][sure[row, of_class].flatten() > 0]
             assert len(told) == sum(min(3, len(c)) for c in cells)
             assert all((torch.cat(cells) - column).abs().amax(1).min() < 1e-6 for column in told)
+
+
+def test_of_a_frame_the_cell_that_the_bank_told_worst_joins_it() -> None:
+    method = made(replace(TINY, bank_every=1, bank_cells=1))
+    frames, masks = frames_and_masks()
+    with torch.no_grad():
+        features = method.encode(frames[1:2])
+        memory = method.memorize(method.encode(frames[:1]), masks)
+        prediction = method.segment(features, memory)
+        bank = torch.ones(2, 2, 4, 6)
+        bank[:, 0, 0, 5] = 0  # of the background of either object this cell is the least like it
+        bank[:, 1, 1, 2] = 0  # of the first object
+        bank[:, 1, 2, 4] = 0  # of the second
+        prediction = replace(prediction, clues=dict(prediction.clues) | {"bank": bank})
+        kept = method.update(memory, features, prediction, masks).bank_features
+    for row, object_cell in enumerate([(1, 2), (2, 4)]):
+        for place, (y, x) in enumerate([(0, 5), object_cell]):
+            torch.testing.assert_close(kept[row, :, place], features.matching[0, :, y, x])
 
 
 def test_what_was_found_since_is_known_again() -> None:
@@ -404,11 +427,22 @@ def test_a_session_that_was_saved_before_there_was_a_bank_is_one_without(tmp_pat
     session.annotate(frames[0], labels)
     restored = onemask.Session.restore(saved_earlier(session, tmp_path, options=options), method, device="cpu")
     assert np.array_equal(restored.step(frames[1]), session.step(frames[1]))
-    # As one of an ensemble's members, of which files did not tell then: the bank begins with the next frame.
-    session = onemask.Session(made(), short_side=None, device="cpu")
+
+
+@pytest.mark.parametrize("of_an_ensemble", [False, True])
+def test_where_there_is_one_today_it_begins_with_the_next_frame(of_an_ensemble: bool, tmp_path: Path) -> None:
+    frames, labels = clip_of_two()
+    method: Method = made()
+    options, remembered = ("bank_frames", "bank_every", "bank_cells"), ("bank_features", "bank_cells")
+    told: dict[str, Any] = {"clues": [clue for clue in MAPS if clue != "bank"]}
+    if of_an_ensemble:
+        method, told = Ensemble([method], EnsembleConfig(("m0",))).eval(), {}
+        options = tuple(f"m0: {name}" for name in described(made()))
+        remembered = tuple(f"voice0_{name}" for name in remembered)
+    session = onemask.Session(method, short_side=None, device="cpu")
     session.annotate(frames[0], labels)
-    without = saved_earlier(session, tmp_path, remembered=("bank_features", "bank_cells"))
-    restored = onemask.Session.restore(without, made(), device="cpu")
+    without = saved_earlier(session, tmp_path, options=options, told=told, remembered=remembered)
+    restored = onemask.Session.restore(without, method, device="cpu")
     for frame in frames[1:]:
         assert np.array_equal(restored.step(frame), session.step(frame))
 

@@ -196,6 +196,11 @@ class TestUpdate:
         _, after = self.run(second=second, mask=half, rejected=rejected)
         assert number(after.background_usage) == [2]
 
+    def test_what_was_not_sure_enough_to_be_taken_was_not_rejected(self, second):
+        second[2:6, 5:7] = 1
+        _, after = self.run(second=second, mask=box(16, 48, 8, 40), rejected=True, scale=1.0, fusion=0.9)
+        assert number(after.background_usage) == [2]  # the outliers; all that matches the object is 0.73 sure
+
     @pytest.mark.parametrize(("rejected", "learned"), [(False, 0), (True, 2)])
     def test_what_a_session_removed_as_out_of_reach_is_learned_as_background(self, second, rejected, learned):
         method = tiny(k=1, outlier_removal=False, distance=1e4, rejected=rejected, reach=0.2)
@@ -539,3 +544,13 @@ class TestConfiguration:
     def test_what_cannot_work_is_refused(self, option, value):
         with pytest.raises(InputError):
             replace(TINY, **{option: value})
+
+
+@pytest.mark.parametrize("rejected", [False, True])
+def test_a_session_that_was_saved_before_there_was_rejected_goes_on(rejected, make_clip, tmp_path):
+    clip = make_clip(2, 2, (96, 128))
+    session = Session(tiny(rejected=rejected), device="cpu", short_side=None)
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    earlier = saved_earlier(session, tmp_path, options=("rejected",))
+    restored = Session.restore(earlier, tiny(rejected=rejected), device="cpu")
+    assert np.array_equal(restored.step(clip.frames[1]), session.step(clip.frames[1]))

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +107,9 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.memory_type = make_dataclass(
             "EnsembleMemoryOfVoices",
             [
-                (_named(number, f.name), *((Tensor,) if f.default is MISSING else (Tensor | None, _optional())))
+                (_named(number, f.name), Tensor)
+                if f.default is MISSING
+                else (_named(number, f.name), Tensor | None, field(default=None, kw_only=True))
                 for number, (member, _) in enumerate(self._voices)
                 for f in fields(member.memory_type)
                 if f.name not in SHARED
@@ -226,10 +228,6 @@ def _sources(members: Sequence[Method]) -> dict[Method, Method]:
 
 def _own_fields(memory_type: type[Memory]) -> list[str]:
     return [f.name for f in fields(memory_type) if f.name not in SHARED]
-
-
-def _optional() -> Any:
-    return field(default=None, kw_only=True)
 
 
 def _within(prediction: Prediction, memory: Memory, mirrored: bool, reach: float) -> Prediction:

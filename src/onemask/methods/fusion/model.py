@@ -51,14 +51,7 @@ from ..frtm.refiners import FirstFrames, first_frames, mask_loss
 from ..method import Constant
 from ..whereabouts import found_mask
 from .bank import Bank
-from .clues import (
-    MATCHED,
-    cells_of_classes,
-    class_means,
-    cosine_with_means,
-    nearness,
-    windowed_match,
-)
+from .clues import MATCHED, cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
 from .misled import misled
 from .options import FusionOptions
 from .refinement import Refinement

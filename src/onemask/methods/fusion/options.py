@@ -50,6 +50,12 @@ class FusionOptions(FRTMOptions):
         if self.target_only or self.target != "learned" or self.transition or self.published:
             raise InputError("target_only, target, transition and published are options of FRTM; leave them out")
 
+    def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of a session that was saved before there was a bank: it goes on with one, which begins anew."""
+        before = [clue for clue in self.clues if clue != "bank"]
+        goes_on = "bank_frames" not in values and list(values.get("clues", ())) == before
+        return {**values, "clues": list(self.clues)} if goes_on else dict(values)
+
     @property
     def joined(self) -> int:
         """The number of maps that join the features, all but the target model's score."""

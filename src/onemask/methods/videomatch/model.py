@@ -212,7 +212,8 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         reach, lost = self._reach(memory, mask, self._radius(features))
         outliers = (initial > 0.5) & ~memory.reach  # b_t
         if config.background_update:
-            wrong = outliers | ((initial > 0.5) & (share < REJECTED)) if config.rejected else outliers
+            taken = initial > max(0.5, config.fusion)
+            wrong = outliers | (taken & (share < REJECTED)) if config.rejected else outliers
             learned = wrong & ~lost.view(-1, 1, 1, 1)
             room = background.room(0, config.learned)
             background = background.after(

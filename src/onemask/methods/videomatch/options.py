@@ -91,6 +91,10 @@ class VideoMatchOptions(SessionOptions):
         if 0 < self.learned < self.added:
             raise InputError(f"learned must be 0 or as many as added ({self.added}) or more, got {self.learned}")
 
+    def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of a session that was saved before there was `rejected`: it goes on with it, or without."""
+        return {"rejected": self.rejected, **values}
+
     @property
     def needs_weights(self) -> bool:
         """ImageNet's features match well enough to be of use."""
