@@ -157,8 +157,8 @@ def _memory(path: str | Path, method: Method, tensors: Mapping[str, Tensor]) -> 
     missing = [name for name, needed in known.items() if needed and name not in tensors]
     if missing and tensors.keys() <= known.keys():
         raise InputError(
-            f"{path} was saved by an earlier version, of whose memory {missing[0]} was no part; begin anew, or restore "
-            "it with that version"
+            f"{path} was saved by an earlier version, which did not remember {missing[0]}; begin anew, or restore it "
+            "with that version"
         )
     return method.memory_type(**tensors)
 

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import torch
 
-from onemask.methods.fusion.bank import Bank, certain_cells, told_least
+from onemask.methods.fusion.bank import Bank, certain_cells, hardest
 
 
 class TestCertainCells:
     def test_what_is_in_doubt_is_of_no_class(self) -> None:
         masks = torch.zeros(1, 1, 16, 64)
-        masks[..., 16:32], masks[..., 32:48], masks[..., 48:] = 0.5, 0.8, 1
-        assert certain_cells(masks, (1, 4))[0].tolist() == [[[1, 0, 0, 0]], [[0, 0, 1, 1]]]
+        masks[..., 16:32], masks[..., 32:48], masks[..., 48:] = 0.1, 0.6, 0.8
+        assert certain_cells(masks, (1, 4))[0].tolist() == [[[1, 0, 0, 0]], [[0, 0, 0, 1]]]
 
 
-class TestToldLeast:
+class TestHardest:
     def test_are_the_cells_whose_class_is_least_ahead(self) -> None:
         cosines = torch.tensor([[[0.9, 0.5, 0.8, 0.2, 0.6]], [[0.1, 0.7, 0.1, 0.9, 0.5]]])[None]  # (1, 2, 1, 5)
         cells = torch.tensor([[[1.0, 1, 1, 0, 0]], [[0.0, 0, 0, 1, 1]]])[None]
-        places, there = told_least(cosines, cells, 2)
+        places, there = hardest(cosines, cells, 2)
         assert places.tolist() == [[[1, 2], [4, 3]]]  # first the one that is taken for the other class
         assert there.tolist() == [[[1, 1], [1, 1]]]
 
     def test_a_class_with_fewer_cells_has_these(self) -> None:
         cosines, cells = torch.rand(1, 2, 2, 3), torch.zeros(1, 2, 2, 3)
         cells[0, 1, 0, 1] = 1
-        places, there = told_least(cosines, cells, 8)
+        places, there = hardest(cosines, cells, 8)
         assert places.shape == there.shape == (1, 2, 6)  # there are no more than six cells
         assert there.sum(2).tolist() == [[0, 1]]
         assert places[0, 1, 0] == 1

@@ -197,6 +197,28 @@ def test_the_bank_keeps_cells_of_some_frames_and_forgets_the_oldest() -> None:
             assert all((torch.cat(cells) - column).abs().amax(1).min() < 1e-6 for column in told)
 
 
+def test_what_is_not_found_is_not_learned_as_background() -> None:
+    method = made(replace(TINY, bank_every=1))
+    frames, masks = frames_and_masks()
+    with torch.no_grad():
+        memory = method.memorize(method.encode(frames[:1]), masks)
+        lost = masks * torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+        memory = shown(method, memory, frames[1:2], lost)
+    assert [row.any().item() for row in memory.bank_cells] == [False, True]
+
+
+def test_frames_are_counted_where_the_target_model_is_not_updated() -> None:
+    method = made(replace(TINY, bank_every=2, update_every=0))
+    frames, masks = frames_and_masks()
+    joined = []
+    with torch.no_grad():
+        memory = method.memorize(method.encode(frames[:1]), masks)
+        for _ in range(2):
+            memory = shown(method, memory, frames[1:2], masks)
+            joined.append(bool(memory.bank_cells.any()))
+    assert joined == [False, True]
+
+
 def test_of_a_frame_the_cell_that_the_bank_told_worst_joins_it() -> None:
     method = made(replace(TINY, bank_every=1, bank_cells=1))
     frames, masks = frames_and_masks()
@@ -452,5 +474,5 @@ def test_a_session_of_a_version_that_remembered_less_is_refused(tmp_path: Path) 
     session = onemask.Session(made(), short_side=None, device="cpu")
     session.annotate(frames[0], labels)
     without = saved_earlier(session, tmp_path, remembered=("means",))
-    with pytest.raises(InputError, match="saved by an earlier version, of whose memory means was no part; begin anew"):
+    with pytest.raises(InputError, match="saved by an earlier version, which did not remember means; begin anew"):
         onemask.Session.restore(without, made(), device="cpu")

@@ -1,8 +1,10 @@
 """The bank of an object: cells of later frames, to be matched with besides the annotated frame.
 
 VideoMatch's sets grow with what is found: confident cells of the object, and cells of the background that were taken
-for it. So does the bank. Of a frame that joins it, it takes of either class those sure cells that the clue told least
-so far: an object's new sides, and what is like it. They are few, and as good as the whole frame.
+for it. So does the bank. Of a frame that joins it, it takes the hardest of each class's sure cells, those that the clue
+told worst so far: an object's new sides, and what is like it. They are few, and as good as the whole frame.
+
+A frame in which an object is not found joins no bank: it may be there, and would be learned as background.
 
     newest frame                            oldest
     background's cells | object's cells | ... | ...      M = frames * 2 * cells, none of any class at first
@@ -18,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CERTAIN = 0.7  # share of a cell from which it is a class's for good
+from ...blocks.keys import CERTAIN
 
 
 class Bank(NamedTuple):
@@ -45,7 +47,7 @@ class Bank(NamedTuple):
             cells: of either class, at most.
         """
         sure = certain_cells(masks, (matching.shape[-2], matching.shape[-1]))
-        places, there = told_least(cosines, sure, cells)
+        places, there = hardest(cosines, sure, cells)
         features = matching.flatten(2).gather(2, places.flatten(1)[:, None].expand(-1, matching.shape[1], -1))
         background, of_object = there.unbind(1)
         nothing = torch.zeros_like(background)
@@ -68,11 +70,11 @@ def certain_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     What was found is taken for the truth from here on, so what is in doubt is of neither.
     """
     share = F.interpolate(masks.float(), grid, mode="area")
-    return torch.cat([share < 1 - CERTAIN, share > CERTAIN], 1).float()
+    return torch.cat([share < CERTAIN[0], share > CERTAIN[1]], 1).float()
 
 
-def told_least(cosines: Tensor, cells: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Of each class the cells that a clue tells least from the other's: what is worth being remembered of a frame.
+def hardest(cosines: Tensor, cells: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Of each class the cells that a clue tells worst from the other's: what is worth being remembered of a frame.
 
     cosines (N, 2, h, w) with background and object; cells (N, 2, h, w) in {0, 1}, which are of a class.
     Returns their places (N, 2, count) among all P, count at most P, and which there are, (N, 2, count) in {0, 1}: where

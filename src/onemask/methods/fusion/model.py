@@ -281,15 +281,15 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         return best.clamp(min=0).unflatten(2, (query.shape[-2], query.shape[-1]))
 
     def _bank_after(self, memory: FusionMemory, matching: Tensor, prediction: FusionPrediction, masks: Tensor) -> Bank:
-        """The bank after a frame, which joins it where an object's turn has come.
+        """The bank after a frame, which joins it where an object's turn has come and it is found.
 
-        In training every frame joins it: those of a clip are any distance apart.
+        In training every frame's turn has come: those of a clip are any distance apart.
         """
         bank, due = self._bank_of(memory, matching), memory.age % (1 if self.training else self.config.bank_every) == 0
         if eager_on_cpu(due) and not due.any():
             return bank
         newest = Bank.of_frame(matching, masks, prediction.clues["bank"], self.config.bank_cells)
-        return bank.joined_by(newest, due)
+        return bank.joined_by(newest, due & (masks > 0.5).flatten(1).any(1))
 
     def _bank_of(self, memory: FusionMemory, matching: Tensor) -> Bank:
         """The bank of a memory; sessions that were saved without one begin anew with it."""
