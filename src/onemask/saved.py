@@ -134,7 +134,7 @@ def described(method: Method) -> dict[str, Any]:
 
 
 def _by_todays_options(method: Method, before: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file of an earlier version says of its method, by the options that there are now.
+    """A file's description of its method by the options that there are now.
 
     Files that do not say what its parts were like are taken for those of today's parts.
     """

@@ -318,7 +318,7 @@ def _manifest(
 
 
 def _reach(share: float) -> dict[str, float]:
-    """What a program needs to know of reach: see methods.whereabouts."""
+    """All that a program needs to know of reach: see methods.whereabouts."""
     return {"share": share, "cell": CELL, "recent": RECENT, "lost": LOST, "fades": FADES, "removed": REMOVED}
 
 

@@ -21,11 +21,8 @@ from onemask.methods.ensemble import EnsembleConfig
 from onemask.methods.ensemble.model import Ensemble
 from onemask.methods.videomatch import LITE, PAPER, VideoMatchConfig
 from onemask.methods.videomatch.feature_set import EMPTY
-from onemask.methods.videomatch.model import (
-    VideoMatch,
-    VideoMatchFeatures,
-    VideoMatchMemory,
-)
+from onemask.methods.videomatch.model import VideoMatch
+from onemask.methods.videomatch.records import VideoMatchFeatures, VideoMatchMemory
 from onemask.runtime.export import export
 from onemask.runtime.segmenter import Segmenter
 from onemask.session import Session

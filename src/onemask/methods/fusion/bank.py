@@ -38,7 +38,7 @@ class Bank(NamedTuple):
 
     @classmethod
     def of_frame(cls, matching: Tensor, masks: Tensor, cosines: Tensor, cells: int) -> Bank:
-        """What is worth being kept of a frame.
+        """The cells of a frame that are worth being kept.
 
         Args:
             matching: (N, C, h, w), what is matched.
@@ -74,7 +74,7 @@ def certain_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def hardest(cosines: Tensor, cells: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Of each class the cells that a clue tells worst from the other's: what is worth being remembered of a frame.
+    """The cells of each class that a clue tells worst from the other's: those that are worth being remembered.
 
     cosines (N, 2, h, w) with background and object; cells (N, 2, h, w) in {0, 1}, which are of a class.
     Returns their places (N, 2, count) among all P, count at most P, and which there are, (N, 2, count) in {0, 1}: where

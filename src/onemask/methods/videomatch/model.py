@@ -54,7 +54,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -69,74 +69,14 @@ from ...blocks.matching import columns, normalised
 from ...blocks.reach import cells_of, eroded, extruded, is_lost, next_reach, without_outliers
 from ...errors import InputError
 from ...labels import resize
-from ..method import Constant, Features, Memory, Method, Prediction
+from ..method import Constant, Method
 from .annotated_frame import AnnotatedFrame
 from .feature_set import FeatureSet
 from .finetuning import tuned_to
 from .options import VideoMatchOptions
+from .records import VideoMatchFeatures, VideoMatchMemory, VideoMatchPrediction, sets_of
 
 REJECTED = 0.1  # share of a cell below which it is not the object's in the end
-
-
-@dataclass
-class VideoMatchFeatures(Features):
-    """Features of each frame that are matched."""
-
-    matched: Tensor = field(kw_only=True)  # (B, C, h, w), unit vectors, h = H / smallest stride
-
-
-@dataclass
-class VideoMatchMemory(Memory):
-    """Both sets of each object, its region in the next frame, and what was fine-tuned to it."""
-
-    foreground: Tensor  # (N, C, M_F) and
-    foreground_usage: Tensor  # (N, M_F): see FeatureSet
-    frame: Tensor  # (N, C, T): where it was annotated,
-    own: Tensor  # (N, T) bool: what of it is foreground, all else being background; see AnnotatedFrame
-    background: Tensor  # (N, C, M_B) and
-    background_usage: Tensor  # (N, M_B): what later frames add to that
-    reach: Tensor  # (N, 1, h, w) bool: the extruded previous mask
-    area: Tensor  # (N,): cells of the annotated mask
-    lost: Tensor  # (N,) bool: whether the object was out of sight in the previous frame
-    network: Tensor  # (N, P): parameters of each object's own backbone, where it is fine-tuned; else (N, 0)
-
-    def with_places(self, foreground: int, background: int) -> VideoMatchMemory:
-        """The same with so many places in either set, where it has fewer; those that are added are empty."""
-        m_f, _, m_b = _sets_of(self)
-        m_f = m_f.with_places(foreground - self.foreground.shape[2])
-        m_b = m_b.with_places(background - self.background.shape[2])
-        return self.with_sets(m_f, m_b)
-
-    def with_sets(self, foreground: FeatureSet, background: FeatureSet) -> VideoMatchMemory:
-        """The same with other sets."""
-        return replace(
-            self,
-            foreground=foreground.features,
-            foreground_usage=foreground.usage,
-            background=background.features,
-            background_usage=background.usage,
-        )
-
-    def join(self, other: VideoMatchMemory) -> VideoMatchMemory:
-        """Join two memories: these rows, then the other's, whose sets can be larger or smaller."""
-        pairs = (self.foreground, other.foreground), (self.background, other.background)
-        places = [max(here.shape[2], there.shape[2]) for here, there in pairs]
-        return super(VideoMatchMemory, self.with_places(*places)).join(other.with_places(*places))
-
-
-@dataclass
-class VideoMatchPrediction(Prediction):
-    """Logits after outlier removal, with what the sets learn from."""
-
-    scores: Tensor  # (N, 1, h, w): logits before
-    query: Tensor  # (N, C, h w): the frame's features as they were matched
-    foreground_counts: Tensor  # (N, M_F) and
-    background_counts: Tensor  # (N, M_B): for how many pixels each feature was among the K best
-
-    @property
-    def initial(self) -> Tensor:
-        """Probability before outlier removal (N, 1, h, w)."""
-        return self.scores.sigmoid()
 
 
 class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPrediction]):
@@ -193,7 +133,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         query = self._query(features, memory.network)
         height, width = memory.reach.shape[-2:]
         scores, foreground_counts, background_counts = self._scores(
-            query, (height, width), self._matched_cells(memory), *_sets_of(memory)
+            query, (height, width), self._matched_cells(memory), *sets_of(memory)
         )
         border = 0.0 if self.training else math.log(self.config.fusion / (1 - self.config.fusion))
         logits = resize(scores - border, features.size)
@@ -206,7 +146,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         self, memory: VideoMatchMemory, features: VideoMatchFeatures, prediction: VideoMatchPrediction, masks: Tensor
     ) -> VideoMatchMemory:
         """Add to both sets what the frame shows (section 3.3): masks (N, 1, H, W), probabilities after aggregation."""
-        config, (foreground, _, background) = self.config, _sets_of(memory)
+        config, (foreground, _, background) = self.config, sets_of(memory)
         share = F.interpolate(masks.float(), prediction.scores.shape[-2:], mode="area")
         mask, initial, most = share > 0.5, prediction.initial, config.added or config.learned
         reach, lost = self._reach(memory, mask, self._radius(features))
@@ -348,7 +288,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         wanted[:, ::sparse, ::sparse] = True
         return wanted
 
-    def _radius(self, features: Features) -> float:
+    def _radius(self, features: VideoMatchFeatures) -> float:
         """d_c in cells of the grid."""
         return self.config.distance * min(features.size) / 480 / self.grid_stride
 
@@ -385,15 +325,6 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         template, query = (self._matched_by(parameters, seen[None]) for seen in (frame, later))
         scores, _, _ = self._scores(query[:, :, pixels], (1, len(pixels)), None, *self._sets(template, own))
         return scores.flatten()
-
-
-def _sets_of(memory: VideoMatchMemory) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
-    """m_F, and m_B in two, as of `VideoMatch._sets`."""
-    return (
-        FeatureSet(memory.foreground, memory.foreground_usage),
-        AnnotatedFrame(memory.frame, memory.own, memory.first_frame),
-        FeatureSet(memory.background, memory.background_usage),
-    )
 
 
 def _matching_dtype(like: Tensor) -> torch.dtype:
