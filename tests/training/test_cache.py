@@ -14,6 +14,7 @@ from onemask.methods.dmn_aoa import DMNAOAConfig
 from onemask.methods.dmn_aoa.proposals import LiteConfig, ProposalGenerator, maskrcnn_lite
 from onemask.training import cache as cache_module
 from onemask.training.cache import ClipCache
+from onemask.training.segmentation import Segmentation
 from onemask.training.unroll import Unroll, batch_of, joined
 
 
@@ -188,3 +189,12 @@ class TestWhatAMethodAdds:
     def test_decides_the_key(self, tmp_path, recipe, method):
         assert key(tmp_path, method(0), recipe) == key(tmp_path, method(0), recipe)
         assert key(tmp_path, method(0), recipe) != key(tmp_path, method(1), recipe)
+
+    def test_is_not_kept_where_it_is_trained(self, tmp_path, recipe, method):
+        task, trained = Segmentation(recipe, tmp_path), method(0)
+        for network in (trained.backbone, *trained.constant_parts().values()):
+            network.requires_grad_(False)
+        task.check_stage(trained, recipe.stages[0], "stages.0")
+        trained.generator.requires_grad_(True)
+        with pytest.raises(InputError, match=r"stages\.0 trains proposals, so what comes of them cannot be kept"):
+            task.check_stage(trained, recipe.stages[0], "stages.0")

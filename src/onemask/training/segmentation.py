@@ -70,6 +70,9 @@ class Segmentation(Task):
             raise InputError(f"{where}: the method has no backbone whose features could be kept; set cache=false")
         if stage.cache and backbone is not None and any(p.requires_grad for p in backbone.parameters()):
             raise InputError(f"{where} trains the backbone, so its features cannot be kept; set cache=false")
+        for name, part in method.constant_parts().items():
+            if stage.cache and any(parameter.requires_grad for parameter in part.parameters()):
+                raise InputError(f"{where} trains {name}, so what comes of them cannot be kept; set cache=false")
 
     def step(self, network: nn.Module, stage: StageConfig) -> Unroll:
         """Unroll the method over a batch of clips."""
