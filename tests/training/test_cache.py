@@ -196,5 +196,5 @@ class TestWhatAMethodAdds:
             network.requires_grad_(False)
         task.check_stage(trained, recipe.stages[0], "stages.0")
         trained.generator.requires_grad_(True)
-        with pytest.raises(InputError, match=r"stages\.0 trains proposals, so what comes of them cannot be kept"):
+        with pytest.raises(InputError, match=r"stages\.0 trains the network of proposals"):
             task.check_stage(trained, recipe.stages[0], "stages.0")

@@ -72,7 +72,10 @@ class Segmentation(Task):
             raise InputError(f"{where} trains the backbone, so its features cannot be kept; set cache=false")
         for name, part in method.constant_parts().items():
             if stage.cache and any(parameter.requires_grad for parameter in part.parameters()):
-                raise InputError(f"{where} trains {name}, so what comes of them cannot be kept; set cache=false")
+                raise InputError(
+                    f"{where} trains the network of {name}, so what it gives cannot be kept; "
+                    "leave it out of optimiser.groups, or set cache=false"
+                )
 
     def step(self, network: nn.Module, stage: StageConfig) -> Unroll:
         """Unroll the method over a batch of clips."""

@@ -520,6 +520,7 @@ class TestConfiguration:
         assert configuration("videomatch") == PAPER
         assert (PAPER.k, PAPER.distance, PAPER.confidence, PAPER.fusion) == (20, 100, 0.95, 0.4)
         assert (PAPER.foreground, PAPER.background, PAPER.learned, PAPER.added) == (0, 0, 0, 0)  # nothing is dropped
+        assert PAPER.aggregation == LITE.aggregation == "least"
         assert LITE.background >= 60 * 108  # a frame of 480x854, whole
 
     def test_the_dilated_backbone(self):

@@ -37,7 +37,6 @@ LITE = VideoMatchConfig(
     learned=256,
     added=128,
     rejected=True,
-    aggregation="product",
     finetune_lr=1e-4,
     reach=0.2,
     least_side=480,
