@@ -74,7 +74,7 @@ class Segmentation(Task):
             if stage.cache and any(parameter.requires_grad for parameter in part.parameters()):
                 raise InputError(
                     f"{where} trains the network of {name}, so what it gives cannot be kept; "
-                    "leave it out of optimiser.groups, or set cache=false"
+                    "leave it out of optimiser.groups"
                 )
 
     def step(self, network: nn.Module, stage: StageConfig) -> Unroll:
