@@ -65,16 +65,17 @@ class Segmentation(Task):
         if any(side % method.stride for side in stage.size):
             raise InputError(f"{where}.size must be multiples of the method's stride {method.stride}, got {stage.size}")
         _measure(method, stage, where)
+        if not stage.cache:
+            return
         backbone = _backbone(method)
-        if stage.cache and backbone is None:
+        if backbone is None:
             raise InputError(f"{where}: the method has no backbone whose features could be kept; set cache=false")
-        if stage.cache and backbone is not None and any(p.requires_grad for p in backbone.parameters()):
-            raise InputError(f"{where} trains the backbone, so its features cannot be kept; set cache=false")
-        for name, part in method.constant_parts().items():
-            if stage.cache and any(parameter.requires_grad for parameter in part.parameters()):
+        kept = {"the backbone": backbone} | {f"the network of {k}": part for k, part in method.constant_parts().items()}
+        for what, part in kept.items():
+            if any(parameter.requires_grad for parameter in part.parameters()):
                 raise InputError(
-                    f"{where} trains the network of {name}, so what it gives cannot be kept; "
-                    "leave it out of optimiser.groups"
+                    f"{where} trains {what}, so what it gives cannot be kept; "
+                    "freeze it in optimiser.groups, or set cache=false"
                 )
 
     def step(self, network: nn.Module, stage: StageConfig) -> Unroll:
