@@ -84,15 +84,16 @@ class Session(Presences):
             or enlarged to what the method asks for (its option `least_side`), but never beyond this. None: frames keep
             their size.
         device: where to compute, as torch names it; "auto" is the best there is, None leaves the method where it is.
-        precision: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, else bfloat16 where the device has
-            it. "int8": on a CPU, features in eight bits and all else in float32, once `onemask quantize` has measured
-            the method; other masks than PyTorch's, see the guide on runtimes.
+        precision: of the networks: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, else bfloat16 where
+            the device has it. On a CPU, networks that OpenVINO computes can be in bfloat16, all else in float32; and
+            "int8" is features in eight bits and all else in float32, once `onemask quantize` has measured the method.
+            Both give other masks than PyTorch's, see the guide on runtimes.
         padding: how frames come to multiples of the method's stride. "edge": their last row and column go on, below
             and on the right; "reflected": they are mirrored at all four borders; None: the method's own way.
         runtime: what computes a method's networks: "torch"; "onnx" or "openvino" (extras of those names), or "compiled"
             (torch.compile): seconds for the first frame of a size, then 1.2 to 1.5 times as fast where it was measured,
             on a CPU in float32; "auto": the fastest that is installed and gave the same on this machine, see the guide
-            on runtimes. Label maps are PyTorch's but for less than 0.1 % of the pixels.
+            on runtimes. In float32 label maps are PyTorch's but for less than 0.1 % of the pixels.
 
     Raises:
         InputError: one of them is something else, or the device is not there.
@@ -443,7 +444,7 @@ class Session(Presences):
     def _computing(self) -> Iterator[None]:
         """No gradients, and the networks in the session's precision."""
         try:
-            with inference(self.device, self.precision):
+            with inference(self.device, self._encoder.in_torch):
                 yield
         except (RuntimeError, MemoryError, cv2.error) as error:
             if not is_out_of_memory(error):

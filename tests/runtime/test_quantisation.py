@@ -15,7 +15,7 @@ from onemask import InputError, Session
 from onemask.cli import main
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Method
-from onemask.runtime import encoder
+from onemask.runtime import computation
 from onemask.runtime.engines import onnx_engine
 from onemask.runtime.graphs import onnx_of
 from onemask.runtime.quantisation import SUFFIX, Quantised, cosine, find, int8_onnx, quantise
@@ -96,7 +96,7 @@ def test_runtimes_without_eight_bits_are_refused(method, runtime):
 
 def test_features_that_are_far_off_are_not_used(method, measured, monkeypatch, caplog):
     measured.write(users_folder() / f"tiny{SUFFIX}")
-    monkeypatch.setattr(encoder, "LEAST_COSINE", 1.0)
+    monkeypatch.setattr(computation, "LEAST_COSINE", 1.0)
     session, clip = Session(method, device="cpu", precision="int8"), moving_shapes(1)
     with caplog.at_level(logging.WARNING):
         (found,) = session.encode(clip.frames)

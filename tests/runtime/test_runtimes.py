@@ -305,8 +305,66 @@ def test_a_runtime_that_is_missing_or_too_old_is_refused_by_name_of_the_extra(mi
 def test_what_does_not_go_together_is_refused(graph_runtime):
     with pytest.raises(InputError, match="runtime is auto, torch"):
         Session(tiny_frtm(), runtime="tensorrt")
-    with pytest.raises(InputError, match="float32"):
+    with pytest.raises(InputError, match="onnx computes on a CPU in float32, not on cpu in bfloat16"):
         Session(tiny_frtm(), device="cpu", precision="bfloat16", runtime=graph_runtime)
+
+
+class TestBfloat16:
+    """Networks in bfloat16 on a CPU, by OpenVINO; where a processor does not have it, that computes in float32."""
+
+    @pytest.fixture(autouse=True)
+    def _openvino(self):
+        pytest.importorskip("onnx", reason="needs the extra openvino")
+        pytest.importorskip("openvino", reason="needs the extra openvino")
+
+    @pytest.mark.parametrize("name", ["ttvos-lite", "fusion-fast"])
+    def test_networks_are_openvinos_and_all_else_is_in_float32(self, name, frames, caplog):
+        method, first = onemask.load(name), sample_clip().annotations[0]
+        wanted = label_maps(Session(method, short_side=96, device="cpu", runtime="torch"), frames, first)
+        session = Session(method, short_side=96, device="cpu", precision="bfloat16", runtime="openvino")
+        with caplog.at_level(logging.INFO, "onemask.runtime"):
+            found = label_maps(session, frames, first)
+        assert (session.runtime, session.precision) == ("openvino", "bfloat16")
+        parts = ["features", *(["refinement"] if name == "fusion-fast" else [])]
+        told = [record.message for record in caplog.records if "in bfloat16: a cosine of 0.99" in record.message]
+        told += [record.message for record in caplog.records if "in bfloat16: a cosine of 1.0" in record.message]
+        assert [line.split(" in ")[0] for line in told] == parts
+        assert (found != wanted).mean() < 0.01
+        (one,) = session.encode(frames[:1])
+        assert all(value.dtype == torch.float32 for value in vars(one.features).values() if torch.is_tensor(value))
+
+    @pytest.mark.parametrize(("multiplies", "runtime"), [(True, "openvino"), (False, "torch")])
+    def test_auto_takes_it_where_the_processor_has_it(self, multiplies, runtime, monkeypatch):
+        monkeypatch.setenv("ONEMASK_RUNTIME", "auto")
+        monkeypatch.setattr(encoder, "multiplies_bfloat16", lambda: multiplies)
+        session, clip = Session(tiny_frtm(), device="cpu", precision="bfloat16"), moving_shapes(2)
+        label_maps(session, clip.frames, clip.label_maps[0])
+        assert session.runtime == session.copy().runtime == runtime
+
+    def test_that_a_processor_does_not_have_it_is_said(self, monkeypatch, caplog):
+        monkeypatch.setattr(encoder, "multiplies_bfloat16", lambda: False)
+        Session(tiny_frtm(), device="cpu", precision="bfloat16", runtime="openvino")
+        assert "does not multiply bfloat16" in caplog.text
+
+    def test_what_is_far_off_is_computed_by_pytorch_in_float32(self, monkeypatch, caplog):
+        monkeypatch.setattr(computation, "LEAST_COSINE", 1.1)
+        method, clip = tiny_frtm(), moving_shapes(3)
+        session = Session(method, device="cpu", precision="bfloat16", runtime="openvino")
+        found = label_maps(session, clip.frames, clip.label_maps[0])
+        assert session.runtime == "torch"
+        assert "PyTorch computes in float32" in caplog.text
+        wanted = label_maps(Session(method, device="cpu", runtime="torch"), clip.frames, clip.label_maps[0])
+        assert np.array_equal(found, wanted)
+
+    def test_a_session_goes_on_in_it(self, tmp_path):
+        method, clip = tiny_frtm(), moving_shapes(3)
+        session = Session(method, device="cpu", precision="bfloat16", runtime="openvino")
+        label_maps(session, clip.frames[:2], clip.label_maps[0])
+        session.save(tmp_path / "session.safetensors")
+        restored = Session.restore(tmp_path / "session.safetensors", method, device="cpu")
+        assert restored.precision == "bfloat16"
+        assert np.array_equal(restored.step(clip.frames[2]), session.step(clip.frames[2]))
+        assert restored.runtime == "openvino"
 
 
 def test_auto_keeps_what_it_measured_and_takes_it_again(graph_runtime, own_home, monkeypatch, caplog):

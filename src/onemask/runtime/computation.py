@@ -12,11 +12,13 @@ from ..errors import is_out_of_memory, one_line
 from .choice import choose, kept_choice
 from .engines import compiled_engine, onnx_engine, openvino_engine, problem_with
 from .graphs import Given, Run, kept
+from .quantisation import cosine
 
 log = logging.getLogger(__name__)
 
 GRAPHS = ("onnx", "openvino")  # what "auto" chooses from, besides PyTorch
 TOLERANCE = 1e-3  # of the largest value of an output; measured: 3e-6
+LEAST_COSINE = 0.9  # of an output that is coarser on purpose to PyTorch's; measured: 0.98 in int8, 0.997 in bfloat16
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Computation:
     """As PyTorch computes it."""
     graph: Callable[[], bytes]
     """Its ONNX file."""
+    precision: str = "float32"
+    """Of the graph: float32, or bfloat16, which OpenVINO alone has."""
 
     def runtime(self, asked: str, examples: Sequence[Given], threads: int) -> tuple[str, Run | None]:
         """The runtime that computes it, and how; None: PyTorch does, which is logged.
@@ -62,8 +66,9 @@ class Computation:
                 log.warning("compiling %s, which takes a minute or more", self.what)
                 run = compiled_engine(self.torch, examples[0])
             else:
-                made = onnx_engine if name == "onnx" else openvino_engine
-                run = made(kept(self.key, self.graph), threads)
+                run = self._compiled(name, threads)
+            if self.precision != "float32":
+                return run if is_near(self.torch, run, examples, self.what, self.precision) else None
             error = max(_error(self.torch(given), run(given)) for given in examples)
         except Exception as failure:
             if is_out_of_memory(failure):
@@ -75,6 +80,23 @@ class Computation:
             return None
         log.info("runtime %s gives PyTorch's result for %s to %.1g of its range", name, self.what, error)
         return run
+
+    def _compiled(self, name: str, threads: int) -> Run:
+        graph = kept(self.key, self.graph)
+        return onnx_engine(graph, threads) if name == "onnx" else openvino_engine(graph, threads, self.precision)
+
+
+def is_near(torch: Run, run: Run, examples: Sequence[Given], what: str, precision: str) -> bool:
+    """Whether a graph that is coarser on purpose gives much the same as PyTorch, which is logged."""
+    least = min(cosine(a, b) for given in examples for a, b in zip(torch(given), run(given), strict=True))
+    if not least >= LEAST_COSINE:
+        log.warning(
+            "%s in %s: a cosine of only %.2f to PyTorch's in this video; PyTorch computes in float32",
+            *(what, precision, least),
+        )
+        return False
+    log.info("%s in %s: a cosine of %.3f to PyTorch's", what, precision, least)
+    return True
 
 
 def _error(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> float:

@@ -14,16 +14,15 @@ from torch import Tensor
 from ..blocks.folding import state_of
 from ..errors import InputError, is_out_of_memory
 from ..methods.method import Features, Method
-from .computation import GRAPHS, Computation, short
-from .engines import onnx_engine, openvino_engine, problem_with
+from .computation import GRAPHS, Computation, is_near, short
+from .engines import multiplies_bfloat16, onnx_engine, openvino_engine, problem_with
 from .graphs import FRAME, Reader, Run, frame_graph, kept, key_of_frame, onnx_of
 from .part import with_parts
-from .quantisation import Quantised, cosine, find, int8_onnx
+from .quantisation import Quantised, find, int8_onnx
 
 log = logging.getLogger(__name__)
 
 RUNTIMES = ("auto", "torch", "onnx", "openvino", "compiled")
-LEAST_COSINE = 0.9  # of an output in eight bits
 _Place = tuple[tuple[int, int], int, Any]  # what a compiled graph is for: size, threads, state of the weights
 WORTH_IT = 320 * 320  # pixels; "auto" leaves smaller frames to PyTorch
 
@@ -48,15 +47,26 @@ def encoder_of(method: Method, runtime: str, *, device: torch.device, precision:
         runtime = os.environ.get("ONEMASK_RUNTIME", "auto")
         if runtime not in RUNTIMES:
             raise InputError(f"the environment variable ONEMASK_RUNTIME is {runtime!r}; set {', '.join(RUNTIMES)}")
+    if runtime not in ("auto", "torch") and (problem := problem_with(runtime)):
+        raise InputError(f"runtime {runtime} {problem}")
+    if device.type == "cpu" and precision == "bfloat16" and runtime in ("auto", "openvino"):
+        return _bfloat16_encoder(method, runtime)
     fits = device.type == "cpu" and precision == "float32"
-    if runtime not in ("auto", "torch"):
-        if problem := problem_with(runtime):
-            raise InputError(f"runtime {runtime} {problem}")
-        if not fits:
-            raise InputError(
-                f"runtime {runtime} computes on a CPU in float32, not on {device.type} in {precision}; choose torch"
-            )
-    return Encoder(method, runtime if fits else "torch")
+    if runtime not in ("auto", "torch") and not fits:
+        raise InputError(
+            f"runtime {runtime} computes on a CPU in float32{', or bfloat16' if runtime == 'openvino' else ''}, not on "
+            f"{device.type} in {precision}; choose torch"
+        )
+    return Encoder(method, runtime if fits else "torch", in_torch=precision)
+
+
+def _bfloat16_encoder(method: Method, runtime: str) -> Encoder:
+    """One on a CPU: by OpenVINO where the processor has it or the user asks for it, else PyTorch's own."""
+    if runtime == "auto" and (problem_with("openvino") is not None or not multiplies_bfloat16()):
+        return Encoder(method, "torch", in_torch="bfloat16")
+    if not multiplies_bfloat16():
+        log.warning("this processor does not multiply bfloat16 by itself, so OpenVINO gains nothing by it here")
+    return Encoder(method, "openvino", of_graphs="bfloat16")
 
 
 def _int8_encoder(method: Method, runtime: str, device: torch.device) -> Encoder:
@@ -97,11 +107,27 @@ class Encoder:
     """Features of frames for the sessions of one method; may be shared by sessions in several threads.
 
     The graph is that of the method's weights as they are; where they change later, it is made anew.
+
+    Args:
+        method: in evaluation, on the device.
+        runtime: one of `RUNTIMES`.
+        quantised: for features in eight bits.
+        of_graphs: the precision of all other graphs.
+        in_torch: the precision of the networks that PyTorch computes.
     """
 
-    def __init__(self, method: Method, runtime: str, quantised: Quantised | None = None):
+    def __init__(
+        self,
+        method: Method,
+        runtime: str,
+        quantised: Quantised | None = None,
+        *,
+        of_graphs: str = "float32",
+        in_torch: str = "float32",
+    ):
         self.method, self.asked, self._quantised = method, runtime, quantised
-        self._through = with_parts(method, () if method.traceable else method.encode_parts, runtime)
+        self.of_graphs, self.in_torch = of_graphs, in_torch
+        self._through = with_parts(method, () if method.traceable else method.encode_parts, runtime, of_graphs)
         self._made: dict[_Place, tuple[str, Run | None, Reader | None]] = {}
         self._making = threading.Lock()
         self._chosen: str | None = None
@@ -157,7 +183,9 @@ class Encoder:
             log.warning("no runtime but PyTorch can follow weights that were made in inference mode; PyTorch computes")
             return nothing
         task = Computation(
-            "features", key_of_frame(self.method, size), frame_graph(self.method), lambda: onnx_of(self.method, size)
+            *("features", key_of_frame(self.method, size), frame_graph(self.method)),
+            lambda: onnx_of(self.method, size),
+            self.of_graphs,
         )
         reader = Reader(self._through, self.method.encode(frame))
         if self._quantised is not None:
@@ -173,27 +201,13 @@ class Encoder:
         try:
             graph = int8_onnx(kept(task.key, task.graph), self._quantised)
             run = (onnx_engine if self.asked == "onnx" else openvino_engine)(graph, threads)
-            return (self.asked, run) if self._is_near(run, frame) else ("torch", None)
+            examples = [{FRAME: picture} for picture in (frame, frame.flip(-1))]
+            return (self.asked, run) if is_near(task.torch, run, examples, "features", "int8") else ("torch", None)
         except Exception as failure:
             if is_out_of_memory(failure):
                 raise
             log.warning("runtime %s cannot compute int8 (%s); PyTorch does in float32", self.asked, short(failure))
             return "torch", None
-
-    def _is_near(self, run: Run, frame: Tensor) -> bool:
-        """Whether a graph in eight bits gives much the same for a frame and for its mirror image."""
-        least = 1.0
-        for picture in (frame, frame.flip(-1)):
-            wanted, found = frame_graph(self.method)({FRAME: picture}), run({FRAME: picture})
-            least = min(least, *(cosine(a, b) for a, b in zip(wanted, found, strict=True)))
-        if least < LEAST_COSINE:
-            log.warning(
-                "features in int8 have a cosine of only %.2f to PyTorch's in this video; PyTorch computes in float32",
-                least,
-            )
-            return False
-        log.info("features in int8 have a cosine of %.3f to PyTorch's", least)
-        return True
 
 
 def _joined(features: list[Features]) -> Features:

@@ -27,12 +27,15 @@ _states: ContextVar[dict[int, Any] | None] = ContextVar("states", default=None) 
 PLACES = 4  # shapes that a part is compiled for at once: of one session they are always the same
 
 
-def with_parts(method: Method, names: tuple[str, ...], runtime: str) -> Method:
-    """A method whose networks of those names, see `Method.graph_part`, a runtime computes; the same where none can."""
+def with_parts(method: Method, names: tuple[str, ...], runtime: str, precision: str = "float32") -> Method:
+    """A method whose networks of those names, see `Method.graph_part`, a runtime computes; the same where none can.
+
+    precision: of the graphs.
+    """
     if runtime == "torch" or (runtime == "auto" and all(problem_with(graph) for graph in GRAPHS)):
         return method
     there = [(name, method.graph_part(name)) for name in names]
-    parts = {name: Part(part, name, runtime) for name, part in there if part is not None}
+    parts = {name: Part(part, name, runtime, precision) for name, part in there if part is not None}
     through = replaced(method, parts)
     placed = {module._name for module in through.modules() if isinstance(module, Part)}
     if lost := [name for name in parts if name not in placed]:
@@ -63,11 +66,11 @@ def tell_unused(method: Method) -> None:
 class Part(nn.Module):
     """A network in a method, computed by a runtime; what is not computed here, the network itself has."""
 
-    def __init__(self, network: nn.Module, name: str, asked: str):
+    def __init__(self, network: nn.Module, name: str, asked: str, precision: str):
         super().__init__()
         self.training = False
         self._wrapped = network  # not `network`, which is what a backbone calls its own
-        self._name, self._asked, self.is_used = name, asked, False
+        self._name, self._asked, self._precision, self.is_used = name, asked, precision, False
         self._made: dict[Any, tuple[Run | None, Any]] = {}
         self._making = threading.Lock()
 
@@ -133,7 +136,7 @@ class Part(nn.Module):
 
         results, shape_of_results = _pytree.tree_flatten(through(self._wrapped, given))
         key = f"{key_of(self._wrapped, self._name, shapes)}-{self._name}"
-        task = Computation(self._name, key, lambda tensors: computed(self._wrapped, tensors), graph)
+        task = Computation(self._name, key, lambda tensors: computed(self._wrapped, tensors), graph, self._precision)
         _, run = task.runtime(self._asked, [given, _mirrored(given)], torch.get_num_threads())
         return run, shape_of_results
 

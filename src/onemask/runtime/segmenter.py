@@ -18,16 +18,17 @@ class Segmenter:
     Args:
         method: in evaluation, on the device.
         runtime: one of `RUNTIMES`, which the session can use here.
+        precision: of what it computes.
     """
 
-    def __init__(self, method: Method, runtime: str):
+    def __init__(self, method: Method, runtime: str, precision: str = "float32"):
         self._plain, self._auto = method, runtime == "auto"
-        self._method, self._told = with_parts(method, method.graph_parts, runtime), False
+        self._method, self._told = with_parts(method, method.graph_parts, runtime, precision), False
 
     @classmethod
     def beside(cls, encoder: Encoder) -> Segmenter:
         """By the encoder's runtime; beside one of eight bits too, where all but features stays in float32."""
-        return cls(encoder.method, encoder.asked)
+        return cls(encoder.method, encoder.asked, encoder.of_graphs)
 
     def __call__(self, features: Features, memory: Memory) -> Prediction:
         """See `Method.segment`."""

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from onemask.methods.dmn_aoa.alignment import REACH, Correspondence, Nearness, Projector, mean_cosine, translated
+from onemask.methods.dmn_aoa.alignment import (
+    LEAST_SHARE,
+    REACH,
+    Correspondence,
+    Nearness,
+    Projector,
+    mean_cosine,
+    translated,
+)
 
 
 def test_equations():
@@ -44,6 +53,19 @@ def test_sharpness_is_learned():
     (-mean_cosine(template, translated(correspondence(template, shuffled), shuffled))).backward()
     assert correspondence.logarithm.grad < 0  # descent makes it sharper
     assert before > 0
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_shares_too_small_to_change_a_mean_are_none(learning):
+    """Multiplied with, subnormal numbers take ten times as long on some processors."""
+    correspondence, places = Correspondence(), torch.eye(12)
+    preference = -torch.linspace(0, 105, 12).expand(12, 12)
+    with torch.set_grad_enabled(learning):
+        shares = correspondence(places, places, preference)
+    assert (correspondence(places, places, preference / 10) > 0).all()
+    assert shares[shares > 0].min() >= LEAST_SHARE
+    assert (shares == 0).any()
+    assert torch.allclose(shares.sum(1), torch.ones(12))
 
 
 def test_rows_and_proposals_broadcast():

@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from earlier import saved_earlier
+from onemask import Session
+from onemask.blocks.keys import matching_loss
 from onemask.data.clip import Clip
 from onemask.errors import InputError
 from onemask.methods import configuration, weights_for
@@ -303,9 +306,10 @@ class TestTraining:
             [Clip("", np.stack(c.frames), np.stack(c.label_maps), n) for c, n in zip(clips, objects, strict=True)]
         )
 
-    def test_gradients_reach_every_parameter_through_a_clip_of_three_frames(self, make_clip):
+    @pytest.mark.parametrize("keys", [(), (4, 8, 16)])
+    def test_gradients_reach_every_parameter_through_a_clip_of_three_frames(self, make_clip, keys):
         """The backbone's included, which a recipe may train; and through the update, as the last frame alone shows."""
-        method = tiny(channels=16).train()
+        method = tiny(channels=16, keys=keys).train()
         method.requires_grad_(True)
         unrolled = Unroll(method, ["cross_entropy"], update=True).unrolled(self.batch(make_clip))
         unrolled.losses["cross_entropy"].backward()
@@ -366,6 +370,56 @@ class TestMatchingLoss:
         Unroll(method, ["matching"], update=True).unrolled(batch).losses["matching"].backward()
         assert method.match.weight.grad.any()
         assert method.decoder.merge.weight.grad is not None  # through the mask of the frame between
+
+
+class TestKeys:
+    """What is learned of all strides and added to the features of stride 16, which are matched."""
+
+    @torch.no_grad()
+    def test_at_first_what_is_matched_are_the_features_of_stride_16(self, clip):
+        method = tiny(keys=(4, 8, 16))
+        pyramid = method.constant(pixels(clip.frames[0])).pyramid
+        matched = method.encode(pixels(clip.frames[0])).matching
+        assert torch.allclose(matched, F.normalize(pyramid[16], dim=1).flatten(2), atol=1e-6)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("stride", [2, 4, 8])
+    def test_what_is_learned_of_another_stride_changes_it(self, clip, stride):
+        method, strides = tiny(keys=(2, 4, 8, 16)), [2, 4, 8, 16]
+        before = method.encode(pixels(clip.frames[0])).matching
+        first = sum(method.backbone.channels[s] for s in strides[: strides.index(stride)])
+        torch.nn.init.normal_(method.keys.add.weight[:, first : first + method.backbone.channels[stride]])
+        after = method.encode(pixels(clip.frames[0])).matching
+        assert after.shape == before.shape
+        assert not torch.allclose(after, before)
+        assert torch.allclose(after.norm(dim=1), torch.ones(1, after.shape[2]), atol=1e-5)
+
+    def test_the_loss_of_matching_is_that_of_keys_of_every_template(self):
+        method, similarity = tiny(keys=(4, 8, 16)), torch.rand(1, 2, 3, 2, 2)
+        masks, known = torch.zeros(1, 1, 32, 32), torch.ones(1, 1, 32, 32)
+        masks[..., :16, :] = 1
+        found = method.losses(PMVOSPrediction(torch.zeros(1, 1, 32, 32), similarity), masks, known)["matching"]
+        share, told = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]), torch.ones(1, 2, 2)
+        wanted = [matching_loss(similarity[:, 1, kind] - similarity[:, 0, kind], share, told) for kind in range(3)]
+        assert torch.allclose(found, torch.stack(wanted).mean(0))
+
+    def test_of_weights_they_are_a_part(self):
+        assert "keys" not in TINY.architecture
+        assert replace(TINY, keys=(16, 8)).architecture["keys"] == [8, 16]
+        assert tiny(keys=(16,)).match is None
+
+    def test_a_session_that_was_saved_before_there_were_any_is_one_without(self, clip, tmp_path):
+        session = Session(tiny(), short_side=None, device="cpu")
+        session.annotate(clip.frames[0], clip.label_maps[0])
+        earlier = saved_earlier(session, tmp_path, options=("keys",))
+        restored = Session.restore(earlier, tiny(), device="cpu")
+        assert np.array_equal(restored.step(clip.frames[1]), session.step(clip.frames[1]))
+        with pytest.raises(InputError, match=r"keys \[\] \(now \[8, 16\]\)"):
+            Session.restore(earlier, tiny(keys=(8, 16)), device="cpu")
+
+    def test_without_what_is_matched_they_are_refused(self):
+        with pytest.raises(InputError, match="keys must be made of stride 16 too, got 4, 8"):
+            replace(TINY, keys=(4, 8))
 
 
 class TestConfigurations:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 SHARPNESS = 10.0  # with which training begins; of a few dozen positions
 REACH = 0.1  # of `Nearness` when training begins, in short sides of a frame
+# Less than this share changes no mean in float32. The smallest shares have no leading digit any more ("subnormal"), and
+# products of a map with a few thousand of those take ten times as long on Intel's processors.
+LEAST_SHARE = 1e-12
 
 
 def normalisation(channels: int) -> nn.GroupNorm:
@@ -53,10 +56,11 @@ class Correspondence(nn.Module):
     def forward(self, template: Tensor, other: Tensor, preference: Tensor | None = None) -> Tensor:
         """Template (..., D, I) and other (..., D, J) -> shares (..., I, J), which sum to 1 over J.
 
-        preference: (I, J), what is added to the sharpened cosines; see `Nearness`.
+        preference: (I, J), what is added to the sharpened cosines; see `Nearness`. Shares below `LEAST_SHARE` are 0.
         """
         sharpened = self._sharpened(template, other)
-        return (sharpened if preference is None else sharpened + preference).softmax(-1)
+        shares = (sharpened if preference is None else sharpened + preference).softmax(-1)
+        return F.threshold(shares, LEAST_SHARE, 0.0, inplace=not shares.requires_grad)
 
     def logarithms(self, template: Tensor, other: Tensor) -> Tensor:
         """The logarithms of these shares."""

@@ -56,15 +56,14 @@ from torch import Tensor, nn
 from ...blocks.backbone import Backbone
 from ...blocks.cells import cells_cross_entropy, shares_of_cells
 from ...blocks.deconvolution import Deconvolution
+from ...blocks.keys import Keys, matching_loss
 from ...blocks.matching import normalised
 from ...blocks.rows import in_row_batches
 from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from ..method import Constant, Features, Memory, Method, Prediction
 from .attention import SelfAttention
-from .options import PMVOSOptions
+from .options import COARSE, STRIDES, PMVOSOptions
 
-STRIDES = (4, 8, 16)  # of the encoder; matching takes place at the last
-COARSE = STRIDES[-1]
 CLASSES = 2  # background, foreground
 ONE_PIXEL = 1 / COARSE**2  # of a cell
 LEAST_SUM = 1e-7  # of a channel of the features of a class: what is less, or negative, counts as this
@@ -170,7 +169,6 @@ class Decoder(nn.Module):
 class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
     """The whole method."""
 
-    stride = COARSE
     memory_type = PMVOSMemory
     traceable = True
     graph_parts = ("attention", "decoder")
@@ -182,21 +180,24 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         self.background, self.padding = config.background, config.padding
         self.reach, self.least_side = config.reach, config.least_side
         output_stride = COARSE if config.dilated else None
-        self.backbone = Backbone(config.backbone, STRIDES, output_stride=output_stride, pretrained=pretrained)
+        strides = sorted({*STRIDES, *config.keys})
+        self.backbone = Backbone(config.backbone, strides, output_stride=output_stride, pretrained=pretrained)
         self.backbone.requires_grad_(False)  # recipes train it, by a group of their own
-        self.match = nn.Conv2d(self.backbone.channels[COARSE], config.channels, 1)
+        self.stride = max(strides)
+        channels = self.backbone.channels
+        self.keys = Keys({stride: channels[stride] for stride in config.keys}, [COARSE]) if config.keys else None
+        self.match = None if config.keys else nn.Conv2d(channels[COARSE], config.channels, 1)
         self.attention = SelfAttention(config.maps) if config.attention else None
         clues = CLASSES * config.maps * (2 if config.attention else 1) + CLASSES
         widths = config.coarse_width, config.width, config.fine_width
-        self.decoder = Decoder(self.backbone.channels, clues, *widths, config.last_kernel)
+        self.decoder = Decoder({stride: channels[stride] for stride in STRIDES}, clues, *widths, config.last_kernel)
 
     # The four calls --------------------------------------------------------------------------------------------------
 
     def encode(self, frames: Tensor, constant: Constant | None = None) -> PMVOSFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features to match, and what the decoder needs of the frame."""
         pyramid = (constant or self.constant(frames)).pyramid
-        projected = self.match(pyramid[COARSE])
-        matching = normalised((projected if self.config.signed else F.relu(projected)).float().flatten(2))
+        matching = self._matched(pyramid).flatten(2)
         return PMVOSFeatures(frames, matching=matching, shared=self.decoder.prepare(pyramid))
 
     def memorize(self, features: PMVOSFeatures, masks: Tensor) -> PMVOSMemory:
@@ -235,10 +236,16 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         )
 
     def losses(self, prediction: PMVOSPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """ "matching": binary cross entropy at stride 16 of how much better foreground matches than background."""
+        """ "matching": how well each kind of template tells foreground from background, at stride 16.
+
+        Of keys it is theirs (blocks.keys), otherwise binary cross entropy of how much better foreground matches.
+        """
         background, foreground = prediction.similarity.float().unbind(1)  # (N, n, h, w)
-        logits = SHARPNESS * (foreground - background)
-        return {"matching": cells_cross_entropy(logits, *shares_of_cells(masks, known, COARSE))}
+        difference, (share, told) = foreground - background, shares_of_cells(masks, known, COARSE)
+        if self.keys is not None:
+            kinds = [matching_loss(of_kind, share[:, 0], told[:, 0]) for of_kind in difference.unbind(1)]
+            return {"matching": torch.stack(kinds).mean(0)}
+        return {"matching": cells_cross_entropy(SHARPNESS * difference, share, told)}
 
     def diagnostics(
         self, features: PMVOSFeatures, memory: PMVOSMemory, prediction: PMVOSPrediction
@@ -255,6 +262,13 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         return maps | {"previous mask": memory.mask[:, 1:], "decoded": prediction.logits.sigmoid()}
 
     # Matching --------------------------------------------------------------------------------------------------------
+
+    def _matched(self, pyramid: Mapping[int, Tensor]) -> Tensor:
+        """The backbone's maps by stride -> unit vectors X, (B, C, h, w) float32."""
+        if self.match is None:
+            return cast(Tensor, cast(Keys, self.keys)(pyramid))
+        projected = self.match(pyramid[COARSE])
+        return normalised((projected if self.config.signed else F.relu(projected)).float())
 
     def _similarity(self, features: PMVOSFeatures, memory: PMVOSMemory) -> Tensor:
         """(N, 2, n, h, w): of each pixel its best cosine with each of the n templates of both classes (figure 3)."""

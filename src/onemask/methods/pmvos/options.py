@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from ...errors import InputError
@@ -12,19 +12,26 @@ from ..method import Padding
 from ..options import Count, Range, check_values
 from ..session_options import SessionOptions
 
+STRIDES = (4, 8, 16)  # of the encoder; matching takes place at the last
+COARSE = STRIDES[-1]
+
 
 @dataclass(frozen=True)
 class PMVOSOptions(SessionOptions):
     """The paper's values, and the switches of its table 1."""
 
     renamed: ClassVar[Mapping[str, str]] = {"rate": "momentum"}
+    newer: ClassVar[Mapping[str, Any]] = {"keys": ()}
 
     backbone: str = "resnet50.tv_in1k"
     """Any timm model with features by stage."""
     dilated: bool = True
     """Dilate the last stage, so that it keeps stride 16; false: the network ends with the stage of stride 16."""
     channels: Count = 512
-    """Channels of the features that are matched."""
+    """Channels of the features that are matched, but for keys."""
+    keys: tuple[Count, ...] = field(default=(), kw_only=True)
+    """Strides of the features of which is learned what is added to those of stride 16, which are matched then as they
+    are; none: a projection of those of stride 16 is matched."""
     coarse_width: Count = 256
     """Channels at stride 16 that the similarity maps and the previous mask join."""
     width: Count = 128
@@ -60,6 +67,8 @@ class PMVOSOptions(SessionOptions):
         check_values(self)
         if not self.maps:
             raise InputError("one of global_matching, local_matching and medial_matching must be true, all are false")
+        if self.keys and COARSE not in self.keys:
+            raise InputError(f"keys must be made of stride {COARSE} too, got {', '.join(map(str, self.keys))}")
 
     @property
     def maps(self) -> int:
@@ -89,4 +98,4 @@ class PMVOSOptions(SessionOptions):
             "signed": self.signed,
             "medial": self.medial,
             "whole_pixels": self.whole_pixels,
-        }
+        } | ({"keys": sorted(set(self.keys))} if self.keys else {})
