@@ -6,7 +6,7 @@
 A measurement is a line of OUT.jsonl; those that are there already are not made again. The runtimes take turns, frame by
 frame, so that whatever else the machine does slows all of them down alike: compare columns of one row. With one thread
 times are of the processor, so that what other work takes is left out; with two they are the clock's. `int8` is there
-where `onemask quantize` has measured the method.
+where `onemask quantize` has measured the method, `bfloat16` where the processor multiplies it.
 
     bound      multiply-adds of a frame, and what this processor's matrix product would take for as many
     time       a whole step, at a size, with a number of threads and of objects; pixels that differ from PyTorch's
@@ -43,7 +43,7 @@ from onemask import Session
 from onemask.evaluation.measures import region_and_contour
 from onemask.labels import aggregate
 from onemask.methods.method import Method
-from onemask.runtime.engines import problem_with
+from onemask.runtime.engines import multiplies_bfloat16, problem_with
 from onemask.runtime.graphs import folder
 from onemask.runtime.quantisation import find
 from onemask.video.masks import write_mask
@@ -53,7 +53,11 @@ from speed import backbone_call, objects_over, peak_memory
 METHODS = ("ttvos-lite", "pmvos-lite", "frtm-lite", "videomatch-lite", "dmn-aoa-lite", "fusion-fast")
 SIZES, OBJECTS, THREADS = (240, 360, 720, 1080), (3, 10), (2,)  # of some methods, besides 480 pixels, one, one
 OF_ALL_SIZES, OF_ALL_OBJECTS = ("ttvos-lite", "fusion-fast"), ("ttvos-lite", "frtm-lite", "fusion-fast")
-INT8 = {"int8, onnx": "onnx", "int8, openvino": "openvino"}  # what is measured -> the runtime
+COARSER = {  # what is measured -> precision and runtime
+    "int8, onnx": ("int8", "onnx"),
+    "int8, openvino": ("int8", "openvino"),
+    "bfloat16, openvino": ("bfloat16", "openvino"),
+}
 OPTIONS: dict[str, dict[str, Any]] = {"frtm-lite": {"finetune_iterations": 1}}  # own networks, without the minute
 FRAMES, WARM = 4, 2  # timed, and before them
 JUDGED = 8  # frames of a sequence
@@ -68,7 +72,8 @@ def loaded(name: str) -> Method:
 
 def runtimes_for(method: Method) -> list[str]:
     there = float_runtimes()
-    return [*there, *(what for what, runtime in INT8.items() if runtime in there and find(method))]
+    offered = {"int8": find(method) is not None, "bfloat16": "openvino" in there and multiplies_bfloat16()}
+    return [*there, *(what for what, (bits, runtime) in COARSER.items() if runtime in there and offered[bits])]
 
 
 def float_runtimes() -> list[str]:
@@ -76,9 +81,8 @@ def float_runtimes() -> list[str]:
 
 
 def session_of(method: Method, size: int, runtime: str) -> Session:
-    if runtime in INT8:
-        return Session(method, short_side=size, device="cpu", precision="int8", runtime=INT8[runtime])
-    return Session(method, short_side=size, device="cpu", runtime=runtime)
+    precision, runtime = COARSER.get(runtime, ("float32", runtime))
+    return Session(method, short_side=size, device="cpu", precision=precision, runtime=runtime)
 
 
 def pictures(count: int, size: int) -> list[np.ndarray]:
@@ -202,7 +206,8 @@ def run(name: str, threads: int) -> Row:
         write_mask(mask, clip.annotations[0])
         for runtime, time_of in itertools.product(runtimes_for(method), ("made", "kept")):
             out = Path(scratch, f"{runtime} {time_of}".replace(", ", "-"))
-            asked = ["--runtime", INT8.get(runtime, runtime), *(["--precision", "int8"] if runtime in INT8 else [])]
+            precision, computes = COARSER.get(runtime, ("float32", runtime))
+            asked = ["--runtime", computes, "--precision", precision]
             options = [
                 word for option, value in OPTIONS.get(name, {}).items() for word in ("--set", f"{option}={value}")
             ]
@@ -284,20 +289,27 @@ def measured(kind: str, arguments: tuple[Any, ...], data: Path | None) -> Row:
     return dict(json.loads(alone.stdout.splitlines()[-1]))
 
 
+def _bits(runtime: str) -> str:
+    return COARSER.get(runtime, ("float32", ""))[0]
+
+
 def shown(rows: list[Row]) -> str:
     """The tables, in Markdown."""
     by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in ("bound", "time", "accuracy", "auto")}
-    runtimes = [r for r in ("torch", "onnx", "openvino", *INT8) if any(r in row["ms"] for row in by_kind["time"])]
+    runtimes = [r for r in ("torch", "onnx", "openvino", *COARSER) if any(r in row["ms"] for row in by_kind["time"])]
 
     def cells(values: dict[str, float], form: str) -> list[str]:
         return [format(values[r], form) if r in values else "" for r in runtimes]
 
-    heads = [*(f"{r}, ms" for r in runtimes), *(f"x {r}" for r in runtimes[1:]), "overhead", "differ, %"]
+    kinds = [bits for bits in ("float32", "int8", "bfloat16") if any(_bits(r) == bits for r in runtimes[1:])]
+    heads = [*(f"{r}, ms" for r in runtimes), *(f"x {r}" for r in runtimes[1:]), "overhead"]
+    heads += [f"differ in {bits}, %" for bits in kinds]
     table = [["method", "size", "threads", "objects", *heads]]
     for row in by_kind["time"]:
-        most = format(100 * max(row["differ"].values()), ".3f")
+        by_bits = {bits: [share for r, share in row["differ"].items() if _bits(r) == bits] for bits in kinds}
+        most = [format(100 * max(shares), ".3f") if shares else "" for shares in by_bits.values()]
         ratios = cells(row["faster"], ".2f")[1:]
-        table.append([*map(str, row["of"]), *cells(row["ms"], ".0f"), *ratios, f"{row['overhead']:.2f}", most])
+        table.append([*map(str, row["of"]), *cells(row["ms"], ".0f"), *ratios, f"{row['overhead']:.2f}", *most])
     tables = [table]
     table = [["method", "encode", "segment", "update", "billion multiply-adds a second", "all of it, ms"]]
     for row in by_kind["bound"]:

@@ -89,7 +89,8 @@ def add_running(group: argparse._ArgumentGroup) -> None:
         "--precision",
         choices=["auto", "float32", "bfloat16", "float16", "int8"],
         default="auto",
-        help="of the networks; int8: features in eight bits, after `onemask quantize` (default: auto)",
+        help="of the networks; int8: features in eight bits, after `onemask quantize`; bfloat16: on a CPU by OpenVINO, "
+        "where the processor has it (default: auto)",
     )
     group.add_argument(
         "--runtime",

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 SHARPNESS = 10.0  # with which training begins; of a few dozen positions
 REACH = 0.1  # of `Nearness` when training begins, in short sides of a frame
-# Less than this share changes no mean in float32. The smallest shares have no leading digit any more ("subnormal"), and
-# products of a map with a few thousand of those take ten times as long on Intel's processors.
-LEAST_SHARE = 1e-12
+# What is so far below the best of a position has less than 1e-12 of the best's share, which changes no mean in float32:
+# it has none. As the smallest numbers that there are ("subnormal") such shares take several times as long on Intel's
+# processors, in the softmax itself and in every product with them.
+FAR_BELOW = -28.0
 
 
 def normalisation(channels: int) -> nn.GroupNorm:
@@ -53,14 +54,24 @@ class Correspondence(nn.Module):
         super().__init__()
         self.logarithm = nn.Parameter(torch.tensor(math.log(sharpness)))
 
-    def forward(self, template: Tensor, other: Tensor, preference: Tensor | None = None) -> Tensor:
+    def forward(self, template: Tensor, other: Tensor, preference: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Template (..., D, I) and other (..., D, J) -> shares (..., I, J), which sum to 1 over J.
 
-        preference: (I, J), what is added to the sharpened cosines; see `Nearness`. Shares below `LEAST_SHARE` are 0.
+        preference: by rows and by columns of one grid, which both are of; what is added to the sharpened cosines, see
+        `Nearness`. A share is 0 where it is nothing beside the position's best, see `FAR_BELOW`.
         """
         sharpened = self._sharpened(template, other)
-        shares = (sharpened if preference is None else sharpened + preference).softmax(-1)
-        return F.threshold(shares, LEAST_SHARE, 0.0, inplace=not shares.requires_grad)
+        overwrite = not torch.is_grad_enabled()  # several megabytes, which nobody else has seen
+        if preference is not None:
+            of_rows, of_columns = preference
+            size = (len(of_rows), len(of_columns))
+            pairs = sharpened.unflatten(-1, size).unflatten(-3, size)  # (..., h, w, h, w)
+            for added in (of_rows[:, None, :, None], of_columns[None, :, None, :]):
+                pairs = pairs.add_(added) if overwrite else pairs + added
+            sharpened = pairs.flatten(-4, -3).flatten(-2, -1)
+        best = sharpened.detach().amax(-1, keepdim=True)
+        below = sharpened.sub_(best) if overwrite else sharpened - best
+        return F.threshold(below, FAR_BELOW, -torch.inf, inplace=overwrite).softmax(-1)
 
     def logarithms(self, template: Tensor, other: Tensor) -> Tensor:
         """The logarithms of these shares."""
@@ -78,11 +89,14 @@ class Nearness(nn.Module):
         super().__init__()
         self.logarithm = nn.Parameter(torch.tensor(math.log(REACH)))
 
-    def forward(self, size: tuple[int, int]) -> Tensor:
-        """The grid's (height, width) -> (height width, height width), 0 for a position with itself."""
+    def forward(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The grid's (height, width) -> by rows (height, height) and by columns (width, width), to be added up.
+
+        0 for a position with itself.
+        """
         along = [torch.arange(n, device=self.logarithm.device) / min(size) for n in size]
-        y, x = (((one[:, None] - one) / self.logarithm.exp()).square() for one in along)
-        return -0.5 * (y[:, None, :, None] + x[None, :, None, :]).flatten(2).flatten(0, 1)
+        y, x = (-0.5 * ((one[:, None] - one) / self.logarithm.exp()).square() for one in along)
+        return y, x
 
 
 def translated(shares: Tensor, other: Tensor) -> Tensor:
