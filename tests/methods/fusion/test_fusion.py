@@ -81,8 +81,9 @@ def test_begins_as_frtm_with_the_same_weights() -> None:
 
 
 def test_rounding_of_features_does_not_move_the_target_models_scores() -> None:
-    """With features of another runtime masks would be others: fitted in float32, scores move by hundredths."""
+    """With features of another runtime masks would be others: fitted in float32, scores move by nearly a hundredth."""
     config = replace(TINY, channels=32, first_samples=4)
+    torch.manual_seed(2)  # of six networks the one whose scores moved the most in float32
     method = config.build(pretrained=False).eval()
     frames, masks = frames_and_masks()
     with torch.no_grad():
