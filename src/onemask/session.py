@@ -352,7 +352,8 @@ class Session(Presences):
         """
         own = None if self._geometry is None else self._geometry.own
         how = {"short_side": self.short_side, "precision": self._asked_precision, "padding": self.padding}
-        saved = SavedSession(self._memory, self._objects, own, self._frame, how, self._stride, self.runtime)
+        computed_by = self._encoder.to_go_on
+        saved = SavedSession(self._memory, self._objects, own, self._frame, how, self._stride, computed_by)
         saved.write(path, self.method)
 
     @classmethod

@@ -330,8 +330,11 @@ class TestBfloat16:
         told += [record.message for record in caplog.records if "in bfloat16: a cosine of 1.0" in record.message]
         assert [line.split(" in ")[0] for line in told] == parts
         assert (found != wanted).mean() < 0.01
-        (one,) = session.encode(frames[:1])
-        assert all(value.dtype == torch.float32 for value in vars(one.features).values() if torch.is_tensor(value))
+        exact = Session(method, short_side=96, device="cpu", runtime="openvino")
+        (one,), (other,) = session.encode(frames[:1]), exact.encode(frames[:1])
+        pairs = [(a, getattr(other.features, name)) for name, a in vars(one.features).items() if torch.is_tensor(a)]
+        assert all(a.dtype == torch.float32 for a, _ in pairs)
+        assert any(not torch.allclose(a, b, rtol=0, atol=1e-3) for a, b in pairs) == engines.multiplies_bfloat16()
 
     @pytest.mark.parametrize(("multiplies", "runtime"), [(True, "openvino"), (False, "torch")])
     def test_auto_takes_it_where_the_processor_has_it(self, multiplies, runtime, monkeypatch):
@@ -341,20 +344,61 @@ class TestBfloat16:
         label_maps(session, clip.frames, clip.label_maps[0])
         assert session.runtime == session.copy().runtime == runtime
 
+    @pytest.mark.parametrize("lacking", ["the processor's", "openvino", "graphs"])
+    def test_otherwise_auto_is_pytorchs_own(self, lacking, monkeypatch):
+        monkeypatch.setenv("ONEMASK_RUNTIME", "auto")
+        monkeypatch.setattr(encoder, "multiplies_bfloat16", lambda: lacking != "the processor's")
+        if lacking == "openvino":
+            monkeypatch.setattr(encoder, "problem_with", lambda name: "is not installed")
+        method = tiny_frtm()
+        if lacking == "graphs":
+            monkeypatch.setattr(method, "backbone", None)
+            monkeypatch.setattr(method, "graph_parts", ())
+        chosen = encoder.encoder_of(method, "auto", device=CPU, precision="bfloat16")
+        assert (chosen.runtime, chosen.in_torch) == ("torch", "bfloat16")
+
+    def test_pytorchs_own_computes_in_it(self, monkeypatch):
+        method, clip, seen = tiny_frtm().eval(), moving_shapes(1), []
+        encode = method.encode
+        monkeypatch.setattr(method, "encode", lambda *of: seen.append(torch.is_autocast_enabled("cpu")) or encode(*of))
+        for runtime in ("torch", "openvino"):
+            Session(method, device="cpu", precision="bfloat16", runtime=runtime).encode(clip.frames)
+        assert seen[0]
+        assert not any(seen[1:])
+
+    def test_what_a_processor_has_is_read_or_asked_for(self, monkeypatch):
+        listed = engines.multiplies_bfloat16.__wrapped__
+        for flags, has in (("fma avx512_bf16 sse", True), ("amx_bf16", True), ("avx512_bf16x avx_vnni", False)):
+            monkeypatch.setattr(engines.Path, "read_text", lambda *_, flags=flags, **__: flags)
+            assert listed() == has
+
+        def missing(*_, **__):
+            raise OSError
+
+        monkeypatch.setattr(engines.Path, "read_text", missing)
+        assert listed() in (True, False)
+        monkeypatch.setattr(engines, "_openvino_core", missing)
+        assert not listed()
+
     def test_that_a_processor_does_not_have_it_is_said(self, monkeypatch, caplog):
         monkeypatch.setattr(encoder, "multiplies_bfloat16", lambda: False)
         Session(tiny_frtm(), device="cpu", precision="bfloat16", runtime="openvino")
         assert "does not multiply bfloat16" in caplog.text
 
-    def test_what_is_far_off_is_computed_by_pytorch_in_float32(self, monkeypatch, caplog):
+    def test_what_is_far_off_is_computed_by_pytorch_in_float32(self, monkeypatch, caplog, tmp_path):
         monkeypatch.setattr(computation, "LEAST_COSINE", 1.1)
         method, clip = tiny_frtm(), moving_shapes(3)
         session = Session(method, device="cpu", precision="bfloat16", runtime="openvino")
         found = label_maps(session, clip.frames, clip.label_maps[0])
         assert session.runtime == "torch"
-        assert "PyTorch computes in float32" in caplog.text
+        assert "PyTorch computes it, in float32" in caplog.text
         wanted = label_maps(Session(method, device="cpu", runtime="torch"), clip.frames, clip.label_maps[0])
         assert np.array_equal(found, wanted)
+        session.save(tmp_path / "session.safetensors")  # which goes on in float32, and not in PyTorch's bfloat16
+        restored = Session.restore(tmp_path / "session.safetensors", method, device="cpu")
+        for one in (session, restored):
+            one.step(clip.frames[1])
+        assert np.array_equal(restored.probabilities[1], session.probabilities[1])
 
     def test_a_session_goes_on_in_it(self, tmp_path):
         method, clip = tiny_frtm(), moving_shapes(3)

@@ -20,18 +20,24 @@ def fine_tuned(
     loss: Callable[[Tensor, B], Tensor],
     lr: float,
     *,
+    share: float = 1.0,
     also: Sequence[Tensor] = (),
 ) -> Tensor:
     """One object's own parameters (P,): those that were trained offline, after a step of Adam for each batch.
+
+    Their mean with those before keeps most of what both know: of the object, and of all that it may come to look like
+    (Wortsman et al.: Robust fine-tuning of zero-shot models, CVPR 2022).
 
     Args:
         own: the parameters to begin with, by name; they stay as they are.
         batches: one a step.
         loss: parameters (P,) and a batch -> what is minimised.
         lr: the learning rate.
+        share: of what fine-tuning gives in the mean; the rest are the parameters to begin with.
         also: leaves that are learned along with them, in place.
     """
-    parameters = torch.cat([parameter.detach().flatten() for parameter in own.values()]).requires_grad_()
+    before = torch.cat([parameter.detach().flatten() for parameter in own.values()])
+    parameters = before.clone().requires_grad_()
     leaves = [*also, parameters]
     optimizer = torch.optim.Adam(leaves, lr)
     for batch in batches:
@@ -39,7 +45,8 @@ def fine_tuned(
         for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.grad = gradient
         optimizer.step()
-    return parameters.detach()
+    tuned = parameters.detach()
+    return tuned if share == 1 else torch.lerp(before, tuned, share)
 
 
 def unflattened(parameters: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -73,10 +73,12 @@ class Computation:
         except Exception as failure:
             if is_out_of_memory(failure):
                 raise
-            log.warning("runtime %s cannot compute %s (%s); PyTorch does", name, self.what, short(failure))
+            log.warning("runtime %s cannot compute %s (%s); PyTorch does, in float32", name, self.what, short(failure))
             return None
         if error > TOLERANCE:
-            log.warning("runtime %s is off by %.2g of its range in %s; PyTorch computes it", name, error, self.what)
+            log.warning(
+                "runtime %s is off by %.2g of its range in %s; PyTorch computes it, in float32", name, error, self.what
+            )
             return None
         log.info("runtime %s gives PyTorch's result for %s to %.1g of its range", name, self.what, error)
         return run
@@ -91,7 +93,7 @@ def is_near(torch: Run, run: Run, examples: Sequence[Given], what: str, precisio
     least = min(cosine(a, b) for given in examples for a, b in zip(torch(given), run(given), strict=True))
     if not least >= LEAST_COSINE:
         log.warning(
-            "%s in %s: a cosine of only %.2f to PyTorch's in this video; PyTorch computes in float32",
+            "%s in %s: a cosine of only %.2f to PyTorch's in this video; PyTorch computes it, in float32",
             *(what, precision, least),
         )
         return False

@@ -53,16 +53,19 @@ def encoder_of(method: Method, runtime: str, *, device: torch.device, precision:
         return _bfloat16_encoder(method, runtime)
     fits = device.type == "cpu" and precision == "float32"
     if runtime not in ("auto", "torch") and not fits:
+        others = "torch or openvino" if device.type == "cpu" and precision == "bfloat16" else "torch"
         raise InputError(
             f"runtime {runtime} computes on a CPU in float32{', or bfloat16' if runtime == 'openvino' else ''}, not on "
-            f"{device.type} in {precision}; choose torch"
+            f"{device.type} in {precision}; choose {others}"
         )
     return Encoder(method, runtime if fits else "torch", in_torch=precision)
 
 
 def _bfloat16_encoder(method: Method, runtime: str) -> Encoder:
-    """One on a CPU: by OpenVINO where the processor has it or the user asks for it, else PyTorch's own."""
-    if runtime == "auto" and (problem_with("openvino") is not None or not multiplies_bfloat16()):
+    """One on a CPU: by OpenVINO where that gains something or the user asks for it, else PyTorch's own."""
+    has_graphs = method.backbone is not None or method.graph_parts or method.encode_parts
+    gains = has_graphs and problem_with("openvino") is None and multiplies_bfloat16()
+    if runtime == "auto" and not gains:
         return Encoder(method, "torch", in_torch="bfloat16")
     if not multiplies_bfloat16():
         log.warning("this processor does not multiply bfloat16 by itself, so OpenVINO gains nothing by it here")
@@ -137,6 +140,11 @@ class Encoder:
         """The runtime that computes; before the first frame the one that was asked for."""
         return self._chosen or self.asked
 
+    @property
+    def to_go_on(self) -> str:
+        """The runtime that a session asks for which is to go on in this one's way: see `Session.save`."""
+        return self.runtime if self._quantised is None and self.of_graphs == "float32" else self.asked
+
     def __call__(self, frames: Tensor) -> Features:
         """Frames (B, 3, H, W), RGB in [0, 1] -> the method's features of them."""
         if self.asked == "torch":
@@ -154,7 +162,7 @@ class Encoder:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            log.warning("runtime %s failed (%s); PyTorch goes on", self._chosen, short(error))
+            log.warning("runtime %s failed (%s); PyTorch goes on in float32", self._chosen, short(error))
             self._made, self._chosen = {place: ("torch", None, None)}, "torch"
             return self._without_graph(frames)
 
@@ -172,7 +180,10 @@ class Encoder:
         if not self.method.shares_features:  # what the objects' own backbones compute with, the segmenter chooses
             return self.asked, None, None
         if self.method.backbone is None:
-            log.log(logging.INFO if auto else logging.WARNING, "a method of several backbones runs in PyTorch alone")
+            log.log(
+                logging.INFO if auto else logging.WARNING,
+                "a method of several backbones runs in PyTorch alone, in float32",
+            )
             return nothing
         if auto and size[0] * size[1] < WORTH_IT:
             return nothing
@@ -180,7 +191,9 @@ class Encoder:
             log.info("auto takes torch: neither ONNX Runtime nor OpenVINO is installed")
             return nothing
         if state is None:
-            log.warning("no runtime but PyTorch can follow weights that were made in inference mode; PyTorch computes")
+            log.warning(
+                "no runtime but PyTorch can follow weights made in inference mode; PyTorch computes, in float32"
+            )
             return nothing
         task = Computation(
             *("features", key_of_frame(self.method, size), frame_graph(self.method)),

@@ -6,14 +6,17 @@ import importlib.util
 import logging
 import shutil
 import threading
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import one_line
 from ..extras import how_to_install
 from .graphs import Given, Run, ordinary_tensors
 
@@ -21,6 +24,7 @@ log = logging.getLogger(__name__)
 
 PACKAGES = {"onnx": ("onnxruntime", (1, 18)), "openvino": ("openvino", (2024, 4))}  # with the least version
 COMPILERS = ("c++", "g++", "clang++", "cl")
+MULTIPLY_BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # as Linux calls these abilities of a processor
 
 
 def problem_with(name: str) -> str | None:
@@ -92,9 +96,19 @@ def openvino_engine(graph: bytes, threads: int, precision: str = "float32") -> R
     return run
 
 
+@cache
 def multiplies_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 by itself, as OpenVINO, which has to be installed, tells."""
-    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Whether this processor multiplies bfloat16 by itself, in AMX or AVX-512.
+
+    Where the system does not list what a processor has, OpenVINO tells, which also says so of some that only convert.
+    """
+    with suppress(OSError):
+        return not MULTIPLY_BFLOAT16.isdisjoint(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    try:
+        return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except Exception as error:  # whatever an installation that does not load raises
+        log.info("OpenVINO cannot say what this processor has (%s)", one_line(error))
+        return False
 
 
 @cache

@@ -105,7 +105,7 @@ class Part(nn.Module):
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            log.warning("the runtime failed in %s (%s); PyTorch goes on", self._name, short(error))
+            log.warning("the runtime failed in %s (%s); PyTorch goes on, in float32", self._name, short(error))
             self._made[place] = None, None
             return self._wrapped(*values, **named)
 

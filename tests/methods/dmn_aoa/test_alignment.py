@@ -67,6 +67,16 @@ def test_shares_too_small_to_change_a_mean_are_none(learning):
     assert torch.allclose(shares, plain.float(), rtol=1e-5, atol=1e-11)
 
 
+def test_shares_are_as_exact_where_networks_run_in_half_precision():
+    correspondence, maps = Correspondence(), torch.rand(8, 30)
+    found = []
+    for learning in (True, False):
+        with torch.set_grad_enabled(learning), torch.autocast("cpu", torch.bfloat16):
+            found.append(correspondence(maps, maps, Nearness()((5, 6))))
+    assert torch.equal(found[0], found[1])
+    assert torch.allclose(found[1].sum(1), torch.ones(30), atol=1e-6)
+
+
 def test_rows_and_proposals_broadcast():
     correspondence = Correspondence()
     template, proposals = torch.randn(3, 1, 8, 4), torch.randn(1, 5, 8, 6)

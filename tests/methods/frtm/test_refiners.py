@@ -43,6 +43,18 @@ def test_lowers_the_loss_and_leaves_the_method_untouched(target, make_frtm, enco
     assert (losses[1] < 0.7 * losses[0]).all()
 
 
+def test_the_mean_with_the_shared_network_is_between_them(target, make_frtm, encode_clip):
+    found = {}
+    for share in (1.0, 0.25):
+        method = make_frtm(target=target, **QUICK, finetune_share=share).eval()
+        with torch.inference_mode():
+            first, _, masks = encode_clip(method)
+            found[share] = method.memorize(first, masks).network
+    before = torch.cat([parameter.flatten() for parameter in method.network.own_parameters().values()])
+    torch.testing.assert_close(found[0.25], before + 0.25 * (found[1.0] - before))
+    assert not torch.equal(found[0.25], found[1.0])
+
+
 def test_moves_every_part_and_each_object_goes_its_own_way(target, make_frtm, encode_clip):
     method = make_frtm(target=target, **QUICK).eval()
     with torch.inference_mode():

@@ -405,7 +405,9 @@ class TestKeys:
 
     def test_of_weights_they_are_a_part(self):
         assert "keys" not in TINY.architecture
-        assert replace(TINY, keys=(16, 8)).architecture["keys"] == [8, 16]
+        architecture = replace(TINY, keys=(16, 8)).architecture
+        assert architecture["keys"] == [8, 16]
+        assert not {"channels", "signed"} & architecture.keys()
         assert tiny(keys=(16,)).match is None
 
     def test_a_session_that_was_saved_before_there_were_any_is_one_without(self, clip, tmp_path):

@@ -60,7 +60,7 @@ class Correspondence(nn.Module):
         preference: by rows and by columns of one grid, which both are of; what is added to the sharpened cosines, see
         `Nearness`. A share is 0 where it is nothing beside the position's best, see `FAR_BELOW`.
         """
-        sharpened = self._sharpened(template, other)
+        sharpened = self._sharpened(template, other).float()
         overwrite = not torch.is_grad_enabled()  # several megabytes, which nobody else has seen
         if preference is not None:
             of_rows, of_columns = preference

@@ -165,6 +165,7 @@ def _learned_by_adam(method: AnyOnlineTarget, frames: FirstFrames) -> FRTMMemory
             frames.batches(config.finetune_iterations, config.finetune_batch, config.seed),
             loss,
             config.finetune_lr,
+            share=config.finetune_share,
             also=(first, last),
         )
         memory = method.memory_of(samples, first.detach(), last.detach())

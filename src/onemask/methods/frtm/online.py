@@ -78,7 +78,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
     first_in_double = False  # fit both layers in float64 on the annotated frame, whatever the options say
     not_of_memory: tuple[str, ...] = (
         *("width", "fine_width", "update_every", "update_iterations", "least_side"),
-        *("refiner", "finetune_iterations", "finetune_samples", "finetune_batch", "finetune_lr"),
+        *("refiner", "finetune_iterations", "finetune_samples", "finetune_batch", "finetune_lr", "finetune_share"),
     )
 
     def __init__(self, config: FRTMOptions, *, pretrained: bool = True):

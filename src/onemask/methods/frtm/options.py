@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from ...errors import InputError
@@ -91,6 +91,8 @@ class FRTMOptions(SessionOptions):
     """Samples per step of fine-tuning."""
     finetune_lr: Positive = 1e-3
     """Learning rate of fine-tuning; the paper gives none, this is its rate of offline training."""
+    finetune_share: Annotated[float, Range(0, 1, "(]")] = field(default=1.0, kw_only=True)
+    """Share of an object's fine-tuned network in the mean of its weights with the shared one's; 1: that alone."""
     transition: bool = False
     """Predict a transition map in training, for the loss "transition"."""
     background: Background = "product"
@@ -120,6 +122,10 @@ class FRTMOptions(SessionOptions):
                 "target=finetuned fine-tunes each object's network too; set refiner=per_object and finetune_iterations "
                 f"above 0, got {self.refiner} and {self.finetune_iterations}"
             )
+
+    def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of a session that was saved before there was `finetune_share`: objects keep their networks."""
+        return {"finetune_share": self.finetune_share, **values}
 
     @property
     def own_networks(self) -> bool:

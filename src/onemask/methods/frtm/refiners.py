@@ -181,6 +181,7 @@ def _learned(method: AnyOnlineTarget, frames: FirstFrames) -> FRTMMemory:
             frames.batches(config.finetune_iterations, config.finetune_batch, config.seed),
             lambda own, batch: network_loss(network, own, batch, batch.scores(memory.first, memory.last)),
             config.finetune_lr,
+            share=config.finetune_share,
         )
     return replace(memory, network=tuned[None])
 

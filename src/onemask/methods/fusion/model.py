@@ -351,7 +351,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
                 return mask_loss(self._through(parameters, shared, batch.shared["score"], of_batch), batch.labels)
 
             batches = known.batches(config.finetune_iterations, config.finetune_batch, config.seed)
-            return fine_tuned(self.own_parameters(), batches, loss, config.finetune_lr)
+            return fine_tuned(self.own_parameters(), batches, loss, config.finetune_lr, share=config.finetune_share)
 
     def _clues_of(self, frames: FirstFrames, memory: FusionMemory) -> dict[str, Tensor]:
         """The clues in one warped copy of the annotated frame, as if it followed."""

@@ -52,6 +52,7 @@ class FusionOptions(FRTMOptions):
 
     def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Options of a session that was saved before there was a bank: it goes on with one, which begins anew."""
+        values = super().upgraded(values)
         before = [clue for clue in self.clues if clue != "bank"]
         goes_on = "bank_frames" not in values and list(values.get("clues", ())) == before
         return {**values, "clues": list(self.clues)} if goes_on else dict(values)

@@ -28,10 +28,10 @@ class PMVOSOptions(SessionOptions):
     dilated: bool = True
     """Dilate the last stage, so that it keeps stride 16; false: the network ends with the stage of stride 16."""
     channels: Count = 512
-    """Channels of the features that are matched, but for keys."""
+    """Channels of the features that are matched; of keys as many as the backbone has at stride 16."""
     keys: tuple[Count, ...] = field(default=(), kw_only=True)
-    """Strides of the features of which is learned what is added to those of stride 16, which are matched then as they
-    are; none: a projection of those of stride 16 is matched."""
+    """Strides of the features that something is learned of and added to those of stride 16: the sum is matched, and
+    `channels` and `signed` mean nothing. None: a projection of the features of stride 16 is matched."""
     coarse_width: Count = 256
     """Channels at stride 16 that the similarity maps and the previous mask join."""
     width: Count = 128
@@ -83,10 +83,10 @@ class PMVOSOptions(SessionOptions):
     @property
     def architecture(self) -> dict[str, Any]:
         """The options that weights depend on: all but the momentum, and what happens outside of the networks."""
-        return {
+        matched = {"keys": sorted(set(self.keys))} if self.keys else {"channels": self.channels, "signed": self.signed}
+        return matched | {
             "backbone": self.backbone,
             "dilated": self.dilated,
-            "channels": self.channels,
             "coarse_width": self.coarse_width,
             "width": self.width,
             "fine_width": self.fine_width,
@@ -95,7 +95,6 @@ class PMVOSOptions(SessionOptions):
             "local_matching": self.local_matching,
             "medial_matching": self.medial_matching,
             "attention": self.attention,
-            "signed": self.signed,
             "medial": self.medial,
             "whole_pixels": self.whole_pixels,
-        } | ({"keys": sorted(set(self.keys))} if self.keys else {})
+        }
