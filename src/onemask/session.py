@@ -352,9 +352,8 @@ class Session(Presences):
         """
         own = None if self._geometry is None else self._geometry.own
         how = {"short_side": self.short_side, "precision": self._asked_precision, "padding": self.padding}
-        computed_by = self._encoder.to_go_on
-        saved = SavedSession(self._memory, self._objects, own, self._frame, how, self._stride, computed_by)
-        saved.write(path, self.method)
+        state = self._memory, self._objects, own, self._frame, how, self._stride, self._encoder.to_go_on
+        SavedSession(*state).write(path, self.method)
 
     @classmethod
     def restore(cls, path: str | Path, method: Method, *, device: str | torch.device | None = "auto") -> Session:

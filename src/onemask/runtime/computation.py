@@ -34,7 +34,7 @@ class Computation:
     graph: Callable[[], bytes]
     """Its ONNX file."""
     precision: str = "float32"
-    """Of the graph: float32, or bfloat16, which OpenVINO alone has."""
+    """Precision of the graph: float32, or bfloat16, which OpenVINO alone has."""
 
     def runtime(self, asked: str, examples: Sequence[Given], threads: int) -> tuple[str, Run | None]:
         """The runtime that computes it, and how; None: PyTorch does, which is logged.

@@ -20,12 +20,14 @@ class PMVOSConfig(PMVOSOptions):
 PAPER = PMVOSConfig()
 # Narrower than the paper throughout: what a row costs on a CPU is mostly matching, and that goes with `channels`.
 # EfficientNet's last stage is left out: its features match worse than those of the stage before it.
-# Its weights were trained with matching features that are not negative, and with means; masks of whole pixels make most
-# weights 0 or 1, which saves 8 % of a frame's time at 480. What each brings: benchmarks/matching.md.
+# What is matched is learned of the features of three strides (benchmarks/accuracy.md). Its weights were trained with
+# means; masks of whole pixels make most weights 0 or 1, which saves 8 % of a frame's time at 480. What each brings:
+# benchmarks/matching.md. `channels` and `signed` are those of a projection, which `keys=` has in their place.
 LITE = PMVOSConfig(
     backbone="tf_efficientnet_lite0",
     dilated=False,
     channels=96,
+    keys=(4, 8, 16),
     coarse_width=96,
     width=48,
     fine_width=24,
