@@ -452,6 +452,29 @@ def test_a_session_that_was_saved_before_there_was_a_bank_is_one_without(tmp_pat
     assert np.array_equal(restored.step(frames[1]), session.step(frames[1]))
 
 
+def test_objects_keep_their_networks_where_these_were_no_means_when_a_session_was_saved(tmp_path: Path) -> None:
+    frames, labels = clip_of_two()
+    tuned = replace(TINY, refiner="per_object", finetune_iterations=2, finetune_samples=2)
+    before, today = made(tuned, joining=0.1), made(replace(tuned, finetune_share=0.5), joining=0.1)
+    session, new = (onemask.Session(method, short_side=None, device="cpu") for method in (before, today))
+    for one in (session, new):
+        one.annotate(frames[0], labels)
+    restored = onemask.Session.restore(
+        saved_earlier(session, tmp_path, options=("finetune_share",)), today, device="cpu"
+    )
+    for one in (session, restored, new):
+        one.step(frames[1])
+    expected, found, others = (np.stack(list(one.probabilities.values())) for one in (session, restored, new))
+    assert np.array_equal(found, expected)
+    assert not np.array_equal(others, expected)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_a_share_of_no_network_or_of_more_than_one_is_refused(share: float) -> None:
+    with pytest.raises(InputError, match=r"finetune_share must be in \(0, 1\]"):
+        replace(TINY, finetune_share=share)
+
+
 @pytest.mark.parametrize("of_an_ensemble", [False, True])
 def test_where_there_is_one_today_it_begins_with_the_next_frame(of_an_ensemble: bool, tmp_path: Path) -> None:
     frames, labels = clip_of_two()
