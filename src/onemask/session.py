@@ -368,7 +368,8 @@ class Session(Presences):
             InputError: `save` did not write the file, or wrote it with another method, or it was damaged since.
         """
         saved = SavedSession.read(path, method)
-        session = cls(method, device=device, runtime=usable(saved.runtime), **saved.how)
+        where = next(method.parameters()).device if device is None else best_device(device)
+        session = cls(method, device=where, runtime=usable(saved.runtime, where), **saved.how)
         session._objects, session._frame, session._stride = saved.objects, saved.frame, saved.stride
         session._geometry = None if saved.own is None else session._geometry_for(saved.own)
         session._memory = None if saved.memory is None else saved.memory.to(session.device)

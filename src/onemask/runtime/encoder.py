@@ -97,9 +97,11 @@ def _int8_encoder(method: Method, runtime: str, device: torch.device) -> Encoder
     return Encoder(method, chosen, quantised)
 
 
-def usable(runtime: str) -> str:
+def usable(runtime: str, device: torch.device) -> str:
     """The runtime, or "auto", and a line that says so, where it cannot be used here: for what another machine saved."""
     problem = problem_with(runtime) if runtime in RUNTIMES else "is not known to this version"
+    if problem is None and runtime not in ("auto", "torch") and device.type != "cpu":
+        problem = f"does not compute on {device.type}"
     if problem is None:
         return runtime
     log.warning("the session was saved with runtime %s, which %s; auto takes its place", runtime, problem)

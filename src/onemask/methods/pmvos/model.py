@@ -19,7 +19,8 @@ previous mask, makes them a fine mask. Nothing is fitted online.
 
 Where the paper and its authors' code differ, the options' defaults are the code's, so that their weights give their
 results (tests/parity), and the other value is what `pmvos-lite` was trained with:
-- signed: the paper says that X lies in [0, 1]; the code has no ReLU before the features are normalised.
+- signed: the paper says that X lies in [0, 1]; the code has no ReLU before the features are normalised. Keys, which
+  neither has and `pmvos-lite` has since, have signs.
 - medial: the paper averages means (equations 2 and 3); the code averages *directions*, sums of features whose negative
   channels are cut off, made of unit length, and compares with what that gives, which is shorter. With "mean" a class
   without a single likely pixel (above one half) teaches Yint nothing, as the mean would be that of noise: an object
