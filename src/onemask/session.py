@@ -85,9 +85,8 @@ class Session(Presences):
             their size.
         device: where to compute, as torch names it; "auto" is the best there is, None leaves the method where it is.
         precision: of the networks: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, else bfloat16 where
-            the device has it. On a CPU, networks that OpenVINO computes can be in bfloat16, all else in float32; and
-            "int8" is features in eight bits and all else in float32, once `onemask quantize` has measured the method.
-            Both give other masks than PyTorch's, see the guide on runtimes.
+            the device has it. On a CPU "bfloat16" is OpenVINO's where that gains, and "int8" is features in eight bits,
+            once `onemask quantize` has measured the method; all else is in float32, and masks differ: see the guide.
         padding: how frames come to multiples of the method's stride. "edge": their last row and column go on, below
             and on the right; "reflected": they are mirrored at all four borders; None: the method's own way.
         runtime: what computes a method's networks: "torch"; "onnx" or "openvino" (extras of those names), or "compiled"
@@ -369,7 +368,7 @@ class Session(Presences):
         """
         saved = SavedSession.read(path, method)
         where = next(method.parameters()).device if device is None else best_device(device)
-        session = cls(method, device=where, runtime=usable(saved.runtime, where), **saved.how)
+        session = cls(method, device=device, runtime=usable(saved.runtime, where), **saved.how)
         session._objects, session._frame, session._stride = saved.objects, saved.frame, saved.stride
         session._geometry = None if saved.own is None else session._geometry_for(saved.own)
         session._memory = None if saved.memory is None else saved.memory.to(session.device)

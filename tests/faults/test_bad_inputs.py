@@ -239,8 +239,9 @@ def command(arguments: list[str]) -> str:
 
 @pytest.mark.usefixtures("stub")
 @pytest.mark.parametrize("arguments", BAD, ids=command)
-def test_a_bad_input_is_one_line(place, monkeypatch, capsys, arguments):
+def test_a_bad_input_is_one_line(place, monkeypatch, capsys, arguments, tmp_path):
     monkeypatch.chdir(place)
+    monkeypatch.setenv("ONEMASK_HOME", str(tmp_path))  # whatever the user has quantised
     if arguments[:1] == [
         "studio"
     ]:  # a bad input that is taken for a good one is to fail the test, not to wait for ever
