@@ -63,6 +63,16 @@ def test_probabilities_are_averaged(seen):
     assert torch.allclose(together, (alone[0] + alone[1]) / 2, atol=1e-5)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_member_counts_as_its_votes_say(seen, mirrored):
+    members = target_model(0), target_model(1)
+    alone = [followed(ensemble(member, mirrored=mirrored), seen)[0].logits.sigmoid() for member in members]
+    config = EnsembleConfig(("m0:0.5", "m1:2"), mirrored=mirrored)
+    together = followed(Ensemble(members, config).eval(), seen)[0].logits.sigmoid()
+    assert torch.allclose(together, 0.2 * alone[0] + 0.8 * alone[1], atol=1e-5)
+    assert not torch.allclose(together, (alone[0] + alone[1]) / 2, atol=0.01)
+
+
 @pytest.mark.parametrize("feedback", [False, True])
 def test_each_learns_from_its_own_masks_or_all_from_the_common_ones(seen, feedback):
     members = [target_model(seed, update_every=1) for seed in (0, 1)]
@@ -104,10 +114,14 @@ def test_diagnostics_tell_where_members_disagree(seen, make_clip):
 
 def test_members_are_named(monkeypatch):
     monkeypatch.setattr("onemask.methods.load", lambda name: target_model(len(name)))
-    built = configuration("best", {"members": "frtm-lite,ttvos-lite", "mirrored": "true"}).build()
+    built = configuration("best", {"members": "frtm-lite,ttvos-lite:3", "mirrored": "true"}).build()
     assert [member.config.seed for member in built.members] == [9, 10]
-    with pytest.raises(InputError, match="names of methods, each once, got frtm, frtm"):
-        EnsembleConfig(("frtm", "frtm"))
+    assert list(built.parts) == ["frtm-lite", "ttvos-lite"]
+    with pytest.raises(InputError, match="names of methods, each once, got frtm, frtm:2"):
+        EnsembleConfig(("frtm", "frtm:2"))
+    for wrong in ("frtm:0", "frtm:", "frtm:two", "frtm:inf", "frtm:nan"):
+        with pytest.raises(InputError, match=f"a number above 0, as in fusion-fast:2, got {wrong}"):
+            EnsembleConfig((wrong,))
     monkeypatch.undo()
     with pytest.raises(InputError, match="method 'no' is not known"):
         onemask.load("best", members="no")
@@ -172,3 +186,14 @@ def test_a_session_saved_before_members_were_told_goes_on(make_clip, tmp_path):
     earlier = saved_earlier(session, tmp_path, options=of_members)
     restored = Session.restore(earlier, ensemble(target_model()), device="cpu")
     assert np.array_equal(restored.step(clip.frames[1]), session.step(clip.frames[1]))
+
+
+def test_a_session_saved_when_all_members_counted_alike_goes_on(make_clip, tmp_path):
+    clip, members = make_clip(2, 2, SIZE), (target_model(0), target_model(1))
+    session = Session(ensemble(*members), device="cpu", short_side=None)
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    session.save(tmp_path / "state.safetensors")
+    other = Ensemble(members, EnsembleConfig(("m0", "m1:3"))).eval()
+    Session.restore(tmp_path / "state.safetensors", other, device="cpu").step(clip.frames[1])
+    with pytest.raises(InputError, match=r"another method: members"):
+        Session.restore(tmp_path / "state.safetensors", ensemble(members[0]), device="cpu")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_fusion import TINY, clip_of_two, frames_and_masks, made
 from torch import Tensor
 
 import onemask
@@ -29,26 +30,6 @@ from onemask.methods.whereabouts import found_mask
 from onemask.saved import described
 from onemask.testing import moving_shapes
 from onemask.training.unroll import Unroll, batch_of
-
-TINY = FusionConfig(
-    "test_efficientnet", channels=8, width=8, fine_width=8, capacity=8, first_samples=2, forget=0.0, misled=0.0
-)
-
-
-def made(config: FusionConfig = TINY, *, joining: float = 0.0) -> Fusion:
-    torch.manual_seed(0)
-    method = config.build(pretrained=False).eval()
-    for parameter in method.join.parameters():
-        torch.nn.init.normal_(parameter, std=joining) if joining else None
-    return method
-
-
-def frames_and_masks() -> tuple[Tensor, Tensor]:
-    frames = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    masks = torch.zeros(2, 1, 64, 96)
-    masks[0, :, 10:40, 10:50] = 1
-    masks[1, :, 30:60, 60:90] = 1
-    return frames, masks
 
 
 def run(method: Fusion) -> tuple[list[Tensor], FusionMemory]:
@@ -341,13 +322,6 @@ def test_presets_differ_in_nothing_that_weights_depend_on() -> None:
 
 
 # The other objects ----------------------------------------------------------------------------------------------------
-
-
-def clip_of_two() -> tuple[np.ndarray, np.ndarray]:
-    """Frames (4, 64, 96, 3) uint8, and the label map of the first, with two objects."""
-    labels = np.zeros((64, 96), np.uint8)
-    labels[10:40, 10:50], labels[30:60, 60:90] = 1, 2
-    return np.random.default_rng(3).integers(0, 255, (4, 64, 96, 3), dtype=np.uint8), labels
 
 
 def told(session: onemask.Session, frame: np.ndarray) -> dict[int, np.ndarray]:

@@ -16,7 +16,7 @@ class EnsembleConfig(EnsembleOptions):
         """The ensemble; members with the weights that ship for them, or untrained."""
         from .. import configuration, load
 
-        named = [load(name) if pretrained else configuration(name).build(pretrained=False) for name in self.members]
+        named = [load(name) if pretrained else configuration(name).build(pretrained=False) for name in self.names]
         return Ensemble(named, self)
 
 

@@ -1,15 +1,15 @@
-"""Several methods that decide each frame together: the mean of their probabilities.
+"""Several methods that decide each frame together: a weighted mean of their probabilities.
 
 Methods of this field fail on different videos, and within a video in different places: FRTM takes what looks like the
 object, matching leaves out what it has not seen. What one of them alone is sure of seldom survives the mean.
 
     frame ─┬─▶ member 1: encode, segment ──▶ p1 ─┐
-           ├─▶ member 2: encode, segment ──▶ p2 ─┼─▶ mean ─▶ (aggregation) ─▶ masks
+           ├─▶ member 2: encode, segment ──▶ p2 ─┼─▶ weighted mean ─▶ (aggregation) ─▶ masks
            └─▶ mirrored: encode, segment ──▶ p3 ─┘   mirrored back
 
-A *voice* is a member on the frames as they are, or mirrored; each has a memory of its own. All voices count alike. Each
-learns from its own masks, set against each other as if it were alone, so that one that fails does not take the others
-along; with `feedback` all learn from the common ones.
+A *voice* is a member on the frames as they are, or mirrored; each has a memory of its own, and counts as its member's
+votes say. Each learns from its own masks, set against each other as if it were alone, so that one that fails does not
+take the others along; with `feedback` all learn from the common ones.
 
 Members whose backbones hold the same weights, as VideoMatch and Fusion's that stands on it, have it run once for all.
 """
@@ -94,7 +94,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         super().__init__()
         self.config = config
         self.members = nn.ModuleList(members)
-        self.parts = dict(zip(config.members, members, strict=True))
+        self.parts = dict(zip(config.names, members, strict=True))
         self.stride = math.lcm(*(member.stride for member in members))
         self.stride_before = math.lcm(*(member.stride_before or member.stride for member in members))
         self.reach = max(member.reach for member in members)
@@ -103,6 +103,8 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self._sources = _sources(members)
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_sources", _sources(members)))
         self._voices = [(member, mirrored) for member in members for mirrored in (False, True)[: 1 + config.mirrored]]
+        votes = [each for each in config.votes for _ in range(1 + config.mirrored)]
+        self._shares = [each / sum(votes) for each in votes]
         # Memories are flat, so the fields of each voice's stand side by side under names of their own.
         self.memory_type = make_dataclass(
             "EnsembleMemoryOfVoices",
@@ -144,7 +146,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         )
 
     def segment(self, features: EnsembleFeatures, memory: Memory) -> EnsemblePrediction:
-        """The mean of the voices' probabilities, as logits."""
+        """The weighted mean of the voices' probabilities, as logits."""
         voices = tuple(
             _within(member.segment(of_frame, of_objects), memory, mirrored, member.reach)
             for (member, mirrored), of_frame, of_objects in zip(
@@ -152,10 +154,10 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
             )
         )
         probabilities = [
-            _seen(voice.logits.float().sigmoid(), mirrored)
-            for (_, mirrored), voice in zip(self._voices, voices, strict=True)
+            share * _seen(voice.logits.float().sigmoid(), mirrored)
+            for share, (_, mirrored), voice in zip(self._shares, self._voices, voices, strict=True)
         ]
-        mean = torch.stack(probabilities).mean(0).clamp(SURE, 1 - SURE)
+        mean = torch.stack(probabilities).sum(0).clamp(SURE, 1 - SURE)
         return EnsemblePrediction(mean.logit(), voices=voices)
 
     def update(
@@ -192,7 +194,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
     def _names(self) -> list[str]:
         """A caption for each voice."""
         suffixes = ("", ", mirrored")[: 1 + self.config.mirrored]
-        return [name + suffix for name in self.config.members for suffix in suffixes]
+        return [name + suffix for name in self.config.names for suffix in suffixes]
 
     def _joined(self, memories: Iterable[Memory]) -> Memory:
         """The memories of all voices as one."""

@@ -8,8 +8,8 @@ FRTM's own scores do, by a convolution a level that is at first zero: it begins 
     frame ──▶ backbone ──▶ shared features ─────────────────────────────┐
                  │                                                      ▼
                  ├──▶ target model (fitted online) ──▶ score ──▶ segmentation network ──▶ logits
-                 └──▶ keys, matched with first, last, mean ─┐           ▲
-              masks of the last two frames ─────────────────┴▶ clues ─▶ join
+                 └──▶ keys, matched with first, last, mean ─┐           ▲          ▲
+              masks of the last two frames ─────────────────┴▶ clues ─▶ join      veto
 
     from             what                                                   here
     FRTM             target model, its sample memory, segmentation network  methods.frtm
@@ -24,6 +24,8 @@ What was decided:
   the target model stays as it was fitted, and what is matched is made anew (renewed).
 - Fine-tuning sees warped copies of the annotated frame as frames that follow it: its mask is their last mask, and it is
   what they are matched with. Their objects move (first_shift), lest the network learns to copy the last mask.
+- What the annotated frame surely knows as background loses logits (veto, .known), but not in training: the network
+  shall tell by itself what it can.
 - In training the last masks are not told now and then (forget), so that an object is found without them, and now and
   then they are told wrong (misled), so that a mask which lost a part, or took something else, is not kept for good.
 """
@@ -52,6 +54,7 @@ from ..method import Constant
 from ..whereabouts import found_mask
 from .bank import Bank
 from .clues import MATCHED, cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
+from .known import known_background
 from .misled import misled
 from .options import FusionOptions
 from .refinement import Refinement
@@ -92,7 +95,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     sees_others = True
     graph_parts = ("refinement",)
     first_in_double = True  # in float32 rounding moves scores by hundredths, and with a runtime's features, masks
-    not_of_memory = (*OnlineTarget.not_of_memory, "forget", "misled", "keys")
+    not_of_memory = (*OnlineTarget.not_of_memory, "forget", "misled", "keys", "veto")
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
         config = config or FusionOptions()
@@ -162,8 +165,11 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             kept = torch.rand(rows, 1, 1, 1, device=scores.device) >= self.config.forget
             clues["place"] = clues["place"] * kept
         coarse = scores if "target" in self.config.clues else torch.zeros_like(scores)
-        logits = self._refined(features.by_row(features.shared, rows), coarse, clues, memory.network)
-        return FusionPrediction(resize(logits.float(), features.size), scores, projected, clues=clues)
+        logits = self._refined(features.by_row(features.shared, rows), coarse, clues, memory.network).float()
+        if self.config.veto and "first" in clues and not self.training:
+            lost = self.config.veto * known_background(clues["first"])
+            logits = logits - resize(lost, (logits.shape[-2], logits.shape[-1]))
+        return FusionPrediction(resize(logits, features.size), scores, projected, clues=clues)
 
     def update(
         self, memory: FusionMemory, features: FusionFeatures, prediction: FusionPrediction, masks: Tensor
@@ -213,6 +219,8 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             for clue, maps in prediction.clues.items()
             for index, caption in enumerate(captions[clue])
         }
+        if self.config.veto and "first" in prediction.clues:
+            maps["known background"] = 1 - (-self.config.veto * known_background(prediction.clues["first"])).exp()
         return super().diagnostics(features, memory, prediction) | maps
 
     # Clues -----------------------------------------------------------------------------------------------------------

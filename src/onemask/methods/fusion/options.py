@@ -37,6 +37,7 @@ class FusionOptions(FRTMOptions):
     bank_cells: Count = 128  # that are kept of each class in each of them
     radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
+    veto: NotNegative = 60.0  # logits that what was background in the annotated frame loses, for a match better by 1
     forget: ShareBelowOne = 0.15  # probability in training that the last masks are not told: objects are found without
     misled: ShareBelowOne = 0.2  # and that they are told wrong, a part of them missing or something else in them
 
@@ -51,8 +52,9 @@ class FusionOptions(FRTMOptions):
             raise InputError("target_only, target, transition and published are options of FRTM; leave them out")
 
     def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of a session that was saved before there was a bank: it goes on with one, which begins anew."""
-        values = super().upgraded(values)
+        """Options of a session that was saved before there was a bank: it goes on with one, which begins anew. The veto
+        needs nothing that is remembered."""
+        values = {"veto": self.veto, **super().upgraded(values)}
         before = [clue for clue in self.clues if clue != "bank"]
         goes_on = "bank_frames" not in values and list(values.get("clues", ())) == before
         return {**values, "clues": list(self.clues)} if goes_on else dict(values)
