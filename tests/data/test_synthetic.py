@@ -310,40 +310,6 @@ def test_a_rival_is_a_twin_that_is_an_object_too(stills):
     assert all(clip.objects == 1 for clip in alone)
 
 
-def test_things_that_are_demoted_are_background(stills, tmp_path):
-    """Picture 0 shows a red disc, and a ball is pasted over it, which is the object."""
-    add_cutout(tmp_path / "cutouts", "ball")
-    config = replace(PLAIN, demoted=1, cutout=1)
-    red = 0
-    for clip in clips(StillClips(stills, Cutouts(tmp_path / "cutouts"), config), 0, 12):
-        assert clip.objects == 1
-        assert like(clip.frames[0][inner(clip.labels[0] == 1)], (200, 0, 200), 10).all()
-        shown = like(clip.frames, RED, 30)
-        assert (clip.labels[shown] == 0).all()
-        red += np.count_nonzero(shown)
-    assert red > 1000
-
-
-def test_an_object_over_demoted_things_may_have_no_thing_s_shape(stills):
-    config = replace(PLAIN, demoted=1, texture=1)
-    seen = 0
-    for clip in clips(StillClips(stills, config=config), 1, 12):
-        under = clip.frames[0][inner(clip.labels[0] == 1)]
-        seen += np.mean([like(under, colour, 40).mean() for colour in (RED, GREEN, BLUE, YELLOW)]) < 0.1
-    assert seen > 6  # a piece of a picture is mostly of its grey
-
-
-def test_an_inverted_clip_has_all_but_its_things_for_an_object(tmp_path):
-    add(tmp_path, "a", [(60, 70, 30, RED), (150, 80, 25, BLUE)], void=2)
-    source = (StillClips(StillImages(tmp_path), config=replace(SCENES["whole"], inverted=share)) for share in (0.0, 1.0))
-    for clip, other in zip(*(clips(made, 0, 6, max_objects=2) for made in source), strict=True):
-        assert other.objects == 1
-        assert (other.frames == clip.frames).all()
-        assert ((other.labels == 1) == (clip.labels == 0)).all()
-        assert ((other.labels == VOID) == (clip.labels == VOID)).all()
-        assert (clip.labels == VOID).any()
-
-
 def test_a_cutout_can_be_the_object(stills, tmp_path):
     add_cutout(tmp_path / "cutouts", "ball")
     config = replace(SCENES["elsewhere"], further_object=1, cutout=1)

@@ -6,8 +6,6 @@ A clip is a stack of layers, each a picture with alpha, a path and a slow bendin
                  picture as it is, in which the object is only pushed about
     objects      1..N, cut out of pictures or ready-made cut-outs
     distractors  things, and pieces of mere texture, pasted in the same way, so that a seam betrays nothing
-    demoted      the picture's things stay where they are, and are background; objects are pasted over it, some of
-                 them in no thing's shape
     turning      in place of the picture's objects: a thing on a turntable, which shows one side after another
     twin         a copy of the first object: only where it was tells the object from it. It is background, or (rival)
                  an object too
@@ -127,9 +125,8 @@ class Scene:
             self.first = self._turning(self._share())
             layers = [self._ground(image), self._wandering(self.first, 1)]
             return self._with_others(layers, 1)
-        demoted = bool(self.config.demoted) and self.rng.random() < self.config.demoted
         kind = self.rng.random()
-        if demoted or len(ids) == 0:
+        if len(ids) == 0:
             layers, objects = [self._ground(image)], 0
         elif kind < self.config.whole:
             layers, objects = [self._whole(image, labels, ids)], len(ids)
@@ -144,7 +141,7 @@ class Scene:
         while objects < self.wanted and (objects == 0 or self.rng.random() < self.config.further_object):
             objects += 1
             share = self._share() * (1.0 if objects == 1 else 0.4)
-            sprite = self._distraction(share) if self.config.demoted else self._foreign(share)
+            sprite = self._foreign(share)
             self.first = self.first or sprite
             layers.append(self._wandering(sprite, objects))
         if not self.simple:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .clip import VOID, Clip, ClipRequest
+from .clip import Clip, ClipRequest
 from .layers import draw
 from .paths import draw_times
 from .photometry import NOMINAL_SIDE, degrade, jitter_colours
@@ -42,14 +42,7 @@ class StillClips(Pictures):
         frames = jitter_colours(frames, rng, self.config.colours)
         if rng.random() < self.config.degraded:
             frames = degrade(frames, rng)
-        if self.config.inverted and rng.random() < self.config.inverted:
-            labels, objects = _inverted(labels), 1
         return Clip(self.stills.names[index], frames, labels, objects)
-
-
-def _inverted(labels: np.ndarray) -> np.ndarray:
-    """What was background is the one object; void stays."""
-    return np.where(labels == VOID, VOID, labels == 0).astype(np.uint8)
 
 
 def _well_seen(label_map: np.ndarray, objects: int, config: SyntheticConfig) -> bool:

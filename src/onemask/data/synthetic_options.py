@@ -27,8 +27,6 @@ class SyntheticConfig:
     covers: Share = 0.0  # probability that in the reference something lies over a part of an object, and then leaves it
     twin: Share = 0.0  # probability of a copy of the first object as background; for clips of neighbouring frames
     rival: Share = 0.0  # probability that a twin is an object too, where more are asked for
-    demoted: Share = 0.0  # probability that the picture's own things are background, and what is pasted over it the object
-    inverted: Share = 0.0  # probability that object and background change places: the object is all but the things
     turning: Share = 0.0  # probability that the object is a thing on a turntable, if there is one
     turns: NotNegative = 1.0  # of such a thing in a path, at most, either way
     cutout: Share = 0.25  # probability that a foreign thing is one of the cut-outs, if there are any
