@@ -98,7 +98,7 @@ def _of_frtm(backbone: str, scored: str, *, on_davis: bool = False) -> Published
 
 METHODS = {
     "best": Entry(
-        "The mean of FRTM, VideoMatch and Fusion: two to three times as slow as FRTM; weights ship",
+        "FRTM, VideoMatch and Fusion together, which counts twice: two to three times as slow as FRTM; weights ship",
         "onemask.methods.ensemble:BEST",
     ),
     "fast": Entry(

@@ -104,7 +104,8 @@ def test_frames_are_enlarged_as_one_of_the_members_asks():
 
 def test_diagnostics_tell_where_members_disagree(seen, make_clip):
     clip = make_clip(2, 1, SIZE)
-    session = onemask.Session(ensemble(target_model(0), target_model(1)), device="cpu")
+    method = Ensemble([target_model(0), target_model(1)], EnsembleConfig(("m0", "m1:2"))).eval()
+    session = onemask.Session(method, device="cpu")
     session.annotate(clip.frames[0], clip.label_maps[0])
     session.step(clip.frames[1], explain=True)
     diagnostics = session.diagnostics[1]
@@ -119,9 +120,10 @@ def test_members_are_named(monkeypatch):
     assert list(built.parts) == ["frtm-lite", "ttvos-lite"]
     with pytest.raises(InputError, match="names of methods, each once, got frtm, frtm:2"):
         EnsembleConfig(("frtm", "frtm:2"))
-    for wrong in ("frtm:0", "frtm:", "frtm:two", "frtm:inf", "frtm:nan"):
-        with pytest.raises(InputError, match=f"a number above 0, as in fusion-fast:2, got {wrong}"):
-            EnsembleConfig((wrong,))
+    for wrong in (("frtm:0",), ("frtm:-1",), ("frtm:inf",), ("frtm:nan",), ("frtm:1e308", "ttvos:1e308")):
+        with pytest.raises(InputError, match=f"a number above 0, as in fusion-fast:2, got {', '.join(wrong)}"):
+            EnsembleConfig(wrong)
+    assert EnsembleConfig(("lab:net", "lab:net2:2.5")).names == ("lab:net", "lab:net2")  # whoever calls them so
     monkeypatch.undo()
     with pytest.raises(InputError, match="method 'no' is not known"):
         onemask.load("best", members="no")
@@ -188,12 +190,19 @@ def test_a_session_saved_before_members_were_told_goes_on(make_clip, tmp_path):
     assert np.array_equal(restored.step(clip.frames[1]), session.step(clip.frames[1]))
 
 
-def test_a_session_saved_when_all_members_counted_alike_goes_on(make_clip, tmp_path):
+@pytest.mark.parametrize("saved", [("m0", "m1"), ("m0:4", "m1")])
+def test_a_saved_session_goes_on_with_the_votes_that_there_are(make_clip, tmp_path, saved):
     clip, members = make_clip(2, 2, SIZE), (target_model(0), target_model(1))
-    session = Session(ensemble(*members), device="cpu", short_side=None)
-    session.annotate(clip.frames[0], clip.label_maps[0])
-    session.save(tmp_path / "state.safetensors")
-    other = Ensemble(members, EnsembleConfig(("m0", "m1:3"))).eval()
-    Session.restore(tmp_path / "state.safetensors", other, device="cpu").step(clip.frames[1])
+    before, today = (Ensemble(members, EnsembleConfig(names)).eval() for names in (saved, ("m0", "m1:3")))
+    sessions = [Session(method, device="cpu", short_side=None) for method in (before, today)]
+    for session in sessions:
+        session.annotate(clip.frames[0], clip.label_maps[0])
+    sessions[0].save(tmp_path / "state.safetensors")
+    restored = Session.restore(tmp_path / "state.safetensors", today, device="cpu")
+    for session in (*sessions, restored):
+        session.step(clip.frames[1])
+    of_before, of_today, found = (np.stack(list(s.probabilities.values())) for s in (*sessions, restored))
+    assert np.array_equal(found, of_today)
+    assert not np.array_equal(found, of_before)
     with pytest.raises(InputError, match=r"another method: members"):
         Session.restore(tmp_path / "state.safetensors", ensemble(members[0]), device="cpu")

@@ -47,7 +47,7 @@ def run(method: Fusion) -> tuple[list[Tensor], FusionMemory]:
 
 
 def test_begins_as_frtm_with_the_same_weights() -> None:
-    method = made()
+    method = made(replace(TINY, veto=0.0))
     frtm = FRTMConfig(
         "test_efficientnet", channels=8, width=8, fine_width=8, capacity=8, first_samples=2, first_shift=0.5,
         first_share=0.2, whiten=True,

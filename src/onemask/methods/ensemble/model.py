@@ -1,7 +1,8 @@
 """Several methods that decide each frame together: a weighted mean of their probabilities.
 
 Methods of this field fail on different videos, and within a video in different places: FRTM takes what looks like the
-object, matching leaves out what it has not seen. What one of them alone is sure of seldom survives the mean.
+object, matching leaves out what it has not seen. What one of them alone is sure of seldom survives the mean, unless it
+has as many votes as all others.
 
     frame ─┬─▶ member 1: encode, segment ──▶ p1 ─┐
            ├─▶ member 2: encode, segment ──▶ p2 ─┼─▶ weighted mean ─▶ (aggregation) ─▶ masks

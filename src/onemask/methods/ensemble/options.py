@@ -10,7 +10,6 @@ from typing import Any
 from ...errors import InputError
 
 VOTES = ":"  # between a member's name and how much it counts
-DOUBLED = f"fusion-fast{VOTES}2"
 
 
 @dataclass(frozen=True)
@@ -18,8 +17,8 @@ class EnsembleOptions:
     """Which methods decide together."""
 
     members: tuple[str, ...] = ("frtm-lite", "videomatch-lite", "fusion-fast:2")
-    """Names of methods, see `onemask methods`; each runs with its defaults and its own weights. NAME:VOTES counts as so
-    many, any number above 0, where the others count as one."""
+    """Names of methods, see `onemask methods`; each runs with its defaults and its own weights. NAME:VOTES gives a
+    member that many votes, any number above 0; without, it has one."""
     mirrored: bool = False
     """Each member also segments the mirrored frames, with a memory of its own for them; twice the time."""
     feedback: bool = False
@@ -29,23 +28,24 @@ class EnsembleOptions:
         """Refuse what cannot work."""
         if not self.members or len(set(self.names)) < len(self.members):
             raise InputError(f"members are names of methods, each once, got {', '.join(self.members) or 'none'}")
-        for member, votes in zip(self.members, self.votes, strict=True):
-            if not 0 < votes < math.inf:
-                raise InputError(f"votes of a member are a number above 0, as in {DOUBLED}, got {member}")
+        if not all(votes > 0 for votes in self.votes) or not math.isfinite(sum(self.votes)):
+            raise InputError(
+                "the votes of a member are a number above 0, as in fusion-fast:2, got " + ", ".join(self.members)
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
         """The members' names."""
-        return tuple(member.partition(VOTES)[0] for member in self.members)
+        return tuple(_parted(member)[0] for member in self.members)
 
     @property
     def votes(self) -> tuple[float, ...]:
-        """How much each member counts; nan where that is no number."""
-        return tuple(_votes(member) for member in self.members)
+        """How much each member counts."""
+        return tuple(_parted(member)[1] for member in self.members)
 
     def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of a session that was saved when all members counted alike: it remembers nothing of votes."""
-        before = list(values.get("members", ()))
+        """Options of a saved session, which goes on with today's votes: nothing that it remembers depends on them."""
+        before = [_parted(member)[0] for member in values.get("members", ())]
         return {**values, "members": list(self.members)} if before == list(self.names) else dict(values)
 
     @property
@@ -59,9 +59,10 @@ class EnsembleOptions:
         return {}
 
 
-def _votes(member: str) -> float:
-    _, colon, votes = member.partition(VOTES)
+def _parted(member: str) -> tuple[str, float]:
+    """A member's name and its votes: what stands behind the last colon, where that is a number."""
+    name, _, votes = member.rpartition(VOTES)
     try:
-        return float(votes) if colon else 1.0
+        return (name, float(votes)) if name else (member, 1.0)
     except ValueError:
-        return math.nan
+        return member, 1.0

@@ -8,7 +8,7 @@ are lowered, whatever the network makes of the clues.
 
 Surely is where the best match is background's, and good. A part of an object that no frame has shown matches
 background better than the object as well, but neither well (cosines with background in later frames, middle 80 %,
-where it is the better match; benchmarks/fusion.md#veto):
+where it is the better match; benchmarks/accuracy.md, "Fusion: a veto"):
 
     the second bird of flamingo, background         0.78 to 0.94
     objects of marple6, bmx-bike, marple4, tennis    0.39 to 0.72
@@ -23,16 +23,33 @@ from torch import Tensor
 
 KNOWN = (0.65, 0.8)  # cosines: from which on a cell may be background that was seen, and from which on it surely is
 MARGIN = 0.03  # by which the match with the object is worse
-AROUND = 3  # cells: an object's outline and thin parts lie in cells that are mostly background
+AROUND = 3  # cells: where one of those around is the object's, an outline may lie
+UNTOUCHED = 0.01  # share of a cell up to which the object does not touch it
+
+
+def edges(masks: Tensor, cells: Tensor) -> Tensor:
+    """Which of background's cells an object touches: masks (N, 1, H, W) in [0, 1], cells (N, 2, h, w) in {0, 1} of both
+    classes -> (N, 1, h, w) in {0, 1}.
+
+    Its outline lies in them, and what of it is thinner than half a cell.
+    """
+    share = F.interpolate(masks.float(), (cells.shape[-2], cells.shape[-1]), mode="area")
+    return cells[:, :1] * (share > UNTOUCHED)
+
+
+def beside(cells: Tensor) -> Tensor:
+    """The same where the mask is not known any more: those next to the object's cells."""
+    return cells[:, :1] * F.max_pool2d(cells[:, 1:], AROUND, stride=1, padding=AROUND // 2)
 
 
 def known_background(cosines: Tensor) -> Tensor:
-    """How surely a cell is background that the annotated frame shows: 0, or by how much it matches better.
+    """How surely a cell is background that the annotated frame shows: 0, or by how much that matches better.
 
-    cosines: (N, 2, h, w), the best with background and with the object of the annotated frame; of the latter the best
-    in the cells around counts. Returns (N, 1, h, w) in [0, 1].
+    cosines: (N, 3, h, w), the best with background that the object does not touch, with background that it touches, and
+    with the object. The latter two count as the object, and by how much background is the better match is the least of
+    a cell and all around it. Returns (N, 1, h, w) in [0, 1].
     """
-    background, of_object = cosines[:, :1], cosines[:, 1:]
+    background, of_object = cosines[:, :1], cosines[:, 1:].amax(1, keepdim=True)
     near = F.max_pool2d(of_object - background, AROUND, stride=1, padding=AROUND // 2)
     least, most = KNOWN
     return (-near - MARGIN).clamp(min=0) * ((background - least) / (most - least)).clamp(0, 1)

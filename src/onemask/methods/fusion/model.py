@@ -54,7 +54,7 @@ from ..method import Constant
 from ..whereabouts import found_mask
 from .bank import Bank
 from .clues import MATCHED, cells_of_classes, class_means, cosine_with_means, nearness, windowed_match
-from .known import known_background
+from .known import beside, edges, known_background
 from .misled import misled
 from .options import FusionOptions
 from .refinement import Refinement
@@ -76,6 +76,8 @@ class FusionMemory(FRTMMemory):
     last_features: Tensor  # (N, C, h, w): of the previous frame
     last_masks: Tensor  # (N, 2, H/4, W/4): of the previous frame and the one before
     means: Tensor  # (N, 2, C): of background's and the object's features over all frames
+    first_edges: Tensor | None = field(default=None, kw_only=True)  # (N, 1, h, w) in {0, 1}: which of background's
+    # cells in the annotated frame the object touches; None in sessions that were saved before there was a veto
     bank_features: Tensor | None = field(default=None, kw_only=True)  # (N, C, M) and
     bank_cells: Tensor | None = field(default=None, kw_only=True)  # (N, 2, M): see Bank; None without the clue
 
@@ -85,6 +87,7 @@ class FusionPrediction(FRTMPrediction):
     """FRTM's, and the clues."""
 
     clues: dict[str, Tensor] = field(kw_only=True)  # by name, (N, maps, h, w); "place" at stride 4
+    known: Tensor | None = field(default=None, kw_only=True)  # (N, 1, h, w): logits that known background loses
 
 
 class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
@@ -160,16 +163,18 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         told = memory
         if self.training and self.config.misled:
             told = replace(memory, last_masks=misled(memory.last_masks, self.config.misled))
-        clues = self._clues(features, told)
+        first = self._first(features, memory)
+        clues = self._clues(features, told, first)
         if self.training and self.config.forget and "place" in clues:
             kept = torch.rand(rows, 1, 1, 1, device=scores.device) >= self.config.forget
             clues["place"] = clues["place"] * kept
         coarse = scores if "target" in self.config.clues else torch.zeros_like(scores)
         logits = self._refined(features.by_row(features.shared, rows), coarse, clues, memory.network).float()
-        if self.config.veto and "first" in clues and not self.training:
-            lost = self.config.veto * known_background(clues["first"])
-            logits = logits - resize(lost, (logits.shape[-2], logits.shape[-1]))
-        return FusionPrediction(resize(logits, features.size), scores, projected, clues=clues)
+        known = None
+        if self.config.veto and first is not None and not self.training:
+            known = self.config.veto * known_background(first)
+            logits = logits - resize(known, (logits.shape[-2], logits.shape[-1]))
+        return FusionPrediction(resize(logits, features.size), scores, projected, clues=clues, known=known)
 
     def update(
         self, memory: FusionMemory, features: FusionFeatures, prediction: FusionPrediction, masks: Tensor
@@ -185,6 +190,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             followed = replace(
                 learned,
                 found=found,
+                first_edges=_edges_of(memory),
                 last_features=matching,
                 last_masks=torch.cat([found, memory.last_masks[:, :1]], 1),
                 means=(1 - share) * memory.means + share * class_means(matching, cells),
@@ -219,8 +225,8 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             for clue, maps in prediction.clues.items()
             for index, caption in enumerate(captions[clue])
         }
-        if self.config.veto and "first" in prediction.clues:
-            maps["known background"] = 1 - (-self.config.veto * known_background(prediction.clues["first"])).exp()
+        if prediction.known is not None:
+            maps["known background"] = 1 - (-prediction.known).exp()
         return super().diagnostics(features, memory, prediction) | maps
 
     # Clues -----------------------------------------------------------------------------------------------------------
@@ -237,6 +243,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             **{f.name: getattr(memory, f.name) for f in fields(FRTMMemory)},
             first_features=matching,
             first_cells=cells,
+            first_edges=edges(masks, cells),
             last_features=matching,
             last_masks=torch.cat([fine, fine], 1),
             means=class_means(matching, cells),
@@ -244,16 +251,27 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             bank_cells=None if bank is None else bank.cells,
         )
 
-    def _clues(self, features: FusionFeatures, memory: FusionMemory) -> dict[str, Tensor]:
-        """All but the target model's score, by name, in the order in which they are joined."""
+    def _first(self, features: FusionFeatures, memory: FusionMemory) -> Tensor | None:
+        """The best cosines with the annotated frame, (N, 3, h, w): background, its cells that the object touches, and
+        the object. None where no clue needs them."""
+        if {"first", "bank"}.isdisjoint(self.config.clues):
+            return None
+        background, of_object = memory.first_cells.split(1, 1)
+        touched = _edges_of(memory)
+        classes = torch.cat([background - touched, touched, of_object], 1)
+        with full_precision(features.matching):
+            return self._best(features, memory.first_features, classes, memory.first_frame)
+
+    def _clues(self, features: FusionFeatures, memory: FusionMemory, matched: Tensor | None) -> dict[str, Tensor]:
+        """All but the target model's score, by name, in the order in which they are joined. matched: see `_first`."""
         clues, rows = self.config.clues, len(memory)
         query = features.by_row(features.matching, rows)
         grid = (query.shape[-2], query.shape[-1])
         together = features.frame_of_row is None
         found = {}
         with full_precision(query):
-            if "first" in clues or "bank" in clues:
-                first = self._best(features, memory.first_features, memory.first_cells, memory.first_frame)
+            if matched is not None:
+                first = torch.cat([matched[:, :2].amax(1, keepdim=True), matched[:, 2:]], 1)
                 if "first" in clues:
                     found["first"] = first
                 if "bank" in clues:
@@ -365,4 +383,10 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         """The clues in one warped copy of the annotated frame, as if it followed."""
         matching = frames.shared["matching"]
         like = matching.new_zeros(1, 3, *frames.labels.shape[-2:])
-        return self._clues(FusionFeatures(like, target=frames.target, shared={}, matching=matching), memory)
+        features = FusionFeatures(like, target=frames.target, shared={}, matching=matching)
+        return self._clues(features, memory, self._first(features, memory))
+
+
+def _edges_of(memory: FusionMemory) -> Tensor:
+    """Background's cells in the annotated frame that the object touches, of any memory."""
+    return beside(memory.first_cells) if memory.first_edges is None else memory.first_edges

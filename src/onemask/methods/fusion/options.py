@@ -37,7 +37,7 @@ class FusionOptions(FRTMOptions):
     bank_cells: Count = 128  # that are kept of each class in each of them
     radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
-    veto: NotNegative = 60.0  # logits that what was background in the annotated frame loses, for a match better by 1
+    veto: Annotated[float, Range(0, 1000)] = 60.0  # logits that known background loses for a match better by 1; 0: none
     forget: ShareBelowOne = 0.15  # probability in training that the last masks are not told: objects are found without
     misled: ShareBelowOne = 0.2  # and that they are told wrong, a part of them missing or something else in them
 
