@@ -96,8 +96,8 @@ def test_it_is_shown() -> None:
     session.annotate(frames[0], labels)
     session.step(frames[0], explain=True)
     shown = session.diagnostics[1]["known background"]
-    assert shown[5, 90] > 0.9
-    assert shown[30, 30] < 0.1
+    assert shown[0, 5] > 0.9  # by cell
+    assert shown[1, 1] < 0.1
 
 
 def test_a_thin_part_that_is_annotated_is_kept(shared: Path) -> None:
