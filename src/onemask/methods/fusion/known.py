@@ -6,9 +6,9 @@ the object though the annotated frame shows that bird as background, and once it
 The annotated frame alone is not told by anything that was found. Where it surely knows a cell as background, logits
 are lowered, whatever the network makes of the clues.
 
-Surely is where the best match is background's, and good. A part of an object that no frame has shown matches
-background better than the object as well, but neither well (cosines with background in later frames, middle 80 %,
-where it is the better match; benchmarks/accuracy.md, "Fusion: a veto"):
+Surely is where the best match is background's, and good. A part of an object that the annotated frame does not show
+matches background better than the object as well, but neither well (cosines with background in later frames, middle
+80 %, where it is the better match; benchmarks/accuracy.md, "Fusion: a veto"):
 
     the second bird of flamingo, background         0.78 to 0.94
     objects of marple6, bmx-bike, marple4, tennis    0.39 to 0.72
