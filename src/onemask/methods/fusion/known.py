@@ -1,4 +1,4 @@
-"""What the annotated frame says is background, and a new frame shows again.
+"""Background that the annotated frame shows, and a new frame shows again.
 
 The network knows what things look like, and where it has no clue at all it segments every thing in sight: in
 photographs, of which most training clips are made, what is annotated is what stands out. So it takes a second bird for
