@@ -76,8 +76,8 @@ class FusionMemory(FRTMMemory):
     last_features: Tensor  # (N, C, h, w): of the previous frame
     last_masks: Tensor  # (N, 2, H/4, W/4): of the previous frame and the one before
     means: Tensor  # (N, 2, C): of background's and the object's features over all frames
-    first_edges: Tensor | None = field(default=None, kw_only=True)  # (N, 1, h, w) in {0, 1}: which of background's
-    # cells in the annotated frame the object touches; None in sessions that were saved before there was a veto
+    # (N, 1, h, w) in {0, 1}: which of background's first_cells the object touches; None: saved before there was a veto
+    first_edges: Tensor | None = field(default=None, kw_only=True)
     bank_features: Tensor | None = field(default=None, kw_only=True)  # (N, C, M) and
     bank_cells: Tensor | None = field(default=None, kw_only=True)  # (N, 2, M): see Bank; None without the clue
 
@@ -190,7 +190,6 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             followed = replace(
                 learned,
                 found=found,
-                first_edges=_edges_of(memory),
                 last_features=matching,
                 last_masks=torch.cat([found, memory.last_masks[:, :1]], 1),
                 means=(1 - share) * memory.means + share * class_means(matching, cells),
@@ -257,7 +256,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         if {"first", "bank"}.isdisjoint(self.config.clues):
             return None
         background, of_object = memory.first_cells.split(1, 1)
-        touched = _edges_of(memory)
+        touched = beside(memory.first_cells) if memory.first_edges is None else memory.first_edges
         classes = torch.cat([background - touched, touched, of_object], 1)
         with full_precision(features.matching):
             return self._best(features, memory.first_features, classes, memory.first_frame)
@@ -385,8 +384,3 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         like = matching.new_zeros(1, 3, *frames.labels.shape[-2:])
         features = FusionFeatures(like, target=frames.target, shared={}, matching=matching)
         return self._clues(features, memory, self._first(features, memory))
-
-
-def _edges_of(memory: FusionMemory) -> Tensor:
-    """Background's cells in the annotated frame that the object touches, of any memory."""
-    return beside(memory.first_cells) if memory.first_edges is None else memory.first_edges
