@@ -1,9 +1,13 @@
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -117,6 +121,8 @@ def test_a_camera(monkeypatch):
             pass
 
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    with Stream("/dev/video7", queue=9, retries=0) as stream:
+        assert len([next(iter(stream)) for _ in range(3)]) == 3
     with Stream("7", queue=9, retries=0) as stream:
         frames = iter(stream)
         assert [next(frames).image[0, 0].tolist() for _ in range(3)] == [[9, 0, 255]] * 3  # BGR to RGB
@@ -124,10 +130,53 @@ def test_a_camera(monkeypatch):
             next(frames)
 
 
+def written_into(pipe: Path, data: bytes) -> threading.Thread:
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,), daemon=True)
+    writer.start()
+    return writer
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", ["scene.mkv", "scene.ts"])
+def test_a_named_pipe_ends_with_its_writer(scene, tmp_path, name):
+    writer = written_into(tmp_path / "pipe", write_video(tmp_path / name, scene.images).read_bytes())
+    with Stream(str(tmp_path / "pipe"), queue=99) as stream:
+        frames = list(stream)
+    writer.join()
+    assert [frame.index for frame in frames] == list(range(12))
+    assert np.abs(frames[-1].image.astype(int) - scene.images[11]).mean() < 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_without_a_video_and_one_that_would_be_read_twice(tmp_path):
+    writer = written_into(tmp_path / "pipe", b"no video " * 1000)
+    with (
+        pytest.raises(InputError, match=r"no video could be read from the pipe.*MPEG-TS"),
+        Stream(tmp_path / "pipe") as s,
+    ):
+        list(s)
+    writer.join()
+    for source in (tmp_path / "pipe", str(tmp_path / "pipe")):
+        with pytest.raises(InputError, match="can be read only once; write the video to a file first"):
+            open_video(source)
+
+
+def test_standard_input(scene, tmp_path, stub):
+    video = write_video(tmp_path / "scene.ts", scene.images)
+    write_mask(tmp_path / "mask.png", scene.labels[0])
+    command = [sys.executable, "-c", "from onemask.cli import main; raise SystemExit(main())", "live", "-"]
+    command += ["--mask", str(tmp_path / "mask.png"), "--preview", "none", "--device", "cpu", "--queue", "99"]
+    done = subprocess.run(command, stdin=video.open("rb"), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    ended = json.loads(done.stdout.splitlines()[-1])
+    assert (ended["event"], ended["arrived"], ended["segmented"]) == ("ended", 12, 12)
+
+
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("missing.mp4", {}, "does not exist"),
+        ("missing.mp4", {}, "does not exist; expected the number of a camera.* or - for standard input"),
         ("ftp://camera/stream", {}, "expected one of rtsp"),
         ("http://127.0.0.1:9/", {}, "could not be opened"),
         (0, {"queue": 0}, "queue is 1 or more"),
@@ -166,6 +215,14 @@ class Scripted(Stream):
     def __iter__(self):
         while not self._session.objects:
             yield LiveFrame(0, self._images[0], 0.0)
+        for index, image in enumerate(self._images):
+            yield LiveFrame(index, image, float(index))
+
+
+class Short(Scripted):
+    """Pictures one after another, whether something is learned or not."""
+
+    def __iter__(self):
         for index, image in enumerate(self._images):
             yield LiveFrame(index, image, float(index))
 
@@ -223,9 +280,28 @@ def test_a_slow_method_makes_no_frame_late(scene, server):
                 break
         report = live.report
     assert report.segmented == len(newest)
+    assert 0 < report.followed <= report.segmented
     assert report.arrived >= report.segmented + report.dropped  # one may be waiting
     assert newest == sorted(set(newest))
     assert 0 < report.latency_median <= report.latency_worst
+
+
+def test_a_stream_that_ends_before_an_object_is_learned_says_so(scene, caplog):
+    learned = threading.Event()
+
+    def marked(image: np.ndarray) -> np.ndarray:
+        assert learned.wait(60)
+        return scene.labels[0]
+
+    session = still()
+    with Live(Short(scene.images, session), marked, session) as live:
+        frames = iter(live)
+        shown = [next(frames).label_map.any() for _ in scene.images]
+        learned.set()
+        assert next(frames, None) is None
+    assert not any(shown)
+    assert (live.report.segmented, live.report.followed, live.report.latency_median) == (12, 0, None)
+    assert "ended before an object was learned" in caplog.text
 
 
 def test_a_label_map_that_does_not_fit_ends_it(scene, server):

@@ -16,6 +16,7 @@ background, from the first frame: the stream goes on. What happens to them is to
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,10 +29,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .errors import InputError
-from .exports.result import KeptFrame
 from .reviewing import Doubt, Watcher
 from .session import Session
+from .video.labelled import KeptFrame
 from .video.stream import Connection, LiveFrame, LiveSource, Stream
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 3  # frames in a row without an object until it is lost
 QUIET = 10  # frames in a row without a doubt until the next one about an object is told
@@ -94,12 +97,15 @@ class LiveReport:
     arrived: int
     """Frames that came."""
     segmented: int
+    followed: int
+    """Segmented frames in which an object was followed; those before one was learned have empty label maps."""
     dropped: int
     """Frames that nobody had time for."""
     reconnections: int
     seconds: float
     latency_median: float | None
-    """Seconds from the arrival of a frame until its label map, of the last 10,000; None: there was no frame."""
+    """Seconds from the arrival of a frame in which an object was followed until its label map, of the last 10,000;
+    None: there was none."""
     latency_worst: float | None
     """Over all of them."""
 
@@ -142,7 +148,7 @@ class Live(AbstractContextManager["Live"]):
         self._watched: dict[int, _Watched] = {}
         self._watcher = Watcher()
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
-        self._segmented, self._worst, self._seconds = 0, 0.0, 0.0
+        self._segmented, self._followed, self._worst, self._seconds = 0, 0, 0.0, 0.0
 
     def __enter__(self) -> Live:
         self.stream.__enter__()
@@ -163,8 +169,11 @@ class Live(AbstractContextManager["Live"]):
             self._learn(frame)
             label_map = self.session.step(frame.image)
             latency = time.monotonic() - frame.arrived
-            self._latencies.append(latency)
-            self._segmented, self._worst = self._segmented + 1, max(self._worst, latency)
+            self._segmented += 1
+            if self.session.objects:
+                self._followed += 1
+                self._latencies.append(latency)
+                self._worst = max(self._worst, latency)
             assert self._first is not None
             self._seconds = frame.arrived - self._first.arrived
             events = tuple(self._of_objects(frame, label_map))
@@ -175,6 +184,8 @@ class Live(AbstractContextManager["Live"]):
         for learning in (self._marked, self._learned):  # it ended before that did, which may have been refused
             if learning is not None:
                 learning.result()
+        if self._segmented and not self._followed:
+            log.warning("%s ended before an object was learned, so nothing was followed", self.stream.source)
 
     @property
     def age(self) -> float:
@@ -187,6 +198,7 @@ class Live(AbstractContextManager["Live"]):
         return LiveReport(
             self.stream.arrived,
             self._segmented,
+            self._followed,
             self.stream.dropped,
             self.stream.reconnections,
             self._seconds,

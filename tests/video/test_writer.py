@@ -103,6 +103,17 @@ class TestVideoWriter:
 
 
 class TestOverlay:
+    @pytest.mark.parametrize("target", [".mp4", ".mov"])
+    def test_a_file_is_as_long_as_its_last_frames_time_says(self, tmp_path, target):
+        """A recording of a screen, on which nothing moves for seconds."""
+        stamps = [0, 24, 48, 72, 96, 696, 1296, 1896]
+        video = open_video(write_video(tmp_path / "in.mkv", numbered(8), stamps=stamps, time_base=Fraction(1, 600)))
+        write_overlay(video, _nothing(video), tmp_path / f"out{target}", COLOURS)
+        with av.open(str(tmp_path / f"out{target}")) as container:
+            stream = container.streams.video[0]
+            assert stream.duration * stream.time_base > Fraction(stamps[-1], 600)
+            assert Fraction(container.duration, av.time_base) > Fraction(stamps[-1], 600)
+
     @pytest.mark.parametrize(("source", "target"), [(".mp4", ".mp4"), (".mkv", ".mp4"), (".mp4", ".mkv")])
     def test_varying_times_are_kept(self, tmp_path, source, target):
         path = write_video(

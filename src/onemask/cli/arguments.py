@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..errors import InputError
 from ..methods import DEFAULT
 
 if TYPE_CHECKING:
@@ -29,11 +30,20 @@ def settings_of(options: argparse.Namespace) -> Settings:
         method=options.method,
         options=parse_assignments(options.set),
         weights=options.weights,
-        short_side=options.short_side or None,
+        short_side=short_side_of(options),
         device=options.device,
         precision=options.precision,
         runtime=options.runtime,
     )
+
+
+def short_side_of(options: argparse.Namespace) -> int | None:
+    """The short side of the frames as a method sees them; None for their own. Raises InputError for one too small."""
+    if options.short_side and options.short_side < 16:
+        raise InputError(
+            f"--short-side is in pixels, at least 16, or 0 for the frames' own size, got {options.short_side}"
+        )
+    return options.short_side or None
 
 
 def listed(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..errors import InputError
-from .arguments import add_named_method, add_overwrite, named_method
+from .arguments import add_named_method, add_overwrite, named_method, short_side_of
 
 
 def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,17 +44,13 @@ def _export(options: argparse.Namespace) -> None:
     height, by, width = options.frame_size.partition("x")
     if not by or not height.isdecimal() or not width.isdecimal() or not int(height) or not int(width):
         raise InputError(f"--frame-size is HEIGHTxWIDTH in pixels, as 480x854, got {options.frame_size!r}")
-    if options.short_side and options.short_side < 16:
-        raise InputError(
-            f"--short-side is in pixels, at least 16, or 0 for the frames' own size, got {options.short_side}"
-        )
     made = export(
         named_method(options),
         options.out,
         name=options.method,
         frame_size=(int(height), int(width)),
         format=options.format,
-        short_side=options.short_side or None,
+        short_side=short_side_of(options),
         overwrite=options.overwrite,
     )
     options.answer = {"files": made.files, "missing": made.missing}

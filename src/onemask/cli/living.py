@@ -27,7 +27,7 @@ def add_live(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add `onemask live`."""
     live = commands.add_parser(
         "live",
-        help="follow objects in a camera, a network stream, or a file in real time",
+        help="follow objects in a camera, a network stream, a pipe, or a file in real time",
         description="Follow objects in a stream. Always the newest frame is segmented; those that come meanwhile are "
         "dropped, and counted. Masks and marks are of the first frame that comes. Standard output has a line of JSON "
         "for each event: an object is followed, lost, found, or doubtful; the stream broke off, or is there again. It "
@@ -36,7 +36,8 @@ def add_live(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     live.add_argument(
         "source",
         metavar="SOURCE",
-        help="number of a camera (0), an address (rtsp, rtmp, http, https, udp, tcp, srt), or a video file",
+        help="number of a camera (0), an address (rtsp, rtmp, http, https, udp, tcp, srt), a video file, a named pipe, "
+        "or - for standard input",
     )
     add_masks(live)
     live.add_argument(
@@ -132,11 +133,17 @@ def _preview(options: argparse.Namespace, stack: ExitStack) -> Preview | None:
 
 
 def _summary(report: LiveReport) -> str:
-    if report.latency_median is None or report.latency_worst is None:
+    if not report.segmented:
         return "no frame came"
-    again = f", connected again {report.reconnections} times" if report.reconnections else ""
-    return (
-        f"{report.arrived} frames in {report.seconds:.1f} s, {report.segmented} segmented, "
-        f"{report.dropped} dropped{again}; latency: "
-        f"median {1000 * report.latency_median:.0f} ms, worst {1000 * report.latency_worst:.0f} ms"
-    )
+    before = report.segmented - report.followed
+    parts = [
+        f"{report.arrived} frames in {report.seconds:.1f} s",
+        f"{report.segmented} segmented" + (f" ({before} before an object was learned)" if before else ""),
+        f"{report.dropped} dropped",
+    ]
+    if report.reconnections:
+        parts.append(f"connected again {report.reconnections} times")
+    told = ", ".join(parts)
+    if report.latency_median is None or report.latency_worst is None:
+        return told
+    return f"{told}; latency: median {1000 * report.latency_median:.0f} ms, worst {1000 * report.latency_worst:.0f} ms"

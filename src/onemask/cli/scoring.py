@@ -19,6 +19,7 @@ from .arguments import (
     add_sequences,
     listed,
     settings_of,
+    short_side_of,
     show,
 )
 
@@ -192,7 +193,7 @@ def _compare(options: argparse.Namespace) -> int:
         if not options.root or not named:
             raise InputError("a comparison needs ROOT and --methods or --variant; only --redraw does without")
         shared = Settings(
-            short_side=options.short_side or None,
+            short_side=short_side_of(options),
             device=options.device,
             precision=options.precision,
             runtime=options.runtime,

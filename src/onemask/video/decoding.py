@@ -278,6 +278,11 @@ def opened(path: Path, options: dict[str, str] | None = None) -> Iterator[tuple[
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a video file, a folder of images or a pattern")
+    if is_pipe(path):
+        raise InputError(
+            f"{path} is a pipe or a device, which can be read only once; write the video to a file first, or follow it "
+            "with `onemask live`"
+        )
     try:
         # "file:" because FFmpeg would take what stands before a colon in a name for a protocol.
         container = av.open(f"file:{path}", options=options or {}, metadata_errors="replace")
@@ -288,6 +293,11 @@ def opened(path: Path, options: dict[str, str] | None = None) -> Iterator[tuple[
         ) from error
     with container:
         yield container, _video_stream(container, path)
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a path is a named pipe or a device: something that is there, but no file and no folder."""
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def _stored_size(stream: VideoStream) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..errors import InputError
 from .animations import AnimatedImage
-from .decoding import VideoFile
+from .decoding import VideoFile, is_pipe
 from .frames import DecodeError, Frame, Video, VideoInfo
 from .images import UNREADABLE, ArraySequence, ImageSequence, images_in, is_image, natural_key, pictures_in
 from .threads import prefetch
@@ -55,7 +55,7 @@ def open_video(source: Source) -> Video:
         return ImageSequence(images_in(path), str(path))
     if not path.exists() and glob.has_magic(str(path)):
         return ImageSequence(_matches(str(path)), str(path))
-    if is_image(path):
+    if is_image(path) and not is_pipe(path):
         return _image(path)
     return VideoFile(path)
 

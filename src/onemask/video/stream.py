@@ -1,4 +1,4 @@
-"""Frames as they happen: a camera, a network stream, or a file in real time, of which always the newest are given.
+"""Frames as they happen: a camera, a network stream, a pipe, or a file in real time, always the newest of them.
 
 A thread reads and keeps a few frames; where nobody takes them in time the oldest are dropped, and counted, so that
 what is given is never old. A stream that breaks off is connected to again.
@@ -7,6 +7,7 @@ what is given is never old. A stream that breaks off is connected to again.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -21,15 +22,18 @@ from urllib.parse import urlsplit
 import av
 import cv2
 import numpy as np
+from av import VideoFrame
+from av.container import InputContainer
 
 from ..errors import InputError, OnemaskError
-from .decoding import VideoFile
+from .decoding import VideoFile, is_pipe
 from .pixels import RgbConverter, refuse_hdr
 
 log = logging.getLogger(__name__)
 
 LiveSource: TypeAlias = int | str | Path
 
+STDIN = "-"
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "srt")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a stream is connected to again; doubled each time
 OPEN_SECONDS, READ_SECONDS = 10.0, 10.0  # after which a stream that is silent counts as broken off
@@ -70,8 +74,9 @@ class Stream(AbstractContextManager["Stream"]):
             ...
 
     Args:
-        source: the number of a camera (0, "0"), an address (rtsp, rtmp, http, https, udp, tcp, srt), or a video file,
-            which is read at its own pace and ends.
+        source: the number of a camera (0, "0") or its device ("/dev/video0"); an address (rtsp, rtmp, http, https, udp,
+            tcp, srt); a named pipe, or "-" for standard input, which end when their writer does; or a video file, which
+            is read at its own pace and ends.
         queue: frames that are kept for who takes them; where one more comes the oldest is dropped. 1 is never late.
         retries: how often in a row a stream that broke off is connected to again; None: without end. Between two tries
             is a pause, of half a second at first and then twice as long each time, up to half a minute. A stream that
@@ -220,11 +225,21 @@ def _opener(source: LiveSource) -> Callable[[], Any]:
     """Find the way to open a source and read its frames. Raises InputError for what is none."""
     if isinstance(source, int) or (isinstance(source, str) and source.isdecimal() and not Path(source).exists()):
         return lambda: _camera(int(source))
+    if device := re.fullmatch(r"/dev/video(\d+)", str(source)):
+        return lambda: _camera(int(device[1]))
     if is_address(source):
         return lambda: _address(str(source))
     if isinstance(source, str) and "://" in source:
         raise InputError(f"{source}: expected one of {', '.join(SCHEMES)} before ://")
-    video = VideoFile(Path(source))
+    path = Path(source)
+    if source == STDIN or is_pipe(path):
+        return lambda: _piped("pipe:0" if source == STDIN else f"file:{path}", str(source))
+    if not path.exists():
+        raise InputError(
+            f"{source} does not exist; expected the number of a camera, an address such as rtsp://camera/stream, a "
+            f"video file, a named pipe, or {STDIN} for standard input"
+        )
+    video = VideoFile(path)
     return lambda: _file(video)
 
 
@@ -248,25 +263,45 @@ def _address(address: str) -> Iterator[Raw]:
         with av.open(
             address, options=options, timeout=(OPEN_SECONDS, READ_SECONDS), metadata_errors="replace"
         ) as container:
-            if not container.streams.video:
-                raise InputError(f"{address} has no video stream; expected one")
-            stream = container.streams.video[0]
-            refuse_hdr(int(stream.codec_context.color_trc), address)
-            stream.thread_type = "SLICE"  # with a thread a frame, frames come as many late as there are threads
             seconds = ((container.start_time or 0) + (container.duration or 0)) / av.time_base
             recorded = bool(container.duration and container.duration > 0)
             pace, convert = _Pace(), RgbConverter()
-            for packet in container.demux(stream):
-                with suppress(av.InvalidDataError):  # damaged on its way; the next key frame mends it
-                    for picture in stream.decode(packet):
-                        if recorded:
-                            pace(picture.time)
-                        yield partial(convert, picture)
-                        reached = picture.time or 0.0
+            for picture in _pictures(container, address):
+                if recorded:
+                    pace(picture.time)
+                yield partial(convert, picture)
+                reached = picture.time or 0.0
     except (av.FFmpegError, OSError) as error:
         raise _BrokenOff(error.strerror or str(error)) from error
     if recorded and reached > seconds - _NEAR_THE_END:
         raise _Finished
+
+
+def _piped(url: str, source: str) -> Iterator[Raw]:
+    """Frames that another program writes, as fast as it does. url: as FFmpeg opens it; source: for messages."""
+    try:
+        with av.open(url, options=_AT_ONCE, metadata_errors="replace") as container:
+            convert = RgbConverter()
+            for picture in _pictures(container, source):
+                yield partial(convert, picture)
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(
+            f"{source}: no video could be read from the pipe ({error.strerror or error}); write one that needs no "
+            "seeking, such as MPEG-TS or Matroska"
+        ) from error
+    raise _Finished
+
+
+def _pictures(container: InputContainer, source: str) -> Iterator[VideoFrame]:
+    """Decode the first video stream as it comes. Raises InputError where there is none, or it is HDR."""
+    if not container.streams.video:
+        raise InputError(f"{source} has no video stream; expected one")
+    stream = container.streams.video[0]
+    refuse_hdr(int(stream.codec_context.color_trc), source)
+    stream.thread_type = "SLICE"  # with a thread a frame, frames come as many late as there are threads
+    for packet in container.demux(stream):
+        with suppress(av.InvalidDataError):  # damaged on its way; the next key frame mends it
+            yield from stream.decode(packet)
 
 
 def _file(video: VideoFile) -> Iterator[Raw]:

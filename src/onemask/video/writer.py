@@ -55,8 +55,9 @@ class Codec:
     """Whether sides must be even: colours at half the resolution."""
 
 
-# CRF 18: hard to tell from the original.
-H264 = Codec("H.264", "libx264", "yuv420p", {"crf": "18", "preset": "medium"}, ".mp4, .mkv, .mov")
+# CRF 18: hard to tell from the original. No B-frames: MP4's muxer takes a file's length from decoding times, which lag
+# two frames behind with them, and that may be seconds where the rate is variable.
+H264 = Codec("H.264", "libx264", "yuv420p", {"crf": "18", "preset": "medium", "bf": "0"}, ".mp4, .mkv, .mov")
 PRORES_4444 = Codec(
     "ProRes 4444", "prores_ks", "yuva444p10le", {"profile": "4444"}, ".mov, .mkv", alpha=True, even=False
 )
