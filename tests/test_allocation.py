@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from onemask import cli, keep_freed_memory
-from onemask.studio import worker
+from onemask.studio import bench
 from onemask.video.sample import sample_clip
 
 FAULTS = """
@@ -60,9 +60,9 @@ def test_the_command_keeps_it(monkeypatch):
 
 def test_the_studios_process_keeps_it(monkeypatch):
     asked = []
-    monkeypatch.setattr(worker, "keep_freed_memory", lambda: asked.append(True))
-    monkeypatch.setattr(worker.signal, "signal", lambda *ignored: None)
+    monkeypatch.setattr(bench, "keep_freed_memory", lambda: asked.append(True))
+    monkeypatch.setattr(bench.signal, "signal", lambda *ignored: None)
     ours, theirs = multiprocessing.Pipe()
     ours.close()
-    worker.work(theirs, sample_clip().path)
+    bench.work(theirs, sample_clip().path)
     assert asked == [True]

@@ -1,12 +1,13 @@
 import errno
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from onemask.errors import OutputError
-from onemask.files import refuse_existing, write_bytes, write_json, written_whole
+from onemask.files import refuse_existing, remove_temporaries, write_bytes, write_json, written_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -36,6 +37,26 @@ def test_after_a_failure_the_old_file_is_there_and_nothing_else(tmp_path, failur
         write()
     assert names(tmp_path) == ["result.txt"]
     assert (tmp_path / "result.txt").read_text() == "old"
+
+
+def test_threads_that_write_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "result.txt"
+    with written_whole(path) as mine:
+        mine.write_text("mine")
+        with ThreadPoolExecutor() as pool:
+            pool.submit(write_bytes, path, b"theirs").result()
+        assert path.read_text() == "theirs"
+        assert mine.read_text() == "mine"
+    assert path.read_text() == "mine"
+    assert names(tmp_path) == ["result.txt"]
+
+
+@pytest.mark.parametrize("writer", ["12", "12-345"])  # as earlier versions named them, and as they are named now
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path, writer):
+    for name in (f".run.{writer}.partial.json", f".run.{writer}.partial.csv", ".run.partial.json", "run.json"):
+        (tmp_path / name).write_text("")
+    remove_temporaries(tmp_path, {"run.json"})
+    assert names(tmp_path) == sorted([f".run.{writer}.partial.csv", ".run.partial.json", "run.json"])
 
 
 def test_a_full_disk_is_named_with_what_to_do(tmp_path):

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from onemask.errors import InputError
-from onemask.labels import LARGEST_ID, Objects, _argmax, aggregate, label_argmax, object_masks, resize
+from onemask.labels import (
+    LARGEST_ID,
+    Objects,
+    _argmax,
+    aggregate,
+    checked_label_map,
+    checked_label_tensor,
+    label_argmax,
+    resize,
+)
 
 
 def random_probabilities(seed: int, rows: int, size: tuple[int, int] = (6, 9)) -> Tensor:
@@ -65,15 +74,17 @@ class TestObjects:
         rng = np.random.default_rng(seed)
         ids = rng.choice(np.arange(1, LARGEST_ID + 1), size=rng.integers(1, 9), replace=False).tolist()
         label_map = rng.choice(np.array([0, *ids], np.uint16), size=(5, 8))
-        masks = object_masks(label_map, ids)
-        assert masks.shape == (len(ids), 5, 8)
-        assert masks.dtype == np.float32
+        masks = (label_map == np.reshape(ids, (-1, 1, 1))).astype(np.float32)
         background = (masks.sum(0, keepdims=True) == 0).astype(np.float32)
         back = Objects(tuple(ids)).label_map(np.concatenate([background, masks]).argmax(0))
         assert (back == label_map).all()
 
-    def test_no_ids_no_masks(self):
-        assert object_masks(np.ones((5, 8), np.uint8), []).shape == (0, 5, 8)
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.complex64])
+@pytest.mark.parametrize("check", [checked_label_map, checked_label_tensor])
+def test_a_tensor_that_is_no_label_map_is_refused(dtype, check):
+    with pytest.raises(InputError, match=rf"\(2, 3\) {str(dtype)[6:]}"):
+        check(torch.zeros(2, 3, dtype=dtype, requires_grad=True))
 
 
 class TestAggregate:

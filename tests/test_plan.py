@@ -1,6 +1,11 @@
 """Which frames a correction touches."""
 
+import numpy as np
+import pytest
+import torch
+
 from onemask import plan
+from onemask.geometry import Geometry
 from onemask.plan import Key, Stretch
 
 
@@ -29,6 +34,41 @@ def test_an_object_that_is_annotated_first_in_a_later_frame_comes_back_from_ther
     before = keys(f0={1})
     assert touched(before, before | keys(f30={2})) == list(range(60))
     assert touched(keys(f30={1}), keys(f30={1}) | keys(f50={1})) == list(range(50, 60))
+
+
+def test_a_known_object_of_which_too_little_is_left_is_not_replaced():
+    faint = {20: Key("content f20", frozenset({1}), frozenset({1}))}
+    assert plan.anchor(keys(f0={1}) | faint, 30) == 0
+    assert plan.anchor(faint | keys(f40={1}), 30) == 20  # it is new there, and learned, however little there is of it
+
+
+@pytest.mark.parametrize(("own", "short_side"), [((90, 120), 32), ((90, 121), 47), ((40, 50), None), ((40, 50), 480)])
+@pytest.mark.parametrize("least_side", [0, 73])
+def test_an_object_is_faint_where_nothing_may_be_left_of_it(own, short_side, least_side):
+    """Whether a method has the frame enlarged is not known here, so what is not faint is there either way."""
+    rng, geometry = np.random.default_rng(0), Geometry.of(own, short_side, 16, least_side=least_side)
+    label_map = np.zeros(own, np.uint16)
+    for object_id in (1, 2, 3, 400, 500):
+        height, width = rng.integers(1, 5, 2)
+        top, left = (int(rng.integers(0, side - 5)) for side in own)
+        label_map[top : top + height, left : left + width] = object_id
+    ids = sorted(set(np.unique(label_map).tolist()) - {0})
+    key = Key.of(label_map, short_side)
+    masks = geometry.masks(label_map, ids, torch.device("cpu"))
+    gone = {i for i, mask in zip(ids, masks, strict=True) if not (mask > 0.5).any()}
+    assert key.ids == set(ids)
+    assert gone <= key.faint
+    if short_side is None or short_side < min(own):
+        assert gone == key.faint
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.uint16, np.int8])
+def test_the_content_of_a_label_map_is_its_values(dtype):
+    label_map = (np.arange(35).reshape(5, 7) % 2).astype(np.uint8)
+    assert plan.content_of(label_map.astype(dtype)) == plan.content_of(label_map)
+    assert plan.content_of(1 - label_map) != plan.content_of(label_map)
+    assert plan.content_of(label_map.astype(np.int64) * 300) == plan.content_of(label_map.astype(np.uint16) * 300)
+    assert plan.content_of(label_map.astype(np.int64) * 257) != plan.content_of(label_map)  # not modulo 256
 
 
 def test_a_stretch_made_backward_from_a_correction_stays_up_to_date():

@@ -31,7 +31,7 @@ from onemask.video.frames import DecodeError
 from onemask.video.masks import object_ids, read_label_map, read_mask, write_mask
 from onemask.video.reader import open_video
 from onemask.video.writer import VideoWriter
-from videos import QUICK, BrokenVideo, Scene, write_images, write_video
+from videos import QUICK, BrokenVideo, Scene, Still, write_images, write_video
 
 QUICKLY = Settings(method="stub", options=QUICK, short_side=64, device="cpu")
 
@@ -537,6 +537,30 @@ def test_a_correction_leaves_as_it_is_what_it_does_not_touch(scene, clip, whole,
         with pytest.raises(InputError, match=message):
             run(**(arguments | changed))
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_a_correction_leaves_is_what_a_whole_run_makes(scene, tmp_path, seed):
+    """Whatever is annotated, though nothing may be left of it at the working size."""
+    rng, ids, frames = np.random.default_rng(seed), (1, 7, 300), len(scene.images)
+    size = scene.labels[0].shape
+
+    def annotation() -> np.ndarray:
+        label_map = np.zeros(size, np.uint16)
+        for object_id in rng.permutation(ids)[: rng.integers(1, 4)]:
+            side = rng.choice([1, 40])
+            top, left = (int(rng.integers(0, most - side)) for most in size)
+            label_map[top : top + side, left : left + side] = object_id
+        return label_map
+
+    first = {int(i): annotation() for i in rng.choice(frames, 2, replace=False)}
+    given = first | {int(i): annotation() for i in rng.choice(frames, 3, replace=False) if int(i) not in first}
+    settings = Settings(method=Still(), short_side=48, device="cpu", runtime="torch")
+    video = open_video(scene.images)
+    run(video, first, tmp_path / "first", settings, save=["masks"])
+    run(video, given, tmp_path / "whole", settings, save=["masks"])
+    run(video, given, tmp_path / "reused", settings, save=["masks"], reuse=tmp_path / "first")
+    assert masks(tmp_path / "reused") == masks(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("stops", [(1, 1, 1), (5, 1), (12,)])

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import cv2
@@ -126,6 +127,30 @@ def test_pictures_are_enlarged_alike_as_arrays_and_as_tensors():
     pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
     tensor = geometry.pad(geometry.resampled(pixels)) / 255
     assert (array - tensor).abs().max() * 255 <= 2
+
+
+@pytest.mark.parametrize(
+    ("own", "short_side", "least_side"), [((96, 120), 32, 0), ((60, 80), None, 0), ((60, 80), 90, 90)]
+)
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_masks_at_the_working_size_are_those_of_their_ids(own, short_side, least_side, kind):
+    label_map = np.random.default_rng(0).choice(np.array([0, 3, 300], np.int64), own)
+    geometry = Geometry.of(own, short_side, 16, least_side=least_side)
+    masks = geometry.masks(kind(label_map), [300, 3], torch.device("cpu"))
+    assert masks.shape == (2, 1, *geometry.padded)
+    for mask, object_id in zip(masks, (300, 3), strict=True):
+        alone = geometry.masks((label_map == object_id).astype(np.uint8), [1], torch.device("cpu"))[0]
+        assert (mask - alone).abs().max() < 1e-5
+    assert geometry.masks(kind(label_map), [], torch.device("cpu")).shape == (0, 1, *geometry.padded)
+
+
+def test_masks_of_many_objects_never_stand_together_at_the_frames_own_size():
+    label_map = np.arange(400 * 600).reshape(400, 600) % 60
+    tracemalloc.start()
+    Geometry.of((400, 600), 48, 16).masks(label_map, range(60), torch.device("cpu"))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 6 * label_map.size * 4  # bytes of six in float32
 
 
 def test_padding_repeats_the_border_and_is_cut_off_again():
@@ -284,8 +309,23 @@ def test_an_object_that_was_out_of_sight_is_remembered_as_before(lite, scene, be
     for one in (session, undisturbed):
         for other in set(one.objects) - {3}:
             one.forget(other)
+    lost = undisturbed._memory
+    undisturbed._memory = replace(lost, away=lost.away + 1)  # it may come back from farther off, and that is all
     assert np.array_equal(session.step(scene.images[1]), undisturbed.step(scene.images[1]))
     assert all(np.array_equal(session.probabilities[i], p) for i, p in undisturbed.probabilities.items())
+
+
+def test_an_object_that_is_out_of_sight_is_nowhere_for_the_others(scene):
+    method = onemask.load("fusion-fast")
+    assert method.sees_others
+    session = Session(method, short_side=64, device="cpu", runtime="torch")
+    session.annotate(scene.images[0], scene.labels[0])
+    gone, other = IDS
+    session.annotate(scene.images[1], np.where(scene.labels[1] == other, other, 0), objects=IDS)
+    memory, row = session._memory, session._objects.row(gone)
+    assert memory.found[session._objects.row(other)].any()
+    assert not memory.found[row].any()
+    assert memory.away[row] == 1  # so that it may come back from farther off
 
 
 def test_an_object_too_small_to_learn_from_is_shown_but_remembered_as_before():
@@ -736,6 +776,19 @@ def test_what_was_learned_in_the_background_is_what_annotate_learns(lite, scene)
         assert np.array_equal(later.step(image), at_once.step(image))
 
 
+def test_what_is_learned_in_the_background_is_the_frame_as_it_was_given(waiting):
+    """A camera reads the next frame into the same array."""
+    encoded: list[torch.Tensor] = []
+    encode = waiting.method.encode
+    waiting.method.encode = lambda frames, *rest: encoded.append(frames.clone()) or encode(frames, *rest)
+    buffer = np.full((96, 128, 3), 51, np.uint8)
+    learning = waiting.annotate_later(buffer, one_object(1))
+    buffer[:] = 255
+    waiting.method.go.set()
+    learning.result(60)
+    assert [float(frames.amax()) for frames in encoded] == [pytest.approx(0.2)]
+
+
 def test_a_known_object_is_corrected_in_the_background(waiting):
     waiting.annotate(FRAME, one_object(5))
     elsewhere = np.roll(one_object(5), 40, axis=1)
@@ -882,7 +935,7 @@ def test_memory_that_is_not_enough_is_as_clear_on_a_cpu(still):
         torch.empty(1 << 55)
 
     still.method.encode = too_much
-    with pytest.raises(OnemaskError, match="cpu has not enough memory for 0 objects at a short side of 96; give a sm"):
+    with pytest.raises(OnemaskError, match="cpu has not enough memory for 0 objects at a short side of 96; start a"):
         still.annotate(FRAME, one_object(1))
 
 
@@ -971,5 +1024,7 @@ def test_a_device_without_room_is_one_clear_error(still, monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(still.method, "segment", no_room)
-    with pytest.raises(onemask.OnemaskError, match=r"not enough memory for 1 objects .* give a smaller short_side"):
+    with pytest.raises(
+        onemask.OnemaskError, match=r"not enough memory for 1 objects .* start a session with a smaller short_side"
+    ):
         still.step(frame)

@@ -1,8 +1,8 @@
-"""Memory that one frame frees is kept for the next: on Linux a frame on the CPU can spend a third of its time on it.
+"""Reuse of freed memory between frames: on Linux, allocation can take a third of a frame's time on the CPU.
 
-A network's maps are tens of megabytes. glibc gives blocks that large back to the system as soon as they are free, so
-every frame asks for them anew, and the system clears each page of them before it is touched. Other threads than the
-first have arenas of their own, of 64 MiB at most, which glibc gives back whatever it is told; so there is one for all.
+A network's feature maps take tens of megabytes. glibc returns blocks of that size to the system as soon as they are
+freed, so every frame requests them again, and the system zeroes each page on first touch. Threads other than the main
+one have arenas of their own, at most 64 MiB each, which glibc returns whatever its settings; so all threads share one.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import ctypes
 import sys
 
-KEPT = 1 << 30  # bytes: what is free beyond goes back to the system
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's <malloc.h>
+KEPT = 1 << 30  # bytes; free memory beyond this goes back to the system
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # from glibc's <malloc.h>
 
 
 def keep_freed_memory() -> bool:
-    """Make this process keep up to 1 GiB of freed memory; returns whether it could be asked to, which takes glibc.
+    """Make this process keep up to 1 GiB of freed memory; returns whether this is supported, which requires glibc.
 
-    For programs to call once, before the first frame: it holds for the whole process, so the library does not do it
-    by itself. The `onemask` command does. The peak of memory is a few percent higher, and as steady.
-    All threads take turns at one arena, which a program that allocates much in many of them may feel.
+    Programs call it once, before the first frame. It affects the whole process, so the library never calls it by
+    itself; the `onemask` command does. Peak memory is a few percent higher, and as steady.
+    All threads share one arena, which can slow down a program that allocates heavily from many threads.
     """
     if not sys.platform.startswith("linux"):
         return False

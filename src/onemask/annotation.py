@@ -14,31 +14,32 @@ from torch import Tensor
 from .errors import InputError
 from .labels import Objects, checked_label_map, checked_label_tensor, is_whole
 from .video.frames import Video
-from .video.masks import object_ids, require_size
+from .video.label_maps import object_ids
+from .video.masks import require_size
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Annotated:
-    """A label map that fits the frames of its video: who has one need not look at it again."""
+    """A label map that was checked against the frames of its video and need not be checked again."""
 
     label_map: np.ndarray
     """(H, W) integer, without unknown pixels."""
     objects: Objects
-    """Those in it."""
+    """The objects in the label map."""
 
     @classmethod
     def of(cls, label_map: np.ndarray) -> Annotated:
-        """A label map of which it is known that it fits."""
+        """Wrap a label map that is known to fit."""
         return cls(label_map, Objects(object_ids(label_map)))
 
 
 def fitting(video: Video, annotations: Mapping[int, Any]) -> dict[int, Annotated]:
-    """Annotations of frames of a video, in order; what is `Annotated` is taken as it is.
+    """Check the annotations of a video and return them in frame order; `Annotated` ones are taken as they are.
 
     Raises:
-        InputError: there is none, one is no label map, does not fit the video, or is empty.
+        InputError: there are no annotations, or one is not a label map, does not fit the video, or is empty.
     """
     if not isinstance(annotations, Mapping):
         raise InputError(
@@ -74,18 +75,17 @@ def annotated_objects(
     """Check an annotation.
 
     Args:
-        label_map: (H, W), what a caller took for a label map; the ids of what is `Annotated` are not
-            looked for again.
+        label_map: (H, W), whatever the caller passed as a label map; an `Annotated` one is not searched for ids again.
         own: height and width of the frame.
-        objects: the ids that the label map annotates; None: those that it holds.
-        void: a value of the label map that is no object.
-        on: the device on which the label map is wanted as a tensor; None: on the host, as an array.
+        objects: the ids that the label map annotates; None: all ids in it.
+        void: a value in the label map that is not an object.
+        on: the device of the returned tensor; None: return an array on the host.
 
     Returns:
-        The label map, and the objects that it annotates, one at least.
+        The label map, and the objects that it annotates, at least one.
 
     Raises:
-        InputError: one of them is not what is expected, or they do not fit each other.
+        InputError: an argument is invalid, or the arguments do not fit each other.
     """
     if void is not None and not is_whole(void):
         raise InputError(f"void is a value of the label map, a whole number, or None; got {void!r}")
@@ -107,9 +107,9 @@ def annotated_objects(
 
 
 def out_of_sight(annotated: Objects, masks: Tensor, label_map: np.ndarray | Tensor, known: Objects) -> tuple[int, ...]:
-    """The annotated objects from whose masks (N, 1, h, w) nothing can be learned, of those that are known already.
+    """The annotated objects that are already known and whose masks (N, 1, h, w) are too empty to learn from.
 
-    What is in the label map, but too small to be left of at the working size, is logged.
+    Objects that are in the label map but vanish at the working size are logged.
     """
     seen = (masks > 0.5).flatten(1).any(1).tolist()
     unseen = [object_id for object_id, visible in zip(annotated.ids, seen, strict=True) if not visible]
@@ -125,14 +125,14 @@ def out_of_sight(annotated: Objects, masks: Tensor, label_map: np.ndarray | Tens
 
 
 def pixels_of(label_map: Any, ids: Sequence[int]) -> Any:
-    """Pixels of a label map, array or tensor, that have one of these ids."""
+    """Boolean mask of the pixels of a label map, array or tensor, that have one of these ids."""
     if isinstance(label_map, Tensor):
         return torch.isin(label_map, torch.tensor(ids, dtype=label_map.dtype, device=label_map.device))
     return np.isin(label_map, ids)
 
 
 def like(labels: Any, values: Any) -> Any:
-    """Values of the type of a label map's, which tensors do not take on by themselves."""
+    """Values cast to the dtype of a label map; assignment to a tensor needs this, to an array does not."""
     return values.to(labels.dtype) if isinstance(labels, Tensor) else values
 
 

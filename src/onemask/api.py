@@ -1,4 +1,4 @@
-"""Calls at the top level of `onemask`: the command line's jobs, on paths, arrays and methods as a program has them."""
+"""Top-level calls of `onemask`: the commands of the command line, for paths, arrays and loaded methods."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .run_folder import RunReport
 from .settings import Settings
 from .video import writer
 from .video.frames import Video
-from .video.masks import palette
+from .video.label_maps import palette
 from .video.reader import Source, open_video
 
-if TYPE_CHECKING:  # scores and charts are imported where they are asked for
+if TYPE_CHECKING:  # scores and charts are only imported when needed
     from .evaluation.comparison import Comparison
     from .evaluation.evaluate import Evaluation
     from .training.processes import Hardware
@@ -64,21 +64,21 @@ def run(
         void: see `propagate`.
         options: see `propagate`.
         out: the folder of the results.
-        weights: a file of the method's weights; None: those that are found under its name.
-        save: what to keep, of "masks", "overlay", "contact-sheet" and the names of `exports.FORMATS`.
+        weights: a file of the method's weights; None: the weights found under its name.
+        save: outputs to write: "masks", "overlay", "contact-sheet" and the names of `exports.FORMATS`.
         overwrite: replace the results of an earlier run.
-        resume: go on with an interrupted run, to the very same result; begin where there is none.
-        reuse: the folder of a finished run of the same video with some of these annotations: what the others do not
-            touch is taken from it, and the result is the same.
-        progress: wraps the frames, to show how far it is.
+        resume: continue an interrupted run, with exactly the same result; start a new one if there is none.
+        reuse: the folder of a finished run of the same video with some of these annotations: frames that the other
+            annotations do not affect are taken from it, and the result is the same.
+        progress: wraps the frames, to show progress.
 
     Returns:
-        The files that were written, and the time that it took.
+        The files that were written, and the time taken.
 
     Raises:
-        InputError: something does not fit.
+        InputError: an argument is invalid, or does not fit the others.
         OutputError: something cannot be written, or would be overwritten.
-        Interrupted: Ctrl-C was pressed; `resume` goes on from there.
+        Interrupted: Ctrl-C was pressed; `resume` continues from there.
     """
     return running.run(
         open_video(video),
@@ -125,13 +125,13 @@ def explain(
         options: see `propagate`.
         out: the picture's file, .png or .jpg.
         weights: see `run`.
-        object_id: an object of the first annotated frame; None: the lowest.
-        frames: how many are shown, the annotated one among them; 2 or more.
+        object_id: an object of the first annotated frame; None: the one with the lowest id.
+        frames: number of frames to show, including the annotated one; 2 or more.
         overwrite: replace the file.
 
     Raises:
-        InputError: something does not fit.
-        OutputError: the file is there already, or cannot be written.
+        InputError: an argument is invalid, or does not fit the others.
+        OutputError: the file already exists, or cannot be written.
     """
     settings = Settings.of(
         method, options, weights, short_side=short_side, device=device, precision=precision, runtime=runtime
@@ -172,12 +172,12 @@ def evaluate(
         root: the dataset's folder, in its own layout, see `onemask evaluate --help`.
         out: the folder of the results.
         protocol: davis2016, davis2017, youtube-vos, jumpcut, jumpcut-online or youtube-objects.
-        split: of DAVIS and YouTube-VOS; the other datasets have none.
-        sequences: of the split, or of the dataset; None: all.
-        overwrite: begin anew.
+        split: a split of DAVIS or YouTube-VOS; the other datasets have none.
+        sequences: names of sequences of the split or dataset; None: all.
+        overwrite: start over.
         resume: continue an earlier evaluation with the same settings; finished sequences are not run again.
-        ray: the address of a Ray cluster that does it; empty: the one that RAY_ADDRESS names, that runs on this
-            machine, or that is started here for it; None: this process.
+        ray: the address of a Ray cluster to run on; empty: the cluster that RAY_ADDRESS names, else one already
+            running on this machine, else one started for this call; None: run in this process.
         progress: see `run`.
         method: see `propagate`.
         short_side: see `propagate`.
@@ -188,10 +188,10 @@ def evaluate(
         weights: see `run`.
 
     Returns:
-        The scores, and the time that a frame took.
+        The scores, and the time per frame.
 
     Raises:
-        InputError: something does not fit.
+        InputError: an argument is invalid, or does not fit the others.
         OutputError: `out` holds something else.
     """
     from .evaluation import evaluate as evaluating
@@ -237,23 +237,23 @@ def compare(
         protocol: see `evaluate`.
         split: see `evaluate`.
         sequences: see `evaluate`.
-        out: the folder of evaluations, table and chart.
-        overwrite: begin all anew.
+        out: the folder for evaluations, table and chart.
+        overwrite: start over.
         resume: continue an earlier comparison in `out`, or add methods to it.
         ray: see `evaluate`.
         progress: see `run`.
-        methods: label -> a method, or a text "METHOD [NAME=VALUE ...]"; or a list of such texts, each with "LABEL: " in
-            front or its own label.
-        short_side: see `propagate`; of those methods whose text does not say otherwise.
-        device: see `propagate`; of those methods whose text does not say otherwise.
-        precision: see `propagate`; of those methods whose text does not say otherwise.
-        runtime: see `propagate`; likewise.
+        methods: label -> a method, or a string "METHOD [NAME=VALUE ...]"; or a list of such strings, each optionally
+            preceded by "LABEL: ", and otherwise its own label.
+        short_side: see `propagate`; for methods whose string does not set it.
+        device: see `propagate`; for methods whose string does not set it.
+        precision: see `propagate`; for methods whose string does not set it.
+        runtime: see `propagate`; for methods whose string does not set it.
 
     Returns:
-        What the table says.
+        The contents of the table.
 
     Raises:
-        InputError: something does not fit.
+        InputError: an argument is invalid, or does not fit the others.
         OutputError: `out` holds something else.
         OnemaskError: every method failed.
     """
@@ -288,26 +288,28 @@ def train(
     resume: bool = False,
     progress: Progress = silent,
 ) -> Trained:
-    """Train what a recipe says, as `onemask train` does.
+    """Train a method by a recipe, as `onemask train` does.
 
     Args:
-        recipe: a `Recipe`, which is checked, or a YAML file.
-        method: one to begin with, of the recipe's configuration; it is trained itself. None: as the recipe says.
+        recipe: a `Recipe`, which is validated, or a YAML file.
+        method: the method to start from, with the recipe's configuration; it is trained in place. None: built as the
+            recipe says.
         out: the folder of the results.
         data: the folder that the recipe's roots are relative to.
-        cache: the folder for what stages with `cache` keep; None: `out/cache`. Several trainings may share it.
+        cache: the cache folder of stages with `cache`; None: `out/cache`. Several trainings may share it.
         hardware: devices and hosts; None: the best device of this host.
         overwrite: replace an earlier training in `out`.
-        resume: continue from the newest checkpoint in `out`, to the same result; begin where there is none.
+        resume: continue from the newest checkpoint in `out`, with the same result; start a new training if there is
+            none.
         progress: see `run`.
 
     Returns:
-        The weights, and how good they are.
+        The weights, and their scores.
 
     Raises:
-        InputError: something does not fit; nothing was written.
-        OutputError: `out` holds something already, or cannot be written.
-        Interrupted: Ctrl-C was pressed; `resume` goes on from there.
+        InputError: an argument is invalid, or does not fit the others; nothing was written.
+        OutputError: `out` is not empty, or cannot be written.
+        Interrupted: Ctrl-C was pressed; `resume` continues from there.
     """
     from .training import train as training
     from .training.recipe import read_recipe
@@ -333,20 +335,20 @@ def write_overlay(
     colours: np.ndarray | None = None,
     alpha: float = 0.5,
 ) -> int:
-    """Write a video with its label maps drawn over the frames, with its timing and its sound.
+    """Write a video with its label maps drawn over the frames, keeping its timing and sound.
 
     Args:
         video: see `open_video`.
-        label_maps: (H, W) integer, of frame 0, 1, ...; where they end, the overlay ends.
-        path: the file; its suffix chooses the format, as .mp4.
-        colours: (n, 3) uint8 RGB, by label; None: those of DAVIS.
-        alpha: share of the colour inside objects, in [0, 1].
+        label_maps: (H, W) integer, of frames 0, 1, ...; the overlay ends with the last of them.
+        path: the file; its suffix chooses the format, such as .mp4.
+        colours: (n, 3) uint8 RGB, by label; None: the DAVIS palette.
+        alpha: opacity of the colour inside objects, in [0, 1].
 
     Returns:
-        How many frames were written.
+        The number of frames written.
 
     Raises:
-        InputError: there are more label maps than frames, or of another size.
+        InputError: there are more label maps than frames, or they differ in size.
         OutputError: the file cannot be written.
     """
     return writer.write_overlay(

@@ -1,17 +1,17 @@
-"""Many videos: a manifest in, a folder of results for each video out, in one process a device, here or on a cluster.
+"""Batches of videos: from a manifest to a folder of results per video, one process per device, here or on a cluster.
 
-A line of the manifest is a video with masks, and options if it has some of its own. CSV has the columns `video`, `mask`
-(several: separated by spaces), `name` and any other option of `onemask run` without its dashes; JSON lines have the
-same keys, where a list stands for several. Paths are relative to the manifest. Videos, masks, the manifest and the
-folder of results may be elsewhere, see `places`.
+Each line of the manifest is a video with its masks and, optionally, options of its own. CSV has the columns `video`,
+`mask` (several are separated by spaces), `name` and any other option of `onemask run` without its dashes; JSON lines
+have the same keys, and lists for several values. Paths are relative to the manifest. Videos, masks, the manifest and
+the folder of results may be remote, see `places`.
 
-Each video is `onemask run ... --out OUT/NAME` in a process of its own, so that none can harm another. Resumed, an
-interrupted batch goes on where it was, and what is finished is not run again. The longest begin first. On a cluster a
-process runs one video after the other; what was lost with one is done again.
+Each video is `onemask run ... --out OUT/NAME` in a process of its own, so that no video can harm another. A resumed
+batch continues where it was interrupted; finished videos are not run again. The longest videos start first. On a
+cluster each process runs one video after the other; the video of a lost process is run again.
 
     OUT/NAME/         the results of a video
     OUT/NAME.log      what its run printed
-    OUT/report.json   every video: done or failed, attempts, seconds, the error's line
+    OUT/report.json   every video: done or failed, attempts, seconds, the error message
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ from .pool import POLL_SECONDS, share_out
 from .results import HOW, refuse_both
 from .video.reader import open_video
 
-CRASHED, REFUSED = 1, 2  # exit codes; what was refused would be refused again
+CRASHED, REFUSED = 1, 2  # exit codes; a refused run would be refused again
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: its exit code, and all that it printed."""
+    """The end of a run: its exit code, and everything that it printed."""
 
     code: int
     said: str
@@ -63,44 +63,44 @@ class Ended:
 
 @dataclass
 class Outcome:
-    """How a video went."""
+    """The outcome of one video."""
 
     name: str
     video: str
     done: bool = False
     attempts: int = 0
     lost: int = 0
-    """How often its process on a cluster was lost."""
+    """Number of times its process on the cluster was lost."""
     seconds: float = 0.0
     device: str = ""
     error: str = ""
-    """The line that its last run ended with."""
+    """The last line that its last run printed."""
 
 
 @dataclass(frozen=True)
 class BatchReport:
-    """How all of them went, in the manifest's order."""
+    """Outcomes of all videos, in the manifest's order."""
 
     outcomes: list[Outcome] = field(default_factory=list)
 
     @property
     def failed(self) -> list[Outcome]:
-        """Those that are not done."""
+        """Videos that are not done."""
         return [outcome for outcome in self.outcomes if not outcome.done]
 
 
 class _Process:
-    """A hand of this machine: a process for each video, on one device."""
+    """A hand on this machine: runs each video in a process of its own, on one device."""
 
     def __init__(self, device: str):
         self.device = device
 
     def ready(self) -> bool:
-        """It always is."""
+        """Always True."""
         return True
 
     def close(self) -> None:
-        """It holds nothing between two videos."""
+        """Do nothing: nothing is held between videos."""
 
     def run(self, job: Job, out: str, arguments: list[str], stop: threading.Event) -> Ended:
         """Run a video."""
@@ -112,14 +112,14 @@ class _Process:
 
 
 class _OnCluster:
-    """A hand of a Ray cluster: a process that runs one video after the other."""
+    """A hand on a Ray cluster: a process that runs one video after the other."""
 
     def __init__(self, hand: Hand):
         self._hand, self.device = hand, hand.device
         self.ready, self.close = hand.ready, hand.close
 
     def run(self, job: Job, out: str, arguments: list[str], stop: threading.Event) -> Ended:
-        """Run a video there. Raises HandLost, Interrupted."""
+        """Run a video on the cluster. Raises HandLost, Interrupted."""
         return self._hand.call(stop, _run_there, job, out, arguments)
 
 
@@ -139,25 +139,25 @@ def batch(
 
     Args:
         jobs: see `manifest.read_manifest`.
-        out: the folder of all results, also an address that fsspec knows.
-        arguments: of `onemask run`, for all videos; those of a job come after and hold in their place.
-        devices: as `onemask run --device` takes them; a name given twice has two processes. With `ray` see
+        out: the folder of all results, or an address that fsspec understands.
+        arguments: arguments of `onemask run` for all videos; those of a job come later and override them.
+        devices: devices as `onemask run --device` takes them; a name given twice gets two processes. With `ray` see
             `cluster.hands_of`.
-        retries: how often a run that crashed is run again. What was refused would be refused again.
-        ray: the address of a Ray cluster, whose processes do it; empty: see `cluster.hands_of`. None: this machine.
-            Paths of videos, masks and `out` have to be the same on all its machines.
-        overwrite: whether each video begins anew, in place of its earlier results.
-        resume: whether what is in `out` is gone on with, and what is finished there not run again.
+        retries: how often a crashed run is repeated. Refused runs are not: they would be refused again.
+        ray: the address of a Ray cluster to run on; empty: see `cluster.hands_of`. None: this machine.
+            Paths of videos, masks and `out` must be the same on all machines of the cluster.
+        overwrite: run every video anew and replace its earlier results.
+        resume: continue the batch in `out`; finished videos are not run again.
         told: called with each outcome, from several threads.
 
     Returns:
-        How it went; also in `out/report.json`.
+        The outcomes; also written to `out/report.json`.
 
     Raises:
         InputError: there is no job or no device, retries is below 0, or there is no such cluster.
-        OutputError: `out` holds something, and neither `overwrite` nor `resume` is given.
-        Interrupted: Ctrl-C was pressed; with `resume` it goes on from there, unless it was to overwrite: then what it
-            had not reached would be taken for done, and it has to overwrite again.
+        OutputError: `out` is not empty, and neither `overwrite` nor `resume` is given.
+        Interrupted: Ctrl-C was pressed; `resume` continues from there. A batch with `overwrite` has to be run with
+            `overwrite` again: `resume` would take the earlier results of the remaining videos for finished.
     """
     if not jobs or not devices:
         raise InputError(f"a batch needs a video and a device; got {len(jobs)} videos and {len(devices)} devices")
@@ -171,7 +171,7 @@ def batch(
         raise OutputError(f"{folder} exists already and is a file; a folder of that name is needed")
     if not (overwrite or resume) and holds_anything(folder):
         raise OutputError(f"{folder} exists already; it holds something. {HOW}")
-    how = "--overwrite" if overwrite else "--resume"  # a new folder's, too: a video that crashed goes on when run again
+    how = "--overwrite" if overwrite else "--resume"  # also in a new folder: the retry of a crashed video resumes it
     outcomes = {job.name: Outcome(job.name, str(job.video)) for job in jobs}
     report, writing = BatchReport(list(outcomes.values())), threading.Lock()
 
@@ -184,7 +184,7 @@ def batch(
             outcome.lost += 1
             outcome.error = str(error)
             if outcome.lost <= LOSSES:
-                return False  # another, or this one when it is begun anew, does it again
+                return False  # run again by another hand, or by this one once it has restarted
         except Interrupted:
             return True
         with writing:
@@ -228,7 +228,7 @@ def _run(
 
 
 def _with_copies(job: Job, out: str, arguments: list[str], run: Callable[[list[str]], Ended]) -> Ended:
-    """Run a video, of which copies are made here where it, its masks or its results are elsewhere."""
+    """Run a video on local copies of whatever is remote: the video, its masks, its earlier results."""
     video, masks = str(job.video), [frame_and_file(mask) for mask in job.masks]
     try:
         with ExitStack() as block:
@@ -248,12 +248,12 @@ def _with_copies(job: Job, out: str, arguments: list[str], run: Callable[[list[s
             ended = run(_command(video, given, str(results), arguments))
             bring_folder(results, out, before)
             return ended
-    except InputError as error:  # a file that is not there is this video's fault, and not the others'
+    except InputError as error:  # a missing file fails this video only
         return Ended(REFUSED, f"onemask: {error}\n")
 
 
 def _key(out: str) -> str:
-    """A name for the copies of a video."""
+    """A folder name for the copies of a video."""
     return hashlib.sha256(out.encode()).hexdigest()[:16]
 
 
@@ -262,7 +262,7 @@ def _command(video: str, masks: Sequence[str], out: str, arguments: Sequence[str
 
 
 def _in_process(command: list[str], log: Path, stop: threading.Event) -> Ended:
-    """Run the command in a process of its own, which is asked to end where `stop` is set."""
+    """Run the command in a process of its own, which is asked to end when `stop` is set."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as said:
         process = subprocess.Popen(
@@ -270,19 +270,19 @@ def _in_process(command: list[str], log: Path, stop: threading.Event) -> Ended:
         )
         while process.poll() is None:
             if stop.is_set():
-                process.terminate()  # it saves what it has done; --resume goes on from there
+                process.terminate()  # it saves its progress; --resume continues from there
                 process.wait()
             time.sleep(POLL_SECONDS)
     return Ended(process.returncode, log.read_text(encoding="utf-8", errors="replace"))
 
 
 def _run_there(kept: dict[str, Any], job: Job, out: str, arguments: list[str]) -> Ended:
-    """Run a video in this process, one of a cluster's: if it is lost, so is the run, which writes nothing more."""
+    """Run a video in this process of a cluster; if the process is lost the run ends with it and writes nothing more."""
     return _with_copies(job, out, arguments, _in_this_process)
 
 
 def _in_this_process(command: list[str]) -> Ended:
-    """Do what `python -m onemask.cli` would."""
+    """Do in this process what `python -m onemask.cli` would."""
     said = io.StringIO()
     handler = logging.StreamHandler(said)
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
@@ -303,9 +303,9 @@ def _in_this_process(command: list[str]) -> Ended:
 
 
 def _length(job: Job) -> int:
-    """How long a video takes, by its number of pixels; 0 where it cannot be opened: its run says why.
+    """Sort key for how long a video takes: its number of pixels; 0 if it cannot be opened (its run says why).
 
-    Those that are elsewhere, of which the size is not known, come before all others.
+    Remote videos, whose size is unknown, come before all others.
     """
     if is_elsewhere(str(job.video)):
         return sys.maxsize

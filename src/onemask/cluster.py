@@ -1,7 +1,7 @@
-"""A Ray cluster: processes on other machines, or on this one, that do what they are sent.
+"""Worker processes on a Ray cluster, on other machines or on this one.
 
-Each process is an actor with a CPU or a GPU of its own, and has to have onemask installed. One that is lost, with its
-node or alone, is begun anew when the cluster has room for it; what it was doing is to be sent again.
+Each process is an actor with a CPU or a GPU of its own, and needs onemask installed. A process that is lost, alone or
+with its node, is restarted when the cluster has room for it; the caller has to send its job again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .pool import POLL_SECONDS
 
 T = TypeVar("T")
 CONNECT_SECONDS = 5.0
-LOSSES = 5  # after which what is done is taken for the reason
-STARTS = 3  # that fail one after the other, before the cluster is taken for the reason
+LOSSES = 5  # losses of one job after which the job itself is blamed
+STARTS = 3  # failed starts in a row after which the cluster is blamed
 
 
 class HandLost(OnemaskError):
-    """A process that is gone, with its node or alone."""
+    """A process was lost, alone or with its node."""
 
 
 class _Worker:
@@ -39,7 +39,7 @@ class _Worker:
         return __version__
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function; its first argument is a dictionary that lasts as long as the process."""
+        """Call a function; its first argument is a dictionary that lives as long as the process."""
         return function(self._kept, *arguments)
 
 
@@ -56,7 +56,7 @@ class Hand:
         self._failed = 0  # starts, one after the other
 
     def ready(self) -> bool:
-        """Whether the process runs. Raises InputError where it has another onemask, or none."""
+        """Whether the process runs. Raises InputError if it has another version of onemask, or none."""
         if self._actor is None:
             self._actor = self._actor_class.remote()
             self._version = self._actor.version.remote()
@@ -84,9 +84,9 @@ class Hand:
         return True
 
     def call(self, stop: threading.Event, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function of a module there; its first argument is a dictionary that lasts.
+        """Call a module-level function in the process; its first argument is a dictionary kept between calls.
 
-        Raises HandLost where the process is lost, Interrupted where `stop` is set before it has an answer, and what
+        Raises HandLost if the process is lost, Interrupted if `stop` is set before there is an answer, and whatever
         the function raises.
         """
         answer = self._actor.call.remote(function, *arguments)
@@ -116,8 +116,9 @@ class Hand:
 def connected(address: str) -> Iterator[Any]:
     """The package ray, connected to a cluster for the block, unless it is connected already.
 
-    address: `HOST:PORT` or `ray://HOST:PORT`; empty: RAY_ADDRESS, the cluster that runs on this machine, or else one
-    that is started here for the block. Raises InputError where Ray is not installed, or the address does not answer.
+    address: `HOST:PORT` or `ray://HOST:PORT`; empty: the cluster that RAY_ADDRESS names, else one already running on
+    this machine, else one started for the block. Raises InputError if Ray is not installed or the address does not
+    answer.
     """
     try:
         ray: Any = importlib.import_module("ray")
@@ -141,12 +142,12 @@ def hands_of(
 
     Args:
         address: see `connected`.
-        devices: cuda or cpu for each process; auto: one for each GPU, where there is none one for each CPU.
-        most: how many processes can be of use.
-        every: cuda and cpu stand for all that the cluster has of them.
+        devices: cuda or cpu for each process; auto: one process per GPU, or per CPU if there is no GPU.
+        most: the largest number of processes that can be of use.
+        every: cuda and cpu stand for all GPUs or CPUs of the cluster.
 
     Raises:
-        InputError: as `connected` does, or the cluster has no such devices.
+        InputError: see `connected`; or the cluster has no such devices.
     """
     if wrong := [device for device in devices if device not in ("auto", "cpu", "cuda")]:
         raise InputError(f"on a cluster a device is auto, cpu or cuda, and Ray says which; got {wrong[0]!r}")
@@ -158,7 +159,7 @@ def _connect(ray: Any, address: str) -> None:
     """Connect, or start a cluster. Raises InputError."""
     wanted = address or os.environ.get("RAY_ADDRESS", "")
     _refuse_silent(wanted)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here tells nobody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here sends no usage statistics
     try:
         ray.init(address=address or None, include_dashboard=False, log_to_driver=False, logging_level="error")
     except (Exception, SystemExit) as error:
@@ -168,10 +169,10 @@ def _connect(ray: Any, address: str) -> None:
 
 
 def _refuse_silent(address: str) -> None:
-    """Raise InputError where nothing answers: Ray itself would wait for minutes, and end the process."""
+    """Raise InputError if nothing answers: Ray itself would wait for minutes, then end the process."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
-        return  # "auto" or "local"; Ray says what else it cannot be
+        return  # "auto" or "local"; Ray itself rejects anything else
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:
@@ -181,7 +182,7 @@ def _refuse_silent(address: str) -> None:
 
 
 def _each(devices: Sequence[str], resources: dict[str, float], every: bool) -> list[str]:
-    """A device for each process. Raises InputError where the cluster has not that many."""
+    """A device for each process. Raises InputError if the cluster does not have that many."""
     there = {"cuda": int(resources.get("GPU", 0)), "cpu": int(resources.get("CPU", 0))}
     found: list[str] = []
     for device in devices:

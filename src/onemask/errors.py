@@ -1,4 +1,4 @@
-"""The errors that a user can cause, each with what was expected, what came, and what to do."""
+"""Errors that a user can cause; each message says what was expected, what came, and what to do."""
 
 OUT_OF_MEMORY = (
     "can't allocate memory",
@@ -9,19 +9,19 @@ OUT_OF_MEMORY = (
 
 
 class OnemaskError(Exception):
-    """Anything that onemask refuses or could not do; the command line prints its one line and exits with 2."""
+    """Base class: onemask refused or failed to do something; the command line prints one line and exits with 2."""
 
 
 class InputError(OnemaskError, ValueError):
-    """Something that was given (a file, a mask, an option) is not what was expected."""
+    """An input (a file, a mask, an option) is invalid."""
 
 
 class Interrupted(OnemaskError):
-    """The work was stopped by the user between two frames; it can be resumed."""
+    """The user stopped the work between two frames; it can be resumed."""
 
 
 class OutputError(OnemaskError):
-    """Something could not be written (it exists already, the disk is full); what was written before is kept."""
+    """An output could not be written (it exists already, the disk is full); whatever was written before is kept."""
 
 
 def one_line(error: BaseException) -> str:
@@ -30,8 +30,8 @@ def one_line(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was asked for that is not there. On a CPU torch and OpenCV say so only in words."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without its import
+    """Whether an error means that memory ran out. On a CPU, torch and OpenCV only say so in the message."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return True
     text = str(error).lower()
     return any(words in text for words in OUT_OF_MEMORY)

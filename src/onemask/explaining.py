@@ -1,9 +1,9 @@
-"""Pictures of what a method matched: frames from left to right, the method's maps below each.
+"""Pictures of what a method matched: frames from left to right, with the method's maps below each.
 
     onemask explain clip.mp4 --mask first.png --method pmvos-lite --out explained.png
 
-The first row shows the frames with the mask that was found; every other row is a map that the method names in
-`Method.diagnostics`, bright where it is high; numbers that it names stand below the frames.
+The first row shows the frames with the predicted mask; every other row is a map from `Method.diagnostics`, brighter
+for higher values. Scalar diagnostics are printed below the frames.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .session import Session
 from .settings import Settings
 from .video.drawing import contact_sheet, overlay
 from .video.frames import Video
-from .video.masks import palette
+from .video.label_maps import palette
 from .video.writer import require_picture_suffix, write_picture
 
 CELL = 300  # width of a frame in the picture, pixels
@@ -32,7 +32,7 @@ CELL = 300  # width of a frame in the picture, pixels
 
 @dataclass(frozen=True)
 class Explained:
-    """One frame, as a method saw it."""
+    """One frame with the diagnostics of a method."""
 
     index: int
     picture: np.ndarray  # (H, W, 3) uint8: the frame with the object drawn in
@@ -52,9 +52,9 @@ def explain(
 ) -> None:
     """Track an object from the first annotated frame on, and draw what the method matched in some frames to `out`.
 
-    annotations: index of a frame -> its label map (H, W). object_id: of those in the first; None: the lowest. frames:
-    how many, evenly spread, the annotated one among them. Raises InputError for what does not fit, OutputError where
-    something is in the way.
+    annotations: frame index -> its label map (H, W). object_id: an object of the first annotation; None: the one with
+    the lowest id. frames: how many to show, evenly spread, including the annotated one. Raises InputError for invalid
+    arguments, OutputError if the output already exists or cannot be written.
     """
     if frames < 2:
         raise InputError(f"frames must be 2 or more (the annotated one and one to explain), got {frames}")
@@ -90,7 +90,7 @@ def explain(
 
 
 def grid(frames: list[Explained]) -> np.ndarray:
-    """One picture (H, W, 3) uint8: a column a frame, a row a map."""
+    """One picture (H, W, 3) uint8: one column per frame, one row per map."""
     names = list(dict.fromkeys(name for frame in frames for name, value in frame.diagnostics.items() if _is_map(value)))
     numbers = [
         ", ".join(f"{name} {value:.2f}" for name, value in frame.diagnostics.items() if not _is_map(value))
@@ -118,7 +118,7 @@ def _is_map(value: np.ndarray | float) -> bool:
 
 
 def _heat(value: np.ndarray | float, shape: tuple[int, ...]) -> np.ndarray:
-    """A map (h, w) in [0, 1] as colours, each cell a block: (H, W, 3) uint8 RGB of a frame's shape."""
+    """A map (h, w) in [0, 1] as colours, one block per cell: (H, W, 3) uint8 RGB of a frame's shape."""
     levels = (np.clip(value, 0, 1) * 255).round().astype(np.uint8)
     enlarged = cv2.resize(levels, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
     return cv2.cvtColor(cv2.applyColorMap(enlarged, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)

@@ -8,9 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 
 def how_to_install(extra: str) -> str:
-    """The command that adds an extra to onemask, from where it was installed.
+    """The command that adds an extra to onemask, from the source it was installed from.
 
-    The package index is not advised where onemask did not come from it: the name there may be another project's.
+    The package index is only suggested if onemask came from it: the name there may belong to another project.
     """
     folder = _folder()
     if folder is None:
@@ -19,7 +19,7 @@ def how_to_install(extra: str) -> str:
 
 
 def _folder() -> str | None:
-    """The folder that pip noted when it installed onemask from one."""
+    """The folder that pip recorded if it installed onemask from a folder."""
     try:
         address = urlsplit(json.loads(distribution("onemask").read_text("direct_url.json") or "{}")["url"])
     except (PackageNotFoundError, ValueError, KeyError, TypeError):

@@ -1,6 +1,6 @@
-"""Files: written whole or not at all, read with a clear error, and never outside the folder that they belong to.
+"""File access: atomic writes, reads with clear errors, and paths that cannot leave their folder.
 
-Results and what is kept to resume go through this module, so that a test can make each of its calls fail in turn.
+Results and checkpoints all go through this module, so that a test can make each of its calls fail in turn.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -17,9 +18,9 @@ from typing import Any
 
 from .errors import InputError, OutputError
 
-LONGEST_NAME = 255  # bytes of a file's name, on all common file systems
-SAMPLES, SAMPLE = 64, 16 * 1024  # a large file's fingerprint is made of so many stretches of so many bytes
-_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+\.partial(?P<suffix>\.[^.]*)?")
+LONGEST_NAME = 255  # bytes in a file name, the limit of all common file systems
+SAMPLES, SAMPLE = 64, 16 * 1024  # number and length in bytes of the samples in a large file's fingerprint
+_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+(-\d+)?\.partial(?P<suffix>\.[^.]*)?")
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -27,15 +28,16 @@ _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+\.partial(?P<suffix>\.[^.]*)?")
 
 @contextmanager
 def written_whole(path: str | Path, *, durable: bool = False, earlier: Path | None = None) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it into place when the block ends well, remove it when not.
+    """Give a temporary path beside `path`; move it into place if the block succeeds, remove it if not.
 
-    The temporary name keeps the suffix, so that encoders which choose a format by name still do.
-    durable: the file survives a power failure, too, once this has returned; costs some milliseconds.
-    earlier: where the file that `path` replaces is kept; None: nowhere.
-    Raises OutputError when the disk or the folder refuses.
+    The temporary name keeps the suffix, for encoders that choose a format by it.
+    durable: the file also survives a power failure once this has returned; takes some milliseconds.
+    earlier: where to keep the file that `path` replaces; None: it is not kept.
+    Raises OutputError if the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    writer = f"{os.getpid()}-{threading.get_native_id()}"  # two threads may write the same file
+    temporary = path.with_name(f".{path.stem}.{writer}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -44,12 +46,12 @@ def written_whole(path: str | Path, *, durable: bool = False, earlier: Path | No
         if earlier is not None and path.exists():
             os.replace(path, earlier)
         os.replace(temporary, path)
-        if durable and os.name == "posix":  # elsewhere a folder cannot be opened
+        if durable and os.name == "posix":  # other systems cannot open a folder
             _sync(path.parent)
     except OSError as error:
         raise refusal(path, error) from error
     finally:
-        with suppress(OSError):  # gone already, or never made: the error above tells more
+        with suppress(OSError):  # gone already, or never created: the error above says more
             os.unlink(temporary)
 
 
@@ -62,7 +64,7 @@ def write_bytes(
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file in UTF-8, atomically; names of files in it that are no text keep their bytes."""
+    """Write a text file in UTF-8, atomically; file names in it that are not valid UTF-8 keep their bytes."""
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
@@ -72,7 +74,7 @@ def write_json(path: str | Path, value: Any, *, durable: bool = False) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add to the end of a file, whose folder must be there. Raises OutputError."""
+    """Append to a file, whose folder must exist. Raises OutputError."""
     try:
         with open(path, "ab") as file:
             file.write(data)
@@ -81,7 +83,7 @@ def append(path: Path, data: bytes) -> None:
 
 
 def rename_folder(folder: Path, to: Path) -> None:
-    """Give a folder another name, which must not be taken, unless by an empty folder. Raises OutputError."""
+    """Rename a folder; the new name must be free, or that of an empty folder. Raises OutputError."""
     try:
         with suppress(FileNotFoundError):
             os.rmdir(to)
@@ -91,7 +93,7 @@ def rename_folder(folder: Path, to: Path) -> None:
 
 
 def move(path: Path, to: Path) -> None:
-    """Move a file to another place on its disk, in place of what is there. Raises OutputError."""
+    """Move a file to another place on the same disk, replacing any file there. Raises OutputError."""
     try:
         os.replace(path, to)
     except OSError as error:
@@ -99,7 +101,7 @@ def move(path: Path, to: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if it is there. Raises OutputError."""
+    """Remove a file, if it exists. Raises OutputError."""
     try:
         with suppress(FileNotFoundError):
             os.unlink(path)
@@ -108,13 +110,13 @@ def remove(path: Path) -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that is empty."""
+    """Remove a folder if it is empty."""
     with suppress(OSError):
         os.rmdir(folder)
 
 
 def remove_temporaries(folder: Path, names: Container[str] | None = None) -> None:
-    """Remove what processes that were killed while they wrote the files `names` of a folder left there; None: any."""
+    """Remove temporary files that killed processes left in a folder while writing the files `names`; None: any file."""
     for path in folder.glob(".*.partial*"):
         found = _TEMPORARY.fullmatch(path.name)
         if found and (names is None or f"{found['stem']}{found['suffix'] or ''}" in names):
@@ -122,7 +124,7 @@ def remove_temporaries(folder: Path, names: Container[str] | None = None) -> Non
 
 
 def refusal(path: Path, error: OSError) -> OutputError:
-    """Error text when the system refuses to write `path`: the reason, and what to do."""
+    """The error for a refusal of the system to write `path`: the reason, and what to do."""
     return OutputError(f"{path} could not be written: {_reason(path, error)}")
 
 
@@ -130,8 +132,8 @@ def _reason(path: Path, error: OSError) -> str:
     not_folder = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
     if not_folder is not None:
         return f"{not_folder} is a file; a folder of that name is needed"
-    if error.errno == errno.ENOENT:  # folders are made before files are written in them
-        return "its folder was moved or removed while results were written there"
+    if error.errno == errno.ENOENT:  # folders are created before files are written in them
+        return "its folder was moved or removed meanwhile, or cannot be made there"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}; free space, or choose another disk"
     return f"{error.strerror or error}; check the place and its rights"
@@ -157,7 +159,7 @@ def refuse_existing(path: str | Path, overwrite: bool) -> None:
 
 
 def read_json(path: Path, way_out: str) -> Any:
-    """Read a JSON file. Raises InputError for what is no JSON, with what to do about it."""
+    """Read a JSON file. Raises InputError if it is not JSON; `way_out` tells what to do about it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -165,7 +167,7 @@ def read_json(path: Path, way_out: str) -> Any:
 
 
 def read_text(path: Path, expected: str) -> str:
-    """Read a text file in UTF-8. Raises InputError for what is none, with what was expected."""
+    """Read a text file in UTF-8. Raises InputError if it is not one, with what was expected."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -173,10 +175,10 @@ def read_text(path: Path, expected: str) -> str:
 
 
 def inside(folder: Path, name: object, where: str) -> Path:
-    """The path of a file or folder that something names, below `folder`. where: what names it, for the message.
+    """The path below `folder` of a name read from a file. where: the origin of the name, for the message.
 
-    Raises InputError for a name that leads out of the folder, or is none: names in files are as trustworthy as the
-    file is.
+    Raises InputError for a name that leads out of the folder or is invalid: a name is only as trustworthy as the file
+    that it was read from.
     """
     if isinstance(name, str) and name.strip() not in ("", ".") and "\0" not in name:
         ways_to_write = (PurePosixPath(name), PureWindowsPath(name))
@@ -190,14 +192,14 @@ def inside(folder: Path, name: object, where: str) -> Path:
 def _can_be_a_file(name: str) -> bool:
     try:
         return len(os.fsencode(name)) <= LONGEST_NAME
-    except UnicodeEncodeError:  # a half of a surrogate pair, as JSON may hold
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON may contain
         return False
 
 
 def fingerprint(path: Path) -> str:
-    """Size and hash of a file's bytes; of a file above a megabyte, of 64 stretches evenly over it.
+    """Size and hash of a file's bytes; files above a megabyte are hashed in 64 evenly spread samples.
 
-    Raises InputError where it cannot be read.
+    Raises InputError if it cannot be read.
     """
     try:
         size = path.stat().st_size

@@ -1,18 +1,18 @@
-"""The first mask without a mask: from a box, clicks or scribbles in a frame.
+"""A first mask from a box, clicks or scribbles in a frame.
 
     selection = Selection(frame)
     mask = selection.mask(clicks=[(420, 180, True)])
-    mask = selection.mask(clicks=[(420, 180, True), (300, 90, False)])  # one more click, where it was wrong
+    mask = selection.mask(clicks=[(420, 180, True), (300, 90, False)])  # one more click, to correct an error
 
-1. The proposals of a small Mask R-CNN (`maskrcnn-lite`, which ships) are compared with what was marked, and the one
-   that fits best is the guess. Where none fits, the box, or discs around the clicks, are.
-2. GrabCut (Rother et al., SIGGRAPH 2004) tells the colours of the guess from those around it, with what was marked as
-   hard constraints. Where it gives the guess up, the guess is kept.
-3. The default method, without fine-tuning, learns that mask and segments the same frame with it: its network knows what
-   borders of things look like.
-4. What was marked holds in any case. Parts of the result that were neither marked nor guessed are dropped.
+1. The proposals of a small Mask R-CNN (`maskrcnn-lite`, which ships) are compared with the marks, and the one that fits
+   best is the guess. If none fits, the guess is the box, or discs around the clicks.
+2. GrabCut (Rother et al., SIGGRAPH 2004) separates the colours of the guess from those around it, with the marks as
+   hard constraints. If it discards most of the guess, the guess is kept instead.
+3. The default method, without fine-tuning, memorizes that mask and segments the same frame with it: its network knows
+   what object boundaries look like.
+4. The marks always override the result. Parts of the result that were neither marked nor guessed are dropped.
 
-How good it is after some clicks, and what else was tried: benchmarks/first_mask.md.
+Accuracy by number of clicks, and alternatives that were tried: benchmarks/first_mask.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import numpy as np
 
 from .errors import InputError
 from .geometry import Geometry
-from .labels import LARGEST_ID, resize
+from .ids import LARGEST_ID
+from .labels import resize
 from .marks import (
     Stroke,
     box_of,
@@ -49,14 +50,14 @@ if TYPE_CHECKING:
     from .methods.method import Features, Method
 
 WORKING_SIDE = 360  # short side in pixels at which GrabCut and the method run
-BRUSH = 1 / 100  # radius of a click, and half the width of a scribble, of the frame's short side
-REACH = 0.12  # radius of the guess around a click where no proposal fits, of the short side
-AROUND = 0.06  # how far beyond a proposal its object may go, of the short side
+BRUSH = 1 / 100  # radius of a click, and half the width of a scribble, as a share of the frame's short side
+REACH = 0.12  # radius of the guess around a click if no proposal fits, as a share of the short side
+AROUND = 0.06  # how far an object may extend beyond its proposal, as a share of the short side
 ITERATIONS = 5
 LEAST_SCORE = 0.02  # proposals below are noise
-KEPT = 0.3  # a step that keeps less of the mask before it, or makes more than 1 / KEPT of it, is not believed
-SLACK = 0.1  # how far from its border clicks are no argument against a proposal, of the root of its area
-BOX_FITS, CLICKS_FIT = 0.5, 0.5  # overlap with the box, share of clicks on the right side: below, no proposal is used
+KEPT = 0.3  # a step is undone if it keeps less than this share of the mask, or enlarges it more than 1 / KEPT times
+SLACK = 0.1  # clicks this near to a proposal's border do not count against it, as a share of the root of its area
+BOX_FITS, CLICKS_FIT = 0.5, 0.5  # least overlap with the box, and share of clicks on the right side, of a proposal
 
 Box = tuple[float, float, float, float]
 
@@ -68,7 +69,7 @@ def first_mask(
     clicks: Iterable[tuple[float, float, bool]] = (),
     scribbles: Iterable[tuple[Sequence[tuple[float, float]], bool]] = (),
 ) -> np.ndarray:
-    """The mask of an object in a frame, from what was marked of it.
+    """The mask of an object in a frame, from marks on and around it.
 
     Args:
         frame: (H, W, 3) uint8 RGB.
@@ -80,14 +81,14 @@ def first_mask(
         (H, W) bool.
 
     Raises:
-        InputError: nothing is marked, a place is outside of the frame, or an argument is something else.
+        InputError: nothing is marked, a mark is outside the frame, or an argument is invalid.
     """
     return Selection(frame).mask(box=box, clicks=clicks, scribbles=scribbles)
 
 
 @dataclass(frozen=True)
 class Marks:
-    """All that was marked of one object in one frame of a video."""
+    """All marks of one object in one frame of a video."""
 
     frame: int = 0
     object_id: int = 1
@@ -102,17 +103,17 @@ def label_maps_of_marks(
     """Label maps of the frames in which objects are marked.
 
     Args:
-        video: whose frames they are.
-        marks: of each object in each frame.
-        known: label maps that are there already, by frame: they lie on top. Objects marked in one frame lie on each
-            other in the order of their marks, the last on top.
+        video: the video with the marked frames.
+        marks: marks of each object in each frame.
+        known: label maps that exist already, by frame: they lie on top. Objects marked in the same frame are stacked
+            in the order of their marks, the last on top.
 
     Returns:
-        The known label maps, and those of the marks, by frame: (H, W) uint8, or uint16 where an id is above 254.
+        The known label maps, and those of the marks, by frame: (H, W) uint8, or uint16 if an id is above 254.
 
     Raises:
-        InputError: see `first_mask`; or the video has no such frame, or an object has a mask there, or lies wholly
-            under another.
+        InputError: see `first_mask`; or the video has no such frame, or a marked object already has a mask there, or
+            is completely covered by another.
     """
     given = dict(known or {})
     by_frame: dict[int, list[Marks]] = {}
@@ -143,15 +144,15 @@ def label_maps_of_marks(
 
 
 class Selection:
-    """Selects objects in one frame, again and again: what does not depend on the marks is computed once.
+    """Selects objects in one frame, any number of times: everything independent of the marks is computed once.
 
     Args:
         frame: (H, W, 3) uint8 RGB.
-        proposals: whether to look for proposals; without them a guess is made of the marks alone.
-        refine: whether the method has the last word; it takes about a second, the rest a tenth.
+        proposals: look for proposals; without them the guess is made from the marks alone.
+        refine: let the method refine the mask; this takes about a second, all else a tenth of one.
 
     Raises:
-        InputError: the frame is something else.
+        InputError: the frame is invalid.
     """
 
     def __init__(self, frame: np.ndarray, *, proposals: bool = True, refine: bool = True):
@@ -162,7 +163,7 @@ class Selection:
         self._with_proposals, self._refine = proposals, refine
 
     def prepare(self) -> None:
-        """Compute what does not depend on marks now, so that the first `mask` is as quick as those after it."""
+        """Compute everything independent of the marks now, so that the first `mask` is as quick as later ones."""
         if self._with_proposals:
             _ = self._proposals
         if self._refine:
@@ -195,7 +196,7 @@ class Selection:
             mask &= inside(corners, self._size)
         return meant_parts((mask | on) & ~off, on, guess if corners is None else mask)
 
-    # What was marked ------------------------------------------------------------------------------------------------
+    # Marks ----------------------------------------------------------------------------------------------------------
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -224,7 +225,7 @@ class Selection:
     def _refuse_outside(self, stroke: Stroke) -> None:
         height, width = self._size
         for x, y in stroke.points:
-            if not (0 <= x < width and 0 <= y < height):  # NaN fails, too
+            if not (0 <= x < width and 0 <= y < height):  # NaN fails as well
                 raise InputError(f"{shown((x, y))} lies outside of the frame, which is {width}x{height}")
 
     def _drawn(self, strokes: Iterable[Stroke]) -> np.ndarray:
@@ -258,7 +259,7 @@ class Selection:
         ]
 
     def _pasted(self, box: Sequence[float], mask: np.ndarray) -> np.ndarray:
-        """A proposal's mask (m, m), drawn into its box."""
+        """A proposal's mask (m, m), resized into its box."""
         height, width = self._size
         left, top = max(0, round(box[0])), max(0, round(box[1]))
         right, bottom = min(width, max(left + 1, round(box[2]))), min(height, max(top + 1, round(box[3])))
@@ -268,7 +269,7 @@ class Selection:
         return drawn
 
     def _best_proposal(self, corners: tuple[int, int, int, int] | None, strokes: Sequence[Stroke]) -> np.ndarray | None:
-        """The proposal that fits what was marked best, (H, W) bool; None where none does."""
+        """The proposal that fits the marks best, (H, W) bool; None if none fits."""
         if not self._with_proposals:
             return None
         best, best_fit = None, -np.inf
@@ -291,14 +292,14 @@ class Selection:
     # The cut --------------------------------------------------------------------------------------------------------
 
     def _around(self, guess: np.ndarray, corners: tuple[int, int, int, int] | None, on: np.ndarray) -> np.ndarray:
-        """GrabCut's trimap for a guess (H, W): object and not, each probably; far off or out of the box surely not."""
+        """GrabCut's trimap for a guess (H, W): probably object or not; certainly not if far off or outside the box."""
         trimap = np.where(guess, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
         near = dilated(guess, AROUND * self._short_side) | dilated(on, REACH * self._short_side)
         trimap[~near] = cv2.GC_BGD
         return outside(trimap, corners)
 
     def _around_marks(self, corners: tuple[int, int, int, int] | None, strokes: Sequence[Stroke]) -> np.ndarray:
-        """GrabCut's trimap without a guess: the box's inside, or discs around the strokes, may be the object."""
+        """GrabCut's trimap without a guess: the inside of the box, or discs around the strokes, may be the object."""
         if corners is not None:
             return outside(np.full(self._size, cv2.GC_PR_FGD, np.uint8), corners)
         marked = self._drawn(stroke for stroke in strokes if stroke.positive)
@@ -306,7 +307,7 @@ class Selection:
         return np.where(near, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
 
     def _cut(self, trimap: np.ndarray, on: np.ndarray, off: np.ndarray) -> np.ndarray:
-        """GrabCut from a trimap (H, W) and what was marked, at the working size; (H, W) bool."""
+        """GrabCut from a trimap (H, W) and the marks, at the working size; (H, W) bool."""
         trimap[off] = cv2.GC_BGD
         trimap[on] = cv2.GC_FGD
         height, width = self._size
@@ -316,7 +317,7 @@ class Selection:
         labels = cv2.resize(trimap, size, interpolation=cv2.INTER_NEAREST)
         object_side = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
         if object_side.any() and not object_side.all():
-            cv2.setRNGSeed(0)  # its mixtures of colours begin at random: the same marks give the same mask
+            cv2.setRNGSeed(0)  # its colour mixtures start at random; this way the same marks give the same mask
             of_ground, of_object = np.zeros((1, 65)), np.zeros((1, 65))
             cv2.grabCut(picture, labels, (0, 0, 0, 0), of_ground, of_object, ITERATIONS, cv2.GC_INIT_WITH_MASK)
             object_side = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
@@ -326,7 +327,7 @@ class Selection:
 
     @cached_property
     def _encoded(self) -> tuple[Geometry, Features]:
-        """The frame as the method sees it."""
+        """The frame's geometry and the method's features of it."""
         import torch
 
         geometry = Geometry.of(self._size, WORKING_SIDE, _method().stride)
@@ -334,7 +335,7 @@ class Selection:
             return geometry, _method().encode(geometry.frames([self.frame], torch.device("cpu")))
 
     def _refined(self, mask: np.ndarray) -> np.ndarray:
-        """The frame segmented by the method, once it has learned the mask (H, W) there; (H, W) bool."""
+        """The frame segmented by the method after memorizing the mask (H, W) in it; (H, W) bool."""
         import torch
 
         geometry, features = self._encoded
@@ -346,7 +347,7 @@ class Selection:
 
 @lru_cache(maxsize=1)
 def _generator() -> ProposalGenerator:
-    """The proposal network; it is never written to."""
+    """The proposal network, shared and never modified."""
     from .methods.dmn_aoa.proposals import LITE, proposal_generator
 
     return proposal_generator(LITE)
@@ -354,11 +355,11 @@ def _generator() -> ProposalGenerator:
 
 @lru_cache(maxsize=1)
 def _method() -> Method:
-    """The default method without what takes long; it is never written to."""
+    """The default method without its slow parts, shared and never modified."""
     return load(DEFAULT, finetune_iterations=0, first_samples=2)
 
 
 def _believed(mask: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """The mask (H, W) that a step made of the one before; that one, if too little of it is left or too much is new."""
+    """The mask (H, W) after a step; the one before if the step kept too little of it or added too much."""
     both, area = np.count_nonzero(mask & before), np.count_nonzero(before)
     return mask if both >= KEPT * area and np.count_nonzero(mask) * KEPT <= area else before

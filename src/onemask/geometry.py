@@ -1,4 +1,4 @@
-"""Frames as a caller has them -> the working size that a method sees, and back."""
+"""Conversion between the caller's frames and the working size that a method sees."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
-from .labels import object_masks, resize
+from .labels import resize
 from .methods.method import Padding
 
-MOST_ENLARGED = 2.0  # times: there is no more to be seen in larger ones, and long and narrow ones would be huge
+MOST_ENLARGED = 2.0  # times: enlarging further shows nothing new, and makes long narrow frames huge
 Picture = np.ndarray | Tensor  # (H, W, 3) uint8 RGB
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Between a frame's own size, the working size, and the working size padded to the stride. All (height, width)."""
+    """A frame's own size, the working size, and the working size padded to the stride; all (height, width)."""
 
     own: tuple[int, int]
     working: tuple[int, int]
@@ -39,7 +39,7 @@ class Geometry:
         padding: Padding = "edge",
         least_side: int = 0,
     ) -> Geometry:
-        """Shrink to a short side, or enlarge to the least where a method asks for that, then pad to whole strides.
+        """Shrink to a short side, or enlarge to `least_side` if a method asks for it, then pad to whole strides.
 
         Nothing is enlarged more than twice, or beyond `short_side`; None: frames keep their size.
         """
@@ -52,14 +52,14 @@ class Geometry:
 
     @property
     def corner(self) -> tuple[int, int]:
-        """Where the upper left corner of a frame comes to lie among what is padded."""
+        """Position of a frame's upper left corner in the padded frame."""
         if self.padding == "edge":
             return 0, 0
         down, right = (to - side + 1 for side, to in zip(self.working, self.padded, strict=True))
         return down // 2, right // 2
 
     def frames(self, pictures: Sequence[Picture], device: torch.device) -> Tensor:
-        """Pictures (H, W, 3) uint8 -> (B, 3, h, w) float32 in [0, 1] on a device, resized and padded."""
+        """Convert pictures (H, W, 3) uint8 -> (B, 3, h, w) float32 in [0, 1] on a device, resized and padded."""
         if all(isinstance(picture, Tensor) and picture.device.type != "cpu" for picture in pictures):
             stacked = torch.stack([torch.as_tensor(picture) for picture in pictures]).to(device)
             return self.pad(self.resampled(stacked.permute(0, 3, 1, 2).float())).div_(255)
@@ -67,21 +67,19 @@ class Geometry:
         return torch.from_numpy(padded).to(device).permute(0, 3, 1, 2).float().div_(255)
 
     def masks(self, label_map: np.ndarray | Tensor, ids: Sequence[int], device: torch.device) -> Tensor:
-        """A label map (H, W) -> the masks of those ids (N, 1, h, w) float32 in [0, 1], resized and padded."""
-        if isinstance(label_map, Tensor):
-            wanted = torch.tensor(ids, device=label_map.device).view(-1, 1, 1, 1)
-            masks = (label_map == wanted).float()
-            if self._grows:
-                masks = resize(masks, self.working).clamp_(0, 1)
-            elif self.working != self.own:
-                masks = area_resampled(masks, self.working)
-            return self.pad(masks.to(device))
-        resized = np.stack([self._resized(mask, cv2.INTER_LINEAR) for mask in object_masks(label_map, ids)])
-        # Interpolation rounds to a little more than 1.
-        return self.pad(torch.from_numpy(resized)[:, None].clamp_(0, 1).to(device))
+        """Convert a label map (H, W) -> masks of the ids (N, 1, h, w) float32 in [0, 1], resized and padded."""
+        on = label_map.device if isinstance(label_map, Tensor) else "cpu"
+        masks = torch.empty((len(ids), 1, *self.working), device=on)
+        for mask, object_id in zip(masks, ids, strict=True):  # one by one: all at full size may take gigabytes
+            of_object = label_map == object_id
+            if isinstance(of_object, Tensor):
+                mask.copy_(self._resampled_mask(of_object.float()[None, None])[0])
+            else:
+                mask[0] = torch.from_numpy(self._resized(of_object.astype(np.float32), cv2.INTER_LINEAR))
+        return self.pad(masks.clamp_(0, 1).to(device))  # interpolation may round to slightly more than 1
 
     def resampled(self, frames: Tensor) -> Tensor:
-        """(B, 3, H, W) float32 in 0..255 at the frame's own size -> at the working size, whole numbers."""
+        """Resize (B, 3, H, W) float32 in 0..255 from the frame's own size to the working size, rounded."""
         if self.working == self.own:
             return frames
         if self._grows:
@@ -89,12 +87,18 @@ class Geometry:
             return cubic.round_().clamp_(0, 255)
         return area_resampled(frames, self.working).round_()
 
+    def _resampled_mask(self, mask: Tensor) -> Tensor:
+        """Resize (1, 1, H, W) float32 from the frame's own size to the working size."""
+        if self.working == self.own:
+            return mask
+        return resize(mask, self.working) if self._grows else area_resampled(mask, self.working)
+
     def pad(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) of frames or masks at the working size -> padded."""
+        """Pad frames or masks (B, C, h, w) at the working size to whole strides."""
         above, below, left, right = self.borders
         if self.padding == "edge":
             return F.pad(maps, (left, right, above, below), mode="replicate")
-        # F.pad reflects but once, and what is padded may be larger than a small frame.
+        # F.pad reflects only once, and the padding may be larger than a small frame.
         rows, columns = (
             torch.from_numpy(np.pad(np.arange(side), borders, mode="reflect")).to(maps.device)
             for side, borders in zip(self.working, ((above, below), (left, right)), strict=True)
@@ -108,7 +112,7 @@ class Geometry:
 
     @property
     def borders(self) -> tuple[int, int, int, int]:
-        """Pixels that are padded above, below, on the left and on the right."""
+        """Pixels of padding above, below, on the left and on the right."""
         (above, left), (height, width), (to_height, to_width) = self.corner, self.working, self.padded
         return above, to_height - height - above, left, to_width - width - left
 
@@ -117,7 +121,7 @@ class Geometry:
         return self.working > self.own
 
     def _resized(self, picture: np.ndarray, growing: int) -> np.ndarray:
-        """(H, W, ...) at the frame's own size -> at the working size, by area where it shrinks, else as `growing`."""
+        """Resize (H, W, ...) from the frame's own size to the working size: by area if shrinking, else by `growing`."""
         if self.working == self.own:
             return picture
         height, width = self.working
@@ -129,7 +133,7 @@ class Geometry:
 
 
 def area_resampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) float32 -> (B, C, h, w): means over areas, as OpenCV's INTER_AREA has them where it shrinks."""
+    """Resize (B, C, H, W) float32 -> (B, C, h, w) by area means, as OpenCV's INTER_AREA does when shrinking."""
     down, across = (_shares(have, want, maps.device) for have, want in zip(maps.shape[-2:], size, strict=True))
     with torch.autocast(maps.device.type, enabled=False):
         return down @ maps @ across.T
@@ -137,7 +141,7 @@ def area_resampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _shares(have: int, want: int, device: torch.device) -> Tensor:
-    """(want, have): the share of every cell in each of the longer ones that are to stand for them."""
+    """Weights (want, have): the share of each of `have` input cells in each of `want` longer output cells."""
     edges = np.linspace(0, have, want + 1)
     low, high = edges[:-1, None], edges[1:, None]
     cells = np.arange(have)
@@ -146,7 +150,7 @@ def _shares(have: int, want: int, device: torch.device) -> Tensor:
 
 
 def size_of(frame: Any) -> tuple[int, int]:
-    """Height and width of a frame. InputError for what is none."""
+    """Height and width of a frame. InputError if it is not a frame."""
     expected = "a frame is a numpy array or a torch tensor (height, width, 3) uint8 RGB"
     if not isinstance(frame, (np.ndarray, Tensor)):
         raise InputError(f"{expected}, got {type(frame).__name__}")
@@ -159,5 +163,5 @@ def size_of(frame: Any) -> tuple[int, int]:
 
 
 def shown(shape: Sequence[int]) -> str:
-    """A size as errors name it: height x width."""
+    """Format a size for error messages: height x width."""
     return f"{shape[0]}x{shape[1]}"

@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 def stop_asked(step: str) -> Iterator[threading.Event]:
     """An event that Ctrl-C (SIGINT) or SIGTERM sets; a second one interrupts at once.
 
-    step: what is never left half done ("frame"), so that what is saved can be gone on with exactly. In a thread other
-    than the main one signals cannot be caught; there it is never set.
+    step: the unit of work that is always completed ("frame"), so that a saved state can be resumed exactly. In threads
+    other than the main one signals cannot be caught; there the event is never set.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -34,4 +34,5 @@ def stop_asked(step: str) -> Iterator[threading.Event]:
         yield asked
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: not set from Python, which cannot restore it
+                signal.signal(number, handler)

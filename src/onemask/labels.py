@@ -1,8 +1,8 @@
-"""Label maps <-> masks of objects <-> probabilities: the only room that knows which row is which object.
+"""Conversion between label maps, object masks and probabilities: the only module that knows which row is which object.
 
 A *label map* is an integer picture: 0 is background, any other value the id that the user gave to an object. A *row*
-is the place of one object in a method's tensors. `Objects` maps ids to rows; `aggregate` sets the objects of a frame
-against each other.
+is the index of one object in a method's tensors. `Objects` maps ids to rows; `aggregate` is the soft aggregation of
+the objects of a frame.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .eager import eager_on_cpu, is_transformed
 from .errors import InputError
+from .ids import LARGEST_ID
 
-LARGEST_ID = 65534  # in 16-bit label maps; 254 in 8-bit ones, where 255 means void
 LABEL_MAP = "a label map is (height, width) of integers or bool"
 EPSILON = 1e-7  # keeps odds finite
 STRIPE = 24  # lines of pixels
@@ -34,7 +34,7 @@ class Objects:
     ids: tuple[int, ...] = ()
 
     def __post_init__(self):
-        """Refuse ids that no label map can hold."""
+        """Reject ids that no label map can hold."""
         if bad := [i for i in self.ids if not 1 <= i <= LARGEST_ID]:
             raise InputError(f"object ids are 1..{LARGEST_ID}, got {bad[:5]}")
         if len(set(self.ids)) != len(self.ids):
@@ -53,7 +53,7 @@ class Objects:
         return self.ids.index(object_id)
 
     def rows_without(self, ids: Iterable[int]) -> list[int]:
-        """The rows of all objects but those."""
+        """The rows of all objects except those with these ids."""
         left_out = set(ids)
         return [row for row, object_id in enumerate(self.ids) if object_id not in left_out]
 
@@ -62,11 +62,11 @@ class Objects:
         return Objects(tuple(self.ids[row] for row in rows))
 
     def join(self, ids: Iterable[int]) -> Objects:
-        """These objects, then those."""
+        """These objects followed by those with the given ids."""
         return Objects((*self.ids, *ids))
 
     def label_map(self, rows: np.ndarray) -> np.ndarray:
-        """A map of row + 1 (0: background) -> the user's label map, 8-bit where the ids allow it."""
+        """Convert a map of row + 1 (0: background) to the user's label map, 8-bit if the ids allow it."""
         dtype = np.uint8 if max(self.ids, default=0) < 255 else np.uint16
         if self.ids == tuple(range(1, len(self.ids) + 1)):
             return rows.astype(dtype)
@@ -81,7 +81,7 @@ class Objects:
 def checked_label_map(label_map: Any) -> np.ndarray:
     """A label map (H, W) of integers on the host; a boolean mask becomes object 1. InputError for anything else."""
     try:
-        array = label_map.cpu().numpy() if isinstance(label_map, Tensor) else np.asarray(label_map)
+        array = _whole_tensor(label_map).cpu().numpy() if isinstance(label_map, Tensor) else np.asarray(label_map)
     except ValueError as error:  # lists of different lengths
         raise InputError(f"{LABEL_MAP}, got {error}") from error
     if array.ndim != 2 or array.dtype.kind not in "bui":
@@ -93,9 +93,13 @@ def checked_label_tensor(label_map: Any) -> Tensor:
     """`checked_label_map` for a tensor, on its device: int64."""
     if not isinstance(label_map, Tensor):
         return torch.from_numpy(checked_label_map(label_map).astype(np.int64))
+    return _whole_tensor(label_map).long()
+
+
+def _whole_tensor(label_map: Tensor) -> Tensor:
     if label_map.ndim != 2 or label_map.is_floating_point() or label_map.is_complex():
-        raise InputError(f"{LABEL_MAP}, got {tuple(label_map.shape)} {label_map.dtype}")
-    return label_map.long()
+        raise InputError(f"{LABEL_MAP}, got {tuple(label_map.shape)} {str(label_map.dtype).removeprefix('torch.')}")
+    return label_map
 
 
 def is_boolean(label_map: Any) -> bool:
@@ -106,29 +110,25 @@ def is_boolean(label_map: Any) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is an integer, and no truth value."""
+    """Whether a value is an integer and not a boolean."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def object_masks(label_map: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """A label map (H, W) -> masks (N, H, W) float32 in {0, 1}, one of each id."""
-    return (label_map == np.reshape(ids, (-1, 1, 1))).astype(np.float32)
 
 
 def aggregate(
     probabilities: Tensor, frame_of_row: Tensor | None = None, frames: int = 1, background: Background = "product"
 ) -> tuple[Tensor, Tensor]:
-    """Soft aggregation: set the objects of a frame against each other and against background.
+    """Soft aggregation: turn independent probabilities of a frame's objects into ones that compete with background.
 
-    probabilities (N, 1, H, W) in [0, 1]: each object's own, as if it were alone. frame_of_row (N,) tells which of the
-    `frames` each row belongs to; None: all to one.
-    Returns the objects' probabilities (N, 1, H, W) and background's (frames, 1, H, W), which sum to 1 in every pixel
-    of a frame. Background's own probability is the product of all (1 - p) ("product"), or the least of them ("least");
-    then odds p / (1 - p) are normalised. For one object both are the same. "softmax": background's own is the least,
-    odds are not normalised but go through a softmax, of which in each pixel the likeliest alone keeps its share; what
-    it has not is background's. So an object that beats all others can still lose a pixel to background.
+    probabilities (N, 1, H, W) in [0, 1]: each object's own, as if it were alone. frame_of_row (N,): which of the
+    `frames` each row belongs to; None: all belong to one frame.
+    Returns the probabilities of the objects (N, 1, H, W) and of the background (frames, 1, H, W), which sum to 1 in
+    every pixel of a frame. The background's own probability is the product of all (1 - p) ("product") or their minimum
+    ("least"); the odds p / (1 - p) are then normalised. For a single object the two are the same. "softmax": the
+    background's own probability is the minimum, and the odds go through a softmax instead; in each pixel only the
+    likeliest object keeps its share and the rest goes to the background. So an object that beats all others can still
+    lose a pixel to the background.
     Source: Wug Oh et al., Fast Video Object Segmentation by Reference-Guided Mask Propagation, CVPR 2018, eq. 4; the
-    least one is what the code of PMVOS's and TTVOS's authors computes, the softmax that of FRTM's.
+    code of the authors of PMVOS and TTVOS computes "least", that of FRTM "softmax".
     """
     if background == "softmax":
         return _likeliest_alone(probabilities, frame_of_row, frames)
@@ -153,7 +153,7 @@ def aggregate(
 
 
 def _aggregate_by_stripes(probabilities: Tensor, background: Background) -> tuple[Tensor, Tensor]:
-    """`aggregate` of one frame, a stripe of all rows after another, which stays in a processor's cache."""
+    """`aggregate` of one frame in stripes of all rows, each small enough for the processor's cache."""
     objects = torch.empty(probabilities.shape, device=probabilities.device)
     of_background = objects.new_empty(1, *objects.shape[1:])
     for top in range(0, objects.shape[2], STRIPE):
@@ -173,14 +173,14 @@ def _likeliest_alone(probabilities: Tensor, frame_of_row: Tensor | None, frames:
     """`aggregate` with "softmax"."""
     if frame_of_row is not None:
         objects = torch.zeros_like(probabilities, dtype=torch.float32)
-        by_frame = [objects.new_ones(1, *objects.shape[1:])] * frames  # where there are no objects
+        by_frame = [objects.new_ones(1, *objects.shape[1:])] * frames  # for frames without objects
         for frame in frame_of_row.unique().tolist():
             rows = torch.nonzero(frame_of_row == frame)[:, 0]
             own, by_frame[frame] = _likeliest_alone(probabilities[rows], None, 1)
             objects = objects.index_copy(0, rows, own)
         return objects, torch.cat(by_frame)
     p = probabilities.float().clamp(EPSILON, 1 - EPSILON)
-    every = torch.cat([(1 - p).amin(0, keepdim=True), p])  # background first, which wins where all are alike
+    every = torch.cat([(1 - p).amin(0, keepdim=True), p])  # background first, so that it wins ties
     shares = (every / (1 - every)).softmax(0)
     largest, winner = shares.max(0, keepdim=True)
     objects = torch.zeros_like(shares).scatter(0, winner, largest)[1:]
@@ -197,7 +197,7 @@ def label_argmax(probabilities: Tensor, background: Tensor, size: tuple[int, int
     """The likeliest of background and all objects in every pixel, at another size.
 
     probabilities (N, 1, h, w), background (1, 1, h, w) -> (H, W) int16: row + 1, or 0 for background. Rows are
-    enlarged one after another, so memory does not grow with their number.
+    resized one after another, so memory does not grow with their number.
     """
     best = resize(background, size)[0, 0]
     numpy_has_it = torch.bfloat16 not in (probabilities.dtype, best.dtype)
@@ -217,7 +217,7 @@ def _argmax(probabilities: Tensor, best: Tensor) -> Tensor:
 
 
 def _argmax_by_numpy(probabilities: Tensor, background: Tensor) -> Tensor:
-    """`_argmax` on a CPU, where NumPy compares in a sixth of the time."""
+    """`_argmax` on a CPU, where NumPy takes a sixth of the time."""
     best, size = background.detach().numpy(), (background.shape[0], background.shape[1])
     winner = np.zeros(size, np.int16)
     for row in range(len(probabilities)):
@@ -229,7 +229,7 @@ def _argmax_by_numpy(probabilities: Tensor, background: Tensor) -> Tensor:
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear to (H, W); as it is where the size is right already."""
+    """Resize bilinearly to (H, W); unchanged if it already has that size."""
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Annotations that are learned in the background, while a session goes on with other objects."""
+"""Learning of annotations in the background, while a session continues with other objects."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class _Pending:
     """An annotation that is being learned."""
 
     ids: tuple[int, ...]  # in the order of the memory's rows
-    wanted: set[int]  # those that nothing newer was said of
+    wanted: set[int]  # ids without a newer annotation
     memory: Future[Memory]
 
 
 class Background:
-    """Learns annotations in a thread, one after another, so that they keep their order.
+    """Learns annotations in a thread, one after another, so that their order is kept.
 
-    The thread only computes; what it has learned is taken by `finished`, in the session's own thread.
+    The thread only computes; `finished` collects the results in the session's own thread.
     """
 
     def __init__(self) -> None:
@@ -34,11 +34,11 @@ class Background:
         return any(object_id in pending.wanted for pending in self._pending)
 
     def learn(self, ids: tuple[int, ...], memory: Callable[[], Memory]) -> Future[tuple[int, ...]]:
-        """Have the memory of objects computed.
+        """Compute the memory of objects in the thread.
 
         Args:
-            ids: the objects, in the order of the memory's rows. Without any, there is nothing to do.
-            memory: computes it; called in the thread.
+            ids: the objects, in the order of the memory's rows. If empty, nothing is done.
+            memory: computes the memory; called in the thread.
 
         Returns:
             A future whose result is `ids`, or that raises what `memory` raised.
@@ -55,12 +55,12 @@ class Background:
         return learned
 
     def supersede(self, ids: Iterable[int]) -> None:
-        """Drop what is being learned of these objects: something newer was said of them."""
+        """Drop what is being learned of these objects because a newer call replaces it."""
         for pending in self._pending:
             pending.wanted -= set(ids)
 
     def finished(self) -> Iterator[tuple[Sequence[int], Memory]]:
-        """Yield what was learned since the last call and is still wanted: ids, and the memory with their rows."""
+        """Yield results since the last call that are still wanted: ids, and the memory with their rows."""
         waiting, self._pending = self._pending, []
         for pending in waiting:
             if not pending.memory.done():
@@ -71,7 +71,7 @@ class Background:
 
 
 def _pass_on(learned: Future[tuple[int, ...]], ids: tuple[int, ...], memory: Future[Memory]) -> None:
-    """Give the caller's future the end that the work had."""
+    """Pass the outcome of the work on to the caller's future."""
     error = memory.exception()
     if error is None:
         learned.set_result(ids)

@@ -1,17 +1,18 @@
-"""Objects in a stream as it comes: a camera, an address in a network, a file in real time.
+"""Objects in a live stream: a camera, a network address, a file in real time.
 
     session = onemask.Session(onemask.load("ttvos-lite"), short_side=240)
     with Live("rtsp://camera/stream", label_map, session) as live:
         for found in live:
             print(found.index, found.label_map.shape, found.latency, found.events)
 
-Always the newest frame is segmented; those that came meanwhile are dropped, and counted. Objects are learned in the
-background, from the first frame: the stream goes on. What happens to them is told as events:
+The newest frame is always segmented next; frames that arrived in between are dropped and counted. Objects are learned
+from the first frame in the background, so the stream continues meanwhile. Changes are reported as events:
 
-- "following": an object is learned, and followed from here
-- "lost", "found": it has not been visible (see `Session.visible`) for some frames; it is again
-- "doubtful": one of the reasons of `reviewing`, such as a fall of confidence or a jump; once, until it has been quiet
-- "disconnected", "connected": the stream broke off; it is there again
+- "following": an object has been learned and is followed from here
+- "lost", "found": it has not been visible (see `Session.visible`) for some frames; it is visible again
+- "doubtful": one of the reasons of `reviewing`, such as a drop in confidence or a jump; not repeated until there has
+  been no doubt for a while
+- "disconnected", "connected": the stream was interrupted; it is back
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from .video.stream import Connection, LiveFrame, LiveSource, Stream
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 3  # frames in a row without an object until it is lost
-QUIET = 10  # frames in a row without a doubt until the next one about an object is told
-REMEMBERED = 10_000  # latencies, of which the median is
+PATIENCE = 3  # consecutive frames without an object until it is lost
+QUIET = 10  # consecutive frames without a doubt about an object until the next one is reported
+REMEMBERED = 10_000  # latencies that the median is taken over
 
 Given: TypeAlias = np.ndarray | Callable[[np.ndarray], np.ndarray]
 
@@ -50,79 +51,79 @@ class Event:
     event: str
     """following, lost, found, doubtful, disconnected or connected"""
     frame: int
-    """Number of the frame among all that came."""
+    """Number of the frame among all that arrived."""
     seconds: float
-    """Since the first frame."""
+    """Seconds since the first frame."""
     object: int | None = None
     detail: str = ""
-    """For people."""
+    """Description for people."""
     reason: str = ""
     """The kind of a doubt: unsure, area, jump, parts or touches."""
     weight: float | None = None
-    """Weight of a doubt, in [0, 1]: how odd it is."""
+    """Weight of a doubt, in [0, 1]: how suspicious the frame is."""
     confidence: float | None = None
     """Confidence of the object in this frame."""
     box: tuple[int, int, int, int] | None = None
-    """Around the object in this frame: left, top, right, bottom, right and bottom exclusive."""
+    """Box around the object in this frame: left, top, right, bottom; right and bottom exclusive."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without those that are not known."""
+        """Plain values for JSON, without unknown ones."""
         return {name: value for name, value in asdict(self).items() if value not in (None, "")}
 
 
 @dataclass(frozen=True, eq=False)
 class LiveLabels:
-    """The newest frame and what was found in it."""
+    """The newest frame and the objects found in it."""
 
     index: int
-    """Its number among all that came, dropped ones included."""
+    """Its number among all frames that arrived, dropped ones included."""
     seconds: float
-    """When it came, since the first frame."""
+    """Arrival time in seconds since the first frame."""
     image: np.ndarray
     """(H, W, 3) uint8, RGB."""
     label_map: np.ndarray
     """(H, W) uint8 or uint16."""
     confidence: dict[int, float]
-    """Object -> confidence, of all that are followed, see `Session.confidence`."""
+    """Object -> confidence, for all objects that are followed; see `Session.confidence`."""
     latency: float
-    """Seconds from its arrival until the label map was there."""
+    """Seconds from the frame's arrival until the label map was ready."""
     events: tuple[Event, ...]
-    """Those of objects."""
+    """Events of objects in this frame."""
 
 
 @dataclass(frozen=True)
 class LiveReport:
-    """How it went so far."""
+    """Statistics of a stream so far."""
 
     arrived: int
-    """Frames that came."""
+    """Frames that arrived."""
     segmented: int
     followed: int
-    """Segmented frames in which an object was followed; those before one was learned have empty label maps."""
+    """Segmented frames in which an object was followed; before any object is learned, label maps are empty."""
     dropped: int
-    """Frames that nobody had time for."""
+    """Frames dropped for lack of time."""
     reconnections: int
     seconds: float
     latency_median: float | None
-    """Seconds from the arrival of a frame in which an object was followed until its label map, of the last 10,000;
-    None: there was none."""
+    """Median seconds from arrival to label map over the last 10,000 frames in which an object was followed; None: there
+    were none."""
     latency_worst: float | None
-    """Over all of them."""
+    """Largest latency of all such frames."""
 
 
 class Live(AbstractContextManager["Live"]):
     """Follows objects in a stream.
 
     Args:
-        source: a stream, or what `Stream` takes.
+        source: a stream, or a source that `Stream` takes.
         given: the label map of the first frame, (H, W) integer with ids of the caller's choice; or a function that
-            makes one of that frame (H, W, 3), and is called in a thread of its own, since it may take seconds.
-        session: a new one.
-        patience: frames in a row without an object until it is lost.
-        told: called with each event; with those of the connection at once, from the stream's thread.
+            makes one from that frame (H, W, 3); it is called in a thread of its own, since it may take seconds.
+        session: a new session.
+        patience: consecutive frames without an object until it is lost.
+        told: called with each event; for events of the connection immediately, from the stream's thread.
 
     Raises:
-        InputError: an argument is not what is expected.
+        InputError: an argument is invalid.
     """
 
     def __init__(
@@ -159,11 +160,11 @@ class Live(AbstractContextManager["Live"]):
         self._background.shutdown(wait=False, cancel_futures=True)
 
     def __iter__(self) -> Iterator[LiveLabels]:
-        """Yield the newest frame with its label map, again and again; see `Stream` for how it ends.
+        """Yield the newest frame with its label map, repeatedly; see `Stream` for how it ends.
 
         Raises:
             InputError: see `Stream`; or the label map does not fit the frames.
-            OnemaskError: see `Stream`; or memory is not enough.
+            OnemaskError: see `Stream`; or there is not enough memory.
         """
         for frame in self.stream:
             self._learn(frame)
@@ -181,7 +182,7 @@ class Live(AbstractContextManager["Live"]):
                 self._told(event)
             confidence = self.session.confidences
             yield LiveLabels(frame.index, self._seconds, frame.image, label_map, confidence, latency, events)
-        for learning in (self._marked, self._learned):  # it ended before that did, which may have been refused
+        for learning in (self._marked, self._learned):  # the stream ended before learning did, which may have failed
             if learning is not None:
                 learning.result()
         if self._segmented and not self._followed:
@@ -207,7 +208,7 @@ class Live(AbstractContextManager["Live"]):
         )
 
     def _learn(self, frame: LiveFrame) -> None:
-        """Go on with what is to be learned of the first frame, as far as it is ready."""
+        """Advance the learning of the first frame's objects as far as its inputs are ready."""
         if self._first is None:
             self._first = frame
             self._marked = self._background.submit(self._label_map_of, frame.image)
@@ -266,14 +267,14 @@ class Live(AbstractContextManager["Live"]):
 
 @dataclass
 class _Watched:
-    """State of an object as it was told last, and for how long it has been otherwise."""
+    """The last reported state of an object, and for how many frames it has differed from it."""
 
     there: bool = True
-    missing: int = 0  # frames in a row
-    quiet: int = QUIET  # frames in a row
+    missing: int = 0  # consecutive frames without the object
+    quiet: int = QUIET  # consecutive frames without a doubt
 
     def see(self, seen: bool, patience: int) -> str:
-        """The event that the next frame makes, "lost" or "found"; empty: none."""
+        """The event caused by the next frame, "lost" or "found"; empty: none."""
         self.missing = 0 if seen else self.missing + 1
         if self.there and self.missing >= patience:
             self.there = False
@@ -284,7 +285,7 @@ class _Watched:
         return ""
 
     def doubt(self, doubtful: bool) -> bool:
-        """Whether to tell of a doubt in the next frame."""
+        """Whether to report a doubt in the next frame."""
         tell = doubtful and self.quiet >= QUIET
         self.quiet = 0 if doubtful else self.quiet + 1
         return tell

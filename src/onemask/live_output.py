@@ -1,4 +1,4 @@
-"""The main job of `onemask live`: what is found in a stream, shown, recorded and written."""
+"""The main loop of `onemask live`: show, record and write the objects found in a stream."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .video.hls import HlsWriter, refuse_folder
 from .video.label_maps import palette, write_mask
 from .video.writer import H264, VideoWriter
 
-_TICKS = Fraction(90)  # a second, in recorded files
+_TICKS = Fraction(90)  # ticks per second in recorded files
 _RECORDED = replace(H264, options={"crf": "20", "preset": "veryfast"})
 
 
 class Preview(Protocol):
-    """Shows pictures, in a window or a browser."""
+    """A display for pictures, in a window or a browser."""
 
     def show(self, picture: np.ndarray) -> bool:
-        """Show an (H, W, 3) uint8 RGB picture; False: no more are wanted."""
+        """Show an (H, W, 3) uint8 RGB picture; returns False once no more are wanted."""
 
 
 def follow(
@@ -42,25 +42,25 @@ def follow(
     seconds: float | None = None,
     overwrite: bool = False,
 ) -> LiveReport:
-    """Follow objects in a stream until it ends, the preview is closed, the time is over, or Ctrl-C is pressed.
+    """Follow objects in a stream until it ends, the preview is closed, the time is up, or Ctrl-C is pressed.
 
     Args:
         live: the stream, the objects, and the session.
-        preview: shows frames with their objects, and how late they are.
-        record: a video file of the same, with the times at which frames came; .mkv, .mp4 or .mov.
-        masks: a folder for the label map of each frame that was segmented: NUMBER.png, as `onemask run` writes them.
-        hls: a folder for the same as HTTP Live Streaming, `onemask.video.hls.PLAYLIST` and its last segments.
-        seconds: how long at most, from the first frame.
-        overwrite: replace a file, or a stream of `hls`, that is there. Masks are only written into a folder that is
-            not there, or empty.
+        preview: shows frames with their objects and their latency.
+        record: a video file of the same pictures, timed by the frames' arrival; .mkv, .mp4 or .mov.
+        masks: a folder for the label map of each segmented frame: NUMBER.png, as `onemask run` writes them.
+        hls: a folder for the same pictures as HTTP Live Streaming, `onemask.video.hls.PLAYLIST` and the last segments.
+        seconds: maximum duration, from the first frame.
+        overwrite: replace an existing file, or an existing stream of `hls`. Masks are only written into a folder that
+            is new or empty.
 
     Returns:
-        How it went.
+        Statistics of the stream.
 
     Raises:
         InputError: see `Live`.
-        OutputError: something is in the way, or cannot be written.
-        OnemaskError: see `Live`. What was recorded until then is kept.
+        OutputError: an output already exists, or cannot be written.
+        OnemaskError: see `Live`. The recording up to then is kept.
     """
     if seconds is not None and not seconds > 0:
         raise InputError(f"seconds are above 0, got {seconds}")
@@ -107,7 +107,7 @@ def _in_file(path: str | Path, width: int, height: int) -> VideoWriter:
 
 
 class _Recorder(AbstractContextManager["_Recorder"]):
-    """Writes pictures to a place, if there is one, whose size the first of them decides."""
+    """Writes pictures to a path, if there is one; the writer is made for the size of the first picture."""
 
     def __init__(
         self, path: str | Path | None, make: Callable[[str | Path, int, int], AbstractContextManager[_PictureWriter]]
@@ -129,7 +129,7 @@ class _Recorder(AbstractContextManager["_Recorder"]):
 
 
 def _captioned(picture: np.ndarray, latency: float, dropped: int) -> np.ndarray:
-    """Write how late a picture is, and how many were dropped, into its corner (in place)."""
+    """Write the latency and the number of dropped frames into a picture's corner, in place."""
     text = f"{1000 * latency:.0f} ms late, {dropped} dropped"
     for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(picture, text, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, width, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""One process at a time writes a folder: a lock file that says which, and is void once that process is gone."""
+"""Locks on folders, for one writing process at a time: a lock file names its process and is void once that is gone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Holder:
 
     pid: int
     host: str
-    started: str  # tells it from a later process of the same number; empty where the system does not say
+    started: str  # distinguishes it from a later process with the same id; empty if the system does not say
     since: str
 
     @classmethod
@@ -31,7 +31,7 @@ class Holder:
         return cls(pid, socket.gethostname(), _started(pid), datetime.now().isoformat(sep=" ", timespec="seconds"))
 
     def is_gone(self) -> bool:
-        """Whether the process has ended; of other hosts' processes that is not known."""
+        """Whether the process has ended; False for processes on other hosts, of which it is not known."""
         if self.host != socket.gethostname() or os.name != "posix":
             return False
         if _started(self.pid) != self.started:
@@ -46,7 +46,7 @@ class Holder:
 
 
 def refuse_held(path: Path) -> None:
-    """Raise OutputError if a process that is not gone holds the lock file `path`."""
+    """Raise OutputError if a live process holds the lock file `path`."""
     holder = _holder(path)
     if holder is not None and not holder.is_gone():
         raise _held(path, holder)
@@ -54,7 +54,7 @@ def refuse_held(path: Path) -> None:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` in the block. Raises OutputError if another process does, or this one already."""
+    """Hold the lock file `path` during the block. Raises OutputError if another process or this one already does."""
     mine = Holder.this()
     _take(path, mine)
     try:
@@ -70,7 +70,7 @@ def _take(path: Path, mine: Holder) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole.write_text(json.dumps(asdict(mine)), encoding="utf-8")
-        for _ in range(3):  # others may try to at the same time
+        for _ in range(3):  # other processes may try at the same time
             try:
                 _place(whole, path)
                 return
@@ -85,18 +85,18 @@ def _take(path: Path, mine: Holder) -> None:
 
 
 def _place(whole: Path, path: Path) -> None:
-    """Give the lock its name, complete, unless the name is taken."""
+    """Give the finished lock file its name, unless the name is taken."""
     try:
         os.link(whole, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links, as FAT is
+    except OSError:  # a file system without links, such as FAT
         with path.open("x", encoding="utf-8") as file:
             file.write(whole.read_text(encoding="utf-8"))
 
 
 def _remove_void(path: Path, mine: Holder) -> None:
-    """Remove a lock whose process is gone; OutputError where it is not."""
+    """Remove a lock whose process is gone; OutputError if it is not gone."""
     holder = _holder(path)
     if holder is not None and not holder.is_gone():
         raise _held(path, holder)
@@ -104,14 +104,14 @@ def _remove_void(path: Path, mine: Holder) -> None:
     with suppress(FileNotFoundError):  # another process was faster
         os.rename(path, aside)
         taken = _holder(aside)
-        if taken != holder and taken is not None:  # another was faster still, and holds the lock now
+        if taken != holder and taken is not None:  # yet another was faster and holds the lock now
             os.rename(aside, path)
             raise _held(path, taken)
         aside.unlink()
 
 
 def _holder(path: Path) -> Holder | None:
-    """The holder of a lock; None if there is none, or if it cannot be read."""
+    """The holder of a lock; None if there is no lock or it cannot be read."""
     try:
         holder = Holder(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -129,7 +129,7 @@ def _held(path: Path, holder: Holder) -> OutputError:
 
 
 def _started(pid: int) -> str:
-    """Start time of a process in ticks since boot, if /proc has it; empty for one that has ended."""
+    """Start time of a process in ticks since boot, from /proc if available; empty if the process has ended."""
     try:
         figures = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return "" if figures[0] in "ZX" else figures[19]

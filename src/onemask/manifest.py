@@ -1,4 +1,4 @@
-"""The manifest of a batch: a video with its masks and options a line, as jobs."""
+"""The manifest of a batch: one job per line, a video with its masks and options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Job:
     video: str | Path
     """A path or an address."""
     masks: tuple[str, ...] = ()
-    """As `onemask run --mask` takes them."""
+    """Masks as `onemask run --mask` takes them."""
     options: tuple[str, ...] = ()
     """Other arguments of `onemask run`."""
 
@@ -32,7 +32,7 @@ def read_manifest(path: str | Path) -> list[Job]:
     """Read a manifest, .csv or .jsonl.
 
     Raises:
-        InputError: it cannot be read, a line has no video or names none that is there, or two have one name.
+        InputError: it cannot be read, a line has no video or one that does not exist, or two lines have the same name.
     """
     file, expected = str(path), "a manifest: CSV with the columns video and mask, or JSON lines"
     text = fetch_text(file, expected) if is_elsewhere(file) else read_text(Path(on_this_machine(file)), expected)
@@ -66,7 +66,7 @@ def _parsed(line: str, number: int, file: str) -> Any:
 
 
 def _job(line: Any, number: int, file: str) -> Job:
-    """A line of a manifest as a job. Raises InputError."""
+    """Turn a line of a manifest into a job. Raises InputError."""
     where = f"{file}, entry {number}"
     if not isinstance(line, dict) or not isinstance(line.get("video"), str) or not line["video"]:
         raise InputError(f"{where} names no video; expected the key or column `video`")
@@ -92,7 +92,7 @@ def _job(line: Any, number: int, file: str) -> Job:
 
 
 def _beside(mask: str, file: str) -> str:
-    """FILE or FRAME:FILE, with the file relative to the manifest."""
+    """FILE or FRAME:FILE, with the file resolved relative to the manifest."""
     frame, name = frame_and_file(mask)
     if frame and not is_elsewhere(whole := beside(file, mask)) and Path(on_this_machine(whole)).exists():
         return on_this_machine(whole)  # a file with a colon in its name
@@ -100,17 +100,17 @@ def _beside(mask: str, file: str) -> str:
 
 
 def frame_and_file(mask: str) -> tuple[str, str]:
-    """`FRAME:` and FILE; the former is empty where the mask has no frame."""
+    """Split a mask into `FRAME:` and FILE; the former is empty if the mask has no frame."""
     before, colon, after = mask.partition(":")
     return (before + colon, after) if colon and before.isdecimal() else ("", mask)
 
 
 def with_whole_paths(job: Job) -> Job:
-    """The job with whole paths, for processes that work in other folders."""
+    """The job with absolute paths, for processes with other working directories."""
     masks = (frame + whole_path(file) for frame, file in map(frame_and_file, job.masks))
     return replace(job, video=whole_path(str(job.video)), masks=tuple(masks))
 
 
 def whole_path(path: str) -> str:
-    """A path that holds in every folder; an address as it is."""
+    """An absolute path; an address is returned as it is."""
     return path if is_elsewhere(path) else os.path.abspath(on_this_machine(path))

@@ -1,4 +1,4 @@
-"""Clicks and scribbles in a frame, and how masks fit with them."""
+"""Clicks and scribbles in a frame, and how well masks agree with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from .errors import InputError
 
-LEAST_PART = 0.1  # of the largest part: smaller ones are dropped where they were not marked
+LEAST_PART = 0.1  # as a share of the largest part: smaller unmarked parts are dropped
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class Stroke:
     """A click or a scribble: a line through points of the frame, on the object or beside it."""
 
     points: tuple[tuple[float, float], ...]
-    """(x, y) in pixels, from the left and the top; one point is a click."""
+    """(x, y) in pixels, from the left and the top; a single point is a click."""
     positive: bool = True
-    """Whether it marks the object; if not, what does not belong to it."""
+    """Whether it marks the object or something that does not belong to it."""
 
 
 def read_click(click: Any) -> Stroke:
-    """A click (x, y, whether it is on the object). Raises InputError for anything else."""
+    """Read a click (x, y, whether it is on the object). Raises InputError for anything else."""
     try:
         x, y, positive = click
         return Stroke(((float(x), float(y)),), bool(positive))
@@ -34,7 +34,7 @@ def read_click(click: Any) -> Stroke:
 
 
 def read_scribble(scribble: Any) -> Stroke:
-    """A scribble (points (x, y), whether it is on the object). Raises InputError for anything else."""
+    """Read a scribble (points (x, y), whether it is on the object). Raises InputError for anything else."""
     try:
         points, positive = scribble
         stroke = Stroke(tuple((float(x), float(y)) for x, y in points), bool(positive))
@@ -46,13 +46,13 @@ def read_scribble(scribble: Any) -> Stroke:
 
 
 def right_share(mask: np.ndarray, stroke: Stroke) -> float:
-    """Share of a stroke's points that a mask (H, W) has on the right side."""
+    """Share of a stroke's points that are on the right side of a mask (H, W)."""
     xs, ys = np.asarray(stroke.points).astype(int).T
     return float((mask[ys, xs] == stroke.positive).mean())
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of what is in a mask (H, W)."""
+    """Left, top, right, bottom of the box around a mask (H, W)."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return left, top, left + width, top + height
 
@@ -67,7 +67,7 @@ def overlap_of(one: tuple[int, int, int, int], other: tuple[int, int, int, int])
 
 
 def outside(trimap: np.ndarray, corners: tuple[int, int, int, int] | None) -> np.ndarray:
-    """The trimap with all that is outside of a box surely not the object."""
+    """The trimap with everything outside a box set to certain background."""
     if corners is None:
         return trimap
     left, top, right, bottom = corners
@@ -87,14 +87,14 @@ def inside(corners: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndar
 
 
 def dilated(mask: np.ndarray, radius: float) -> np.ndarray:
-    """A mask (H, W) bool with all that is less than so many pixels away from it."""
+    """A mask (H, W) bool, dilated by a radius in pixels."""
     if not mask.any():
         return mask
     return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3) < max(1.0, radius)
 
 
 def meant_parts(mask: np.ndarray, on: np.ndarray, guess: np.ndarray | None) -> np.ndarray:
-    """The connected parts of a mask that were marked, and those that are not small and mostly in the guess."""
+    """The connected parts of a mask that were marked, or that are not small and lie mostly in the guess."""
     count, parts, figures, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count <= 2:
         return mask
@@ -108,5 +108,5 @@ def meant_parts(mask: np.ndarray, on: np.ndarray, guess: np.ndarray | None) -> n
 
 
 def shown(values: Iterable[Any]) -> str:
-    """Numbers as the command line takes them."""
+    """Format numbers as the command line takes them."""
     return ",".join(f"{float(value):g}" for value in values)

@@ -1,7 +1,7 @@
-"""Files and folders that are elsewhere: s3://, gs://, memory:// and whatever else fsspec knows, by its address.
+"""Remote files and folders by address: s3://, gs://, memory:// and any other protocol that fsspec supports.
 
-Work is done on a copy on this machine: what is there is fetched, and what is new is brought back. Paths without
-`://`, and `file://`, are this machine's own and are used as they are.
+Work is done on a local copy: existing files are downloaded, and new ones are uploaded. Paths without `://`, and
+`file://`, are local and used as they are.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from .extras import how_to_install
 from .files import inside, write_text, written_whole
 
 T = TypeVar("T")
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # protocol -> the extra that brings it
-LAST = (".onemask/finished",)  # brought when all else is there: it says so
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # protocol -> the extra that provides it
+LAST = (".onemask/finished",)  # uploaded after everything else: it marks the folder as complete
 
 
 def is_elsewhere(address: str) -> bool:
-    """Whether it is an address, not a path on this machine."""
+    """Whether this is a remote address, not a path on this machine."""
     return "://" in address and not address.startswith("file://")
 
 
 def on_this_machine(address: str) -> str:
-    """A path; `file://` is taken off."""
+    """A local path, without `file://`."""
     return address.removeprefix("file://")
 
 
 def joined(folder: str, name: str) -> str:
-    """The address or path of what a folder holds."""
+    """The address or path of a name in a folder."""
     return f"{folder.rstrip('/')}/{name}" if "://" in folder else str(Path(folder) / name)
 
 
 def beside(file: str, name: str) -> str:
-    """A name in a file, as an address or path: relative to where the file is, unless it is whole."""
+    """The address or path of a name that a file mentions: relative to the file's folder unless it is absolute."""
     if "://" in name or os.path.isabs(name):
         return name
     return joined(file.rpartition("/")[0], name) if "://" in file else str(Path(file).parent / name)
 
 
 def holds_anything(folder: str) -> bool:
-    """Whether a folder, here or elsewhere, is there and not empty. Raises InputError where a store does not answer."""
+    """Whether a folder, local or remote, exists and is not empty. Raises InputError if a store does not answer."""
     if is_elsewhere(folder):
         return bool(_names(folder))
     return Path(folder).is_dir() and any(Path(folder).iterdir())
 
 
 def fetch_text(address: str, expected: str) -> str:
-    """Read a text file. Raises InputError, which says what was expected."""
+    """Read a text file, local or remote. Raises InputError, which says what was expected."""
     system, path = _system(address)
     data: bytes = _asked(address, lambda: system.cat_file(path))
     try:
@@ -63,7 +63,7 @@ def fetch_text(address: str, expected: str) -> str:
 
 
 def fetch_file(address: str, folder: Path) -> Path:
-    """Copy a file, or a folder of files, into `folder` under its own name. Raises InputError."""
+    """Download a file, or a folder of files, into `folder` under its own name. Raises InputError."""
     system, path = _system(address)
     copy = folder / (path.rstrip("/").rpartition("/")[2] or "input")
     if _asked(address, lambda: bool(system.isdir(path))):
@@ -75,7 +75,7 @@ def fetch_file(address: str, folder: Path) -> Path:
 
 
 def fetch_folder(address: str, folder: Path) -> set[str]:
-    """Copy what a folder holds, if it is there, to a folder on this machine; the names. Raises InputError."""
+    """Download the contents of a folder, if it exists, and return the names of the files. Raises InputError."""
     names = _names(address)
     for name in names:
         inside(folder, name, address)
@@ -87,10 +87,10 @@ def fetch_folder(address: str, folder: Path) -> set[str]:
 
 
 def bring_folder(folder: Path, address: str, before: set[str]) -> None:
-    """Make a folder elsewhere like one here; what says that it is finished comes last.
+    """Upload a folder; the file that marks it as finished goes last.
 
-    before: the names that were fetched from there. Those that are gone here are removed there, nothing else is.
-    Raises OutputError.
+    before: the names that were downloaded from there. Of these, the ones deleted here are removed there; nothing else
+    is. Raises OutputError.
     """
     names = names_in(folder)
     for name in sorted(before - names):
@@ -101,7 +101,7 @@ def bring_folder(folder: Path, address: str, before: set[str]) -> None:
 
 
 def bring_file(file: Path, address: str) -> None:
-    """Copy a file of this machine to an address. Raises OutputError."""
+    """Upload a file to an address. Raises OutputError."""
     system, path = _system(address)
 
     def put() -> None:
@@ -112,7 +112,7 @@ def bring_file(file: Path, address: str) -> None:
 
 
 def bring_text(address: str, text: str) -> None:
-    """Write a text file, here or elsewhere, whole or not at all. Raises OutputError."""
+    """Write a text file, local or remote, atomically. Raises OutputError."""
     if not is_elsewhere(address):
         write_text(on_this_machine(address), text)
         return
@@ -126,16 +126,16 @@ def bring_text(address: str, text: str) -> None:
 
 
 def names_in(folder: Path) -> set[str]:
-    """The files of a folder, at any depth, as names relative to it, but for locks: those are this machine's."""
+    """The files of a folder, at any depth, as names relative to it, except locks, which are local to this machine."""
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return {name for name in files if name != ".onemask/lock"}
 
 
 @contextmanager
 def folder_for_copies(name: str) -> Iterator[Path]:
-    """A folder of this user's alone, the same for the same name, which is removed at the end.
+    """A private folder of this user, removed at the end; the same name always gives the same path.
 
-    That it has the same path again is what lets an interrupted run be gone on with: a run knows its video by its path.
+    An interrupted run can only be resumed because the path is the same again: a run identifies its video by its path.
     """
     import tempfile
 
@@ -161,7 +161,7 @@ def folder_for_copies(name: str) -> Iterator[Path]:
 
 
 def _system(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it. Raises InputError where there is none."""
+    """The file system of an address, and the path in it. Raises InputError if there is none."""
     import fsspec
 
     protocol = address.partition("://")[0]
@@ -175,14 +175,14 @@ def _system(address: str) -> tuple[Any, str]:
 
 
 def _names(address: str) -> list[str]:
-    """The files of a folder elsewhere, at any depth, as names relative to it; none where there is no folder."""
+    """The files of a remote folder, at any depth, as names relative to it; none if there is no such folder."""
     system, path = _system(address)
     found = _asked(address, lambda: system.find(path))
     return [name.removeprefix(path.rstrip("/")).lstrip("/") for name in found if name.rstrip("/") != path.rstrip("/")]
 
 
 def _asked(address: str, get: Callable[[], T]) -> T:
-    """The answer of a file system. Raises InputError where it does not: clients have errors of all kinds."""
+    """The answer of a file system. Raises InputError for any error: clients raise errors of all kinds."""
     try:
         return get()
     except Exception as error:
@@ -197,6 +197,6 @@ def _told(address: str, put: Callable[[], object]) -> None:
 
 
 def _line(error: Exception) -> str:
-    """An error in one line."""
+    """Format an error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,9 +1,12 @@
-"""Which frames a correction touches: what a frame's label map depends on, and which are out of date.
+"""Dependencies of label maps on annotations: which frames a correction affects, and which label maps are out of date.
 
-In `onemask run`, and so in the studio, whose label maps are the same, an annotated frame, going forward,
-replaces what is known of the objects in it; so a frame depends on the annotated frames back to the nearest one that
-has all objects known by then, its *anchor*. Objects that are annotated first in a later frame come back from there.
-Besides, a stretch before an annotated frame may have been made backward from it, at the user's wish.
+In `onemask run`, and therefore in the studio, whose label maps are the same, an annotated frame replaces the memory of
+its objects in the forward pass. So a frame depends on the annotated frames back to the nearest one that contains all
+objects known by then, its *anchor*. Objects first annotated in a later frame are propagated backward from there.
+In addition, the user may have had a stretch before an annotated frame made backward from it.
+
+A known object whose mask vanishes at the working size is not replaced: the session keeps its memory
+(`Session.annotate`). So such a frame is not an anchor.
 """
 
 from __future__ import annotations
@@ -11,6 +14,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .video.label_maps import object_ids
 
 
 @dataclass(frozen=True)
@@ -21,24 +29,59 @@ class Key:
     """A hash of its label map."""
     ids: frozenset[int]
     """The objects in it."""
+    faint: frozenset[int] = frozenset()
+    """The objects whose masks may vanish at the working size."""
+
+    @classmethod
+    def of(cls, label_map: np.ndarray, short_side: int | None) -> Key:
+        """The key for a label map (H, W) of a frame that is segmented at this short side (None: at its own size)."""
+        ids = object_ids(label_map)
+        faint = (object_id for object_id in ids if not _survives(label_map == object_id, short_side))
+        return cls(content_of(label_map), frozenset(ids), frozenset(faint))
+
+
+def content_of(label_map: np.ndarray) -> str:
+    """A hash of a label map's values, independent of their dtype."""
+    fits = label_map.size == 0 or label_map.max() <= np.iinfo(np.uint8).max
+    values = np.ascontiguousarray(label_map, np.uint8 if fits else np.uint16)
+    return hashlib.sha256(values.tobytes()).hexdigest()[:16]
+
+
+def _survives(mask: np.ndarray, short_side: int | None) -> bool:
+    """Whether a mask (H, W) has a pixel above one half at the working size, as `Geometry.masks` makes it.
+
+    Exact if the frame is shrunk or keeps its size. If a method may enlarge it, the mask must contain a 2x2 square,
+    which no interpolation misses entirely.
+    """
+    pixels = mask.astype(np.float32)
+    height, width = mask.shape
+    if short_side is None:
+        return bool(mask.any())
+    scale = short_side / min(height, width)
+    if scale >= 1:
+        return bool(cv2.erode(pixels, np.ones((2, 2), np.uint8), borderValue=0).any())
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return bool((cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) > 0.5).any())
 
 
 Keys = Mapping[int, Key]
 
 
 def anchor(keys: Keys, index: int) -> int | None:
-    """The last annotated frame up to `index` that has all objects annotated before it; None: there is none."""
+    """The last annotated frame up to `index` that contains all objects annotated before it; None if there is none."""
     known: set[int] = set()
     found = None
     for frame in sorted(k for k in keys if k <= index):
-        known |= keys[frame].ids
-        if known == keys[frame].ids:
+        key = keys[frame]
+        replaced = key.ids - (key.faint & known)
+        known |= key.ids
+        if known == replaced:
             found = frame
     return found
 
 
 def first_seen(keys: Keys, start: int) -> dict[int, int]:
-    """Object -> the first frame from `start` on in which it is annotated."""
+    """Map each object to the first frame from `start` on in which it is annotated."""
     found: dict[int, int] = {}
     for frame in sorted(k for k in keys if k >= start):
         for object_id in keys[frame].ids:
@@ -47,7 +90,7 @@ def first_seen(keys: Keys, start: int) -> dict[int, int]:
 
 
 def signature(keys: Keys, index: int, settings: str) -> str:
-    """Signature of all that a frame's label map depends on, as `onemask run` makes it; empty if on nothing."""
+    """Signature of everything that a frame's label map from `onemask run` depends on; empty if on nothing."""
     start = anchor(keys, index)
     begin = 0 if start is None else start
     forward = [f"forward {k} {keys[k].content}" for k in sorted(keys) if begin <= k <= index and start is not None]
@@ -57,7 +100,7 @@ def signature(keys: Keys, index: int, settings: str) -> str:
 
 
 def signature_backward(keys: Keys, key: int, settings: str) -> str:
-    """Signature of all that label maps depend on that are made backward from the annotated frame `key`."""
+    """Signature of everything that label maps made backward from the annotated frame `key` depend on."""
     return _hash(settings, [f"backward {key} {keys[key].content}"])
 
 
@@ -71,7 +114,7 @@ def next_key(keys: Keys, index: int) -> int | None:
 
 
 def accepted(keys: Keys, index: int, settings: str) -> set[str]:
-    """The signatures with which the label map of frame `index` is up to date."""
+    """The signatures that mark the label map of frame `index` as up to date."""
     found = {signature(keys, index, settings)}
     after = next_key(keys, index)
     if after is not None and index not in keys:
@@ -81,7 +124,7 @@ def accepted(keys: Keys, index: int, settings: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Frames first, ..., last, which are made by going forward from frame `start`."""
+    """Frames first, ..., last, to be made by propagating forward from frame `start`."""
 
     start: int
     first: int
@@ -89,7 +132,7 @@ class Stretch:
 
 
 def stretches(keys: Keys, wanted: Iterable[int]) -> list[Stretch]:
-    """How to make the frames `wanted`: neighbours together, each stretch from the anchor of its first frame."""
+    """Stretches that cover the frames `wanted`: runs of consecutive frames, each from the anchor of its first frame."""
     found: list[Stretch] = []
     for index in sorted(wanted):
         if found and found[-1].last == index - 1:

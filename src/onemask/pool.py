@@ -1,4 +1,4 @@
-"""Jobs distributed among hands: each takes the next one when it is free. A hand is a process, here or elsewhere."""
+"""Distribution of jobs among hands (processes, local or remote): each takes the next job when it is free."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ POLL_SECONDS = 0.2
 
 
 class Hand(Protocol):
-    """Something that does one job at a time."""
+    """A worker that does one job at a time."""
 
     def ready(self) -> bool:
-        """Whether it can take a job. It is asked again and again, and does not wait."""
+        """Whether it can take a job. Called repeatedly, and must not block."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release its resources."""
 
 
 J = TypeVar("J")
@@ -29,20 +29,20 @@ H = TypeVar("H", bound=Hand)
 def share_out(
     jobs: Iterable[J], hands: Sequence[H], do: Callable[[J, H, threading.Event], bool], *, step: str = "video"
 ) -> bool:
-    """Do all jobs, in their order, as many at a time as there are hands.
+    """Do all jobs in order, as many at a time as there are hands.
 
     Args:
-        jobs: what is to be done.
-        hands: who does it.
-        do: does a job with a hand, in a thread of that hand's; returns whether it is done with, and not to be given to
-            the next hand that is free. It ends early where its event is set.
-        step: what is said to be stopped after, see `stop_asked`.
+        jobs: the jobs.
+        hands: the hands that do them.
+        do: does a job with a hand, in that hand's thread; returns whether the job is finished, rather than to be given
+            to the next free hand. It ends early when its event is set.
+        step: the unit of work that Ctrl-C lets finish, for messages; see `stop_asked`.
 
     Returns:
-        Whether all was done; False after Ctrl-C.
+        Whether all jobs were done; False after Ctrl-C.
 
     Raises:
-        BaseException: the first error of `do`; the other hands end, too.
+        BaseException: the first error of `do`; the other hands stop as well.
     """
     waiting: queue.SimpleQueue[J] = queue.SimpleQueue()
     for job in jobs:
@@ -61,7 +61,7 @@ def share_out(
                     return
                 if not do(job, hand, stop):
                     waiting.put(job)
-        except BaseException as error:  # a full disk, say
+        except BaseException as error:  # such as a full disk
             failures.append(error)
             stop.set()
         finally:
@@ -72,7 +72,7 @@ def share_out(
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive():  # waits in pieces, so that signals come through
+            while thread.is_alive():  # short waits, so that signals are handled
                 thread.join(POLL_SECONDS)
     if failures:
         raise failures[0]

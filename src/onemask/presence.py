@@ -1,4 +1,4 @@
-"""Area, box and confidence of objects in the last frame: from probabilities, without label maps of the frame's size."""
+"""Area, box and confidence of objects in the last frame, computed from probabilities without full-size label maps."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ VISIBLE_FROM = 0.5  # confidence, see Session.visible
 
 
 class Presences:
-    """A session's calls that tell what its last frame showed."""
+    """The calls of a session that describe its last frame."""
 
     _objects: Objects
     _last: LastFrame
 
     def area(self, object_id: int) -> int:
-        """Number of the object's pixels in the last frame; 0 where it was not found.
+        """Number of the object's pixels in the last frame; 0 if it was not found.
 
-        Counted at the working size and scaled to the frame's: of a frame that was shrunk, exact to the pixels that it
-        was shrunk to.
+        Counted at the working size and scaled to the frame's size, so no more precise than a pixel of the working
+        size.
 
         Raises:
             InputError: the object is not known, or no frame was seen since the session was restored.
@@ -36,10 +36,10 @@ class Presences:
         return self._presence(object_id).area
 
     def box(self, object_id: int) -> tuple[int, int, int, int] | None:
-        """The box around all of the object's pixels in the last frame; None where it was not found.
+        """The box around all of the object's pixels in the last frame; None if it was not found.
 
         Left, top, right, bottom in pixels of the frame, right and bottom exclusive: `frame[top:bottom, left:right]`.
-        A single stray pixel widens it.
+        A single stray pixel enlarges it.
 
         Raises:
             InputError: see `area`.
@@ -47,10 +47,10 @@ class Presences:
         return self._presence(object_id).box
 
     def confidence(self, object_id: int) -> float:
-        """The mean probability, in [0, 1], that the object's pixels of the last frame are its own; 0 where it has none.
+        """Mean probability of the object over its pixels in the last frame, in [0, 1]; 0 if it has no pixels.
 
-        It tells clear masks from doubtful ones within a video. It is no calibrated chance of being right: a method
-        that mistakes another object for this one can be as sure of it as of the right one.
+        It separates clear masks from doubtful ones within a video. It is not calibrated: a method that mistakes
+        another object for this one can be just as confident.
 
         Raises:
             InputError: see `area`.
@@ -59,17 +59,16 @@ class Presences:
 
     @property
     def confidences(self) -> dict[int, float]:
-        """`confidence` of every object that is followed; empty where no frame was seen yet."""
+        """`confidence` of every object that is followed; empty before the first frame."""
         return {object_id: presence.confidence for object_id, presence in self._last.presences.items()}
 
     def visible(self, object_id: int) -> bool:
         """Whether the object was found in the last frame: it has pixels, and a confidence of one half or more.
 
-        What it says of an object that is gone holds more than what it says of one that is there: in occlusions that
-        were staged (`benchmarks/perturbed.md`), an object in sight was called visible in each of 271 frames, by two
-        methods, and one out of sight in 32 and 40 of 100, where something like it was found in its place, in some
-        with a confidence of 0.95. Ask for more `confidence`, or compare `area` with what it used to be, where a wrong
-        "visible" costs more than a late one.
+        False is more reliable than True. With two methods under synthetic occlusions (`benchmarks/perturbed.md`), an
+        object in sight was reported visible in all of 271 frames, and one out of sight in 32 and 40 of 100: something
+        similar was found in its place, sometimes with a confidence of 0.95. If a wrong "visible" costs more than a
+        late one, require a higher `confidence`, or compare `area` with its earlier values.
 
         Raises:
             InputError: see `area`.
@@ -87,14 +86,14 @@ class Presences:
 
     @property
     def diagnostics(self) -> dict[int, Diagnostics]:
-        """Diagnostics of the last frame, if `step` was asked to explain it: id -> caption -> map or number.
+        """Diagnostics of the last frame, if `step` was called with `explain`: id -> caption -> map or number.
 
-        Maps are (h, w) float32 in [0, 1], as coarse as the method has them, of the whole frame; others are numbers.
+        Maps are (h, w) float32 in [0, 1] at the method's own resolution and cover the whole frame.
         """
         return self._last.diagnosed()
 
     def _presence(self, object_id: int) -> Presence:
-        self._objects.row(object_id)  # refuses what is not known
+        self._objects.row(object_id)  # raises for unknown objects
         presences = self._last.presences
         if object_id not in presences:
             raise InputError("no frame was seen since the session was restored; give it the next one first")
@@ -102,13 +101,13 @@ class Presences:
 
 
 class LastFrame:
-    """The objects in a frame, as far as a session knows: by default, nothing.
+    """The last frame's results in a session; by default, before any frame, none.
 
     Args:
         objects: ids of the rows.
-        geometry: of the frame.
+        geometry: the frame's geometry.
         rows: probabilities of the objects (N, 1, h, w) and of the background (1, 1, h, w), padded.
-        diagnostics: of the method, by caption: maps (N, 1, h', w') of the padded frame, or numbers (N,).
+        diagnostics: the method's diagnostics by caption: maps (N, 1, h', w') of the padded frame, or numbers (N,).
     """
 
     def __init__(
@@ -120,10 +119,10 @@ class LastFrame:
     ) -> None:
         self._objects, self._geometry = objects or Objects(), geometry
         self._rows, self._diagnostics = rows, diagnostics or {}
-        self._winner: Tensor | None = None  # the likeliest row in each pixel, where frames are not resized
+        self._winner: Tensor | None = None  # the likeliest row in each pixel, if frames are not resized
 
     def without(self, object_id: int) -> LastFrame:
-        """The frame once an object is forgotten: area, box and confidence of the others."""
+        """The frame after an object is forgotten: area, box and confidence of the others."""
         left = LastFrame()
         left.presences = {i: presence for i, presence in self.presences.items() if i != object_id}
         return left
@@ -163,7 +162,7 @@ class LastFrame:
         }
 
     def _cropped(self, value: Tensor) -> np.ndarray | float:
-        """One row of a diagnostic: a map (1, h, w) without what was padded, or a number ()."""
+        """One row of a diagnostic: a map (1, h, w) with its padding removed, or a number ()."""
         if value.ndim == 0:
             return float(value)
         assert self._geometry is not None
@@ -182,15 +181,15 @@ class Presence:
 
     area: int  # pixels of the frame
     box: tuple[int, int, int, int] | None  # left, top, right, bottom in pixels, right and bottom exclusive
-    confidence: float  # mean probability over its pixels; 0 where it has none
+    confidence: float  # mean probability over its pixels; 0 if it has none
 
 
 def presences(
     geometry: Geometry, probabilities: Tensor, background: Tensor, winner: Tensor | None = None
 ) -> list[Presence]:
-    """Presences of all rows, in one transfer from the device; nothing is enlarged to the frame's size.
+    """Presences of all rows, in one transfer from the device and without resizing to the frame's size.
 
-    winner: the row that is likeliest in each pixel at the working size, as `label_argmax` gives it, where it is known.
+    winner: the likeliest row in each pixel at the working size, as `label_argmax` gives it, if already known.
     """
     objects = geometry.crop(probabilities)
     if winner is None:

@@ -1,4 +1,4 @@
-"""How far long work is: what wraps the items that it goes through."""
+"""Progress of long work, shown by wrapping the items that it iterates over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Wraps an iterable to show how far it is, as tqdm does."""
+    """Wraps an iterable to show progress, as tqdm does."""
 
     def __call__(self, items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
         """Yield the same items."""

@@ -1,17 +1,16 @@
-"""A whole video through a session: annotated frames anywhere in it, label maps of all frames in order.
+"""Propagation through a whole video: annotated frames anywhere in it, label maps of all frames in order.
 
     for label_map in propagate("clip.mp4", {0: first_label_map}):
         ...
 
-Objects are followed forward from where they are annotated, and backward from where they are annotated first. Backward
-comes first, and its label maps wait, compressed, in a file; so memory does not grow with the video.
+Objects are followed forward from the frames in which they are annotated, and backward from the first of these. The
+backward pass runs first and stores its label maps, compressed, in a file; so memory does not grow with the video.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import replace
 from itertools import takewhile
 from os import PathLike
 from pathlib import Path
@@ -27,6 +26,7 @@ from .methods import DEFAULT, load
 from .methods.method import Method
 from .session import EncodedFrame, Session
 from .video.frames import Frame, Video
+from .video.labelled import LabelledFrame as LabelledFrame  # documented as part of this module
 from .video.masks import MaskFile, read_mask
 from .video.numbering import number_alike
 from .video.reader import Source, open_video
@@ -34,14 +34,14 @@ from .video.threads import prefetch
 from .way_back import Found, LabelMapFile, WayBack
 
 DIRECTIONS = ("both", "forward")
-ENCODED_AT_ONCE = {"cuda": 4}  # frames in one batch, by kind of device; elsewhere one by one is as fast
-# Kinds of devices where the next frame's features are computed beside the objects of this one, in a thread.
+ENCODED_AT_ONCE = {"cuda": 4}  # frames per batch, by device type; on other devices batches gain nothing
+# Device types on which the next frame's features are computed in a thread, beside the objects of the current frame.
 OVERLAPPING = ("cpu",)
 
 Annotation = str | PathLike[str] | np.ndarray | Tensor | MaskFile  # of one frame
 
 
-Watch = Callable[[Iterable[Found], int], Iterable[Found]]  # what was found in frames, their number -> the same
+Watch = Callable[[Iterable[Found], int], Iterable[Found]]  # (results of frames, number of frames) -> the same results
 
 
 def propagate(
@@ -66,22 +66,22 @@ def propagate(
 
     Args:
         video: a video file, a folder of images, a glob, a sequence of frames (H, W, 3) uint8 RGB, or an opened `Video`.
-        annotations: index of a frame -> its mask: a file, see `read_mask`; a label map (H, W) with ids of the caller's
+        annotations: frame index -> its mask: a file, see `read_mask`; a label map (H, W) with ids of the caller's
             choice; or a boolean mask of one object, which gets the id 1.
-        method: a name, with `options` of its configuration, or a method as `load` gives it.
-        direction: "both", or "forward": then nothing is said of frames before an object's first annotation.
-        void: a value that marks unknown pixels, such as 255 in label maps of other tools, which say nothing of it
-            themselves; of files None is for what they say themselves.
+        method: a name, with `options` of its configuration, or a method as `load` returns it.
+        direction: "both", or "forward": then objects are not found in frames before their first annotation.
+        void: a value that marks unknown pixels, such as 255 in label maps of other tools. None: label maps have no
+            unknown pixels, and files are read as they say themselves.
         short_side: see `Session`.
         device: see `Session`.
         precision: see `Session`.
         runtime: see `Session`.
 
     Returns:
-        An iterator over label maps (H, W) uint8 or uint16; its `frames()` gives them with their frames.
+        An iterator over label maps (H, W) uint8 or uint16; its `frames()` yields them with their frames.
 
     Raises:
-        InputError: something is not what is expected, or annotations do not fit the video.
+        InputError: an argument is invalid, or annotations do not fit the video.
     """
     if options and not isinstance(method, str):
         raise InputError(
@@ -95,12 +95,12 @@ def propagate(
 
 
 def label_maps_of(annotations: Mapping[int, Annotation], void: int | None = None) -> dict[int, np.ndarray]:
-    """Annotations of any kind as label maps, by frame, with unknown pixels as background.
+    """Convert annotations of any kind to label maps, by frame, with unknown pixels as background.
 
-    void: the value of unknown pixels, of label maps; boolean masks have none, and files say theirs.
+    void: the value of unknown pixels in label maps; boolean masks have none, and files state their own.
 
     Raises:
-        InputError: one is none, or a file cannot be read.
+        InputError: an annotation is invalid, or a file cannot be read.
     """
     if void is not None and not is_whole(void):
         raise InputError(f"void is a value of the label map, a whole number, or None; got {void!r}")
@@ -132,23 +132,6 @@ def _label_map_of(given: np.ndarray | Tensor | MaskFile, void: int | None) -> np
     return labels if void is None else np.where(labels == void, 0, labels)
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledFrame:
-    """A frame's place in the video, and what was found in it."""
-
-    index: int
-    name: str
-    """See `Frame.name`."""
-    label_map: np.ndarray
-    """(H, W) uint8 or uint16."""
-    image: np.ndarray
-    """(H, W, 3) uint8 RGB."""
-    time: Fraction | None
-    """Seconds from the start of the video; None: pictures have none."""
-    confidence: dict[int, float] = field(default_factory=dict)
-    """Object -> confidence, of all that are followed, see `Session.confidence`."""
-
-
 class LabelMaps(Iterator[np.ndarray]):
     """Label maps of a video, frame by frame."""
 
@@ -160,15 +143,15 @@ class LabelMaps(Iterator[np.ndarray]):
         return next(self._frames).label_map
 
     def frames(self) -> Iterator[LabelledFrame]:
-        """The frames that are left: index, name, time, picture and label map of each."""
+        """Iterate over the remaining frames: index, name, time, picture and label map of each."""
         return self._frames
 
 
 class Propagation:
-    """The work of `propagate`, as an iterable whose session can be saved between two frames, and gone on with.
+    """The work of `propagate`, as an iterable whose session can be saved between two frames and resumed.
 
-    session: a new one, or, to go on from frame `start`, one that has seen all frames before it.
-    way_back: what there is of the backward pass, and where it is kept; by default nothing, in a temporary file.
+    session: a new one, or, to resume from frame `start`, one that has seen all frames before it.
+    way_back: the state of the backward pass and its file; by default a new pass in a temporary file.
     """
 
     def __init__(
@@ -189,11 +172,11 @@ class Propagation:
         self.backward = direction == "both" and self._first_seen_last() > start
 
     def __iter__(self) -> Iterator[LabelledFrame]:
-        """Frames `start`, `start` + 1, ..., each with its label map."""
+        """Iterate over frames `start`, `start` + 1, ..., each with its label map."""
         return self.frames()
 
     def frames(self, watch: Watch = lambda label_maps, total: label_maps) -> Generator[LabelledFrame, None, None]:
-        """The labelled frames. watch: wraps the label maps of the backward pass, which come before the first frame."""
+        """Yield the labelled frames. watch: wraps the label maps of the backward pass, which runs before the first."""
         if not self.backward:
             yield from self._forward()
             return
@@ -204,7 +187,7 @@ class Propagation:
                 for found in watch(self._backward(last + 1 - len(earlier)), missing):
                     earlier.push(found)
                     back.done = len(earlier)
-            earlier.drop(last + 1 - self.start)  # of frames that were given before
+            earlier.drop(last + 1 - self.start)  # of frames that were yielded before
             for labelled in self._forward():
                 yield _merged(labelled, earlier.pop()) if len(earlier) else labelled
 
@@ -223,7 +206,7 @@ class Propagation:
             raise InputError(f"{self.video.source}: frame {waiting[0]} is annotated, but the video ends before it")
 
     def _backward(self, stop: int) -> Iterator[Found]:
-        """Yield frames stop - 1, ..., start: objects annotated later, each back from where it first is."""
+        """Yield frames stop - 1, ..., start: each object followed back from its first annotation."""
         session = self.way_back.session = self.way_back.session or self.session.fresh()
         first_seen = self._first_seen()
         backward = self.video.reversed_frames(stop)
@@ -239,9 +222,9 @@ class Propagation:
     def _taken_in(
         self, session: Session, frames: Iterable[Frame], annotated: Collection[int]
     ) -> Iterator[tuple[Frame, np.ndarray | EncodedFrame]]:
-        """Frames with what the session takes: features, or, before any object is followed, the picture.
+        """Yield frames with the session's input: features, or the picture before any object is followed.
 
-        Decoded ahead in a thread, and where it pays encoded in another: both depend on no object.
+        Frames are decoded ahead in a thread, and encoded in another where that pays: neither depends on the objects.
         """
         encoded = self._encoded(session, prefetch(frames), annotated)
         return prefetch(encoded, depth=1) if session.device.type in OVERLAPPING else encoded
@@ -268,14 +251,14 @@ class Propagation:
 
 
 def _merged(forward: LabelledFrame, backward: Found) -> LabelledFrame:
-    """Backward's objects where forward leaves room: an object that was annotated earlier is known better."""
+    """Fill the forward pass's background with objects of the backward pass, whose annotations come later."""
     ahead, back = forward.label_map, backward.label_map
     merged = np.where(ahead > 0, ahead, back).astype(np.promote_types(ahead.dtype, back.dtype))
     return replace(forward, label_map=merged, confidence={**backward.confidence, **forward.confidence})
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """Frames in lists of `size`; what stood before a frame that fails is still given."""
+    """Yield frames in lists of `size`; if a frame fails, those before it are still yielded."""
     batch: list[Frame] = []
     failure: Exception | None = None
     iterator = iter(frames)

@@ -6,30 +6,23 @@ annotated; and where an object is annotated for the first time, those before it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from . import plan
 from .annotation import Annotated
 from .errors import InputError
-from .exports.result import KeptFrame, Result
+from .exports.result import Result
 from .files import read_json
 from .plan import Key
-from .propagation import LabelledFrame, Propagation
+from .propagation import Propagation
 from .results import ResultFolder
 from .session import Session
 from .settings import by_todays_keys, differences
 from .video.frames import Video
-
-
-def content_of(label_map: np.ndarray) -> str:
-    """A hash of an annotation."""
-    return hashlib.sha256(np.ascontiguousarray(label_map).tobytes()).hexdigest()[:16]
+from .video.labelled import KeptFrame, LabelledFrame
 
 
 class Reused:
@@ -51,17 +44,14 @@ class Reused:
         place = Path(folder)
         if not ResultFolder(place, "a run", ()).finished:
             raise InputError(f"{place} holds no finished run; give the folder of one, or leave --reuse out")
-        self.result = Result.open(place)
         before = _asked(place / "run.json")
         if different := differences(_without_masks(before), _without_masks(asked)):
             raise InputError(
                 f"{place} holds a run with {', '.join(different)}; only one with the same settings can be reused"
             )
+        self.result = Result.open(place, video)
         self._video, self._annotations, self._direction = video, annotations, direction
-        keys = {
-            index: Key(content_of(annotated.label_map), frozenset(annotated.objects.ids))
-            for index, annotated in annotations.items()
-        }
+        keys = {index: Key.of(annotated.label_map, asked["short_side"]) for index, annotated in annotations.items()}
         known = {}
         for entry in before["input"]["masks"].split():
             index, _, content = entry.partition(":")

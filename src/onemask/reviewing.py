@@ -24,10 +24,11 @@ import cv2
 import numpy as np
 
 from .errors import InputError
-from .exports.result import KeptFrame, Result
+from .exports.result import Result
 from .exports.table import ObjectInFrame, measured
 from .video.drawing import contact_sheet, overlay
 from .video.label_maps import object_ids, palette
+from .video.labelled import KeptFrame
 from .video.writer import write_picture
 
 MEMORY = 0.9  # of the running mean of an object's confidence and area: about ten frames

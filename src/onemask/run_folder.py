@@ -12,19 +12,21 @@ import torch
 
 from .errors import InputError, OutputError
 from .exports.formats import FORMATS
-from .exports.result import KeptFrame
+from .exports.result import MASKS, NAMES, RECORD
 from .exports.target import ExportOptions
 from .files import read_json, remove, write_json
-from .propagation import LabelledFrame, WayBack
+from .propagation import WayBack
 from .results import ResultFolder
 from .session import Session
 from .settings import Settings, differences
 from .video.frames import Video
-from .video.masks import write_mask
+from .video.label_map_files import label_map_file, label_map_files, names_in_order
+from .video.label_maps import write_mask
+from .video.labelled import KeptFrame, LabelledFrame
 
 log = logging.getLogger(__name__)
 
-MASKS, PARTIAL, RECORD = "masks", "masks.partial", "run.json"
+PARTIAL = "masks.partial"
 _BACK = "back"  # of checkpoints of the way back
 VIEWS = {"overlay": "overlay.mp4", "contact-sheet": "contact-sheet.png"}
 EXPORTS = {name: entry for name, entry in FORMATS.items() if name != "png"}  # those are the masks themselves
@@ -176,8 +178,12 @@ class RunFolder:
 
     def write(self, labelled: LabelledFrame | KeptFrame) -> None:
         """Write the label map of a frame."""
-        with self.results.writing(f"{PARTIAL}/{labelled.name}.png") as path:
+        with self.results.writing(f"{PARTIAL}/{label_map_file(labelled.name)}") as path:
             write_mask(path, labelled.label_map, labelled.confidence)
+
+    def label_maps(self, video: Video, frames: int) -> list[Path]:
+        """The files of the finished label maps, in the order of frames."""
+        return [self.masks / file for file in label_map_files(video, frames)]
 
     def mark_segmented(self, video: Video, taken: Timing) -> None:
         """Write down that all label maps are there. Raises OutputError where they are not."""
@@ -220,8 +226,10 @@ class RunFolder:
     def finish(self, video: Video, report: RunReport, asked: Mapping[str, Any], *, keep_masks: bool) -> None:
         """Write the record. Raises OutputError where label maps were lost meanwhile."""
         self._refuse_missing(video, report.frames, MASKS)
+        names = names_in_order(video, report.frames)
+        record = {**asked, **asdict(report), "frames_per_second": report.frames_per_second}
         with self.results.writing(RECORD) as path:
-            write_json(path, {**asked, **asdict(report), "frames_per_second": report.frames_per_second}, durable=True)
+            write_json(path, record if names is None else record | {NAMES: names}, durable=True)
         if not keep_masks:
             self.results.remove(*self.results.files(MASKS))
             remove(self._segmented)
@@ -236,7 +244,7 @@ class RunFolder:
         return [path for path in found if path.stem.removeprefix(start).isdecimal()]
 
     def _missing(self, video: Video, frames: int, folder: str) -> list[str]:
-        names = [f"{folder}/{video.name(index)}.png" for index in range(frames)]
+        names = (f"{folder}/{file}" for file in label_map_files(video, frames))
         return [name for name in names if not self.results.is_there(name)]
 
     def _refuse_missing(self, video: Video, frames: int, folder: str) -> None:

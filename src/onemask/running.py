@@ -29,21 +29,23 @@ import numpy as np
 
 from .annotation import Annotated, fitting
 from .errors import InputError, Interrupted, OnemaskError, OutputError
-from .exports.exporting import check_options, check_result
+from .exports.exporting import check_names, check_options, check_result
 from .exports.result import Result
 from .exports.target import ExportOptions
 from .files import fingerprint, move, written_whole
 from .interruption import stop_asked
+from .plan import content_of
 from .progress import Progress, silent
-from .propagation import Found, LabelledFrame, Propagation
+from .propagation import Found, Propagation
 from .results import ResultFolder
-from .reusing import Reused, content_of
+from .reusing import Reused
 from .run_folder import EXPORTS, VIEWS, RunFolder, RunReport, Timing
 from .session import Session
 from .settings import Settings
 from .video.frames import Video
 from .video.images import ArraySequence, ImageSequence
-from .video.masks import palette, read_label_map
+from .video.label_maps import palette, read_label_map
+from .video.labelled import LabelledFrame
 from .video.sheet import write_contact_sheet
 from .video.threads import Behind
 from .video.views import Views
@@ -86,6 +88,7 @@ def run(
         raise InputError(f"nothing is to be saved; name one or more of {', '.join(KINDS)}")
     export_options = export_options or ExportOptions()
     check_options([kind for kind in save if kind in EXPORTS], export_options)
+    check_names(Path(video.source).stem, [video.name(index) for index in range(video.info.frames or 0)], save)
     refuse_taken(out, overwrite=overwrite, resume=resume)
     folder = RunFolder(Path(out))
     settings = settings or Settings()
@@ -236,7 +239,7 @@ def _save_views(
     folder: RunFolder, video: Video, frames: int, save: Sequence[str], progress: Progress, views: Views | None
 ) -> dict[str, str]:
     """Make what `save` names, of the finished label maps what was not drawn as they came; the files, by kind."""
-    paths = [folder.masks / f"{video.name(index)}.png" for index in range(frames)]
+    paths = folder.label_maps(video, frames)
     files = {kind: str(folder.out / VIEWS[kind]) for kind in VIEWS if kind in save}
     if "overlay" in save:
         with folder.results.writing(VIEWS["overlay"]) as path:
@@ -259,8 +262,7 @@ def _save_exports(
     folder: RunFolder, video: Video, frames: int, save: Sequence[str], options: ExportOptions, progress: Progress
 ) -> dict[str, str]:
     """Make of the finished label maps the formats that `save` names; the files, by kind."""
-    paths = [folder.masks / f"{video.name(index)}.png" for index in range(frames)]
-    result = Result(paths, video, Path(video.source).stem)
+    result = Result(folder.label_maps(video, frames), video, Path(video.source).stem)
     kinds = [kind for kind in save if kind in EXPORTS]
     check_result(result, kinds, options)
     files = {}

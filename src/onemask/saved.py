@@ -1,4 +1,4 @@
-"""The file of a saved session: tensors and what they belong to, as safetensors, with a checksum of both."""
+"""The file of a saved session: its tensors and plain state as safetensors, with a checksum of both."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from .methods.options import by_todays_names, newer_options
 
 @dataclass(frozen=True)
 class SavedSession:
-    """State of a session, as its file has it."""
+    """State of a session, as stored in its file."""
 
     memory: Memory | None
     objects: Objects
     own: tuple[int, int] | None
-    """Height and width of frames; None: none was seen."""
+    """Height and width of frames; None: no frame was seen."""
     frame: int
     """Number of the newest frame."""
     how: Mapping[str, Any]
     """The session's arguments: short_side, precision and padding."""
     stride: int
-    """Frames were padded to multiples of it."""
+    """Frames were padded to multiples of this."""
     runtime: str
 
     def write(self, path: str | Path, method: Method) -> None:
-        """Write the file of a session of that method. Raises OutputError where the disk or the folder refuses."""
+        """Write the file of a session with this method. Raises OutputError if it cannot be written."""
         state = {
             "method": described(method),
             "objects": self.objects.ids,
@@ -50,19 +50,19 @@ class SavedSession:
 
     @classmethod
     def read(cls, path: str | Path, method: Method) -> SavedSession:
-        """Read what `write` wrote, also in earlier versions. Raises InputError for all else, and another method's."""
+        """Read a file from `write`, also of earlier versions. Raises InputError for other files and other methods."""
         state, tensors = read_state(path)
         try:
             before, objects = dict(state["method"]), Objects(tuple(state["objects"]))
             own = None if state["own"] is None else (int(state["own"][0]), int(state["own"][1]))
-            side = state["short_side"] if "short_side" in state else state["size"]  # as it was called before
+            side = state["short_side"] if "short_side" in state else state["size"]  # the earlier name
             how = {
                 "short_side": None if side is None else int(side),
                 "precision": str(state["precision"]),
-                "padding": state.get("padding", "edge"),  # sessions saved before there was a choice have none
+                "padding": state.get("padding", "edge"),  # absent from files that are older than this option
             }
-            frame = int(state.get("frame", 0))  # nor numbers of frames
-            stride = int(state.get("stride", method.stride_before or method.stride))  # nor strides
+            frame = int(state.get("frame", 0))  # absent from older files as well
+            stride = int(state.get("stride", method.stride_before or method.stride))  # likewise
             before = _by_todays_options(method, before)
             refuse_another_method(path, before, described(method))
             if stride < 1 or stride % method.stride:
@@ -76,24 +76,24 @@ class SavedSession:
 
 
 def write_state(path: str | Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write plain values and tensors, whole or not at all. Raises OutputError where the disk or the folder refuses."""
+    """Write plain values and tensors atomically. Raises OutputError if the file cannot be written."""
     from safetensors.torch import save
 
     text = json.dumps(state)
-    # Cloned, for a method may keep one tensor under two names, or a part of a larger one; safetensors cannot.
+    # Cloned, because a method may keep a tensor under two names, or a view of a larger one; safetensors cannot.
     copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     write_bytes(path, save(copies, {"session": text, "sha256": checksum(text, copies)}))
 
 
 def read_state(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `write_state` wrote. Raises InputError for any other file, and for a damaged one."""
+    """Read a file from `write_state`. Raises InputError for any other file, and for a damaged one."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            # Cloned into aligned memory, for how sums are rounded depends on the alignment.
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - no dict
+            # Cloned into aligned memory, because the rounding of sums depends on the alignment.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - not a dict
         text, expected = metadata["session"], metadata["sha256"]
         if expected != checksum(text, tensors):
             raise InputError(
@@ -107,12 +107,12 @@ def read_state(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def no_session(path: str | Path, error: Exception) -> InputError:
-    """The error for a file that holds something else."""
+    """The error for a file that is not a saved session."""
     return InputError(f"{path} is no saved session ({error}); expected a file of Session.save")
 
 
 def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of all that a file holds; tensors on the CPU, contiguous."""
+    """SHA-256 of a file's contents; tensors must be contiguous and on the CPU."""
     found = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -121,9 +121,9 @@ def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def described(method: Method) -> dict[str, Any]:
-    """The method's class and, if it has a configuration, its options: what a saved session has to find again.
+    """The method's class and options, if it has a configuration; a restored session's method must have the same.
 
-    Of a method that consists of others theirs as well, each by "NAME: OPTION".
+    For a method that consists of others, their options are included as "NAME: OPTION".
     """
     config: Any = getattr(method, "config", None)
     options = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
@@ -134,9 +134,9 @@ def described(method: Method) -> dict[str, Any]:
 
 
 def _by_todays_options(method: Method, before: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's description of its method by the options that there are now.
+    """Translate a file's description of its method to current options.
 
-    Files that do not say what its parts were like are taken for those of today's parts.
+    If a file does not describe the method's parts, they are assumed to be the current ones.
     """
     own = {name: value for name, value in before.items() if ": " not in name}
     own = by_todays_names(method.config, own)
@@ -152,7 +152,7 @@ def _by_todays_options(method: Method, before: Mapping[str, Any]) -> dict[str, A
 
 
 def _memory(path: str | Path, method: Method, tensors: Mapping[str, Tensor]) -> Memory:
-    """The method's memory. Raises InputError where an earlier version remembered less."""
+    """The method's memory. Raises InputError if an earlier version saved less of it."""
     known = {f.name: f.default is MISSING for f in fields(method.memory_type)}
     missing = [name for name, needed in known.items() if needed and name not in tensors]
     if missing and tensors.keys() <= known.keys():
@@ -164,13 +164,13 @@ def _memory(path: str | Path, method: Method, tensors: Mapping[str, Tensor]) -> 
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as a file gives them back: tuples are lists there."""
+    """Options as they come back from a file, where tuples become lists."""
     plain: dict[str, Any] = json.loads(json.dumps(options, default=str))
     return plain
 
 
 def refuse_another_method(path: str | Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise InputError where a session was saved with a method that is `described` otherwise."""
+    """Raise InputError if a session was saved with a method whose description (see `described`) differs."""
     names = ["class"] if before.get("class") != now["class"] else list(dict.fromkeys((*before, *now)))
     different = [f"{n} {before.get(n)} (now {now.get(n)})" for n in names if before.get(n) != now.get(n)]
     if different:

@@ -1,16 +1,15 @@
-"""The causal engine: a frame comes in, its label map goes out.
+"""The causal engine: a frame goes in, its label map comes out.
 
     session = Session(onemask.load("fusion-fast"))
     session.annotate(first_frame, label_map)
     for frame in later_frames:
         label_map = session.step(frame)
 
-A session owns what no other room touches: device, precision, the working size and the way back to the frame's own
-size, and padding to the method's stride. It never writes to its method.
+A session alone handles device, precision, resizing to the working size and back, and padding to the method's stride.
+It never modifies its method.
 
-Its parts have files of their own: `annotation` checks what is annotated, `geometry` knows the sizes, `following` makes
-a method's calls, `learning` has the thread that learns in the background, `presence` tells what the last frame showed
-(`area`, `visible` and so on), and `saved` is a session's file.
+Its parts have modules of their own: `annotation` checks annotations, `geometry` converts sizes, `following` makes the
+method's calls, `learning` has the background thread, `presence` describes the last frame, and `saved` is its file.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ P = TypeVar("P", np.ndarray, Tensor)
 
 @dataclass(frozen=True)
 class EncodedFrame:
-    """A frame that `Session.encode` has taken in, ready for `step`."""
+    """A frame encoded by `Session.encode`, ready for `step`."""
 
     features: Features
     geometry: Geometry
-    is_tensor: bool = False  # whether it came as a torch tensor, and its label map goes so
+    is_tensor: bool = False  # whether it came as a torch tensor, so that its label map is one, too
 
 
 class Session(Presences):
@@ -66,36 +65,36 @@ class Session(Presences):
     >>> session.objects, session.visible(1)
     ((1,), True)
 
-    All frames of a session have one size. Frames are (H, W, 3) uint8 RGB, numpy arrays or torch tensors; label maps
-    (H, W) integer with the caller's ids, 1..254 or 1..65534. A frame that comes as a tensor gives a label map that is
-    a tensor on the session's device (uint8, or int32 where an id is above 254), and nothing of it is copied to the
-    host but where a method makes warped copies of an annotated frame (FRTM, Fusion, VideoMatch's fine-tuning).
+    All frames of a session have the same size. Frames are (H, W, 3) uint8 RGB, numpy arrays or torch tensors; label
+    maps are (H, W) integer with the caller's ids, 1..254 or 1..65534. For a frame given as a tensor, the label map is a
+    tensor on the session's device (uint8, or int32 if an id is above 254), and nothing is copied to the host, except
+    where a method makes warped copies of an annotated frame (FRTM, Fusion, VideoMatch's fine-tuning).
 
-    Threads: one method serves any number of sessions in any number of threads, for no session ever writes to it. One
-    session belongs to one thread at a time: its calls must not overlap, but for `encode`, which may run beside the
-    others, as `propagate` has it. What takes long, learning new objects, can be left to a thread of its own, see
-    `annotate_later`. Moving a method to another device is the exception: sessions of
-    one method have one device.
+    Threads: one method can serve any number of sessions in any number of threads, because no session ever modifies it.
+    They must all use the same device: only moving a method to another device changes it. A session belongs to one
+    thread at a time: its calls must not overlap, except `encode`, which may run beside the others, as in `propagate`.
+    Learning new objects takes long and can be left to a background thread, see `annotate_later`.
+
+    After an OnemaskError for lack of memory, half a frame may be processed: continue with a new or a saved session.
 
     Args:
-        method: as `onemask.load` gives it. It is moved to `device`. It is left in the mode that it is in, though what
-            runs is always its evaluation: of a method in training mode, a copy that shares its weights.
-        short_side: of the working size, in pixels, 16 or more; larger frames are shrunk to it, smaller ones are left,
-            or enlarged to what the method asks for (its option `least_side`), but never beyond this. None: frames keep
-            their size.
-        device: where to compute, as torch names it; "auto" is the best there is, None leaves the method where it is.
-        precision: of the networks: "float32", "bfloat16", "float16", or "auto": float32 on a CPU, else bfloat16 where
-            the device has it. On a CPU "bfloat16" is OpenVINO's where that gains, and "int8" is features in eight bits,
-            once `onemask quantize` has measured the method; all else is in float32, and masks differ: see the guide.
-        padding: how frames come to multiples of the method's stride. "edge": their last row and column go on, below
-            and on the right; "reflected": they are mirrored at all four borders; None: the method's own way.
-        runtime: what computes a method's networks: "torch"; "onnx" or "openvino" (extras of those names), or "compiled"
-            (torch.compile): seconds for the first frame of a size, then 1.2 to 1.5 times as fast where it was measured,
-            on a CPU in float32; "auto": the fastest that is installed and gave the same on this machine, see the guide
-            on runtimes. In float32 label maps are PyTorch's but for less than 0.1 % of the pixels.
+        method: as `onemask.load` returns it. It is moved to `device`. Its mode is not changed, but it always runs in
+            evaluation mode: for a method in training mode, the session uses a copy that shares its weights.
+        short_side: of the working size, in pixels, 16 or more; larger frames are shrunk to it, smaller ones are kept,
+            or enlarged to the method's option `least_side`, but never beyond this. None: frames keep their size.
+        device: a torch device; "auto" is the best available one, None leaves the method where it is.
+        precision: of the networks: "float32", "bfloat16", "float16", or "auto": float32, except on CUDA, where it is
+            bfloat16 if supported, else float16. On a CPU "bfloat16" uses OpenVINO if that is faster, and "int8" uses
+            features in eight bits, after calibration by `onemask quantize`, and float32 elsewhere: see the guide.
+        padding: how frames are padded to multiples of the method's stride. "edge": the last row and column are
+            repeated, below and on the right; "reflected": mirrored at all four borders; None: the method's default.
+        runtime: engine for the method's networks: "torch"; "onnx" or "openvino" (extras of those names), or "compiled"
+            (torch.compile): seconds for the first frame of a size, then measured 1.2 to 1.5 times as fast, on a CPU in
+            float32; "auto": the fastest that is installed and gave the same result on this machine, see the guide on
+            runtimes. In float32 label maps differ from PyTorch's in less than 0.1 % of the pixels.
 
     Raises:
-        InputError: one of them is something else, or the device is not there.
+        InputError: an argument is invalid, or the device is not available.
     """
 
     def __init__(
@@ -134,13 +133,10 @@ class Session(Presences):
 
     @property
     def runtime(self) -> str:
-        """Name of the runtime that computes `encode`; "auto" is decided with the first frame.
-
-        Of a method whose `encode` has nothing to compute it stays what was asked for: its parts choose for themselves.
-        """
+        """The runtime of `encode`; as requested before the first frame, and always where `encode` computes nothing."""
         return self._encoder.runtime
 
-    # What a caller does ----------------------------------------------------------------------------------------------
+    # Calls -----------------------------------------------------------------------------------------------------------
 
     @property
     def objects(self) -> tuple[int, ...]:
@@ -155,25 +151,25 @@ class Session(Presences):
         objects: Iterable[int] | None = None,
         void: int | None = None,
     ) -> P:
-        """Take in a frame with a label map that is known.
+        """Process a frame with a known label map.
 
-        Objects that are new are followed from here. Of objects that were known already the memory is replaced: they
-        are corrected. All others are segmented as `step` would, where the label map leaves room. A refused annotation
-        leaves the session as it was.
+        New objects are followed from here. The memory of objects that are already known is replaced: they are
+        corrected. All others are segmented as by `step`, outside the annotated objects. A refused annotation leaves
+        the session unchanged.
 
         Args:
             frame: (H, W, 3) uint8 RGB.
             label_map: (H, W) integer, or bool for one object, which gets the id 1.
-            objects: the ids that the label map annotates; None: those that it holds. With it an object can be said to
-                be out of sight here: its memory stays as it was.
-            void: a value that stands for "not known"; it is taken for background.
+            objects: the ids that the label map annotates; None: all ids in it. A known object that is listed here but
+                not in the label map is annotated as out of sight: its memory is kept.
+            void: a value for unknown pixels, which are treated as background.
 
         Returns:
             The frame's label map (H, W): the annotated objects, and the others where they were found.
 
         Raises:
-            InputError: frame, label map or ids are not what is expected, or do not fit each other.
-            OnemaskError: the device has not enough memory.
+            InputError: frame, label map or ids are invalid, or do not fit each other.
+            OnemaskError: the device does not have enough memory.
         """
         on = self.device if _is_tensor(frame) else None
         own = self._geometry_of(frame).own
@@ -188,6 +184,8 @@ class Session(Presences):
             in_order = Objects(hidden).join(learned.ids)
             masks = masks[[annotated.row(i) for i in in_order.ids]]
             memory = rows_of(self._memory, self._objects, hidden)
+            if memory is not None:
+                memory = self._follower.unseen(memory, masks[: len(hidden)])
             if len(learned):
                 new = self._follower.memorize(encoded.features, masks[len(hidden) :], number)
                 memory = joined(memory, new)
@@ -197,7 +195,7 @@ class Session(Presences):
             self._last = LastFrame(self._objects, encoded.geometry, probabilities)
             self._background.supersede(ids)
         labels = self._label_map(encoded.is_tensor)
-        labels[pixels_of(labels, ids)] = 0  # of these the annotation knows better
+        labels[pixels_of(labels, ids)] = 0  # the annotation overrides these
         known = pixels_of(label_map, ids)
         labels[known] = like(labels, label_map[known])
         return cast(P, labels)
@@ -210,19 +208,17 @@ class Session(Presences):
         objects: Iterable[int] | None = None,
         void: int | None = None,
     ) -> Future[tuple[int, ...]]:
-        """Learn annotated objects in the background, while `step` goes on with all others.
+        """Learn annotated objects in the background, while `step` continues with all others.
 
             learning = session.annotate_later(frame, label_map)
             label_map = session.step(frame)  # does not wait
 
-        The first `step` or `annotate` that begins after the work is done takes the objects in, with what was learned
-        of them in `frame`; from there on they are followed (and known objects are corrected). Frames in between are
-        not made good: an object that moved far meanwhile is found as one is that was out of sight. Of an object that
-        is known and annotated as out of sight nothing is learned. What is said of an object later, by `annotate`,
-        `annotate_later` or `forget`, holds in place of an annotation that is still in the making.
-
-        While it lasts, other frames take longer: they share the device. `save` and `copy` leave out what was not
-        taken in yet; to have it in, wait for the result, and step.
+        The first `step` or `annotate` that begins after learning has finished adds the objects as learned from
+        `frame`; from there on they are followed (and known objects are corrected). Frames in between are not revised:
+        an object that moved far meanwhile is found like one that was out of sight. Known objects annotated as out of
+        sight are not learned. A later `annotate`, `annotate_later` or `forget` of an object replaces an annotation
+        that is still being learned. Until it is done, other frames take longer, because they share the device. `save`
+        and `copy` leave out annotations that were not added yet; to include them, wait for the result, then `step`.
 
         Args:
             frame: see `annotate`.
@@ -231,11 +227,11 @@ class Session(Presences):
             void: see `annotate`.
 
         Returns:
-            A future whose result is the ids that were learned. Its `result()` waits, and raises what learning raised:
-            OnemaskError where memory is not enough. The session then goes on without these objects.
+            A future whose result is the ids that were learned. Its `result()` waits, and raises any error of learning,
+            such as OnemaskError for lack of memory; the session then continues without these objects.
 
         Raises:
-            InputError: see `annotate`; at once.
+            InputError: see `annotate`; raised immediately.
         """
         geometry = self._geometry_of(frame)
         on = self.device if _is_tensor(frame) else None
@@ -247,11 +243,13 @@ class Session(Presences):
             ids, masks = annotated.select(rows).ids, masks[rows]
         self._background.supersede(annotated.ids)
         number = self._next_frame() if ids else self._frame
+        # Encoded immediately: the caller may read the next frame into the same array.
+        taken = frame.features if isinstance(frame, EncodedFrame) else geometry.frames([frame], self.device)
 
-        def learned() -> Memory:  # in a thread of its own: reads nothing that other calls change
-            encoded = frame if isinstance(frame, EncodedFrame) else self._encode([frame], geometry)[0]
+        def learned() -> Memory:  # runs in another thread: reads nothing that other calls change
             with self._computing():
-                return self._follower.memorize(encoded.features, masks, number)
+                features = self._encoder(taken) if isinstance(taken, Tensor) else taken
+                return self._follower.memorize(features, masks, number)
 
         return self._background.learn(ids, learned)
 
@@ -260,14 +258,14 @@ class Session(Presences):
 
         Args:
             frame: (H, W, 3) uint8 RGB.
-            explain: keep what the method went by for `diagnostics`.
+            explain: record the method's `diagnostics` of this frame.
 
         Returns:
-            The label map (H, W), uint8, or uint16 where an id is above 254 (a tensor: int32).
+            The label map (H, W), uint8, or uint16 if an id is above 254 (a tensor: int32).
 
         Raises:
-            InputError: the frame is not what is expected, or of another size than those before.
-            OnemaskError: the device has not enough memory.
+            InputError: the frame is invalid, or differs in size from those before.
+            OnemaskError: the device does not have enough memory.
         """
         geometry = self._geometry_of(frame)
         self._take_over()
@@ -286,17 +284,17 @@ class Session(Presences):
         return cast(P, self._label_map(encoded.is_tensor))
 
     def encode(self, frames: Sequence[Picture]) -> list[EncodedFrame]:
-        """Take in several coming frames as one batch, which a GPU does faster than one by one.
+        """Encode several upcoming frames as one batch, which is faster on a GPU than one by one.
 
         Args:
             frames: one or more, (H, W, 3) uint8 RGB, of one size.
 
         Returns:
-            As many, each for one call of `step` or `annotate`.
+            One encoded frame per frame, each for one call of `step` or `annotate`.
 
         Raises:
-            InputError: a frame is not what is expected, or of another size.
-            OnemaskError: the device has not enough memory.
+            InputError: a frame is invalid, or of another size.
+            OnemaskError: the device does not have enough memory.
         """
         geometries = {self._geometry_of(frame) for frame in frames}
         if len(geometries) != 1:
@@ -308,7 +306,7 @@ class Session(Presences):
     def forget(self, object_id: int) -> None:
         """Stop following an object; InputError if it is not known."""
         if object_id not in self._background:
-            self._objects.row(object_id)  # refuses what is not known
+            self._objects.row(object_id)  # raises for unknown objects
         self._background.supersede([object_id])
         if object_id in self._objects:
             self._last = self._last.without(object_id)
@@ -318,7 +316,7 @@ class Session(Presences):
     # Copies ----------------------------------------------------------------------------------------------------------
 
     def copy(self) -> Session:
-        """A session that goes on from here by itself; the method is shared, all state is not."""
+        """An independent session that continues from here; it shares the method, but no state."""
         other = self.fresh()
         other._objects, other._geometry, other._last = self._objects, self._geometry, self._last
         other._frame, other._stride = self._frame, self._stride
@@ -326,7 +324,7 @@ class Session(Presences):
         return other
 
     def fresh(self) -> Session:
-        """A session like this one before its first frame; the method is shared, and what was compiled of it."""
+        """A session like this one before its first frame; it shares the method and its compiled graphs."""
         other = Session(
             self.method,
             short_side=self.short_side,
@@ -339,15 +337,15 @@ class Session(Presences):
         return other
 
     def save(self, path: str | Path) -> None:
-        """Write the state, and of the method its name and options, as safetensors; `restore` goes on exactly there.
+        """Write the state, and the method's name and options, as safetensors; `restore` continues exactly from there.
 
-        Works in every state of a session. The file carries a SHA-256 of all that is in it.
+        Works in every state of a session. The file contains a SHA-256 of its contents.
 
         Args:
-            path: the file to write; it stands there whole or not at all.
+            path: the file to write, atomically.
 
         Raises:
-            OutputError: the disk or the folder refuses.
+            OutputError: the file cannot be written.
         """
         own = None if self._geometry is None else self._geometry.own
         how = {"short_side": self.short_side, "precision": self._asked_precision, "padding": self.padding}
@@ -356,15 +354,15 @@ class Session(Presences):
 
     @classmethod
     def restore(cls, path: str | Path, method: Method, *, device: str | torch.device | None = "auto") -> Session:
-        """The session that `save` wrote; "auto" precision is chosen anew.
+        """Restore a session from a file of `save`; "auto" precision is chosen again.
 
         Args:
             path: the file.
-            method: of the same kind and options as the one that the session was saved with.
+            method: a method of the same kind, with the same options, as when the session was saved.
             device: see `Session`.
 
         Raises:
-            InputError: `save` did not write the file, or wrote it with another method, or it was damaged since.
+            InputError: the file is not from `save`, was saved with another method, or is damaged.
         """
         saved = SavedSession.read(path, method)
         where = next(method.parameters()).device if device is None else best_device(device)
@@ -383,7 +381,7 @@ class Session(Presences):
         return frame
 
     def _encode(self, frames: Sequence[Picture], geometry: Geometry) -> list[EncodedFrame]:
-        """Frames of that geometry, taken in; changes nothing."""
+        """Encode frames of that geometry; changes no state."""
         with self._computing():
             features = self._encoder(geometry.frames(frames, self.device))
             return [
@@ -392,7 +390,7 @@ class Session(Presences):
             ]
 
     def _geometry_of(self, frame: Any) -> Geometry:
-        """InputError for what is no frame, or not one of this session's video; changes nothing."""
+        """The geometry of a frame; InputError if it is not a frame of this session's size. Changes no state."""
         own = frame.geometry.own if isinstance(frame, EncodedFrame) else size_of(frame)
         geometry = self._geometry_for(own)
         if self._geometry is not None and self._geometry != geometry:
@@ -415,7 +413,7 @@ class Session(Presences):
         return self._frame
 
     def _take_over(self) -> None:
-        """Follow what was learned in the background since the last call."""
+        """Add the objects that were learned in the background since the last call."""
         for ids, learned in self._background.finished():
             others = self._objects.select(self._objects.rows_without(ids))
             self._memory = joined(rows_of(self._memory, self._objects, others.ids), learned)
@@ -424,7 +422,7 @@ class Session(Presences):
     def _beside(
         self, masks: Tensor, others: Objects, features: Features, number: int
     ) -> tuple[Memory | None, tuple[Tensor, Tensor]]:
-        """The others beside annotated masks (N, 1, h, w): their memory, and the probabilities of them, then those."""
+        """Segment the others beside annotated masks (N, 1, h, w): their memory, and probabilities, theirs first."""
         memory = rows_of(self._memory, self._objects, others.ids)
         if memory is None:
             return None, self._follower.aggregate(masks)
@@ -438,11 +436,11 @@ class Session(Presences):
             rows = self._last.label_rows()
         if not as_tensor:
             return self._objects.label_map(rows.cpu().numpy())
-        return self._objects.label_tensor(rows)  # outside of inference mode: the caller may write to it
+        return self._objects.label_tensor(rows)  # outside inference mode, so that the caller may write to it
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """No gradients, and the networks in the session's precision."""
+        """Disable gradients and run the networks in the session's precision."""
         try:
             with inference(self.device, self._encoder.in_torch):
                 yield
@@ -451,7 +449,7 @@ class Session(Presences):
                 raise
             raise OnemaskError(
                 f"{self.device} has not enough memory for {len(self._objects)} objects at a short side of "
-                f"{self._side()}; give a smaller short_side, or follow fewer objects in one session"
+                f"{self._side()}; start a session with a smaller short_side, or with fewer objects"
             ) from error
 
     def _side(self) -> int | None:
@@ -459,7 +457,7 @@ class Session(Presences):
 
 
 def _evaluating(method: Method) -> Method:
-    """The method itself where it is in evaluation; else a copy that is, of its structure: the weights are shared."""
+    """The method itself if it is in evaluation mode; else a structural copy that is, which shares the weights."""
     if not any(module.training for module in method.modules()):
         return method
     shared = {id(tensor): tensor for tensor in (*method.parameters(), *method.buffers())}

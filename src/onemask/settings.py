@@ -18,23 +18,24 @@ import torch
 from . import __version__
 from .errors import InputError
 from .methods import DEFAULT, Configuration, built, configuration, weights_for
+from .methods.ensemble.options import EnsembleOptions
 from .methods.method import Method
 from .methods.options import by_todays_names
 from .session import Session
 from .weights.store import Weights
 
-RENAMED = {"size": "short_side"}  # settings: what they were called before
+RENAMED = {"size": "short_side"}  # earlier name of a setting -> its current name
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A method, by name or as it is loaded already, and how a session runs it.
+    """A method, by name or already loaded, and how a session runs it.
 
-    The weights of a name are looked up once: an object stands for one run, or one comparison.
+    The weights of a name are looked up only once: one object is for one run or one comparison.
     """
 
     method: str | Method = DEFAULT
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the method's configuration
+    options: Mapping[str, Any] = field(default_factory=dict)  # options of the method's configuration
     weights: str | Path | None = None  # a file of the method's weights; None: those that ship
     short_side: int | None = 480  # short side of the working size in pixels
     device: str = "auto"
@@ -42,7 +43,7 @@ class Settings:
     runtime: str = "auto"
 
     def __post_init__(self):
-        """Refuse what goes with a name alone."""
+        """Reject settings that only apply to a method given by name."""
         if isinstance(self.method, Method):
             if self.options or self.weights is not None:
                 raise InputError(
@@ -64,11 +65,11 @@ class Settings:
         precision: str,
         runtime: str = "auto",
     ) -> Settings:
-        """Settings as functions take them, one argument each."""
+        """Make settings from separate arguments, as functions take them."""
         return cls(method, options, weights, short_side, device, precision, runtime)
 
     def session(self) -> Session:
-        """A new session of a method, which is loaded where it is given by name."""
+        """A new session; the method is loaded if it is given by name."""
         return Session(
             self._load(), short_side=self.short_side, device=self.device, precision=self.precision, runtime=self.runtime
         )
@@ -78,7 +79,7 @@ class Settings:
         return Session.restore(checkpoint, self._load(), device=self.device)
 
     def described(self) -> dict[str, Any]:
-        """The settings with every option of the method, and onemask's version: what decides the result."""
+        """Everything that determines the result: the settings, every option of the method, and onemask's version."""
         described: dict[str, Any] = {"onemask": __version__}
         running = {
             "short_side": self.short_side,
@@ -94,17 +95,17 @@ class Settings:
         options: Any = chosen
         described |= {"method": self.method, "options": asdict(options)}
         described |= {"weights": None if self.weights is None else str(self.weights), **running}
-        return described | {"weights' sha256": None if weights is None else weights.sha256[:16]}
+        return described | {"weights' sha256": _sha256_of(chosen, weights)}
 
     @property
     def weights_file(self) -> Path | None:
-        """The file of the weights that a method by name is loaded with; None where there is none."""
+        """The file of weights for a method given by name; None if there is none."""
         weights = None if isinstance(self.method, Method) else self._chosen[1]
         return None if weights is None else weights.path
 
     @cached_property
     def _chosen(self) -> tuple[Configuration, Weights | None]:
-        """The configuration and the weights of a method by name, looked up once."""
+        """The configuration and weights of a method given by name, looked up once."""
         chosen = configuration(str(self.method), self.options)
         return chosen, weights_for(str(self.method), chosen, self.weights)
 
@@ -112,8 +113,19 @@ class Settings:
         return self.method if isinstance(self.method, Method) else built(self.method, *self._chosen)
 
 
+def _sha256_of(chosen: Configuration, weights: Weights | None) -> str | None:
+    """Fingerprint of a method's weights; of an ensemble those of its members; None where there are none."""
+    if weights is not None:
+        return weights.sha256[:16]
+    if not isinstance(chosen, EnsembleOptions):
+        return None
+    members = [configuration(name) for name in chosen.names]
+    found = [weights_for(name, member) for name, member in zip(chosen.names, members, strict=True)]
+    return " ".join(_sha256_of(member, own) or "none" for member, own in zip(members, found, strict=True))
+
+
 def _sha256_of_state(method: Method) -> str:
-    """Fingerprint of weights that are loaded: names and values in their order."""
+    """Fingerprint of loaded weights: their names and values in order."""
     digest = hashlib.sha256()
     for name, tensor in method.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -122,17 +134,17 @@ def _sha256_of_state(method: Method) -> str:
 
 
 def by_todays_keys(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as earlier versions wrote them down, by the keys and the names of options that they have now."""
+    """Translate settings recorded by earlier versions to current keys and option names."""
     today = {RENAMED.get(key, key): value for key, value in described.items()}
-    today.pop("void", None)  # of runs, whose label maps may have had a value for unknown pixels
+    today.pop("void", None)  # recorded by earlier runs, for unknown pixels in label maps
     if isinstance(today.get("options"), dict):
-        with suppress(InputError):  # the method is of a package that is not there
+        with suppress(InputError):  # the method belongs to a package that is not installed
             today["options"] = by_todays_names(configuration(str(today.get("method"))), today["options"])
     return today
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Differences between two settings, as "name value (now other value)"; nested values by their own names."""
+    """Differences between two settings, as "name value (now other value)"; nested values under their own names."""
     found = []
     for name in dict.fromkeys((*before, *now)):
         old, new = (json.loads(json.dumps(asked.get(name))) for asked in (before, now))
@@ -144,7 +156,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The versions of what computes, and the machine's kind, for reports."""
+    """Versions of the packages that compute, and the kind of machine, for reports."""
     packages = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "av")
     return {"python": platform.python_version(), "machine": platform.machine()} | {
         package: version(package) for package in packages

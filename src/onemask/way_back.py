@@ -1,4 +1,4 @@
-"""The way back of a propagation: what it finds waits in a file, and can be gone on with."""
+"""The backward pass of a propagation: its results are stored in a file, and it can be resumed."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .session import Session
 
 log = logging.getLogger(__name__)
 
-_LENGTH = struct.Struct("<Q")  # of a part of an entry of `LabelMapFile`
+_LENGTH = struct.Struct("<Q")  # length of each part of an entry in `LabelMapFile`
 
 
 class Found(NamedTuple):
     """Objects found in a frame."""
 
     label_map: np.ndarray  # (H, W) uint8 or uint16
-    confidence: dict[int, float]  # of each object that is followed, see `Session.confidence`
+    confidence: dict[int, float]  # for each object that is followed, see `Session.confidence`
 
 
 class LabelMapFile:
     """A stack of label maps with their confidences on disk: last in, first out.
 
-    path: the file that holds them, and may have some from before; what is popped stays in it. None: a temporary one.
+    path: the file, which may contain entries from before; popped entries stay in it. None: a temporary file.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._entries: list[int] = []  # where each begins
+        self._entries: list[int] = []  # start offset of each
         if path is None:
             self._file: Any = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
             return
@@ -52,14 +52,14 @@ class LabelMapFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with suppress(OSError):  # a full disk was reported by push
+        with suppress(OSError):  # push has already reported a full disk
             self._file.close()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def push(self, found: Found) -> None:
-        """Put one on top. OutputError where the disk is full."""
+        """Push an entry. OutputError if the disk is full."""
         label_map = found.label_map
         head = {"shape": label_map.shape, "dtype": label_map.dtype.str, "confidence": found.confidence}
         parts = (json.dumps(head).encode(), zlib.compress(label_map.tobytes(), 1))
@@ -71,7 +71,7 @@ class LabelMapFile:
             raise self._refusal(error) from error
 
     def pop(self) -> Found:
-        """Take the top one."""
+        """Pop the top entry."""
         position = self._entries.pop()
         self._file.seek(position)
         head, data = (self._file.read(_LENGTH.unpack(self._file.read(_LENGTH.size))[0]) for _ in range(2))
@@ -83,25 +83,25 @@ class LabelMapFile:
         return Found(np.frombuffer(zlib.decompress(data), said["dtype"]).reshape(said["shape"]), confidence)
 
     def cut(self, count: int) -> None:
-        """Remove all but the first `count`."""
+        """Remove all but the first `count` entries from the stack and the file."""
         if count < len(self._entries):
             self._file.truncate(self._entries[count])
             self._file.seek(self._entries[count])
             del self._entries[count:]
 
     def drop(self, count: int) -> None:
-        """Take off all but the first `count`; they stay in the file."""
+        """Remove all but the first `count` entries from the stack; they stay in the file."""
         del self._entries[count:]
 
     def sync(self) -> None:
-        """Make sure that what was pushed survives a power failure. OutputError where the disk refuses."""
+        """Make sure that pushed entries survive a power failure. OutputError if the disk fails."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise self._refusal(error) from error
 
     def _find_entries(self) -> None:
-        """Find what is in the file; half an entry, which a process that was killed left, is removed."""
+        """Find the entries in the file; an incomplete one, left by a killed process, is removed."""
         size, position = os.fstat(self._file.fileno()).st_size, 0
         while position < size:
             after = position
@@ -126,9 +126,9 @@ class LabelMapFile:
 
 
 class WayBack:
-    """How far the way back is, so that it can be saved and gone on with.
+    """State of the backward pass, which can be saved and resumed.
 
-    path: the file for what is found; None: a temporary one. session, done: the session as it is after so many frames.
+    path: the file for its results; None: a temporary file. session, done: the session after `done` frames.
     """
 
     def __init__(self, path: Path | None = None, session: Session | None = None, done: int = 0):
@@ -136,7 +136,7 @@ class WayBack:
         self._found: LabelMapFile | None = None
 
     def begin(self, found: LabelMapFile) -> None:
-        """Leave in the file what the session has seen; begin anew where the file has less."""
+        """Cut the file to the frames that the session has seen; start over if the file has fewer."""
         if len(found) < self.done:
             log.warning("%s lacks label maps of the way back, which begins anew", self.path)
             self.session, self.done = None, 0
@@ -144,7 +144,7 @@ class WayBack:
         self._found = found
 
     def save(self, path: Path) -> None:
-        """Write the session as it is now. OutputError where the disk refuses."""
+        """Save the current session. OutputError if it cannot be written."""
         assert self.session is not None
         assert self._found is not None
         self._found.sync()

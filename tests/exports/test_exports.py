@@ -18,7 +18,7 @@ from onemask.exports.importing import read_masks, recognised
 from onemask.exports.label_studio import packed, unpacked
 from onemask.exports.result import Result
 from onemask.exports.target import ExportOptions
-from onemask.video.masks import write_mask
+from onemask.video.label_maps import object_ids, write_mask
 from onemask.video.reader import open_video
 from videos import Scene, write_images, write_video
 
@@ -63,6 +63,35 @@ def test_masks_come_back_as_they_went(scene, result, tmp_path, to):
             assert not back[index][mask].any()
             back[index][mask] = object_id
     assert np.array_equal(back, scene.labels)
+
+
+@pytest.mark.parametrize("to", [name for name, entry in FORMATS.items() if entry.reader])
+def test_masks_of_a_video_of_unknown_length_come_back(scene, result, tmp_path, to):
+    video = open_video(write_video(tmp_path / "clip.webm", scene.images, codec="libvpx"))
+    assert video.info.frames is None
+    path = export(result, tmp_path / FORMATS[to].file, to, ExportOptions(tolerance=0.0))
+    back = {index: sorted(object_id for object_id, _ in masks) for index, masks in read_masks(path, video)}
+    assert back == {index: list(object_ids(labels)) for index, labels in enumerate(scene.labels)}
+
+
+@pytest.mark.parametrize("name", ["0", "000000", "x", "٣", "-0001", "1" * 5000])
+def test_a_video_of_unknown_length_has_no_frames_of_other_names(scene, tmp_path, name):
+    video = open_video(write_video(tmp_path / "clip.webm", scene.images, codec="libvpx"))
+    frames = [{"name": name, "objects": [{"id": 1, "parts": []}]}]
+    (tmp_path / "a.json").write_text(json.dumps({"height": 96, "width": 128, "frames": frames}))
+    with pytest.raises(InputError, match=r"no frame of .* is called|is not as expected"):
+        list(read_masks(tmp_path / "a.json", video))
+
+
+@pytest.mark.parametrize("to", [name for name, entry in FORMATS.items() if entry.reader])
+def test_a_number_behind_a_dot_is_no_suffix(scene, tmp_path, to):
+    """As renderers name pictures."""
+    names = [f"shot.{index:04d}" for index in range(FRAMES)]
+    video = open_video(write_images(tmp_path / "in", scene.images, names))
+    for name, labels in zip(names, scene.labels, strict=True):
+        write_mask(tmp_path / "masks" / f"{name}.png", labels)
+    path = export(tmp_path / "masks", tmp_path / FORMATS[to].file, to)
+    assert [masks.frame for masks in read_masks(path, video)] == list(range(FRAMES))
 
 
 def test_coco_as_pycocotools_reads_it(scene, result, tmp_path):

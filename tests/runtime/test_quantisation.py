@@ -66,6 +66,14 @@ def test_what_is_asked_for_is_computed_in_eight_bits_in_frames_of_another_size(m
     assert session.step(clip.frames[1]).shape == (96, 160)
 
 
+def test_what_is_no_number_is_near_nothing():
+    a = torch.tensor([1.0, 2.0])
+    assert cosine(a, 2 * a) == pytest.approx(1)
+    assert cosine(0 * a, 0 * a) == 1
+    for broken in (torch.tensor([1.0, torch.nan]), torch.tensor([1.0, torch.inf])):
+        assert cosine(a, broken) == cosine(broken, a) == -1
+
+
 def test_convolutions_that_cost_most_stay_in_float_but_not_more_than_half_of_the_work(method, pictures, measured):
     assert measured.in_float
     assert 0.5 <= measured.share < 1

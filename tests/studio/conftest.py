@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ pytest.importorskip("fastapi", reason="the studio needs the extra [studio]")
 from onemask.studio.desk import Desk
 from onemask.studio.opening import Studio
 from onemask.studio.project import MethodChoice, Project
+from onemask.studio.recent import RecentProjects
 from onemask.testing import KnownClip, moving_shapes
 
 FRAMES = 8
@@ -67,7 +69,7 @@ def desk(project) -> Iterator[Desk]:
 
 @pytest.fixture
 def studio(desk, tmp_path) -> Iterator[Studio]:
-    studio = Studio(desk, recent=tmp_path / "recent.json")
+    studio = Studio(desk, recent=RecentProjects(tmp_path / "recent.json"))
     yield studio
     studio.close()
 
@@ -76,3 +78,11 @@ def square(shape: tuple[int, int], top: int, left: int, side: int = 16, object_i
     label_map = np.zeros(shape, np.uint8)
     label_map[top : top + side, left : left + side] = object_id
     return label_map
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for something that another thread does."""
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -6,7 +6,9 @@ import os
 import queue
 import shlex
 import signal
-import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +18,11 @@ from onemask.errors import InputError
 from onemask.exports.result import KeptFrame
 from onemask.studio import commands, runlengths
 from onemask.studio.desk import Desk
+from onemask.studio.messages import HandOver, Request, pack
 from onemask.studio.project import MethodChoice, Project
 from onemask.video.masks import read_label_map
 
-from .conftest import square
+from .conftest import square, until
 
 
 class Watcher:
@@ -234,7 +237,7 @@ def test_a_run_goes_on_where_the_studio_stopped_and_finishes_what_it_has(fresh, 
     project = fresh.desk.project
     fresh.edit(0, square(project.shape, 20, 20))
     fresh.propagate("forward", last=4)
-    wait_for(lambda: fresh.desk.command().endswith("--resume"))
+    until(lambda: fresh.desk.command().endswith("--resume"))
     command = shlex.split(fresh.desk.command())[1:]
     run = project.folder / "run"
     assert (run / ".onemask" / "5.safetensors").exists()
@@ -244,15 +247,72 @@ def test_a_run_goes_on_where_the_studio_stopped_and_finishes_what_it_has(fresh, 
     assert "8 frames" in capsys.readouterr().out
     assert (run / "masks" / "004.png").stat().st_mtime_ns == before
     fresh.propagate()
-    wait_for(lambda: (run / ".onemask" / "segmented.json").exists() and (run / "masks.partial" / "007.png").exists())
+    until(lambda: (run / ".onemask" / "segmented.json").exists() and (run / "masks.partial" / "007.png").exists())
     assert main([*command, "--save", "masks"]) == 0
     made = [read_label_map(path) for path in sorted((run / "masks").iterdir())]
     assert all(map(np.array_equal, made, shown(fresh)))
 
 
-def wait_for(condition) -> None:
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come about within a minute")
+class Recorder:
+    """Stands for the worker: notes what it is asked, and says what a test has it say. It refuses to write runs."""
+
+    def __init__(self, source: Path, hear: Callable[[tuple[Any, ...]], None]):
+        self.say, self.asked = hear, []
+
+    def submit(self, request: Request) -> None:
+        if isinstance(request, HandOver):
+            raise InputError("the process has ended just now")
+        self.asked.append(request)
+
+    def stop(self) -> None:
+        self.asked.append("stop")
+
+    def close(self) -> None:
+        """There is no process."""
+
+
+@pytest.fixture
+def recorded(project, monkeypatch):
+    """A desk with an annotation in frame 0 and a propagation at work, and its worker."""
+    monkeypatch.setattr("onemask.studio.desk.Worker", Recorder)
+    desk = Desk(project)
+    project.change("Brush", {0: square(project.shape, 20, 20)})
+    desk.do(commands.Propagate(type="propagate", direction="both"))
+    yield desk, desk.worker
+    desk.close()
+
+
+def test_a_damaged_annotation_ends_the_job_and_says_which_it_is(recorded):
+    desk, worker = recorded
+    label_map = desk.project.annotation(0)
+    desk.project.annotation_files()[0].write_bytes(b"damaged")
+    for index in (0, 1):
+        worker.say(("mask", index, pack(label_map), {1: 0.9}, ""))
+    assert worker.asked[1:] == ["stop"]
+    assert desk.state()["job"]["stopping"]
+    worker.say(("end", None))
+    assert desk.state()["job"] is None
+    assert "00000.png: a picture was expected" in desk.state()["problem"]
+    assert set(desk.project.made) == {0, 1}
+    with pytest.raises(InputError, match=r"00000\.png: a picture was expected"):
+        desk.do(commands.Propagate(type="propagate", direction="both"))
+
+
+def test_a_job_ends_although_no_run_can_be_written_of_it(recorded, caplog):
+    desk, worker = recorded
+    for index in range(desk.project.frames):
+        worker.say(("mask", index, pack(desk.project.annotation(0)), {1: 0.9}, ""))
+    worker.say(("end", None))
+    assert (desk.state()["job"], desk.state()["problem"]) == (None, None)
+    assert "ended just now" in caplog.text
+    assert desk.command().endswith("--overwrite")
+
+
+def test_a_mask_that_was_asked_for_is_refused_when_the_process_ends(recorded):
+    desk, worker = recorded
+    watcher = Watcher(desk)
+    watcher.do("first", request=7, frame=0, box=(8, 8, 16, 16))
+    worker.say(("died", "it has ended"))
+    seen = watcher.until(lambda event: event["type"] == "proposal")
+    assert (seen[-1]["request"], seen[-1]["runs"], seen[-1]["problem"]) == (7, None, "it has ended")
+    assert (desk.state()["job"], desk.state()["problem"]) == (None, "it has ended")

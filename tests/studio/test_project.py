@@ -1,10 +1,12 @@
 """The project on disk: changes, their history, and what a killed process leaves."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from onemask import plan
 from onemask.errors import InputError, OutputError
 from onemask.studio import runlengths
 from onemask.studio.project import Made, MethodChoice, Project, new_object
@@ -45,6 +47,20 @@ def test_changes_are_undone_and_made_again_also_after_the_project_was_closed(pro
     assert np.array_equal(again.annotation(3), second)
     with pytest.raises(InputError, match="nothing to redo"):
         again.redo()
+
+
+def test_a_frame_is_no_anchor_where_an_object_is_too_small_for_the_working_size(project, reopen):
+    """So masks made in stretches are those of a whole run, whose session keeps what it knows of such an object."""
+    speck = np.zeros(project.shape, np.uint8)
+    speck[5, 5] = 1
+    project.change("Brush", {0: square(project.shape, 8, 8)})
+    project.change("Brush", {4: speck})
+    project.choose(replace(project.method, short_side=None))
+    assert plan.anchor(project.keys, 6) == 4
+    for now in (project, reopen()):
+        now.choose(replace(now.method, short_side=16))
+        assert plan.anchor(now.keys, 6) == 0
+    assert plan.anchor(reopen().keys, 6) == 0
 
 
 def test_a_project_of_an_earlier_version(project, reopen):

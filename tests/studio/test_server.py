@@ -9,9 +9,7 @@ import random
 import re
 import socket as socket_
 import threading
-import time
 import zipfile
-from collections.abc import Callable
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
@@ -30,7 +28,7 @@ from onemask.studio.serve import Server, serve
 from onemask.studio.server import make_app
 from onemask.video.masks import read_label_map, write_mask
 
-from .conftest import FRAMES, TOKEN, square
+from .conftest import FRAMES, TOKEN, square, until
 
 HOST = "127.0.0.1:4711"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
@@ -247,14 +245,6 @@ def test_who_goes_in_mid_upload_leaves_no_traceback_and_no_half_video(studio, fi
     assert caplog.records == []
     assert {path.name for path in before.parent.iterdir()} == left
     assert Project.open(before, None, MethodChoice("another")).name == "shapes"
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for something that another thread does."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

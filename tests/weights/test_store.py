@@ -32,6 +32,12 @@ def with_variance(variance: float, eps: float) -> nn.Module:
     return nn.Sequential(norm)
 
 
+def test_an_ensembles_fingerprint_is_that_of_its_members():
+    """So that a run is not gone on with after one of them got other weights."""
+    described = Settings("best", {"members": ("frtm-lite", "fusion-fast:2")}).described()
+    assert described["weights' sha256"].split() == [card_of(find(name)).sha256[:16] for name in ("frtm-lite", "fusion")]
+
+
 class TestPlaces:
     def test_the_home_is_chosen_by_a_variable(self, monkeypatch):
         monkeypatch.setenv("ONEMASK_HOME", "~/somewhere")

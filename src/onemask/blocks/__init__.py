@@ -1,1 +1,1 @@
-"""Parts that two papers or more share."""
+"""Building blocks that two or more papers share."""

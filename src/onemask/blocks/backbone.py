@@ -1,4 +1,4 @@
-"""Any timm backbone as a pyramid of features by stride, with ImageNet weights that need no network where possible."""
+"""Any timm model as a feature pyramid by stride, with ImageNet weights that are loaded offline where possible."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ EMBEDDED = {
 
 
 class Backbone(nn.Module):
-    """Features of whole frames at the asked strides.
+    """Feature pyramid of whole frames at the requested strides.
 
-    name: a timm model that can give features by stage (`tf_efficientnet_lite0`, `resnet101`, ...), where there are
-        several sets of weights with timm's tag of one (`resnet101.tv_in1k`: torchvision's).
-    strides: the strides wanted, in rising order; stages behind the last one are never computed.
+    name: a timm model that supports `features_only` (`tf_efficientnet_lite0`, `resnet101`, ...); where timm has several
+        sets of weights, with the tag of one (`resnet101.tv_in1k`: torchvision's).
+    strides: the strides wanted, in ascending order; stages after the last one are never computed.
     output_stride: dilate the last stages so that no stride exceeds it (where the network can: ResNets, MobileNets).
-    dilations: of convolutions by their names, where they are other than timm's.
-    epsilon: of batch norm, where it is another than timm's.
-    pretrained: load ImageNet weights; False leaves them random (to be filled from a state dict, or for tests).
+    dilations: dilation of convolutions by their names, where it differs from timm's.
+    epsilon: epsilon of batch norm, where it differs from timm's.
+    pretrained: load ImageNet weights; False leaves them random (to be loaded from a state dict, or for tests).
 
-    `channels` maps each stride to its number of channels. Batch norm uses its stored statistics in training too, for
-    clips are far too few pictures a batch to measure better ones; `measure` is for what was published so.
+    `channels` maps each stride to its number of channels. Batch norm uses its stored statistics in training too,
+    because a batch of clips has far too few frames to estimate better ones; `measure` is for methods that were
+    published with batch statistics.
     """
 
     mean: Tensor
@@ -68,7 +69,7 @@ class Backbone(nn.Module):
         if epsilon is not None:
             options["bn_eps"] = epsilon
         if name.startswith("hrnet"):
-            options["feature_location"] = ""  # its streams, as for segmentation, not what classification makes of them
+            options["feature_location"] = ""  # its raw streams, as for segmentation, without the classification head
         stages = _outline(name, **options).feature_info.reduction()
         last_of_stride = {stride: index for index, stride in enumerate(stages)}
         if missing := [stride for stride in strides if stride not in last_of_stride]:
@@ -83,7 +84,7 @@ class Backbone(nn.Module):
             _dilate(network.get_submodule(convolution), dilation)
         self.network = network
         self._folded = Folded()
-        self._measuring: tuple[str, ...] = ()  # parts whose batch norm measures statistics in training
+        self._measuring: tuple[str, ...] = ()  # parts whose batch norm uses batch statistics in training
         self.channels: dict[int, int] = dict(zip(strides, network.feature_info.channels(), strict=True))
         normalisation: Any = timm.get_pretrained_cfg(name)
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(3, 1, 1), persistent=False)
@@ -97,10 +98,10 @@ class Backbone(nn.Module):
                 )
             self.network.load_state_dict({key: weights[key] for key in self.network.state_dict()})
         self.to(memory_format=torch.channels_last)  # twice as fast on a CPU, and what tensor cores want
-        self.train()  # whatever calls it first finds batch norm frozen
+        self.train()  # freezes batch norm from the start
 
     def train(self, mode: bool = True) -> Backbone:
-        """Switch to training, all but batch norm that is not to measure."""
+        """Set the mode, but keep batch norm in evaluation except in the parts given to `measure`."""
         super().train(mode)
         for name, module in self.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -108,7 +109,7 @@ class Backbone(nn.Module):
         return self
 
     def measure(self, parts: Sequence[str]) -> None:
-        """Have batch norm measure statistics in training in some parts, by their names such as network.layer4.
+        """Use batch statistics in training for batch norm in some parts, given by names such as network.layer4.
 
         Raises:
             InputError: a part has no batch norm.
@@ -127,8 +128,9 @@ class Backbone(nn.Module):
     ) -> dict[int, Tensor]:
         """Frames (B, 3, H, W), RGB in [0, 1] -> {stride: (B, C, H/stride, W/stride)}.
 
-        added (B, C, h, w): joins what the first convolution gives, where a method shows the network more than colours.
-        own: parameters in place of the network's, by their names in it.
+        added (B, C, h, w): added to the output of the first convolution, where a method shows the network more than
+        RGB.
+        own: parameters that replace the network's, by their names in it.
         """
         frames = (frames - self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
         if own is not None:
@@ -140,7 +142,7 @@ class Backbone(nn.Module):
         return dict(zip(self.strides, replaced(self.network, {name: _Adding(first, added)})(frames), strict=True))
 
     def covers(self, other: Backbone) -> bool:
-        """Whether this one gives all that the other gives: the same network and weights, as many strides or more."""
+        """Whether this backbone gives all that the other does: same network and weights, and at least its strides."""
         if (self.name, self._changes) != (other.name, other._changes) or not set(other.strides) <= set(self.strides):
             return False
         own = self.network.state_dict()
@@ -148,12 +150,12 @@ class Backbone(nn.Module):
 
     @property
     def first_convolution(self) -> nn.Conv2d:
-        """The convolution that sees the frame itself."""
+        """The convolution that takes the frame itself."""
         return next(module for module in self.network.modules() if isinstance(module, nn.Conv2d))
 
 
 class _Adding(nn.Module):
-    """A convolution whose output is joined by other maps."""
+    """Convolution that adds other maps to its output."""
 
     def __init__(self, convolution: nn.Conv2d, added: Tensor):
         super().__init__()
@@ -165,20 +167,20 @@ class _Adding(nn.Module):
 
 
 def _outline(name: str, **options: Any) -> Any:
-    """A timm model whose tensors have names and shapes but no values: quick to make, and takes no memory."""
+    """Build a timm model whose tensors have names and shapes but no values, which is fast and takes no memory."""
     with torch.device("meta"):
         return timm.create_model(name, **options)
 
 
 def _drop_unused_blocks(network: Any) -> None:
-    """Timm's EfficientNets and MobileNets keep, and compute, the blocks behind the last features asked for."""
+    """Drop the blocks after the last requested features, which timm's EfficientNets and MobileNets keep and compute."""
     module, _, index = network.feature_info.module_name()[-1].partition(".")
     if module == "blocks" and isinstance(network.blocks, nn.Sequential):
         network.blocks = network.blocks[: int(index.split(".")[0]) + 1]
 
 
 def _dilate(convolution: nn.Conv2d, dilation: int) -> None:
-    """Dilate a convolution, which keeps its size of maps."""
+    """Dilate a convolution without changing the size of its output."""
     convolution.dilation = (dilation, dilation)
     convolution.padding = tuple(dilation * (side // 2) for side in convolution.kernel_size)
 
@@ -186,9 +188,9 @@ def _dilate(convolution: nn.Conv2d, dilation: int) -> None:
 def imagenet_weights(name: str) -> dict[str, Tensor]:
     """The ImageNet state dict of timm model `name`, classifier included.
 
-    Looked for in this order: the Python package that carries it, `weights_folder()/NAME.safetensors`, the local
-    cache of Hugging Face's hub, a download from the hub (logged).
-    Raises InputError, naming the file and where it may be put, when none of them has it.
+    Searched in this order: the Python package that ships it, `weights_folder()/NAME.safetensors`, the local cache of
+    the Hugging Face hub, a download from the hub (logged).
+    Raises InputError, naming the file and where to put it, when none of them has it.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -209,9 +211,9 @@ def weights_folder() -> Path:
 
 
 def _packaged_weights(name: str) -> dict[str, Tensor] | None:
-    """The weights inside the package of EMBEDDED, under timm's names; None where it is not installed.
+    """The weights inside the package of EMBEDDED, under timm's names; None if it is not installed.
 
-    Those files name their tensors otherwise, but list the same ones in the same order as timm's model.
+    Those files name their tensors differently, but list the same ones in the same order as timm's model.
     """
     package = importlib.util.find_spec(EMBEDDED[name])
     if package is None or package.origin is None:

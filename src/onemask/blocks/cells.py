@@ -1,4 +1,4 @@
-"""Losses of coarse maps of logits: each cell's target is the share of it that is the object's."""
+"""Losses on coarse logits: each cell's target is the share of it that the object covers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from torch import Tensor
 
 
 def shares_of_cells(masks: Tensor, known: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Masks and where they are known, both (N, 1, H, W) in {0, 1} -> of each cell the object's share of what is known,
-    and the share that is known, both (N, 1, H/stride, W/stride)."""
+    """The object's share of each cell's known pixels, and the share of each cell that is known.
+
+    Masks and known, both (N, 1, H, W) in {0, 1} -> both shares (N, 1, H/stride, W/stride).
+    """
     known_cells = F.avg_pool2d(known, stride)
     return F.avg_pool2d(masks * known, stride) / known_cells.clamp(min=1e-6), known_cells
 
 
 def cells_cross_entropy(logits: Tensor, shares: Tensor, known: Tensor) -> Tensor:
-    """Binary cross entropy of k maps (N, k, h, w) with one of shares (N, 1, h, w), over known cells: (N,)."""
+    """Binary cross-entropy of k maps (N, k, h, w) with shares (N, 1, h, w), averaged over known cells: (N,)."""
     logits = logits.float()
     cells = F.binary_cross_entropy_with_logits(logits, shares.expand_as(logits), reduction="none")
     cells = cells.mean(1, keepdim=True) * known

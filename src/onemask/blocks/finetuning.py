@@ -1,6 +1,6 @@
-"""A network's parameters fine-tuned to one object: one flat tensor, so that a memory can hold a row of each object's.
+"""Fine-tuning of a network's parameters to one object, as one flat tensor, so that a memory can hold a row per object.
 
-The network itself stays as it is; `blocks.replacing` puts such parameters in the place of its own.
+The network itself stays as it is; `blocks.replacing` substitutes such parameters for its own.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ def fine_tuned(
     share: float = 1.0,
     also: Sequence[Tensor] = (),
 ) -> Tensor:
-    """One object's own parameters (P,): those that were trained offline, after a step of Adam for each batch.
+    """Fine-tune the parameters that were trained offline to one object, with a step of Adam per batch: (P,).
 
-    Their mean with those before keeps most of what both know: of the object, and of all that it may come to look like
-    (Wortsman et al.: Robust fine-tuning of zero-shot models, CVPR 2022).
+    Their mean with the initial parameters keeps most of what both know: the object, and everything that it may come to
+    look like (Wortsman et al.: Robust fine-tuning of zero-shot models, CVPR 2022).
 
     Args:
-        own: the parameters to begin with, by name; they stay as they are.
-        batches: one a step.
-        loss: parameters (P,) and a batch -> what is minimised.
+        own: the initial parameters, by name; they are not modified.
+        batches: one per step.
+        loss: parameters (P,) and a batch -> the loss to minimise.
         lr: the learning rate.
-        share: of what fine-tuning gives in the mean; the rest are the parameters to begin with.
-        also: leaves that are learned along with them, in place.
+        share: weight of the fine-tuned parameters in the mean; the initial ones have the rest.
+        also: leaf tensors that are optimised along with the parameters, in place.
     """
     before = torch.cat([parameter.detach().flatten() for parameter in own.values()])
     parameters = before.clone().requires_grad_()
     leaves = [*also, parameters]
     optimizer = torch.optim.Adam(leaves, lr)
     for batch in batches:
-        gradients = torch.autograd.grad(loss(parameters, batch), leaves)  # of nothing else that the loss depends on
+        gradients = torch.autograd.grad(loss(parameters, batch), leaves)  # and no others that the loss depends on
         for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.grad = gradient
         optimizer.step()
@@ -50,6 +50,6 @@ def fine_tuned(
 
 
 def unflattened(parameters: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One object's parameters (P,) by the names of `own`."""
+    """Split one object's parameters (P,) by the names and shapes of `own`."""
     parts = parameters.split([parameter.numel() for parameter in own.values()])
     return {name: part.view(own[name].shape) for name, part in zip(own, parts, strict=True)}

@@ -1,8 +1,8 @@
-"""Variety from one annotated frame: the object is cut out, warped, and pasted over the inpainted background.
+"""Augmentation of one annotated frame: the object is cut out, warped, and pasted over the inpainted background.
 
-Source: FRTM, supplement, section 6. Random affine warps about the object's middle (rotation up to 45 degrees, scale
-0.5 to 2.5, slight skew, one in five mirrored) and a blur; `published_samples` makes what the authors' code does.
-Works on arrays on the CPU: it runs once an object.
+Source: FRTM, supplement, section 6. Random affine warps about the object's centre (rotation up to 45 degrees, scale 0.5
+to 2.5, slight skew, one in five mirrored) and a blur; `published_samples` does what the authors' code does. Works on
+arrays on the CPU, as it runs once per object.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-INPAINTED_SIDE = 160  # short side at which the hole is filled: it is mostly covered again, and Telea is slow
+INPAINTED_SIDE = 160  # short side at which the hole is filled: most of it is covered again, and Telea is slow
 
-# What FRTM's authors draw from (`published_samples`), in their order: turns in degrees, whether mirrored, scales,
-# skews, and the lengths and angles of blurs.
+# Values that FRTM's authors draw from (`published_samples`), in their order: rotations in degrees, mirroring, scales,
+# skews, and variances and angles of the blur.
 ANGLES = (0, 45, 90, 135)
 OBJECT_LISTS: tuple[tuple[float, ...], ...] = (
     (5, -5, 10, -10, 20, -20, 30, -30, 45, -45),
@@ -27,7 +27,8 @@ OBJECT_LISTS: tuple[tuple[float, ...], ...] = (
     (0.0, 0.0, 0.0, 2.0),
     ANGLES,
 )
-# Of the background: place, turns, mirrored, scales, skews, lengths and angles of blurs, place. All are drawn from.
+# The same for the background: place, rotations, mirroring, scales, skews, variances and angles of the blur, place. All
+# are drawn, so that the generator goes on as the authors' does, but only those of BACKGROUND_USED are used.
 BACKGROUND_LISTS: tuple[tuple[float, ...], ...] = (
     (0.5,),
     (0, 0, 0),
@@ -39,24 +40,24 @@ BACKGROUND_LISTS: tuple[tuple[float, ...], ...] = (
     (0.5,),
 )
 BACKGROUND_USED = (3, 5, 6)
-AT_ONCE = 19  # copies that are drawn, however many are wanted
-SMALLEST = 10  # pixels of the object's box
-ROUNDS = 100  # in which places are sought where the object is seen
+AT_ONCE = 19  # copies drawn in one round, however many are wanted
+SMALLEST = 10  # least side of the object's box, in pixels
+ROUNDS = 100  # at most, to draw places where the object is visible
 
 
 def first_frame_samples(
     image: np.ndarray, mask: np.ndarray, number: int, seed: int, shift: float = 0.0, background_shift: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Warped copies of an annotated frame.
+    """Draw warped copies of an annotated frame.
 
     Args:
         image: (H, W, 3) uint8.
         mask: (H, W) bool; an empty one gives blurred copies of the frame.
-        number: of copies.
-        seed: of what is drawn.
-        shift: how far the object's middle moves at most, across and down, in sides of the square that has its area.
-        background_shift: how far the background moves at most, across and down, in sides of the square that has the
-            picture's area; it turns and changes its size a little too. 0: it stays where it is.
+        number: number of copies.
+        seed: seed of the random draws.
+        shift: largest shift of the object's centre, across and down, in sides of the square that has the object's area.
+        background_shift: largest shift of the background, across and down, in sides of the square that has the
+            picture's area; the background also rotates and scales slightly. 0: it stays where it is.
 
     Returns:
         Images (number, H, W, 3) uint8 and masks (number, H, W) bool.
@@ -75,16 +76,16 @@ def first_frame_samples(
 
 
 def published_samples(image: np.ndarray, mask: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`first_frame_samples` as FRTM's authors' code makes them: the object moves over the whole frame.
+    """Draw the samples of FRTM's authors' code instead of `first_frame_samples`: the object moves over the whole frame.
 
-    Places lie on a grid of the frame's shape, each a little off. The other values are dealt out like cards from the
-    authors' short lists, for nineteen copies at a time, of which as many are taken as are asked for. The object is
-    scaled to no more than the frame and no less than ten pixels, and blurred along a line before it is pasted; the
-    background is enlarged and blurred. Colours outside the object are black where it is warped, so that its edge is a
-    little dark.
+    Places lie on a grid with the frame's aspect ratio, each slightly jittered. The other values are dealt like cards
+    from the authors' short lists, for nineteen copies at a time, of which the requested number is kept. The object is
+    scaled to at most the frame and at least ten pixels, and blurred along a line before it is pasted; the background is
+    enlarged and blurred. Pixels outside the object are black when it is warped, so its edge is a little dark.
 
-    The generator is numpy's of before 1.17 and is asked in the authors' order: with their seed, 0, these are the copies
-    that their code makes on a CPU. Where it would look for places without end, the frame itself is given.
+    The generator is NumPy's legacy one (before 1.17), called in the authors' order: with their seed, 0, these are the
+    copies that their code makes on a CPU. Where their code would search for a place forever, the frame itself is
+    returned.
     """
     if not mask.any() or not number:
         return first_frame_samples(image, mask, number, seed)
@@ -107,7 +108,7 @@ def published_samples(image: np.ndarray, mask: np.ndarray, number: int, seed: in
     if len(order) > number:
         rng.shuffle(order)
     taken = [drawn[index] for index in order[:number]]
-    more = number - len(taken)  # an object with a large hole can be hidden wherever it is put
+    more = number - len(taken)  # an object with a large hole can be invisible wherever it is put
     background = _filled_as_published(image, mask)
     cut = np.dstack([image * mask[..., None], 255 * mask]).astype(np.float32)
     images = [_pasted(cut, warp, blur, _as_background(background, *under)) for warp, _, blur, under in taken]
@@ -116,14 +117,14 @@ def published_samples(image: np.ndarray, mask: np.ndarray, number: int, seed: in
 
 
 def _pasted(cut: np.ndarray, warp: np.ndarray, blur: Sequence[float], background: np.ndarray) -> np.ndarray:
-    """A cut-out (H, W, 4), warped and blurred, over the background."""
+    """Warp and blur a cut-out (H, W, 4), and paste it over the background."""
     over = _blurred(_warp(cut, warp, cv2.INTER_CUBIC).clip(0, 255), *blur)
     alpha = over[..., 3:] / np.float32(255)
     return (over[..., :3] * alpha + background * (1 - alpha)).astype(np.uint8)
 
 
 def _places(rng: np.random.RandomState, count: int, size: tuple[int, ...]) -> list[tuple[float, float]]:
-    """`count` places (x, y) in shares of the frame, on a grid of about square cells."""
+    """Draw `count` places (x, y) as fractions of the frame, on a grid of roughly square cells."""
     height, width = size
     rows = math.ceil(math.sqrt(count * height / width))
     columns = math.ceil(width / height * rows)
@@ -140,14 +141,14 @@ def _places(rng: np.random.RandomState, count: int, size: tuple[int, ...]) -> li
 
 
 def _dealt(rng: np.random.RandomState, values: Sequence[Any]) -> list[Any]:
-    """AT_ONCE of the values, each as often as the others, or once more, or less."""
+    """Deal AT_ONCE values from a shuffled deck that holds each of them equally often."""
     cards = list(values) * -(-AT_ONCE // len(values))
     rng.shuffle(cards)
     return cards[:AT_ONCE]
 
 
 def _box(mask: np.ndarray) -> tuple[float, float, int, int]:
-    """Middle (x, y), width and height of what is True."""
+    """Centre x and y, width and height of a mask's bounding box."""
     (top, bottom), (left, right) = (
         (found[0], found[-1] + 1) for found in (np.flatnonzero(mask.any(a)) for a in (1, 0))
     )
@@ -163,7 +164,7 @@ def _placed(
     mirrored: bool,
     size: tuple[int, ...],
 ) -> np.ndarray:
-    """The affine map (2, 3) that brings a box's middle to a place in shares of the frame, scaled within limits."""
+    """The affine map (2, 3) that moves a box's centre to a place, in fractions of the frame, at a limited scale."""
     x, y, width, height = box
     scale = min(scale, size[1] / width, size[0] / height)
     if scale * min(width, height) < SMALLEST:
@@ -176,20 +177,20 @@ def _placed(
 
 
 def _warp(picture: np.ndarray, warp: np.ndarray, interpolation: int) -> np.ndarray:
-    """Black beyond the borders."""
+    """Apply an affine map (2, 3) to a picture; black beyond the borders."""
     height, width = picture.shape[:2]
     return cv2.warpAffine(picture, warp.astype(np.float32), (width, height), flags=interpolation)
 
 
 def _as_background(picture: np.ndarray, scale: float, blur: float, angle: float) -> np.ndarray:
-    """Enlarged about its middle, at the same size, and blurred; in float32."""
+    """Enlarge a picture about its centre, at the same size, and blur it; in float32."""
     middle = np.array([picture.shape[1] / 2, picture.shape[0] / 2])
     warp = np.column_stack([scale * np.eye(2), middle - scale * middle])
     return _blurred(_warp(picture.astype(np.float32), warp, cv2.INTER_CUBIC).clip(0, 255), blur, angle)
 
 
 def _blurred(picture: np.ndarray, variance: float, angle: float) -> np.ndarray:
-    """By a Gaussian of that variance in pixels along a line, and next to nothing across."""
+    """Blur along a line by a Gaussian of that variance, in pixels, and hardly at all across it."""
     if not variance:
         return picture
     reach = int(variance / 2 + 0.5) // 2 * 2 + 1
@@ -202,7 +203,7 @@ def _blurred(picture: np.ndarray, variance: float, angle: float) -> np.ndarray:
 
 
 def _filled_as_published(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture at its own size without the object, as the authors fill its place."""
+    """Inpaint the object's place in the picture at its own size, as the authors do."""
     hole = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2, 2)))
     return cv2.inpaint(image, hole, 1, cv2.INPAINT_TELEA)
 
@@ -216,9 +217,9 @@ def _without_object(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def inpainted(image: np.ndarray, hole: np.ndarray, short_side: int, *, margin: int = 0) -> np.ndarray:
-    """Fill a hole from its border, in the picture at a short side of `short_side` pixels where it is larger.
+    """Fill a hole from its border, in the picture reduced to a short side of `short_side` pixels if it is larger.
 
-    image (H, W, 3) uint8, hole (H, W), not 0 in it and for `margin` small pixels around -> (h, w, 3) uint8.
+    image (H, W, 3) uint8 and hole (H, W), nonzero inside -> (h, w, 3) uint8. The hole grows by `margin` reduced pixels.
     """
     height, width = hole.shape
     scale = min(1.0, short_side / min(height, width))
@@ -230,7 +231,7 @@ def inpainted(image: np.ndarray, hole: np.ndarray, short_side: int, *, margin: i
 
 
 def _moved(background: np.ndarray, rng: np.random.Generator, shift: float) -> np.ndarray:
-    """The background as a camera that moved would see it; beyond its borders it is mirrored."""
+    """Warp the background as a moving camera would see it; it is mirrored beyond its borders."""
     height, width = background.shape[:2]
     angle = np.deg2rad(rng.uniform(-10, 10))
     scale = np.exp(rng.uniform(np.log(0.85), np.log(1.3)))
@@ -255,7 +256,7 @@ def _warped(
 
 
 def _random_affine(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(2, 3): about the middle of the object."""
+    """Draw an affine map (2, 3) about the object's centre."""
     ys, xs = np.nonzero(mask)
     middle = np.array([xs.mean(), ys.mean()] if len(xs) else [mask.shape[1] / 2, mask.shape[0] / 2])
     angle = np.deg2rad(rng.uniform(-45, 45))

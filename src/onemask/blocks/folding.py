@@ -1,8 +1,8 @@
-"""Batch norm folded into the convolution before it, for networks that only run: on a CPU a third of their time.
+"""Fold batch norm into the preceding convolution for inference, which saves a third of a network's time on a CPU.
 
-A frozen batch norm multiplies and shifts each channel, which the convolution's own weights can do as well (and memory
-is read and written once less). The network that is trained, saved and loaded stays as it is; a folded copy stands in
-where no gradient is wanted, and is made again whenever a weight has changed.
+A frozen batch norm scales and shifts each channel, which the convolution's own weights can do as well, with one pass
+over memory less. The network that is trained, saved and loaded is not modified; a folded copy replaces it where no
+gradient is needed, and is rebuilt whenever a weight has changed.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 log = logging.getLogger(__name__)
 
-PICTURE = 64  # pixels a side of what a folded network is checked with
-TOLERANCE = 1e-3  # of the largest value of an output
+PICTURE = 64  # side, in pixels, of the picture that a folded network is checked with
+TOLERANCE = 1e-3  # largest difference, as a share of the largest value of an output
 
 
 class Folded:
-    """Keeps the folded copy of a network."""
+    """Cache of a network's folded copy."""
 
     def __init__(self) -> None:
         self._kept: tuple[Any, nn.Module | None] = None, None  # one value, so that threads never see half of a change
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: a copy makes its own."""
+        """Leave out the folded network: a copy builds its own."""
         return {"_kept": (None, None)}
 
     def of(self, network: nn.Module) -> nn.Module:
-        """The copy of a network as it is now: without the batch norms that can be folded.
+        """The folded copy of a network as it is now, without the batch norms that can be folded.
 
-        The network itself where its weights were made in inference mode: whether those change is not to be known.
+        Returns the network itself if its weights were created in inference mode, as their changes cannot be detected.
         """
         state = state_of(network)
         if state is None:
@@ -47,9 +47,9 @@ class Folded:
 
 
 def state_of(network: nn.Module) -> tuple[tuple[int, int], ...] | None:
-    """A value that changes whenever a network's weights do; None for weights of inference mode, which do not tell."""
+    """A value that changes whenever a network's weights do; None for inference tensors, which track no changes."""
     state, modules = [], [network]
-    while modules:  # in each frame, and `parameters()` and `buffers()` take almost three times as long
+    while modules:  # runs in each frame, and `parameters()` and `buffers()` take almost three times as long
         module = modules.pop()
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is None:
@@ -64,9 +64,9 @@ def state_of(network: nn.Module) -> tuple[tuple[int, int], ...] | None:
 @torch.inference_mode(False)
 @torch.no_grad()
 def folded(network: nn.Module) -> nn.Module:
-    """A copy of a network of pictures, with batch norms folded; where that changes what comes out, a plain copy.
+    """Copy an image network and fold its batch norms; where that changes the output, return a plain copy.
 
-    Which convolution is before a batch norm is not known for certain from a network's modules, so it is tried.
+    A network's modules do not tell for certain which convolution precedes a batch norm, so the result is checked.
     """
     plain = copy.deepcopy(network).eval().requires_grad_(False)
     copied, before = copy.deepcopy(plain), None
@@ -77,7 +77,7 @@ def folded(network: nn.Module) -> nn.Module:
             if before is not None and before.out_channels == module.num_features and module.running_mean is not None:
                 _fold(before, module)
                 parent, _, own = name.rpartition(".")
-                # timm's batch norms are followed by an activation of their own.
+                # timm's batch norms hold the activation that follows them.
                 setattr(copied.get_submodule(parent), own, getattr(module, "act", nn.Identity()))
             before = None
     if _same(plain, copied):

@@ -1,7 +1,7 @@
-"""HRNet as for segmentation: its streams are joined bilinearly, at sizes that need not be multiples of 32.
+"""HRNet for segmentation: its streams are fused bilinearly, at sizes that need not be multiples of 32.
 
-Timm's has what classification needs: finer streams take in enlarged copies of coarser ones, which only fits where each
-is exactly twice the other. Tensors have the same names here as there.
+timm's version is made for classification: finer streams take in coarser ones enlarged by fixed factors, which only fits
+where each is exactly twice the size of the other. Tensors have the same names here as there.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from ..labels import resize
 
 
 class BilinearFusion(nn.Module):
-    """A module of timm's HRNet whose streams are joined bilinearly.
+    """Module of timm's HRNet whose streams are fused bilinearly.
 
-    module: timm's; what it is made of goes over to this one.
+    module: timm's module, whose parts this one takes over.
     """
 
     def __init__(self, module: Any):
@@ -41,7 +41,7 @@ class BilinearFusion(nn.Module):
 
 
 def join_bilinearly(network: nn.Module) -> None:
-    """Change all of an HRNet's modules so."""
+    """Replace all of an HRNet's modules by `BilinearFusion`, in place."""
     from timm.models.hrnet import HighResolutionModule
 
     for name, module in list(network.named_modules()):

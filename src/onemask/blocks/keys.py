@@ -1,12 +1,12 @@
-"""Keys: what a cell is known again by, in frames that look another way.
+"""Keys: vectors by which a cell is recognised in frames that look different.
 
-ImageNet's features at stride 16 know neither what a thing is, as those of stride 32 do, nor its colours and textures,
-as finer ones do. So to the features of a cell, of one stride or several joined, is added what is learned from the
-features of all strides there: at first nothing.
+ImageNet features at stride 16 encode neither what a thing is, as those of stride 32 do, nor its colours and textures,
+as finer ones do. So a learned projection of the features of all strides is added to the features of a cell, which are
+of one stride or several concatenated. At first it is zero.
 
     own strides    ─────────────▶ unit length ──┬──────────────────────▶ + ──▶ unit length ──▶ keys
-    finer ones     ── means ────▶ unit length ──┼──▶ 1x1 convolution ────┘
-    coarser ones   ── between ──▶ unit length ──┘
+    finer ones     ── averaged ─▶ unit length ──┼──▶ 1x1 convolution ────┘
+    coarser ones   ── resized ──▶ unit length ──┘
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from ..labels import resize
 from .matching import normalised
 
-SHARPNESS = 12.0  # of the loss: the logit of a cosine that is larger by 1 with the object than with the background
-CERTAIN = (0.05, 0.7)  # shares of a cell up to which it surely is background, and from which it is the object's
-KNOWN = 0.9  # share of a cell from which on it counts as known
-WORST = 12  # cells of background that are most like the object: its doubles, which the mean hides
+SHARPNESS = 12.0  # of the loss: the logit where the cosine with the object is larger by 1 than with the background
+CERTAIN = (0.05, 0.7)  # the object's share of a cell below which it is background, and above which it is the object's
+KNOWN = 0.9  # known share of a cell above which it counts as known
+WORST = 12  # background cells most like the object: its look-alikes, which a mean would hide
 
 
 class Keys(nn.Module):
-    """Keys of a pyramid of features.
+    """Keys computed from a feature pyramid.
 
-    channels: {stride: channels} of the features that they are made of.
-    own: the strides whose features, joined at the smallest of them, they are at first.
+    channels: {stride: channels} of the features that they are computed from.
+    own: the strides whose features, concatenated at the smallest of them, are the keys before training.
     """
 
     def __init__(self, channels: Mapping[int, int], own: Sequence[int]):
@@ -44,7 +44,7 @@ class Keys(nn.Module):
     def forward(self, pyramid: Mapping[int, Tensor]) -> Tensor:
         """Features by stride (B, C, H/s, W/s) -> keys (B, C', h, w) float32, unit length along C', h = H / stride."""
         size = (pyramid[self.stride].shape[-2], pyramid[self.stride].shape[-1])
-        with torch.autocast(pyramid[self.stride].device.type, enabled=False):  # what is alike differs by little
+        with torch.autocast(pyramid[self.stride].device.type, enabled=False):  # similar features differ by little
             units = {
                 stride: normalised(self._at_own_stride(pyramid[stride].float(), stride, size))
                 for stride in self.strides
@@ -57,11 +57,11 @@ class Keys(nn.Module):
 
 
 def matching_loss(difference: Tensor, share: Tensor, known: Tensor) -> Tensor:
-    """How far the best cosines with object and background are from telling one from the other: (N,).
+    """How badly the best cosines with object and background tell one from the other: (N,).
 
-    difference (N, h, w): by how much that with the object is larger; share (N, h, w): of each cell that is the
-    object's; known (N, h, w): that is known, both in [0, 1]. The object's cells weigh as much as all background, and
-    the worst of that as much again as the mean of it.
+    difference (N, h, w): the cosine with the object minus that with the background; share (N, h, w): the object's share
+    of each cell; known (N, h, w): the known share of it, both in [0, 1]. Object and background weigh the same; half of
+    the background's loss is the mean over all its cells, half the mean over the WORST hardest.
     """
     logits, told = SHARPNESS * difference, known > KNOWN
     off, on = ((share < CERTAIN[0]) & told).flatten(1), ((share > CERTAIN[1]) & told).flatten(1)

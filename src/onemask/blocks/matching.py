@@ -1,13 +1,13 @@
-"""Similarity of every pixel of a frame to the best of a set of template features, without the matrix of all pairs.
+"""Similarity of every pixel of a frame to its best matches among template features, without the matrix of all pairs.
 
-A frame of 480x854 has 6,480 pixels at stride 8, so its similarities with another are 168 MB a row; at twice the size
-they are 2.7 GB. Nobody needs them: what is wanted of a pixel is its best match, or the mean of its best K. So they are
-computed in blocks of at most `limit` (rows, then query pixels, then templates), each reduced before the next one, in
-the backward pass as well: a block's graph holds its indices, not its similarities.
+A 480x854 frame has 6,480 pixels at stride 8, so its similarities with another frame take 168 MB per row; at twice the
+size they take 2.7 GB. They are never needed as a whole: only a pixel's best match, or the mean of its best k, is. So
+they are computed in blocks of at most `limit` (rows, then query pixels, then templates), each reduced before the next
+one, in the backward pass as well: a block's graph holds its indices, not its similarities.
 
-Shapes: N rows, C channels, P query pixels, M templates. A query (1, C, P) is that of all rows, and never copied.
-Similarities are inner products, of whatever comes in: cosines where both sides went through `normalised`. They are
-computed in the dtype that comes in, whatever autocast says, so the caller decides how finely they can be told apart.
+Shapes: N rows, C channels, P query pixels, M templates. A query (1, C, P) is shared by all rows and never copied.
+Similarities are inner products of the inputs: cosines where both went through `normalised`. They are computed in the
+input's dtype, regardless of autocast, so the caller decides how finely they can be told apart.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NO_MATCH = -1.0  # the similarity with a set that is empty: the least cosine there is
-LIMITS = {"cpu": 1 << 23}  # similarities at once: on a CPU few products of many columns are quickest,
-LIMIT = 1 << 26  # elsewhere what keeps a device busy
-LIMITS_OF_BEST = {"cpu": 1 << 20}  # where nothing but the best is wanted: as many as stay in a core's own cache
-GROUP = 6  # similarities of which the largest is looked at first
-FEWEST_QUERIES = 64  # in a block: a matrix product of fewer is slow, so a block of templates is cut rather
+NO_MATCH = -1.0  # the similarity with an empty set: the smallest possible cosine
+LIMITS = {"cpu": 1 << 23}  # similarities at once: on a CPU, few products with many columns are fastest,
+LIMIT = 1 << 26  # elsewhere, enough to keep a device busy
+LIMITS_OF_BEST = {"cpu": 1 << 20}  # where only the best is wanted: as many as stay in a core's own cache
+GROUP = 6  # similarities per group, of which only the largest is looked at first
+FEWEST_QUERIES = 64  # in a block: matrix products with fewer are slow, so templates are split instead
 
-EXCLUDED = -1e4  # added to what is not valid: below every similarity, and finite in half precision
+EXCLUDED = -1e4  # added where a template is not valid: below every similarity, and finite in half precision
 
 
 def normalised(features: Tensor) -> Tensor:
-    """Features (N, C, ...) -> the same with unit length along C, in their dtype; zero stays zero."""
+    """Scale features (N, C, ...) to unit length along C, in their dtype; zero stays zero."""
     return F.normalize(features.float(), dim=1).to(features.dtype)
 
 
 def columns(features: Tensor, chosen: Tensor) -> Tensor:
-    """Features (C, P) at indices (p,) or where (P,) bool: (C, p), which takes a tenth of indexing's time on a CPU."""
+    """Select columns of features (C, P) by indices (p,) or bool (P,): (C, p), in a tenth of indexing's time on CPU."""
     indices = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen
     return features.gather(1, indices.expand(len(features), -1))
 
@@ -49,13 +49,13 @@ def top_k(
     known: Tensor | None = None,
     limit: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The similarities of each query pixel with its k best templates, in any order, and which templates those are.
+    """The similarities of each query pixel with its k best templates, in any order, and the indices of those templates.
 
-    query (N, C, P), or (1, C, P) for all rows; template (N, C, M); valid (N, M) bool: which templates there are, None:
-    all. known (N, P, j), j at most k: similarities known already, as this function gives them; they compete too.
-    Returns values (N, P, min(k, j + M)) in the query's dtype and indices: M for what was known. Where there are fewer
-    valid ones than that, the others have `EXCLUDED` or less.
-    limit: similarities computed at once, None: as many as suit the device.
+    query (N, C, P), or (1, C, P) for all rows; template (N, C, M); valid (N, M) bool: the templates that count, None:
+    all. known (N, P, j), j at most k: similarities found before, as this function returns them, which compete too.
+    Returns values (N, P, min(k, j + M)) in the query's dtype, and indices, which are M for the known values. If fewer
+    templates are valid, the remaining values are below `EXCLUDED / 2`.
+    limit: similarities computed at once; None: as many as suit the device.
     """
     (rows, channels, templates), pixels = template.shape, query.shape[2]
     if k < 1 or query.shape[:2] not in ((rows, channels), (1, channels)):
@@ -92,7 +92,7 @@ def top_k_mean(
 ) -> Tensor:
     """The mean similarity of each query pixel with its k best templates: (N, P), in the query's dtype.
 
-    Arguments as of `top_k`. Of fewer valid ones than k the mean is over those; of none it is NO_MATCH.
+    Arguments as in `top_k`. With fewer than k valid templates the mean is over those; with none it is NO_MATCH.
     Source: the soft matching layer of Hu et al., VideoMatch, ECCV 2018, section 3.2.
     """
     values, _ = top_k(query, template, k, valid=valid, known=known, limit=limit)
@@ -108,17 +108,17 @@ def top_k_mean_counted(
     known: Tensor | None = None,
     limit: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`top_k_mean`, and the number of query pixels for which each template was among the k best: (N, M) float32."""
+    """`top_k_mean`, and the number of query pixels that have each template among their k best: (N, M) float32."""
     values, indices = top_k(query, template, k, valid=valid, known=known, limit=limit)
-    counts = torch.zeros(len(template), template.shape[2] + 1, device=template.device)  # the last: of what was known
+    counts = torch.zeros(len(template), template.shape[2] + 1, device=template.device)  # the last counts known values
     counts.scatter_add_(1, indices.flatten(1), (values > EXCLUDED / 2).flatten(1).to(counts.dtype))
     return mean_of_valid(values), counts[:, :-1]
 
 
 def best_match(query: Tensor, template: Tensor, valid: Tensor | None = None, *, limit: int | None = None) -> Tensor:
-    """The similarity of each query pixel with its best template: (N, P); arguments as of `top_k`, with k = 1.
+    """The similarity of each query pixel with its best template: (N, P); arguments as in `top_k`, with k = 1.
 
-    Without gradients nobody needs to know which template that is, and half of the time is saved on a CPU.
+    Without gradients the index of that template is not needed, which saves half of the time on a CPU.
     """
     (rows, _, templates), pixels = template.shape, query.shape[2]
     if torch.is_grad_enabled() or not templates:
@@ -139,7 +139,7 @@ def best_match(query: Tensor, template: Tensor, valid: Tensor | None = None, *, 
 
 
 def mean_of_valid(values: Tensor) -> Tensor:
-    """Values (N, P, k) of `top_k` -> the mean of those that are some template's, (N, P); of none NO_MATCH."""
+    """Average those values (N, P, k) of `top_k` that belong to a template: (N, P); NO_MATCH where there are none."""
     found = values > EXCLUDED / 2
     number = found.sum(2)
     mean = torch.where(found, values, 0).sum(2) / number.clamp(min=1)
@@ -154,12 +154,12 @@ def _at_once(rows: int, pixels: int, templates: int, limit: int) -> tuple[int, i
 
 
 def _excluded(valid: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """(N, 1, M): what is added to similarities with templates, so that those that are not valid are never the best."""
+    """Offset (N, 1, M), added to similarities so that templates that are not valid are never the best."""
     return None if valid is None else torch.where(valid, 0.0, EXCLUDED).to(dtype)[:, None]
 
 
 def _products(query: Tensor, template: Tensor, excluded: Tensor | None) -> Tensor:
-    """query (n or 1, C, p), template (n, C, m) and what is added, (n, 1, m) -> similarities (n, p, m)."""
+    """query (n or 1, C, p), template (n, C, m) and an offset (n, 1, m) to add -> similarities (n, p, m)."""
     rows, pixels = len(template), query.shape[2]
     if len(query) == 1 and _convolves(query):
         picture = query.transpose(1, 2).contiguous().transpose(1, 2)[:, :, None]  # (1, C, 1, p), channels last
@@ -173,7 +173,7 @@ def _products(query: Tensor, template: Tensor, excluded: Tensor | None) -> Tenso
 
 
 def _convolves(query: Tensor) -> bool:
-    """Whether products are quicker as a 1x1 convolution: on a CPU oneDNN's takes two thirds of the matrix product."""
+    """Whether products are faster as a 1x1 convolution: on a CPU oneDNN's takes two thirds of a matrix product."""
     plain = query.dtype == torch.float32 and not (torch.is_grad_enabled() or torch.jit.is_tracing())
     return plain and query.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
@@ -185,14 +185,14 @@ def _slices(length: int, at_once: int) -> Iterator[slice]:
 def _best(
     query: Tensor, template: Tensor, excluded: Tensor | None, known: Tensor, k: int, at_once: int
 ) -> tuple[Tensor, Tensor]:
-    """The at most k best of each query pixel, in any order: values and indices, (n, p, k)."""
+    """The best matches of each query pixel, at most k, in any order: values and indices, (n, p, k)."""
     values, indices = known, torch.full(known.shape, template.shape[2], dtype=torch.long, device=known.device)
     for block in _slices(template.shape[2], at_once):
         similarity = _products(query, template[:, :, block], None if excluded is None else excluded[:, :, block])
         if values.shape[2] < k or torch.jit.is_tracing():
             values, indices = _better(values, indices, similarity, block.start, k)
             continue
-        # Most pixels have nothing to gain from a small set beside a large one, and finding that out is quick.
+        # Few pixels gain from a small set beside a large one, and finding those is fast.
         gain = (similarity.detach().amax(2) > values.detach().amin(2)).any(0).nonzero()[:, 0]
         if len(gain):
             better = _better(values[:, gain], indices[:, gain], similarity[:, gain], block.start, k)
@@ -201,7 +201,7 @@ def _best(
 
 
 def _better(values: Tensor, indices: Tensor, similarity: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
-    """Values and indices (n, p, j) after a look at the similarities (n, p, m) with templates from `start` on."""
+    """Merge values and indices (n, p, j) with similarities (n, p, m) of templates from `start` on, keeping the best."""
     chosen = _indices_of_best(similarity.detach(), min(k, similarity.shape[2]))
     found = similarity.gather(2, chosen)
     if values.shape[2] == 0:
@@ -214,8 +214,8 @@ def _better(values: Tensor, indices: Tensor, similarity: Tensor, start: int, k: 
 def _indices_of_best(similarity: Tensor, k: int) -> Tensor:
     """Indices of the k largest of (n, p, m), in any order: (n, p, k).
 
-    Selecting among thousands takes longer than the matrix product before it. But the k largest lie in the k groups
-    whose maxima are the largest, whatever the groups, and maxima are quick. Those groups are found the same way.
+    Selecting among thousands takes longer than the matrix product before it. But the k largest lie in the k groups with
+    the largest maxima, however the groups are formed, and maxima are fast. Those groups are found the same way.
     """
     if k == 1:
         return similarity.max(2, keepdim=True).indices
@@ -226,6 +226,6 @@ def _indices_of_best(similarity: Tensor, k: int) -> Tensor:
     grouped = groups * GROUP
     chosen = _indices_of_best(similarity[:, :, :grouped].unflatten(2, (GROUP, groups)).amax(2), k)
     members = chosen[..., None] + groups * torch.arange(GROUP, device=device)
-    rest = torch.arange(grouped, count, device=device).expand(*chosen.shape[:2], -1)  # of no group
+    rest = torch.arange(grouped, count, device=device).expand(*chosen.shape[:2], -1)  # in no group
     candidates = torch.cat([members.flatten(2), rest], 2)
     return candidates.gather(2, similarity.gather(2, candidates).topk(k, sorted=False).indices)

@@ -1,8 +1,9 @@
-"""Matrix products with few rows or columns, by oneDNN on a CPU: there half of the time that PyTorch's own take.
+"""Matrix products with few rows or columns, computed by oneDNN on a CPU in half the time of PyTorch's own.
 
-PyTorch has oneDNN's product for what it compiles, in a private operation; where a version lacks it, its own product
-stands in, which gives the same but for rounding. No public way is as quick everywhere. What one fit of FRTM's last
-layer multiplies (20 samples of 30x54 cells, 96 channels; an AMD EPYC with AVX-512, one thread), in milliseconds:
+PyTorch offers oneDNN's product only as a private operation, for compiled code; where a version lacks it, PyTorch's own
+product is used, which gives the same up to rounding. No public call is as fast everywhere. Times of the products in one
+fit of FRTM's last layer (20 samples of 30x54 cells, 96 channels; an AMD EPYC with AVX-512, one thread), in
+milliseconds:
 
                                  this    `@`, F.linear    F.conv2d, 1x1    F.linear of `to_mkldnn` tensors
     scores      32400x96 . 9      1.3             3.4              1.6                                 2.2
@@ -28,14 +29,14 @@ def is_quicker(tensor: Tensor) -> bool:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a (m, k) and b (n, k), in any layout -> a b^T (m, n)."""
+    """Multiply a (m, k) by the transpose of b (n, k), in any memory layout: (m, n)."""
     linear = _of_onednn() if is_quicker(a) else None
     return a @ b.T if linear is None else linear(a, b, None, "none", [], "")
 
 
 @cache
 def _of_onednn() -> Any:
-    """PyTorch's operation for what it compiles; None where this build or version has none."""
+    """PyTorch's private oneDNN operation; None if this build or version has none."""
     if not torch.backends.mkldnn.is_available():
         return None
     return getattr(torch.ops.mkldnn, "_linear_pointwise", None)

@@ -1,13 +1,12 @@
-"""Where an object may be in the next frame: near its mask, and farther off the longer it is lost.
+"""Reach of an object, that is, where it may be in the next frame: near its mask, and farther the longer it is lost.
 
 VideoMatch's outlier removal (Hu, Huang, Schwing, ECCV 2018, section 3.3): the mask of the last frame is *extruded* by
-the largest motion, d_c, and nothing beyond is the object. What bounds the motion in one frame by d_c bounds it in n
-frames by n d_c: while an object is lost, its reach is extruded further in each frame, and it can return from anywhere.
+the largest motion, d_c, and nothing beyond is the object. If d_c bounds the motion in one frame, n d_c bounds it in n
+frames: while an object is lost, its reach is extruded further in each frame, so it can return anywhere.
 
-A fixed distance is too short for what moves fast and too long for what is small. So there is a second rule, of our own:
-an object moves by a share of its size from frame to frame; what is connected with a part of it that is within reach is
-kept whole, since the look-alikes that are to be removed lie by themselves; and a part that was missing for a few frames
-may come back.
+A fixed distance is too short for fast objects and too long for small ones. So there is a second rule, of our own: an
+object moves by a share of its size from frame to frame; a part that is connected with something within reach is kept
+whole, since the look-alikes to be removed are separate; and a part that was missing for a few frames may come back.
 
 Masks are bool on a grid of cells, (N, 1, h, w); radii are in cells.
 """
@@ -26,16 +25,16 @@ from torch import Tensor
 from ..eager import eager_on_cpu
 from ..labels import resize
 
-REMOVED = -10.0  # logit of what is out of reach, at most
+REMOVED = -10.0  # largest logit of what is out of reach
 LARGE = 1e30  # more than any logit
 RECENT = 5  # frames after which a cell that is no longer the object's is forgotten
-STEPS = 8  # of growth between two looks whether anything grew, each of which a GPU waits for
+STEPS = 8  # of growth between checks for convergence, each of which synchronises a GPU
 
 
 def cells_of(masks: Tensor, grid: Sequence[int]) -> Tensor:
-    """Masks (N, 1, H, W) in [0, 1] -> the cells of a grid that are covered by half, (N, 1, h, w) bool.
+    """Masks (N, 1, H, W) in [0, 1] -> the cells of a grid that are at least half covered, (N, 1, h, w) bool.
 
-    Where no cell is, those that are covered most.
+    If no cell is, those that are covered most.
     """
     share = F.interpolate(masks.float(), list(grid), mode="area")
     return (share > 0) & (share >= share.amax((1, 2, 3), keepdim=True).clamp(max=0.5))
@@ -60,17 +59,17 @@ def _squared_distances(mask: Tensor) -> np.ndarray:
     if not mask.any():
         return np.full((1, *mask.shape), math.inf, np.float32)
     distances = cv2.distanceTransform((~mask).numpy().view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.rint(distances * distances)[None]  # whole numbers, of which the roots were rounded
+    return np.rint(distances * distances)[None]  # the squares are whole numbers, but OpenCV rounds their roots
 
 
 def _nearest(squared: Tensor, length: int) -> Tensor:
-    """Least sum of a value (..., length) and the squared distance to its place, along the last axis."""
+    """Smallest sum of a value (..., length) and the squared distance to its position, along the last axis."""
     along = torch.arange(length, device=squared.device, dtype=squared.dtype)
     return (squared[..., None, :] + (along[:, None] - along).square()).amin(-1)
 
 
 def eroded(mask: Tensor) -> Tensor:
-    """Cells whose eight neighbours are the mask's (N, 1, h, w), too; beyond the border all is."""
+    """Cells of the mask (N, 1, h, w) whose eight neighbours are in it too; cells beyond the border count as in it."""
     return F.max_pool2d((~mask).float(), 3, 1, 1) == 0
 
 
@@ -80,13 +79,13 @@ def extruded(mask: Tensor, radius: float) -> Tensor:
 
 
 def is_lost(mask: Tensor, annotated: Tensor, share: float) -> Tensor:
-    """Whether each object is lost, (N,) bool: less than a share of its annotated cells (N,) is left, or nothing."""
+    """Whether each object is lost, (N,) bool: less than `share` of its annotated cells (N,) is left, or none."""
     area = mask.sum((1, 2, 3))
     return (area == 0) | (area < share * annotated)
 
 
 def next_reach(reach: Tensor, mask: Tensor, lost: Tensor, radius: float) -> Tensor:
-    """Reach in the next frame: the mask, extruded; of what is lost (N,), the reach of this frame with it."""
+    """Reach in the next frame: the extruded mask; for lost objects (N,), this frame's reach is extruded with it."""
     return extruded(mask | (reach & lost.view(-1, 1, 1, 1)), radius)
 
 
@@ -96,9 +95,9 @@ def touched(masks: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def any_above(maps: Tensor, grid: Sequence[int], least: float) -> Tensor:
-    """Whether maps (N, 1, H, W) are above a value anywhere in each cell of a grid, (N, 1, h, w) bool.
+    """Whether maps (N, 1, H, W) exceed `least` anywhere in each cell of a grid, (N, 1, h, w) bool.
 
-    What is no number is above nothing, and hides nothing.
+    NaN exceeds nothing, and hides no other value.
     """
     rows, (height, width) = len(maps), grid
     plain = maps.dtype == torch.float32 and maps.shape[1] == 1 and maps.is_contiguous()
@@ -106,13 +105,13 @@ def any_above(maps: Tensor, grid: Sequence[int], least: float) -> Tensor:
         return largest((maps > least).float(), grid) > 0
     found = np.empty((rows, 1, height, width), bool)  # by NumPy in two fifths of the time
     for own, of_row in zip(found[:, 0], maps.detach()[:, 0].numpy(), strict=True):
-        eights = (of_row > least).view(np.uint64)  # a cell is eight pixels wide, and these are eight bytes
+        eights = (of_row > least).view(np.uint64)  # a cell is eight pixels wide, the eight bytes of a uint64
         np.not_equal(np.bitwise_or.reduce(eights.reshape(height, -1, width), axis=1), 0, out=own)
     return torch.from_numpy(found)
 
 
 def area(masks: Tensor) -> Tensor:
-    """Pixels above 1/2 of each mask (N, 1, H, W) in [0, 1], (N,) float32."""
+    """Number of pixels above 1/2 in each mask (N, 1, H, W) in [0, 1], (N,) float32."""
     masks = masks.detach()
     if eager_on_cpu(masks) and masks.dtype == torch.float32:
         counted = [float(np.count_nonzero(mask > 0.5)) for mask in masks.numpy()]  # by NumPy in a third of the time
@@ -130,13 +129,13 @@ def largest(maps: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def reach_by_size(unseen: Tensor, size: Tensor, away: Tensor, share: float) -> Tensor:
-    """Where objects may be that move by a share of their size in a frame, (N, 1, h, w) bool.
+    """Reach of objects that move by a share of their size per frame, (N, 1, h, w) bool.
 
     Args:
-        unseen: (N, 1, h, w), frames since a cell was the object's. Where none was lately, it may be anywhere.
-        size: (N,), side of the square that has its area, the largest lately, in cells.
-        away: (N,), for how many frames it has been lost; each adds as much as the first.
-        share: of the size; the neighbours of a cell are always within reach.
+        unseen: (N, 1, h, w), frames since a cell was the object's. An object without a recent cell may be anywhere.
+        size: (N,), side of the square that has the object's area, the largest of late, in cells.
+        away: (N,), number of frames for which it has been lost; each adds as much to the radius as the first.
+        share: share of the size; the neighbours of a cell are always within reach.
     """
     seen = unseen < RECENT
     radius = (share * size).clamp(min=1.0) * (1 + away)
@@ -145,7 +144,7 @@ def reach_by_size(unseen: Tensor, size: Tensor, away: Tensor, share: float) -> T
 
 
 def connected(mask: Tensor, seeds: Tensor) -> Tensor:
-    """The parts of a mask (N, 1, h, w), connected along sides or corners, that hold a seed (N, 1, h, w); all bool."""
+    """The 8-connected parts of a mask (N, 1, h, w) that hold a seed (N, 1, h, w); all bool."""
     if eager_on_cpu(mask):
         return torch.from_numpy(np.stack([_connected(m, s) for m, s in zip(mask[:, 0], seeds[:, 0], strict=True)]))
     return _grown(mask, seeds)
@@ -167,14 +166,14 @@ def _connected(mask: Tensor, seeds: Tensor) -> np.ndarray:
     count, parts = cv2.connectedComponents(mask.numpy().view(np.uint8), connectivity=8)
     kept = np.zeros(count, bool)
     kept[parts[seeds.numpy()]] = True
-    kept[0] = False  # what is not of the mask
+    kept[0] = False  # all that is not in the mask
     return kept[parts][None]
 
 
 def without_outliers(logits: Tensor, reach: Tensor, *, whole: bool = False) -> Tensor:
-    """Logits (N, 1, H, W), with at most REMOVED where they are out of reach (N, 1, h, w).
+    """Limit logits (N, 1, H, W) to at most REMOVED where they are out of reach (N, 1, h, w).
 
-    whole: what is connected with a positive logit within reach is kept as well, and the cells around it.
+    whole: also keep whatever is connected with a positive logit within reach, and the cells around it.
     """
     if whole:
         positive = any_above(logits, reach.shape[-2:], 0)
@@ -183,7 +182,7 @@ def without_outliers(logits: Tensor, reach: Tensor, *, whole: bool = False) -> T
 
 
 def _largest_allowed(reach: Tensor, size: tuple[int, int]) -> Tensor:
-    """The largest logit that is left, (N, 1, H, W): any where cells (N, 1, h, w) bool, enlarged bilinearly, say so."""
+    """Upper limit of logits (N, 1, H, W): none in cells (N, 1, h, w) bool, enlarged bilinearly, else REMOVED."""
     if not eager_on_cpu(reach):
         return _allowed(reach, size)
     found = np.empty((len(reach), 1, *size), np.float32)  # by OpenCV in a fifth of the time

@@ -1,7 +1,7 @@
-"""A module with other parameters or other parts, without a change to the module itself.
+"""Replacement of a module's parameters or parts, without a change to the module itself.
 
-`torch.func.functional_call` and hooks change the module that they work on, even if they put it back in the end. A
-method may run in several threads at once; so here a new module stands beside it, and shares all that is not replaced.
+`torch.func.functional_call` and hooks modify the module that they work on, even if they restore it in the end. A method
+may run in several threads at once, so here a new module is built, which shares everything that is not replaced.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def replaced(module: M, by: Mapping[str, Tensor | nn.Module], *, prefix: str = "") -> M:
-    """A module like this one, in which some parameters or parts are others.
+    """Copy a module with some of its parameters or parts replaced.
 
     Args:
         module: is left as it is.
-        by: dotted name, as in "levels.4.head.weight", of a parameter or a part -> what stands in its place. Names that
-            the module does not have are left out; of a part that is None it has the name.
+        by: dotted name of a parameter or a part, as in "levels.4.head.weight" -> its replacement. Names that the module
+            does not have are ignored; a part that is None can be replaced too.
 
     Returns:
-        A module of the same type. It has the very tensors and parts of the first one, but for those that are replaced.
-        To be called, not to be trained or moved: what is done to shared parts is done to both.
+        A module of the same type, which shares all tensors and parts that are not replaced with the first one. It is to
+        be called, not to be trained or moved: changes to shared parts affect both.
     """
     parameters: dict[str, Any] = module._parameters
     parts: dict[str, Any] = module._modules

@@ -1,4 +1,4 @@
-"""Shortcuts for a CPU: rows one after another, as its cache then holds all that a row needs."""
+"""Row-by-row computation, which is faster on a CPU, as its cache then holds everything that a row needs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def in_row_batches(
     together: bool = False,
     join: Callable[[list[T]], T] = torch.cat,  # type: ignore[assignment]
 ) -> T:
-    """Compute something of rows that do not depend on each other.
+    """Apply a function to rows that do not depend on each other, one by one on a CPU and all together elsewhere.
 
     Args:
-        compute: takes the parts of `by_row` and gives the result of their rows.
-        by_row: tensors (N, ...), mappings of such, or records, which have a `map` over theirs; the first is a tensor.
-        together: all rows at once on a CPU too, as in training: a backward pass takes longer row by row.
-        join: the results of several batches into one, where they are no tensors.
+        compute: takes the parts of `by_row` that belong to some rows and returns the result for these.
+        by_row: tensors (N, ...), mappings of such, or records with a `map` over their tensors; the first is a tensor.
+        together: compute all rows at once on a CPU too, as in training: a backward pass takes longer row by row.
+        join: joins the results of several batches into one, where they are not tensors.
     """
     first: Tensor = by_row[0]
     if together or len(first) == 1 or first.device.type != "cpu":
@@ -36,15 +36,15 @@ def row_by_row(
     *by_row: Any,
     join: Callable[[list[T]], T] = torch.cat,  # type: ignore[assignment]
 ) -> T:
-    """The same one row after another on any device, such as where each has a network of its own."""
+    """Apply a function to one row after another on any device, such as where each row has a network of its own."""
     rows = [slice(row, row + 1) for row in range(len(by_row[0]))]
     return join([compute(*(_part(value, row) for value in by_row)) for row in rows])
 
 
 def batches_of_rows(rows: Sequence[int], like: Tensor) -> list[slice | list[int]]:
-    """Indices of those rows of a tensor (N, ...), in the batches in which `in_row_batches` computes all of them.
+    """Split indices of rows of a tensor (N, ...) into the batches in which `in_row_batches` computes them.
 
-    (FRTM's updates of ten objects on two cores: two thirds of the time that one batch takes.)
+    (FRTM's updates of ten objects on two cores take two thirds of the time of one batch.)
     """
     if like.device.type == "cpu":
         return [slice(row, row + 1) for row in rows]

@@ -1,7 +1,7 @@
-"""Rows that have a frame in common, so that what depends on it is computed once.
+"""Rows that share a frame, so that whatever depends on the frame alone is computed once.
 
-Objects that were annotated in one frame have their first frame in common, and most have the previous one. Which do is
-known when frames are taken in: `Session` numbers them, see `Memory.first_frame` and `Memory.last_frame`.
+Objects that were annotated in the same frame share their first frame, and most share the previous one. `Session`
+numbers frames as it takes them in, which tells which rows do: see `Memory.first_frame` and `Memory.last_frame`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 def groups(frame_of_row: Tensor | None, rows: int) -> list[list[int]]:
-    """The rows of each frame, in the order of their first rows.
+    """Group rows by frame, in the order of their first rows.
 
     Args:
-        frame_of_row: (N,) integer, the number of each row's frame; None: rows share nothing, as in training, where
-            they belong to different clips.
+        frame_of_row: (N,) integer, the number of each row's frame; None: rows share nothing, as in training, where they
+            belong to different clips.
         rows: N.
     """
     if frame_of_row is None:

@@ -1,11 +1,12 @@
 """Similarity of every pixel to the best of a frame's features, each weighted by its probability of being of a class.
 
-Each class of each object has weights of its own, but the features are the same, so a frame's inner products with them
-are computed once for all classes and objects that share the frame. What surely is of a class (weight 1, for all of
-them) needs no more than its best product; only where weights lie between 0 and 1, or differ, products are weighed.
+Each class of each object has its own weights, but the features are the same, so a frame's inner products with them are
+computed once for all classes and objects that share the frame. Features that are certain to belong to a class (weight
+1, for all objects) need only their largest product; products are weighted only where weights lie between 0 and 1, or
+differ between objects.
 
-Shapes: N rows, K classes, C channels, P query pixels, M template features. What has no weight has a product of 0,
-which is computed for none of it.
+Shapes: N rows, K classes, C channels, P query pixels, M template features. Features without weight have a product of 0,
+which is not computed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .sharing import groups
 
 
 def best_weighted_match(query: Tensor, template: Tensor, weights: Tensor) -> Tensor:
-    """max over j of weights[n, k, j] * (query[n, :, p] . template[n, :, j]): (N, K, P), with gradients.
+    """Maximum over j of weights[n, k, j] * (query[n, :, p] . template[n, :, j]): (N, K, P), with gradients.
 
     query (N, C, P), template (N, C, M), weights (N, K, M) in [0, 1].
     """
@@ -29,9 +30,9 @@ def best_weighted_match(query: Tensor, template: Tensor, weights: Tensor) -> Ten
 def best_weighted_match_shared(
     query: Tensor, template: Tensor, weights: Tensor, frame_of_row: Tensor | None = None
 ) -> Tensor:
-    """`best_weighted_match` for a query (1, C, P) that all rows share; without gradients much faster on a CPU.
+    """`best_weighted_match` for a query (1, C, P) that all rows share; much faster on a CPU without gradients.
 
-    frame_of_row: (N,), the number of the frame that each row's template is of; see `sharing.groups`.
+    frame_of_row: (N,), the number of the frame that each row's template comes from; see `sharing.groups`.
     """
     rows, classes, _ = weights.shape
     best = query.new_zeros(rows, classes, query.shape[2])
@@ -44,7 +45,7 @@ def _of_group(query: Tensor, template: Tensor, weights: Tensor) -> Tensor:
     """query (C, P), template (C, M), weights (n, K, M) -> (n, K, P)."""
     surely, anyhow = (weights == 1).all(0), (weights > 0).any(0)  # (K, M)
     unsure = (anyhow & ~surely).any(0)
-    nothing = torch.where((weights == 0).any(2), 0.0, -torch.inf).to(query)  # (n, K): the best of what has no weight
+    nothing = torch.where((weights == 0).any(2), 0.0, -torch.inf).to(query)  # (n, K): products without weight
     best = nothing[:, :, None].repeat(1, 1, query.shape[1])
     for of_class, sure in enumerate(surely):
         if (sure := sure & ~unsure).any():
@@ -56,7 +57,7 @@ def _of_group(query: Tensor, template: Tensor, weights: Tensor) -> Tensor:
 
 
 def _weigh(best: Tensor, query: Tensor, template: Tensor, weights: Tensor) -> None:
-    """Raise best (n, K, P) to the weighed products of query (C, P) with template (C, m), weights (n, K, m)."""
+    """Raise best (n, K, P) to the weighted products of query (C, P) with template (C, m), weights (n, K, m)."""
     at_once = max(1, LIMITS.get(query.device.type, LIMIT) // template.shape[1])
     if (alike := _alike(weights)) is not None:
         weights = weights[:, :, [int(of[0]) for of in alike]]
@@ -74,9 +75,10 @@ def _weigh(best: Tensor, query: Tensor, template: Tensor, weights: Tensor) -> No
 
 
 def _alike(weights: Tensor) -> list[Tensor] | None:
-    """Features that weigh the same for every class of every object (n, K, m), as those of one object's own cells do.
+    """Group features that have the same weights (n, K, m) for all classes and objects, as cells of one object alone do.
 
-    Of these the best product is computed once for all objects; None where weights are not just 0 and 1.
+    Returns the indices of each group, whose best product is then computed once for all objects; None on other devices
+    than a CPU, or if any weight is neither 0 nor 1.
     """
     if not eager_on_cpu(weights) or not ((weights == 0) | (weights == 1)).all():
         return None

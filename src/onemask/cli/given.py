@@ -59,8 +59,8 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
 
     Which value is void differs from file to file: 255 is an object in 16 bits.
     """
-    from ..video.label_maps import join_label_maps
-    from ..video.masks import check_mask, object_ids, read_mask
+    from ..video.label_maps import join_label_maps, object_ids
+    from ..video.masks import check_mask, read_mask
     from ..video.numbering import number_alike
 
     given = [_frame_and_file(text) for text in options.mask]

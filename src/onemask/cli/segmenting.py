@@ -109,7 +109,7 @@ def _demo(options: argparse.Namespace) -> None:
 
     from ..evaluation.measures import region_and_contour, scored
     from ..running import run
-    from ..video.masks import read_label_map
+    from ..video.label_maps import read_label_map
     from ..video.reader import open_video
     from ..video.sample import sample_clip
 
@@ -138,7 +138,7 @@ def _demo(options: argparse.Namespace) -> None:
 def _keep_inputs(clip: SampleClip, folder: Path, overwrite: bool) -> None:
     """Write the clip and its first mask, and how to use them."""
     from ..files import refuse_existing, write_bytes
-    from ..video.masks import write_mask
+    from ..video.label_maps import write_mask
 
     video, mask = folder / clip.path.name, folder / f"{clip.path.stem}.png"
     for path in (video, mask):

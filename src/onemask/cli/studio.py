@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 from ..errors import InputError
@@ -65,10 +66,11 @@ def _studio(options: argparse.Namespace) -> None:
         ) from error
     from ..studio.project import MethodChoice
 
+    chosen = {setting.name: getattr(options, setting.name) for setting in fields(MethodChoice)}
     serve(
         options.video,
         None if options.project is None else Path(options.project),
-        MethodChoice(options.method, options.short_side or None, options.device, options.precision, options.runtime),
+        MethodChoice(**chosen | {"short_side": options.short_side or None}),
         host=options.host,
         port=options.port,
         token=options.token,

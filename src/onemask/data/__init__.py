@@ -1,1 +1,1 @@
-"""Folders on disk: datasets in the layouts that the field uses."""
+"""Datasets in the layouts that the field uses, and training clips made from them."""

@@ -1,4 +1,4 @@
-"""Training clips: short sequences of frames with label maps, whatever they were made from."""
+"""Training clips: short sequences of frames with label maps, from any kind of source."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Protocol
 
 import numpy as np
 
-VOID = 255  # in label maps: nobody knows, so neither losses nor scores look there
+VOID = 255  # in label maps: unknown pixels, which losses ignore
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames with their label maps; the first frame is the reference, in which every object is seen.
+    """Frames with their label maps; the first frame is the reference, in which every object is visible.
 
     frames (T, H, W, 3) uint8 RGB; labels (T, H, W) uint8: 0 background, 1..objects, 255 void.
     """
@@ -30,7 +30,7 @@ class ClipRequest:
     length: int  # frames, the reference included
     size: tuple[int, int]  # height and width, pixels
     max_skip: int | None = None  # between neighbours, in annotated frames; None: any frames, in any order
-    max_objects: int = 1  # in a clip; of more, so many are chosen at random, and the rest is background
+    max_objects: int = 1  # per clip; if there are more, this many are chosen at random, and the rest is background
 
 
 class ClipSource(Protocol):

@@ -8,20 +8,20 @@ import numpy as np
 
 from ..errors import InputError
 from ..video.drawing import contact_sheet, overlay
-from ..video.masks import object_ids, palette
+from ..video.label_maps import object_ids, palette
 from .clip import VOID, Clip
 
-_HATCH_STEP, _HATCH_WIDTH = 8, 2  # pixels from stripe to stripe, and of a stripe
-_HATCH, _FADED = 170, 0.5  # grey of the stripes; share of the picture that void leaves
-_NO_FRAME = (22, 23, 26)  # the sheet's own grey
+_HATCH_STEP, _HATCH_WIDTH = 8, 2  # pixels: distance between stripes, width of a stripe
+_HATCH, _FADED = 170, 0.5  # grey level of the stripes; brightness that void leaves
+_NO_FRAME = (22, 23, 26)  # grey of the sheet's background
 
 
 def clip_sheet(clips: Sequence[Clip], width: int = 320) -> np.ndarray:
-    """Lay clips out on one sheet: a row a clip, a column a frame, the reference at the left.
+    """Lay out clips on one sheet, with one row per clip and one column per frame; the reference is on the left.
 
-    Objects are tinted and outlined in the palette's colours, void is darkened and hatched. Below the reference stands
-    the clip's name, below each other frame the objects that are seen in it.
-    width: of a frame on the sheet, pixels. Gives (H, W, 3) uint8 RGB. Raises InputError without clips.
+    Objects are tinted and outlined in the palette's colours, void is darkened and hatched. The caption of the reference
+    is the clip's name and its number of objects, that of each other frame lists the objects visible in it.
+    width: of a frame on the sheet, pixels. Returns (H, W, 3) uint8 RGB. Raises InputError if there are no clips.
     """
     if not clips:
         raise InputError("a sheet needs at least one clip")

@@ -1,10 +1,10 @@
 """Datasets in the layout of the DAVIS releases.
 
-    ImageSets/YEAR/SPLIT.txt                    the sequences of a split, one a line
+    ImageSets/YEAR/SPLIT.txt                    the sequences of a split, one per line
     JPEGImages/RESOLUTION/SEQUENCE/00000.jpg    frames
-    Annotations/RESOLUTION/SEQUENCE/00000.png   label maps: of every frame, of some, or of the first alone
+    Annotations/RESOLUTION/SEQUENCE/00000.png   label maps: of every frame, of some, or only of the first
 
-DAVIS 2016 asks for one object a sequence (everything annotated), DAVIS 2017 for each object by its id.
+In DAVIS 2016 everything annotated in a sequence is one object, in DAVIS 2017 each id is an object.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ YEARS = (2016, 2017)
 
 
 class DavisDataset(SequenceDataset):
-    """The sequences of one split; their files are checked for existence when it is opened."""
+    """The sequences of one split; opening it checks that their files exist."""
 
     def __init__(self, root: str | Path, year: int, split: str, resolution: str = "480p") -> None:
         """Read the list of the split and look up the files of its sequences.
 
         resolution: the folder's name below JPEGImages and Annotations, "480p" or "Full-Resolution".
-        Raises InputError that names every sequence without frames or without an annotated first frame. Whether frames
-        and masks fit each other, `check_files` tells: an evaluation of some sequences does not ask it of all.
+        Raises one InputError that names sequences without frames or without an annotated first frame. Whether frames
+        and masks match is left to `check_files`, so that an evaluation of some sequences need not check all.
         """
         if year not in YEARS:
             raise InputError(f"year of a DAVIS dataset is 2016 or 2017, but it is {year}")
@@ -41,7 +41,7 @@ class DavisDataset(SequenceDataset):
         self._refuse_incomplete()
 
     def select(self, names: Iterable[str]) -> DavisDataset:
-        """Return the dataset of the sequences `names` alone, in the order of the split's list."""
+        """Return the dataset with only the sequences `names`, in the order of the split's list."""
         wanted = set(names)
         known = [sequence.name for sequence in self.sequences]
         unknown = sorted(wanted.difference(known))

@@ -1,10 +1,10 @@
-"""Any folder of videos as pictures:
+"""Videos as folders of pictures.
 
     ROOT/frames/VIDEO/*.jpg, *.png    frames, in the order of their names
-    ROOT/masks/VIDEO/*.png            label maps, each called like its frame; some frames may have none
+    ROOT/masks/VIDEO/*.png            label maps, each named like its frame; some frames may have none
 
 Masks are palette or grey PNGs whose values are ids, the same id for the same object in all masks of a video. 255 is
-void, but foreground in a video whose masks are black and white.
+void, except in a video whose masks are black and white, where it is foreground.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .sequence import (
 
 
 class FolderDataset(SequenceDataset):
-    """The videos in a folder, checked when they are opened."""
+    """The videos in a folder, checked when the dataset is opened."""
 
     def __init__(self, root: str | Path, *, one_object: bool = False) -> None:
         """Look up the files of all videos. one_object: everything annotated is object 1, whatever its value or colour.
 
-        Raises one InputError that names videos without frames or masks, masks without a frame, masks that are no
-        label maps (of each video three are read) and masks of another size than their frame (from headers).
+        Raises one InputError that names videos without frames or masks, masks without a frame, masks that are not
+        label maps (three per video are read) and masks whose size differs from their frame's (from headers).
         """
         self.root = Path(root)
         names, masked = _folders_in(self.root / "frames"), _folders_in(self.root / "masks")

@@ -1,14 +1,15 @@
-"""Videos in groups whose frames and masks are told apart by the name of a folder in their path.
+"""Videos in groups, whose frames and masks are distinguished by the name of a folder in their path.
 
-A folder of masks has a part of its path called one of `MASKS`; the video's frames lie where that part is called one of
+The path of a folder of masks has a part named as in `MASKS`; the video's frames lie where that part is named as in
 `FRAMES` instead, or is left out:
 
     ROOT/GROUP/VIDEO/labels/00001.png    and    ROOT/GROUP/VIDEO/images/frame0001.jpg
     ROOT/masks/GROUP/VIDEO/1.png         and    ROOT/frames/GROUP/VIDEO/1.jpg
     ROOT/GROUP/VIDEO/labels/00001.jpg    and    ROOT/GROUP/VIDEO/frame0001.jpg
 
-What is left of the path names the video, GROUP/VIDEO. A mask belongs to the frame with its name or else its number,
-the last in the name. Everything that a mask marks is one object; JPEGs, which keep no exact values, are cut at 128.
+The rest of the path is the video's name, GROUP/VIDEO. A mask belongs to the frame with the same name or else the same
+number, the last one in the name. Everything annotated in a mask is one object; JPEG masks, whose values are not exact,
+are thresholded at 128.
 """
 
 from __future__ import annotations
@@ -32,16 +33,17 @@ D = TypeVar("D", bound="GroupedDataset")
 
 
 class GroupedDataset(SequenceDataset):
-    """The videos below a folder, each called GROUP/VIDEO, or VIDEO where there are no groups; sorted by name."""
+    """The videos below a folder, each named GROUP/VIDEO, or VIDEO if there are no groups; sorted by name."""
 
-    layout: str  # what a folder should hold, for the errors
-    unnamed: frozenset[str] = frozenset()  # folders of the path that are no part of a video's name
-    left_out: tuple[str, ...] = ()  # videos that are there but cannot be judged
+    layout: str  # the expected contents of a folder, for error messages
+    unnamed: frozenset[str] = frozenset()  # folders in the path that are not part of a video's name
+    left_out: tuple[str, ...] = ()  # videos that exist but cannot be judged
 
     def __init__(self, root: str | Path) -> None:
         """Look for folders of masks and the frames that belong to them.
 
-        Raises one InputError that names videos without frames, frames of one name, and masks without a frame.
+        Raises one InputError that names videos without frames, frames or videos with the same name, and masks without
+        a frame.
         """
         self.root = Path(root)
         if not self.root.is_dir():
@@ -56,7 +58,7 @@ class GroupedDataset(SequenceDataset):
         refuse_problems(f"{self.root}: frames and masks do not fit each other", problems, f"Expected {self.layout}")
 
     def select(self: D, names: Iterable[str]) -> D:
-        """Return the dataset of the videos `names` alone; a group's name stands for all of its videos."""
+        """Return the dataset with only the videos `names`; a group's name stands for all of its videos."""
         wanted = set(names)
         chosen = tuple(s for s in self.sequences if wanted.intersection(_names(s)))
         if unknown := sorted(wanted.difference(*map(_names, chosen))):
@@ -67,7 +69,7 @@ class GroupedDataset(SequenceDataset):
         return subset
 
     def _find(self, folder: Path) -> tuple[VideoSequence, str | None]:
-        """A folder of masks as a video, and what is wrong with it."""
+        """The video of a folder of masks, and what is wrong with it, if anything."""
         parts, place = folder.relative_to(self.root).parts, _mask_part(folder.relative_to(self.root))
         rest = [part for part in parts[:place] + parts[place + 1 :] if part not in self.unnamed]
         name = "/".join(rest) or self.root.name
@@ -85,12 +87,12 @@ class GroupedDataset(SequenceDataset):
 
 
 def group_of(name: str) -> str:
-    """The group of a video's name, "" where it has none."""
+    """The group in a video's name, "" if it has none."""
     return name.partition("/")[0] if "/" in name else ""
 
 
 def size_problem(sequence: VideoSequence, used: Iterable[int], *, frames_too: bool) -> str | None:
-    """Say where the masks of frames `used` differ in size, or their frames from them (`frames_too`); from headers."""
+    """Describe the first mask (or frame, if `frames_too`) of frames `used` whose size in its header differs."""
     size: tuple[int, int] | None = None
     for index in used:
         mask = sequence.annotations[index]
@@ -113,7 +115,7 @@ def _names(sequence: VideoSequence) -> set[str]:
 
 
 def _mask_folders(root: Path) -> Iterator[Path]:
-    """The folders with pictures in them that are masks by their path."""
+    """The folders that contain pictures and whose paths mark them as masks."""
     for folder, below, _ in os.walk(root, followlinks=True):
         below[:] = sorted(name for name in below if not name.startswith("."))
         if _mask_part(Path(folder).relative_to(root)) >= 0 and _pictures(Path(folder)):
@@ -121,12 +123,12 @@ def _mask_folders(root: Path) -> Iterator[Path]:
 
 
 def _mask_part(path: Path) -> int:
-    """Index of the path's part that names a folder of masks; -1 if there is none."""
+    """Index of the part of the path that is named as in `MASKS`; -1 if there is none."""
     return next((place for place, part in enumerate(path.parts) if part.lower() in MASKS), -1)
 
 
 def _frames(root: Path, parts: tuple[str, ...], place: int) -> tuple[Path, ...]:
-    """The frames of a video whose masks lie in `parts`, of which number `place` says that they are masks."""
+    """The frames of a video whose masks lie in the folder `parts`, in which number `place` is named as in `MASKS`."""
     before, after = root.joinpath(*parts[:place]), parts[place + 1 :]
     beside = [path for path in sorted(before.iterdir()) if path.is_dir() and path.name.lower() in FRAMES]
     for folder in (*beside, before):
@@ -136,7 +138,7 @@ def _frames(root: Path, parts: tuple[str, ...], place: int) -> tuple[Path, ...]:
 
 
 def _pictures(folder: Path) -> tuple[Path, ...]:
-    """The pictures in a folder in the order of their numbers; none where there is no folder."""
+    """The pictures in a folder in the order of their numbers; empty if there is no folder."""
     if not folder.is_dir():
         return ()
     found = (path for path in folder.iterdir() if is_image(path) and not path.name.startswith("."))

@@ -1,7 +1,7 @@
-"""Holes that objects leave in their pictures: how far they reach, and what is put there.
+"""Holes that objects leave in their pictures: their extent, and how they are filled.
 
-Mostly something is drawn over a hole again, so what counts is that it neither shows the object nor betrays, smooth amid
-texture, where the object was. (First-frame augmentation fills in the same way but without texture: it blurs anyway.)
+Most of a hole is usually covered again, so the filling only must not show the object, nor reveal its place as a smooth
+patch amid texture. (First-frame augmentation fills in the same way but without texture, since it blurs anyway.)
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 from ..blocks.first_frame import inpainted
 from .sprites import void_beside
 
-_FILLED_SIDE = 72  # short side at which holes are filled
-_COARSE_SIDE = 20  # ... and of what is kept of that; anything finer comes from beside the hole
-_HALO_REACH = 20  # pixels of void along an object's border that go with the hole: what shows there may be of the object
+_FILLED_SIDE = 72  # short side at which holes are inpainted
+_COARSE_SIDE = 20  # short side to which the result is reduced; finer detail comes from beside the hole
+_HALO_REACH = 20  # pixels: void this close to an object belongs to the hole, since it may show the object
 
 
 def hole_of(taken: np.ndarray, void: np.ndarray) -> np.ndarray:
-    """Return what of a picture cannot be shown when an object goes: it, its mixed border pixels, its halo of void.
+    """Return the pixels to replace when an object is removed: the object, its mixed border and its halo of void.
 
     taken and void (H, W) bool -> (H, W) uint8, 1 in the hole.
     """
@@ -27,10 +27,10 @@ def hole_of(taken: np.ndarray, void: np.ndarray) -> np.ndarray:
 
 
 def filled(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Fill a hole: coarse colours inpainted at small size, the detail copied from beside it, as with a stamp.
+    """Fill a hole: coarse colours are inpainted at a small size, detail is copied from beside it like a clone stamp.
 
-    image (H, W, 3) uint8, hole (H, W) uint8, 1 in it -> (H, W, 3) uint8. Without a hole, or where there is nothing
-    else, the image is returned as it is.
+    image (H, W, 3) uint8, hole (H, W) uint8, 1 in the hole -> (H, W, 3) uint8. If there is no hole, or if it fills the
+    image, the image is returned as it is.
     """
     if not hole.any() or hole.all():
         return image
@@ -55,7 +55,7 @@ def filled(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def _places_beside(box: tuple[int, int, int, int], hole: np.ndarray) -> list[tuple[slice, slice]]:
-    """Return parts of a picture as large as the hole's box, those that have least of the hole in them first."""
+    """Return regions of a picture as large as the hole's box, those with the fewest pixels of the hole first."""
     left, top, width, height = box
     rows, columns = (0, top, hole.shape[0] - height), (0, left, hole.shape[1] - width)
     places = [np.s_[row : row + height, column : column + width] for row in rows for column in columns]

@@ -1,9 +1,9 @@
 """JumpCut: 22 sequences in five groups (ANIMAL, HUMAN, STATIC, SNAPCUT, FAST), one object each.
 
     ROOT/GROUP/SEQUENCE/images/*.jpg    frames, in the order of their numbers
-    ROOT/GROUP/SEQUENCE/labels/*.png    masks, of every frame or of some, called like their frames or with their numbers
+    ROOT/GROUP/SEQUENCE/labels/*.png    masks of all frames or of some, with the names or numbers of their frames
 
-The groups may be left out, the folders have other names or another order: see `grouped`.
+Groups may be left out, and folders may have other names or another order: see `grouped`.
 
 Fan et al., JumpCut: Non-Successive Mask Transfer and Interpolation for Video Cutout, SIGGRAPH Asia 2015.
 """
@@ -14,7 +14,7 @@ from .grouped import FRAMES, MASKS, GroupedDataset
 
 
 class JumpCutDataset(GroupedDataset):
-    """The sequences of JumpCut, called GROUP/SEQUENCE."""
+    """The sequences of JumpCut, named GROUP/SEQUENCE."""
 
     layout = (
         f"[GROUP/]SEQUENCE/images/*.jpg and [GROUP/]SEQUENCE/labels/*.png, with GROUP such as ANIMAL (the folder of "

@@ -1,8 +1,8 @@
-"""Layers, of which a synthetic clip is a stack, and how frames and label maps are drawn of them, the back one first.
+"""Layers of a synthetic clip: frames and label maps are drawn from a stack of layers, from back to front.
 
-A layer is a picture with a pose (an affine map into the frame) and a bending at each time. To draw it, each pixel of
-the frame asks which pixel of the layer it shows; alpha decides what is seen and whose the pixel is, so masks are as
-exact as what is drawn.
+A layer is a picture with a pose (an affine map into the frame) and a bending at each time. It is drawn by looking up
+which of its pixels each pixel of the frame shows; alpha decides both the colour and the label, so label maps are as
+exact as the frames.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ import numpy as np
 from .clip import VOID
 from .photometry import blur_along
 
-WAVES = 4  # of a bending along each side of a layer, the constant one included
+WAVES = 4  # cosine waves of a bending along each side of a layer, including the constant one
 
 _Box = tuple[int, int, int, int]  # left, top, right, bottom, in frame pixels
 
 
 @dataclass(frozen=True)
 class Push:
-    """Moves the object within a whole picture, and its surroundings less and less."""
+    """Motion of the object within a whole picture, which fades out in its surroundings."""
 
     weight: np.ndarray  # (h, w) float32: 1 on the object, towards 0 far from it
     middle: tuple[float, float]  # layer pixels
-    changes: np.ndarray  # (T, 2, 3): layer pixels from the middle, to how much farther they come from
+    changes: np.ndarray  # (T, 2, 3): offset from the middle -> shift of the source pixel, in layer pixels
 
 
 @dataclass(frozen=True)
 class Layer:
     """A picture that is drawn into every frame."""
 
-    picture: np.ndarray  # uint8, (h, w, 3), fills the frame, or (h, w, 4) multiplied by alpha
+    picture: np.ndarray  # uint8: (h, w, 3), which fills the frame, or (h, w, 4), premultiplied by alpha
     poses: np.ndarray  # (T, 2, 3): layer pixels to frame pixels
-    bends: np.ndarray  # (T, 2, WAVES, WAVES): across and down, of waves down and across, frame pixels
-    smears: np.ndarray  # (T, 2): way during the exposure, frame pixels
+    bends: np.ndarray  # (T, 2, WAVES, WAVES): shift in x and y, by waves along y and x, frame pixels
+    smears: np.ndarray  # (T, 2): motion during the exposure, frame pixels
     object_id: int = 0
     void: np.ndarray | None = None  # (h, w) bool
     labels: np.ndarray | None = None  # (h, w) uint8, of a base that shows objects or void
     push: Push | None = None
-    views: tuple[np.ndarray, ...] = ()  # T pictures of the size of `picture`, shown instead of it; empty: it stays
+    views: tuple[np.ndarray, ...] = ()  # T pictures of the size of `picture`, shown instead of it; empty: `picture`
 
 
 def draw(layers: list[Layer], t: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Draw frame t: (H, W, 3) uint8 and its label map (H, W) uint8.
 
-    layers: from the back to the front; the first, which has no alpha, fills the frame. size: height and width, pixels.
+    layers: from back to front; the first, which has no alpha, fills the frame. size: height and width, pixels.
     """
     frame, label_map = _draw_base(layers[0], t, size)
     for layer in layers[1:]:
@@ -56,9 +56,9 @@ def draw(layers: list[Layer], t: int, size: tuple[int, int]) -> tuple[np.ndarray
 
 
 def weight_round(mask: np.ndarray, size: tuple[int, ...], sigma: float) -> np.ndarray:
-    """Return the weight of a `Push`: 1 on the mask and falling off over some sigma; (h, w) float32 of `size`.
+    """Return the weight of a `Push`: 1 on the mask, falling off over a few sigma; (h, w) float32 of `size`.
 
-    mask (H, W) bool, of any size; sigma in pixels of `size`. Made small, as it is smooth.
+    mask (H, W) bool, of any size; sigma in pixels of `size`. Computed at low resolution, since it is smooth.
     """
     factor = min(1.0, 3 / max(sigma, 1e-3))
     small = max(1, round(size[1] * factor)), max(1, round(size[0] * factor))
@@ -79,13 +79,13 @@ def _draw_base(layer: Layer, t: int, size: tuple[int, int]) -> tuple[np.ndarray,
     frame = blur_along(frame, (layer.smears[t, 0], layer.smears[t, 1]))
     if layer.labels is None:
         return frame, np.zeros(size, np.uint8)
-    # Beyond the picture's border its mirror image is shown, of which nobody knows what it should be.
+    # Beyond its border the picture is mirrored; labels there are unknown.
     label_map = cv2.remap(layer.labels, xs, ys, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=VOID)
     return frame, label_map
 
 
 def _draw_over(layer: Layer, t: int, frame: np.ndarray, label_map: np.ndarray) -> None:
-    """Draw a layer with alpha into a frame, and into its label map where it is half opaque or more."""
+    """Draw a layer with alpha into a frame, and into its label map where it is at least half opaque."""
     whole = _box(layer, t)
     left, top = max(whole[0], 0), max(whole[1], 0)
     right, bottom = min(whole[2], frame.shape[1]), min(whole[3], frame.shape[0])
@@ -113,7 +113,7 @@ def _draw_over(layer: Layer, t: int, frame: np.ndarray, label_map: np.ndarray) -
 
 
 def _box(layer: Layer, t: int) -> _Box:
-    """Return the box of a layer in the frame; it may lie beyond the frame."""
+    """Return the box of a layer in the frame; it may reach beyond the frame."""
     height, width = layer.picture.shape[:2]
     corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1.0]])
     points = layer.poses[t] @ corners
@@ -126,8 +126,8 @@ def _box(layer: Layer, t: int) -> _Box:
 def _sources(layer: Layer, t: int, part: _Box, whole: _Box) -> tuple[np.ndarray, np.ndarray]:
     """Return the layer's pixel for each frame pixel of `part`: x and y, (h, w) float32.
 
-    Pose and bending together are a sum of few products of a function of y and one of x, so one small matrix product
-    makes each map. The bending's waves span the box `whole`.
+    Pose and bending together are a sum of a few separable functions of y and x, so each map is one small matrix
+    product. The bending's waves span the box `whole`.
     """
     linear = np.linalg.inv(np.vstack([layer.poses[t], [0, 0, 1]]))[:2]  # frame pixels to layer pixels
     columns = _waves(np.arange(part[0], part[2]), whole[0], whole[2])  # (w, WAVES + 1)
@@ -144,13 +144,13 @@ def _sources(layer: Layer, t: int, part: _Box, whole: _Box) -> tuple[np.ndarray,
 
 
 def _waves(places: np.ndarray, start: int, end: int) -> np.ndarray:
-    """(n, WAVES + 1): cosine waves over start..end, the first constant, and the place itself."""
+    """(n, WAVES + 1): cosine waves over start..end, the first constant, and the position itself."""
     phase = np.pi * (places - start) / max(end - start, 1)
     return np.column_stack([*(np.cos(k * phase) for k in range(WAVES)), places])
 
 
 def _pushed(push: Push, t: int, xs: np.ndarray, ys: np.ndarray) -> None:
-    """Change source maps in place: the object comes from elsewhere, what is far from it does not."""
+    """Shift the source maps in place: on the object, and less and less away from it."""
     weight = cv2.remap(push.weight, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     change = push.changes[t]
     right, down = xs - np.float32(push.middle[0]), ys - np.float32(push.middle[1])

@@ -1,4 +1,4 @@
-"""An endless stream of clips out of several sources, in which every clip can be made alone."""
+"""An endless stream of clips from several sources, in which every clip can be made independently."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .clip import Clip, ClipRequest, ClipSource
 
 
 class Mixture:
-    """Clips out of several sources by their shares; number i is the same in whatever order, by whatever worker.
+    """Clips from several sources in proportion to their shares; clip i is the same in any order and in any worker.
 
-    A training that is resumed at clip i goes on as if it had not been interrupted, and the number of workers that
-    read ahead changes nothing.
+    Training that resumes at clip i continues as if it had not been interrupted, and the number of workers that read
+    ahead changes nothing.
     """
 
     def __init__(self, sources: Sequence[tuple[ClipSource, float]], seed: int) -> None:
         """Mix sources, each with its share; shares need not add up to 1. seed: 0 or more.
 
-        Raises InputError without sources, for an empty one, for shares that are negative, not finite or all zero,
-        and for a negative seed.
+        Raises InputError if there are no sources, for an empty one, for shares that are negative, not finite or all
+        zero, and for a negative seed.
         """
         if not sources:
             raise InputError("a mixture needs at least one source")
@@ -44,7 +44,7 @@ class Mixture:
     def clip(self, number: int, request: ClipRequest) -> Clip:
         """Make clip `number` (0 or more) of the stream, a function of the seed and the number alone.
 
-        The source is drawn by the shares, its picture or video evenly, and the clip with the same generator.
+        The source is drawn by the shares, its picture or video uniformly, and the clip with the same generator.
         """
         rng = np.random.default_rng([self.seed, number])
         source = self._sources[rng.choice(len(self._sources), p=self._shares)]

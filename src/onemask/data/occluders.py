@@ -1,4 +1,4 @@
-"""Things that lie or pass before the objects of a synthetic clip: across one, over a part of it, or over all of it."""
+"""Occluders in a synthetic clip: things that cross an object, cover a part of it, or hide all of it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ LEAST_TO_HIDE = 4  # frames: the reference, another, one without the object, and
 
 
 class Occluders:
-    """Things before the objects of one clip."""
+    """Things in front of the objects of one clip."""
 
     def __init__(
         self, motion: Motion, size: tuple[int, int], rng: np.random.Generator, thing: Callable[[float], Sprite]
     ) -> None:
-        """size: height and width of the frame. thing: draws something that covers a share of the frame."""
+        """size: height and width of the frame. thing: draws something that covers a given share of the frame."""
         self.motion, self.rng, self.thing = motion, rng, thing
         self.height, self.width = size
         self.unit = min(size)
 
     def hiding(self, layers: list[Layer]) -> list[Layer]:
-        """One object is out of sight from the third frame or later on, and in the last frame back in it."""
+        """Hide one object from the third frame or later, and bring it back by the last frame."""
         last = self.motion.frames - 1
         begin = int(self.rng.integers(2, last))
         hidden = slice(begin, int(self.rng.integers(begin + 1, last + 1)))
         number = int(self.rng.choice([i for i, layer in enumerate(layers) if layer.object_id] or [0]))
         target = layers[number]
         way, size = way_of(target, self.unit)
-        if target.object_id and self.rng.random() < 0.5:  # out of the frame, and back at any place of it
+        if target.object_id and self.rng.random() < 0.5:  # leaves the frame, and returns anywhere in it
             frame = np.array([self.width, self.height])
             layers[number] = gone(target, hidden, way[hidden.stop], self.rng.uniform(0.15, 0.85, 2) * frame)
             return layers
@@ -58,7 +58,7 @@ class Occluders:
         return self._on_its_way(sprite, way, own=0.5)
 
     def covering(self, layers: list[Layer]) -> Layer:
-        """Something that lies over a part of an object in the reference, and has left it in some later frame."""
+        """Something that covers a part of an object in the reference, and has left it by some later frame."""
         objects = [layer for layer in layers if layer.object_id] or [layers[0]]
         way, size = way_of(objects[int(self.rng.integers(len(objects)))], self.unit)
         sprite = self.thing((size * self.rng.uniform(0.8, 1.4)) ** 2 / (self.height * self.width))
@@ -71,18 +71,18 @@ class Occluders:
         return self._on_its_way(sprite, way, own=0.25)
 
     def _on_its_way(self, sprite: Sprite, way: np.ndarray, own: float) -> Layer:
-        """A thing whose middle goes a way, frame pixels. own: share of the motion's turning and scaling that it has."""
+        """A thing whose middle follows `way`, (2T, 2) frame pixels. own: its share of a path's turning and scaling."""
         path = own * self.motion.path()
         path[:, :2] = (way - way[0]) / self.unit
         return self.motion.placed(sprite, way[0], path, 0, camera=False)
 
 
 def way_of(target: Layer, unit: int) -> tuple[np.ndarray, float]:
-    """The way of an object's middle, (T, 2) frame pixels, and the side of a square of about its size there."""
+    """The positions of an object's middle, (T, 2) frame pixels, and the side of a square of about its size."""
     if target.labels is None and target.picture.shape[2] == 4:
         middle = target.picture.shape[1] / 2, target.picture.shape[0] / 2
         size = opaque_side(target.picture) * float(np.sqrt(abs(np.linalg.det(target.poses[0, :, :2]))))
-    else:  # somewhere in a whole picture
+    else:  # an object within a whole picture
         middle = target.push.middle if target.push else (target.picture.shape[1] / 2, target.picture.shape[0] / 2)
         size = 0.6 * unit
     return target.poses @ np.array([*middle, 1.0]), size

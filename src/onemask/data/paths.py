@@ -1,7 +1,7 @@
-"""Smooth motion: when frames are taken, and how things and the camera move, turn, bend and are smeared meanwhile.
+"""Smooth motion: when frames are taken, and how things and the camera move, turn, bend and blur over time.
 
-A path runs for ever and is sampled at any times, in any order; in time 1 a thing goes to and fro about once. At the
-first time, that of the reference frame, every path is at 0: things are where they were placed.
+A path has no end and can be sampled at any times, in any order; in a time of 1 a thing goes back and forth about once.
+At the first time, that of the reference frame, every path is 0: things are where they were placed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from .clip import ClipRequest
 from .layers import WAVES, Layer, Push
 from .sprites import Sprite
 
-_INSTANT = 0.01  # of a path, over which speed is measured
-_FAR = 1e5  # pixels: outside of any frame
-_LONGEST_SMEAR = 0.06  # short sides of the frame
+_INSTANT = 0.01  # time, in paths, over which speed is measured
+_FAR = 1e5  # pixels: outside any frame
+_LONGEST_SMEAR = 0.06  # in short sides of the frame
 
 
 def draw_times(request: ClipRequest, frames_a_path: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw when each frame is taken: (T,), in paths.
+    """Draw the time of each frame: (T,), in paths.
 
-    With `request.max_skip` None any times of the path in any order, otherwise one after another, 1 to max_skip frames
-    of a video apart, of which `frames_a_path` make a path.
+    If `request.max_skip` is None, these are any times of the path in any order; otherwise they ascend by 1 to max_skip
+    frames of a video, of which `frames_a_path` make a path.
     """
     start = rng.random()
     if request.max_skip is None:
@@ -36,8 +36,8 @@ def draw_times(request: ClipRequest, frames_a_path: int, rng: np.random.Generato
 class Motion:
     """Motion of objects and camera in one clip: draws paths, and makes layers of pictures that move along them.
 
-    A path is (2T, 6): shift across and down (short sides), angle (radians), logarithm of the scale, shear, logarithm of
-    the stretching; at the T times and, for the speed there, an instant later.
+    A path is (2T, 6): shift in x and y (short sides), angle (radians), logarithm of the scale, shear, logarithm of the
+    stretching; at the T times and, to measure speed, an instant after each.
     """
 
     def __init__(
@@ -52,8 +52,9 @@ class Motion:
     ) -> None:
         """Draw the camera's path.
 
-        size: height and width of the frame, pixels. times (T,) and exposure: in paths. amplitudes: of the six of a
-        path. bend: amplitude of bendings, in sizes of what is bent. camera: its path, as a share of a thing's.
+        size: height and width of the frame, pixels. times (T,) and exposure: in paths. amplitudes: of the six
+        components of a path. bend: amplitude of bendings, relative to the size of what is bent. camera: amplitude of
+        the camera's path, relative to a thing's.
         """
         self._height, self._width = size
         self._unit = min(size)
@@ -67,14 +68,14 @@ class Motion:
         self._camera = middle @ self._matrices(camera * self.path()) @ np.linalg.inv(middle)  # (2T, 3, 3)
 
     def path(self) -> np.ndarray:
-        """Draw a path, (2T, 6), as lively as the amplitudes say or down to a quarter of it."""
+        """Draw a path, (2T, 6), with a quarter to all of the amplitudes."""
         liveliness = np.exp(self._rng.uniform(np.log(0.25), 0.0))
         return liveliness * self._amplitudes * _wander(self.times, (6,), self._rng)
 
     def base(self, image: np.ndarray, labels: np.ndarray | None, scale: float, middle: tuple[float, float]) -> Layer:
-        """Let a picture (h, w, 3) with labels (h, w), or none, fill the frame, and move with the camera alone.
+        """Let a picture (h, w, 3) with labels (h, w), or None, fill the frame and move only with the camera.
 
-        scale: to frame pixels. middle: (x, y), the pixel that is in the middle of the reference frame.
+        scale: to frame pixels. middle: (x, y), the picture's pixel in the middle of the reference frame.
         """
         left, top = self._width / 2 - scale * middle[0], self._height / 2 - scale * middle[1]
         still = np.array([[scale, 0, left], [0, scale, top], [0, 0, 1]])
@@ -85,9 +86,9 @@ class Motion:
     def placed(
         self, sprite: Sprite, anchor: np.ndarray, path: np.ndarray, object_id: int, *, camera: bool = True
     ) -> Layer:
-        """Put a sprite on a path, (2T, 6). anchor: (2,), where its middle is in the reference frame, pixels.
+        """Put a sprite on a path, (2T, 6). anchor: (2,), position of its middle in the reference frame, pixels.
 
-        camera: the sprite is part of the scene, so that the camera's motion moves it too.
+        camera: whether the sprite is part of the scene, so that the camera's motion moves it too.
         """
         height, width = sprite.picture.shape[:2]
         scale, middle = sprite.scale, (width / 2, height / 2)
@@ -100,9 +101,9 @@ class Motion:
         return Layer(sprite.picture, poses, bends, smears, object_id, void=sprite.void, views=sprite.views)
 
     def push(self, weight: np.ndarray, middle: tuple[float, float], scale: float, path: np.ndarray) -> Push:
-        """Return what moves a part of a base along a path, (2T, 6), about `middle`, (x, y) pixels of the base.
+        """Return the `Push` of a part of a base along a path, (2T, 6), about `middle`, (x, y) pixels of the base.
 
-        weight: (h, w) float32, which part it is. scale: of the base, to frame pixels.
+        weight: (h, w) float32, the part that moves. scale: of the base, to frame pixels.
         """
         changes = np.linalg.inv(self._matrices(path[: self.frames]))[:, :2]
         changes[:, :, :2] -= np.eye(2)
@@ -110,9 +111,9 @@ class Motion:
         return Push(weight, middle, changes.astype(np.float32))
 
     def across(self, way: np.ndarray, away: np.ndarray, when: float) -> np.ndarray:
-        """Return a way that meets another at time `when` and is `away` from it at the first: (2T, 2) frame pixels.
+        """Return positions that meet `way` at time `when`, and are `away` from it at the first: (2T, 2) frame pixels.
 
-        way (T, 2): the other, in frame pixels. away (2,): frame pixels.
+        way (T, 2) and away (2,): frame pixels.
         """
         gap = self.times[0] - when
         gap = np.copysign(max(abs(gap), 0.05), gap)
@@ -136,7 +137,7 @@ class Motion:
         return (liveliness * amplitudes * _wander(self.times, (2, WAVES, WAVES), self._rng))[: self.frames]
 
     def _smears(self, poses: np.ndarray, middle: tuple[float, float]) -> np.ndarray:
-        """Return how far the layer pixel `middle`, (x, y), goes while the shutter is open: (T, 2) frame pixels.
+        """Return how far the layer pixel `middle`, (x, y), moves while the shutter is open: (T, 2) frame pixels.
 
         poses (2T, 3, 3): layer pixels to frame pixels.
         """
@@ -148,9 +149,9 @@ class Motion:
 
 
 def gone(layer: Layer, hidden: slice, place: np.ndarray, back: np.ndarray) -> Layer:
-    """Return a layer that is far outside the frame in the frames `hidden`, and from then on goes on somewhere else.
+    """Return a layer that is far outside the frame in the frames `hidden`, and then continues from another place.
 
-    place, back (2,): where it would be, and is to be, in the first frame behind them, frame pixels.
+    place, back (2,): its position in the first frame after `hidden`, without and with the change, frame pixels.
     """
     poses = layer.poses.copy()
     poses[hidden, :, 2] += _FAR
@@ -159,8 +160,9 @@ def gone(layer: Layer, hidden: slice, place: np.ndarray, back: np.ndarray) -> La
 
 
 def passing(way: np.ndarray, hidden: slice, away: np.ndarray) -> np.ndarray:
-    """Return a way that is the way given, (T, 2) frame pixels, in the frames `hidden`, `away` (2,) from it before them,
-    and as far on the other side behind them.
+    """Return positions that follow `way`, (T, 2) frame pixels, in the frames `hidden`, and lie beside it otherwise.
+
+    away (2,): offset from `way` before those frames, and the opposite offset after them; frame pixels.
     """
     side = np.ones(len(way))
     side[hidden], side[hidden.stop :] = 0, -1

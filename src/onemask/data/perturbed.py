@@ -20,7 +20,7 @@ from PIL import Image
 from ..errors import InputError
 from ..files import write_text, written_whole
 from ..video.images import read_image
-from ..video.masks import write_mask
+from ..video.label_maps import write_mask
 from .holes import filled
 from .layers import WAVES, Layer, draw
 from .sequence import SequenceDataset, VideoSequence

@@ -20,7 +20,8 @@ from PIL import Image
 from ..errors import InputError
 from ..files import fingerprint
 from ..video.images import UNREADABLE, natural_key
-from ..video.masks import MaskFile, SoftEdges, object_ids, palette, read_mask, void_of
+from ..video.label_maps import object_ids, palette
+from ..video.masks import MaskFile, SoftEdges, read_mask, void_of
 from .clip import VOID
 
 _FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

@@ -31,7 +31,7 @@ from ..results import ResultFolder
 from ..session import Session
 from ..settings import Settings, environment
 from ..video.images import ImageSequence
-from ..video.masks import read_label_map, write_mask
+from ..video.label_maps import read_label_map, write_mask
 from ..video.sheet import write_contact_sheet
 from .passages import predict_there, ran_on, segment, sent
 from .protocols import Protocol

@@ -15,7 +15,7 @@ from ..propagation import LabelledFrame, Propagation
 from ..session import Session
 from ..settings import Settings
 from ..video.images import ImageSequence
-from ..video.masks import write_mask
+from ..video.label_maps import write_mask
 from ..video.threads import Behind
 from .protocols import Passage
 

@@ -48,7 +48,7 @@ from ..data.sequence import SequenceDataset, VideoSequence, mask_problems, refus
 from ..data.youtube_objects import YouTubeObjectsDataset
 from ..data.youtube_vos import YouTubeVosDataset
 from ..errors import InputError
-from ..video.masks import read_label_map
+from ..video.label_maps import read_label_map
 from . import PROTOCOLS
 from .group_scores import ErrorScore, GroupedScores
 from .measures import error_rates, region_and_contour

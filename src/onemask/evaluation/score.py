@@ -25,7 +25,8 @@ import numpy as np
 
 from ..data.sequence import VideoSequence, find_masks
 from ..errors import InputError
-from ..video.masks import SoftEdges, object_ids, void_of
+from ..video.label_maps import object_ids
+from ..video.masks import SoftEdges, void_of
 from .archives import extract_masks
 from .events import NOTHING, events_of, overlap
 from .measures import region_and_contour, scored

@@ -20,7 +20,7 @@ from ..data.sequence import VideoSequence
 from ..data.youtube_vos import YouTubeVosDataset
 from ..errors import InputError
 from ..files import written_whole
-from ..video.masks import read_label_map
+from ..video.label_maps import read_label_map
 from .measures import region_and_contour
 from .scores import FIGURES, ObjectScore, Scores, aligned, percent
 

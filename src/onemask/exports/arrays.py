@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..video.frames import Video
-from ..video.masks import object_ids
+from ..video.label_maps import object_ids
 from .reading import FrameNames, Masks, broken
 from .result import Result
 from .target import ExportOptions, Target

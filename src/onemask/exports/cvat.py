@@ -7,6 +7,7 @@ The label, "object 7", keeps the id.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def _meta(result: Result, ids: list[int]) -> ElementTree.Element:
     height, width = result.size
     meta = ElementTree.Element("meta")
     task = ElementTree.SubElement(meta, "task")
-    described = {"name": result.name, "size": len(result), "mode": "interpolation"}
+    name = os.fsencode(result.name).decode("utf-8", "replace")  # XML holds no other text
+    described = {"name": name, "size": len(result), "mode": "interpolation"}
     for tag, text in {**described, "start_frame": 0, "stop_frame": len(result) - 1}.items():
         ElementTree.SubElement(task, tag).text = str(text)
     labels = ElementTree.SubElement(task, "labels")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from .formats import NEEDS_EXTRA, export_format, function
+from .formats import NAMES_IN_UTF_8, NEEDS_EXTRA, export_format, function
 from .matte import matting
 from .result import Result
 from .target import ExportOptions, one_file, one_folder
@@ -30,7 +31,7 @@ def export(
         to: a name of `FORMATS`.
         options: what formats can be told.
         video: the video, where the run's record does not lead to it.
-        overwrite: replace an existing file; a folder must not be there.
+        overwrite: replace an existing file. A folder that holds anything is never replaced.
 
     Returns:
         The file or the folder.
@@ -66,8 +67,27 @@ def check_options(formats: Sequence[str], options: ExportOptions) -> None:
         raise InputError(f"every is a number of frames, 1 or more, got {options.every}")
 
 
+def check_names(video: str, frames: Sequence[str], formats: Sequence[str]) -> None:
+    """Refuse names that formats cannot hold. Raises InputError.
+
+    video: its name, see `Result`. frames: the names of all.
+    """
+    for to in formats:
+        held = NAMES_IN_UTF_8.get(to, ())
+        for name in (*([video] if "video" in held else ()), *(frames if "frames" in held else ())):
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                shown = os.fsencode(name).decode("utf-8", "replace")
+                raise InputError(
+                    f"{to} holds names in UTF-8 alone, but one is {shown}, in another encoding; rename that file, or "
+                    "choose another format"
+                ) from error
+
+
 def check_result(result: Result, formats: Sequence[str], options: ExportOptions) -> None:
     """Refuse what this result cannot be exported as, before anything is written. Raises InputError."""
+    check_names(result.name, [path.stem for path in result.paths], formats)
     for name in formats:
         chosen = export_format(name)
         if chosen.needs_video or (options.matte != "none" and chosen.has_alpha):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from ..extras import how_to_install
 from .matte import mattes
 from .result import Result
@@ -34,4 +37,16 @@ def write_exr(result: Result, target: Target, options: ExportOptions) -> None:
     for labelled, alphas in mattes(result, ids, options.matte):
         channels = {f"{LAYER}.object{object_id}": alpha.astype(np.float16) for object_id, alpha in alphas.items()}
         with target(f"{labelled.name}.exr") as path, package.File(header, channels) as file:
-            file.write(str(path))
+            _save(file, path)
+
+
+def _save(file: Any, path: Path) -> None:
+    """Write an OpenEXR file. Raises OutputError or OSError where the disk refuses."""
+    # By a name in UTF-8, since OpenEXR takes no others, not even of folders.
+    with TemporaryDirectory() as folder:
+        written = Path(folder) / "frame.exr"
+        try:
+            file.write(str(written))
+        except RuntimeError as error:  # the only one that it raises
+            raise OutputError(f"{path} could not be written: {error}; check the place and its rights") from error
+        shutil.copyfile(written, path)

@@ -90,6 +90,12 @@ FORMATS = {
 }
 
 
+NAMES_IN_UTF_8 = {  # formats that hold no other names -> of what
+    "youtube-vos": ("video", "frames"),
+    "parquet": ("frames",),
+}
+
+
 NEEDS_EXTRA = {  # a function that raises where a package is missing
     "coco": "coco:coder",
     "youtube-vis": "coco:coder",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..ids import LARGEST_ID
 from ..video.frames import Video
 from ..video.masks import require_size
 from .formats import export_format, function
@@ -50,9 +51,10 @@ def label_maps_in(path: str | Path, video: Video) -> Iterator[tuple[int, np.ndar
     for masks in read_masks(path, video):
         labels = np.zeros((video.info.height, video.info.width), np.uint16)
         for object_id, mask in masks.masks:
-            if not 1 <= object_id <= 65534:
+            if not 1 <= object_id <= LARGEST_ID:
                 raise InputError(
-                    f"{path}: ids of objects are 1..65534, but there is {object_id} in frame {masks.frame}; renumber it"
+                    f"{path}: ids of objects are 1..{LARGEST_ID}, but there is {object_id} in frame {masks.frame}; "
+                    "renumber it"
                 )
             labels[mask] = object_id
         yield masks.frame, labels if labels.max() > 254 else labels.astype(np.uint8)

@@ -17,7 +17,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..extras import how_to_install
-from .result import KeptFrame, Result
+from ..video.labelled import KeptFrame
+from .result import Result
 
 RADIUS = 1 / 120  # of the guided filter's window, of the short side
 SMOOTHNESS = 1e-4  # epsilon: variance of the picture, in [0, 1] squared, below which it is flat

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -72,6 +73,7 @@ def write_youtube_vos(result: Result, target: Target, options: ExportOptions) ->
             archive.writestr(entry, picture.getvalue())
 
 
-def _save(path: object, picture: np.ndarray) -> None:
-    """Grey PNG of 8 or 16 bits."""
-    cv2.imwrite(str(path), picture)
+def _save(path: Path, picture: np.ndarray) -> None:
+    """Write a grey PNG of 8 or 16 bits. Raises OSError where the disk refuses."""
+    # OpenCV's own writing keeps the reason for a refusal to itself, and knows no names but those in UTF-8.
+    path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
+from ..ids import LARGEST_ID
 from ..video.frames import Video
 
 
@@ -50,19 +51,30 @@ class FrameNames:
     def __call__(self, name: object) -> int:
         """The number of a frame. Raises InputError where the video has none of that name."""
         stem = PurePosixPath(str(name).replace("\\", "/")).stem
-        if stem not in self._index:
+        index = self._index.get(str(name), self._index.get(stem))  # the name itself first: shot.0001 has no suffix
+        if index is None and self._video.info.frames is None:
+            index = self._of_unknown_length(stem)
+        if index is None:
             raise InputError(
                 f"{self._path} names the picture {name}, but no frame of {self._video.source} is called {stem}; give "
                 "the file that belongs to this video"
             )
-        return self._index[stem]
+        return index
+
+    def _of_unknown_length(self, stem: str) -> int | None:
+        """The number in a frame's name. Whether the video has such a frame only decoding all of it would tell."""
+        if not stem.isdecimal():
+            return None
+        index = int(stem)
+        return index if self._video.name(index) == stem else None
 
 
 def object_of_label(label: str, known: dict[str, int]) -> int:
     """The id of the object that a label stands for: the number that it ends with, or the next one that is free."""
     if label not in known:
         digits = str(label).rpartition(" ")[2]
-        number = int(digits) if digits.isdecimal() and 1 <= int(digits) <= 65534 else 0
+        number = int(digits) if digits.isdecimal() and 1 <= int(digits) <= LARGEST_ID else 0
         taken = set(known.values())
-        known[label] = number if number and number not in taken else next(i for i in range(1, 65535) if i not in taken)
+        free = (i for i in range(1, LARGEST_ID + 1) if i not in taken)
+        known[label] = number if number and number not in taken else next(free)
     return known[label]

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import read_json
 from ..video.frames import Frame, Video
-from ..video.images import ImageSequence, natural_key
+from ..video.images import ImageSequence
+from ..video.label_map_files import in_frame_order, label_map_files
 from ..video.label_maps import object_ids, read_label_map_and_confidence
+from ..video.labelled import KeptFrame
 from ..video.reader import open_video
 from ..video.threads import prefetch
 
 RECORD, MASKS = "run.json", "masks"
-
-
-@dataclass(frozen=True, eq=False)
-class KeptFrame:
-    """The label map of a frame."""
-
-    index: int
-    name: str
-    """Name for files about this frame, without a suffix."""
-    label_map: np.ndarray
-    """(H, W) uint8 or uint16."""
-    confidence: Mapping[int, float]
-    """Object -> the mean probability in [0, 1] that its pixels are its own; empty where the run did not write it."""
-
-    def masks(self, objects: Sequence[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the id and the mask (H, W) bool of every object in this frame. objects: only these."""
-        for object_id in object_ids(self.label_map):
-            if objects is None or object_id in objects:
-                yield object_id, self.label_map == object_id
+NAMES = "names"  # in the record: of the frames, in order
 
 
 class Result:
@@ -56,7 +41,7 @@ class Result:
         self._video = video
 
     @classmethod
-    def open(cls, path: str | Path, video: str | Path | None = None) -> Result:
+    def open(cls, path: str | Path, video: str | Path | Video | None = None) -> Result:
         """Open the folder of a finished `onemask run`, or a folder of label maps.
 
         Args:
@@ -71,21 +56,25 @@ class Result:
             raise InputError(f"{folder} is no folder; expected the result of a finished run, or a folder of label maps")
         record = folder / RECORD
         masks = folder / MASKS if (folder / MASKS).is_dir() else folder
-        paths = sorted(masks.glob("*.png"), key=natural_key)
+        paths = list(masks.glob("*.png"))
         if not paths or (masks == folder and record.exists()):
             raise InputError(
                 f"{folder} holds no label maps; expected the result of a finished run that saved its masks, or a "
                 "folder of label maps as PNG"
             )
-        source = str(video) if video is not None else _source(record)
+        known = _known(record)
+        source = _source(known) if video is None else video.source if isinstance(video, Video) else str(video)
         name = Path(source).stem if source else folder.name
-        opened = open_video(source) if video is not None or (source and Path(source).exists()) else None
+        opened = _opened(source, paths) if video is None else open_video(video)
         if opened is not None and opened.info.frames not in (None, len(paths)):
             raise InputError(
                 f"{source} has {opened.info.frames} frames, but {masks} holds {len(paths)} label maps; name the video "
                 "that they belong to with --video"
             )
-        return cls(paths, opened, name)
+        names = _names(known)
+        if not names and opened is not None:
+            names = [opened.name(index) for index in range(len(paths))]
+        return cls(in_frame_order(paths, names), opened, name)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -158,11 +147,39 @@ class Result:
         return f"{self.paths[index].stem}.jpg"
 
 
-def _source(record: Path) -> str:
-    """The video that a run's record names; empty where there is none."""
+def _known(record: Path) -> dict[str, Any]:
+    """The record of a run; empty where there is none, or it cannot be read."""
     if not record.exists():
-        return ""
+        return {}
     try:
-        return str(read_json(record, "")["asked"]["input"]["source"])
-    except (InputError, KeyError, TypeError):
+        return dict(read_json(record, ""))
+    except (InputError, TypeError, ValueError):
+        return {}
+
+
+def _source(known: Mapping[str, Any]) -> str:
+    """The video that a run's record names; empty where it names none."""
+    try:
+        return str(known["asked"]["input"]["source"])
+    except (KeyError, TypeError):
         return ""
+
+
+def _names(known: Mapping[str, Any]) -> list[str]:
+    """The names of the frames in order, where a run's record has them."""
+    names = known.get(NAMES)
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+
+
+def _opened(source: str, paths: Sequence[Path]) -> Video | None:
+    """The video that a run's record names; None where it is not at hand. paths: the label maps."""
+    if source and Path(source).exists():
+        return open_video(source)
+    if not glob.has_magic(source):
+        return None
+    with suppress(InputError):
+        matched = open_video(source)
+        # A pattern counts from where the run was started, and may match other pictures here.
+        if matched.info.frames == len(paths) and set(label_map_files(matched, len(paths))) == {p.name for p in paths}:
+            return matched
+    return None

@@ -14,8 +14,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..extras import how_to_install
-from ..video.masks import object_ids
-from .result import KeptFrame, Result
+from ..video.label_maps import object_ids
+from ..video.labelled import KeptFrame
+from .result import Result
 from .target import ExportOptions, Target
 
 ROWS_AT_ONCE = 65_536  # in memory, of a Parquet file
@@ -42,7 +43,8 @@ class ObjectInFrame:
 
 def write_csv(result: Result, target: Target, options: ExportOptions) -> None:
     """One CSV, the first line with the columns' names."""
-    with target("") as path, open(path, "w", newline="", encoding="utf-8") as file:
+    # Names of files that are not UTF-8 keep their bytes.
+    with target("") as path, open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow([field.name for field in fields(ObjectInFrame)])
         for row in objects_in_frames(result, options.objects):
@@ -65,7 +67,8 @@ def write_parquet(result: Result, target: Target, options: ExportOptions) -> Non
     kinds["confidence"] = pyarrow.float64()
     schema = pyarrow.schema([(field.name, kinds.get(field.name, pyarrow.int64())) for field in fields(ObjectInFrame)])
     rows = objects_in_frames(result, options.objects)
-    with target("") as path, pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    # An open file, since Arrow takes no path that is not UTF-8.
+    with target("") as path, open(path, "wb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         while some := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_table(pyarrow.Table.from_pylist([asdict(row) for row in some], schema))
 

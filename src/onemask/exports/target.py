@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputError
-from ..files import refuse_existing, remove, remove_if_empty, rename_folder, written_whole
+from ..files import refuse_existing, rename_folder, written_whole
+from .partial import Partial
 
 Target = Callable[[str], AbstractContextManager[Path]]
 """Name of a file below the export ("" where the export is one file) -> a path to write it to."""
@@ -49,24 +50,24 @@ def one_file(path: Path, *, overwrite: bool) -> Iterator[Target]:
 @contextmanager
 def one_folder(path: Path) -> Iterator[Target]:
     """A target that is a folder, which must not hold anything: it gets its name when all files are in it."""
-    refuse_existing(path, overwrite=False)
-    partial = path.with_name(f".{path.name}.partial")
-    refuse_existing(partial, overwrite=False)
-    written: list[Path] = []
-
-    @contextmanager
-    def writing(name: str) -> Iterator[Path]:
-        written.append(partial / name)
-        with written_whole(partial / name) as temporary:
-            yield temporary
-
+    _refuse_taken(path)
+    partial = Partial.of(path)
     try:
-        yield writing
-        rename_folder(partial, path)
-    except BaseException:
-        for file in written:
-            remove(file)
-        for folder in sorted({parent for file in written for parent in file.parents}, reverse=True):
-            if partial in (folder, *folder.parents):
-                remove_if_empty(folder)
-        raise
+        Partial.remove_stale(path)
+        with partial.held():
+            yield partial.writing
+            rename_folder(partial.files, path)
+    except OutputError as error:  # of names that nobody asked for
+        text = str(error).replace(str(partial.files), str(path)).replace(str(partial.folder), str(path))
+        raise OutputError(text) from error
+
+
+def _refuse_taken(path: Path) -> None:
+    """Raise OutputError where something stands that a folder would have to replace."""
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise OutputError(
+                f"{path} exists already, and folders are never replaced; choose another place, or move it away"
+            )
+    elif path.exists() or path.is_symlink():
+        raise OutputError(f"{path} exists already and is a file; choose another place, or move it away")

@@ -1,4 +1,4 @@
-"""The methods by name: the one place where a name becomes a method."""
+"""Registry of methods: the one place that maps a name to a method."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Trainable(Protocol):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The options that weights depend on, as plain values; cards are compared with them, option by option.
+        """Options that the weights depend on, as plain values; a card is compared with them option by option.
 
-        Options that are left out where the method uses but a part of larger weights may differ.
+        A method that uses only part of a larger set of weights leaves out the other part's options, which may differ.
         """
 
     def build(self, *, pretrained: bool = True) -> nn.Module:
@@ -53,22 +53,22 @@ class Configuration(Trainable, Protocol):
 
 @dataclass(frozen=True)
 class Published:
-    """Weights that the authors of a method offer, which `onemask import-weights` takes."""
+    """Weights published by a method's authors, which `onemask import-weights` can import."""
 
     files: str
-    offered: str  # where
-    scored: str  # what the authors give, J&F in percent
-    renamed: str  # "module:function" that gives a checkpoint's tensors the method's names
-    trained_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by the files' names, where these say it
+    offered: str  # where they are published
+    scored: str  # scores reported by the authors, J&F in percent
+    renamed: str  # "module:function" that renames a checkpoint's tensors to the method's names
+    trained_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by file name, where the name tells
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the table of methods."""
+    """One entry of the registry."""
 
     summary: str
     configuration: str  # "module:NAME"
-    weights: str | None = None  # the method whose trained weights serve it too, where it has none of its own
+    weights: str | None = None  # the method whose trained weights it uses, if it has none of its own
     published: Published | None = None
 
 
@@ -175,12 +175,12 @@ METHODS = {
     "dmn-aoa-lite": Entry("DMN-AOA on EfficientNet-Lite0; weights ship", "onemask.methods.dmn_aoa:LITE"),
 }
 
-# Networks that are part of a method and trained by themselves, by recipes of their own: their configurations.
+# Configurations of networks that are part of a method but trained separately, with their own recipes.
 PARTS = {"maskrcnn-lite": "onemask.methods.dmn_aoa.proposals:LITE_CONFIG"}
 
 
 def names() -> dict[str, str]:
-    """All methods, those of other packages included: name -> what it is, in a line."""
+    """All methods, including those of other packages: name -> one-line summary."""
     others = {name: f"from {' and from '.join(p.module for p in offers)}" for name, offers in plugins.points().items()}
     return others | {name: entry.summary for name, entry in METHODS.items()}
 
@@ -190,13 +190,13 @@ def configuration(name: str, options: Mapping[str, Any] | None = None) -> Config
 
     Args:
         name: see `names`.
-        options: options to change; texts are read by the option's type.
+        options: options to change; strings are parsed according to the option's type.
 
     Returns:
-        A frozen dataclass, whose `build` makes the method.
+        A frozen dataclass whose `build` returns the method.
 
     Raises:
-        InputError: the name, an option, or a value is not known.
+        InputError: the name, an option or a value is not known, or a plugin's configuration cannot be used.
     """
     if name in METHODS:
         module, attribute = METHODS[name].configuration.split(":")
@@ -216,7 +216,7 @@ def configuration(name: str, options: Mapping[str, Any] | None = None) -> Config
 
 
 def trainable(name: str, options: Mapping[str, Any] | None = None) -> Trainable:
-    """The configuration of what a recipe trains: of a method, or of a part of one (`PARTS`).
+    """Return the configuration of what a recipe trains: a method, or a part of one (`PARTS`).
 
     Raises InputError as `configuration` does.
     """
@@ -227,15 +227,15 @@ def trainable(name: str, options: Mapping[str, Any] | None = None) -> Trainable:
 
 
 def load(name: str = DEFAULT, *, weights: str | Path | None = None, **options: Any) -> Method:
-    """A method by name, ready to run on the CPU and in evaluation mode; a `Session` moves it where it shall run.
+    """Load a method by name, on the CPU and in evaluation mode; a `Session` moves it to the device it runs on.
 
     >>> method = load("ttvos-lite")
     >>> alone = load("frtm-lite", target_only=True)
 
     Args:
         name: see `onemask methods`.
-        weights: a safetensors file with the method's whole state; None: those found under its name (see
-            `weights.store`), if they fit the options. A method that needs none then starts with a
+        weights: a safetensors file with the method's full state dict; None: those found under its name (see
+            `weights.store`), if they fit the options. If there are none, a method that can do without starts with a
             backbone trained on ImageNet.
         options: values of the method's configuration, see `onemask methods NAME`.
 
@@ -243,15 +243,15 @@ def load(name: str = DEFAULT, *, weights: str | Path | None = None, **options: A
         The method. Any number of sessions can share it.
 
     Raises:
-        InputError: a name or value is not known, the weights are not what their card says or do not fit the options, or
-            the method needs trained weights and has none.
+        InputError: a name or value is not known, the weights do not match their card or do not fit the options, or the
+            method needs trained weights and has none.
     """
     chosen = configuration(name, options)
     return built(name, chosen, weights_for(name, chosen, weights))
 
 
 def built(name: str, chosen: Configuration, weights: Weights | None) -> Method:
-    """Build a method from a configuration and the weights that `weights_for` gives, as `load` does."""
+    """Build a method from a configuration and the result of `weights_for`, as `load` does."""
     try:
         return (chosen.build() if weights is None else _with_weights(chosen, weights)).eval()
     except (RuntimeError, MemoryError) as error:
@@ -261,9 +261,9 @@ def built(name: str, chosen: Configuration, weights: Weights | None) -> Method:
 
 
 def weights_for(name: str, chosen: Configuration, given: str | Path | None = None) -> Weights | None:
-    """The weights that `load` takes: those given, or those found; None where there are none and it does without.
+    """Return the weights that `load` uses: those given or those found; None if the method can do without any.
 
-    Raises InputError where it cannot do without.
+    Raises InputError if there are none and it cannot.
     """
     if given is not None:
         weights = Weights.at(Path(given))
@@ -286,18 +286,18 @@ def weights_for(name: str, chosen: Configuration, given: str | Path | None = Non
 
 
 def todays(card: Card, chosen: Configuration) -> Card:
-    """A card with the names that a method's options have now."""
+    """Rename the options in a card to the method's current names."""
     return replace(card, architecture=by_todays_names(chosen, card.architecture))
 
 
 def _shared_weights(name: str) -> Path | None:
-    """The weights of another method that serve this one too."""
+    """Path to the weights of another method that this one uses, too; None if there are none."""
     other = METHODS[name].weights if name in METHODS else None
     return None if other is None else find(other)
 
 
 def _offer(name: str) -> str:
-    """Advice where the authors offer weights, for the end of an error."""
+    """End of an error message: where the authors publish weights; empty if they do not."""
     published = METHODS[name].published if name in METHODS else None
     if published is None:
         return ""
@@ -305,19 +305,19 @@ def _offer(name: str) -> str:
 
 
 def _or_without(chosen: Configuration) -> str:
-    """The switches that would make a method do without weights, as the end of an error's advice; empty: none."""
+    """End of an error message: the switches with which a method needs no weights; empty if there are none."""
     config: Any = chosen
     ways = []
     for name, value in vars(config).items():
         if isinstance(value, bool):
-            with suppress(InputError):  # one that does not go with the other options
+            with suppress(InputError):  # one that is invalid with the other options
                 if not replace(config, **{name: not value}).needs_weights:
                     ways.append(f"{name}={as_typed(not value)}")
     return f", or choose {' or '.join(ways)}, which needs none" if ways else ""
 
 
 def _misfit(path: Path, misfits: Mapping[str, tuple[Any, Any]], chosen: Configuration) -> str:
-    """Say which options the weights are for, and which were given. (Options may differ where weights do not.)"""
+    """Say which options the weights are for and which were given. (Options can differ even if all shapes agree.)"""
     theirs = [f"no {name}" if value is None else f"{name}={as_typed(value)}" for name, (value, _) in misfits.items()]
     ours = [f"{name}={as_typed(getattr(chosen, name, value))}" for name, (_, value) in misfits.items()]
     return f"the weights in {path} are for {', '.join(theirs)}, but the options say {', '.join(ours)}"
@@ -339,7 +339,7 @@ def _with_weights(chosen: Configuration, weights: Weights) -> Method:
 
 
 def misfit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
-    """Compare names and shapes of tensors with what a method expects: what does not fit, in a line; None: all does."""
+    """Compare names and shapes of tensors with those expected: the mismatch in one line, or None if all fit."""
     problems = (
         [f"{name} is missing" for name in expected if name not in stored]
         + [f"{name} is unknown" for name in stored if name not in expected]
@@ -355,6 +355,6 @@ def misfit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str 
 
 
 def _lacking(configuration: Any) -> str | None:
-    """Members that a dataclass lacks to be a configuration."""
+    """Members that a dataclass lacks to be a configuration, in one line; None if it lacks none."""
     lacking = [name for name in ("build", "architecture", "needs_weights") if not hasattr(configuration, name)]
     return f"it has no {' and no '.join(lacking)}" if lacking else None

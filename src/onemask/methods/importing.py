@@ -1,4 +1,4 @@
-"""Weights that a method's authors published -> weights of onemask, with a card."""
+"""Conversion of weights that a method's authors published to onemask weights with a card."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def import_weights(
     data: Sequence[str] = (),
     licence: str = "",
 ) -> tuple[Path, Card]:
-    """Make weights of onemask of a checkpoint that a method's authors published.
+    """Convert a checkpoint published by a method's authors to onemask weights.
 
-    Nothing in the checkpoint is run. The tensors stay as they are, in float32.
+    No code in the checkpoint is executed. The tensors are not changed; they are stored in float32.
 
     Args:
-        name: of the method, one of `importable`.
-        checkpoint: the file, as torch.save wrote it.
-        out: NAME.safetensors; None: where the method finds it by its name, among the user's own.
-        options: of the method, where they are not those of its name.
-        data: what the weights were trained on, a line each; empty: what the checkpoint's name says, if it does.
-        licence: of the weights.
+        name: the method, one of `importable`.
+        checkpoint: the file, as written by `torch.save`.
+        out: the file to write, NAME.safetensors; None: in the user's folder, where the method finds it by name.
+        options: the method's options, if they differ from the defaults of that name.
+        data: what the weights were trained on, one line each; empty: inferred from the checkpoint's name if possible.
+        licence: the licence of the weights.
 
     Returns:
         The file that was written, and its card.
 
     Raises:
-        InputError: the method has no published weights, or the file is not a checkpoint, not one of that method, would
-            have to be run, or holds weights as whole numbers or eight-bit floats; or the ImageNet weights of a backbone
-            that it leaves out are not on this machine.
-        OutputError: the disk or the folder refuses.
+        InputError: the method has no published weights; the file is not a checkpoint, is one of another method, cannot
+            be read without executing code, or stores weights as integers or 8-bit floats; or it leaves out the
+            backbone, whose ImageNet weights are not on this machine.
+        OutputError: the file cannot be written.
     """
     published, chosen = _published(name), configuration(name, options)
     theirs = Checkpoint.read(checkpoint)
@@ -55,7 +55,7 @@ def import_weights(
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
         raise InputError(f"{checkpoint} has a tensor {left[0]}{more} that {name} has not; is it of another method?")
     theirs.refuse_rounded()
-    apart = not any(tensor.startswith("backbone.") for tensor in stored)  # the authors leave what they did not train
+    apart = not any(tensor.startswith("backbone.") for tensor in stored)  # left out by the authors: not trained
     method = chosen.build(pretrained=apart)
     expected = method.state_dict()
     if apart:
@@ -79,24 +79,24 @@ def import_weights(
 
 
 def renamed(name: str, chosen: Configuration, theirs: Checkpoint) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under the names of a method and its configuration.
+    """Return the tensors of a checkpoint under the names that a method uses with this configuration.
 
-    Raises InputError where one is missing, or has a shape that it cannot be taken apart with; not where it fits another
-    configuration.
+    Raises InputError if a tensor is missing or its shape does not allow it to be split, but not if it merely fits
+    another configuration.
     """
     module, function = _published(name).renamed.split(":")
     try:
         stored: dict[str, Tensor] = getattr(import_module(module), function)(chosen, theirs)
     except InputError:
         raise
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:  # torch's, of a shape or a kind of numbers
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:  # raised by torch, for a shape or a dtype
         theirs.refuse_rounded()
         raise InputError(f"{theirs.path} does not fit {name}: {theirs.latest} has the wrong shape") from error
     return stored
 
 
 def importable() -> dict[str, Published]:
-    """The methods whose authors published weights that can be imported."""
+    """Methods whose authors published weights that can be imported."""
     return {name: entry.published for name, entry in METHODS.items() if entry.published is not None}
 
 

@@ -1,7 +1,7 @@
-"""The contract of all methods: encode a frame once, then memorize, segment and update one row an object.
+"""The contract of all methods: encode a frame once, then memorize, segment and update one row per object.
 
-A *row* is one object in one frame. Everything that a method keeps of an object has the row as its first axis, so that
-ten objects are one batch. State is passed, never hidden: a `Memory` can be selected by row, joined, copied, saved.
+A *row* is one object in one frame. Everything that a method keeps about objects has rows as its first axis, so that ten
+objects form one batch. State is passed, never hidden: a `Memory` can be selected by row, joined, copied and saved.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..labels import Background
 if TYPE_CHECKING:
     from ..blocks.backbone import Backbone
 
-# "edge": the last row and column go on, below and on the right. "reflected": the frame is mirrored at all four borders,
-# above and on the left by the larger half.
+# "edge": the last row and column are repeated below and on the right. "reflected": the frame is mirrored at all four
+# borders, with the larger half of the padding above and on the left.
 Padding = Literal["edge", "reflected"]
 
 R = TypeVar("R", bound="Record")
@@ -53,21 +53,21 @@ def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass
 class Constant(Record):
-    """Values of frames that training never changes while the backbone is frozen, and may keep on disk.
+    """Per-frame values that do not change in training while the backbone is frozen, and may be cached on disk.
 
-    A method may add fields of its own, each one tensor. First axis: frames, B.
+    A method may add fields of its own, one tensor each. First axis: frames, B.
     """
 
     pyramid: dict[int, Tensor]  # the backbone's maps by stride: (B, C, h, w)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it by name: maps by their strides, what a method adds by its fields."""
+        """All tensors by name: the backbone's maps by stride, a method's own by field name."""
         added = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "pyramid"}
         return {str(stride): maps for stride, maps in self.pyramid.items()} | added
 
     @classmethod
     def of(cls: type[C], tensors: Mapping[str, Tensor]) -> C:
-        """The value whose `tensors` these are."""
+        """Rebuild the value from its `tensors`."""
         pyramid = {int(name): tensor for name, tensor in tensors.items() if name.isdecimal()}
         return cls(pyramid, **{name: tensor for name, tensor in tensors.items() if not name.isdecimal()})
 
@@ -77,7 +77,7 @@ class Features(Record):
     """Result of `encode`: everything about a frame that does not depend on the object. First axis: frames, B.
 
     A method adds its own fields. In training the rows of a batch look at different frames: `frame_of_row`, (N,), says
-    which; None stands for one frame that all rows look at.
+    which; None: all rows look at the same frame.
     """
 
     frames: Tensor  # (B, 3, H, W), RGB in [0, 1]
@@ -95,7 +95,7 @@ class Features(Record):
         return alone.map(lambda tensor: tensor[index : index + 1])
 
     def for_rows(self: R, frame_of_row: Tensor) -> R:
-        """These features as seen by rows: row n sees frame frame_of_row[n]."""
+        """Assign frames to rows: row n sees frame frame_of_row[n]."""
         rows: R = replace(self, frame_of_row=frame_of_row)  # type: ignore[call-arg]
         return rows
 
@@ -106,7 +106,7 @@ class Features(Record):
     def by_row(self, tensors: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]: ...
 
     def by_row(self, tensors: Tensor | Mapping[str, Tensor], rows: int) -> Tensor | dict[str, Tensor]:
-        """(B, ...) by frame -> (N, ...) by row, of one tensor or of each; without a copy where all see one frame."""
+        """Expand one tensor or several from frames (B, ...) to rows (N, ...); no copy if all rows see one frame."""
         if isinstance(tensors, Mapping):
             return {key: self._by_row(tensor, rows) for key, tensor in tensors.items()}
         return self._by_row(tensors, rows)
@@ -123,24 +123,24 @@ class Features(Record):
 class Memory(Record):
     """State that a method keeps about its objects. Every field is one tensor, first axis: rows, N.
 
-    A session numbers its frames, and writes down in which each row was annotated and which it saw last: rows with one
-    number have that frame in common, and what depends on it alone is computed once for all (`blocks.sharing`). None:
-    it is not known which do, as in training. Of a method with a `reach` it also writes down where each object was
-    lately, in cells of 8 pixels (`methods.whereabouts`); None: it may be anywhere. Of a method that `sees_others` it
-    writes down the mask of each, and tells `segment` those of the others; None: there are none.
+    A session numbers its frames and records in which frame each row was annotated and which it saw last: rows with the
+    same number share that frame, and what depends on the frame alone is computed once for all (`blocks.sharing`). None:
+    unknown, as in training. For a method with a `reach`, it also records where each object was recently, in cells of 8
+    pixels (`methods.whereabouts`); None: it may be anywhere. For a method that `sees_others`, it records each object's
+    mask and passes the others' masks to `segment`; None: there are none.
     """
 
     first_frame: Tensor | None = field(default=None, kw_only=True)  # (N,) int64
     last_frame: Tensor | None = field(default=None, kw_only=True)  # (N,) int64
-    unseen: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/8, W/8) uint8: frames since a cell was its own
-    annotated: Tensor | None = field(default=None, kw_only=True)  # (N,): cells that were annotated
-    size: Tensor | None = field(default=None, kw_only=True)  # (N,): side of the square of its largest area lately
+    unseen: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/8, W/8) uint8: frames since it was in a cell
+    annotated: Tensor | None = field(default=None, kw_only=True)  # (N,): number of annotated cells
+    size: Tensor | None = field(default=None, kw_only=True)  # (N,): side of a square of its largest recent area
     away: Tensor | None = field(default=None, kw_only=True)  # (N,) int64: for how many frames it has been lost
     found: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/4, W/4) in [0, 1]: its mask in the last frame
-    others: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/4, W/4) in [0, 1]: those of all others
+    others: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/4, W/4) in [0, 1]: all others' masks
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every field that is there, by name."""
+        """Every field that is not None, by name."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
@@ -148,7 +148,7 @@ class Memory(Record):
         return len(next(iter(self.tensors().values())))
 
     def select(self: M, rows: Sequence[int]) -> M:
-        """Select rows, in that order; a copy."""
+        """Copy the given rows, in that order."""
         return self.map(lambda tensor: tensor[torch.as_tensor(rows, dtype=torch.long, device=tensor.device)])
 
     def join(self: M, other: M) -> M:
@@ -163,9 +163,9 @@ class Memory(Record):
 
 @dataclass
 class Prediction(Record):
-    """Result of `segment`. A method adds what its update or its loss needs besides."""
+    """Result of `segment`. A method adds what else its update or its losses need."""
 
-    logits: Tensor  # (N, 1, H, W): each object's own, before the objects are set against each other
+    logits: Tensor  # (N, 1, H, W): each object's own, before aggregation
 
 
 FeaturesT = TypeVar("FeaturesT", bound=Features)
@@ -174,49 +174,49 @@ PredictionT = TypeVar("PredictionT", bound=Prediction)
 
 
 class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
-    """A method of semi-supervised video object segmentation: four calls around a memory that is passed.
+    """Base class of methods for semi-supervised video object segmentation: four calls that pass a memory along.
 
-        features = method.encode(frames)                                  # once a frame
+        features = method.encode(frames)                                  # once per frame
         memory = method.memorize(features, masks)                         # where objects are annotated
         prediction = method.segment(features, memory)                     # in every later frame
         memory = method.update(memory, features, prediction, masks)       # masks: probabilities after aggregation
 
-    The same calls serve training, where rows of one batch belong to different clips. A method names its own types once,
-    as in `class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction])`. None of the calls writes to the method.
+    Training uses the same calls, with rows of different clips in one batch. A method names its types once, as in
+    `class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction])`. None of the calls modifies the method.
     """
 
     stride: int  # height and width of frames must be multiples of it
-    stride_before: int | None = None  # what it was when saved sessions did not name it yet; None: the same
-    padding: Padding = "edge"  # how frames come to such a size, where a session is not told
+    stride_before: int | None = None  # the stride of saved sessions that do not name one yet; None: the same
+    padding: Padding = "edge"  # how frames are padded to such a size, unless a session is told otherwise
     background: Background = "product"  # how the objects of a frame are aggregated, see labels.aggregate
-    reach: float = 0.0  # how far an object may be from where it was, in its own sizes, see the option; 0: anywhere
-    least_side: int = 0  # pixels to which a session enlarges the short side of smaller frames; 0: they are left
-    sees_others: bool = False  # whether an object's mask depends on where the others were: Memory.others
+    reach: float = 0.0  # how far an object may be from where it was, in multiples of its size; 0: anywhere
+    least_side: int = 0  # pixels to which a session enlarges the short side of smaller frames; 0: never
+    sees_others: bool = False  # whether an object's mask depends on where the others were (Memory.others)
     memory_type: type[MemoryT]
     constant_type: type[Constant] = Constant
     backbone: Backbone
     config: Any = None  # the options that it was built with, a frozen dataclass; None: it has none
     parts: Mapping[str, Method] = MappingProxyType({})  # methods that it consists of, by name
-    memory_depends_on_weights: bool = True  # whether `memorize` uses what training changes; a trained backbone apart
-    renews: bool = False  # whether a memory that does not is made anew in part, by `renewed`, as weights change
-    not_of_memory: tuple[str, ...] = ()  # options that what `memorize` gives does not depend on, where weights do not
-    memory_version: int = 0  # raised whenever `memorize` gives something else for the same frame, mask and options
-    own_losses: tuple[str, ...] = ()  # the names of what `losses` gives
-    graph_parts: tuple[str, ...] = ()  # networks in `segment` that compute the same whatever a frame shows, row by row
-    encode_parts: tuple[str, ...] = ()  # the same in `encode`, besides the backbone, where that as a whole does not
-    shares_features: bool = True  # false: `encode` computes nothing, for each object has a backbone of its own
-    traceable: bool = False  # whether `encode` computes the same, whatever a frame shows: then it can be one graph
+    memory_depends_on_weights: bool = True  # whether `memorize` uses trained weights other than the backbone's
+    renews: bool = False  # whether a memory that does not is partly recomputed, by `renewed`, as weights change
+    not_of_memory: tuple[str, ...] = ()  # options that do not affect a memory that does not depend on weights
+    memory_version: int = 0  # raised whenever the result of `memorize` changes for the same frame, mask and options
+    own_losses: tuple[str, ...] = ()  # the names of the losses that `losses` returns
+    graph_parts: tuple[str, ...] = ()  # networks in `segment` whose graph does not depend on the frame; run row by row
+    encode_parts: tuple[str, ...] = ()  # such networks in `encode`, besides the backbone, if it is not `traceable`
+    shares_features: bool = True  # false: `encode` computes nothing, as each object has its own backbone
+    traceable: bool = False  # whether the graph of `encode` does not depend on the frame, so that it can be exported
 
     @abstractmethod
     def encode(self, frames: Tensor, constant: Constant | None = None) -> FeaturesT:
-        """Frames (B, 3, H, W), RGB in [0, 1] -> features; once a frame, whatever the number of objects.
+        """Encode frames (B, 3, H, W), RGB in [0, 1]; called once per frame, whatever the number of objects.
 
-        constant: what `self.constant` gives for these frames, where that is known already.
+        constant: the result of `self.constant` for these frames, if it is already known.
         """
 
     @abstractmethod
     def memorize(self, features: FeaturesT, masks: Tensor) -> MemoryT:
-        """Masks (N, 1, H, W) in [0, 1] of N new objects in the frame where they were annotated -> their memory."""
+        """Create the memory of N new objects from their masks (N, 1, H, W) in [0, 1] in the annotated frame."""
 
     @abstractmethod
     def segment(self, features: FeaturesT, memory: MemoryT) -> PredictionT:
@@ -226,37 +226,37 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     def update(self, memory: MemoryT, features: FeaturesT, prediction: PredictionT, masks: Tensor) -> MemoryT:
         """Learn from a segmented frame: masks (N, 1, H, W), probabilities after aggregation.
 
-        The memory passed in is used up: its storage may be written again. `clone()` it first to keep it.
+        The memory passed in is consumed: its storage may be overwritten. `clone()` it first to keep it.
         """
 
     def renewed(self, memory: MemoryT, features: FeaturesT, masks: Tensor) -> MemoryT:
-        """A memory as `memorize` gave it, of the same features and masks, with what training has changed since."""
+        """Recompute what training has changed since in a memory that `memorize` made from these features and masks."""
         return memory
 
     def constant(self, frames: Tensor) -> Constant:
-        """Frames (B, 3, H, W) -> what training never changes of them; of the type `constant_type`."""
+        """Compute what training never changes about frames (B, 3, H, W), as a `constant_type`."""
         return Constant(self.backbone(frames))
 
     def constant_parts(self) -> dict[str, nn.Module]:
-        """The networks besides the backbone that `constant` is made by."""
+        """Networks besides the backbone that `constant` uses, by name."""
         return {}
 
     def completed(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a file, with those of parts that have files of their own. They may stay out of the first."""
+        """Complete the weights of a file, which may leave out those of parts that have files of their own."""
         return stored
 
     def graph_part(self, name: str) -> nn.Module | None:
-        """The network that `graph_parts` calls by that name; None where these options do without it.
+        """The network that `graph_parts` names; None if these options do not use it.
 
-        A method may make one of several of its modules; it then has a part of that name that is None, which a session
-        puts what it runs in the place of.
+        A method may combine several of its modules into one such network. It then registers a module of that name as
+        None, which a session replaces with what it runs.
         """
         return dict(self.named_modules()).get(name)
 
     def losses(self, prediction: PredictionT, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """Further losses of a frame, by name: (N,) each; a recipe weighs them.
+        """Further losses of a frame, by name: (N,) each; a recipe weights them.
 
-        masks (N, 1, H, W) in {0, 1}: the truth. known (N, 1, H, W) in {0, 1}: 0 where there is none.
+        masks (N, 1, H, W) in {0, 1}: ground truth. known (N, 1, H, W) in {0, 1}: 0 where there is no ground truth.
         """
         return {}
 
@@ -269,9 +269,9 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
 
 
 def along(maps: Tensor, found: Tensor) -> Tensor:
-    """Reduce maps (N, C, h, w) to one that shows how they tell the object that was found: (N, 1, h, w) in [0, 1].
+    """Reduce maps (N, C, h, w) to one that shows how they separate the object found: (N, 1, h, w) in [0, 1].
 
-    The sum of the channels, each weighed by its covariance with the mask (N, 1, H, W).
+    The sum of the channels, each weighted by its covariance with the mask `found` (N, 1, H, W).
     """
     maps = maps.float()
     mask = F.interpolate(found.float(), maps.shape[-2:], mode="area")

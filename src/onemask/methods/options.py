@@ -1,4 +1,4 @@
-"""Options: what values the fields of a dataclass may have, and how they are read as people type them, `name=value`.
+"""Options: which values the fields of a dataclass may have, and how they are parsed from `name=value`.
 
     @dataclass(frozen=True)
     class Config:
@@ -9,8 +9,8 @@
         def __post_init__(self):
             check_values(self)
 
-The type of a field is all that is needed: what it may be, and between which bounds. Numbers are always finite, and
-whole ones have at most 31 bits, whether a field says more or not.
+A field's type says everything: which kind of value it takes, and the bounds. Numbers are always finite, and integers
+have at most 31 bits, whatever else a field says.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from ..errors import InputError
 
 C = TypeVar("C")
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-LARGEST = 2**31 - 1  # of whole numbers
+LARGEST = 2**31 - 1  # integer
 TYPES = "bool, int, float, str, Literal, tuples of one of these, and any of them | None"
-SHOWN = 40  # characters of a value in an error
+SHOWN = 40  # characters of a value that an error shows
 
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number, or of each in a tuple. ends: which of them belong to it, as "[)" for [low, high)."""
+    """Bounds of a number, or of each number in a tuple. ends: which bounds are inclusive, as "[)" for [low, high)."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -61,7 +61,7 @@ ShareBelowOne = Annotated[float, Range(0, 1, "[)")]
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """["name=value", ...] -> {name: value}."""
+    """Parse ["name=value", ...] to {name: value}."""
     pairs = [assignment.partition("=") for assignment in assignments]
     if bad := [name for name, equals, _ in pairs if not equals or not name]:
         raise InputError(f"an option is given as name=value, got {bad[0]!r}")
@@ -69,10 +69,10 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
 
 
 def with_options(configuration: C, options: Mapping[str, Any]) -> C:
-    """A copy of a configuration dataclass with options changed; values given as text are read by the field's type.
+    """Copy a configuration dataclass with options changed; strings are parsed according to the field's type.
 
     Raises:
-        InputError: a name is not there, or a value cannot be read or is out of range.
+        InputError: a name is not known, or a value cannot be parsed or is out of range.
     """
     types, options = _types(type(configuration)), by_todays_names(configuration, options)
     if unknown := [name for name in options if name not in types]:
@@ -82,19 +82,21 @@ def with_options(configuration: C, options: Mapping[str, Any]) -> C:
 
 
 def by_todays_names(configuration: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by the names that a configuration's options have now, where it says what they were called before.
+    """Rename options that had other names in earlier versions to their current names.
 
-    It says so in `renamed`, {name before: name now}: recipes, cards and saved sessions of earlier versions are read on.
+    The configuration lists them in `renamed`, {former name: current name}, so that recipes, cards and saved sessions of
+    earlier versions can still be read.
     """
     renamed: Mapping[str, str] = getattr(configuration, "renamed", {})
     return {renamed.get(name, name): value for name, value in values.items()}
 
 
 def newer_options(configuration: Any) -> dict[str, Any]:
-    """Options that were added in time, with the value that is what was done without, as `newer` of the classes tells.
+    """Options added in later versions, each with the value that gives the earlier behaviour, from the classes' `newer`.
 
-    So sessions and caches of earlier versions, which do not name them, are read on. Where a session can go on with what
-    was added, the class has a method `upgraded`: options as a file names them -> with those that it goes on with.
+    With these, sessions and caches of earlier versions, which do not name the options, can still be read. If a session
+    can continue with an added option instead, the class has a method `upgraded`, which maps the options in a file to
+    those that the session continues with.
     """
     newer: dict[str, Any] = {}
     for ancestor in reversed(type(configuration).__mro__):
@@ -103,19 +105,19 @@ def newer_options(configuration: Any) -> dict[str, Any]:
 
 
 def check_values(configuration: Any, where: str = "") -> None:
-    """Refuse a dataclass with a value that is not of its field's type, or out of its range; `where` names it in errors.
+    """Reject a dataclass with a value of the wrong type or out of range; `where` names the dataclass in errors.
 
-    Fields of other types than options have (those of recipes: lists, tables) are checked for the numbers in them.
+    In fields of types that options do not have (lists and tables in recipes), only the numbers are checked.
 
     Raises:
-        InputError: it names the field, what was expected, and what came.
+        InputError: with the field, the expected value and the value given.
     """
     for name, kind in _types(type(configuration)).items():
         _valid(f"{where}.{name}" if where else name, getattr(configuration, name), kind)
 
 
 def unreadable(configuration: Any) -> str | None:
-    """The reason why an object is no configuration whose options can be set, in a line; None if it is one."""
+    """Say in one line why an object is not a configuration whose options can be set; None if it is one."""
     if not is_dataclass(configuration) or isinstance(configuration, type):
         return f"it is {type(configuration).__name__}, but an instance of a dataclass is expected"
     for name, kind in _types(type(configuration)).items():
@@ -137,7 +139,7 @@ def _is_known(kind: Any) -> bool:
 
 
 def _bare(kind: Any) -> tuple[Any, Range | None]:
-    """A type without what is annotated to it, and its range."""
+    """Split an annotated type into the bare type and its range."""
     if get_origin(kind) is not Annotated:
         return kind, None
     kind, *extras = get_args(kind)
@@ -145,7 +147,7 @@ def _bare(kind: Any) -> tuple[Any, Range | None]:
 
 
 def _valid(where: str, value: Any, kind: Any, bounds: Range | None = None, *, typed: bool = False) -> Any:
-    """A value as one of a field's type, which numbers and lists are made to fit; typed: text may stand for it."""
+    """Check a value and convert numbers and lists to the field's type; typed: strings are parsed, too."""
     kind, own = _bare(kind)
     bounds = own or bounds
     origin, inner = get_origin(kind), get_args(kind)
@@ -170,7 +172,7 @@ def _valid(where: str, value: Any, kind: Any, bounds: Range | None = None, *, ty
 
 
 def _valid_of_any(where: str, value: Any, kind: Any, bounds: Range | None, *, typed: bool) -> Any:
-    """The first type of a union that fits; text is read as None before it is read as text."""
+    """Check a value against each type of a union; the first that fits counts, None before str."""
     inner = get_args(kind)
     if NoneType in inner and (value is None or (typed and isinstance(value, str) and value.lower() == "none")):
         return None
@@ -187,19 +189,19 @@ def _plain(where: str, value: Any, kind: Any, text: str | None) -> Any:
     try:
         if text is not None:
             return BOOLEANS[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):  # a number of too many digits, too
+    except (KeyError, ValueError):  # also a number of too many digits
         raise _wrong(where, kind, value) from None
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise _wrong(where, kind, value)
     try:
         return kind(value)
-    except OverflowError:  # a whole number that no float reaches
+    except OverflowError:  # an integer beyond the range of floats
         raise InputError(f"{where} must be a finite number, got {_cut(value)}") from None
 
 
 def _in_range(where: str, value: Any, bounds: Range | None) -> Any:
-    """Numbers in `bounds`, and all that are in lists, tables and dataclasses, finite and not too large."""
+    """Check that numbers, also those in lists, tables and dataclasses, are in range, finite and not too large."""
     if is_dataclass(value) and not isinstance(value, type):
         check_values(value, where)
         return value
@@ -219,7 +221,7 @@ def _in_range(where: str, value: Any, bounds: Range | None) -> Any:
 
 
 class _WrongKindError(InputError):
-    """A value is of another type than it should be."""
+    """A value has the wrong type."""
 
 
 def _wrong(where: str, kind: Any, value: Any) -> InputError:
@@ -227,10 +229,10 @@ def _wrong(where: str, kind: Any, value: Any) -> InputError:
 
 
 def _cut(value: Any) -> str:
-    """A value in an error, however long it is."""
+    """Format a value for an error, cut if it is long."""
     try:
         text = repr(value)
-    except ValueError:  # Python refuses to write out whole numbers of thousands of digits
+    except ValueError:  # Python refuses to write out integers of thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 

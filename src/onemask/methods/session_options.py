@@ -1,4 +1,4 @@
-"""Options that all methods have: what a session does beside their calls, where they ask for it."""
+"""Options that all methods have, for what a session does for them besides the four calls."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from .options import NotNegative, Whole
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """By themselves off, as no paper has them; `Method` has attributes of these names."""
+    """Options that are off by default, as no paper has them; `Method` has attributes of the same names."""
 
-    newer: ClassVar[Mapping[str, Any]] = {"reach": 0.0, "least_side": 0}  # what methods without them did
+    newer: ClassVar[Mapping[str, Any]] = {"reach": 0.0, "least_side": 0}  # the behaviour before they were added
 
     reach: NotNegative = 0.0
-    """How far an object may be from its masks of the last five frames, in its own sizes: what is farther, and not
-    connected with what is near, is not the object, unless that was lost; 0: it may be anywhere. Not in the paper."""
+    """Largest distance of an object from its masks of the last five frames, in multiples of its size; what is farther
+    away, and not connected to what is near, is removed. The distance grows while an object is lost; 0: no limit. Not in
+    the paper."""
     least_side: Whole = 0
-    """Pixels to which the short side of smaller frames is enlarged, twice at most; 0: never. Not in the paper."""
+    """Pixels to which the short side of smaller frames is enlarged, at most by a factor of two; 0: never. Not in the
+    paper."""

@@ -1,8 +1,8 @@
-"""Where each object was lately, so that what is too far from there to be it is not taken for it; and the others.
+"""Recent positions of objects, to remove what is too far away to be the object; and the masks of the other objects.
 
-A session writes the first down in the memory of a method whose `reach` is above 0, beside the numbers of frames;
-methods need not know of it. The second it writes for a method that `sees_others` and reads it; a training does, too.
-While a method is trained nothing is removed: frames of a training's clips are any distance apart.
+A session records the positions in the memory of a method whose `reach` is above 0, along with the frame numbers;
+methods need not know about them. It records the masks of the others for a method that `sees_others`, which reads them;
+so does training. Nothing is removed in training: the frames of a training clip are any distance apart.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ..eager import eager_on_cpu
 from .method import Memory
 
 CELL = 8  # pixels
-FINE = 4  # pixels: of what is kept of masks
-FADES = 0.95  # of a size in a frame: what goes behind something looks small before it is gone, and is not
-LOST = 0.1  # share of the annotated cells below which an object is lost, and may be farther off in each frame
+FINE = 4  # pixels: the stride of stored masks
+FADES = 0.95  # decay of a size per frame: an object that goes behind something looks small, but is not
+LOST = 0.1  # share of the annotated cells below which an object is lost; its reach then grows with every frame
 
 M = TypeVar("M", bound=Memory)
 
 
 def annotated_there(masks: Tensor) -> dict[str, Tensor]:
-    """The fields of a memory that say where objects are that were just annotated: masks (N, 1, H, W) in [0, 1]."""
+    """Memory fields that record where newly annotated objects are: masks (N, 1, H, W) in [0, 1]."""
     cells = _cells(masks)
     return {
         "unseen": (~cells).to(torch.uint8) * RECENT,
@@ -38,10 +38,10 @@ def annotated_there(masks: Tensor) -> dict[str, Tensor]:
 
 
 def found_there(memory: Memory, masks: Tensor) -> dict[str, Tensor]:
-    """The same after a frame in which they were found: masks (N, 1, H, W).
+    """Memory fields that record where objects are after a segmented frame: masks (N, 1, H, W).
 
-    Of what is lost, its last place counts on, and the size that it had before it went out of sight: the largest lately.
-    Empty where the memory does not say where its objects were.
+    A lost object keeps its last position and the size that it had before it disappeared, its largest recent one. Empty
+    if the memory does not say where its objects were.
     """
     if memory.unseen is None or memory.annotated is None or memory.size is None or memory.away is None:
         return {}
@@ -57,28 +57,28 @@ def found_there(memory: Memory, masks: Tensor) -> dict[str, Tensor]:
 
 
 def found_mask(masks: Tensor) -> Tensor:
-    """Masks (N, 1, H, W) of a frame -> as they are kept for the next one, (N, 1, H/4, W/4)."""
+    """Downsample the masks (N, 1, H, W) of a frame for storage until the next one: (N, 1, H/4, W/4)."""
     masks = masks.float()
     if not eager_on_cpu(masks) or masks.shape[-2] % FINE:
         return F.avg_pool2d(masks, FINE)
-    rows = sum(masks[:, :, row::FINE] for row in range(FINE))  # whole rows first: a fraction of pooling's time on a CPU
+    rows = sum(masks[:, :, row::FINE] for row in range(FINE))  # rows first: much faster than pooling on a CPU
     return F.avg_pool2d(cast(Tensor, rows), (1, FINE)) / FINE
 
 
 def with_others(memory: M, together: Tensor) -> M:
-    """A memory that says where the others were in the last frame, by each row's `found`.
+    """Add to a memory where the other objects were in the last frame, given each row's `found`.
 
-    together: the sum of `found` over all objects of the frame, (1, 1, H/4, W/4) or by row.
+    together: the sum of `found` over all objects of the frame, (1, 1, H/4, W/4) or one per row.
     """
     assert memory.found is not None
     return replace(memory, others=(together - memory.found).clamp(0, 1))
 
 
 def within_reach(logits: Tensor, memory: Memory, share: float) -> Tensor:
-    """Logits (N, 1, H, W) without what is farther from an object than a share of its size: see blocks.reach.
+    """Remove from logits (N, 1, H, W) what is farther from an object than a share of its size, see blocks.reach.
 
-    The same logits where all that is found is connected with where the objects were, as in most frames, or where the
-    memory does not say where that is.
+    Returns the logits unchanged if all that is found is connected to where the objects were, as in most frames, or if
+    the memory does not say where they were.
     """
     if memory.unseen is None or memory.size is None or memory.away is None:
         return logits
@@ -93,5 +93,5 @@ def _cells(masks: Tensor) -> Tensor:
 
 
 def _size(masks: Tensor) -> Tensor:
-    """Sides (N,) of squares that have the area of the masks (N, 1, H, W), in cells."""
+    """Sides (N,), in cells, of squares with the area of the masks (N, 1, H, W)."""
     return area(masks).sqrt() / CELL

@@ -1,4 +1,4 @@
-"""The meaning of "auto": timed once on a machine for a method and a size, and kept."""
+"""The choice behind "auto": timed once per machine, method and frame size, and cached."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .graphs import Given, Run, folder
 log = logging.getLogger(__name__)
 
 ROUNDS = 5
-GAIN = 1.1  # how many times as fast as PyTorch a runtime has to be to be worth its memory
+GAIN = 1.1  # least speed-up over PyTorch for a runtime to be worth its memory
 
 
 def kept_choice(key: str, threads: int) -> str | None:
-    """The choice made on this machine with these packages; None: nothing yet."""
+    """The choice made earlier on this machine with these packages; None: none yet."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads((folder() / f"{key}.json").read_text(encoding="utf-8"))
         if kept["of"] == _circumstances(threads):
@@ -35,7 +35,7 @@ def kept_choice(key: str, threads: int) -> str | None:
 
 
 def choose(ways: Mapping[str, Run], given: Given, what: str, key: str, threads: int) -> str:
-    """The fastest of several ways to compute the same, "torch" among them: by the median of interleaved rounds."""
+    """The fastest of several equivalent ways, including "torch", by the median time of interleaved rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, way in ways.items():
@@ -57,7 +57,7 @@ def choose(ways: Mapping[str, Run], given: Given, what: str, key: str, threads: 
 
 
 def _circumstances(threads: int) -> dict[str, Any]:
-    """Everything that a choice depends on besides the method and the size."""
+    """Everything that a choice depends on besides the method and the frame size."""
     found = {"machine": f"{platform.machine()} {platform.node()}", "threads": threads, "torch": torch.__version__}
     for package, _ in PACKAGES.values():
         try:

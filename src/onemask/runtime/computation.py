@@ -1,4 +1,4 @@
-"""Computations that a graph may do in PyTorch's place: checked before they are used, and for "auto" timed as well."""
+"""Computations that a graph may do instead of PyTorch: checked before use, and timed for "auto"."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from .quantisation import cosine
 
 log = logging.getLogger(__name__)
 
-GRAPHS = ("onnx", "openvino")  # what "auto" chooses from, besides PyTorch
-TOLERANCE = 1e-3  # of the largest value of an output; measured: 3e-6
-LEAST_COSINE = 0.9  # of an output that is coarser on purpose to PyTorch's; measured: 0.98 in int8, 0.997 in bfloat16
+GRAPHS = ("onnx", "openvino")  # runtimes that "auto" chooses from, besides PyTorch
+TOLERANCE = 1e-3  # error relative to the largest value of an output; measured: 3e-6
+LEAST_COSINE = 0.9  # between a lower-precision output and PyTorch's; measured: 0.98 in int8, 0.997 in bfloat16
 
 
 @dataclass(frozen=True)
 class Computation:
-    """A function of named tensors that PyTorch computes, and a graph may."""
+    """A function of named tensors that PyTorch or a graph can compute."""
 
     what: str
-    """Name of what it computes, for the log."""
+    """Name of the result, for the log."""
     key: str
-    """A name under which its graph is kept, see `graphs.key_of`."""
+    """The name under which its graph is cached, see `graphs.key_of`."""
     torch: Run
-    """As PyTorch computes it."""
+    """The computation in PyTorch."""
     graph: Callable[[], bytes]
-    """Its ONNX file."""
+    """Makes its ONNX file."""
     precision: str = "float32"
-    """Precision of the graph: float32, or bfloat16, which OpenVINO alone has."""
+    """Precision of the graph: float32, or bfloat16, which only OpenVINO supports."""
 
     def runtime(self, asked: str, examples: Sequence[Given], threads: int) -> tuple[str, Run | None]:
-        """The runtime that computes it, and how; None: PyTorch does, which is logged.
+        """The runtime for this computation and its function; None: PyTorch computes it, which is logged.
 
         Args:
             asked: a runtime, or "auto": the fastest that is installed.
-            examples: of what it is given; the first is what it is timed with. A graph that took what one example shows
-                for a constant is found out by the others.
-            threads: to compute with.
+            examples: example inputs; the first is used for timing. The others expose graphs in which tracing turned
+                values of an example into constants.
+            threads: number of threads to compute with.
         """
         auto = asked == "auto"
         names = [name for name in GRAPHS if problem_with(name) is None] if auto else [asked]
@@ -60,7 +60,7 @@ class Computation:
         return chosen, engines.get(chosen)
 
     def _engine(self, name: str, examples: Sequence[Given], threads: int) -> Run | None:
-        """One that gives what PyTorch gives; None where there is none."""
+        """An engine whose results match PyTorch's; None if it fails or differs."""
         try:
             if name == "compiled":
                 log.warning("compiling %s, which takes a minute or more", self.what)
@@ -89,10 +89,10 @@ class Computation:
 
 
 def is_near(torch: Run, run: Run, examples: Sequence[Given], what: str, precision: str) -> bool:
-    """Whether a graph that is coarser on purpose gives much the same as PyTorch, which is logged."""
+    """Whether a graph of lower precision is close enough to PyTorch; the result is logged."""
     cosines = [cosine(a, b) for given in examples for a, b in zip(torch(given), run(given), strict=True)]
     least = min(cosines)
-    if not all(of_output >= LEAST_COSINE for of_output in cosines):  # what is no number is not near
+    if not all(of_output >= LEAST_COSINE for of_output in cosines):  # False for NaN
         log.warning(
             "%s in %s: a cosine of only %.2f to PyTorch's in this video; PyTorch computes it, in float32",
             *(what, precision, least),
@@ -103,7 +103,7 @@ def is_near(torch: Run, run: Run, examples: Sequence[Given], what: str, precisio
 
 
 def _error(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-    """The largest difference, as a share of the largest value of each output."""
+    """The largest difference in any output, relative to the output's largest absolute value."""
     worst = 0.0
     for ours, theirs in zip(wanted, found, strict=True):
         if ours.shape != theirs.shape:
@@ -115,5 +115,5 @@ def _error(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> float:
 
 
 def short(error: Exception) -> str:
-    """An error in one line, with its type."""
+    """Format an error in one line, with its type."""
     return f"{type(error).__name__}: {one_line(error)}"

@@ -1,4 +1,4 @@
-"""`encode` for a session, by the runtime that was asked for, or by PyTorch wherever that does not give the same."""
+"""`encode` for a session, in the requested runtime, or in PyTorch wherever that gives different results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .quantisation import Quantised, find, int8_onnx
 log = logging.getLogger(__name__)
 
 RUNTIMES = ("auto", "torch", "onnx", "openvino", "compiled")
-_Place = tuple[tuple[int, int], int, Any]  # what a compiled graph is for: size, threads, state of the weights
+_Place = tuple[tuple[int, int], int, Any]  # key of a graph in use: frame size, threads, state of the weights
 WORTH_IT = 320 * 320  # pixels; "auto" leaves smaller frames to PyTorch
 
 
@@ -31,13 +31,14 @@ def encoder_of(method: Method, runtime: str, *, device: torch.device, precision:
     """The encoder of a session.
 
     Args:
-        method: in evaluation, on the device.
-        runtime: one of `RUNTIMES`. What "auto" stands for can be set by the environment variable ONEMASK_RUNTIME.
-        device: of the session.
-        precision: of the session.
+        method: in evaluation mode, on the device.
+        runtime: one of `RUNTIMES`. The environment variable ONEMASK_RUNTIME replaces "auto".
+        device: the session's device.
+        precision: the session's precision.
 
     Raises:
-        InputError: there is no such runtime, it is not installed or too old, or it does not go with the rest.
+        InputError: there is no such runtime, it is not installed or too old, or it does not support the device or
+            precision.
     """
     if runtime not in RUNTIMES:
         raise InputError(f"runtime is {', '.join(RUNTIMES)}; got {runtime!r}")
@@ -62,7 +63,7 @@ def encoder_of(method: Method, runtime: str, *, device: torch.device, precision:
 
 
 def _bfloat16_encoder(method: Method, runtime: str) -> Encoder:
-    """One on a CPU: by OpenVINO where that gains something or the user asks for it, else PyTorch's own."""
+    """A bfloat16 encoder on a CPU: OpenVINO's if that is faster or the user asks for it, else PyTorch's own."""
     has_graphs = method.backbone is not None or method.graph_parts or method.encode_parts
     gains = has_graphs and problem_with("openvino") is None and multiplies_bfloat16()
     if runtime == "auto" and not gains:
@@ -73,14 +74,14 @@ def _bfloat16_encoder(method: Method, runtime: str) -> Encoder:
 
 
 def _int8_encoder(method: Method, runtime: str, device: torch.device) -> Encoder:
-    """One that computes in eight bits, which nothing does by itself: what is missing for it is an error."""
+    """An encoder in eight bits; never chosen automatically, so anything that is missing for it is an error."""
     chosen = "onnx" if runtime == "auto" else runtime
     if chosen not in GRAPHS or device.type != "cpu":
         raise InputError(
             f"int8 is computed by onnx or openvino on a CPU, not by {chosen} on {device.type}; choose another "
             "precision, or one of these runtimes"
         )
-    for needed in ("onnx", chosen):  # ONNX Runtime's tools make the graph
+    for needed in ("onnx", chosen):  # ONNX Runtime's tools quantise the graph
         if problem := problem_with(needed):
             raise InputError(f"int8 {problem}")
     if not method.shares_features:
@@ -98,7 +99,7 @@ def _int8_encoder(method: Method, runtime: str, device: torch.device) -> Encoder
 
 
 def usable(runtime: str, device: torch.device) -> str:
-    """The runtime, or "auto", and a line that says so, where it cannot be used here: for what another machine saved."""
+    """The runtime of a saved session, or "auto", with a warning, if it cannot be used on this machine."""
     problem = problem_with(runtime) if runtime in RUNTIMES else "is not known to this version"
     if problem is None and runtime not in ("auto", "torch") and device.type != "cpu":
         problem = f"does not compute on {device.type}"
@@ -111,14 +112,14 @@ def usable(runtime: str, device: torch.device) -> str:
 class Encoder:
     """Features of frames for the sessions of one method; may be shared by sessions in several threads.
 
-    The graph is that of the method's weights as they are; where they change later, it is made anew.
+    The graph is made from the method's current weights, and again whenever they change.
 
     Args:
-        method: in evaluation, on the device.
+        method: in evaluation mode, on the device.
         runtime: one of `RUNTIMES`.
-        quantised: for features in eight bits.
-        of_graphs: the precision of all other graphs.
-        in_torch: the precision of the networks that PyTorch computes.
+        quantised: calibration for features in eight bits; None: not quantised.
+        of_graphs: precision of all other graphs.
+        in_torch: precision of the networks that PyTorch computes.
     """
 
     def __init__(
@@ -139,23 +140,23 @@ class Encoder:
 
     @property
     def runtime(self) -> str:
-        """The runtime that computes; before the first frame the one that was asked for."""
+        """The runtime in use; before the first frame, the one that was requested."""
         return self._chosen or self.asked
 
     @property
     def to_go_on(self) -> str:
-        """The runtime that a session asks for which is to go on in this one's way: see `Session.save`."""
+        """The runtime that a restored session has to request to continue as this one; see `Session.save`."""
         return self.runtime if self._quantised is None and self.of_graphs == "float32" else self.asked
 
     def __call__(self, frames: Tensor) -> Features:
-        """Frames (B, 3, H, W), RGB in [0, 1] -> the method's features of them."""
+        """Encode frames (B, 3, H, W), RGB in [0, 1], into the method's features."""
         if self.asked == "torch":
             return self.method.encode(frames)
         height, width = frames.shape[-2:]
         place = (height, width), torch.get_num_threads(), state_of(self.method)
         with self._making:
             if place not in self._made:
-                self._made = {place: self._make(place, frames[:1])}  # of a session all frames have one size
+                self._made = {place: self._make(place, frames[:1])}  # all frames of a session have the same size
             self._chosen, run, reader = self._made[place]
         if run is None or reader is None:
             return self._without_graph(frames)
@@ -169,17 +170,17 @@ class Encoder:
             return self._without_graph(frames)
 
     def _without_graph(self, frames: Tensor) -> Features:
-        """Features of frames whose backbone PyTorch computes; other parts of `encode` may still have a runtime."""
+        """Features with the backbone in PyTorch; other parts of `encode` may still use a runtime."""
         small = self.asked == "auto" and frames.shape[-2] * frames.shape[-1] < WORTH_IT
         return (self.method if small else self._through).encode(frames)
 
     # Before the first frame -------------------------------------------------------------------------------------------
 
     def _make(self, place: _Place, frame: Tensor) -> tuple[str, Run | None, Reader | None]:
-        """The runtime for frames of a size, checked with one of them."""
+        """The runtime for frames of one size, checked with an example frame."""
         (size, threads, state), nothing = place, ("torch", None, None)
         auto = self.asked == "auto"
-        if not self.method.shares_features:  # what the objects' own backbones compute with, the segmenter chooses
+        if not self.method.shares_features:  # objects have backbones of their own: the segmenter chooses the runtime
             return self.asked, None, None
         if self.method.backbone is None:
             log.log(
@@ -211,7 +212,7 @@ class Encoder:
         return (chosen, run, reader) if run is not None else nothing
 
     def _in_eight_bits(self, task: Computation, threads: int, frame: Tensor) -> tuple[str, Run | None]:
-        """As `Computation.runtime`; what it gives is near to PyTorch's."""
+        """`Computation.runtime` in eight bits, checked to be close to PyTorch's result."""
         assert self._quantised is not None
         try:
             graph = int8_onnx(kept(task.key, task.graph), self._quantised)
@@ -226,7 +227,7 @@ class Encoder:
 
 
 def _joined(features: list[Features]) -> Features:
-    """Features of single frames as one batch."""
+    """Join features of single frames into one batch."""
     if len(features) == 1:
         return features[0]
     joined: dict[str, Any] = {}

@@ -1,12 +1,12 @@
-"""A method as files that run without onemask and without PyTorch: `onemask export`.
+"""Export of a method as files that run without onemask and PyTorch: `onemask export`.
 
     encode      frame                              -> features
-    memorize    features, mask                     -> memory       where an object is annotated
-    segment     features, memory                   -> prediction   among it "prediction.logits"
-    update      features, memory, prediction, mask -> memory       mask: its probability among all objects
+    memorize    features, mask                     -> memory       in frames where an object is annotated
+    segment     features, memory                   -> prediction   includes "prediction.logits"
+    update      features, memory, prediction, mask -> memory       mask: its probability after soft aggregation
 
-Each graph is of one frame and one object; the memory is tensors that the caller keeps, one set for each object. The
-names of tensors say which value they are, and what one graph gives another takes by the same name.
+Each graph is for one frame and one object; the caller keeps the memory, one set of tensors per object. Tensors are
+identified by name, and the output of one graph is the input of another under the same name.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 FORMATS = ("onnx", "openvino")
 LOOP = ("memorize", "segment", "update")
 CHECKED_FRAMES = 3
-DIFFERING = 1e-3  # of the pixels, at most
+DIFFERING = 1e-3  # largest share of pixels that may differ
 MANIFEST, PROGRAM_NAME = "manifest.json", "run.py"
 NAMES = (PROGRAM_NAME, *(f"{graph}{suffix}" for graph in ("encode", *LOOP) for suffix in (".onnx", ".xml", ".bin")))
 PROGRAM = Path(__file__).with_name("reference_program.py")
@@ -53,7 +53,7 @@ class Exported:
     graphs: tuple[str, ...]
     files: dict[str, str]
     missing: str | None
-    """Why the loop's graphs are not there; None: they are."""
+    """The reason why the graphs of the loop are missing; None: they are not."""
 
 
 def export(
@@ -66,18 +66,18 @@ def export(
     short_side: int | None = 480,
     overwrite: bool = False,
 ) -> Exported:
-    """Write a method's graphs, a manifest that explains them, and a program that runs a video with them.
+    """Write a method's graphs, a manifest that explains them, and a program that segments a video with them.
 
-    Where the object's graphs do not give PyTorch's masks, as those of methods that solve or sort by what a frame shows,
-    `encode` alone is written, and the manifest says why.
+    If the graphs of objects do not reproduce PyTorch's masks, as for methods that solve or sort depending on the frame,
+    only `encode` is written, and the manifest says why.
 
     Args:
-        method: in evaluation, on a CPU.
+        method: in evaluation mode, on a CPU.
         out: the folder.
-        name: of the method, for the manifest.
+        name: the method's name, for the manifest.
         frame_size: height and width of the frames that the program is for.
         format: one of `FORMATS`.
-        short_side: of the working size, which the graphs are for, as of `Session`; None: frames keep their size.
+        short_side: short side of the graphs' working size, as in `Session`; None: frames keep their size.
         overwrite: replace an earlier export; nothing else is replaced.
 
     Raises:
@@ -86,7 +86,7 @@ def export(
     """
     if format not in FORMATS:
         raise InputError(f"format is {' or '.join(FORMATS)}, got {format!r}")
-    for needed in ("onnx", format):  # the first also checks the graphs
+    for needed in ("onnx", format):  # onnx also checks the graphs
         if problem := problem_with(needed):
             raise InputError(f"an export to {format} {problem}")
     refuse_without_backbone(method, name, "exported")
@@ -119,7 +119,7 @@ def export(
             write_bytes(folder / path, data)
             files.setdefault(part, str(folder / path))
             fingerprints[path] = fingerprint(folder / path)
-    for left in set(earlier).difference(fingerprints, [MANIFEST]):  # graphs that this method has not
+    for left in set(earlier).difference(fingerprints, [MANIFEST]):  # graphs that this method does not have
         remove(folder / left)
     manifest = _manifest(method, name, geometry, format, models, missing) | {"files": fingerprints}
     write_bytes(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
@@ -141,7 +141,7 @@ def named(kind: str, record: Record) -> dict[str, Tensor]:
 
 
 def _rebuilt(kind: str, outline: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `named`; what it left out is as in the outline."""
+    """The inverse of `named`; values that it left out are taken from the outline."""
     changed: dict[str, Any] = {}
     for field, value in vars(outline).items():
         if isinstance(value, Mapping):
@@ -152,10 +152,10 @@ def _rebuilt(kind: str, outline: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _loop_of(method: Method, size: tuple[int, int]) -> dict[str, bytes]:
-    """Graphs of what depends on the object, by name, as ONNX files."""
+    """Graphs of the calls that depend on the object, by name, as ONNX files."""
     with ordinary_tensors():
         frames = torch.rand(1, 3, *size)
-        # As in training, each row says which frame it sees: what is shared between rows is then not looked for.
+        # As in training, each row states its frame, so that the method does not look for work shared between rows.
         features = method.encode(frames).for_rows(torch.zeros(1, dtype=torch.long))
         mask = torch.zeros(1, 1, *size)
         mask[..., size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2] = 1
@@ -184,12 +184,12 @@ def _loop_of(method: Method, size: tuple[int, int]) -> dict[str, bytes]:
 
 
 def _without_numbers(memory: Any) -> Any:
-    """A memory without the numbers of frames that only tell which rows share a frame."""
+    """A memory without frame numbers, which only tell which rows share a frame."""
     return replace(memory, first_frame=None, last_frame=None)
 
 
 def _graph(method: Method, function: Callable[[Given], dict[str, Tensor]], given: Given) -> bytes:
-    # A tensor of a graph has one name, and what is updated is given and taken: outputs are marked.
+    # Names in a graph are unique, and an updated tensor is both input and output: outputs get a mark.
     names = [f"{name}'" for name in function({name: tensor.clone() for name, tensor in given.items()})]
     return traced(method, lambda tensors: list(function(tensors).values()), given, names)
 
@@ -198,7 +198,7 @@ def _graph(method: Method, function: Callable[[Given], dict[str, Tensor]], given
 
 
 def _differing(method: Method, size: tuple[int, int], models: Mapping[str, bytes]) -> float:
-    """The share of pixels in which a moving square's masks by the graphs differ from the method's own, at worst."""
+    """The largest share of a frame's pixels in which the graphs' and the method's masks of a moving square differ."""
     import onnxruntime
 
     sessions = {
@@ -241,9 +241,9 @@ def _differing(method: Method, size: tuple[int, int], models: Mapping[str, bytes
 
 
 def _earlier(folder: Path) -> list[str]:
-    """The files of the export in a folder. Raises OutputError where what would be replaced is not as one wrote it."""
+    """Files of an earlier export in a folder. Raises OutputError if one to be replaced is not as an export wrote it."""
     known: Any = {}
-    with suppress(InputError):  # then nothing is known of what is there
+    with suppress(InputError):  # then nothing is known about the files
         known = read_json(folder / MANIFEST, "")
     known = known.get("files") if isinstance(known, dict) else None
     written = {name: was for name, was in known.items() if name in NAMES} if isinstance(known, dict) else {}
@@ -318,12 +318,12 @@ def _manifest(
 
 
 def _reach(share: float) -> dict[str, float]:
-    """All that a program needs to know of reach: see methods.whereabouts."""
+    """The parameters of `reach` that a program needs: see methods.whereabouts."""
     return {"share": share, "cell": CELL, "recent": RECENT, "lost": LOST, "fades": FADES, "removed": REMOVED}
 
 
 def _described(model: bytes) -> dict[str, Any]:
-    """Shape and type of each input and output. What is traced does not say the shapes of all outputs; a run does."""
+    """Shape and type of each input and output. A traced graph may lack shapes of outputs, so it is run once."""
     import onnx
     import onnxruntime
 

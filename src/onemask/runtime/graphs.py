@@ -1,4 +1,4 @@
-"""A method's computations, as a graph of tensors alone: traced, written as ONNX, kept on disk."""
+"""Graphs of a method's computations: traced, written as ONNX, cached on disk."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ..weights.store import home
 
 log = logging.getLogger(__name__)
 
-OPSET = 17  # of ONNX: the first with layer normalisation; every version that is asked for here reads it
+OPSET = 17  # the first ONNX opset with layer normalisation; all supported runtime versions read it
 
-# PyTorch's exporter keeps its state in modules: of two exports at once both fail. So does `warnings.catch_warnings`.
+# PyTorch's exporter and `warnings.catch_warnings` have global state, so concurrent exports would fail.
 _exporting = threading.Lock()
 
-Given = Mapping[str, Tensor]  # what a graph takes, by name
+Given = Mapping[str, Tensor]  # a graph's inputs, by name
 Run = Callable[[Given], Sequence[Tensor]]  # -> the graph's outputs
 FRAME = "frame"  # the only input of a graph of `encode`: (1, 3, H, W) float32 RGB in [0, 1]
 
@@ -39,9 +39,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def frame_graph(method: Method) -> Run:
-    """A method's `encode` of a frame: all tensors that it gives besides the frame, in the order of the fields.
+    """A method's `encode` of a frame as a function: all tensors of the features except the frame, in field order.
 
-    Of a method whose `encode` depends on what a frame shows it is the backbone's maps alone, by rising stride.
+    If `encode` depends on the contents of a frame, these are only the backbone's maps, by rising stride.
     """
 
     def of_frame(given: Given) -> list[Tensor]:
@@ -53,13 +53,13 @@ def frame_graph(method: Method) -> Run:
 
 
 def refuse_without_backbone(method: Method, name: str, what: str) -> None:
-    """InputError for a method that joins others, each with a backbone of its own: there is no one graph of it."""
-    if getattr(method, "backbone", method) is None:  # methods of other packages may have no such attribute
+    """Raise InputError for a method that combines others, each with its own backbone: it has no single graph."""
+    if getattr(method, "backbone", method) is None:  # methods of other packages may lack the attribute
         raise InputError(f"{name} cannot be {what}: it joins several methods, each with networks of its own; name one")
 
 
 def names_of(method: Method, frames: Tensor) -> list[str]:
-    """Names of the graph's outputs: of fields, and of fields and keys, as in "shared.16"; else backbone.STRIDE."""
+    """Names of the graph's outputs: fields, with keys as in "shared.16"; for a backbone alone, backbone.STRIDE."""
     if not method.traceable:
         return [f"backbone.{stride}" for stride in method.backbone.strides]
     features = method.encode(frames)
@@ -73,11 +73,11 @@ def names_of(method: Method, frames: Tensor) -> list[str]:
 
 
 class Reader:
-    """Makes features of a graph's outputs.
+    """Rebuilds features from a graph's outputs.
 
     Args:
-        method: whose graph it is.
-        features: of any frame of the same size, as the method itself gives them.
+        method: the method of the graph.
+        features: the method's own features of any frame of the same size.
     """
 
     def __init__(self, method: Method, features: Features):
@@ -85,7 +85,7 @@ class Reader:
         self._outline = features.map(lambda tensor: tensor[:0])
 
     def features(self, frames: Tensor, outputs: Sequence[Tensor]) -> Features:
-        """Frames (1, 3, H, W) and the outputs for them -> features."""
+        """Features from a frame (1, 3, H, W) and the graph's outputs for it."""
         if self._method.traceable:
             in_order = iter((frames, *outputs))
             return self._outline.map(lambda _: next(in_order))
@@ -94,7 +94,7 @@ class Reader:
 
 
 class _Known(nn.Module):
-    """A backbone whose result is there already."""
+    """A backbone that returns a precomputed result."""
 
     def __init__(self, pyramid: dict[int, Tensor]):
         super().__init__()
@@ -118,30 +118,30 @@ def _tensors(record: Features) -> list[Tensor]:
 
 @contextmanager
 def ordinary_tensors() -> Iterator[None]:
-    """Tensors that tracing can work with: without gradients, and not of inference mode."""
+    """Create tensors that can be traced: without gradients, and not in inference mode."""
     with torch.inference_mode(False), torch.no_grad():
         yield
 
 
 class _Traced(nn.Module):
-    """A function of named tensors as a module of tensors in order.
+    """A function of named tensors as a module that takes them in order.
 
-    owner: whose parameters the function uses.
+    owner: the module whose parameters the function uses.
     """
 
     def __init__(self, owner: nn.Module, function: Run, names: Sequence[str]):
         super().__init__()
-        # Set by hand: `train` and `eval` would write to the owner, and so would the exporter if this said otherwise.
+        # Set directly: `eval` would write to the owner, and so would the exporter if this were not set.
         self.training = False
         self.owner, self.function, self.names = owner, function, tuple(names)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The results, in order."""
+        """The outputs, in order."""
         return tuple(self.function(dict(zip(self.names, tensors, strict=True))))
 
 
 class _Fixed(nn.Module):
-    """A deconvolution whose kernels are computed already: the exporter loses their shapes where it sees how."""
+    """A deconvolution with precomputed kernels: if the exporter traces their computation it loses their shapes."""
 
     kernel: Tensor
     bias: Tensor
@@ -165,24 +165,24 @@ class _Fixed(nn.Module):
 
 
 def for_tracing(module: M) -> M:
-    """A module that computes the same by what the exporter understands."""
+    """An equivalent module made of operations that the exporter supports."""
     parts = module.named_modules()
     with ordinary_tensors():
         return replaced(module, {name: _Fixed(part) for name, part in parts if isinstance(part, Deconvolution)})
 
 
 def traced(owner: nn.Module, function: Run, given: Given, outputs: Sequence[str]) -> bytes:
-    """A function of named tensors as an ONNX file.
+    """Trace a function of named tensors into an ONNX file.
 
     Args:
-        owner: the module whose parameters the function uses, in evaluation.
-        function: is called with tensors of the same names and shapes.
-        given: examples of its inputs.
-        outputs: names of what it gives.
+        owner: the module whose parameters the function uses, in evaluation mode.
+        function: the function, called with tensors of the same names and shapes as `given`.
+        given: example inputs.
+        outputs: names of its outputs.
     """
-    file: Any = io.BytesIO()  # which the exporter takes, though it does not say so
+    file: Any = io.BytesIO()  # accepted by the exporter, although undocumented
     with _exporting, ordinary_tensors(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constants that are traced, and of the exporter's own future
+        warnings.simplefilter("ignore")  # about traced constants, and about the exporter's deprecation
         torch.onnx.export(
             _Traced(owner, function, list(given)),
             tuple(tensor.clone() for tensor in given.values()),
@@ -196,19 +196,19 @@ def traced(owner: nn.Module, function: Run, given: Given, outputs: Sequence[str]
 
 
 def onnx_of(method: Method, size: tuple[int, int]) -> bytes:
-    """The graph of a method in evaluation for frames of a size (H, W), multiples of its stride, as an ONNX file.
+    """The graph of a method in evaluation mode as an ONNX file, for frames of size (H, W), multiples of its stride.
 
-    One input, `FRAME`; outputs as `names_of` has them. Batch norms are folded.
+    It has one input, `FRAME`; the outputs are named by `names_of`. Batch norms are folded.
     """
     with ordinary_tensors():
         frames = torch.rand(1, 3, *size)
-        frame_graph(method)({FRAME: frames})  # the first call also folds the batch norms, which is not to be traced
+        frame_graph(method)({FRAME: frames})  # the first call also folds the batch norms, which must not be traced
         names = names_of(method, frames)
     return traced(method, frame_graph(method), {FRAME: frames}, names)
 
 
 def kept(key: str, made: Callable[[], bytes]) -> bytes:
-    """A graph from disk, or made now and kept there where the disk allows."""
+    """A graph from the cache on disk, or made now and cached if the disk allows."""
     path = folder() / f"{key}.onnx"
     if path.exists():
         return path.read_bytes()
@@ -222,14 +222,14 @@ def kept(key: str, made: Callable[[], bytes]) -> bytes:
 
 
 def folder() -> Path:
-    """Where graphs and what was chosen are kept: $ONEMASK_HOME/runtimes. It can be removed at any time."""
+    """The cache folder for graphs and choices, $ONEMASK_HOME/runtimes. It can be removed at any time."""
     return home() / "runtimes"
 
 
 def key_of(module: nn.Module, *of: Any) -> str:
-    """A name for a graph of a module: another one wherever the graph could be another.
+    """A cache key for a graph of a module: different whenever the graph could differ.
 
-    of: what it depends on besides the weights, which `repr` tells apart.
+    of: values that the graph depends on besides the weights, distinguished by `repr`.
     """
     digest = hashlib.sha256()
     digest.update(repr((__version__, torch.__version__, OPSET, type(module).__qualname__, *of)).encode())

@@ -1,4 +1,4 @@
-"""One network within a method's computation, by the runtime that was asked for, or by PyTorch where that fails."""
+"""A single network within a method, computed by the requested runtime, or by PyTorch if that fails."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .graphs import Given, Run, for_tracing, key_of, traced
 
 log = logging.getLogger(__name__)
 
-_states: ContextVar[dict[int, Any] | None] = ContextVar("states", default=None)  # of the parts of one call
-PLACES = 4  # shapes that a part is compiled for at once: of one session they are always the same
+_states: ContextVar[dict[int, Any] | None] = ContextVar("states", default=None)  # of the parts, within one call
+PLACES = 4  # input shapes that a part keeps graphs for; within a session they are always the same
 
 
 def with_parts(method: Method, names: tuple[str, ...], runtime: str, precision: str = "float32") -> Method:
-    """A method whose networks of those names, see `Method.graph_part`, a runtime computes; the same where none can.
+    """A method whose networks `names` (see `Method.graph_part`) are computed by a runtime; unchanged if none can be.
 
-    precision: of the graphs.
+    precision: precision of the graphs.
     """
     if runtime == "torch" or (runtime == "auto" and all(problem_with(graph) for graph in GRAPHS)):
         return method
@@ -48,7 +48,7 @@ def with_parts(method: Method, names: tuple[str, ...], runtime: str, precision: 
 
 @contextmanager
 def weights_looked_at_once() -> Iterator[None]:
-    """Look at a part's weights when it is called first, and not again for each object: they are the same in a frame."""
+    """Check a part's weights for changes only at its first call in the block, not for every object of a frame."""
     token = _states.set({})
     try:
         yield
@@ -57,25 +57,25 @@ def weights_looked_at_once() -> Iterator[None]:
 
 
 def tell_unused(method: Method) -> None:
-    """A line in the log on those parts of a method of `with_parts` that its call, which has just ended, did not use."""
+    """Log those parts of a method from `with_parts` that were not used by the call that just ended."""
     for part in method.modules():
         if isinstance(part, Part) and not part.is_used:
             log.info("the part %s has a runtime, but the method did not call it in its first frame", part._name)
 
 
 class Part(nn.Module):
-    """A network in a method, computed by a runtime; what is not computed here, the network itself has."""
+    """A network of a method, computed by a runtime; all other attributes are those of the network itself."""
 
     def __init__(self, network: nn.Module, name: str, asked: str, precision: str):
         super().__init__()
         self.training = False
-        self._wrapped = network  # not `network`, which is what a backbone calls its own
+        self._wrapped = network  # not `network`, a name that backbones use themselves
         self._name, self._asked, self._precision, self.is_used = name, asked, precision, False
         self._made: dict[Any, tuple[Run | None, Any]] = {}
         self._making = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
-        """The network's attribute, where this module has none of that name."""
+        """The network's attribute, if this module has none of that name."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -119,7 +119,7 @@ class Part(nn.Module):
         return known[id(self)]
 
     def _make(self, leaves: list[Any], given: Given, outline: Any, shapes: Any) -> tuple[Run | None, Any]:
-        """How it is computed, checked with what it is given; and the outline of what the network gives."""
+        """The engine, checked with the given inputs, and the structure of the network's outputs."""
 
         def through(network: nn.Module, tensors: Given) -> Any:
             filled = [tensors.get(f"x{place}", leaf) for place, leaf in enumerate(leaves)]
@@ -142,5 +142,5 @@ class Part(nn.Module):
 
 
 def _mirrored(given: Given) -> Given:
-    """Maps the other way round, all else as it is."""
+    """The inputs with maps mirrored horizontally and everything else unchanged."""
     return {name: tensor.flip(-1) if tensor.ndim == 4 else tensor for name, tensor in given.items()}

@@ -1,12 +1,11 @@
-"""The backbone and what is prepared from it in eight bits: `onemask quantize`, and `precision="int8"` of a session.
+"""Quantisation of `encode` to eight bits: `onemask quantize`, and `precision="int8"` of a session.
 
-What is measured once is small and holds for frames of every size: the range of every tensor over some pictures, and
-which convolutions stay in float because eight bits cost too much there. It is kept beside weights as NAME.int8.json,
-with a card, and belongs to exactly those weights. The graph of a size is made of it by ONNX Runtime's own tools.
+The calibration is small and valid for frames of every size: the range of every tensor over some pictures, and the
+convolutions that stay in float because eight bits cost too much accuracy. It is stored beside the weights as
+NAME.int8.json, with a card, and belongs to exactly these weights. ONNX Runtime's tools turn it into a graph per size.
 
-Weights have seven bits and a sign less (-64..64), scaled by channel: sums of two products then fit into 16 bits, which
-processors without VNNI have to work with, and the result is the same on all. Weights of depthwise convolutions, where
-no products are summed so, have all eight.
+Weights use 7 bits (-64..64), scaled per channel: sums of two products then fit into 16 bits, the limit of processors
+without VNNI, and the result is the same on all processors. Depthwise convolutions, which have no such sums, use all 8.
 """
 
 from __future__ import annotations
@@ -44,23 +43,23 @@ QUANTISED = [
     "Clip",
     "Relu",
     "Add",
-]  # ONNX Runtime computes all of them in eight bits; what is between, in float
+]  # ONNX Runtime computes these in eight bits, and everything between them in float
 COSINE = 0.98  # of every output, in the worst picture; convolutions are left in float until it is reached
-FLOAT_AT_MOST = 0.5  # of the multiplications
-TRIED_AT = 2  # times smaller: the pictures with which single convolutions are tried
-TRIED_WITH = 4  # pictures
+FLOAT_AT_MOST = 0.5  # share of the multiplications
+TRIED_AT = 2  # pictures for trials of single convolutions are smaller by this factor
+TRIED_WITH = 4  # number of these pictures
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """Everything that eight bits of a method need besides its weights, and where it comes from."""
+    """Calibration of a method for eight bits, and its origin: everything needed besides the weights."""
 
     method: str
-    """The name that the weights have."""
+    """The name of the weights."""
     weights: str
     """SHA-256 of all tensors of the method."""
     ranges: dict[str, tuple[float, float]]
-    """The least and the greatest value of tensors of the graph."""
+    """Minimum and maximum of each tensor of the graph."""
     in_float: tuple[str, ...]
     """Convolutions that stay in float."""
     share: float
@@ -68,7 +67,7 @@ class Quantised:
     cosines: dict[str, float]
     """Cosine of each output to PyTorch's, in the worst picture."""
     pictures: str
-    """Description of the pictures that it was calibrated with."""
+    """Description of the calibration pictures."""
     licence: str
     date: str
     made_by: str
@@ -91,13 +90,13 @@ class Quantised:
             raise InputError(f"{path} is not what this version's onemask quantize writes; make it again") from error
 
     def write(self, path: Path) -> None:
-        """Write all of it as JSON, whole or not at all."""
+        """Write the calibration as JSON, atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, asdict(self))
 
 
 def find(method: Method) -> Quantised | None:
-    """Find those for exactly these weights: among what ships, what other packages bring, or a user's own."""
+    """Find the calibration for exactly these weights: one that ships, of another package, or the user's own."""
     wanted = fingerprint_of(method)
     for folder in (users_folder(), *plugins.folders("weights"), PACKAGE):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -108,7 +107,7 @@ def find(method: Method) -> Quantised | None:
 
 
 def fingerprint_of(method: Method) -> str:
-    """SHA-256 of all tensors of a method, by their names."""
+    """SHA-256 of the names and values of all tensors of a method."""
     digest = hashlib.sha256()
     for name, tensor in method.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -117,10 +116,10 @@ def fingerprint_of(method: Method) -> str:
 
 
 def int8_onnx(graph: bytes, quantised: Quantised) -> bytes:
-    """A float graph of any size -> the same in eight bits.
+    """Quantise a float graph for any frame size to eight bits.
 
     Raises:
-        InputError: the graph has other tensors than those that were measured.
+        InputError: the graph's tensors are not those that were measured.
     """
     model = _plain(graph)
     unknown = [node.name for node in _convolutions(model) if node.output[0] not in quantised.ranges]
@@ -144,17 +143,17 @@ def quantise(
 ) -> Quantised:
     """Measure ranges over pictures, and find the convolutions that have to stay in float.
 
-    Every convolution is tried alone in eight bits, by the largest error that it makes of any output; then the worst
-    ones are left in float, one after another, until the outputs are as near to PyTorch's as is asked for.
+    Each convolution is first quantised alone and ranked by the largest error it causes in any output; then the worst
+    are left in float, one after another, until all outputs are as close to PyTorch's as requested.
 
     Args:
-        method: in evaluation, on a CPU.
-        pictures: (H, W, 3) uint8 RGB, of one size, multiples of twice the method's stride.
-        name: of the method.
-        described: what pictures these are, for the card.
-        licence: of what is made, for the card.
-        least: cosine of any output to PyTorch's, in the worst picture.
-        progress: shows how far it is.
+        method: in evaluation mode, on a CPU.
+        pictures: (H, W, 3) uint8 RGB, all of one size, sides multiples of twice the method's stride.
+        name: the method's name.
+        described: description of the pictures, for the card.
+        licence: licence of the result, for the card.
+        least: minimum cosine of any output to PyTorch's, in the worst picture.
+        progress: shows progress.
 
     Raises:
         InputError: there are no pictures, they differ in size, or the method has no backbone of its own.
@@ -198,7 +197,7 @@ def quantise(
 
 
 class _Trial:
-    """Compares graphs in eight bits with the float one."""
+    """Compares quantised graphs with the float one."""
 
     def __init__(self, model: Any, ranges: dict[str, tuple[float, float]], frames: Sequence[Tensor]):
         self.model, self._ranges, self._frames = model, ranges, frames
@@ -219,8 +218,10 @@ class _Trial:
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
-    """Cosine of two tensors as vectors; 1 where both are zero."""
+    """Cosine of two tensors as vectors; 1 if both are zero, -1 if one has values that are not finite."""
     product = a.double().norm() * b.double().norm()
+    if not product.isfinite():
+        return -1.0
     return float((a.double() * b.double()).sum() / product) if product else float(a.norm() == b.norm())
 
 
@@ -228,11 +229,11 @@ def _engine(graph: bytes) -> Run:
     return onnx_engine(graph, torch.get_num_threads())
 
 
-# By ONNX Runtime's tools --------------------------------------------------------------------------------------------
+# ONNX Runtime's tools -----------------------------------------------------------------------------------------------
 
 
 def _plain(graph: bytes) -> Any:
-    """The graph with what is constant computed, and every convolution named after its place."""
+    """The graph after constant folding."""
     import onnx
     import onnxruntime
 
@@ -246,7 +247,7 @@ def _plain(graph: bytes) -> Any:
 
 
 def _ranges(model: Any, frames: Sequence[Tensor]) -> dict[str, tuple[float, float]]:
-    """The least and the greatest value that any frame gives to every tensor around what is quantised."""
+    """Minimum and maximum over all frames of every tensor around a quantised operation."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, create_calibrator
 
@@ -264,7 +265,7 @@ def _ranges(model: Any, frames: Sequence[Tensor]) -> dict[str, tuple[float, floa
         calibrator = create_calibrator(path, QUANTISED, str(Path(scratch, "augmented.onnx")))
         calibrator.collect_data(Frames())
         measured = calibrator.compute_data()
-        del calibrator  # it has the file open
+        del calibrator  # it holds the file open
     ranges = {name: data.range_value for name, data in measured.items()}
     return {name: (float(np.min(low)), float(np.max(high))) for name, (low, high) in ranges.items()}
 
@@ -286,8 +287,8 @@ def _in_eight_bits(model: Any, ranges: dict[str, tuple[float, float]], in_float:
     left = {*in_float, *(node.name for node in _convolutions(model, quantisable=False))}
     quantizer = QDQQuantizer(
         copied,
-        True,  # by channel
-        True,  # 7 bits
+        True,  # per_channel
+        True,  # reduce_range: 7 bits
         QuantType.QInt8,
         QuantType.QUInt8,
         TensorsData(CalibrationMethod.MinMax, measured),
@@ -297,7 +298,7 @@ def _in_eight_bits(model: Any, ranges: dict[str, tuple[float, float]], in_float:
         {"TensorQuantOverrides": depthwise},
     )
     root = logging.getLogger()
-    root.addFilter(_not_of_the_root)  # where ONNX Runtime tells of every scale that it changes
+    root.addFilter(_not_of_the_root)  # where ONNX Runtime logs every scale that it changes
     try:
         quantizer.quantize_model()
     finally:
@@ -309,13 +310,13 @@ def _not_of_the_root(record: logging.LogRecord) -> bool:
     return record.name != "root" or record.levelno > logging.INFO
 
 
-# What is in a graph -------------------------------------------------------------------------------------------------
+# Contents of a graph ------------------------------------------------------------------------------------------------
 
 
 def _convolutions(model: Any, *, quantisable: bool = True) -> list[Any]:
-    """The convolutions that can be in eight bits: ordinary ones and depthwise ones. Or those that are neither.
+    """The convolutions that can be quantised, ordinary and depthwise ones; or else all others.
 
-    ONNX Runtime has no fast way to compute others, of some channels in groups.
+    ONNX Runtime has no fast kernel for the others, whose groups have several channels.
     """
     found = [node for node in model.graph.node if node.op_type == "Conv"]
     shapes = {node.name: _shape_of(model, node.input[1]) for node in found}

@@ -1,10 +1,10 @@
-"""Segments a video with the graphs beside this file. Needs numpy, and onnxruntime or openvino: no torch, no onemask.
+"""Segments a video with the graphs beside this file. Needs numpy and onnxruntime or openvino; no torch, no onemask.
 
     python run.py FRAMES.npy LABELS.npy OUT.npy
 
-FRAMES.npy: (T, H, W, 3) uint8 RGB, of the size that manifest.json says. LABELS.npy: the label map (H, W) uint8 of the
-first frame, each object a value of its own, 0 background and 255 not known; or one for each frame, (T, H, W), with the
-objects that come or are corrected there, and 0 elsewhere. OUT.npy: (T, H, W) uint8, the label maps.
+FRAMES.npy: (T, H, W, 3) uint8 RGB, of the frame size in manifest.json. LABELS.npy: the label map (H, W) uint8 of the
+first frame, with one value per object, 0 for background and 255 for unknown; or one for each frame, (T, H, W), with the
+objects that are added or corrected in it, and 0 elsewhere. OUT.npy: (T, H, W) uint8, the label maps.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ UNKNOWN = 255
 
 @cache
 def openvino_core():
-    """One for all graphs: when one of several is let go of, Ctrl-C may end the program with a segmentation fault."""
+    """One core for all graphs: if one of several cores is released, Ctrl-C may cause a segmentation fault."""
     import openvino
 
     return openvino.Core()
 
 
 def load(name):
-    """A graph as a function of named tensors, of which it takes what it needs."""
+    """Load a graph as a function of named tensors, which ignores those that it does not need."""
     if MANIFEST["format"] == "onnx":
         import onnxruntime
 
@@ -48,12 +48,12 @@ def load(name):
     else:
         model = openvino_core().compile_model(str(HERE / f"{name}.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         known = MANIFEST["graphs"][name]["inputs"]
-        inputs = [next(own for own in tensor.names if own in known) for tensor in model.inputs]  # one may have several
+        inputs = [next(own for own in tensor.names if own in known) for tensor in model.inputs]  # one of its names
         shapes = {own: of["shape"] for own, of in MANIFEST["graphs"][name]["outputs"].items()}
         outputs = list(shapes)
 
         def compute(given):
-            result = model(given)  # which has forgotten the shape of what is empty
+            result = model(given)  # loses the shapes of empty outputs
             return [
                 np.array(result[number]) if all(shape) else np.zeros(shape, np.float32)
                 for number, shape in enumerate(shapes.values())
@@ -67,7 +67,7 @@ def load(name):
 
 
 def resized(maps, size, kind):
-    """(H, W, ...) -> another size, by weights of that kind."""
+    """Resize (H, W, ...) with weights of one kind: `linear`, `cubic` or `areas`."""
     if maps.shape[:2] == size:
         return maps
     down, across = (kind(have, want) for have, want in zip(maps.shape[:2], size, strict=True))
@@ -75,18 +75,18 @@ def resized(maps, size, kind):
 
 
 def at_work(maps, growing):
-    """(H, W, ...) of a frame -> at the working size, by means over areas where it shrinks."""
+    """Resize (H, W, ...) from the frame size to the working size: by area means if it shrinks, else by `growing`."""
     return resized(maps, WORKING, growing if SIZE < WORKING else areas)
 
 
 def linear(have, want):
-    """Weights (want, have) of linear interpolation, pixels taken as areas."""
+    """Weights (want, have) of linear interpolation, with pixels as areas (half-pixel centres)."""
     place = np.clip((np.arange(want) + 0.5) * have / want - 0.5, 0, have - 1)
     return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(have))).astype(np.float32)
 
 
 def cubic(have, want):
-    """The same of cubic interpolation; beyond the border all is as at the border."""
+    """Weights (want, have) of cubic interpolation, with border pixels repeated."""
     place = (np.arange(want) + 0.5) * have / want - 0.5
     weights = np.zeros((want, have), np.float32)
     for step in (-1, 0, 1, 2):
@@ -98,31 +98,31 @@ def cubic(have, want):
 
 
 def areas(have, want):
-    """The share (want, have) of every pixel in each of the larger ones."""
+    """Weights (want, have) of area means: the share of each input pixel in each larger output pixel."""
     edges, pixels = np.linspace(0, have, want + 1), np.arange(have)
     covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     return (np.clip(covered, 0, None) * want / have).astype(np.float32)
 
 
 def picture(frame):
-    """A frame (H, W, 3) uint8 as `encode` wants it."""
+    """Convert a frame (H, W, 3) uint8 to the input of `encode`."""
     seen = np.clip(np.rint(at_work(frame, cubic)), 0, 255)
     return padded(seen).transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
 
 
 def mask_of(labels, number):
-    """The mask of an object in a label map (H, W), as the graphs want it."""
+    """The mask of an object in a label map (H, W), as an input of the graphs."""
     return padded(np.clip(at_work((labels == number).astype(np.float32), linear), 0, 1))
 
 
 def cropped(maps):
-    """The inverse of `padded`, at the size of the frames."""
+    """Remove the padding and resize to the frame size."""
     (height, width), top, left = WORKING, BORDERS["above"], BORDERS["left"]
     return resized(maps[top : top + height, left : left + width], SIZE, linear)
 
 
 def padded(maps):
-    """(H, W, ...) -> with borders, as the graphs want it."""
+    """Pad (H, W, ...) to the size that the graphs expect."""
     borders = [(BORDERS["above"], BORDERS["below"]), (BORDERS["left"], BORDERS["right"])]
     borders += [(0, 0)] * (maps.ndim - 2)
     edge = MANIFEST["frame"]["padding"] == "edge"
@@ -135,7 +135,7 @@ def sigmoid(logits):
 
 
 def aggregated(p):
-    """Probabilities (N, H, W), each object as if alone -> those of background and objects (N + 1, H, W)."""
+    """Soft aggregation: independent probabilities (N, H, W) -> those of background and objects (N + 1, H, W)."""
     p = np.clip(p, EPSILON, 1 - EPSILON).astype(np.float32)
     none = (1 - p).prod(0) if MANIFEST["background"] == "product" else (1 - p).min(0)
     p = np.concatenate([np.clip(none, EPSILON, 1 - EPSILON)[None], p])
@@ -144,17 +144,17 @@ def aggregated(p):
         return odds / odds.sum(0)
     shares = np.exp(odds - odds.max(0))
     shares /= shares.sum(0)
-    shares *= np.arange(len(shares))[:, None, None] == shares.argmax(0)  # the likeliest alone keeps its own
+    shares *= np.arange(len(shares))[:, None, None] == shares.argmax(0)  # only the likeliest keeps its share
     return np.concatenate([1 - shares[1:].sum(0, keepdims=True), shares[1:]])
 
 
 class Whereabouts:
-    """Where an object was lately, in cells: what is too far from there to be it is not taken for it."""
+    """Recent positions of an object, in cells, which rule out matches that are too far away."""
 
     def __init__(self, mask):
-        """Begin with an object that was annotated: mask (H, W)."""
+        """Start from an annotated mask (H, W)."""
         cells = touched(mask > 0.5)
-        self.unseen = np.where(cells, 0, REACH["recent"])  # frames since a cell was its own
+        self.unseen = np.where(cells, 0, REACH["recent"])  # frames since the object covered a cell
         self.annotated, self.away = cells.sum(), 0
         self.size = self.side(mask)
 
@@ -164,7 +164,7 @@ class Whereabouts:
         return np.sqrt((mask > 0.5).sum()) / REACH["cell"]
 
     def within(self, logits):
-        """Logits (H, W), low where they are out of reach."""
+        """Logits (H, W), lowered where they are out of reach."""
         seen, positive = self.unseen < REACH["recent"], touched(logits > 0)
         if (connected(positive, seen) == positive).all():
             return logits
@@ -175,7 +175,7 @@ class Whereabouts:
         return np.where(allowed, logits, np.minimum(logits, REACH["removed"]))
 
     def follow(self, mask):
-        """Note where it is now, mask (H, W). Of what is lost its last place and its largest size lately count on."""
+        """Record the current mask (H, W). While the object is lost, its last position and recent size are kept."""
         cells = touched(mask > 0.5)
         if cells.sum() == 0 or cells.sum() < REACH["lost"] * self.annotated:
             self.away += 1
@@ -185,21 +185,21 @@ class Whereabouts:
 
 
 def touched(mask):
-    """(H, W) bool -> the cells in which any pixel is the mask's."""
+    """The cells with any pixel of a mask (H, W) bool."""
     side = REACH["cell"]
     height, width = mask.shape
     return mask.reshape(height // side, side, width // side, side).any((1, 3))
 
 
 def grown(mask):
-    """A mask (h, w) bool with all eight neighbours."""
+    """A mask (h, w) bool dilated by its eight neighbours."""
     padded = np.pad(mask, 1)
     rows = padded[:-2] | padded[1:-1] | padded[2:]
     return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
 
 
 def connected(mask, seeds):
-    """The parts of a mask (h, w) bool that hold a seed."""
+    """The connected parts of a mask (h, w) bool that contain a seed."""
     found, before = mask & seeds, None
     while before is None or (found != before).any():
         found, before = grown(found) & mask, found
@@ -207,7 +207,7 @@ def connected(mask, seeds):
 
 
 def squared_distances(mask):
-    """Squared distance of each cell to the mask (h, w) bool."""
+    """Squared distance of each cell to a mask (h, w) bool."""
     squared = np.where(mask, 0.0, np.inf)
     for _ in range(2):  # along rows, then along columns
         along = np.arange(squared.shape[1])
@@ -216,15 +216,15 @@ def squared_distances(mask):
 
 
 class Objects:
-    """All objects of a video: the memory of each by its number, and where it was."""
+    """All objects of a video: the memory and recent positions of each, by number."""
 
     def __init__(self):
-        """Begin with none."""
+        """Start without objects."""
         self.encode, self.memorize, self.segment, self.update = map(load, ("encode", "memorize", "segment", "update"))
         self.memories, self.places = {}, {}
 
     def next(self, frame, labels):
-        """A frame (H, W, 3) and the label map (H, W) of what is annotated in it -> its label map."""
+        """The label map of the next frame (H, W, 3); labels: label map (H, W) of the objects annotated in it."""
         seen = {f"features.{name}": value for name, value in self.encode({"frame": picture(frame)}).items()}
         known = labels != UNKNOWN
         given = {int(number): mask_of(labels, number) for number in np.unique(labels[known]) if number}
@@ -237,7 +237,7 @@ class Objects:
         if not alone:
             return np.zeros_like(labels)
         p = aggregated(np.stack(alone))
-        for number, mask in zip(others, p[1:], strict=False):  # what is annotated comes after these
+        for number, mask in zip(others, p[1:], strict=False):  # annotated objects come after these
             if REACH:
                 self.places[number].follow(mask)
             tensors = {**seen, **others[number], **predictions[number], "mask": mask[None, None]}
@@ -253,12 +253,12 @@ class Objects:
         return np.where(annotated, labels, np.where(np.isin(found, list(given)), 0, found))
 
     def within_reach(self, number, logits):
-        """An object's logits (H, W), low where it cannot be."""
+        """An object's logits (H, W), lowered where it cannot be."""
         return self.places[number].within(logits) if REACH else logits
 
 
 def main(frames, labels):
-    """Frames (T, H, W, 3) and the labels of the first one (H, W), or of each (T, H, W) -> label maps (T, H, W)."""
+    """Label maps (T, H, W) of frames (T, H, W, 3), from the labels of the first (H, W) or of each (T, H, W)."""
     if labels.ndim == 2:
         labels = np.concatenate([labels[None], np.zeros((len(frames) - 1, *labels.shape), labels.dtype)])
     if frames.shape[1:] != (*SIZE, 3) or labels.shape != frames.shape[:3]:

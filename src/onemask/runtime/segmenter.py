@@ -1,8 +1,8 @@
-"""`segment` for a session, with the parts of it that are networks by the runtime that was asked for.
+"""`segment` for a session, with its networks in the requested runtime.
 
-What depends on the object is not one graph but several small ones, for a method's matching, sorting and sharing between
-objects follow what a frame shows. `Method.graph_parts` names the networks in it. Each is a function of tensors, the
-memory's among them, of one row; any number of objects is as many calls.
+The computation per object is not one graph but several small ones, because matching, sorting and sharing between
+objects depend on the contents of a frame. `Method.graph_parts` names the networks in it. Each is a function of tensors
+of one row, including the memory's, and is called once per object.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ class Segmenter:
     """Predictions for the sessions of one method; may be shared by sessions in several threads.
 
     Args:
-        method: in evaluation, on the device.
-        runtime: one of `RUNTIMES`, which the session can use here.
-        precision: of what it computes.
+        method: in evaluation mode, on the device.
+        runtime: one of `RUNTIMES` that the session can use here.
+        precision: precision of its graphs.
     """
 
     def __init__(self, method: Method, runtime: str, precision: str = "float32"):
@@ -27,7 +27,7 @@ class Segmenter:
 
     @classmethod
     def beside(cls, encoder: Encoder) -> Segmenter:
-        """By the encoder's runtime; beside one of eight bits too, where all but features stays in float32."""
+        """A segmenter in the encoder's runtime; beside an int8 encoder it computes in float32."""
         return cls(encoder.method, encoder.asked, encoder.of_graphs)
 
     def __call__(self, features: Features, memory: Memory) -> Prediction:

@@ -3,7 +3,8 @@
     page (TypeScript, static/) ──commands──▶ server ──▶ Studio ──▶ Desk ──▶ Project (a folder)
                                ◀──events──                          └─────▶ Worker (a process) ──▶ Propagation
 
-`project` is the folder on disk, `worker` the process that computes, `jobs` what is asked of it, `frames` shows the
-video, `desk` holds all that together and knows the commands, `opening` changes the desk for another project's, and
+`project` is the folder on disk. `worker` is the process that computes, as the server sees it, `bench` what it does,
+`messages` what both say, `jobs` and `proposals` what is asked of it. `frames` shows the video. `desk` holds all that
+together and knows the commands; `opening` changes it for another project's, one of the `recent` ones or of `uploads`.
 `server` puts it on the network.
 """

@@ -6,8 +6,9 @@ Events go to each subscriber as JSON values: "state" (all but the frames), "fram
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -17,18 +18,21 @@ import numpy as np
 
 from ..errors import InputError, OnemaskError
 from ..methods import names
-from ..video.masks import check_mask, object_ids, read_mask
+from ..video.label_maps import object_ids
+from ..video.masks import check_mask, read_mask
 from . import commands, exporting, jobs, runlengths, telling
 from .coded import Coded
 from .commands import Command
 from .frames import FrameStore
+from .messages import WarmUp, unpack
 from .project import Made, Project, Thing, colours_of, new_object
+from .proposals import Hear, Proposals
 from .shapes import SHAPES
 from .softening import MatteStore
 from .telling import Event
-from .worker import FirstMask, WarmUp, Worker, unpack
+from .worker import Worker
 
-Hear = Callable[[Event], None]
+log = logging.getLogger(__name__)
 
 
 class Desk:
@@ -47,8 +51,7 @@ class Desk:
         self._lock, self._exporting, self._reading = threading.RLock(), threading.Lock(), threading.Lock()
         self._subscribers: dict[int, Hear] = {}
         self._next_subscriber = 0
-        self._asked: dict[int, tuple[int, int]] = {}  # number for the worker -> (subscriber, its own number)
-        self._next_request = 0
+        self._proposals = Proposals(self.worker, self._subscribers)
         self._left = False  # for another project
 
     def close(self) -> None:
@@ -199,7 +202,8 @@ class Desk:
                 case commands.Keep():
                     self._annotate(command.frame, self.shown(command.frame), "Keep as it is")
                 case commands.First():
-                    self._first(command, subscriber)
+                    self.project.check_frame(command.frame)
+                    self._proposals.ask(command, subscriber)
                 case commands.AddObject():
                     thing = new_object(self.project.objects, command.name)
                     self._change(
@@ -260,14 +264,6 @@ class Desk:
         if (label_map == command.object).any():
             self._annotate(command.frame, label_map, what)
 
-    def _first(self, command: commands.First, subscriber: int | None) -> None:
-        self.project.check_frame(command.frame)
-        number = self._next_request
-        self._next_request += 1
-        self._asked[number] = (-1 if subscriber is None else subscriber, command.request)
-        scribbles = tuple((tuple(points), positive) for points, positive in command.scribbles)
-        self.worker.submit(FirstMask(number, command.frame, command.box, tuple(command.clicks), scribbles))
-
     def _change_object(self, command: commands.ChangeObject) -> None:
         self._refuse_unknown([command.object])
         changed = {key: value for key in ("name", "colour", "visible") if (value := getattr(command, key)) is not None}
@@ -308,9 +304,12 @@ class Desk:
 
     def _hand_over(self) -> None:
         """Have a run written of what was propagated."""
-        if order := jobs.hand_over(self.project):
-            self.worker.submit(order)
-            self._handing = jobs.input_of(self.project)
+        try:
+            if order := jobs.hand_over(self.project):
+                self.worker.submit(order)
+                self._handing = jobs.input_of(self.project)
+        except OnemaskError as error:  # a convenience: the project itself has all that was made
+            log.warning("no run is written: %s", error)
 
     # What the worker says --------------------------------------------------------------------------------------------
 
@@ -327,10 +326,10 @@ class Desk:
                     self.job.total = total or self.job.total
                     self._tell({"type": "at", "done": done, "total": self.job.total, "at": what})
                 case ("first", number, packed, problem):
-                    self._answer(number, packed, problem)
+                    self._proposals.answer(number, packed, problem)
                 case ("end", problem):
-                    self._hand_over()
                     self._end(problem)
+                    self._hand_over()
                 case ("handed",):
                     self._handed = self._handing
                     self._tell(self.state())
@@ -342,28 +341,20 @@ class Desk:
             return
         try:
             self.project.write_made(index, label_map, Made(self.job.signatures[index], confidence, doubt))
-        except OnemaskError as error:  # the disk is full, say: the job ends, and what was written is kept
+            self._tell(telling.frames(self.project, [index]))
+            self._tell(self._mask_event(index))
+        except OnemaskError as error:  # a full disk or a damaged annotation, say: what was written is kept
             if not self.job.stopping:
                 self.job.stopping = True
                 self.problem = str(error)
                 self.worker.stop()
-            return
-        self._tell(telling.frames(self.project, [index]))
-        self._tell(self._mask_event(index))
-
-    def _answer(self, number: int, packed: Any, problem: str | None) -> None:
-        subscriber, request = self._asked.pop(number, (-1, 0))
-        hear = self._subscribers.get(subscriber)
-        if hear is not None:
-            runs = None if packed is None else runlengths.encode(unpack(packed))
-            hear({"type": "proposal", "request": request, "runs": runs, "problem": problem})
 
     def _end(self, problem: str | None) -> None:
-        for number in list(self._asked) if problem else []:
-            self._answer(number, None, problem)
         if self.job is not None:
             self.problem = problem or self.problem
             self.job = None
+        if problem:
+            self._proposals.refuse(problem)
         self._tell(self.state())
 
     # Telling ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ..exports.result import Result
 from ..exports.target import ExportOptions
 from ..files import written_whole
 from ..video.frames import Video
-from ..video.masks import read_label_map, write_mask
+from ..video.label_maps import read_label_map, write_mask
 from ..video.writer import write_overlay
 
 OVERLAY = "overlay"

@@ -6,6 +6,7 @@ the video once: for thumbnails of all frames, and to keep as many pictures as th
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,9 +18,12 @@ import numpy as np
 from ..errors import InputError
 from ..video.frames import Frame, Video
 
+log = logging.getLogger(__name__)
+
 BUDGET = 256 * 2**20  # bytes of encoded pictures that are kept
 AHEAD = 12  # frames that are decoded ahead
 SKIPPED = 24  # frames that are decoded to get further, rather than looked up anew
+PASSES = 3  # through the video, where something unforeseen ends them early
 QUALITY, THUMBNAIL_QUALITY, THUMBNAIL_HEIGHT = 92, 80, 72
 
 
@@ -41,7 +45,7 @@ class Steps:
             except StopIteration:
                 self._next = None
                 raise InputError(f"{self._video.source}: the video ends before frame {index}") from None
-            except InputError:
+            except Exception:
                 self._next = None
                 raise
             self._next = frame.index + 1
@@ -133,21 +137,32 @@ class FrameStore:
 
     def _work(self) -> None:
         passing: Iterator[Frame] | None = None
+        passes = 0
         self._wake.wait()  # for the first one who asks
         looked_at: int | None = None
         while not self._closed:
             self._quiet.wait()
             self._wake.clear()
-            if self._wanted is not None and self._wanted != looked_at:
-                looked_at = self._wanted
-                self._decode_ahead(looked_at)
-                continue
-            passing = self._video.frames() if passing is None else passing
             try:
+                if self._wanted is not None and self._wanted != looked_at:
+                    looked_at = self._wanted
+                    self._decode_ahead(looked_at)
+                    continue
+                if passing is None:
+                    passing, passes = self._without_thumbnail(), passes + 1
                 self._pass(next(passing))
             except (StopIteration, InputError):  # the end, or a damaged frame: whoever asks for that one is told
                 passing = iter(())
                 self._wake.wait()
+            except Exception:  # the network drive that the video is on, say; once more when somebody asks
+                log.exception("frames were not decoded ahead")
+                passing = None if passes < PASSES else iter(())
+                self._wake.wait()
+
+    def _without_thumbnail(self) -> Iterator[Frame]:
+        """The video from the first frame on that has no thumbnail."""
+        first = next((index for index in range(self._frames) if index not in self._thumbnails), None)
+        return iter(()) if first is None else self._video.frames(first)
 
     def _decode_ahead(self, start: int) -> None:
         for index in range(start + 1, min(start + 1 + AHEAD, self._frames)):

@@ -11,14 +11,9 @@ import numpy as np
 from ..run_folder import RunFolder, Timing
 from ..running import what_is_asked
 from ..session import Session
-from ..settings import Settings
 from ..video.frames import Video
+from ..video.label_map_files import label_map_files
 from .project import MethodChoice
-
-
-def settings_of(method: MethodChoice) -> Settings:
-    """As `onemask run` has them."""
-    return Settings(method.method, short_side=method.short_side, device=method.device, precision=method.precision)
 
 
 def hand_over(
@@ -37,10 +32,10 @@ def hand_over(
     Raises OutputError where the disk refuses, or something in the folder is not onemask's.
     """
     run = RunFolder(folder)
-    asked = what_is_asked(settings_of(method), video, annotations)
+    asked = what_is_asked(method.settings(), video, annotations)
     with run.results.opened(asked, overwrite=True, resume=False, discard=run.discard):
-        for index, path in enumerate(masks):
-            with run.results.writing(f"{run.partial.name}/{video.name(index)}.png") as place:
+        for file, path in zip(label_map_files(video, len(masks)), masks, strict=True):
+            with run.results.writing(f"{run.partial.name}/{file}") as place:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, place)
         if len(masks) == frames:

@@ -8,8 +8,8 @@ from typing import Any
 from .. import plan
 from ..errors import InputError
 from .commands import Propagate
+from .messages import HandOver, Packed, PropagationJob, pack
 from .project import RUN, Project
-from .worker import HandOver, Packed, PropagationJob, pack
 
 
 @dataclass

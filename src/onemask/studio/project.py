@@ -25,9 +25,9 @@ import numpy as np
 from ..errors import InputError, OutputError
 from ..files import append, fingerprint, read_json, remove, remove_temporaries, write_bytes, write_json
 from ..plan import Key
-from ..settings import by_todays_keys
+from ..settings import Settings, by_todays_keys
 from ..video.frames import Video
-from ..video.masks import object_ids, palette, read_label_map, write_mask
+from ..video.label_maps import palette, read_label_map, write_mask
 from ..video.reader import open_video
 from . import runlengths
 
@@ -51,13 +51,17 @@ class Thing:
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """A method and how it runs; as in the arguments of `onemask run`."""
+    """A method and how it runs: those fields of `Settings` that the studio offers, as they stand in the project."""
 
     method: str
     short_side: int | None = 480
     device: str = "auto"
     precision: str = "auto"
     runtime: str = "auto"
+
+    def settings(self) -> Settings:
+        """The settings of a run with this method."""
+        return Settings(**asdict(self))
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Project:
         self.objects = tuple(Thing(**thing) for thing in record["objects"])
         self.method = MethodChoice(**by_todays_keys(record["method"]))
         self._position, self._changes = int(record["undo"]), int(record["changes"])
-        self.keys = self._read_keys()
+        self.keys = self._read_keys(self.method.short_side)
         self.made = self._read_made()
 
     @property
@@ -233,7 +237,8 @@ class Project:
 
     def choose(self, method: MethodChoice) -> None:
         """Choose another method, or other settings of it."""
-        self.method = method
+        keys = self._read_keys(method.short_side)  # what is left of an annotated object depends on it
+        self.method, self.keys = method, keys
         self._save()
 
     def settings_key(self) -> str:
@@ -263,7 +268,7 @@ class Project:
             else:
                 label_map = runlengths.decode(runs, self.shape)
                 write_mask(self._annotation(index), label_map)
-                self.keys[index] = _key(label_map)
+                self.keys[index] = Key.of(label_map, self.method.short_side)
         if "objects" in change:
             self.objects = tuple(Thing(**thing) for thing in change["objects"])
 
@@ -304,14 +309,14 @@ class Project:
         """The files of the annotated frames, in order."""
         return {index: self._annotation(index) for index in sorted(self.keys)}
 
-    def _read_keys(self) -> dict[int, Key]:
+    def _read_keys(self, short_side: int | None) -> dict[int, Key]:
         keys = {}
         for path in (self.folder / ANNOTATIONS).glob("*.png"):
             if path.stem.isdecimal() and int(path.stem) < self.frames:
                 label_map = read_label_map(path)
                 if label_map.shape != self.shape or label_map.max() > runlengths.HIGHEST:
                     raise InputError(f"{path} is no annotation of this video; move it away")
-                keys[int(path.stem)] = _key(label_map)
+                keys[int(path.stem)] = Key.of(label_map, short_side)
         return keys
 
     def _read_made(self) -> dict[int, Made]:
@@ -379,11 +384,6 @@ def _fingerprint(path: Path) -> str:
 
 def _count(video: Video) -> int:
     return video.info.frames if video.info.frames is not None else sum(1 for _ in video.frames())
-
-
-def _key(label_map: np.ndarray) -> Key:
-    content = hashlib.sha256(np.ascontiguousarray(label_map).tobytes()).hexdigest()[:16]
-    return Key(content, frozenset(object_ids(label_map)))
 
 
 def _line(index: int, made: Made) -> bytes:

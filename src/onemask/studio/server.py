@@ -22,7 +22,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from .. import __version__
 from ..errors import InputError, OnemaskError
-from ..video.masks import write_mask
+from ..video.label_maps import write_mask
 from .commands import COMMAND, Command
 from .desk import Desk, Event
 from .guard import ENDING, VIDEOS, Guard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from .. import __version__
@@ -67,14 +67,10 @@ def command_line(of: Project, *, goes_on: bool) -> str | None:
     parts = ["onemask", "run", str(of.path_of_video)]
     for index, path in of.annotation_files().items():
         parts += ["--mask", f"{index}:{path}"]
-    parts += ["--method", of.method.method]
-    for option, value, default in (
-        ("--short-side", of.method.short_side or 0, 480),
-        ("--device", of.method.device, "auto"),
-        ("--precision", of.method.precision, "auto"),
-        ("--runtime", of.method.runtime, "auto"),
-    ):
-        parts += [option, str(value)] if value != default else []
+    for setting in fields(of.method):
+        value = getattr(of.method, setting.name)
+        if value != setting.default:
+            parts += [f"--{setting.name.replace('_', '-')}", "0" if value is None else str(value)]
     return shlex.join([*parts, "--out", str(of.folder / RUN), "--resume" if goes_on else "--overwrite"])
 
 

@@ -1,334 +1,80 @@
-"""The process that computes: propagation, and masks out of clicks and boxes.
-
-The server starts it and talks to it over a pipe. It only computes: what it makes is sent back, and the server writes.
-So it can be stopped or die at any time, and nothing is lost but the frame in the making. What it says:
-
-    ("mask", index, label map, confidence, why to look)  a frame is done
-    ("glimpse", index, label map)              one on the way back, which others may still come over
-    ("at", done, total, what)                  how far a job is
-    ("first", request, mask or None, problem)  the answer to clicks or a box
-    ("end", problem or None)                   the job is done, stopped, or refused
-    ("handed",)                                a run is written, see `handover`
-"""
+"""The worker: the process that computes, as the server sees it. `bench` is what it does, `messages` what both say."""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
+import pickle
 import signal
 import threading
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import Any
 
-import numpy as np
-
-from ..allocation import keep_freed_memory
-from ..errors import InputError, OnemaskError
-from ..plan import Stretch
-
-if TYPE_CHECKING:
-    from ..first_mask import Selection
-    from ..methods.method import Method
-    from ..propagation import Found
-    from ..reviewing import Watcher
-    from ..session import Session
-    from ..video.frames import Video
-    from .project import MethodChoice
+from ..errors import InputError
+from .bench import work
+from .messages import CLOSE, STOP, Request
 
 log = logging.getLogger(__name__)
 
-Say = Callable[..., None]
-Packed = tuple[bytes, tuple[int, ...]]
-STOP, CLOSE = "stop", "close"  # the job, the process
 DIED = "the process that computes has ended unexpectedly{}; nothing is lost, and the next job starts a new one"
+NOT_TAKEN = "what was computed could not be taken in ({}), so that the job ends; nothing is lost"
 
-
-@dataclass(frozen=True)
-class PropagationJob:
-    """Frames to make."""
-
-    method: MethodChoice
-    annotations: Mapping[int, Packed]
-    stretches: tuple[Stretch, ...] = ()
-    """As `onemask run` makes them."""
-    backward: tuple[int, int] | None = None
-    """(from this annotated frame, back to this one); in place of stretches."""
-
-
-@dataclass(frozen=True)
-class WarmUp:
-    """The method to load before anybody asks, and the first frame to look at, so that the first job begins at once."""
-
-    method: MethodChoice
-
-
-@dataclass(frozen=True)
-class HandOver:
-    """A run to be written of what was propagated, see `handover`."""
-
-    method: MethodChoice
-    annotations: Mapping[int, Packed]
-    masks: tuple[Path, ...]
-    frames: int
-    folder: Path
-
-
-@dataclass(frozen=True)
-class FirstMask:
-    """Marks of an object in a frame, out of which a mask is wanted."""
-
-    request: int
-    frame: int
-    box: tuple[float, float, float, float] | None = None
-    """x, y, width, height."""
-    clicks: tuple[tuple[float, float, bool], ...] = ()
-    scribbles: tuple[tuple[tuple[tuple[float, float], ...], bool], ...] = ()
-
-
-class Stopped(Exception):
-    """The server wants the job to end."""
-
-
-# In the process -------------------------------------------------------------------------------------------------------
-
-
-def work(pipe: Connection, source: Path) -> None:
-    """Do what comes through the pipe until it is closed. The process's main function."""
-    from ..video.reader import open_video
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
-    keep_freed_memory()
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        bench = _Bench(pipe, open_video(source))
-        while True:
-            bench.handle(pipe.recv())
-
-
-@dataclass
-class _Bench:
-    """State of the process between two requests."""
-
-    pipe: Connection
-    video: Video
-    _loaded: tuple[MethodChoice, Method] | None = None
-    _selection: tuple[int, Selection] | None = None  # of the frame that was marked last
-    _reached: tuple[Session, int] | None = None  # the session of the last job, and the frame that would come next
-
-    def handle(self, message: Any) -> None:
-        if isinstance(message, PropagationJob):
-            self._job(message)
-        elif isinstance(message, FirstMask):
-            self._first_mask(message)
-        elif isinstance(message, WarmUp):
-            with suppress(OnemaskError):  # the first job says what is wrong
-                self._session(message.method)
-                if not self.pipe.poll():  # nobody waits
-                    self._select(0).prepare()
-        elif isinstance(message, HandOver):
-            self._hand_over(message)
-        elif message == CLOSE:
-            raise EOFError
-
-    def say(self, *message: Any) -> None:
-        self.pipe.send(message)
-
-    def _job(self, job: PropagationJob) -> None:
-        try:
-            if job.backward is not None:
-                self._make_backward(job, *job.backward)
-            else:
-                self._make(job)
-            self.say("end", None)
-        except Stopped:
-            self.say("end", None)
-        except OnemaskError as error:
-            self.say("end", str(error))
-        except (EOFError, BrokenPipeError):  # the server has ended
-            raise
-        except Exception as error:  # a fault in a method of another package must not end the process
-            log.exception("a job failed")
-            self.say("end", f"{type(error).__name__}: {error}")
-
-    def _make(self, job: PropagationJob) -> None:
-        """Make stretches as `onemask run` would with all annotations."""
-        from ..propagation import Propagation
-        from ..reviewing import Watcher
-
-        self.say("at", 0, 0, f"Loading {job.method.method}")
-        annotations = {index: unpack(packed) for index, packed in job.annotations.items()}
-        total = sum(stretch.last + 1 - stretch.first for stretch in job.stretches)
-        done = 0
-        for stretch in job.stretches:
-            session = self._session(job.method)
-            from_start = {index: labels for index, labels in annotations.items() if index >= stretch.start}
-            propagation = Propagation(session, self.video, from_start, start=stretch.start)
-            watcher = Watcher()
-            for labelled in propagation.frames(partial(self._watched, start=stretch.start)):
-                self._reached = (session, labelled.index + 1)
-                doubt = _doubt(watcher, labelled.index, labelled.label_map, labelled.confidence)
-                if labelled.index >= stretch.first:
-                    done += 1
-                    self.say("mask", labelled.index, pack(labelled.label_map), labelled.confidence, doubt)
-                    self.say("at", done, total, "Propagating")
-                else:
-                    self.say("at", 0, total, f"Getting to frame {stretch.first}")
-                if labelled.index >= stretch.last:
-                    break
-                self._listen()
-
-    def _watched(self, found: Iterable[Found], count: int, *, start: int) -> Iterator[Found]:
-        """Label maps of the way back, shown as it is made."""
-        for number, in_frame in enumerate(found):
-            self._listen()
-            self.say("glimpse", start + count - 1 - number, pack(in_frame.label_map))
-            self.say("at", number + 1, count, "Looking back")
-            yield in_frame
-
-    def _make_backward(self, job: PropagationJob, key: int, last: int) -> None:
-        from ..reviewing import Watcher
-        from ..video.threads import prefetch
-
-        self.say("at", 0, 0, f"Loading {job.method.method}")
-        session, watcher = self._session(job.method), Watcher()
-        for frame in prefetch(self.video.reversed_frames(key + 1)):
-            self._listen()
-            if frame.index == key:
-                session.annotate(frame.image, unpack(job.annotations[key]))
-                _doubt(watcher, key, unpack(job.annotations[key]), {})
-                continue
-            label_map = session.step(frame.image)
-            doubt = _doubt(watcher, frame.index, label_map, session.confidences)
-            self.say("mask", frame.index, pack(label_map), session.confidences, doubt)
-            self.say("at", key - frame.index, key - last, "Propagating backward")
-            if frame.index <= last:
-                break
-
-    def _listen(self) -> None:
-        """Take what came through the pipe meanwhile. Raises Stopped."""
-        while self.pipe.poll():
-            message = self.pipe.recv()
-            if message == STOP:
-                raise Stopped
-            self.handle(message)
-
-    def _session(self, method: MethodChoice) -> Session:
-        from ..methods import load
-        from ..session import Session
-
-        if self._loaded is None or self._loaded[0].method != method.method:
-            self._loaded = (method, load(method.method))
-        return Session(
-            self._loaded[1],
-            short_side=method.short_side,
-            device=method.device,
-            precision=method.precision,
-            runtime=method.runtime,
-        )
-
-    def _hand_over(self, order: HandOver) -> None:
-        from .handover import hand_over
-
-        reached, self._reached = self._reached, None
-        whole = len(order.masks) == order.frames
-        if not whole and (reached is None or reached[1] != len(order.masks)):
-            return  # no session is at hand that could go on there
-        session = None if whole or reached is None else reached[0]
-        annotations = {index: unpack(packed) for index, packed in order.annotations.items()}
-        try:
-            hand_over(order.folder, self.video, annotations, order.method, order.masks, order.frames, session)
-            self.say("handed")
-        except OnemaskError as error:  # the project has all that matters
-            log.warning("%s", error)
-
-    def _select(self, index: int) -> Selection:
-        """The selection of objects in a frame; kept as long as it is that frame."""
-        from ..first_mask import Selection
-
-        if self._selection is None or self._selection[0] != index:
-            self._selection = (index, Selection(self.video.frame(index).image))
-        return self._selection[1]
-
-    def _first_mask(self, marks: FirstMask) -> None:
-        try:
-            mask = self._select(marks.frame).mask(box=marks.box, clicks=marks.clicks, scribbles=marks.scribbles)
-            self.say("first", marks.request, pack(np.asarray(mask, np.uint8)), None)
-        except OnemaskError as error:
-            self.say("first", marks.request, None, str(error))
-        except Exception as error:
-            log.exception("no first mask")
-            self.say("first", marks.request, None, f"{type(error).__name__}: {error}")
-
-
-def _doubt(watcher: Watcher, index: int, label_map: np.ndarray, confidence: Mapping[int, float]) -> str:
-    """The oddest thing about a frame, for people; empty if nothing is."""
-    from ..exports.result import KeptFrame
-
-    doubts = watcher.doubts(KeptFrame(index, "", label_map, confidence))
-    return f"object {doubts[0].object}: {doubts[0].detail}" if doubts else ""
-
-
-def pack(label_map: np.ndarray) -> Packed:
-    """A label map (H, W) with ids up to 254, compressed."""
-    return zlib.compress(np.ascontiguousarray(label_map, np.uint8).tobytes(), 1), label_map.shape
-
-
-def unpack(packed: Packed) -> np.ndarray:
-    """Undo `pack`: (H, W) uint8."""
-    data, shape = packed
-    return np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape)
-
-
-# In the server --------------------------------------------------------------------------------------------------------
+Outbox = SimpleQueue[bytes | None]  # pickled messages; None: no more will come
 
 
 class Worker:
-    """The process, as the server sees it; started at the first request, and anew after it died.
+    """The process; started at the first request, and anew after it died.
 
-    hear: called with each message, from a thread of its own; ("died", problem) when the process ends by itself.
+    hear: called with each message, from a thread of its own; ("died", problem) when the process ends by itself, or has
+    to be ended since `hear` failed.
     """
 
     def __init__(self, source: Path, hear: Callable[[tuple[Any, ...]], None]):
         self._source, self._hear = source, hear
         self._context = multiprocessing.get_context("spawn")
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._pipe: Connection | None = None
-        self._sending = threading.Lock()
+        self._process: BaseProcess | None = None
+        self._outbox: Outbox = SimpleQueue()
+        self._dead = False  # the process has ended, and `hear` is about to be told
+        self._closed = False
+        self._changing = threading.Lock()  # of the four above; never held while anything is sent or heard
 
     @property
     def pid(self) -> int | None:
         """The process's number; None while there is none."""
-        return self._process.pid if self._process is not None and self._process.is_alive() else None
+        process = self._process
+        return process.pid if process is not None and process.is_alive() else None
 
-    def submit(self, request: PropagationJob | FirstMask | HandOver | WarmUp) -> None:
-        """Hand over a request."""
-        with self._sending:
-            if self.pid is None:
+    def submit(self, request: Request) -> None:
+        """Hand over a request, which is sent by a thread: this never waits for the process.
+
+        Raises InputError where the process has ended just now.
+        """
+        data = pickle.dumps(request)  # as it is now
+        with self._changing:
+            if self._closed:
+                return  # nobody is there for the answer
+            if self._dead:  # another process now would get mixed up with what is about to be heard of this one
+                raise InputError(DIED.format(""))
+            if self._process is None:
                 self._start()
-            assert self._pipe is not None
-            try:
-                self._pipe.send(request)
-            except OSError as error:  # it died just now; its thread says so, too
-                raise InputError(DIED.format("")) from error
+            self._outbox.put(data)
 
     def stop(self) -> None:
         """Ask for the end of the job, after the frame in the making."""
-        with self._sending, suppress(OSError):
-            if self._pipe is not None:
-                self._pipe.send(STOP)
+        self._outbox.put(pickle.dumps(STOP))
 
     def close(self) -> None:
-        """End the process."""
-        process, self._process = self._process, None
-        with self._sending, suppress(OSError):
-            if self._pipe is not None:
-                self._pipe.send(CLOSE)
+        """End the process, for good."""
+        with self._changing:
+            self._closed = True
+            process, self._process = self._process, None
         if process is not None:
+            self._outbox.put(pickle.dumps(CLOSE))
             process.join(timeout=2)
             if process.is_alive():
                 process.terminate()
@@ -339,17 +85,62 @@ class Worker:
         process = self._context.Process(target=work, args=(theirs, self._source), daemon=True, name="onemask-studio")
         process.start()
         theirs.close()
-        self._process, self._pipe = process, ours
-        threading.Thread(target=self._listen, args=(ours, process), daemon=True, name="onemask-worker").start()
+        self._process, self._outbox = process, SimpleQueue()
+        # A pipe that is full blocks who sends, until the process reads on; and it may send itself just then, so that
+        # whoever listens to it must not wait for who sends.
+        sender = threading.Thread(target=_send, args=(ours, self._outbox), daemon=True, name="onemask-outbox")
+        listener = threading.Thread(
+            target=self._listen, args=(process, ours, self._outbox, sender), daemon=True, name="onemask-worker"
+        )
+        sender.start()
+        listener.start()
 
-    def _listen(self, pipe: Connection, process: multiprocessing.process.BaseProcess) -> None:
-        with suppress(EOFError, OSError):
-            while True:
-                self._hear(pipe.recv())
+    def _listen(self, process: BaseProcess, pipe: Connection, outbox: Outbox, sender: threading.Thread) -> None:
+        """Pass on what the process says until it has ended; then say so, unless it was ended by `close`."""
+        problem = self._pass_on(pipe)
+        process.join(timeout=0 if problem else 5)
+        if process.is_alive():  # nobody listens to it any more
+            process.kill()
+            process.join()
+        outbox.put(None)
+        sender.join()  # before the pipe's number can be another file's
         pipe.close()
-        if self._process is process:  # nobody ended it
-            process.join(timeout=5)
-            self._hear(("died", DIED.format(_by(process.exitcode))))
+        with self._changing:
+            if self._closed:
+                return
+            self._dead = True
+        try:
+            self._hear(("died", problem or DIED.format(_by(process.exitcode))))
+        except Exception:
+            log.exception("the end of the process could not be told")
+        with self._changing:
+            self._process, self._dead = None, False
+
+    def _pass_on(self, pipe: Connection) -> str | None:
+        """Pass on what comes; what is wrong, where it is not the process that has ended."""
+        try:
+            while (message := _received(pipe)) is not None:
+                self._hear(message)
+        except Exception as error:
+            log.exception("a message of the process could not be taken in")
+            return NOT_TAKEN.format(f"{type(error).__name__}: {error}")
+        return None
+
+
+def _received(pipe: Connection) -> tuple[Any, ...] | None:
+    """The next message; None: the process has ended."""
+    try:
+        message: tuple[Any, ...] = pipe.recv()
+    except (EOFError, OSError):
+        return None
+    return message
+
+
+def _send(pipe: Connection, outbox: Outbox) -> None:
+    """Send what is put into the outbox."""
+    with suppress(OSError):  # the process has ended; who listens to it says so
+        while (data := outbox.get()) is not None:
+            pipe.send_bytes(data)
 
 
 def _by(exitcode: int | None) -> str:

@@ -1,4 +1,4 @@
-"""Promises of every method: tests for methods of any package, to be run by pytest.
+"""Tests that every method must pass, for methods of any package, to be run by pytest.
 
     # test_my_method.py
     import pytest
@@ -10,11 +10,11 @@
     def candidate() -> Candidate:
         return Candidate(lambda: MyConfig(width=8).build(pretrained=False))
 
-Every test asks for the fixture `candidate`, which each test module defines: a small method, for some hundred frames go
-through it. With `pytest.register_assert_rewrite("onemask.testing")` in conftest.py failed assertions show their values.
+All tests use the fixture `candidate`, which each test module defines: a small method, since it processes some hundred
+frames. With `pytest.register_assert_rewrite("onemask.testing")` in conftest.py, failed assertions show their values.
 
-`sessions` holds what is promised of a method in a session, `calls` what of its four calls alone; both use the clips of
-`known_clip`, and what is in `fixtures`.
+`sessions` tests a method in a session, `calls` its four calls alone; both use the clips of `known_clip` and the
+fixtures of `fixtures`.
 """
 
 from .calls import *  # noqa: F403

@@ -1,4 +1,4 @@
-"""Promises of every method's four calls: rows, gradients, weights and diagnostics."""
+"""Tests of every method's four calls: rows, gradients, weights and diagnostics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..methods.method import Features, Memory, Method
 from ..session import Session
 from .known_clip import KnownClip
 
-STEP = 0.1  # of gradient descent, where what is zero at first has to move
+STEP = 0.1  # learning rate that moves parameters away from a zero initialisation
 
 
 def pixels(frames: Sequence[np.ndarray]) -> Tensor:
@@ -31,7 +31,7 @@ def masks_of(label_map: np.ndarray, ids: Sequence[int]) -> Tensor:
 
 
 def encoded_together(method: Method, clips: Sequence[KnownClip], frame_of_row: Tensor) -> list[Features]:
-    """The first frames of all clips as one batch, the second ones, ..."""
+    """Encode the first frames of all clips as one batch, then the second ones, ..."""
     batches = zip(*(clip.frames for clip in clips), strict=True)
     return [method.encode(pixels(frames)).for_rows(frame_of_row) for frames in batches]
 
@@ -39,7 +39,7 @@ def encoded_together(method: Method, clips: Sequence[KnownClip], frame_of_row: T
 def unrolled(
     method: Method, frames: Sequence[Features], masks: Tensor, frame_of_row: Tensor | None = None, clips: int = 1
 ) -> tuple[list[Tensor], Memory]:
-    """Memorize the first of some frames, follow through the others: logits of each, and the memory at the end."""
+    """Memorize the first frame and follow through the others; returns the logits of each, and the final memory."""
     memory, logits = method.memorize(frames[0], masks), []
     for features in frames[1:]:
         prediction = method.segment(features, memory)
@@ -50,7 +50,7 @@ def unrolled(
 
 
 class _Unasked(nn.Module):
-    """A network that must not be asked."""
+    """A network that must not be called."""
 
     def __init__(self):
         super().__init__()
@@ -73,7 +73,7 @@ def test_encode_takes_what_is_known_of_a_frame(method, make_clip):
 
 @torch.no_grad()
 def test_rows_together_equal_rows_alone(candidate, method, make_clip):
-    """Rows of one frame, as objects are; each by itself sees the same masks in its updates."""
+    """Rows of the same frame, as for several objects; alone, each sees the same masks in its updates."""
     if candidate.competes:
         pytest.skip("here objects take proposals away from each other")
     clip = make_clip(6, 3, (96, 128))
@@ -94,7 +94,7 @@ def test_rows_together_equal_rows_alone(candidate, method, make_clip):
 
 @torch.no_grad()
 def test_rows_of_several_clips_equal_clips_alone(method, make_clip):
-    """As in training: rows of one batch belong to different clips."""
+    """Rows of a batch from different clips, as in training."""
     clips = [make_clip(4, objects, (96, 128), seed=objects) for objects in (2, 1)]
     ids, frame_of_row = ((1, 2), (1,)), torch.tensor([0, 0, 1])
     batches = [
@@ -111,7 +111,7 @@ def test_rows_of_several_clips_equal_clips_alone(method, make_clip):
 
 
 def test_gradients_reach_every_trainable_parameter(candidate, make_clip):
-    """Within two steps: what is zero at first hides in the first one what comes before it."""
+    """Within two steps: in the first, parameters initialised to zero block the gradient of those before them."""
     if not candidate.trains:
         pytest.skip("not trained by gradients through the four calls")
     torch.manual_seed(0)
@@ -159,7 +159,7 @@ def test_state_dict_survives_saving(candidate, method, make_clip, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(*logits, strict=True))
 
 
-# What it went by ------------------------------------------------------------------------------------------------------
+# Diagnostics ----------------------------------------------------------------------------------------------------------
 
 
 def test_says_what_it_went_by_and_finds_the_same(method, make_clip):

@@ -1,4 +1,4 @@
-"""A clip whose every mask is known."""
+"""A synthetic clip with a known mask for every frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class KnownClip:
-    """Frames (H, W, 3) uint8, and for each the label map (H, W) uint8 with objects 1..N."""
+    """Frames (H, W, 3) uint8, each with its label map (H, W) uint8 of objects 1..N."""
 
     frames: list[np.ndarray]
     label_maps: list[np.ndarray]
@@ -22,9 +22,9 @@ class KnownClip:
 def moving_shapes(
     frames: int, objects: int = 1, size: tuple[int, int] = (64, 96), *, away: Container[int] = (), seed: int = 0
 ) -> KnownClip:
-    """Discs and squares in colours of their own go round before a grey texture, each in its cell of the frame.
+    """Discs and squares in different colours that circle over a grey texture, each in its own cell of the frame.
 
-    In the frames of `away` no object is in sight.
+    In the frames of `away` no object is visible.
     """
     rng = np.random.default_rng(seed)
     background, grain = _texture(rng, size), _texture(rng, size)

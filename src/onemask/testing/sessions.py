@@ -1,4 +1,4 @@
-"""Promises of every method in a session: videos, objects that come and go, copies, threads and memory."""
+"""Tests of every method in a session: videos, objects that come and go, copies, threads and memory."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ class TestObjectsComeAndGo:
             assert agreement(one, other) > 0.99
 
     def test_corrected(self, method, session, clip):
-        """The memory is replaced: from here on as if the video began here."""
-        session.annotate(clip.frames[0], self.only(clip.label_maps[0], 2))  # it says 2 of a shape that was 1
+        """The memory is replaced, as if the video began here."""
+        session.annotate(clip.frames[0], self.only(clip.label_maps[0], 2))  # the shape of object 1 is annotated as 2
         session.annotate(clip.frames[1], np.where(clip.label_maps[1] == 1, 2, 0).astype(np.uint8))
         follow(session, clip.frames[2:4])
         correct = self.only(clip.label_maps[4], 2)
@@ -182,7 +182,7 @@ class TestGoesOnEqually:
 
     def test_a_copy(self, halfway, clip):
         copy = halfway.copy()
-        ahead = follow(halfway, clip.frames[10:])  # what the original does meanwhile is none of the copy's business
+        ahead = follow(halfway, clip.frames[10:])  # the original must not affect the copy
         behind = follow(copy, clip.frames[10:])
         assert all((a == b).all() for a, b in zip(ahead, behind, strict=True))
 
@@ -213,7 +213,7 @@ class TestGoesOnEqually:
 
 
 def test_sessions_in_threads_on_one_method_are_as_alone(candidate, make_clip):
-    """Whatever they do at the same time: nobody writes to the method, not even for a moment."""
+    """Concurrent sessions never modify the method, not even temporarily."""
     torch.manual_seed(0)
     method = candidate.build().eval()
     before = {key: tensor.clone() for key, tensor in method.state_dict().items()}
@@ -245,7 +245,7 @@ def test_sessions_in_threads_on_one_method_are_as_alone(candidate, make_clip):
 
 
 def live_bytes() -> int:
-    """Bytes of all tensors that can be reached."""
+    """Bytes of all reachable tensors."""
     gc.collect()
     storages = {}
     for thing in gc.get_objects():
@@ -261,7 +261,7 @@ def memory_bytes(session: Session) -> int:
 
 
 def test_100_frames_cost_no_more_memory_than_30(session, make_clip):
-    clip = make_clip(42, size=(48, 64))  # one round
+    clip = make_clip(42, size=(48, 64))  # one full circle
     session.annotate(clip.frames[0], clip.label_maps[0])
     for number in range(1, 31):
         session.step(clip.frames[number])

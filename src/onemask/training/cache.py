@@ -1,9 +1,9 @@
-"""Disk cache of what training does not change: features of a frozen backbone, memories of references.
+"""Disk cache of what training does not change: features of a frozen backbone, memories of reference frames.
 
-A stage with `distinct` clips sees each of them many times. With a frozen backbone its features are the same every
-time, and so is what the method makes of the reference where that is not learned offline (FRTM's target models,
-section 3.3): then a step is the trained part alone. Clips are files, so a cache serves all recipes that agree on what
-it depends on, and one that was interrupted is gone on with.
+A stage with `distinct` clips sees each of them many times. With a frozen backbone, its features are the same every
+time. So is the memory of the reference frame, if no part of it is learned offline (FRTM's target models, section 3.3).
+A step then only has to compute the trained part. Each clip is a file, so recipes that agree on everything that the
+cache depends on share it, and an interrupted cache is continued.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ..methods.options import newer_options
 from .recipe import Recipe, StageConfig
 from .unroll import ClipBatch, as_it_runs
 
-CLIPS = 1  # raised whenever the same seed gives another clip than before, or a file holds something else
+CLIPS = 1  # increased whenever a seed gives a different clip than before, or the contents of a file change
 NOT_OF_CLIPS = {
     *("name", "batch", "accumulate", "iterations", "epochs", "distinct", "cache", "update", "losses", "bootstrap"),
     *("optimiser", "schedule", "clip_gradient", "batch_norm"),
-}  # values of a stage that its clips do not depend on
+}  # options of a stage that do not affect its clips
 
 
 class ClipCache:
@@ -63,8 +63,8 @@ class ClipCache:
 
     @torch.no_grad()
     def fill(self, index: int, batch: ClipBatch) -> None:
-        """Compute what is cached of a clip (a batch of one), with the method as it runs, and write it."""
-        with as_it_runs(self.method):  # a method that was just built has batch norm measure its own statistics
+        """Compute the cached tensors of a clip (a batch of one) with the method in evaluation mode, and write them."""
+        with as_it_runs(self.method):  # the batch norm of a method that was just built is in training mode
             tensors = self._computed(batch)
         with written_whole(self.path(index)) as temporary:
             save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary)
@@ -84,7 +84,7 @@ class ClipCache:
         return tensors
 
     def read(self, index: int) -> ClipBatch:
-        """Read what `fill` wrote, as a batch of one. Raises InputError if the file is not whole."""
+        """Read what `fill` wrote, as a batch of one. Raises InputError if the file is damaged."""
         path = self.path(index)
         try:
             tensors = load_file(path)
@@ -101,13 +101,13 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str, Any]:
-    """Everything that decides what is cached of clip i, as plain values."""
+    """Everything that determines the cached tensors of clip i, as plain values."""
     others = {f"weights of {name}": _fingerprint(part) for name, part in method.constant_parts().items()}
     of_clips = {key: value for key, value in asdict(stage).items() if key not in NOT_OF_CLIPS}
     config = method.config
-    before = {now: then for then, now in getattr(config, "renamed", {}).items()}  # so that caches outlive new names
+    before = {now: then for then, now in getattr(config, "renamed", {}).items()}  # caches outlive new names
     newer = newer_options(config)  # and new options
-    # The first version is left out, as it was before there were versions.
+    # Version 1 is omitted: its caches were written before there were versions.
     version = {} if CLIPS == 1 else {"version": CLIPS}
     if not method.memory_depends_on_weights and method.memory_version:
         version["version of memories"] = method.memory_version
@@ -134,7 +134,7 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
 
 
 def _fingerprint(part: nn.Module) -> str:
-    """Fingerprint of a network's weights: the same of -0 and 0, which a moving average makes of each other."""
+    """Fingerprint of a network's weights; treats -0 as 0, since a moving average can turn one into the other."""
     weights = hashlib.sha256()
     for name, tensor in sorted(part.state_dict().items()):
         weights.update(name.encode())
@@ -143,7 +143,7 @@ def _fingerprint(part: nn.Module) -> str:
 
 
 def _of_memory(method: Method) -> set[str]:
-    """The options that what is kept depends on: of a memory possibly all but the network's size and the updates."""
+    """Options that the cached memory depends on: all but the method's `not_of_memory`; none if it is not cached."""
     if method.memory_depends_on_weights or method.config is None:
         return set()
     return {field.name for field in fields(method.config)} - set(method.not_of_memory)

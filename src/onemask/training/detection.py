@@ -1,8 +1,8 @@
-"""The task of training `maskrcnn-lite`, the network that proposes boxes and masks of things, on frames of clips.
+"""Training task of `maskrcnn-lite`, the network that proposes boxes and masks of objects, on the frames of clips.
 
-Clips come as in any other training: synthetic ones of stills, in which every object is known and others are pasted
-over, and videos. Each of their frames is a picture by itself, and every object in it is a thing of the one class. The
-losses are torchvision's; weights are judged by average recall, on stills that were held out and on frames of videos.
+Clips come from the same sources as in any other training: synthetic clips of stills, in which every object is annotated
+and others are pasted over, and videos. Each frame is an image of its own, and all its objects belong to one class. The
+losses are torchvision's; weights are judged by average recall, on held-out stills and on frames of videos.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from .recipe import StageConfig, ValidationConfig
 from .task import Task, Validation
 from .unroll import ClipBatch
 
-COUNTS = (10, 30)  # proposals at which recall is told; the last one's is the criterion
-VALIDATED = 5  # every so many-th annotated frame of the validation's videos
-UNUSED = ("cache", "update", "bootstrap")  # of a stage, in which these have no meaning
+COUNTS = (10, 30)  # numbers of proposals at which recall is reported; the last is the criterion
+VALIDATED = 5  # every n-th annotated frame of the validation videos is used
+UNUSED = ("cache", "update", "bootstrap")  # options of a stage that have no meaning here
 
 Picture = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8 RGB, and its label map (H, W) uint8: 0, 1..N, 255 void
 
@@ -44,7 +44,7 @@ class Proposing(Task):
     """A network that proposes objects, before it is part of a method."""
 
     def begin(self, given: Method | None) -> MaskRCNN:
-        """The network with a backbone of ImageNet's weights, or with those of a file."""
+        """The network with an ImageNet backbone, or with the weights of a file."""
         recipe = self.recipe
         if given is not None or recipe.initial:
             what = "initial" if given is None else "a method to begin with"
@@ -61,21 +61,21 @@ class Proposing(Task):
         return cast(MaskRCNN, network)
 
     def loss_names(self, network: nn.Module) -> tuple[str, ...]:
-        """Mask R-CNN's."""
+        """Names of Mask R-CNN's losses."""
         return LOSSES
 
     def check_stage(self, network: nn.Module, stage: StageConfig, where: str) -> None:
-        """Refuse what has no meaning where frames are seen one by one."""
+        """Refuse options that have no meaning when frames are seen one at a time."""
         plain = StageConfig(data=[])
         if unused := [name for name in UNUSED if getattr(stage, name) != getattr(plain, name)]:
             raise InputError(f"{where}.{unused[0]} has no meaning for {self.recipe.method}; leave it out")
 
     def step(self, network: nn.Module, stage: StageConfig) -> Detection:
-        """Detect the objects of each frame."""
+        """A module that computes Mask R-CNN's losses on each frame."""
         return Detection(cast(MaskRCNN, network), tuple(stage.losses))
 
     def validator(self) -> RecallValidator | None:
-        """The stills that are held out, and frames of a split; None without either."""
+        """Validator on held-out stills and on frames of a split; None if the recipe has neither."""
         recipe, base = self.recipe, self.base
         pictures: dict[str, list[Callable[[], Picture]]] = {}
         if recipe.held_out:
@@ -96,14 +96,14 @@ class Detected:
 
 
 class Detection(nn.Module):
-    """Mask R-CNN with its losses, of all frames of a batch of clips."""
+    """Mask R-CNN with its losses, over all frames of a batch of clips."""
 
     def __init__(self, network: MaskRCNN, losses: tuple[str, ...]):
         super().__init__()
         self.network, self.names = network, losses
 
     def forward(self, opened: Callable[[], ClipBatch], progress: float) -> Detected:
-        """The losses of a batch that is `sealed`, means over its frames."""
+        """Losses of a `sealed` batch, means over its frames."""
         batch = opened()
         frames = list(batch.frames.flatten(0, 1).float() / 255)
         targets = [objects_of(labels) for labels in batch.labels.flatten(0, 1)]
@@ -112,7 +112,7 @@ class Detection(nn.Module):
 
 
 def objects_of(labels: Tensor) -> dict[str, Tensor]:
-    """A label map (H, W) uint8 -> its objects as torchvision's networks learn from them, boxes of 2 pixels at least.
+    """Convert a label map (H, W) uint8 to torchvision's targets, without objects less than 2 pixels wide or high.
 
     boxes (G, 4) float32, the pixels' outer edges; labels (G,), all 1; masks (G, H, W) uint8.
     """
@@ -131,14 +131,14 @@ def objects_of(labels: Tensor) -> dict[str, Tensor]:
 class RecallValidator:
     """Average recall of boxes at COUNTS proposals, over all objects of sets of pictures, which are read one by one.
 
-    network: one that the trained weights fit. pictures: by the name of their set, each as a call that reads it.
+    network: a network that the trained weights fit. pictures: name of a set -> functions that each read a picture.
     """
 
     def __init__(self, network: nn.Module, pictures: dict[str, list[Callable[[], Picture]]]):
         self.generator, self.pictures = ProposalGenerator(cast(MaskRCNN, network)), pictures
 
     def scores(self, trained: nn.Module, rank: int = 0, of: int = 1) -> np.ndarray:
-        """(pictures, counts + 1): how many objects are found, the mean over thresholds, and how many there are."""
+        """(pictures, counts + 1): objects found at each count, the mean over thresholds, then the number of objects."""
         self.generator.network.load_state_dict(trained.state_dict())
         self.generator.to(next(trained.parameters()).device)
         readers = [reader for of_set in self.pictures.values() for reader in of_set]
@@ -148,12 +148,12 @@ class RecallValidator:
         return scores
 
     def validation(self, scores: np.ndarray) -> Validation:
-        """Average recall of every set; the criterion is the mean over sets at most proposals."""
+        """Average recall of every set; the criterion is the mean over sets at the largest count."""
         ends = np.cumsum([len(of_set) for of_set in self.pictures.values()])
         figures: dict[str, float] = {}
         for name, of_set in zip(self.pictures, np.split(scores, ends[:-1]), strict=True):
             *found, objects = of_set.T
-            if objects.any():  # of a set without any there is no recall
+            if objects.any():  # a set without objects has no recall
                 figures |= {f"{name} AR@{n}": average_recall(f, objects) for n, f in zip(COUNTS, found, strict=True)}
         most = [value for name, value in figures.items() if name.endswith(f"AR@{COUNTS[-1]}")]
         return Validation(
@@ -165,7 +165,7 @@ class RecallValidator:
 
 
 def found_of(generator: ProposalGenerator, image: np.ndarray, labels: np.ndarray) -> list[float]:
-    """The objects of a picture that are found among the first COUNTS proposals, means over thresholds; and all."""
+    """Objects of a picture found by the first COUNTS proposals, means over thresholds; then its number of objects."""
     frames = torch.from_numpy(image).to(next(generator.parameters()).device).permute(2, 0, 1)[None].float() / 255
     proposals = generator(frames)
     boxes = proposals.boxes[0][proposals.scores[0] > 0]
@@ -175,13 +175,13 @@ def found_of(generator: ProposalGenerator, image: np.ndarray, labels: np.ndarray
 
 
 def held_out(root: Path, every: int) -> list[Callable[[], Picture]]:
-    """The stills that `StillImages.without` leaves out."""
+    """Readers of the stills that `StillImages.without` leaves out."""
     stills = StillImages(root)
     return [partial(stills.read, index) for index in range(0, len(stills), every)]
 
 
 def frames_of(config: ValidationConfig, base: Path) -> list[Callable[[], Picture]]:
-    """Frames of a split, some of each video."""
+    """Readers of every `VALIDATED`-th annotated frame of the videos of a split."""
     dataset = DavisDataset(base / config.root, config.year, config.split)
     chosen = dataset.select(config.sequences) if config.sequences else dataset
     return [partial(_frame, sequence, index) for sequence in chosen for index in sequence.annotated[::VALIDATED]]
@@ -189,6 +189,6 @@ def frames_of(config: ValidationConfig, base: Path) -> list[Callable[[], Picture
 
 def _frame(sequence: VideoSequence, index: int) -> Picture:
     labels = sequence.labels(index)
-    if labels is None:  # its file has gone since
+    if labels is None:  # its file has since been removed
         raise InputError(f"frame {index} of {sequence.name} has no annotation any more")
     return read_image(sequence.frames[index]), labels

@@ -46,7 +46,7 @@ def _shuffled(count: int, seed: int, number: int) -> np.ndarray:
 class Parts(Dataset[ClipBatch]):
     """The parts of batches that one process computes: item i is part i % accumulate of step i // accumulate.
 
-    rank, of: which process this is, of how many.
+    rank, of: the index of this process, and the number of processes.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Parts(Dataset[ClipBatch]):
 
 
 class Feed:
-    """The batches of a stage from a step on, made ahead by worker processes; measures how long they were waited for."""
+    """The parts of a stage from item `first` on, prefetched by workers; measures the time spent waiting for them."""
 
     def __init__(self, parts: Parts, first: int, workers: int):
         options: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
@@ -105,11 +105,11 @@ class Feed:
                     raise batch
                 yield batch
         finally:
-            del batches  # or its workers would live as long as an error that remembers this place
+            del batches  # otherwise the traceback of an error would keep its workers alive
 
 
 class _Guarded(Dataset[Any]):
-    """Hands over an error that a user can cause as if it were a batch: DataLoader would make a traceback of it."""
+    """Returns an OnemaskError in place of a batch, since DataLoader would turn its message into a traceback."""
 
     def __init__(self, parts: Parts):
         self.parts = parts
@@ -125,8 +125,8 @@ class _Guarded(Dataset[Any]):
 
 
 def _begin_worker(number: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the threads
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; it is the first one's to obey
+    cv2.setNumThreads(0)  # the workers already run in parallel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process, but the main process handles it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

@@ -1,4 +1,4 @@
-"""The folder that a training writes, and the cards of its weights."""
+"""The output folder of a training run, and the cards of its weights."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from .recipe_file import by_todays_keys, to_yaml
 
 log = logging.getLogger(__name__)
 
-RENAMED = {"place": "reached", "method": "network"}  # keys of checkpoints: what they were called before
-# What a resumed training may change.
+RENAMED = {"place": "reached", "method": "network"}  # old key of a checkpoint -> present key
+# Options that may change when training is resumed.
 NOT_OF_RESULT = ("workers", "checkpoint_every", "picture_every", "attribution", "licence", "note")
 
 
 class TrainingFolder:
-    """The output of a training; `train` says what is in it."""
+    """The output folder of a training run; `train` lists its contents."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.recipe = self.path / "recipe.yaml"  # with every value
+        self.recipe = self.path / "recipe.yaml"  # with all values
         self.checkpoint = self.path / "checkpoint.pt"  # the state from which training continues
-        self.earlier_checkpoint = self.path / "checkpoint.earlier.pt"  # the last but one, in case that is damaged
+        self.earlier_checkpoint = self.path / "checkpoint.earlier.pt"  # the previous one, in case that is damaged
         weights = [self.weights(name) for name in ("best", "last")]
         checkpoints = [self.checkpoint, self.earlier_checkpoint]
         files = [self.recipe, *checkpoints, self.path / "history.jsonl", *weights, *map(card_path, weights)]
@@ -60,7 +60,7 @@ class TrainingFolder:
         self.results.check(_decisive(recipe), overwrite=overwrite, resume=resume)
 
     def refuse_other_data(self, data: str) -> None:
-        """Raise InputError if what is trained with, by its fingerprint, is not what was begun with."""
+        """Raise InputError if the fingerprint of the training data differs from that of the data at the start."""
         if self._data.exists() and read_json(self._data, "pass --overwrite to begin anew") != data:
             raise InputError(
                 f"the pictures of the training data have changed since {self.path} was begun; bring them back, or "
@@ -69,9 +69,9 @@ class TrainingFolder:
 
     @contextmanager
     def opened(self, recipe: Recipe, data: str, *, overwrite: bool, resume: bool) -> Iterator[None]:
-        """Hold the folder for the block. Where nothing is gone on with, what an earlier training left is removed.
+        """Hold the folder for the block. Unless an earlier run is resumed, its files are removed.
 
-        data: the fingerprint of what is trained with.
+        data: fingerprint of the training data.
         """
         with self.results.opened(_decisive(recipe), overwrite=overwrite, resume=resume):
             write_json(self._data, data, durable=True)
@@ -81,11 +81,11 @@ class TrainingFolder:
             yield
 
     def note_log(self) -> None:
-        """Put TensorBoard's files, which it names itself, into the manifest."""
+        """Add TensorBoard's files, whose names it chooses itself, to the manifest."""
         self.results.adopt(*(f"log/{path.name}" for path in self.path.glob("log/events.*")))
 
     def _take_over(self) -> None:
-        """Make a training of a version that kept no manifest one that can be resumed."""
+        """Make a run of a version without manifests resumable."""
         asked = _decisive(read_recipe(self.recipe))
         with self.results.held():
             self.results.adopt(*self._files)
@@ -109,20 +109,20 @@ class TrainingFolder:
         save(trained, self.weights(name), card)
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write it whole or not at all; the one before is kept beside it.
+        """Write a checkpoint atomically, and keep the previous one beside it.
 
         Raises:
-            OutputError: the disk is full, or the folder refuses. Earlier checkpoints are as they were.
+            OutputError: the disk is full or the folder not writable. Earlier checkpoints are unchanged.
         """
-        content = io.BytesIO()  # writing to a file itself, torch ends a full disk with an error of its own
+        content = io.BytesIO()  # if torch wrote to the file itself, a full disk would raise an error of torch's own
         torch.save(state, content)
         write_bytes(self.checkpoint, content.getbuffer(), earlier=self.earlier_checkpoint)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is whole, on the CPU; None where none was written.
+        """The newest intact checkpoint, on the CPU; None if none was written.
 
         Raises:
-            InputError: there is one, but none that can be read.
+            InputError: there are checkpoints, but none can be read.
         """
         failure: InputError | None = None
         for path in (self.checkpoint, self.earlier_checkpoint):
@@ -142,7 +142,7 @@ class TrainingFolder:
 
 
 def _checkpoint_in(path: Path) -> dict[str, Any]:
-    """Load a checkpoint, a zip archive by torch, whose parts have a CRC-32 that is checked."""
+    """Load a checkpoint, a zip archive written by torch, after checking the CRC-32 of its parts."""
     try:
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:
@@ -152,19 +152,19 @@ def _checkpoint_in(path: Path) -> dict[str, Any]:
             raise InputError(f"{path} is no checkpoint of a training, it holds {type(state).__name__}")
     except InputError:
         raise
-    except Exception as error:  # torch raises whatever its parts do
+    except Exception as error:  # torch raises errors of many types
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} cannot be read ({reason})") from error
     return {RENAMED.get(str(name), str(name)): value for name, value in state.items()}
 
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:
-    """Every value that decides the result, lists of tables by their places so that differences are named one by one."""
+    """All values that affect the result; lists of tables become tables by index, so that each difference has a name."""
     return {name: _by_place(value) for name, value in asdict(recipe).items() if name not in NOT_OF_RESULT}
 
 
 def _of_earlier_versions(asked: dict[str, Any]) -> dict[str, Any]:
-    """Settings that a training began with, by today's keys, and with what they had not yet as it was then."""
+    """Settings that a run began with, under today's keys; options added since have the value that applied then."""
     return {"held_out": 0, **by_todays_keys(asked)}
 
 
@@ -177,16 +177,16 @@ def _by_place(value: Any) -> Any:
 
 
 def _described(source: SourceConfig) -> str:
-    """A source as a card names it."""
+    """Name of a source for the card."""
     split = "" if source.kind in ("folders", "stills") else f" {source.split}"
     return f"{source.kind} {source.root}{split}{f' with {source.cutouts}' if source.cutouts else ''}"
 
 
 def commit() -> str:
-    """The commit of the code that runs, "-dirty" with changes, where it is a checkout; otherwise the version."""
+    """The commit of the running code if it is a checkout, "-dirty" if it has changes; otherwise the version."""
     folder = Path(__file__).parent
     try:
-        # Inside of another project's checkout (as a virtual environment often is) git would name that one's commit.
+        # Inside another project's checkout (where virtual environments often are) git would report that commit.
         _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
         return _git(folder, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):

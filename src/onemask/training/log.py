@@ -1,4 +1,4 @@
-"""Logs of a training: a file of lines, and scalars and pictures for TensorBoard."""
+"""Training logs: a file of JSON lines, and scalars and pictures for TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 from ..files import append, write_bytes
 from .task import Validation
 
-FLUSHED_EVERY = 10.0  # seconds: as old as the file of lines is at most
+FLUSHED_EVERY = 10.0  # seconds by which history.jsonl lags behind at most
 
 
 @dataclass
 class Log:
-    """Writes below `folder`; in all but one of several processes it is not `active` and does nothing."""
+    """Writes logs into `folder` if `active`; of several processes only the first is."""
 
     folder: Path
     active: bool = True
@@ -28,7 +28,7 @@ class Log:
     def __post_init__(self):
         self._lines: list[str] = []
         self._writer: Any = None
-        self._forgotten: int | None = None  # TensorBoard drops this step and later ones of earlier files
+        self._forgotten: int | None = None  # TensorBoard drops this step and later ones from earlier files
         self._flushed = time.monotonic()
 
     @property
@@ -37,7 +37,7 @@ class Log:
 
     @property
     def _board(self) -> Any:
-        """TensorBoard's writer, begun with the first scalar."""
+        """TensorBoard's writer, created at its first use."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -46,7 +46,7 @@ class Log:
         return self._writer
 
     def scalars(self, step: int, **values: Any) -> None:
-        """Note the losses and all else of a step."""
+        """Log the losses and other values of a step."""
         if not self.active:
             return
         self._lines.append(json.dumps({"step": step, **values}))
@@ -57,13 +57,13 @@ class Log:
             self.flush()
 
     def times(self, step: int, **values: float) -> None:
-        """Note how long a step took and why: for TensorBoard alone, since it is never the same twice."""
+        """Log timings of a step, to TensorBoard only, since they are never the same twice."""
         if self.active:
             for name, value in values.items():
                 self._board.add_scalar(f"time/{name}", value, step)
 
     def validation(self, step: int, validation: Validation) -> None:
-        """Note the scores of a validation."""
+        """Log the scores of a validation."""
         if not self.active:
             return
         self._lines.append(json.dumps({"step": step, **validation.figures, **validation.by_item}))
@@ -74,30 +74,30 @@ class Log:
                 self._board.add_scalar(f"validation {caption}/{name}", value, step)
 
     def picture(self, step: int, picture: np.ndarray) -> None:
-        """Show a picture of the step, (3, height, width) in [0, 1]."""
+        """Log a picture of the step, (3, height, width) in [0, 1]."""
         if self.active:
             self._board.add_image("clips", picture, step)
 
     def flush(self) -> None:
-        """Write what was noted."""
+        """Write everything logged so far."""
         if self._lines:
-            lines, self._lines = self._lines, []  # not twice, should the disk take only some of them
+            lines, self._lines = self._lines, []  # cleared first: a partly failed write must not be repeated
             append(self._history, "".join(f"{line}\n" for line in lines).encode())
         if self._writer is not None:
             self._writer.flush()
         self._flushed = time.monotonic()
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of later steps: they are taken again."""
+        """Drop the lines of later steps, which will be run again."""
         self._forgotten = step + 1
         if self.active and self._history.exists():
-            # A process that was killed may have left half a line, the last one.
+            # A killed process may have left its last line incomplete.
             lines = self._history.read_text(encoding="utf-8").split("\n")[:-1]
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             write_bytes(self._history, "".join(f"{line}\n" for line in kept).encode())
 
     def close(self) -> None:
-        """Write everything."""
+        """Write everything logged so far, and close TensorBoard's file."""
         self.flush()
         if self._writer is not None:
             self._writer.close()

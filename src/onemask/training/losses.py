@@ -11,19 +11,19 @@ from torch import Tensor
 
 from ..labels import EPSILON
 
-LARGEST_LOGIT = 80.0  # the sum of several objects' odds is then still a float32
+LARGEST_LOGIT = 80.0  # keeps the sum of several objects' odds within float32
 
 
 @dataclass
 class Segmented:
-    """One frame of each of B clips, by the rows of all their objects, N."""
+    """One frame of each of B clips, with N rows, one per object."""
 
     logits: Tensor  # (N, 1, H, W): each object's own
     probabilities: Tensor  # (N, 1, H, W): after aggregation
-    background: Tensor  # (B, 1, H, W): background's probability
-    masks: Tensor  # (N, 1, H, W) in {0, 1}: the truth
-    known: Tensor  # (N, 1, H, W) in {0, 1}: 0 where nobody knows the truth
-    frame_of_row: Tensor  # (N,)
+    background: Tensor  # (B, 1, H, W): probability of background
+    masks: Tensor  # (N, 1, H, W) in {0, 1}: ground truth
+    known: Tensor  # (N, 1, H, W) in {0, 1}: 0 where the ground truth is void
+    frame_of_row: Tensor  # (N,): the clip of each row
 
     def by_clip(self, of_rows: Tensor) -> Tensor:
         """(N, ...) -> (B, ...): the mean over the rows of each clip."""
@@ -34,15 +34,15 @@ class Segmented:
 
     @property
     def known_of_clip(self) -> Tensor:
-        """(B, 1, H, W): void is void for every object of a clip."""
+        """(B, 1, H, W) in {0, 1}: known pixels, which are the same for all objects of a clip."""
         return self.by_clip(self.known)
 
 
 def cross_entropy_by_pixel(segmented: Segmented) -> Tensor:
-    """(B, 1, H, W): minus the logarithm of the probability that aggregation leaves to the right label.
+    """Negative log-probability of the true label after aggregation, (B, 1, H, W).
 
-    From the logits: they are the logarithms of the odds that aggregation normalises, and where an object is surely
-    wrong its probability is too small for float32 to have a gradient.
+    Computed from the logits, which are the logarithms of the odds that aggregation normalises: where a prediction is
+    confidently wrong, the probability is too small to have a gradient in float32.
     """
     s = segmented
     objects, background = s.logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT), _background_logit(s)
@@ -53,19 +53,19 @@ def cross_entropy_by_pixel(segmented: Segmented) -> Tensor:
 
 
 def _background_logit(segmented: Segmented) -> Tensor:
-    """(B, 1, H, W): of the product of all 1 - p."""
+    """Logit of the background, (B, 1, H, W), whose probability is the product of all 1 - p."""
     none = torch.zeros_like(segmented.background)
     logarithm = none.index_add(0, segmented.frame_of_row, F.logsigmoid(-segmented.logits)).clamp(max=-EPSILON)
     return logarithm - torch.log(-torch.expm1(logarithm))
 
 
 def cross_entropy(segmented: Segmented, share: float = 1.0) -> Tensor:
-    """Cross entropy between all objects and background, (B,): the mean over pixels that are known."""
+    """Cross entropy over all objects and background, (B,): the mean over known pixels."""
     return _mean(cross_entropy_by_pixel(segmented), segmented.known_of_clip)
 
 
 def bootstrapped_cross_entropy(segmented: Segmented, share: float = 1.0) -> Tensor:
-    """The mean of the `share` of a frame's known pixels in which cross entropy is highest, (B,)."""
+    """Cross entropy, (B,): the mean over the `share` of a frame's known pixels where it is highest."""
     pixels, known = cross_entropy_by_pixel(segmented).flatten(1), segmented.known_of_clip.flatten(1)
     hardest = (pixels * known).sort(1, descending=True).values
     count = (share * known.sum(1, keepdim=True)).ceil().clamp(min=1)
@@ -82,7 +82,7 @@ def binary_cross_entropy(segmented: Segmented, share: float = 1.0) -> Tensor:
 def soft_jaccard(segmented: Segmented, share: float = 1.0) -> Tensor:
     """One minus intersection over union of probabilities and masks, (B,): the mean over objects.
 
-    An object that is not there costs what is predicted of it: the union's share of a hundredth of the frame, at most 1.
+    If an object is absent, its loss is u / (u + HW / 100) instead, where u is the sum of its probabilities.
     """
     p, m = segmented.probabilities * segmented.known, segmented.masks * segmented.known
     intersection, union = (p * m).sum((1, 2, 3)), (p + m - p * m).sum((1, 2, 3))
@@ -92,7 +92,7 @@ def soft_jaccard(segmented: Segmented, share: float = 1.0) -> Tensor:
 
 
 def _mean(pixels: Tensor, known: Tensor) -> Tensor:
-    """Mean over all axes but the first, of what is known."""
+    """Mean of the known values over all axes but the first."""
     return (pixels * known).flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)
 
 

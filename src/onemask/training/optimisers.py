@@ -1,4 +1,4 @@
-"""The optimiser of a stage, its rates by group and over time."""
+"""The optimiser of a stage, and its learning rates by group and over time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .recipe import OptimiserConfig, ScheduleConfig
 def trained_parameters(
     method: nn.Module, groups: Mapping[str, float], as_built: Mapping[str, bool] | None = None
 ) -> dict[str, list[nn.Parameter]]:
-    """Set which parameters are trained, and sort them into groups by the prefix of their names, "" for all others.
+    """Set which parameters are trained, and group them by prefixes of their names; "" is the group of all others.
 
-    as_built: which parameters the method itself trains, by name, where an earlier stage may have changed that.
+    as_built: parameter name -> whether the method as built trains it, as an earlier stage may have changed that.
     Raises InputError for a group that matches no parameter, and if nothing is left to train.
     """
     sorted_into: dict[str, list[nn.Parameter]] = {}
@@ -44,12 +44,12 @@ def trained_parameters(
 
 
 def refuse_without_gradient(method: nn.Module, where: str) -> None:
-    """Refuse a stage that is to train what its losses do not reach: it would stay as it began without a word.
+    """Refuse a stage that trains parameters without a gradient from its losses, which would silently stay unchanged.
 
-    To be called once gradients are there. Several processes could not even go on: they wait for every gradient.
+    Call it after the backward pass. Several processes would even hang, since they wait for every gradient.
 
     Raises:
-        InputError: it names such parameters and the ways out.
+        InputError: there are such parameters; the message says what to do.
     """
     names = [name for name, p in method.named_parameters() if p.requires_grad and p.grad is None]
     if names:
@@ -62,7 +62,7 @@ def refuse_without_gradient(method: nn.Module, where: str) -> None:
 
 
 def optimiser(config: OptimiserConfig, groups: Mapping[str, list[nn.Parameter]]) -> torch.optim.Optimizer:
-    """The optimiser of parameters by group; each group's `factor` scales the learning rate that `lr_at` gives."""
+    """Build the optimiser of grouped parameters; a group's `factor` scales the learning rate from `lr_at`."""
     parameters = [
         {"params": members, "factor": config.groups.get(group, 1.0), "name": group or "all others"}
         for group, members in groups.items()
@@ -74,7 +74,7 @@ def optimiser(config: OptimiserConfig, groups: Mapping[str, list[nn.Parameter]])
 
 
 def lr_at(config: ScheduleConfig, lr: float, progress: float) -> float:
-    """The learning rate when a share `progress` of the stage is over, in [0, 1)."""
+    """The learning rate at `progress`, the completed share of the stage, in [0, 1)."""
     if progress < config.warmup:
         return lr * progress / config.warmup
     if config.name == "cosine":
@@ -86,7 +86,7 @@ def lr_at(config: ScheduleConfig, lr: float, progress: float) -> float:
 
 
 def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its share of the learning rate."""
+    """Set the learning rate of each group, scaled by the group's factor."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group["factor"]
 
@@ -103,7 +103,7 @@ def moving_average(share: float) -> Callable[[Any, Any, Any], None]:
         n = int(steps)
         left = min(share, (1 + n) / (10 + n))
         for kept, new in zip(average, weights, strict=True):
-            if kept.is_floating_point() and not torch.equal(kept, new):  # what is frozen stays so to the bit
+            if kept.is_floating_point() and not torch.equal(kept, new):  # frozen weights stay identical to the bit
                 kept.lerp_(new.to(kept.dtype), 1 - left)
             else:
                 kept.copy_(new)

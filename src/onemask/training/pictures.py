@@ -1,4 +1,4 @@
-"""Pictures to calibrate with: of any folder, or those that weights were trained with."""
+"""Pictures for calibration: from any folder, or from the data that weights were trained with."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .recipe import read_recipe
 
 
 def pictures_below(folder: str | Path, count: int, size: tuple[int, int]) -> list[np.ndarray]:
-    """Some of the pictures in a folder and those in it, evenly spread, cut from their middle and scaled to a size.
+    """Read `count` evenly spaced pictures from a folder and its subfolders, cropped at the centre and scaled to `size`.
 
     Raises:
-        InputError: there is none, or one cannot be read.
+        InputError: there are no pictures, or one cannot be read.
     """
     files = sorted(
         Path(parent, file)
@@ -35,12 +35,12 @@ def pictures_below(folder: str | Path, count: int, size: tuple[int, int]) -> lis
 
 
 def pictures_trained_with(card: Card, base: str | Path, count: int) -> list[np.ndarray]:
-    """First frames of clips that a recipe trains with, as it has them in its first stage.
+    """First frames of clips that weights were trained with, as the first stage of their recipe draws them.
 
     Args:
-        card: of the weights, with the text of their recipe.
+        card: card of the weights, with the text of their recipe.
         base: the folder of the data, as for `onemask train --data`.
-        count: how many.
+        count: number of pictures.
 
     Raises:
         InputError: the card has no recipe, or the data is not there.
@@ -57,7 +57,7 @@ def pictures_trained_with(card: Card, base: str | Path, count: int) -> list[np.n
 
 
 def _fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The largest part round the middle that has the shape of a size, in that size."""
+    """The largest centre crop with the aspect ratio of `size`, scaled to `size`."""
     (height, width), (rows, columns) = size, picture.shape[:2]
     scale = max(height / rows, width / columns)
     cut = min(rows, round(height / scale)), min(columns, round(width / scale))

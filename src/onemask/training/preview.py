@@ -14,10 +14,10 @@ CLIPS = 12  # of each stage
 
 
 def preview(recipe: Recipe, path: str | Path, *, data: str | Path = ".", overwrite: bool = False) -> None:
-    """Write a contact sheet of the first clips of every stage: a row a clip, a column a frame.
+    """Write a contact sheet of the first clips of every stage, with one row per clip and one column per frame.
 
     data: the folder that the recipe's roots are relative to. Raises InputError for data that does not fit, OutputError
-    where `path` exists.
+    if `path` exists.
     """
     refuse_existing(path, overwrite)
     clips = []

@@ -1,4 +1,4 @@
-"""Devices and processes, as Lightning Fabric starts them, and what several processes have to agree on."""
+"""Devices and processes, started by Lightning Fabric, and communication between processes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .recipe import PRECISIONS
 
 @dataclass(frozen=True)
 class Hardware:
-    """Devices to train on, as Lightning Fabric names them. Under `torchrun` its processes and hosts count."""
+    """Devices to train on, as Lightning Fabric names them. Under `torchrun`, its processes and hosts are used."""
 
     accelerator: str = "auto"  # cpu, cuda, mps, auto
-    devices: int | str = "auto"  # how many a host, or "auto": all GPUs, and one process where there is none
+    devices: int | str = "auto"  # devices per host, or "auto": all GPUs, or one process if there are none
     hosts: int = 1
 
     def fabric(self, precision: str) -> Fabric:
-        """Start the processes; returns in each. Raises InputError for what is not there."""
+        """Start the processes, and return in each of them. Raises InputError for hardware that is not available."""
         devices, hosts = self.devices, self.hosts
-        if TorchElasticEnvironment.detect():  # Fabric would take each of its processes on a CPU for the only one
+        if TorchElasticEnvironment.detect():  # on a CPU, Fabric would take each process for the only one
             devices = int(os.environ["LOCAL_WORLD_SIZE"])
             hosts = int(os.environ["WORLD_SIZE"]) // devices
         try:
@@ -45,7 +45,7 @@ class Hardware:
 
 
 def by_the_first(fabric: Fabric, act: Callable[[], None]) -> None:
-    """Let the first process act while the others wait; where it refuses, all raise its error, so that none hangs."""
+    """Call `act` in the first process while the others wait; all raise its OnemaskError, so that none hangs."""
     refusal: OnemaskError | None = None
     if fabric.is_global_zero:
         try:

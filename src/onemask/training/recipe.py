@@ -1,4 +1,4 @@
-"""Recipes of trainings: YAML, structured by the dataclasses below.
+"""Training recipes: YAML files with the structure of the dataclasses below.
 
     method: frtm-lite
     stages:
@@ -55,16 +55,16 @@ class OptimiserConfig:
     name: str = "adamw"
     """adam, adamw or sgd."""
     lr: Positive = 1e-3
-    """Learning rate at its highest."""
+    """Peak learning rate."""
     weight_decay: NotNegative = 0.0
-    """Decoupled from the gradient with adamw, part of it with the others."""
+    """Weight decay; decoupled from the gradient with adamw, part of it with the others."""
     amsgrad: bool = False
-    """The AMSGrad variant of adam and adamw."""
+    """Whether adam and adamw use the AMSGrad variant."""
     momentum: ShareBelowOne = 0.9
     """Momentum of sgd."""
     groups: Annotated[dict[str, float], Range(0)] = field(default_factory=dict)
-    """Prefix of parameters' names -> factor on their learning rate, 0: frozen. The longest matching prefix wins.
-    Parameters that match none are trained as the method has it (backbones are frozen)."""
+    """Prefix of parameter names -> factor on their learning rate; 0: frozen. The longest matching prefix wins.
+    Parameters that match none are trained or frozen as the method sets them (backbones are frozen)."""
 
 
 @dataclass
@@ -72,13 +72,13 @@ class ScheduleConfig:
     """The learning rate over a stage; positions are shares of the stage, in [0, 1]."""
 
     name: str = "constant"
-    """constant; cosine: falls to `factor` at the end; steps: multiplied by `factor` at each of `steps`."""
+    """constant; cosine: falls to `factor` times the peak; steps: multiplied by `factor` at each of `steps`."""
     warmup: Share = 0.0
-    """The rate rises linearly from 0 until here."""
+    """Position at which a linear warm-up from 0 ends."""
     steps: Annotated[list[float], Range(0, 1)] = field(default_factory=list)
-    """Positions at which the rate changes, with steps."""
+    """Positions at which the learning rate changes, for steps."""
     factor: NotNegative = 0.1
-    """Factor on the rate, see `name`."""
+    """Factor on the learning rate, see `name`."""
 
 
 @dataclass
@@ -92,43 +92,44 @@ class StageConfig:
     size: Annotated[list[int], Range(32)] = field(default_factory=lambda: [256, 448])
     """Height and width of clips in pixels, multiples of the method's stride."""
     length: Annotated[int, Range(2)] = 3
-    """Frames per clip: the annotated reference and those that are scored."""
+    """Frames per clip: the annotated reference and the frames that the losses are computed on."""
     max_skip: Annotated[list[int], Range(1)] = field(default_factory=list)
-    """Largest distance between neighbouring frames, [at the start, at the end] of the stage; empty: any distance."""
+    """Largest distance between neighbouring frames, [at the start, at the end] of the stage; empty: any
+    frames in any order."""
     max_objects: Count = 1
-    """Objects per clip, at most."""
+    """Largest number of objects per clip."""
     batch: Count = 8
     """Clips per step, over all processes and accumulated parts."""
     accumulate: Count = 1
-    """Parts in which a batch is computed one after another, to save memory."""
+    """Number of parts in which a batch is computed, one after another, to save memory."""
     iterations: Whole = 0
     """Length of the stage in steps; give this or `epochs`."""
     epochs: NotNegative = 0.0
-    """Length of the stage in passes, each of as many clips as there are pictures and videos, or `distinct` clips."""
+    """Length of the stage in passes; a pass has as many clips as there are pictures and videos, or `distinct` clips."""
     distinct: Whole = 0
-    """Number of different clips, which are then repeated; 0: every clip is new. Needed for `cache`."""
+    """Number of different clips, which are then repeated; 0: every clip is new. Required by `cache`."""
     cache: bool = False
-    """Keep on disk what training does not change of distinct clips: a frozen backbone's features, target models."""
+    """Cache on disk what training does not change about clips: features of a frozen backbone, target models."""
     update: bool = False
-    """Whether the method updates its memory with the frames of a clip, as when it runs."""
+    """Whether the method updates its memory with the frames of a clip, as at inference."""
     losses: Annotated[dict[str, float], Range(0)] = field(default_factory=dict)
     """Losses and their weights; empty: cross_entropy alone."""
     bootstrap: Annotated[float, Range(0, 1, "(]")] = 0.15
-    """Share of pixels in bootstrapped_cross_entropy at the end of the stage; it starts with all of them."""
+    """Share of pixels in bootstrapped_cross_entropy at the end of the stage, which starts with all pixels."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     batch_norm: list[str] = field(default_factory=list)
-    """Prefixes of modules in the backbone whose batch norm measures statistics in this stage, as
-    backbone.network.layer4; all others keep those that they have."""
+    """Prefixes of backbone modules whose batch norm measures statistics in this stage, such as
+    backbone.network.layer4; all others keep theirs."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     clip_gradient: NotNegative = 0.0
-    """Largest norm of the gradient; 0: any."""
+    """Largest norm of the gradient; 0: gradients are not clipped."""
 
     def __post_init__(self):
-        """Fill in the loss; as a field's default it would be mixed with those that a recipe names."""
+        """Fill in the default loss; as a field's default it would be merged with the losses of a recipe."""
         self.losses = self.losses or {"cross_entropy": 1.0}
 
     def request(self, progress: float) -> ClipRequest:
-        """Requirements on clips when a share `progress` of the stage is over."""
+        """Requirements on clips at `progress`, the completed share of the stage."""
         skip = None
         if self.max_skip:
             first, last = self.max_skip
@@ -140,7 +141,7 @@ class StageConfig:
 class ValidationConfig:
     """A split that the method is run on during training; the weights with the best J&F are kept.
 
-    Of maskrcnn-lite: every fifth annotated frame of the split, and the weights with the best recall.
+    maskrcnn-lite is run on every fifth annotated frame of the split, and the weights with the best recall are kept.
     """
 
     root: str = ""
@@ -148,7 +149,7 @@ class ValidationConfig:
     year: int = 2016
     """Layout: 2016 or 2017."""
     split: str = "dev"
-    """ImageSets/YEAR/SPLIT.txt."""
+    """Name of the split, listed in ImageSets/YEAR/SPLIT.txt."""
     sequences: list[str] = field(default_factory=list)
     """Sequences of the split; empty: all."""
     short_side: Annotated[int, Range(16)] = 480
@@ -156,26 +157,26 @@ class ValidationConfig:
     every: Count = 1000
     """Steps between validations."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Options of the method as it runs, where they differ from those in training."""
+    """Options of the method in validation, where they differ from those in training."""
 
 
 @dataclass
 class Recipe:
-    """A complete training."""
+    """A complete training recipe."""
 
     method: str = MISSING
-    """See `onemask methods`; or maskrcnn-lite, the network that proposes objects to DMN-AOA."""
+    """Name of a method, see `onemask methods`; or maskrcnn-lite, the network that proposes objects to DMN-AOA."""
     stages: list[StageConfig] = MISSING
-    """One after another."""
+    """Stages, which run one after another."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the method."""
     weights: str = ""
-    """Weights of the same method to begin with, a name from `onemask weights` or a safetensors file; empty: ImageNet
-    weights of the backbone and nothing else."""
+    """Initial weights of the same method, a name from `onemask weights` or a safetensors file; empty: only ImageNet
+    weights of the backbone."""
     initial: dict[str, str] = field(default_factory=dict)
-    """Modules that begin with the same module's weights of another method: {backbone: videomatch-lite}, a name from
-    `onemask weights` or a safetensors file; a backbone also of another network, in a checkpoint of torch.save with
-    torchvision's names, such as one for Pascal VOC's classes."""
+    """Module -> weights of another method that initialise it, such as {backbone: videomatch-lite}: a name from
+    `onemask weights` or a safetensors file. A backbone can also come from another network: a checkpoint of torch.save
+    with torchvision's names, such as one for the classes of Pascal VOC."""
     seed: Whole = 0
     """Seed of initial values, clips and augmentations."""
     precision: str = "float32"
@@ -183,13 +184,13 @@ class Recipe:
     average: ShareBelowOne = 0.0
     """Decay of the moving average of the weights, such as 0.999, lower during warm-up; 0: no average."""
     workers: Whole = 2
-    """Processes that read and make clips."""
+    """Worker processes that read and make clips."""
     checkpoint_every: Count = 200
     """Steps between checkpoints."""
     picture_every: Count = 200
     """Steps between pictures in the log."""
     held_out: Whole = 0
-    """Every so many-th of the stills is never trained with; the recall of proposals is measured there. 0: none."""
+    """Every n-th still is held out from training, to measure the recall of proposals; 0: none."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """Validation, by which the best weights are chosen."""
     attribution: list[str] = field(default_factory=list)
@@ -205,13 +206,13 @@ def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
 
     Args:
         path: a YAML file, or the name of a recipe in a package that offers methods.
-        assignments: values to override, as "seed=1" or "stages.0.optimiser.lr=3e-4".
+        assignments: values to override, such as "seed=1" or "stages.0.optimiser.lr=3e-4".
 
     Returns:
         The recipe, complete with defaults.
 
     Raises:
-        InputError: names the key and what was expected.
+        InputError: the recipe is invalid; the message names the key and what was expected.
     """
     recipe = read_structured(path, Recipe, assignments)
     _check(recipe)
@@ -219,10 +220,10 @@ def read_recipe(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
 
 
 def checked_recipe(recipe: Recipe) -> Recipe:
-    """A recipe that was put together in Python, checked as one from a file is.
+    """Check a recipe that was built in Python as one from a file is checked, and return a copy of it.
 
     Raises:
-        InputError: it names the key and what was expected.
+        InputError: the recipe is invalid; the message names the key and what was expected.
     """
     if not isinstance(recipe, Recipe):
         raise InputError(f"a Recipe is expected, or the file of one, got {type(recipe).__name__}")
@@ -236,7 +237,7 @@ def checked_recipe(recipe: Recipe) -> Recipe:
 
 
 def _check(recipe: Recipe) -> None:
-    trained = trainable(recipe.method, recipe.options)  # refuses what it does not know
+    trained = trainable(recipe.method, recipe.options)  # refuses unknown methods and options
     running = trainable(recipe.method, {**recipe.options, **recipe.validation.options})
     if running.architecture != trained.architecture:
         raise InputError(

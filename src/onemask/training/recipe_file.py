@@ -1,4 +1,4 @@
-"""YAML files of recipes: what is read, what is told of mistakes, and the keys of earlier versions."""
+"""YAML files of recipes: reading them, error messages, and the keys of earlier versions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ..methods.options import (
 
 R = TypeVar("R")
 
-RENAMED = {"optimiser": {"rate": "lr"}, "validation": {"size": "short_side"}}  # keys below one: what they were called
+RENAMED = {"optimiser": {"rate": "lr"}, "validation": {"size": "short_side"}}  # table -> old key -> present key
 _ASSIGNED = [
     (re.compile(r"^(stages\.\d+\.optimiser\.)rate$"), r"\1lr"),
     (re.compile(r"^(validation\.)size$"), r"\1short_side"),
@@ -38,11 +38,11 @@ _ASSIGNED = [
 
 
 def by_todays_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a recipe by the keys that they have now: recipes and cards of earlier versions are read on.
+    """The values of a recipe under today's keys, so that recipes and cards of earlier versions can still be read.
 
-    values: as they stand in a file, or in the record of a training, where a list is a table by places.
+    values: as in a file, or as in the record of a training run, where a list is a table by index.
     """
-    if "method" not in values and "held_out" in values:  # the proposals' recipes were of a kind of their own
+    if "method" not in values and "held_out" in values:  # recipes of proposals used to have a format of their own
         values = {"method": "maskrcnn-lite", **values}
     values = dict(values)
     stages = values.get("stages")
@@ -55,7 +55,7 @@ def by_todays_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         values["validation"] = validation = _renamed("validation", validation)
     try:
         config = trainable(str(values.get("method")))
-    except InputError:  # it is refused where values are checked
+    except InputError:  # an unknown method is refused when values are checked
         return values
     if isinstance(values.get("options"), dict):
         values["options"] = by_todays_names(config, values["options"])
@@ -75,9 +75,9 @@ def _renamed(place: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] = ()) -> R:
-    """Read a dataclass from a YAML file, with values overridden by `key=value` texts, before its values are checked.
+    """Read a dataclass from a YAML file, with values overridden by `key=value` texts; ranges are not checked yet.
 
-    Raises InputError for what is not YAML, a key that is not known, or a value of another kind.
+    Raises InputError for invalid YAML, an unknown key, or a value of the wrong type.
     """
     path = _found(path)
     try:
@@ -99,7 +99,7 @@ def read_structured(path: str | Path, kind: type[R], assignments: Iterable[str] 
 
 
 def _refuse_resolvers(value: Any, where: str) -> None:
-    """Refuse `${oc.env:...}` and its like: recipes go into cards, so what is resolved would be made public."""
+    """Refuse `${oc.env:...}` and the like: recipes are saved in cards, which would make the resolved values public."""
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             _refuse_resolvers(inner, where)
@@ -111,7 +111,7 @@ def _refuse_resolvers(value: Any, where: str) -> None:
 
 
 def _found(path: str | Path) -> Path:
-    """A recipe's file: where it is said to be, or, by its name, in a package that offers methods (see `plugins`)."""
+    """Path of a recipe: the path itself, or that of a recipe by name in a package that offers methods (`plugins`)."""
     path = Path(path)
     if path.is_file():
         return path
@@ -126,14 +126,14 @@ def _table(path: Path, kind: type) -> DictConfig:
     try:
         given = OmegaConf.load(path)
     except OSError as error:
-        if error.errno is not None:  # else it is YAML, but of a number or a text
+        if error.errno is not None:  # otherwise it is YAML of a number or a text
             raise
     if not isinstance(given, DictConfig):
         raise InputError(f"{path} is no recipe; expected {in_words(kind)}")
-    for name, part in get_type_hints(kind).items():  # OmegaConf would not say where
+    for name, part in get_type_hints(kind).items():  # OmegaConf would not name the key
         if is_dataclass(part) and name in given and not isinstance(given[name], DictConfig):
             raise InputError(f"{path}: {name} is {in_words(part)}, got {given[name]!r}")
-    plain: Any = OmegaConf.to_container(given, resolve=False)  # values that name others are resolved once all is merged
+    plain: Any = OmegaConf.to_container(given, resolve=False)  # interpolations are resolved after merging
     return OmegaConf.create(by_todays_keys(plain))
 
 
@@ -143,7 +143,7 @@ def to_yaml(recipe: Any) -> str:
 
 
 def _assign(merged: Any, key: str, text: str) -> None:
-    """Set one value by its dotted key. A table of free names (losses, groups, options) is replaced as a whole."""
+    """Set one value by its dotted key. A table with free keys (losses, groups, options) is replaced as a whole."""
     try:
         value = yaml.safe_load(text)
         parent, _, name = key.rpartition(".")
@@ -161,7 +161,7 @@ def _assign(merged: Any, key: str, text: str) -> None:
 
 
 def told(error: Exception) -> str:
-    """An error of OmegaConf in the words of a recipe: the key as it is typed, what was expected, what came."""
+    """Reword an OmegaConf error for recipes: the key as typed, what was expected, and what was given."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if not isinstance(error, OmegaConfBaseException) or not error.full_key:
         return line

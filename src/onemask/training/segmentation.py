@@ -1,4 +1,4 @@
-"""The task of training a method: clips are unrolled by its own four calls, and it is judged on videos."""
+"""Training task of a method: it is unrolled over clips with its own four calls, and validated on videos."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .validation import VideoValidator
 
 log = logging.getLogger(__name__)
 
-SHOWN = 4  # rows in a picture
+SHOWN = 4  # rows shown in a picture
 TRUTH, PREDICTED = (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)
 
 
 class Segmentation(Task):
-    """A method, as it runs."""
+    """Training of a method with the same calls as at inference."""
 
     def begin(self, given: Method | None) -> Method:
-        """As the recipe says, or a method that is what the recipe's would be."""
+        """The method of the recipe, or the given one if its configuration is the recipe's."""
         recipe = self.recipe
         if given is not None:
             if recipe.weights or recipe.initial:
@@ -60,7 +60,7 @@ class Segmentation(Task):
         return (*LOSSES, *_method(network).own_losses)
 
     def check_stage(self, network: nn.Module, stage: StageConfig, where: str) -> None:
-        """Refuse sizes that are no multiples of the stride, and to keep what is trained."""
+        """Refuse sizes that are not multiples of the stride, invalid `batch_norm`, and a cache of what is trained."""
         method = _method(network)
         if any(side % method.stride for side in stage.size):
             raise InputError(f"{where}.size must be multiples of the method's stride {method.stride}, got {stage.size}")
@@ -79,16 +79,16 @@ class Segmentation(Task):
                 )
 
     def step(self, network: nn.Module, stage: StageConfig) -> Unroll:
-        """Unroll the method over a batch of clips."""
+        """A module that unrolls the method over a batch of clips."""
         _measure(_method(network), stage, stage.name)
         return Unroll(_method(network), list(stage.losses), update=stage.update, bootstrap=stage.bootstrap)
 
     def cache(self, folder: Path, network: nn.Module, stage: StageConfig) -> ClipCache:
-        """Features, and memories of references where these are not trained."""
+        """Cache of features, and of memories of reference frames if these are not trained."""
         return ClipCache(folder, _method(network), self.recipe, stage)
 
     def validator(self) -> VideoValidator | None:
-        """The videos of a split."""
+        """Validator on the videos of a split; None if the recipe names none."""
         recipe = self.recipe
         if not recipe.validation.root:
             return None
@@ -97,7 +97,7 @@ class Segmentation(Task):
         return VideoValidator(recipe.validation, self.base, method)
 
     def picture(self, batch: ClipBatch, result: StepResult) -> np.ndarray:
-        """References and last frames: what was given, what is true, what was predicted."""
+        """References and last frames, with the given mask, the ground truth and the prediction."""
         return picture(batch, cast(Unrolled, result))
 
 
@@ -106,12 +106,12 @@ def _method(network: nn.Module) -> Method:
 
 
 def _backbone(method: Method) -> Backbone | None:
-    """The backbone, which methods of other packages may not have."""
+    """The backbone; None for methods of other packages that have none."""
     return getattr(method, "backbone", None)
 
 
 def _measure(method: Method, stage: StageConfig, where: str) -> None:
-    """Have batch norm measure where a stage says so, and nowhere else."""
+    """Let batch norm measure statistics in the modules that a stage names, and nowhere else."""
     if outside := [part for part in stage.batch_norm if not part.startswith("backbone.")]:
         raise InputError(f"{where}.batch_norm names modules of the backbone, backbone.NAME, got {outside[0]!r}")
     if stage.cache and stage.batch_norm:
@@ -124,9 +124,9 @@ def _measure(method: Method, stage: StageConfig, where: str) -> None:
 
 
 def _take_over(method: Method, module: str, path: Path) -> None:
-    """Give a module of a method the weights that the module of this name has in a file.
+    """Load the weights of a method's module from the module of the same name in a file.
 
-    A backbone may be shallower there, of a method that does without the deepest stages: these stay as they were built.
+    A backbone in the file may lack the deepest stages, if its method does without them: these stay as they were built.
     It may also come from a checkpoint of another network, see `_backbone_of_another`.
     """
     expected = method.state_dict()
@@ -149,10 +149,10 @@ def _take_over(method: Method, module: str, path: Path) -> None:
 
 
 def _backbone_of_another(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone in a checkpoint of torch.save, such as a network for semantic segmentation, by the names here.
+    """Read a backbone, under its names here, from a checkpoint of torch.save, such as a semantic segmentation network.
 
-    Its names are timm's and torchvision's of the network, behind "backbone.", "encoder." or nothing, or torchvision's
-    of a MobileNet. Nothing in the file is run. Raises InputError where the tensors are not all there.
+    The checkpoint has the names that timm and torchvision share, after "backbone.", "encoder." or nothing, or
+    torchvision's of a MobileNet. No code in the file is run. Raises InputError if tensors are missing.
     """
     theirs, place = Checkpoint.read(path), "backbone.network."
     wanted = [name for name in expected if name.startswith(place)]
@@ -162,7 +162,7 @@ def _backbone_of_another(path: Path, expected: Mapping[str, Tensor]) -> dict[str
         found = {place + name: tensor for name, tensor in theirs.take_under(prefix).items()}
         if all(name in found for name in weights):
             return {name: expected[name] for name in counters} | {name: found[name] for name in wanted if name in found}
-    # torchvision names MobileNets' layers otherwise than timm, but in the same order.
+    # torchvision names the layers of MobileNets differently from timm, but has them in the same order.
     in_order = list(theirs.take_under("features.").values())[: len(wanted)]
     if [tensor.shape for tensor in in_order] == [expected[name].shape for name in wanted]:
         return dict(zip(wanted, in_order, strict=True))
@@ -175,9 +175,9 @@ def _backbone_of_another(path: Path, expected: Mapping[str, Tensor]) -> dict[str
 
 @torch.no_grad()
 def picture(batch: ClipBatch, unrolled: Unrolled) -> np.ndarray:
-    """Reference with its mask, last frame with the truth (green), and with the prediction (red), a row an object.
+    """Reference with its mask, last frame with the ground truth (green) and the prediction (red), one row per object.
 
-    (3, height, width) float32 in [0, 1]; the first few rows of the batch.
+    (3, height, width) float32 in [0, 1]; shows the first few rows of the batch.
     """
     rows, last = batch.frame_of_row[:SHOWN], batch.frames.shape[1] - 1
     if not len(rows):  # no object to show: the references alone
@@ -193,6 +193,6 @@ def picture(batch: ClipBatch, unrolled: Unrolled) -> np.ndarray:
 
 
 def _tinted(pictures: Tensor, masks: Tensor, colour: tuple[float, float, float]) -> Tensor:
-    """Pictures (N, 3, H, W) with masks (N, 1, H, W) over them."""
+    """Pictures (N, 3, H, W), tinted under masks (N, 1, H, W)."""
     tint = torch.tensor(colour, device=pictures.device).view(1, 3, 1, 1)
     return pictures + 0.5 * masks * (tint - pictures)

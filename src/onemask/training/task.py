@@ -1,7 +1,7 @@
-"""Tasks, to which the training loop leaves how it begins, what a step computes, and how good weights are.
+"""Training tasks: the network to begin with, what a step computes, and how weights are judged.
 
-The loop (`train`) knows stages, steps, checkpoints, processes and files. A `Task` knows the rest: `segmentation` trains
-methods on clips, `detection` the network that proposes objects, on the frames of clips.
+The loop (`train`) handles stages, steps, checkpoints, processes and files. A `Task` does the rest: `segmentation`
+trains methods on clips, `detection` trains the network that proposes objects on the frames of clips.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from .unroll import ClipBatch
 
 
 class StepResult(Protocol):
-    """Losses of a step; a task may add what its picture shows."""
+    """Losses of a step; a task may add what its `picture` shows."""
 
     losses: dict[str, Tensor]  # by name, unweighted
 
 
 @dataclass(frozen=True)
 class Validation:
-    """How good weights are."""
+    """Result of a validation."""
 
-    criterion: float  # the best weights are those where it is highest
-    figures: dict[str, float]  # means by their measures' names, in [0, 1]; the first is the criterion
-    scores: dict[str, float]  # the same in percent, as the card names them
-    by_item: dict[str, dict[str, float]]  # caption -> what was measured on -> value, in [0, 1]
+    criterion: float  # the weights with the highest value are the best
+    figures: dict[str, float]  # measure -> mean, in [0, 1]; the first is printed after each validation
+    scores: dict[str, float]  # the same in percent, under the names in the card
+    by_item: dict[str, dict[str, float]]  # caption -> item, such as a sequence -> value, in [0, 1]
 
 
 class Validator(Protocol):
-    """Data and measure that weights are judged with, opened once."""
+    """Data and measures by which weights are judged; the data is opened once."""
 
     def scores(self, trained: nn.Module, rank: int = 0, of: int = 1) -> np.ndarray:
-        """Measure (n, k) the share of process `rank` of so many; 0 in all other rows, so that processes add up."""
+        """Measure (n, k), with the share of process `rank` out of `of`, and 0 in all other rows, to be summed."""
 
     def validation(self, scores: np.ndarray) -> Validation:
-        """Sum up what all processes measured, (n, k)."""
+        """Summarise the measurements of all processes, (n, k)."""
 
 
 class Task(ABC):
     """The task of a recipe: a network to train.
 
     Args:
-        recipe: it was checked.
+        recipe: a recipe that was checked.
         base: the folder that the recipe's roots are relative to.
     """
 
@@ -62,7 +62,7 @@ class Task(ABC):
 
     @abstractmethod
     def begin(self, given: Method | None) -> nn.Module:
-        """The network to begin with, or the one that was given. Raises InputError where that is not the recipe's."""
+        """The network to begin with, or the given one. Raises InputError if that is not the recipe's."""
 
     @abstractmethod
     def loss_names(self, network: nn.Module) -> tuple[str, ...]:
@@ -70,33 +70,33 @@ class Task(ABC):
 
     @abstractmethod
     def step(self, network: nn.Module, stage: StageConfig) -> nn.Module:
-        """A module that computes losses: (the batch, `sealed`; the share of the stage that is over) -> `StepResult`.
+        """A module that computes losses: (`sealed` batch, completed share of the stage) -> `StepResult`.
 
-        The network is a part of it, so that what wraps modules (several processes, precision) wraps all of it.
+        The network is a part of it, so that module wrappers (for several processes, for precision) wrap all of it.
         """
 
     @abstractmethod
     def validator(self) -> Validator | None:
-        """None: the recipe asks for no validation. Raises InputError for data that does not fit."""
+        """The validator; None if the recipe asks for no validation. Raises InputError for data that does not fit."""
 
     def file_of(self, source: str) -> Path:
-        """The file of weights that the recipe names: as `onemask weights` lists it, or by its path."""
+        """Path of weights that the recipe names, by a name from `onemask weights` or a path relative to `base`."""
         return find(source) or self.base / source
 
     def picture(self, batch: ClipBatch, result: StepResult) -> np.ndarray | None:
-        """A picture of a step for the log, (3, height, width) in [0, 1]; None: there is none."""
+        """A picture of a step for the log, (3, height, width) in [0, 1]; None if the task has none."""
         return None
 
     @abstractmethod
     def check_stage(self, network: nn.Module, stage: StageConfig, where: str) -> None:
-        """Refuse what does not fit this network, or has no meaning for it."""
+        """Refuse options of a stage that do not fit this network, or have no meaning for it."""
 
     def cache(self, folder: Path, network: nn.Module, stage: StageConfig) -> ClipCache:
         """The cache of a stage that asks for one."""
         raise InputError(f"nothing of {self.recipe.method} can be kept; set cache=false in {stage.name}")
 
     def check(self, network: nn.Module, processes: int) -> None:
-        """Refuse what does not fit the network, or the number of processes."""
+        """Refuse a recipe that does not fit the network or the number of processes."""
         known = self.loss_names(network)
         as_built = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
         for number, stage in enumerate(self.recipe.stages):

@@ -1,13 +1,13 @@
 """The training loop: stages, steps, checkpoints, validation. Can be interrupted and resumed exactly.
 
-OUT/recipe.yaml         what was asked for, every value
+OUT/recipe.yaml         the recipe, with all values
 OUT/best.safetensors    weights with the best validation (methods: J&F, proposals: recall), or the last ones;
                         best.json: their card
 OUT/last.safetensors    weights after the last step; last.json: their card
-OUT/history.jsonl       a line a step: losses, learning rate, norm of the gradient; and one a validation
-OUT/log/                the same for TensorBoard, pictures, and how long steps take
-OUT/checkpoint.pt       everything that is needed to go on; after the last step, that there is nothing more to do.
-                        checkpoint.earlier.pt, the one before, is gone on from where this one is damaged
+OUT/history.jsonl       a line for each step (losses, learning rate, gradient norm) and for each validation
+OUT/log/                the same for TensorBoard, with pictures and the duration of steps
+OUT/checkpoint.pt       everything needed to resume; after the last step, the record that training is finished.
+                        checkpoint.earlier.pt, the previous one, is used if this one is damaged
 """
 
 from __future__ import annotations
@@ -58,27 +58,27 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TrainingProgress:
-    """How far a training is."""
+    """How far training has come."""
 
     stage: int = 0
-    step: int = 0  # of the stage: the next one
-    steps: int = 0  # of all stages: those that are over
+    step: int = 0  # the next step of the stage
+    steps: int = 0  # completed steps of all stages
     best: float = -1.0  # criterion of the best validation
     of_best: dict[str, float] = field(default_factory=dict)  # its scores, in percent
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Result of a training."""
+    """Result of a training run."""
 
     best: Path
     steps: int
     scores: dict[str, float]
     """Scores of the best weights, in percent; empty without validation."""
     waiting: float
-    """Share of the time in which a step waited for data."""
+    """Share of the time of steps that was spent waiting for data."""
     finished_before: bool = False
-    """Whether nothing was left to do."""
+    """Whether training was finished already, with nothing left to do."""
 
 
 def train(
@@ -93,17 +93,17 @@ def train(
     resume: bool = False,
     progress: Progress = silent,
 ) -> Trained:
-    """Train what a recipe names, and write weights, cards and logs into `out`.
+    """Train the network that a recipe names, and write weights, cards and logs into `out`.
 
     Args:
         recipe: see `read_recipe`.
         out: the folder for the results.
-        method: one to begin with, of the recipe's configuration; it is trained itself. None: as the recipe says.
+        method: a method to begin with, of the recipe's configuration; it is trained in place. None: from the recipe.
         data: the folder that the recipe's roots are relative to.
-        cache: the folder for what stages with `cache` keep; None: `out/cache`. Several trainings may share it.
+        cache: the folder for the caches of stages with `cache`; None: `out/cache`. Several runs may share it.
         hardware: devices and hosts; None: the best device of this host.
-        overwrite: replace an earlier training in `out`.
-        resume: continue from the newest checkpoint in `out`, to the same result.
+        overwrite: replace an earlier training run in `out`.
+        resume: continue from the newest checkpoint in `out`, to the same result as without the interruption.
         progress: wraps an iterable to show its progress, as tqdm does.
 
     Returns:
@@ -111,13 +111,13 @@ def train(
 
     Raises:
         InputError: recipe, data or hardware do not fit each other. Nothing was written.
-        OutputError: `out` holds something already, or the disk refuses.
+        OutputError: `out` already holds something, or cannot be written.
         Interrupted: after Ctrl-C; `resume` continues.
     """
     recipe = checked_recipe(recipe)
     fabric, folder, data = (hardware or Hardware()).fabric(recipe.precision), TrainingFolder(Path(out)), Path(data)
     by_the_first(fabric, lambda: folder.check(recipe, overwrite=overwrite, resume=resume))
-    torch.manual_seed(recipe.seed)  # what is not trained yet begins with random values
+    torch.manual_seed(recipe.seed)  # untrained parts start from random values
     task = task_of(recipe, data)
     network = task.begin(method)
     task.check(network, fabric.world_size)
@@ -136,9 +136,9 @@ def train(
 
 
 def task_of(recipe: Recipe, base: Path) -> Task:
-    """The task of a recipe: to train a method, or a part of one that is trained by itself."""
+    """The task of a recipe: to train a method, or a part of one on its own."""
     if recipe.method in PARTS:
-        from .detection import Proposing  # torchvision's detectors are loaded for them alone
+        from .detection import Proposing  # imported here, since it loads torchvision's detectors
 
         return Proposing(recipe, base)
     return Segmentation(recipe, base)
@@ -152,7 +152,7 @@ def steps_of(stage: StageConfig, mixture: Mixture) -> int:
 
 
 class Training:
-    """A network on its way through the stages of a recipe, in one of possibly several processes."""
+    """Training of a network through the stages of a recipe, in one of possibly several processes."""
 
     def __init__(
         self,
@@ -175,18 +175,18 @@ class Training:
         decay = self.recipe.average
         self.average = AveragedModel(self.network, multi_avg_fn=moving_average(decay)) if decay else None
         self.log = Log(folder.path, active=fabric.is_global_zero, created=folder.note_log)
-        self.commit = commit()  # now: while this runs, the files may change
+        self.commit = commit()  # read now, since the files may change during training
         self.stop = Event()
-        self.all_have_gradients = False  # of the stage; seen in its first step
+        self.all_have_gradients = False  # in this stage; checked in its first step
         self.seconds = self.waited = 0.0
 
     @property
     def trained(self) -> nn.Module:
-        """The network with the weights that count: their moving average, where there is one."""
+        """The network with the weights that are validated and saved: their moving average, if there is one."""
         return self.network if self.average is None else self.average.module
 
     def run(self) -> Trained:
-        """All stages, from where the checkpoint stands."""
+        """Run all stages, from the checkpoint on if there is one."""
         state = self._take_up_checkpoint()
         first, stages = self.reached.stage, self.recipe.stages
         with contextlib.closing(self.log), stop_asked("step") as self.stop:
@@ -213,7 +213,7 @@ class Training:
         stage, fabric = self.recipe.stages[number], self.fabric
         steps = steps_of(stage, self.mixtures[number])
         groups = trained_parameters(self.network, stage.optimiser.groups, self.as_built)
-        self.network.zero_grad()  # what an earlier stage left in parameters that this one does not train
+        self.network.zero_grad()  # drops gradients of an earlier stage that this one does not train
         self.all_have_gradients = False
         step, optimise = fabric.setup(self.task.step(self.network, stage), optimiser(stage.optimiser, groups))
         if state is not None and state["optimiser"] is not None:
@@ -238,7 +238,7 @@ class Training:
             self._tell("%s is over; %.1f %% of the time was spent waiting for data", stage.name, share)
 
     def _feed(self, number: int, steps: int) -> Feed:
-        """The batches of a stage, this process's share, from the step on that is the next."""
+        """This process's share of the batches of a stage, from the next step on."""
         stage, mixture, fabric = self.recipe.stages[number], self.mixtures[number], self.fabric
         before = zip(self.recipe.stages[:number], self.mixtures, strict=False)
         seen = sum(steps_of(earlier, its) * earlier.batch for earlier, its in before)
@@ -284,17 +284,17 @@ class Training:
                 self.log.picture(self.reached.steps, picture)
 
     def _seed(self) -> int:
-        """Seed of one step, a function of its number alone, so that a resumed training needs no history."""
+        """Seed of one step in this process, a function of the step's number, so that resuming needs no history."""
         entropy = [self.recipe.seed, self.reached.steps, self.fabric.global_rank]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """The means over processes."""
+        """Means over processes."""
         values = total(self.fabric, torch.stack([value.float() for value in sums.values()])) / self.fabric.world_size
         return dict(zip(sums, values.tolist(), strict=True))
 
     def _refuse_infinite(self, means: dict[str, float], stage: StageConfig) -> None:
-        """Stop before the weights are spoiled. In float16 a gradient may overflow: then the step is left out."""
+        """Stop before the weights are corrupted. In float16 a gradient may overflow: that step is skipped."""
         forgiven = {"gradient"} if self.recipe.precision == "float16" else set()
         if not all(math.isfinite(value) for name, value in means.items() if name not in forgiven):
             raise InputError(
@@ -303,7 +303,7 @@ class Training:
             )
 
     def _after_step(self, steps: int, optimise: torch.optim.Optimizer) -> None:
-        """Validate and write a checkpoint where their turn has come; what ends the stage has both, the latter later."""
+        """Validate and write a checkpoint when due; a stage's last step is validated here, and `run` checkpoints it."""
         last = self.reached.step == steps
         if self.validator is not None and (last or self.reached.step % self.recipe.validation.every == 0):
             self._validate(self.validator)
@@ -311,7 +311,7 @@ class Training:
             self._checkpoint(optimise)
 
     def _validate(self, validator: Validator) -> None:
-        """Scores of the weights as they are, each process its share; the best weights are kept."""
+        """Score the current weights, each process its share, and save them if they are the best."""
         fabric = self.fabric
         scores = validator.scores(self.trained, fabric.global_rank, fabric.world_size)
         validation = validator.validation(total(fabric, torch.from_numpy(scores)).numpy())
@@ -323,7 +323,7 @@ class Training:
             by_the_first(fabric, lambda: self._save("best", self.reached.of_best))
 
     def _filled_cache(self, stage: StageConfig, mixture: Mixture) -> ClipCache | None:
-        """The cache of a stage, with every clip that it needs; each process makes its share of what is missing."""
+        """The cache of a stage, with every clip that it needs; each process fills in its share of the missing ones."""
         if not stage.cache:
             return None
         cache = self.task.cache(self.cache, self.network, stage)
@@ -335,7 +335,7 @@ class Training:
             cache.fill(clip, batch.map(lambda tensor: tensor.to(self.fabric.device)))
             if self.stop.is_set():
                 break
-        if in_any(self.fabric, self.stop.is_set()):  # all wait here for the slowest
+        if in_any(self.fabric, self.stop.is_set()):  # all processes wait here for the slowest
             raise Interrupted("stopped while features were kept; --resume uses those that are there")
         if absent := next((clip for clip in range(stage.distinct) if clip not in cache), None):
             raise InputError(f"{cache.path(absent)} is not there; the cache must be a folder that all hosts share")
@@ -344,7 +344,7 @@ class Training:
     # Checkpoints and weights -----------------------------------------------------------------------------------------
 
     def _checkpoint(self, optimise: torch.optim.Optimizer | None) -> None:
-        """Everything that is needed to go on exactly; no optimiser between two stages."""
+        """Write everything needed to resume exactly; `optimise` is None between two stages."""
         state = {
             "reached": asdict(self.reached),
             "network": self.network.state_dict(),
@@ -353,11 +353,11 @@ class Training:
             "scaler": self.fabric.strategy.precision.state_dict(),
             "times": [self.seconds, self.waited],
         }
-        self.log.flush()  # first: lines that are too many are dropped again, but none may be missing
+        self.log.flush()  # first: resuming drops surplus lines, but cannot restore missing ones
         by_the_first(self.fabric, lambda: self.folder.write_checkpoint(state))
 
     def _take_up_checkpoint(self) -> dict[str, Any] | None:
-        """Put everything but the optimiser into the state of an interrupted training, if there is one."""
+        """Restore everything but the optimiser from the checkpoint, if there is one, and return its state."""
         found: list[dict[str, Any] | None] = [None]
 
         def read() -> None:
@@ -380,14 +380,14 @@ class Training:
         self.folder.save(name, self.trained, self.recipe, scores, self.commit)
 
     def _save_last(self) -> None:
-        """The weights as they are; they are the best where nothing was validated."""
+        """Save the current weights as the last ones, and as the best if there is no validation."""
         if self.validator is None:
             self._save("best", {})
         self._save("last", {})
 
 
 def _grouped(feed: Feed, size: int) -> Generator[list[ClipBatch], None, None]:
-    """The parts of every step."""
+    """Yield the parts of each step."""
     group: list[ClipBatch] = []
     for batch in feed:
         group.append(batch)

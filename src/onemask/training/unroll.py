@@ -1,8 +1,8 @@
-"""Unrolling a method over a batch of clips, by the same four calls as when it runs.
+"""Unrolling a method over a batch of clips, with the same four calls as at inference.
 
     reference: encode ▶ memorize      every later frame: encode ▶ segment ▶ aggregate ▶ (update)
 
-Rows of a batch belong to different clips: clip b with three objects has three rows, which look at its frames.
+Rows of a batch belong to different clips: a clip with three objects has three rows, which share its frames.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from .losses import LOSSES, Segmented
 
 @dataclass
 class ClipBatch(Record):
-    """Clips of one length and size. First axis of every tensor but those of `memory`: clips, B."""
+    """Clips of one length and size. First axis of every tensor except those of `memory`: clips, B."""
 
     frames: Tensor  # (B, T, 3, H, W) uint8; the first is the reference
     labels: Tensor  # (B, T, H, W) uint8: 0 background, 1..objects, 255 void
     objects: Tensor  # (B,) int64
-    constant: Constant | None = None  # what `Method.constant` gives, where known: (B, T', ...) each
-    memory: Memory | None = None  # of the reference, where known: then T' may be T - 1, otherwise T' = T
+    constant: Constant | None = None  # result of `Method.constant`, if cached: (B, T', ...) each
+    memory: Memory | None = None  # of the reference, if cached: then T' may be T - 1, otherwise T' = T
 
     def sealed(self) -> Callable[[], ClipBatch]:
-        """The batch in a form that wrappers of modules pass on as it is.
+        """A function that returns the batch, which module wrappers pass on unchanged.
 
-        Fabric rounds every float that it finds to the precision of the networks; target models are not for rounding.
+        Fabric casts every float tensor among the arguments to the precision of the networks, but target models must
+        not be rounded.
         """
         return lambda: self
 
@@ -46,7 +47,7 @@ class ClipBatch(Record):
 
     @property
     def object_of_row(self) -> Tensor:
-        """(N,): which label is the row's object."""
+        """(N,): the label of each row's object."""
         starts = self.objects.cumsum(0) - self.objects
         rows = torch.arange(int(self.objects.sum()), device=self.objects.device)
         return 1 + rows - starts.repeat_interleave(self.objects)
@@ -70,7 +71,7 @@ class ClipBatch(Record):
 
 
 def batch_of(clips: Sequence[Clip]) -> ClipBatch:
-    """Clips of one length and size -> a batch."""
+    """Stack clips of one length and size into a batch."""
     return ClipBatch(
         torch.stack([torch.from_numpy(clip.frames).permute(0, 3, 1, 2) for clip in clips]),
         torch.stack([torch.from_numpy(clip.labels) for clip in clips]),
@@ -79,7 +80,7 @@ def batch_of(clips: Sequence[Clip]) -> ClipBatch:
 
 
 def joined(batches: Sequence[ClipBatch]) -> ClipBatch:
-    """Batches -> one; either all or none of them with what is known already."""
+    """Concatenate batches; all or none of them must have `constant`, and likewise `memory`."""
 
     constants = [batch.constant for batch in batches if batch.constant is not None]
     memories = [batch.memory for batch in batches if batch.memory is not None]
@@ -100,7 +101,7 @@ def _together(constants: Sequence[Constant]) -> Constant:
 
 @contextmanager
 def as_it_runs(method: nn.Module) -> Iterator[None]:
-    """Set a method to evaluation, and each of its modules back to what it was."""
+    """Put a method into evaluation mode for the block, then restore the mode of each of its modules."""
     modes = {module: module.training for module in method.modules()}
     method.eval()
     try:
@@ -115,16 +116,16 @@ class Unrolled:
     """Losses and predictions of a batch."""
 
     losses: dict[str, Tensor]  # by name, unweighted: means over clips and later frames
-    predictions: list[Prediction]  # of each later frame; none where no clip has an object
+    predictions: list[Prediction]  # of each later frame; empty if no clip has an object
     probabilities: list[Tensor]  # (N, 1, H, W) of each later frame, after aggregation
 
 
 class Unroll(nn.Module):
-    """A method with its losses. A module, so that what wraps modules (several processes, precision) wraps all of it.
+    """A method with its losses, as one module, so that wrappers (for several processes, for precision) wrap all of it.
 
-    losses: the names of those that are wanted; of `losses.LOSSES` or the method's own.
-    update: whether the method learns from every later frame, as when it runs; otherwise each is judged alone.
-    bootstrap: share of pixels in bootstrapped_cross_entropy at the end of a stage; it begins with all of them.
+    losses: names of the losses to compute, of `losses.LOSSES` or the method's own.
+    update: whether the memory is updated with every later frame, as at inference; otherwise it stays that of the first.
+    bootstrap: share of pixels in bootstrapped_cross_entropy at the end of a stage, which starts with all pixels.
     """
 
     def __init__(self, method: Method, losses: Sequence[str], *, update: bool, bootstrap: float = 1.0):
@@ -135,11 +136,11 @@ class Unroll(nn.Module):
         self.bootstrap = bootstrap
 
     def forward(self, opened: Callable[[], ClipBatch], progress: float = 1.0) -> Unrolled:
-        """The losses and predictions of a batch that is `sealed`, where a share `progress` of the stage is over."""
+        """Losses and predictions of a `sealed` batch; `progress`: the completed share of the stage."""
         return self.unrolled(opened(), progress)
 
     def unrolled(self, batch: ClipBatch, progress: float = 1.0) -> Unrolled:
-        """Losses and predictions, without what wraps the module."""
+        """Losses and predictions of a batch that is not sealed, without the wrappers of the module."""
         share = 1 - (1 - self.bootstrap) * progress
         rows, clips = batch.frame_of_row, len(batch.objects)
         if not len(rows):
@@ -158,7 +159,7 @@ class Unroll(nn.Module):
         for time in times:
             features = self.method.encode(batch.pictures(time), batch.constant_at(time)).for_rows(rows)
             prediction = self.method.segment(features, memory)
-            # The softmax leaves nothing of who loses, so that it could not learn to win.
+            # "softmax" sets all but the likeliest object to 0, so these could not learn to win.
             kind = "least" if self.method.background == "softmax" else self.method.background
             probabilities, background = aggregate(prediction.logits.float().sigmoid(), rows, clips, kind)
             masks, known = batch.masks(time)
@@ -175,14 +176,14 @@ class Unroll(nn.Module):
         return unrolled
 
     def _of_nothing(self, batch: ClipBatch) -> Unrolled:
-        """Losses of clips without an object: 0, and so are their gradients."""
+        """Losses of clips without an object: 0, with gradients of 0."""
         trained = [p.flatten()[:1].sum() for p in self.method.parameters() if p.requires_grad]
         nothing = 0 * sum(trained, batch.frames.new_zeros((), dtype=torch.float32))
         masks = batch.frames.new_zeros(0, 1, *batch.frames.shape[-2:], dtype=torch.float32)
         return Unrolled(dict.fromkeys(self.names, nothing), [], [masks] * (batch.frames.shape[1] - 1))
 
     def _beside(self, memory: Memory, masks: Tensor, rows: Tensor, clips: int) -> Memory:
-        """Memory that says where the other objects of each row's clip are, as `Session` tells: masks (N, 1, H, W)."""
+        """Memory with the places of the other objects in each row's clip, as in `Session`; masks (N, 1, H, W)."""
         if not self.method.sees_others:
             return memory
         found = found_mask(masks.detach())

@@ -1,4 +1,4 @@
-"""A method on a split while it is trained: J and F of every sequence, nothing written."""
+"""Validation of a method during training: J and F of every sequence of a split; nothing is written."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .task import Validation
 
 
 class VideoValidator:
-    """The dataset of a validation, opened once, and the method as it runs; call it with one that is trained.
+    """Validates a method on a dataset that is opened once; call it with the method that is trained.
 
-    method: one that the trained weights fit. Its options may differ: training leaves out what running does not.
-    Raises InputError where a sequence has no frame that is scored: neither the first, which is given, nor the last.
+    method: a method that the trained weights fit, with the options of inference, which may differ from training's.
+    Raises InputError if a sequence has no annotated frame between its first, which is given, and its last.
     """
 
     def __init__(self, config: ValidationConfig, base: Path, method: Method):
@@ -34,11 +34,11 @@ class VideoValidator:
             raise InputError(f"validation needs annotated frames between the first and the last; {bare[0]} has none")
 
     def __call__(self, method: Method) -> Validation:
-        """Run a method's weights over every sequence, on the device that they are on."""
+        """Validate a method's weights on every sequence, on the device that they are on."""
         return self.validation(self.scores(method))
 
     def scores(self, trained: nn.Module, rank: int = 0, of: int = 1) -> np.ndarray:
-        """Mean J and F (sequences, 2) of the sequences that process `rank` of so many scores; 0 in all others."""
+        """Mean J and F (sequences, 2) of the sequences of process `rank` out of `of`; 0 for all others."""
         scores = np.zeros((len(self.dataset), 2))
         self.method.load_state_dict(trained.state_dict())
         self.method.to(next(trained.parameters()).device)
@@ -47,7 +47,7 @@ class VideoValidator:
         return scores
 
     def validation(self, scores: np.ndarray) -> Validation:
-        """Means over sequences of what `scores` gave, (sequences, 2); the criterion is J&F, the mean of both."""
+        """Means of `scores`, (sequences, 2), over sequences; the criterion is J&F, the mean of both."""
         means = [float(mean) for mean in scores.mean(0)]
         figures = dict(zip(("J&F", "J", "F"), (sum(means) / 2, *means), strict=True))
         by_sequence = [dict(zip((s.name for s in self.dataset), column, strict=True)) for column in scores.T.tolist()]
@@ -59,7 +59,7 @@ class VideoValidator:
         )
 
     def _score(self, sequence: VideoSequence) -> np.ndarray:
-        """Mean J and F of a sequence's objects, first and last frame left out, as DAVIS has it."""
+        """Mean J and F of a sequence's objects, without the first and the last frame, as in DAVIS."""
         session = Session(self.method, short_side=self.config.short_side, device=None, runtime="torch")
         given = first_annotations(sequence)
         ids = sorted({int(i) for label_map in given.values() for i in np.unique(label_map)} - {0})

@@ -1,1 +1,1 @@
-"""Frames in, files out: decoding, mask files, overlays, contact sheets. Nothing here knows torch."""
+"""Video input and output: decoding, mask files, overlays, contact sheets. Nothing here depends on torch."""

@@ -1,4 +1,4 @@
-"""One image file with several pictures as a video: animated WebP and PNG, TIFF with pages."""
+"""Image files with several pictures as videos: animated WebP and PNG, multi-page TIFF."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..errors import InputError
 from .frames import Frame, Video, VideoInfo, require_first, require_same_size
 from .images import UNREADABLE, as_upright_rgb, pictures_in
 
-_DEFAULT_DURATION = 100  # milliseconds; what browsers hold a picture for that asks for none
+_DEFAULT_DURATION = 100  # milliseconds; browsers show a picture without a duration for this long
 
 
 class AnimatedImage(Video):
-    """The pictures of an image file, as they are shown; an animation's with their times, a TIFF's pages without."""
+    """The pictures of an image file as displayed; with times for an animation, without for the pages of a TIFF."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,11 +33,11 @@ class AnimatedImage(Video):
 
     @property
     def info(self) -> VideoInfo:
-        """Size of the first picture, number of pictures, average rate."""
+        """Size of the first picture, number of pictures, average fps."""
         return self._info
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
-        """Read the pictures start, ..., stop - 1; those before them are decoded, too, for most build on each other."""
+        """Read the pictures start, ..., stop - 1; earlier ones are decoded, too, as most pictures build on them."""
         require_first(start)
         with self._opened() as image:
             for index in range(*slice(start, stop).indices(len(self._pictures))):
@@ -59,13 +59,13 @@ class AnimatedImage(Video):
             ) from error
 
     def _read_times(self, image: Image.Image) -> list[Fraction]:
-        """When each picture is shown, in seconds, and when the last one ends."""
+        """Start times of all pictures, in seconds, and the end of the last one."""
         times = [Fraction(0)]
         for index, number in enumerate(self._pictures):
             try:
                 image.seek(number)
                 if image.format == "WEBP":
-                    image.load()  # only then is the duration known
+                    image.load()  # the duration is only known after this
             except UNREADABLE as error:
                 raise InputError(
                     f"{self.source}: picture {index} could not be read ({error}); is the file damaged?"

@@ -1,4 +1,4 @@
-"""The sound of a video, carried over into another file."""
+"""Copying of a video's sound into another file."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SoundPacket: TypeAlias = "av.Packet[Any]"
 class AudioTracks:
     """All audio streams of a file, written into another container beside its pictures.
 
-    A stream is copied packet by packet. One that the container cannot hold is encoded anew as AAC, and one that
-    cannot even be decoded is left out with a warning.
+    Streams are copied packet by packet. A stream that the container cannot hold is re-encoded as AAC, and one that
+    cannot be decoded is left out with a warning.
     """
 
     def __init__(self, path: Path, output: OutputContainer, shift: Fraction) -> None:
-        """Add the streams to `output`, before anything is written to it; `shift` seconds come off all times."""
+        """Add the streams to `output`, before anything is written to it; `shift` seconds are subtracted from times."""
         self._input = av.open(f"file:{path}", metadata_errors="replace")
         tracks = {stream.index: _track(stream, output, shift) for stream in self._input.streams.audio}
         self._output = output
@@ -34,12 +34,12 @@ class AudioTracks:
         self._next = next(self._packets, None)
 
     def write_until(self, time: Fraction) -> None:
-        """Write what sounds before `time`, in seconds on the source's clock."""
+        """Write the sound before `time`, in seconds on the source's clock."""
         while self._next is not None and _start(self._next) < time:
             self._write_next()
 
     def write_rest(self) -> None:
-        """Write what is left."""
+        """Write the remaining sound."""
         while self._next is not None:
             self._write_next()
         for track in self._tracks.values():
@@ -68,7 +68,7 @@ class AudioTracks:
 
 
 class _Track(Protocol):
-    """One stream on its way."""
+    """One audio stream being transferred."""
 
     def convert(self, packet: SoundPacket) -> list[av.Packet]: ...
 
@@ -76,7 +76,7 @@ class _Track(Protocol):
 
 
 class _Copied:
-    """Packets go over as they are."""
+    """A stream whose packets are copied."""
 
     def __init__(self, stream: AudioStream, output: OutputContainer, shift: Fraction) -> None:
         self._stream = output.add_stream_from_template(stream)
@@ -94,7 +94,7 @@ class _Copied:
 
 
 class _Encoded:
-    """Packets are decoded and encoded as AAC."""
+    """A stream that is decoded and re-encoded as AAC."""
 
     def __init__(self, stream: AudioStream, output: OutputContainer, shift: Fraction) -> None:
         rates = av.codec.Codec("aac", "w").audio_rates or []

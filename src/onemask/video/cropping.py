@@ -1,6 +1,6 @@
-"""The rectangle that a container wants shown of each picture, which PyAV does not tell.
+"""The crop rectangle that a container specifies for its pictures, which PyAV does not expose.
 
-What a codec's own header cuts off (H.264's and HEVC's conformance windows) never leaves the decoder.
+Cropping in a codec's own header (the conformance windows of H.264 and HEVC) is already applied by the decoder.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 
 from .timeline import ebml_size
 
-_MOST = 10_000  # elements on one level; a damaged file may pretend to have millions
+_MOST = 10_000  # elements on one level; a damaged file may claim to have millions
 _SEGMENT, _TRACKS, _TRACK, _TYPE, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0xE0
 _WIDTH, _HEIGHT, _BOTTOM, _TOP, _LEFT, _RIGHT = 0xB0, 0xBA, 0x54AA, 0x54BB, 0x54CC, 0x54DD
-_SAMPLE_ENTRY = 78  # bytes of a picture's sample entry before the boxes in it; width and height are at 24
+_SAMPLE_ENTRY = 78  # bytes of a visual sample entry before its boxes; width and height are at offset 24
 
 _Name = TypeVar("_Name", int, bytes)
 
@@ -36,21 +36,21 @@ class Crop:
     height: int
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Cut an (H, W, ...) image of the stored size; one of another, which its decoder has cut, stays as it is."""
+        """Crop an (H, W, ...) image of the stored size; one of another size was cropped by its decoder and is kept."""
         if image.shape[:2] != (self.height, self.width):
             return image
         return image[self.top : self.height - self.bottom, self.left : self.width - self.right]
 
 
 def container_crop(path: Path, container: str, track: int) -> Crop | None:
-    """Read what video track number `track` of a file wants hidden: Matroska's PixelCrop, MP4's clean aperture.
+    """Read the crop of a video track: Matroska's PixelCrop or MP4's clean aperture.
 
     Args:
         container: FFmpeg's name of the format.
-        track: among the video tracks, from 0.
+        track: index among the video tracks, from 0.
 
     Returns:
-        None if nothing is hidden, or what the file says cannot be.
+        The crop; None if nothing is hidden, or the file's values are impossible.
     """
     tracks = _matroska if "matroska" in container else _mp4 if "mp4" in container else None
     if tracks is None or not path.is_file():
@@ -98,7 +98,7 @@ def _clean_aperture(file: BinaryIO, table: tuple[int, int]) -> Crop | None:
             sides = (top, height - high - top, left, width - wide - left)
             above, below, before, after = map(floor, sides)
             return Crop(above, below, before, after, width, height)
-        return None  # the first entry is the one that pictures have
+        return None  # pictures use the first entry
     return None
 
 
@@ -109,7 +109,7 @@ def _inside(
     name: _Name,
     *deeper: _Name,
 ) -> Iterator[tuple[int, int]]:
-    """Where the elements `name` in a stretch of the file are, or those on the path `deeper` in them."""
+    """Positions of the elements `name` in a section of the file, or of those on the path `deeper` within them."""
     for found, start, end in listed(file, *place):
         if found == name and deeper:
             yield from _inside(listed, file, (start, end), *deeper)
@@ -118,7 +118,7 @@ def _inside(
 
 
 def _elements(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Id, first byte and end of Matroska's elements in a stretch of the file."""
+    """Id, first byte and end of the Matroska elements in a section of the file."""
     for _ in range(_MOST):
         head = _read(file, (start, min(start + 12, end)))
         width = 9 - head[0].bit_length() if head else 9
@@ -131,7 +131,7 @@ def _elements(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, 
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte and end of MP4's boxes in a stretch of the file."""
+    """Name, first byte and end of the MP4 boxes in a section of the file."""
     for _ in range(_MOST):
         head = _read(file, (start, min(start + 16, end)))
         size, first = int.from_bytes(head[:4], "big"), start + 8
@@ -148,7 +148,7 @@ def _whole(file: BinaryIO, place: tuple[int, int]) -> int:
 
 
 def _read(file: BinaryIO, place: tuple[int, int]) -> bytes:
-    """A short stretch of the file; shorter where the file ends, none where a damaged size points behind it."""
+    """A short section of the file; shorter at the end of the file, empty if a damaged size points beyond it."""
     if place[0] >= place[1]:
         return b""
     file.seek(place[0])

@@ -1,4 +1,4 @@
-"""Video files as videos, decoded with FFmpeg."""
+"""Video files, decoded with FFmpeg."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from .timeline import Timeline, read_timeline
 
 log = logging.getLogger(__name__)
 
-Numbered = Iterator[tuple[int, av.VideoFrame, Fraction]]  # with the time at which it is shown, in seconds
+Numbered = Iterator[tuple[int, av.VideoFrame, Fraction]]  # index, picture, presentation time in seconds
 
 _WHOLE = {"advanced_editlist": "0"}
-_JUMP = 1  # seconds; a clock that goes back by more was set anew, as where two recordings are joined
+_JUMP = 1  # seconds; a clock that jumps back by more was reset, as where two recordings are joined
 
 
 class VideoFile(Video):
     """The video stream of a file: the one that is marked as the default, else the first.
 
-    Opening reads the packets once without decoding them, which tells the exact number of frames and where
-    each one is. Reading from the middle seeks to the key frame before, and agrees with reading from the
-    beginning, also when the frame rate varies, frames are stored out of order, or an edit list begins between
-    key frames. Where nothing is coded of a frame, the picture before it stays, and a warning says so.
+    Opening reads all packets once without decoding them, which gives the exact number of frames and the position of
+    each one. Reading from the middle seeks to the preceding key frame, and gives the same frames as reading from the
+    beginning, even if the frame rate varies, frames are stored out of order, or an edit list begins between key
+    frames. If a frame has no coded picture, the one before it is repeated, with a warning.
 
     Times always increase. A frame without a time stamp, or with one that is not after the frame before, is shown one
-    average frame duration after it; where the clock jumps back by more than a second, all later times are shifted so
-    that they go on from there.
+    average frame duration after it; where the clock jumps back by more than a second, all later times are shifted to
+    continue from there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,8 +50,8 @@ class VideoFile(Video):
         with opened(path) as (container, stream):
             refuse_hdr(int(stream.codec_context.color_trc), self.source)
             self.time_base = stream.time_base or Fraction(1, av.time_base)  # unit of time stamps, in seconds
-            self.start = Fraction(max(0, container.start_time or 0), av.time_base)  # of picture or sound, seconds
-            self.pixel_aspect = stream.sample_aspect_ratio or None  # width of a pixel over its height
+            self.start = Fraction(max(0, container.start_time or 0), av.time_base)  # of picture or sound, in seconds
+            self.pixel_aspect = stream.sample_aspect_ratio or None  # width of a pixel divided by its height
             self._crop = container_crop(path, container.format.name, container.streams.video.index(stream))
             self._others = {_stored_size(each) for each in container.streams.video if each is not stream}
             self._timeline = read_timeline(container, stream, path)
@@ -65,7 +65,7 @@ class VideoFile(Video):
 
     @property
     def info(self) -> VideoInfo:
-        """Size as displayed, number of frames including those that a truncated file lacks, average rate."""
+        """Size as displayed, number of frames including those missing from a truncated file, average fps."""
         return self._info
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
@@ -82,7 +82,7 @@ class VideoFile(Video):
                 return
 
     def advice(self, height: int, width: int) -> str | None:
-        """Say what to do with a mask drawn on another stream of the file, or on pictures with what the file hides."""
+        """Say what to do with a mask drawn on another stream of the file, or on its uncropped pictures."""
         crop = self._crop
         if (height, width) in self._others:
             return (
@@ -97,10 +97,10 @@ class VideoFile(Video):
         return None
 
     def _with_hidden_pictures(self) -> Timeline | None:
-        """The timeline where FFmpeg leaves out pictures before an edit list's first that decoding needs; else None.
+        """The full timeline if FFmpeg skips hidden pictures before an edit list that decoding needs; else None.
 
-        It does where every sample is marked as a key frame, as some writers mark all: then it begins with the first
-        that is shown, whatever that builds on. Without its treatment of edit lists all are there.
+        It does so if every sample is marked as a key frame, as some writers do: it then starts decoding at the first
+        shown picture, whatever that depends on. With FFmpeg's handling of edit lists disabled, all pictures are there.
         """
         if not self._timeline.marks_no_groups:
             return None
@@ -125,7 +125,7 @@ class VideoFile(Video):
                     yield from _starting_at(start, numbered)
                     return
         with opened(self.path, _WHOLE if self._hidden_too else None) as (container, stream):
-            if not self._timeline.exact:  # nothing tells a missing picture, so errors must come in their place
+            if not self._timeline.exact:  # missing pictures cannot be detected, so errors must come in order
                 stream.thread_type = "SLICE"
             decoder = _Decoder(container, stream)
             shown = frozenset(self._timeline.pts)
@@ -136,7 +136,7 @@ class VideoFile(Video):
         return self._timeline.exact and not self._hidden_too and 0 < start < len(self._timeline.pts)
 
     def _from_key_frame(self, container: InputContainer, stream: VideoStream, start: int) -> Numbered | None:
-        """Seek to the key frame from which `start` can be decoded; None if the file does not lead there."""
+        """Seek to the key frame from which `start` can be decoded; None if seeking does not lead there."""
         key = self._timeline.key_at_or_before(self._timeline.pts[start])
         try:
             container.seek(key, stream=stream, backward=True)
@@ -145,10 +145,10 @@ class VideoFile(Video):
         decoder = _Decoder(container, stream)
         pictures = iter(decoder)
         first = bisect_left(self._timeline.pts, key)
-        expected = self._timeline.pts[first]  # a later one than the key frame's if an edit list hides that
+        expected = self._timeline.pts[first]  # later than the key frame if an edit list hides it
         for picture in pictures:
             if picture.pts is None or picture.pts < expected:
-                continue  # the seek led further back, or the group refers to the one before
+                continue  # the seek went further back, or the group depends on the one before
             if picture.pts > expected and not decoder.damage:
                 log.debug("%s: seeking to %d led to %d; decoding from the beginning", self.source, key, picture.pts)
                 return None
@@ -163,8 +163,8 @@ class VideoFile(Video):
     def _numbered(self, decoder: _Decoder, pictures: Iterable[av.VideoFrame], first: int) -> Numbered:
         """Number pictures from `first`; raise DecodeError where one is missing.
 
-        A decoder that fails does not say at which frame, and with several threads tells it late; the frame is
-        found by its absence, as the first of the timeline that does not come out.
+        A failing decoder does not say at which frame, and with several threads reports it late; the failed frame is
+        the first of the timeline that does not come out.
         """
         pts = self._timeline.pts
         agree = self._timeline.exact
@@ -197,7 +197,7 @@ class VideoFile(Video):
             raise self._failure(index, f"decoding ends after {index} of {len(pts)} frames")
 
     def _comes_later(self, picture: av.VideoFrame, index: int) -> bool:
-        """Whether a picture belongs to a frame after `index`: MPEG-4 codes nothing where nothing has changed."""
+        """Whether a picture belongs to a frame after `index`: MPEG-4 has no coded picture for an unchanged frame."""
         pts = self._timeline.pts
         if picture.pts is None:
             return False
@@ -212,7 +212,7 @@ class VideoFile(Video):
         )
 
     def _chunk_start(self, stop: int) -> int:
-        """Begin at a key frame where one is near enough, so that nothing is decoded twice."""
+        """Begin at a key frame if one is near enough, so that nothing is decoded twice."""
         start = super()._chunk_start(stop)
         if not self._seekable(stop - 1):
             return start
@@ -221,11 +221,11 @@ class VideoFile(Video):
 
 
 class _Clock:
-    """Makes increasing times of time stamps; `VideoFile` says how."""
+    """Converts time stamps to increasing times, as described in `VideoFile`."""
 
     def __init__(self, time_base: Fraction, step: Fraction, start: Fraction) -> None:
         self._time_base = time_base
-        self._step = step  # seconds from a frame to the next where the stamps do not say
+        self._step = step  # seconds between frames without usable stamps
         self._next = start  # time of the next frame if its stamp cannot be used
         self._last: Fraction | None = None
         self._shift = Fraction(0)
@@ -241,12 +241,12 @@ class _Clock:
 
 
 class _Decoder:
-    """Iterates over a stream's pictures in order of presentation, and goes on where decoding fails."""
+    """Iterates over a stream's pictures in order of presentation, and continues after decoding errors."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container = container
         self._stream = stream
-        self.damage = ""  # what FFmpeg said when it last failed
+        self.damage = ""  # FFmpeg's last error message
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         for packet in self._packets():
@@ -262,7 +262,7 @@ class _Decoder:
             yield from self._container.demux(self._stream)
         except av.FFmpegError as error:
             self.damage = error.strerror or str(error)
-            yield None  # fetches the pictures that the decoder still holds
+            yield None  # flushes the decoder
 
 
 def _starting_at(start: int, numbered: Numbered) -> Numbered:
@@ -273,8 +273,8 @@ def _starting_at(start: int, numbered: Numbered) -> Numbered:
 def opened(path: Path, options: dict[str, str] | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a video file; give its container and its video stream, set to decode in several threads.
 
-    options: of FFmpeg's demuxer. Of several streams it is the one that is marked as the default, else the first.
-    Raises InputError if the file is missing, is no media file, or has no video stream.
+    options: of FFmpeg's demuxer. Of several streams, the one marked as the default is opened, else the first.
+    Raises InputError if the file is missing, is not a media file, or has no video stream.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a video file, a folder of images or a pattern")
@@ -284,7 +284,7 @@ def opened(path: Path, options: dict[str, str] | None = None) -> Iterator[tuple[
             "with `onemask live`"
         )
     try:
-        # "file:" because FFmpeg would take what stands before a colon in a name for a protocol.
+        # "file:" because FFmpeg would take the text before a colon in a name for a protocol.
         container = av.open(f"file:{path}", options=options or {}, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise InputError(
@@ -296,7 +296,7 @@ def opened(path: Path, options: dict[str, str] | None = None) -> Iterator[tuple[
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether a path is a named pipe or a device: something that is there, but no file and no folder."""
+    """Whether a path is a named pipe or a device: it exists, but is neither a file nor a folder."""
     return path.exists() and not (path.is_file() or path.is_dir())
 
 

@@ -1,4 +1,4 @@
-"""Pictures for people: masks drawn over frames, and many pictures on one sheet."""
+"""Pictures for people: masks drawn over frames, and contact sheets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 
-# The sheet's look: light grey on nearly black, which lets pictures speak.
+# Colours of the sheet: light grey on nearly black, which does not distract from the pictures.
 _SHEET, _CAPTION = (22, 23, 26), (206, 208, 214)
 _MARGIN, _GAP = 12, 8
 _CAPTION_HEIGHT, _FONT, _FONT_SCALE = 24, cv2.FONT_HERSHEY_SIMPLEX, 0.42
@@ -19,12 +19,12 @@ def overlay(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: f
     """Tint each object in its colour and draw its outline; the background stays as it is.
 
     image    (H, W, 3) uint8, RGB
-    labels   (H, W) whole numbers, 0 is background
-    colours  (n, 3) uint8, RGB: colour of label i in row i; higher labels begin again at row 1. Dark ones are
-             drawn brighter, so that they show
-    alpha    share of the colour inside objects, 0..1; outlines are always opaque
+    labels   (H, W) integers, 0 is background
+    colours  (n, 3) uint8, RGB: colour of label i in row i; higher labels start again at row 1. Dark colours are
+             brightened, so that they are visible
+    alpha    opacity of the colour inside objects, 0..1; outlines are always opaque
 
-    Gives a new (H, W, 3) uint8 image. Raises InputError if image and labels differ in size.
+    Returns a new (H, W, 3) uint8 image. Raises InputError if image and labels differ in size.
     """
     if image.shape[:2] != labels.shape:
         raise InputError(
@@ -45,12 +45,12 @@ def contact_sheet(
 ) -> np.ndarray:
     """Lay images out in a grid of equal cells, row by row, each with its caption below.
 
-    images    (H, W, 3) uint8, RGB; their sizes may differ: each is fitted into its cell, aspect kept
+    images    (H, W, 3) uint8, RGB; sizes may differ: each is fitted into its cell, keeping its aspect ratio
     captions  one for each image
     columns   images in a row
-    width     of a cell in pixels
+    width     width of a cell in pixels
 
-    Gives one (H, W, 3) uint8 image. Raises InputError without images, or if captions do not match them.
+    Returns one (H, W, 3) uint8 image. Raises InputError without images, or if captions do not match them.
     """
     if not images:
         raise InputError("a contact sheet needs at least one image")
@@ -72,13 +72,13 @@ def contact_sheet(
 
 
 def thumbnail(image: np.ndarray, width: int = 320) -> np.ndarray:
-    """Shrink an image to what a contact sheet shows of it, where all of the sheet's images have its shape."""
+    """Shrink an image to its size on a contact sheet, given that all images of the sheet have its shape."""
     height = max(1, round(width * image.shape[0] / image.shape[1]))
     return _fitted(image, height, width)
 
 
 def _colour_rows(labels: np.ndarray, count: int) -> np.ndarray:
-    """Row of the colour table for each pixel, uint8; labels beyond the table begin again after background."""
+    """Row of the colour table for each pixel, uint8; labels beyond the table start again after background."""
     if labels.dtype == np.uint8 and count == 256:
         return labels
     table = min(count, 256) - 1
@@ -92,12 +92,12 @@ def _coloured(rows: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def _lifted(colours: np.ndarray) -> np.ndarray:
-    """Brighten the half-lit colours of the standard palette, dull on a picture; keeps 0 and 255."""
+    """Brighten the half-intensity colours of the standard palette, which look dull on a picture; keeps 0 and 255."""
     return np.rint(255 * (colours / 255) ** 0.35).astype(np.uint8)
 
 
 def _outline(rows: np.ndarray) -> np.ndarray:
-    """Pixels of objects that touch another label, 1 where so; two pixels deep from 854x480 on."""
+    """Outline map, 1 at pixels of objects that touch another label; two pixels wide from 854x480 on."""
     depth = 2 if max(rows.shape) >= 800 else 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * depth + 1, 2 * depth + 1))
     differs = cv2.dilate(rows, kernel) != cv2.erode(rows, kernel)
@@ -105,7 +105,7 @@ def _outline(rows: np.ndarray) -> np.ndarray:
 
 
 def _fitted(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """The image as large as it fits into so many pixels."""
+    """Resize an image to fit into `rows` x `columns` pixels, keeping its aspect ratio."""
     scale = min(rows / image.shape[0], columns / image.shape[1])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     size = min(width, columns), min(height, rows)
@@ -113,7 +113,7 @@ def _fitted(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def _place(cell: np.ndarray, image: np.ndarray) -> None:
-    """Fit `image` into the middle of `cell`, in place."""
+    """Draw `image` into the middle of `cell`, in place."""
     fitted = _fitted(image, *cell.shape[:2])
     height, width = fitted.shape[:2]
     top, left = (cell.shape[0] - height) // 2, (cell.shape[1] - width) // 2
@@ -121,9 +121,9 @@ def _place(cell: np.ndarray, image: np.ndarray) -> None:
 
 
 def _write(strip: np.ndarray, text: str) -> None:
-    """Write a caption into `strip`, in place; what does not fit is cut off with dots."""
+    """Write a caption into `strip`, in place; text that does not fit is cut off with dots."""
 
-    text = text.encode("utf-8", "replace").decode()  # a name that is not UTF-8 would end the process in OpenCV
+    text = text.encode("utf-8", "replace").decode()  # a name that is not UTF-8 would crash OpenCV
 
     def width(words: str) -> int:
         return cv2.getTextSize(words, _FONT, _FONT_SCALE, 1)[0][0]

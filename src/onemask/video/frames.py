@@ -11,12 +11,12 @@ import numpy as np
 
 from ..errors import InputError
 
-# Pictures that reversed_frames may hold at a time: some 40 frames at 1080p, 220 at 480p.
+# Bytes of pictures that reversed_frames may hold at a time: about 40 frames at 1080p, 220 at 480p.
 REVERSE_BUDGET = 256 * 2**20
 
 
 class DecodeError(InputError):
-    """A frame in mid-video could not be decoded; the frames before it were given and are good."""
+    """A frame within a video could not be decoded; the frames before it were yielded and are valid."""
 
     def __init__(self, index: int, message: str) -> None:
         super().__init__(message)
@@ -28,10 +28,10 @@ class VideoInfo:
     """Properties of a video that are known before its frames are read."""
 
     width: int
-    """Pixels as displayed, after the rotation that the file asks for."""
+    """Pixels as displayed, after the rotation that the file specifies."""
     height: int
     frames: int | None
-    """Number of frames; None: only decoding would tell."""
+    """Number of frames; None: unknown without decoding."""
     fps: Fraction | None
     """Average frames per second; None for images and arrays."""
     has_audio: bool
@@ -51,10 +51,10 @@ class Frame:
 
 
 class Video(ABC):
-    """Frames 0, 1, 2, ... that can be read from any place, forward and backward, any number of times.
+    """Frames 0, 1, 2, ... that can be read from any position, forward and backward, any number of times.
 
-    Every call of `frames` reads for itself, so that several iterators, also in different threads, do not
-    disturb each other.
+    Every call of `frames` reads independently, so that several iterators, even in different threads, do not affect
+    each other.
     """
 
     source: str  # for messages: a path, or what kind of object the frames came from
@@ -66,14 +66,14 @@ class Video(ABC):
 
     @abstractmethod
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
-        """Yield frames start, start + 1, ... up to but without `stop`; None: to the end.
+        """Yield frames start, start + 1, ... up to but not including `stop`; None: to the end.
 
-        The end of the video ends the iterator, as with slices. Raises DecodeError at a frame that is damaged
-        or missing, InputError at a frame of another size than the first.
+        The iterator stops at the end of the video, as slices do. Raises DecodeError at a frame that is damaged or
+        missing, InputError at a frame whose size differs from the first.
         """
 
     def frame(self, index: int) -> Frame:
-        """Give one frame. Raises InputError if the video has no such frame."""
+        """Read one frame. Raises InputError if the video has no such frame."""
         for frame in self.frames(index, index + 1):
             return frame
         raise InputError(f"{self.source}: there is no frame {index}; {self._extent()}")
@@ -83,7 +83,7 @@ class Video(ABC):
         return f"{index:05d}"
 
     def advice(self, height: int, width: int) -> str | None:
-        """Say how a mask of another size than the frames' may have come about, where the video knows."""
+        """Say how a mask that differs in size from the frames may have come about, if the video knows."""
         return None
 
     def reversed_frames(self, start: int) -> Iterator[Frame]:
@@ -99,7 +99,7 @@ class Video(ABC):
             stop = first
 
     def _chunk_start(self, stop: int) -> int:
-        """First frame of the stretch before `stop` that reading backward decodes in one go."""
+        """First frame of the chunk before `stop` that reading backward decodes in one go."""
         return max(0, stop - self._frames_in_budget())
 
     def _frames_in_budget(self) -> int:
@@ -112,7 +112,7 @@ class Video(ABC):
 
 
 def require_first(start: int) -> None:
-    """Raise InputError if `start` is not the number of a frame."""
+    """Raise InputError if `start` is not a frame number."""
     if start < 0:
         raise InputError(f"frames are numbered from 0, but frame {start} was asked for")
 

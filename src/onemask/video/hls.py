@@ -1,4 +1,4 @@
-"""HTTP Live Streaming: a folder that a web server gives to browsers and players while it is written."""
+"""HTTP Live Streaming: a folder that a web server can serve to browsers and players while it is written."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..files import refusal, remove
 from .writer import DEFAULT_FPS, H264, Encoder
 
 PLAYLIST = "live.m3u8"
-SECONDS = 2  # of a segment; more where frames come less often
-SEGMENTS = 6  # in the playlist; two more are kept for those who read an older one
+SECONDS = 2  # duration of a segment; longer if frames come less often
+SEGMENTS = 6  # in the playlist; two more are kept for readers of an older playlist
 _OURS = re.compile(r"live(\.m3u8|\d{6,}\.ts)(\.tmp)?")
-_TICKS = 90_000  # a second, as MPEG-TS counts
+_TICKS = 90_000  # ticks per second in MPEG-TS
 _CODEC = replace(
     H264,
     options={"crf": "23", "preset": "veryfast", "tune": "zerolatency", "g": "1000000", "sc_threshold": "0"},
@@ -30,21 +30,21 @@ _CODEC = replace(
 
 
 class HlsWriter(AbstractContextManager["HlsWriter"]):
-    """Writes pictures as a live stream: a playlist, and the segments of the last seconds, of a bounded size.
+    """Writes pictures as a live stream of bounded size: a playlist and the segments of the last seconds.
 
     with HlsWriter("public", 854, 480) as writer:
         writer.write(image, Fraction(seconds))
 
-    Segments are removed when the playlist has left them behind. When the block ends the playlist says that the
-    stream has, and the last segments stay. What another stream left in the folder is removed; nothing else is.
+    Segments are removed once they have left the playlist. At the end of the block the playlist is marked as ended, and
+    the last segments are kept. Files of an earlier stream in the folder are removed; nothing else is.
 
     Args:
-        folder: where `PLAYLIST` and the segments are written; made if it is not there.
-        width: of the pictures, in pixels.
-        height: of the pictures, in pixels.
+        folder: the folder for `PLAYLIST` and the segments; created if it does not exist.
+        width: width of the pictures in pixels.
+        height: height of the pictures in pixels.
 
     Raises:
-        InputError: the folder's path has a %.
+        InputError: the folder's path contains a %.
         OutputError: the folder cannot be written.
     """
 
@@ -52,8 +52,8 @@ class HlsWriter(AbstractContextManager["HlsWriter"]):
         self.folder = Path(folder)
         self._encoder = Encoder(_CODEC, width, height)
         self._written = 0
-        self._last = -1  # ticks
-        self._key = -SECONDS * _TICKS  # of the last picture with which a segment can begin
+        self._last = -1  # time of the last picture, in ticks
+        self._key = -SECONDS * _TICKS  # time of the last key frame, in ticks
 
     def __enter__(self) -> HlsWriter:
         try:
@@ -84,8 +84,8 @@ class HlsWriter(AbstractContextManager["HlsWriter"]):
         """Append a picture, (H, W, 3) uint8 RGB, to be shown from `time` on, in seconds.
 
         Raises:
-            InputError: it has another size.
-            OutputError: the disk is full, say.
+            InputError: the picture has another size.
+            OutputError: it cannot be written, for instance because the disk is full.
         """
         self._encoder.check(image, self._written)
         stamp = max(round(time * _TICKS), self._last + 1)
@@ -107,7 +107,7 @@ class HlsWriter(AbstractContextManager["HlsWriter"]):
 
 
 def refuse_folder(folder: str | Path, overwrite: bool) -> None:
-    """Raise InputError for a folder that cannot have a stream, OutputError for one that has, unless `overwrite`."""
+    """Raise InputError if a folder cannot hold a stream; OutputError if it already does, unless `overwrite` is set."""
     folder = Path(folder)
     _place(folder)
     if not folder.exists():
@@ -120,7 +120,7 @@ def refuse_folder(folder: str | Path, overwrite: bool) -> None:
 
 
 def _place(folder: Path) -> Path:
-    """The full path of a folder, which FFmpeg cannot take for an address."""
+    """The absolute path of a folder, which FFmpeg cannot mistake for an address."""
     place = folder.resolve()
     if "%" in str(place):
         raise InputError(f"{place} has a % in it, which FFmpeg reads as the place of a number; choose another folder")

@@ -1,4 +1,4 @@
-"""Images on disk and arrays in memory as videos."""
+"""Images on disk and arrays in memory, as videos."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .label_maps import DAMAGED
 
 UNREADABLE = (*DAMAGED, Image.DecompressionBombError)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-_TIFF_KIND, _TIFF_NOT_A_PAGE = 254, 1 | 4  # NewSubfileType: a reduced copy, a transparency mask
+_TIFF_KIND, _TIFF_NOT_A_PAGE = 254, 1 | 4  # NewSubfileType: reduced copy or transparency mask
 _TIFF_BITS = 258  # BitsPerSample
-_APNG_LEAST = 38  # bytes of the chunk that begins a picture
+_APNG_LEAST = 38  # size in bytes of the chunk that starts a picture
 
 
 class ImageSequence(Video):
-    """Image files, one a frame, in the order given. size: height and width to scale them to; None: as they are."""
+    """Image files, one per frame, in the given order. size: height and width to resize them to; None: as they are."""
 
     def __init__(self, paths: Sequence[Path], source: str, size: tuple[int, int] | None = None) -> None:
         self.source = source
@@ -58,7 +58,7 @@ class ImageSequence(Video):
         return self._paths[index].stem
 
     def _chunk_start(self, stop: int) -> int:
-        return stop - 1  # any image can be read alone
+        return stop - 1  # every image can be read by itself
 
     def _read(self, path: Path) -> np.ndarray:
         image = read_image(path)
@@ -92,7 +92,7 @@ class ArraySequence(Video):
         return self._info
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
-        """Give the arrays start, ..., stop - 1 as they are, without copying them."""
+        """Yield the arrays start, ..., stop - 1 without copying them."""
         require_first(start)
         for index in range(*slice(start, stop).indices(len(self._images))):
             image = self._image(index)
@@ -113,7 +113,7 @@ class ArraySequence(Video):
 
 
 def images_in(folder: Path) -> list[Path]:
-    """List a folder's image files in natural order. Raises InputError if it holds none."""
+    """List a folder's image files in natural order. Raises InputError if there are none."""
     paths = [path for path in folder.iterdir() if is_image(path) and not path.name.startswith(".")]
     if not paths:
         raise InputError(f"{folder} holds no image; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -134,8 +134,8 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 def read_image(path: Path) -> np.ndarray:
     """Read an image file as (H, W, 3) uint8 RGB, upright.
 
-    16-bit values are scaled to 8 bits, grey becomes RGB, transparent pixels are laid on black, and the EXIF
-    orientation is applied. Raises InputError if the file is no image, holds several, or ends early.
+    16-bit values are scaled to 8 bits, grey becomes RGB, transparent pixels are composited over black, and the EXIF
+    orientation is applied. Raises InputError if the file is not an image, holds several, or is truncated.
     """
     try:
         with Image.open(path) as image:
@@ -150,7 +150,7 @@ def read_image(path: Path) -> np.ndarray:
     except InputError:
         raise
     except UNREADABLE as error:
-        # Pillow does not know 16-bit RGB TIFF, which compositing programs write.
+        # Pillow cannot read 16-bit RGB TIFF, which compositing programs write.
         deep = _read_deep_tiff(path)
         if deep is None:
             raise InputError(
@@ -160,10 +160,10 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def pictures_in(image: Image.Image) -> list[int]:
-    """The numbers of a file's pictures that are to be seen, by which `seek` finds them.
+    """The indices, for `seek`, of a file's visible pictures.
 
-    Left out are what is not for the eye: previews in a TIFF or beside a phone's JPEG, and the picture that stands for
-    an animated PNG where animations are not shown.
+    Left out are previews in a TIFF or beside a phone's JPEG, and the fallback picture of an animated PNG for viewers
+    without animation.
     """
     count = getattr(image, "n_frames", 1)
     if count == 1 or image.format == "MPO":
@@ -182,7 +182,7 @@ def pictures_in(image: Image.Image) -> list[int]:
 
 
 def _require_room(image: PngImageFile, count: int) -> None:
-    """Raise ValueError for an animated PNG that announces more pictures than its bytes can hold, millions of them."""
+    """Raise ValueError if an animated PNG claims more pictures, perhaps millions, than its bytes can hold."""
     assert image.fp is not None
     at = image.fp.tell()
     size = image.fp.seek(0, os.SEEK_END)
@@ -192,7 +192,7 @@ def _require_room(image: PngImageFile, count: int) -> None:
 
 
 def as_upright_rgb(image: Image.Image) -> np.ndarray:
-    """The picture of an opened image file that is to be seen: (H, W, 3) uint8 RGB; see `read_image`."""
+    """The visible picture of an opened image file: (H, W, 3) uint8 RGB; see `read_image`."""
     return _as_rgb(ImageOps.exif_transpose(image))
 
 
@@ -209,12 +209,12 @@ def _as_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _eight_bits(deep: np.ndarray) -> np.ndarray:
-    """Scale 0..65535 to 0..255, so that v * 257 comes back as v."""
+    """Scale 0..65535 to 0..255, so that v * 257 becomes v."""
     return ((deep.astype(np.int64) + 128) // 257).clip(0, 255).astype(np.uint8)
 
 
 def _is_deep_tiff(path: Path) -> bool:
-    """Whether a TIFF says that its values have 16 bits. OpenCV, which prints what it dislikes, is asked of no other."""
+    """Whether a TIFF declares 16-bit values. Only such files are passed to OpenCV, which prints errors for others."""
     try:
         with path.open("rb") as file:
             tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))

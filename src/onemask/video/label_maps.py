@@ -1,4 +1,4 @@
-"""Label maps as files of onemask's own: indexed PNGs in the DAVIS palette, and what all label maps have in common."""
+"""Files of label maps written by onemask, indexed PNGs in the DAVIS palette, and functions for all label maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..files import written_whole
 GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N")
 ALPHA_MODES = ("LA", "PA", "RGBA")
 _CONFIDENCE = "onemask confidence"  # keyword of the text in a PNG
-# What Pillow meets in files that are damaged or none of its own; its readers do not turn all of it into one error.
+# Exceptions of Pillow for files that are damaged or not images; its readers have no common one.
 DAMAGED = (
     OSError,
     SyntaxError,
@@ -37,7 +37,7 @@ DAMAGED = (
 def palette() -> np.ndarray:
     """Return the colours of DAVIS and PASCAL VOC, (256, 3) uint8: the id's bits, dealt to R, G and B in turn.
 
-    Bit 3k of the id is bit 7-k of red, bit 3k+1 of green, bit 3k+2 of blue: close ids look far apart.
+    Bit 3k of the id is bit 7-k of red, bit 3k+1 of green, bit 3k+2 of blue: similar ids get distinct colours.
     """
     ids = np.arange(256)[:, None]
     colours = np.zeros((256, 3), dtype=np.int64)
@@ -53,16 +53,16 @@ def object_ids(labels: np.ndarray, void: int | None = None) -> tuple[int, ...]:
 
 
 def join_label_maps(label_maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Join label maps of one frame, with an object or more in each; later ones lie on top.
+    """Join label maps of one frame, with one or more objects in each; later ones lie on top.
 
     Args:
         label_maps: (H, W) each, 0 is background.
 
     Returns:
-        A label map (H, W). Ids are kept where no two maps share one; else objects are 1, 2, ... in the order given.
+        A label map (H, W). Ids are kept if no two maps share one; else objects become 1, 2, ... in the given order.
 
     Raises:
-        InputError: an object is covered by those on top.
+        InputError: an object is completely covered by those on top.
     """
     ids = [object_ids(labels) for labels in label_maps]
     distinct = len({i for of_map in ids for i in of_map}) == sum(map(len, ids))
@@ -83,12 +83,12 @@ def write_mask(path: str | Path, labels: np.ndarray, confidence: Mapping[int, fl
     """Write a label map losslessly as PNG: indexed in `palette()`, or 16-bit grey for ids above 254.
 
     Args:
-        path: the file, ending in .png; folders above it are made.
+        path: the file, ending in .png; its parent folders are created.
         labels: (H, W), integers in 0..65535.
-        confidence: object -> how sure a method is of it, in [0, 1]; kept as a text in the PNG, beside the picture.
+        confidence: object -> the method's confidence, in [0, 1]; stored as a text chunk of the PNG.
 
     Raises:
-        InputError: the name or the values are something else.
+        InputError: the name or the values are invalid.
         OutputError: the file cannot be written.
     """
     path = Path(path)
@@ -96,17 +96,17 @@ def write_mask(path: str | Path, labels: np.ndarray, confidence: Mapping[int, fl
         raise InputError(f"masks are written as PNG, but the name is {path.name}; end it with .png")
     image = mask_picture(np.asarray(labels))
     with written_whole(path) as temporary:
-        # Run lengths are what label maps are made of: as small as zlib's default, in a fraction of its time.
+        # Label maps are runs of equal values, so run-length coding is as small as zlib's default, and much faster.
         image.save(temporary, format="PNG", compress_level=6, compress_type=zlib.Z_RLE, pnginfo=_text(confidence))
 
 
 def read_label_map(path: str | Path) -> np.ndarray:
-    """Read what `write_mask` wrote, value by value: (H, W) uint8 or uint16."""
+    """Read a file from `write_mask` with its exact values: (H, W) uint8 or uint16."""
     return read_label_map_and_confidence(path)[0]
 
 
 def read_label_map_and_confidence(path: str | Path) -> tuple[np.ndarray, dict[int, float]]:
-    """Read what `write_mask` wrote: the label map (H, W), and object -> confidence; empty where none was written."""
+    """Read a file from `write_mask`: the label map (H, W), and object -> confidence; empty if none was written."""
     path = Path(path)
     try:
         image = load_picture(path)
@@ -136,7 +136,7 @@ def mask_picture(labels: np.ndarray) -> Image.Image:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > 65535:
         raise InputError(f"ids in a mask file are 0..65535, but the label map has {low}..{high}; renumber them")
-    if high > (255 if labels.dtype.itemsize == 1 else 254):  # 255 is void in 8 bits, an id like any other in 16
+    if high > (255 if labels.dtype.itemsize == 1 else 254):  # 255 is void in 8 bits, an ordinary id in 16
         return Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
     image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
     image.putpalette(palette().tobytes())
@@ -150,7 +150,7 @@ def load_picture(path: Path) -> Image.Image:
             pictures = getattr(image, "n_frames", 1)
             if pictures == 1:
                 image.load()
-                ImageOps.exif_transpose(image, in_place=True)  # as its frames are
+                ImageOps.exif_transpose(image, in_place=True)  # as for frames
     except FileNotFoundError as error:
         raise InputError("there is no such file; check the mask's path") from error
     except IsADirectoryError as error:
@@ -185,7 +185,7 @@ def grey_values(image: Image.Image) -> np.ndarray:
 
 
 def distinct_values(values: np.ndarray) -> list[int]:
-    """The different values of an array of whole numbers, sorted."""
-    if values.dtype in (np.uint8, np.uint16):  # counting is far quicker than sorting
+    """The distinct values of an integer array, sorted."""
+    if values.dtype in (np.uint8, np.uint16):  # counting is much faster than sorting
         return np.flatnonzero(np.bincount(values.ravel())).tolist()
     return np.unique(values).tolist()

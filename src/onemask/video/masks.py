@@ -1,25 +1,24 @@
-"""Mask files: label maps out of pictures as people have them.
+"""Mask files: reading of label maps from all kinds of pictures.
 
-How a picture becomes a label map, by what it is:
+How a picture becomes a label map, by its type:
 
 ======================= ==================================================================================
-palette picture         index = id; by its colours where black is not index 0 but another one
+palette picture         index = id; if black is not index 0 but another one, like colours
 grey, 8 or 16 bit       value = id; 0 and 255 only (or 0 and 65535): the foreground is object 1
 1 bit                   object 1
-colours                 one id a colour, in order of (R, G, B), black is background; the ids of the DAVIS
-                        palette where every colour is one of its own; like grey where all are grey
-with transparent pixels opaque pixels of one colour, or a photograph cut out: object 1 where alpha > 0;
+colours                 one id per colour, in order of (R, G, B), black is background; the ids of the DAVIS
+                        palette if all colours are in it; like grey if all are grey
+with transparent pixels opaque pixels of one colour, or a cut-out photograph: object 1 where alpha > 0;
                         otherwise the colours of the opaque pixels
 ``threshold``           object 1 where alpha (if it varies), or else luminance, reaches the threshold
 ======================= ==================================================================================
 
-255 (65535 where values above 255 occur) stands for void beside other ids, and for the foreground without
-them.
+255 (65535 if values above 255 occur) means void if there are other ids, and foreground if there are none.
 
-Soft edges (see `softness`) hold no ids, so they are refused. Maps in the standard palette are taken at their
-word; a JPEG, whose values are never exact, is taken only with two of them.
+Soft edges (see `softness`) contain no ids, so they are refused. Maps in the standard palette are not checked for them;
+a JPEG, whose values are never exact, is only accepted with two values.
 
-What 255 is in one file may be left open by it: `void_of` decides from all masks of a video.
+A single file may leave open what 255 means: `void_of` decides from all masks of a video.
 """
 
 from __future__ import annotations
@@ -42,32 +41,19 @@ from .label_maps import (
     load_picture,
     object_ids,
     palette,
-    read_label_map,
-    write_mask,
 )
+from .label_maps import read_label_map as read_label_map  # this and the next are documented as part of this module
+from .label_maps import write_mask as write_mask
 from .softness import is_soft
-
-__all__ = [
-    "MaskFile",
-    "SoftEdges",
-    "check_mask",
-    "object_ids",
-    "palette",
-    "read_label_map",
-    "read_mask",
-    "require_size",
-    "void_of",
-    "write_mask",
-]
 
 Void = int | None | Literal["auto"]
 Colours = dict[int, tuple[int, int, int]]
 
-MIN_BESIDE_VOID = 0.02  # ids that cover less than this share of what 255 covers leave open what 255 means
+MIN_BESIDE_VOID = 0.02  # if ids cover less than this share of the area of 255, the meaning of 255 is open
 
 
 class SoftEdges(InputError):
-    """A mask with soft edges, which only a threshold makes a label map of."""
+    """A mask has soft edges and needs a threshold to become a label map."""
 
     def __init__(self, path: Path, why: str, threshold: int) -> None:
         what = f"{path}: a mask with hard edges was expected, but this one's are soft ({why});"
@@ -78,12 +64,12 @@ class SoftEdges(InputError):
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A label map as it was read, and what was decided about it."""
+    """A label map read from a file, and how the file was interpreted."""
 
-    labels: np.ndarray  # (H, W) uint8 or uint16: 0 background, ids, and `void` where a pixel is to be ignored
-    void: int | None  # the value of void pixels, None where there are none
+    labels: np.ndarray  # (H, W) uint8 or uint16: 0 background, ids, and `void` for pixels to ignore
+    void: int | None  # the value of void pixels, None if there are none
     kind: str  # palette, grey, binary, colour, alpha or threshold
-    colours: Colours | None  # the colour of each id in the file, None where the file has none
+    colours: Colours | None  # the colour of each id in the file, None if the file has none
     description: str  # one line for the user: how the file was understood
 
 
@@ -96,10 +82,10 @@ def read_mask(path: str | Path, *, void: Void = "auto", threshold: int | None = 
         path: a picture in any format that Pillow reads, the size of the video's frames.
         void: the value of void pixels, 1..65535; None if no value is void; "auto" decides about 255 (65535 in 16 bits)
             from the whole file.
-        threshold: reads a picture with soft edges as one object: values from here on, 1..65535, are foreground.
+        threshold: read a picture with soft edges as one object: values of at least this, 1..65535, are foreground.
 
     Returns:
-        The label map, with what was decided about it.
+        The label map, and how the file was interpreted.
 
     Raises:
         SoftEdges: a threshold is needed.
@@ -110,24 +96,24 @@ def read_mask(path: str | Path, *, void: Void = "auto", threshold: int | None = 
         image = load_picture(Path(path))
         return _cut(image, threshold) if threshold is not None else _decode(image, void)
     except _Soft as soft:
-        brightest = int(_cut_values(image)[0].max())  # half of it may be far below 128: saturated red has 76
+        brightest = int(_cut_values(image)[0].max())  # half of this may be far below 128: saturated red is 76
         raise SoftEdges(Path(path), soft.why, max(1, (brightest + 1) // 2)) from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from error.__cause__
 
 
 def void_of(paths: Iterable[Path]) -> int | None:
-    """The value that is void in all masks of one video; None where it is the foreground of black and white masks.
+    """The value that means void in all masks of one video; None if it is the foreground of black and white masks.
 
-    That is 255, or 65535 where a file of 16 bits has a value above 255. One mask may have nothing but void in it, or
-    none of the highest ids: only all of them together say what 255 is. What cannot be read says nothing.
+    This is 255, or 65535 if a 16-bit file has a value above 255. A single mask may contain only void, or lack the
+    highest ids: only all masks together determine what 255 means. Unreadable files are ignored.
     """
     ids: set[int] = set()
     for path in paths:
         try:
             deep = _is_deep(path)
             if ids and not deep:
-                continue  # 255 is void beside ids, and nothing in 8 bits can change that
+                continue  # 255 is void beside ids, which no 8-bit file can change
             mask = read_mask(path, void=65535)
         except InputError:
             continue
@@ -151,9 +137,9 @@ def require_size(
     Args:
         came: the mask's shape.
         size: the frames' height and width.
-        what: names the mask at the beginning of the error.
-        frames: names the frames.
-        advice: what to do with such a mask, where the video knows; see `Video.advice`. None: what the two sizes tell.
+        what: name of the mask, for the beginning of the error.
+        frames: description of the frames, for the error.
+        advice: what to do with such a mask, if the video knows; see `Video.advice`. None: advice from the two sizes.
     """
     if tuple(came) == size:
         return
@@ -172,7 +158,7 @@ def require_size(
 def check_mask(mask: MaskFile | np.ndarray, height: int, width: int, advice: str | None = None) -> None:
     """Raise InputError unless `mask` has the size of the video's frames and at least one object.
 
-    advice: what to do with a mask of this size, where the video knows; see `Video.advice`.
+    advice: what to do with a mask of this size, if the video knows; see `Video.advice`.
     """
     labels, void = (mask.labels, mask.void) if isinstance(mask, MaskFile) else (mask, None)
     if labels.ndim != 2:
@@ -198,7 +184,7 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ALPHA_MODES or (image.mode in ("L", "P", "RGB") and "transparency" in image.info)
 
 
-# Deciding -------------------------------------------------------------------------------------------------------------
+# Interpretation -------------------------------------------------------------------------------------------------------
 
 
 class _Soft(Exception):
@@ -228,15 +214,15 @@ def _decode(image: Image.Image, void: Void) -> MaskFile:
 
 
 def _from_palette(image: Image.Image, void: Void) -> MaskFile:
-    indices = np.array(image)  # a copy: what Pillow lends cannot be written to
+    indices = np.array(image)  # a copy: Pillow's own buffer is read-only
     table = _palette_of(image)
     used = np.array(distinct_values(indices))
     if _has_alpha(image):
         rgba = np.asarray(image.convert("RGBA"))
-        if (indices[rgba[..., 3] == 0] > 0).any():  # not a label map with a clear background: a cut-out
+        if (indices[rgba[..., 3] == 0] > 0).any():  # a cut-out, not a label map with a transparent background
             return _from_alpha(rgba, void)
     black_elsewhere = table[0].any() and (~table[used[used > 0]].any(axis=1)).any()
-    if black_elsewhere:  # editors sort palettes as they like; black is the background that was drawn
+    if black_elsewhere:  # editors reorder palettes; black is the background that was drawn
         return _from_colours(table[indices], void)
     standard = (table[used] == palette()[used]).all()
     if not standard:
@@ -257,7 +243,7 @@ def _from_grey(values: np.ndarray, void: Void) -> MaskFile:
 
 
 def _is_unclear(values: np.ndarray, top: int) -> bool:
-    """Whether `top` could be void as well as foreground: little beside it, or lossy values like 254."""
+    """Whether `top` could mean void or foreground: other ids cover little, or there are lossy values like 254."""
     counts = np.bincount(values.ravel(), minlength=top + 1)
     beside = counts[1:top].sum()
     lossy = counts[top] > 0 and counts[top - 1] > 0 and counts[top - 2] == 0
@@ -274,7 +260,7 @@ def _from_colours(picture: np.ndarray, void: Void) -> MaskFile:
         ids = np.array([known[colour] for colour in colours], dtype=np.uint8)
         colour_of = {known[colour]: colour for colour in colours if any(colour)}
         return _label_map(ids[codes], void, "colour", "colours of the DAVIS palette, index = id", colour_of)
-    first = 0 if colours[0] == (0, 0, 0) else 1  # colours are sorted: black, if there, is the first
+    first = 0 if colours[0] == (0, 0, 0) else 1  # colours are sorted: black, if present, comes first
     if len(colours) - 1 + first > 254:
         raise InputError(
             f"colours tell at most 254 objects apart, but there are {len(colours) - 1 + first}; "
@@ -336,7 +322,7 @@ def _cut(image: Image.Image, threshold: int) -> MaskFile:
 
 
 def _cut_values(image: Image.Image) -> tuple[np.ndarray, str]:
-    """Values that a threshold is compared with, and their name."""
+    """The values to compare with a threshold, and their name."""
     if _has_alpha(image):
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         if (alpha != alpha.flat[0]).any():
@@ -355,16 +341,16 @@ def _refuse_soft(codes: np.ndarray, picture: np.ndarray) -> None:
         raise _Soft(f"most of its {len(np.unique(codes))} different values are only along edges")
 
 
-# Small things ---------------------------------------------------------------------------------------------------------
+# Values and colours ---------------------------------------------------------------------------------------------------
 
 
 def _top(values: np.ndarray) -> int:
-    """Return the value that may be void or foreground; it goes by the values, not by the file's depth."""
+    """Return the value that may mean void or foreground; it depends on the values, not on the file's bit depth."""
     return 255 if values.max() <= 255 else 65535
 
 
 def _palette_of(image: Image.Image) -> np.ndarray:
-    """Return the picture's palette, (256, 3) uint8, black where it is shorter."""
+    """Return the picture's palette, (256, 3) uint8, padded with black."""
     entries = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(entries)] = entries
@@ -372,10 +358,10 @@ def _palette_of(image: Image.Image) -> np.ndarray:
 
 
 def _colour_codes(picture: np.ndarray) -> tuple[list[tuple[int, int, int]], np.ndarray]:
-    """Return the distinct colours in order of (R, G, B), and each pixel's place among them, (H, W)."""
+    """Return the distinct colours in order of (R, G, B), and each pixel's index among them, (H, W)."""
     red, green, blue = np.moveaxis(picture.astype(np.int32), -1, 0)
     packed = (red << 16) | (green << 8) | blue
-    place = np.zeros(1 << 24, dtype=np.int32)  # a table over all colours, ten times quicker than sorting pixels
+    place = np.zeros(1 << 24, dtype=np.int32)  # a table over all colours, ten times faster than sorting pixels
     place[packed.ravel()] = 1
     present = np.flatnonzero(place)
     place[present] = np.arange(len(present))
@@ -383,6 +369,7 @@ def _colour_codes(picture: np.ndarray) -> tuple[list[tuple[int, int, int]], np.n
 
 
 def triple(colour: Any) -> tuple[int, int, int]:
+    """A colour as plain numbers."""
     red, green, blue = (int(channel) for channel in colour)
     return red, green, blue
 
@@ -392,6 +379,7 @@ def _two_valued(kind: str) -> str:
 
 
 def listed(ids: tuple[int, ...]) -> str:
+    """Format ids for a sentence."""
     if not ids:
         return "no objects"
     shown = ", ".join(map(str, ids[:10])) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")

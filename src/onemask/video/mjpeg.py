@@ -1,4 +1,4 @@
-"""Pictures for a browser: MJPEG over HTTP, on this machine's own address."""
+"""Pictures for a browser: MJPEG over HTTP, on localhost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import InputError
 
 HOST = "127.0.0.1"
 QUALITY = 85
-_SLOW_SECONDS = 10.0  # a reader that takes nothing for so long is left
+_SLOW_SECONDS = 10.0  # a reader that takes nothing for this long is dropped
 _BOUNDARY = "onemask"
 _PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>onemask live</title>
 <style>body{margin:0;background:#16171a}img{display:block;margin:auto;max-width:100%;max-height:100vh}</style>
@@ -25,19 +25,19 @@ _PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>onemask 
 class MjpegServer(AbstractContextManager["MjpegServer"]):
     """Serves the newest picture: a page at /, MJPEG at /stream, one JPEG at /frame.
 
-    Only this machine can reach it. A reader that is slow misses pictures and delays nobody; without a reader nothing
-    is encoded.
+    Only this machine can reach it. A slow reader misses pictures and delays nobody; without a reader nothing is
+    encoded.
 
     Args:
-        port: where to listen; 0: a free one, see `address`.
+        port: the port to listen on; 0: any free port, see `address`.
 
     Raises:
-        InputError: the port is taken, or none.
+        InputError: the port is taken or invalid.
     """
 
     def __init__(self, port: int = 0):
         self._picture: np.ndarray | None = None
-        self._jpeg: tuple[int, bytes] = (0, b"")  # of which picture
+        self._jpeg: tuple[int, bytes] = (0, b"")  # number of the picture, and its JPEG
         self._number = 0
         self._changed = threading.Condition()
         self._closed = False
@@ -59,7 +59,7 @@ class MjpegServer(AbstractContextManager["MjpegServer"]):
         self._server.server_close()
 
     def show(self, picture: np.ndarray) -> bool:
-        """Make this the newest picture, (H, W, 3) uint8 RGB. Always True: nobody can close it from the other side."""
+        """Make this the newest picture, (H, W, 3) uint8 RGB. Returns True: readers cannot close the server."""
         with self._changed:
             self._picture = picture
             self._number += 1
@@ -67,7 +67,7 @@ class MjpegServer(AbstractContextManager["MjpegServer"]):
         return True
 
     def jpeg(self, after: int = 0) -> tuple[int, bytes] | None:
-        """Number and JPEG of the newest picture, once there is a newer one than `after`; None at the end."""
+        """Wait for a picture newer than number `after`; returns the number and JPEG of the newest, None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._number > after)
             if self._closed or self._picture is None:
@@ -87,7 +87,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__((HOST, port), _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Readers come and go: no reason to print anything."""
+        """Print nothing when a reader disconnects."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a browser."""
         hosts = [f"{name}:{self.server.server_port}" for name in (HOST, "localhost")]
-        if self.headers.get("Host") not in hosts:  # a page from elsewhere that made its own name mean this machine
+        if self.headers.get("Host") not in hosts:  # a foreign page whose host name points to this machine
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
         elif self.path == "/":
             self._send(_PAGE, "text/html; charset=utf-8")

@@ -1,4 +1,4 @@
-"""Objects of several mask files of one video, numbered alike."""
+"""Consistent numbering of objects across several mask files of one video."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from .masks import MaskFile, listed, triple
 
 
 def number_alike(masks: Mapping[str, MaskFile]) -> dict[str, MaskFile]:
-    """Number the objects of several masks of one video so that one colour is one object in all of them.
+    """Number the objects of several masks of one video so that a colour is the same object in all of them.
 
-    A file of colours numbers its own alone, and the palettes of two files may differ. Ids stay as they are where the
-    colours agree on them; otherwise the first file with a colour keeps its id for it. Shades of grey tell no objects
-    apart: masks that have nothing else go by their values.
+    Each file of colours is numbered independently, and the palettes of two files may differ. Ids are kept where the
+    colours agree on them; otherwise the first file with a colour keeps its id for it. Shades of grey do not count as
+    colours: masks with nothing else are matched by their values.
 
     Args:
-        masks: name of the file -> how it was read, in order of the frames.
+        masks: file name -> mask as read, in frame order.
 
     Returns:
-        The same masks under one numbering.
+        The same masks with consistent ids.
 
     Raises:
-        InputError: some masks tell objects apart by colours and others by values, so that they cannot be matched.
+        InputError: some masks distinguish objects by colours and others by values, so they cannot be matched.
     """
     coloured = {name: mask for name, mask in masks.items() if _is_coloured(mask)}
     own = [name for name, mask in coloured.items() if _numbers_its_own(mask)]
     ids: dict[tuple[int, int, int], int] = {}
-    for name in sorted(coloured, key=own.__contains__):  # ids that a file states come before those made for its colours
+    for name in sorted(coloured, key=own.__contains__):  # ids stated by files come before ids assigned to colours
         for value, colour in sorted((coloured[name].colours or {}).items()):
             if colour not in ids:
                 taken = set(ids.values())

@@ -18,22 +18,22 @@ _PQ, _HLG = 16, 18
 
 # H.273 code of the matrix -> swscale's code of its coefficients (SWS_CS_*)
 _SWSCALE_MATRIX = {_BT709: 1, _FCC: 4, _BT470BG: 5, _SMPTE170M: 5, _SMPTE240M: 7, _BT2020: 9}
-_BT709_FROM_HEIGHT = 720  # what players assume of streams that do not say
+_BT709_FROM_HEIGHT = 720  # players assume BT.709 from this height on if a stream does not say
 
-# BILINEAR | FULL_CHR_H_INT | ACCURATE_RND: chroma interpolated, sums rounded; cut sums darken by 1 or 2
+# BILINEAR | FULL_CHR_H_INT | ACCURATE_RND: chroma interpolated, sums rounded; truncation would darken by 1 or 2
 _PRECISE = 0x2 | 0x2000 | 0x40000
 
 
 class RgbConverter:
-    """Converts the frames of one stream; keeps swscale's tables from frame to frame. crop: what its container hides."""
+    """Converts the frames of one stream; reuses swscale's tables between frames. crop: the container's crop."""
 
     def __init__(self, crop: Crop | None = None) -> None:
         self._reformatter = VideoReformatter()
         self._crop = crop
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        """Give the (H, W, 3) uint8 RGB image, cropped as its container asks, then turned and mirrored as the display
-        matrix does."""
+        """The (H, W, 3) uint8 RGB image, cropped as the container specifies, then rotated and mirrored by the display
+        matrix."""
         rgb = self._reformatter.reformat(
             frame,
             format="rgb24",
@@ -47,7 +47,7 @@ class RgbConverter:
 
 
 def matrix_of(frame: VideoFrame) -> int:
-    """swscale's code of the frame's YCbCr matrix; what players assume where the stream does not say."""
+    """swscale's code of the frame's YCbCr matrix; the one that players assume if the stream does not say."""
     code = int(frame.colorspace)
     if code in _SWSCALE_MATRIX:
         return _SWSCALE_MATRIX[code]
@@ -60,7 +60,7 @@ def matrix_of(frame: VideoFrame) -> int:
 
 
 def range_of(frame: VideoFrame) -> int:
-    """Code of the frame's range: limited (16..235) unless the stream, or the nature of RGB, says full."""
+    """Code of the frame's range: limited (16..235) unless the stream says full, or is RGB."""
     if frame.color_range in (_LIMITED, _FULL):
         return int(frame.color_range)
     full = frame.format.is_rgb or frame.format.name.startswith(("yuvj", "gray", "pal"))
@@ -68,7 +68,7 @@ def range_of(frame: VideoFrame) -> int:
 
 
 def refuse_hdr(transfer: int, source: str) -> None:
-    """Raise InputError for PQ and HLG, whose values mean light that 8-bit RGB cannot hold."""
+    """Raise InputError for PQ and HLG, whose values represent light beyond the range of 8-bit RGB."""
     if transfer not in (_PQ, _HLG):
         return
     name = {_PQ: "PQ (SMPTE ST 2084)", _HLG: "HLG (ARIB STD-B67)"}[transfer]
@@ -80,16 +80,16 @@ def refuse_hdr(transfer: int, source: str) -> None:
 
 
 def display_matrix(frame: VideoFrame) -> np.ndarray | None:
-    """The 3x3 matrix that the file wants applied on display, in 16.16 fixed point; None if it wants none."""
+    """The 3x3 matrix that the file specifies for display, in 16.16 fixed point; None if it has none."""
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else np.frombuffer(data, np.int32).reshape(3, 3)
 
 
 def upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """Turn by a multiple of 90 degrees and mirror, as the display matrix says (a view, not a copy).
+    """Rotate by a multiple of 90 degrees and mirror, as the display matrix specifies (a view, not a copy).
 
-    The matrix maps (x, y) to (ax + cy, bx + dy), with rows (a, b, .) and (c, d, .); other angles than
-    multiples of 90 degrees, which no camera writes, are taken as the nearest.
+    The matrix maps (x, y) to (ax + cy, bx + dy), with rows (a, b, .) and (c, d, .); angles that are not multiples of
+    90 degrees, which no camera writes, are rounded to the nearest.
     """
     if matrix is None:
         return image

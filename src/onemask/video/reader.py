@@ -35,14 +35,14 @@ def open_video(source: Source) -> Video:
 
     Args:
         source: a video file; a folder of images, or a pattern such as "shots/*.png", in natural order (img2 before
-            img10); one image, or one with several pictures (animated WebP and PNG, TIFF with pages); a sequence of
+            img10); one image, or one with several pictures (animated WebP and PNG, multi-page TIFF); a sequence of
             (H, W, 3) uint8 RGB arrays, or one (N, H, W, 3) array. A `Video` is returned as it is.
 
     Returns:
-        The video, whose frames can be read from any place, forward and backward, any number of times.
+        The video, whose frames can be read from any position, forward and backward, any number of times.
 
     Raises:
-        InputError: nothing can be read there.
+        InputError: the source does not exist or cannot be read.
     """
     if isinstance(source, Video):
         return source
@@ -65,7 +65,7 @@ def _image(path: Path) -> Video:
         with Image.open(path) as image:
             several = len(pictures_in(image)) > 1
     except UNREADABLE:
-        several = False  # `ImageSequence` says what is wrong
+        several = False  # `ImageSequence` reports what is wrong
     return AnimatedImage(path) if several else ImageSequence([path], str(path))
 
 
@@ -73,7 +73,7 @@ def _matches(pattern: str) -> list[Path]:
     literal = Path(pattern)
     while not literal.exists():
         literal = literal.parent
-    # What is there under its name is no pattern, whatever characters are in it: "x [1]/*.png".
+    # The leading folders that exist are literal, whatever characters they contain: "x [1]/*.png".
     rest = Path(pattern).relative_to(literal)
     paths = sorted(
         (literal / match for match in glob.glob(str(rest), root_dir=literal, recursive=True)), key=natural_key

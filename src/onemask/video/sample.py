@@ -1,4 +1,4 @@
-"""The clip that ships with the package, to try everything without a download."""
+"""The sample clip that ships with the package, to try everything without a download."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _NAME = "car-turn"
 class SampleClip:
     """A video with the true label map of each frame."""
 
-    path: Path  # H.264, 854x480, 24 frames a second
-    annotations: list[np.ndarray]  # (480, 854) uint8 each: 0 background, 1 the object
+    path: Path  # H.264, 854x480, 24 frames per second
+    annotations: list[np.ndarray]  # (480, 854) uint8 each: 0 background, 1 object
 
 
 def sample_clip() -> SampleClip:

@@ -1,4 +1,4 @@
-"""A video's label maps at a glance: frames at even distances, with their objects drawn in."""
+"""Contact sheets of a video's label maps: evenly spaced frames with their objects drawn in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from .drawing import contact_sheet, overlay
 from .frames import Video
-from .masks import palette, read_label_map
+from .label_maps import palette, read_label_map
 from .writer import write_picture
 
 SHEET_FRAMES = 16
@@ -20,7 +20,7 @@ def write_contact_sheet(
 ) -> None:
     """Write a PNG of up to 16 frames with their label maps.
 
-    masks: a PNG for every frame of the video, in order. captions: one for every frame; None: the frames' names.
+    masks: one PNG per frame of the video, in order. captions: one per frame; None: the frames' names.
     """
     indices = sheet_frames(len(masks))
     views = [overlay(video.frame(i).image, read_label_map(masks[i]), palette()) for i in indices]
@@ -29,5 +29,5 @@ def write_contact_sheet(
 
 
 def sheet_frames(frames: int) -> list[int]:
-    """Indices of the frames that a sheet of so many shows: 16 at even distances, with the first and the last."""
+    """Indices of the frames on the sheet of a video of `frames` frames: up to 16, evenly spaced, with both ends."""
     return list(np.unique(np.linspace(0, frames - 1, min(SHEET_FRAMES, frames)).round().astype(int)).tolist())

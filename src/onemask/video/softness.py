@@ -1,21 +1,21 @@
-"""Soft edges: pixels between two labels that are neither.
+"""Detection of soft edges: pixels between two labels that belong to neither.
 
-A blended pixel lies strictly between the darkest and the brightest pixel of its 3x3 neighbourhood; between two hard
-labels there is no such pixel, only where three of them meet. A value most of whose pixels are blended is an edge value,
-and a picture is soft when edge values make up `SOFT_SHARE` of the pixels along its edges.
+A blended pixel lies strictly between the darkest and the brightest pixel of its 3x3 neighbourhood; hard labels only
+have such pixels where three of them meet. A value most of whose pixels are blended is an edge value, and a picture is
+soft if edge values make up `SOFT_SHARE` of the pixels along its edges.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-SOFT_SHARE = 0.05  # hard maps have none, the mildest anti-aliasing 0.1
+SOFT_SHARE = 0.05  # hard maps have 0, the mildest anti-aliasing 0.1
 
 
 def is_soft(codes: np.ndarray, picture: np.ndarray) -> bool:
     """Whether edge values make up `SOFT_SHARE` of the pixels along edges.
 
-    codes: (H, W) whole numbers, one a distinct value or colour. picture: (H, W, C), what `codes` look like.
+    codes: (H, W) integers, one per distinct value or colour. picture: (H, W, C), the values or colours themselves.
     """
     counts = np.bincount(codes.ravel())
     if np.count_nonzero(counts) <= 2:

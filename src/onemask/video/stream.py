@@ -1,7 +1,7 @@
-"""Frames as they happen: a camera, a network stream, a pipe, or a file in real time, always the newest of them.
+"""Live frames from a camera, a network stream, a pipe, or a file in real time; always the newest ones.
 
-A thread reads and keeps a few frames; where nobody takes them in time the oldest are dropped, and counted, so that
-what is given is never old. A stream that breaks off is connected to again.
+A thread reads frames into a short queue; if they are not taken in time the oldest are dropped and counted, so that
+frames are never stale. A stream that is interrupted is reconnected.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ LiveSource: TypeAlias = int | str | Path
 
 STDIN = "-"
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "srt")
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a stream is connected to again; doubled each time
-OPEN_SECONDS, READ_SECONDS = 10.0, 10.0  # after which a stream that is silent counts as broken off
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a reconnection; doubled each time
+OPEN_SECONDS, READ_SECONDS = 10.0, 10.0  # timeouts after which a silent stream counts as interrupted
 _JOIN_SECONDS = 2.0
-_NEAR_THE_END = 2.0  # seconds; what ends earlier, although it says how long it is, broke off
-_RTSP = {"rtsp_transport": "tcp"}  # over UDP a lost packet damages pictures until the next key frame
+_NEAR_THE_END = 2.0  # seconds; a stream that ends earlier than its stated duration was interrupted
+_RTSP = {"rtsp_transport": "tcp"}  # over UDP, a lost packet damages pictures until the next key frame
 _AT_ONCE = {"probesize": "500000", "analyzeduration": "1000000"}
 
 Told: TypeAlias = "Callable[[Connection], None]"
-Raw: TypeAlias = Callable[[], np.ndarray]  # gives the picture (H, W, 3) RGB: only of frames that are taken
+Raw: TypeAlias = Callable[[], np.ndarray]  # converts to a picture (H, W, 3) RGB; only called for frames that are taken
 
 
 @dataclass(frozen=True, eq=False)
 class LiveFrame:
-    """A frame as it came."""
+    """A frame as it arrived."""
 
     index: int
-    """Its number among all that came, dropped ones included."""
+    """Its number among all frames that arrived, dropped ones included."""
     image: np.ndarray
     """(H, W, 3) uint8, RGB."""
     arrived: float
@@ -60,7 +60,7 @@ class LiveFrame:
 
 @dataclass(frozen=True)
 class Connection:
-    """A stream broke off, or is there again."""
+    """A change of a stream's connection: it was interrupted, or is back."""
 
     connected: bool
     detail: str
@@ -76,15 +76,15 @@ class Stream(AbstractContextManager["Stream"]):
     Args:
         source: the number of a camera (0, "0") or its device ("/dev/video0"); an address (rtsp, rtmp, http, https, udp,
             tcp, srt); a named pipe, or "-" for standard input, which end when their writer does; or a video file, which
-            is read at its own pace and ends.
-        queue: frames that are kept for who takes them; where one more comes the oldest is dropped. 1 is never late.
-        retries: how often in a row a stream that broke off is connected to again; None: without end. Between two tries
-            is a pause, of half a second at first and then twice as long each time, up to half a minute. A stream that
-            says how long it is ends there. What cannot be opened at the very first is an error at once.
-        told: called, in the thread that reads, when the stream breaks off and when it is there again.
+            is played in real time and ends.
+        queue: number of frames to queue; when full, the oldest frame is dropped. With 1, frames are always the newest.
+        retries: consecutive attempts to reconnect an interrupted stream; None: unlimited. The pause between attempts is
+            half a second at first and doubles each time, up to half a minute. A stream with a stated duration ends
+            after it. A source that cannot be opened initially is an error immediately.
+        told: called, in the reading thread, when the stream is interrupted and when it is back.
 
     Raises:
-        InputError: the source is none, or queue or retries is out of range.
+        InputError: the source is invalid, or queue or retries is out of range.
     """
 
     def __init__(self, source: LiveSource, *, queue: int = 1, retries: int | None = None, told: Told | None = None):
@@ -99,8 +99,8 @@ class Stream(AbstractContextManager["Stream"]):
         self._error: BaseException | None = None
         self._wanted: Callable[[], bool] = lambda: True
         self._size: tuple[int, int] | None = None
-        self.arrived = 0  # frames that came
-        self.dropped = 0  # of them, nobody took in time
+        self.arrived = 0  # frames that arrived
+        self.dropped = 0  # frames that were not taken in time
         self.reconnections = 0
 
     def __enter__(self) -> Stream:
@@ -113,19 +113,19 @@ class Stream(AbstractContextManager["Stream"]):
         self._thread.join(_JOIN_SECONDS)
 
     def stop(self) -> None:
-        """End the iteration; from any thread."""
+        """End the iteration; may be called from any thread."""
         self._stopped.set()
 
     def go_on_while(self, wanted: Callable[[], bool]) -> None:
-        """End the iteration when this is no longer true, also where no frame comes."""
+        """End the iteration once `wanted` returns False, even while no frames arrive."""
         self._wanted = wanted
 
     def __iter__(self) -> Iterator[LiveFrame]:
-        """Yield the newest frame, again and again, until the source ends or `stop` is called.
+        """Yield the newest frame, repeatedly, until the source ends or `stop` is called.
 
         Raises:
             InputError: the source cannot be opened, or comes back with frames of another size.
-            OnemaskError: the source broke off, and its retries are over.
+            OnemaskError: the source was interrupted, and all retries failed.
         """
         while (taken := self._next()) is not None:
             index, raw, arrived = taken
@@ -147,10 +147,10 @@ class Stream(AbstractContextManager["Stream"]):
                     return self._queue.popleft()
                 if self._ended:
                     return None
-                self._changed.wait(0.1)  # in pieces, so that signals come through
+                self._changed.wait(0.1)  # short waits, so that signals are handled
         return None
 
-    # In the thread ---------------------------------------------------------------------------------------------------
+    # Reading thread --------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         try:
@@ -209,20 +209,20 @@ class Stream(AbstractContextManager["Stream"]):
 
 
 class _Finished(Exception):
-    """The source has come to its end."""
+    """The source has ended."""
 
 
 class _BrokenOff(Exception):
-    """The source is not there, or not there any more."""
+    """The source is not available, or no longer available."""
 
 
 def is_address(source: LiveSource) -> bool:
-    """Whether a source is an address in a network."""
+    """Whether a source is a network address."""
     return isinstance(source, str) and urlsplit(source).scheme.lower() in SCHEMES and "://" in source
 
 
 def _opener(source: LiveSource) -> Callable[[], Any]:
-    """Find the way to open a source and read its frames. Raises InputError for what is none."""
+    """The function that opens a source and reads its frames. Raises InputError if it is not a source."""
     if isinstance(source, int) or (isinstance(source, str) and source.isdecimal() and not Path(source).exists()):
         return lambda: _camera(int(source))
     if device := re.fullmatch(r"/dev/video(\d+)", str(source)):
@@ -244,7 +244,7 @@ def _opener(source: LiveSource) -> Callable[[], Any]:
 
 
 def _camera(number: int) -> Iterator[Raw]:
-    """By OpenCV: the FFmpeg that PyAV ships has no cameras on Linux."""
+    """Read a camera with OpenCV: the FFmpeg that PyAV ships has no camera support on Linux."""
     capture = cv2.VideoCapture(number)
     try:
         while True:
@@ -278,7 +278,7 @@ def _address(address: str) -> Iterator[Raw]:
 
 
 def _piped(url: str, source: str) -> Iterator[Raw]:
-    """Frames that another program writes, as fast as it does. url: as FFmpeg opens it; source: for messages."""
+    """Frames from another program, as fast as it writes them. url: as FFmpeg opens it; source: for messages."""
     try:
         with av.open(url, options=_AT_ONCE, metadata_errors="replace") as container:
             convert = RgbConverter()
@@ -293,14 +293,14 @@ def _piped(url: str, source: str) -> Iterator[Raw]:
 
 
 def _pictures(container: InputContainer, source: str) -> Iterator[VideoFrame]:
-    """Decode the first video stream as it comes. Raises InputError where there is none, or it is HDR."""
+    """Decode the first video stream as it arrives. Raises InputError if there is none, or if it is HDR."""
     if not container.streams.video:
         raise InputError(f"{source} has no video stream; expected one")
     stream = container.streams.video[0]
     refuse_hdr(int(stream.codec_context.color_trc), source)
-    stream.thread_type = "SLICE"  # with a thread a frame, frames come as many late as there are threads
+    stream.thread_type = "SLICE"  # frame threading would delay frames by the number of threads
     for packet in container.demux(stream):
-        with suppress(av.InvalidDataError):  # damaged on its way; the next key frame mends it
+        with suppress(av.InvalidDataError):  # damaged in transit; recovers at the next key frame
             yield from stream.decode(packet)
 
 
@@ -313,15 +313,15 @@ def _file(video: VideoFile) -> Iterator[Raw]:
 
 
 class _Pace:
-    """Waits until a frame is due, as a player does."""
+    """Waits until a frame is due, like a player."""
 
     def __init__(self) -> None:
-        self._offset: float | None = None  # between the clock and the frames' times
+        self._offset: float | None = None  # clock time minus frame time
 
     def __call__(self, due: float | None) -> None:
         if due is None:
             return
         now = time.monotonic()
-        if self._offset is None or not -1 < due + self._offset - now < 5:  # a clock that jumps is followed
+        if self._offset is None or not -1 < due + self._offset - now < 5:  # resynchronise after a jump
             self._offset = now - due
         time.sleep(max(0.0, due + self._offset - now))

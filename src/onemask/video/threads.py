@@ -1,4 +1,4 @@
-"""Threads beside the one that computes: `prefetch` reads ahead of it, `Behind` writes behind it."""
+"""Threads beside the computing one: `prefetch` reads ahead of it, `Behind` writes behind it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_JOIN_SECONDS = 2.0  # one frame's decoding ends long before; a source that blocks must not hold up the consumer
+_JOIN_SECONDS = 2.0  # decoding a frame takes far less; a blocking source must not delay the consumer
 
 
 class _End:
-    """The last item from the thread: the error that ended it, or None."""
+    """The last item from the thread, with the error that ended it, or None."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
@@ -24,8 +24,8 @@ class _End:
 def prefetch(iterable: Iterable[T], depth: int = 8) -> Generator[T, None, None]:
     """Yield the items of `iterable`, which a daemon thread reads up to `depth` items ahead.
 
-    An exception of the iterable is raised here after the items before it. When this generator is closed, the
-    thread stops after the item it is at, and closes the iterable if that is a generator.
+    An exception of the iterable is raised here after the items before it. When this generator is closed, the thread
+    stops after its current item, and closes the iterable if it is a generator.
     """
     if depth < 1:
         raise ValueError(f"depth must be 1 or more, not {depth}")
@@ -45,7 +45,7 @@ def prefetch(iterable: Iterable[T], depth: int = 8) -> Generator[T, None, None]:
             yield item
     finally:
         stopped.set()
-        slots.release()  # wakes the thread if it waits for room
+        slots.release()  # wakes the thread if it is waiting for a slot
         thread.join(_JOIN_SECONDS)
 
 
@@ -70,8 +70,8 @@ def _fill(iterable: Iterable[T], items: SimpleQueue[T | _End], slots: Semaphore,
 class Behind(AbstractContextManager["Behind[T]"], Generic[T]):
     """Calls a function in a thread, in order, with up to `depth` calls waiting.
 
-    What a call raises is raised here by the next use, and later calls are not made. At the end of the block all are
-    done, also where it ends with an error, which then goes before one of a call.
+    An exception of a call is raised by the next use of this object, and later calls are not made. All calls are
+    finished at the end of the block, even if it ends with an error, which then takes precedence over one of a call.
 
     with Behind(write) as behind:
         for item in items:
@@ -81,7 +81,7 @@ class Behind(AbstractContextManager["Behind[T]"], Generic[T]):
     def __init__(self, call: Callable[[T], None], depth: int = 4) -> None:
         self._call = call
         self._error: BaseException | None = None
-        self._waiting: Queue[list[T]] = Queue(depth)  # of one each; an empty list is the end
+        self._waiting: Queue[list[T]] = Queue(depth)  # lists of one item; an empty list marks the end
         self._thread = Thread(target=self._work, name="behind", daemon=True)
 
     def __enter__(self) -> Behind[T]:
@@ -89,12 +89,12 @@ class Behind(AbstractContextManager["Behind[T]"], Generic[T]):
         return self
 
     def __call__(self, item: T) -> None:
-        """Leave a call to the thread; waits where too many are left to it already."""
+        """Queue a call for the thread; blocks if too many are queued already."""
         self._raise()
         self._waiting.put([item])
 
     def wait(self) -> None:
-        """Wait until all is done."""
+        """Wait until all calls are done."""
         self._waiting.join()
         self._raise()
 

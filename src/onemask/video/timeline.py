@@ -11,14 +11,14 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-# Relative; time stamps in whole milliseconds, as in Matroska, miss the rate by less.
+# Relative; rounding time stamps to milliseconds, as Matroska does, changes the measured fps by less.
 _RATE_TOLERANCE = 0.02
 
-# Codecs with packets that are decoded but never shown, so that packets are not frames.
+# Codecs with packets that are decoded but never shown, so that packets do not correspond to frames.
 _HIDDEN_FRAMES = frozenset({"vp8"})
 
-# In a transport stream a packet is called corrupt where packets are missed before it: by a gap in reception, or by
-# another recording that was appended. Neither says that the end is missing.
+# In a transport stream a packet is marked corrupt if packets before it are missing: through a gap in reception, or
+# because another recording was appended. Neither means that the end is missing.
 _TRANSPORT_STREAMS = frozenset({"mpegts", "hls"})
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # ids of Matroska's two outermost elements
@@ -28,16 +28,16 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # ids of Matroska's 
 class Timeline:
     """The frames' presentation time stamps, in the stream's time base and in order of presentation.
 
-    `exact` says that there is one packet with its own time stamp for each frame, so that the position of a
-    time stamp in `pts` is the number of the frame. Otherwise frames can only be counted while decoding.
+    `exact` means that each frame has one packet with its own time stamp, so that the position of a time stamp in
+    `pts` is the number of the frame. Otherwise frames can only be counted by decoding.
     """
 
-    stamps: tuple[int, ...]  # of all packets that are to be shown, in the file's order
-    pts: tuple[int, ...]  # of the frames: of those that can be decoded, sorted
+    stamps: tuple[int, ...]  # time stamps of all packets to be shown, in file order
+    pts: tuple[int, ...]  # time stamps of all frames that can be decoded, sorted
     keys: tuple[int, ...]  # time stamps at which decoding can start, also those of frames that are not shown
     exact: bool
-    missing: bool  # the file ends before what its header promises
-    promised: int | None  # number of frames with the missing ones; None where it is not known
+    missing: bool  # the file ends earlier than its header says
+    promised: int | None  # number of frames including missing ones; None if unknown
 
     @property
     def marks_no_groups(self) -> bool:
@@ -45,7 +45,7 @@ class Timeline:
         return len(self.stamps) > 1 and (not self.keys or len(self.keys) >= len(self.stamps))
 
     def average_fps(self, stream: VideoStream) -> Fraction | None:
-        """Frames a second: what the header says, unless the time stamps tell otherwise (variable rates)."""
+        """Frames per second: the header's value, unless the time stamps disagree (variable frame rate)."""
         stated = stream.average_rate or stream.guessed_rate or None
         if not self.exact or len(self.pts) < 2 or not stream.time_base:
             return stated
@@ -68,12 +68,12 @@ class Timeline:
 
 
 def read_timeline(container: InputContainer, stream: VideoStream, path: Path) -> Timeline:
-    """Read all packets of `stream` of the file at `path`: a pass over the file at the speed of the disk."""
+    """Read all packets of `stream` in the file at `path`: one pass over the file, at the speed of the disk."""
     pts: list[int] = []
     keys: list[int] = []
     unstamped = packets = 0
     broken = False
-    in_order = True  # of decoding; where it jumps back, recordings were joined and sorted stamps would mix them
+    in_order = True  # whether dts never decrease; if they do, recordings were joined, and sorting would mix them
     previous: int | None = None
     transport = container.format.name in _TRANSPORT_STREAMS
     try:
@@ -81,7 +81,7 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path) ->
             if not packet.size:
                 continue
             packets += 1
-            broken = packet.is_corrupt and not transport  # the last one: the file is cut in its middle
+            broken = packet.is_corrupt and not transport  # if it is the last packet, the file is truncated
             if packet.dts is not None:
                 in_order &= previous is None or packet.dts >= previous
                 previous = packet.dts
@@ -96,11 +96,11 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path) ->
     except av.FFmpegError:
         broken = True
     keys.sort()
-    # Pictures before the first key frame cannot be decoded: the recording began in the middle of a group.
+    # Pictures before the first key frame cannot be decoded: the recording began in the middle of a GOP.
     shown = sorted(stamp for stamp in pts if keys and stamp >= keys[0])
     exact = bool(shown) and in_order and not unstamped and len(set(shown)) == len(shown)
     exact &= stream.codec_context.name not in _HIDDEN_FRAMES
-    # An MP4's index lists all samples, also those that the file no longer has.
+    # An MP4's index lists all samples, including those missing from a truncated file.
     lacking = max(0, len(getattr(stream, "index_entries", ())) - packets)
     missing = broken or lacking > 0 or _is_cut_matroska(container, path)
     promised = len(shown) + lacking if exact and (lacking or not missing) else None
@@ -110,7 +110,7 @@ def read_timeline(container: InputContainer, stream: VideoStream, path: Path) ->
 def _is_cut_matroska(container: InputContainer, path: Path) -> bool:
     """Whether a Matroska or WebM file ends before its segment does.
 
-    Durations in its header promise nothing: writers round them, and count how long the last frame is held.
+    The duration in its header is no evidence: writers round it, and include the duration of the last frame.
     """
     if "matroska" not in container.format.name or not path.is_file():
         return False

@@ -1,4 +1,4 @@
-"""Overlay and contact sheet of a video, drawn while its label maps come: nothing is decoded or read twice for them."""
+"""Overlay and contact sheet of a video, drawn as its label maps arrive, so that nothing is decoded or read twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import OnemaskError
 from .drawing import contact_sheet, overlay, thumbnail
 from .frames import Video
-from .masks import palette
+from .label_maps import palette
 from .sheet import sheet_frames
 from .writer import DEFAULT_FPS, VideoWriter
 
@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 
 
 class Views(AbstractContextManager["Views"]):
-    """Draws frames as they are given, from the first on, in order.
+    """Draws the frames of a video, in order from the first.
 
-    The overlay stands under its name when the block ends well. Where it could not be written the block goes on without
-    it: label maps are what matters, and an overlay can be made of them later.
+    The overlay gets its name when the block ends without an error. If it cannot be written, the block continues without
+    it: the label maps are what matters, and an overlay can be made from them later.
 
     Args:
         video: the frames' video.
-        overlay: the overlay's file; None: none is wanted.
-        sheet: whether a contact sheet is wanted. There is none of a video whose length is not known.
+        overlay: the overlay's file; None: no overlay.
+        sheet: whether to make a contact sheet; impossible for videos of unknown length.
     """
 
     def __init__(self, video: Video, overlay: Path | None, *, sheet: bool):
@@ -61,7 +61,7 @@ class Views(AbstractContextManager["Views"]):
                 self._give_up(error)
 
     def sheet(self) -> np.ndarray | None:
-        """The contact sheet (H, W, 3) uint8 RGB; None where not all of its frames came, or others."""
+        """The contact sheet (H, W, 3) uint8 RGB; None if the frames drawn are not exactly those it needs."""
         if not self._shown or self._shown != set(sheet_frames(self._frames)):
             return None
         return contact_sheet(self._thumbnails, self._names)
@@ -84,7 +84,7 @@ class Views(AbstractContextManager["Views"]):
         return self._writer
 
     def _give_up(self, error: OnemaskError) -> None:
-        """Drop what there is of the overlay."""
+        """Discard the unfinished overlay."""
         log.debug("the overlay is made anew: %s", error)
         writer, self._writer, self._path = self._writer, None, None
         if writer is not None:

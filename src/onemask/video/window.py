@@ -1,4 +1,4 @@
-"""A window with the newest picture, where there is a screen; by SDL (pygame-ce, the extra `preview`)."""
+"""A window with the newest picture, if there is a screen; uses SDL (pygame-ce, the extra `preview`)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import InputError
 from ..extras import how_to_install
 
-_SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # one of these is set where there may be one
-_NO_SCREENS = ("offscreen", "dummy")  # SDL's drivers where there is none
+_SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # one of these is set if there may be a screen
+_NO_SCREENS = ("offscreen", "dummy")  # SDL's drivers without a screen
 
 
 class Window(AbstractContextManager["Window"]):
@@ -23,7 +23,7 @@ class Window(AbstractContextManager["Window"]):
     """
 
     def __init__(self, title: str = "onemask"):
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it would greet on standard output
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # its banner would go to standard output
         try:
             import pygame
         except ModuleNotFoundError as error:
@@ -31,7 +31,7 @@ class Window(AbstractContextManager["Window"]):
                 f"a window needs the package pygame-ce, which is not installed: {how_to_install('preview')}"
             ) from error
         if sys.platform == "linux" and not any(map(os.environ.get, _SCREENS)) and not os.path.isdir("/dev/dri"):
-            raise InputError("there is no screen for a window")  # SDL would try, and its libraries complain
+            raise InputError("there is no screen for a window")  # SDL would try, and print errors
         self._pygame, self._title = pygame, title
         asked = os.environ.get("SDL_VIDEODRIVER", "")
         try:
@@ -47,7 +47,7 @@ class Window(AbstractContextManager["Window"]):
         self._pygame.display.quit()
 
     def show(self, picture: np.ndarray) -> bool:
-        """Show a picture, (H, W, 3) uint8 RGB. False once the user closed the window, or pressed Q or Escape."""
+        """Show a picture, (H, W, 3) uint8 RGB. Returns False once the user closes the window or presses Q or Escape."""
         pygame = self._pygame
         height, width = picture.shape[:2]
         if self._surface is None:

@@ -1,4 +1,4 @@
-"""Video and picture files out: H.264, with the timing and the sound of the video that the pictures came from."""
+"""Writing of video and picture files: H.264, with the timing and sound of the video that the pictures came from."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from .threads import prefetch
 
 log = logging.getLogger(__name__)
 
-DEFAULT_FPS = Fraction(25)  # frames a second, where the source is a folder of images
-# Pauses are 31 bits of it: 6.6 hours here, two seconds of the nanoseconds that some MKV count in.
+DEFAULT_FPS = Fraction(25)  # frames per second if the source is a folder of images
+# Frame durations have 31 bits in this unit: 6.6 hours here, but two seconds in the nanoseconds of some MKV files.
 _FINEST = Fraction(1, 90_000)
 _BT709, _LIMITED = 1, 1  # codes of H.273
 _PRECISE = 0x2 | 0x40000  # BILINEAR | ACCURATE_RND
@@ -40,23 +40,23 @@ class Codec:
     """How pictures are encoded."""
 
     name: str
-    """For messages."""
+    """Name for messages."""
     encoder: str
-    """As FFmpeg calls it."""
+    """FFmpeg's name of the encoder."""
     pixels: str
-    """FFmpeg's format of pixels."""
+    """FFmpeg's pixel format."""
     options: Mapping[str, str]
     """Options of the encoder."""
     suffixes: str
-    """Suffixes of files that can hold it. With alpha no others are written: MP4 takes VP9, and loses its alpha."""
+    """Suffixes of files that can hold it. With alpha, others are refused: MP4 accepts VP9 but loses its alpha."""
     alpha: bool = False
     """Whether pictures are RGBA, with straight alpha."""
     even: bool = True
-    """Whether sides must be even: colours at half the resolution."""
+    """Whether sides must be even, because of chroma subsampling."""
 
 
-# CRF 18: hard to tell from the original. No B-frames: MP4's muxer takes a file's length from decoding times, which lag
-# two frames behind with them, and that may be seconds where the rate is variable.
+# CRF 18: hard to tell from the original. No B-frames: MP4's muxer takes a file's length from decoding times, which
+# B-frames delay by two frames, and that may be seconds with a variable frame rate.
 H264 = Codec("H.264", "libx264", "yuv420p", {"crf": "18", "preset": "medium", "bf": "0"}, ".mp4, .mkv, .mov")
 PRORES_4444 = Codec(
     "ProRes 4444", "prores_ks", "yuva444p10le", {"profile": "4444"}, ".mov, .mkv", alpha=True, even=False
@@ -72,12 +72,12 @@ VP9_ALPHA = Codec(
 
 
 class Encoder:
-    """Pictures of one size on their way into a container: BT.709, limited range.
+    """Encodes pictures of one size into a container: BT.709, limited range.
 
     Args:
-        codec: how they are encoded.
-        width: of the pictures, in pixels.
-        height: of the pictures, in pixels.
+        codec: the codec.
+        width: width of the pictures in pixels.
+        height: height of the pictures in pixels.
     """
 
     def __init__(self, codec: Codec, width: int, height: int):
@@ -86,7 +86,7 @@ class Encoder:
         self._reformatter = VideoReformatter()
 
     def stream_in(self, container: OutputContainer, fps: Fraction, time_base: Fraction) -> av.VideoStream:
-        """Add the stream to a container. Raises ValueError where that cannot hold the codec."""
+        """Add the stream to a container. Raises ValueError if the container cannot hold the codec."""
         self._fps, self._time_base = fps, time_base
         options = dict(self._codec.options)
         stream = cast(av.VideoStream, container.add_stream(self._codec.encoder, rate=fps, options=options))
@@ -94,7 +94,7 @@ class Encoder:
         stream.width, stream.height = (side + side % 2 if even else side for side in (self._width, self._height))
         stream.pix_fmt = self._codec.pixels
         if self._codec.alpha:
-            stream.metadata["alpha_mode"] = "1"  # without it browsers do not look for Matroska's alpha
+            stream.metadata["alpha_mode"] = "1"  # without this browsers ignore Matroska's alpha
         context = stream.codec_context
         context.time_base = time_base
         context.colorspace = context.color_primaries = context.color_trc = _BT709
@@ -102,7 +102,7 @@ class Encoder:
         return stream
 
     def check(self, image: np.ndarray, number: int) -> None:
-        """Raise InputError for a picture, the frame of that number, of another size or type."""
+        """Raise InputError if a picture, frame `number`, has another size or type."""
         channels = 4 if self._codec.alpha else 3
         if image.shape != (self._height, self._width, channels) or image.dtype != np.uint8:
             raise InputError(
@@ -111,7 +111,7 @@ class Encoder:
             )
 
     def frame(self, image: np.ndarray, stamp: int) -> av.VideoFrame:
-        """A picture as the codec takes it, (H, W, 3) or with alpha (H, W, 4) uint8, shown from a time stamp on."""
+        """Convert a picture, (H, W, 3) or with alpha (H, W, 4) uint8, to a frame shown from time stamp `stamp` on."""
         if self._codec.even:
             height, width = image.shape[:2]
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -133,10 +133,10 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
     with VideoWriter("out.mp4", 854, 480, fps=24) as writer:
         writer.write(image)
 
-    The file stands under its name only when the block ends well. H.264 in this form has even sides: the last
-    column or row of an odd picture is repeated, so that nothing is lost.
+    The file only gets its name if the block ends without an error. H.264 with yuv420p needs even sides: the last column
+    or row of an odd picture is repeated, so that nothing is lost.
 
-    `like` is the video that the pictures belong to, frame by frame: its sound is copied, its pixel aspect and
+    `like` is the video that the pictures belong to, frame by frame: its sound is copied, and its pixel aspect ratio and
     the resolution of its time stamps are kept.
     """
 
@@ -178,7 +178,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
     def write(self, image: np.ndarray, time: Fraction | None = None) -> None:
         """Append a picture, (H, W, 3) uint8 RGB, to be shown from `time` on (seconds on the clock of `like`).
 
-        A codec with alpha takes (H, W, 4) RGBA. Without times, pictures follow each other at the fps given. Times must
+        A codec with alpha takes (H, W, 4) RGBA. Without times, pictures are shown at the given fps. Times must
         increase.
         """
         self._encoder.check(image, self._written)
@@ -228,7 +228,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         seconds = self._written / self._fps if time is None else time - self._shift
         stamp = round(seconds / self._time_base)
         if self._written and seconds > self._seconds:
-            stamp = max(stamp, self._last + 1)  # two times within a tick
+            stamp = max(stamp, self._last + 1)  # two times within one tick
         self._seconds = seconds
         if self._written and stamp <= self._last:
             raise InputError(f"frame {self._written} is shown at {float(seconds):.4f} s, not after the one before")
@@ -244,7 +244,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Turn what FFmpeg could not do into the error that says which file it was."""
+        """Turn errors of FFmpeg into an OutputError that names the file."""
         try:
             yield
         except av.FFmpegError as error:
@@ -257,7 +257,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
 
 def _time_base(like: Video | None, fps: Fraction) -> Fraction:
-    """The unit of time stamps: that of the video that is followed, if MP4 can hold its pauses in it."""
+    """The unit of time stamps: that of the video `like`, if MP4 can express its frame durations in it."""
     if not isinstance(like, VideoFile | AnimatedImage) or like.time_base is None:
         return 1 / fps
     return max(like.time_base, _FINEST)
@@ -271,12 +271,12 @@ def write_overlay(
     *,
     alpha: float = 0.5,
 ) -> int:
-    """Write `video` with its label maps drawn over the frames, its timing and its sound; give the frames written.
+    """Write `video` with its label maps drawn over the frames, its timing and its sound; return the number of frames.
 
-    label_maps  (H, W) for frame 0, 1, ...; where they end, the overlay ends
+    label_maps  (H, W) for frames 0, 1, ...; the overlay ends with the last of them
     colours     (n, 3) uint8, RGB, by label
 
-    Raises InputError for more label maps than frames, or of another size.
+    Raises InputError if there are more label maps than frames, or they differ in size.
     """
     info = video.info
     done = 0
@@ -296,7 +296,7 @@ def write_overlay(
 
 
 def require_picture_suffix(path: str | Path) -> None:
-    """Raise OutputError if no picture can be written to a file of that name."""
+    """Raise OutputError if the file's suffix is not that of a picture format."""
     if Path(path).suffix.lower() not in Image.registered_extensions():
         raise OutputError(f"{path}: no picture can be written to this kind of file; use .png or .jpg")
 

@@ -1,1 +1,1 @@
-"""Weights that were trained: those that ship (they lie in this folder), a card for each, and how others are found."""
+"""Trained weights: those that ship (in this folder), a card for each, and the search for others."""

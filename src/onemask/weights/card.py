@@ -17,37 +17,37 @@ from ..errors import InputError
 class Card:
     """Metadata of a file of weights. As JSON it has a key for each field; only `notes` may be left out.
 
-    Raises InputError where a field is not what its comment says.
+    Raises InputError if a field does not match its comment.
     """
 
-    method: str  # the name that it was trained as
+    method: str  # the name of the method when it was trained
     architecture: dict[str, Any]  # the options that the weights depend on, see methods.Configuration
-    data: list[str]  # what they were trained on, each with its attribution
+    data: list[str]  # training data, each with its attribution
     recipe: dict[str, str]  # "name", and the "text" or the "sha256" of the recipe
-    commit: str  # of the code that trained them
-    date: str  # when that was, YYYY-MM-DD
-    scores: dict[str, float]  # by the measure's name, in percent
+    commit: str  # commit of the training code
+    date: str  # date of the training, YYYY-MM-DD
+    scores: dict[str, float]  # measure -> score in percent
     licence: str
     notes: str = ""
-    sha256: str = ""  # of the file, 64 hexadecimal digits; this and the next are filled in by store.save
-    bytes: int = 0  # of the file
+    sha256: str = ""  # SHA-256 of the file, 64 hexadecimal digits; this and the next are filled in by store.save
+    bytes: int = 0  # size of the file
 
     def __post_init__(self):
-        """Refuse what is not of the kind that is expected."""
+        """Reject invalid fields."""
         for field in fields(self):
             if problem := _problem(field.name, getattr(self, field.name)):
                 raise InputError(f"{field.name} of a card is {problem}, got {getattr(self, field.name)!r}")
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
-        """The card in a JSON file. Raises InputError, naming the file, where it is none."""
+        """Read a card from a JSON file. Raises InputError, naming the file, if it is not a card."""
         try:
             value = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise InputError(
                 f"there is no card {path}; weights that are found by their name have one beside them"
             ) from error
-        except ValueError as error:  # no JSON, or no text
+        except ValueError as error:  # not JSON, or not text
             raise InputError(f"{path} should be the card of a file of weights, but is not JSON: {error}") from error
         try:
             return cls.from_json(value)
@@ -56,7 +56,7 @@ class Card:
 
     @classmethod
     def from_json(cls, value: Any) -> Card:
-        """The card of decoded JSON. Raises InputError for keys that are missing, unknown, or of another kind."""
+        """Make a card from decoded JSON. Raises InputError for keys that are missing, unknown, or of the wrong type."""
         if not isinstance(value, dict):
             raise InputError(f"an object was expected, got {type(value).__name__}")
         known = [field.name for field in fields(cls)]
@@ -67,24 +67,24 @@ class Card:
         return cls(**value)
 
     def to_json(self) -> dict[str, Any]:
-        """Every field by its name, as `from_json` reads it."""
+        """All fields by name, as `from_json` reads them."""
         return asdict(self)
 
     def misfits(self, architecture: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Options of a method that the weights do not fit: {name: (theirs, the method's)}; None where they have none.
+        """Options of a method that the weights do not fit: {name: (theirs, the method's)}; theirs: None if missing.
 
-        A method may do without options that the weights have: it then uses a part of them, see `serves_in_part`.
+        A method may lack options that the weights have: it then uses only some of them, see `serves_in_part`.
         """
         asked = json.loads(json.dumps(architecture))  # tuples are lists in a card
         both = {name: (self.architecture.get(name), value) for name, value in asked.items()}
         return {name: (theirs, value) for name, (theirs, value) in both.items() if theirs != value}
 
     def serves_in_part(self, architecture: Mapping[str, Any]) -> bool:
-        """Whether a method that the weights fit has no use for some of them."""
+        """Whether a method that fits these weights leaves some of them unused."""
         return self.architecture.keys() > architecture.keys()
 
     def summary(self) -> dict[str, str]:
-        """The most important lines, by caption."""
+        """The most important entries, by caption."""
         return {
             "method": self.method,
             "size": f"{self.bytes / 1e6:.1f} MB",
@@ -94,7 +94,7 @@ class Card:
         }
 
     def details(self) -> dict[str, str]:
-        """All that there is, by caption; the recipe and the notes may be of several lines."""
+        """All entries, by caption; the recipe and the notes may have several lines."""
         options = ", ".join(f"{name}={as_typed(value)}" for name, value in self.architecture.items())
         others = {key: text for key, text in self.recipe.items() if key not in ("name", "text")}
         recipe = [self.recipe["name"], *(f"{key} {text}" for key, text in others.items())]
@@ -111,7 +111,7 @@ class Card:
 
 
 def as_typed(value: Any) -> str:
-    """An option's value as it is typed on the command line."""
+    """Format an option's value as it is typed on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,4 +1,4 @@
-"""Checkpoints that others saved with torch.save: read without running anything in them, and taken apart by name."""
+"""Third-party checkpoints from torch.save: read without executing any code in them, and taken apart by name."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 
-if TYPE_CHECKING:  # torch is loaded where it is needed
+if TYPE_CHECKING:  # torch is only imported when needed
     from torch import Tensor
 
-# What torch.load raises of files that are cut off or harmed, beside errors of unpickling
+# Exceptions of torch.load for truncated or damaged files, beside unpickling errors
 SPOILT = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError, struct.error)
-COUNTS = ("num_batches_tracked",)  # last parts of the names of what is counted in whole numbers
-CONTAINERS = ("model", "net", "state_dict")  # keys under which a checkpoint may hold the tensors, beside other things
+COUNTS = ("num_batches_tracked",)  # last parts of the names of integer counters
+CONTAINERS = ("model", "net", "state_dict")  # keys under which a checkpoint may hold the tensors, beside other entries
 
 
 class Checkpoint:
-    """Tensors by their authors' names. What is taken is noted, so that nothing is left over unseen.
+    """Tensors under the names their authors gave. It records which ones are taken, so that none is overlooked.
 
     Args:
-        tensors: by name.
-        path: where they come from, for errors.
-        sha256: of that file.
+        tensors: tensors by name.
+        path: the file they come from, for errors.
+        sha256: SHA-256 of that file.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], path: str | Path = "", sha256: str = ""):
         self.path, self.sha256 = Path(path), sha256
         self._tensors = dict(tensors)
         self._taken: set[str] = set()
-        self.latest = "a tensor"  # what was taken last, for errors
+        self.latest = "a tensor"  # name of the tensor taken last, for errors
 
     @classmethod
     def read(cls, path: str | Path) -> Checkpoint:
-        """Read a file as torch.save writes it: a dictionary of tensors, or one that has it under a key of CONTAINERS.
+        """Read a file from torch.save: a dictionary of tensors, or one that has it under a key of CONTAINERS.
 
-        Nothing in the file is run: one that holds more than tensors, texts, numbers, lists and dictionaries is refused.
+        No code in the file is executed: anything but tensors, strings, numbers, lists and dictionaries is refused.
 
         Raises:
-            InputError: there is no such file, it is none of torch.save's, or it holds something else, as tensors that
-                are sparse, quantised or complex.
+            InputError: there is no such file, it is not from torch.save, or it holds something else, such as sparse,
+                quantised or complex tensors.
         """
         import torch
 
@@ -58,7 +58,7 @@ class Checkpoint:
             ) from error
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of tensors that are refused below
+                warnings.simplefilter("ignore")  # about tensors that are refused below
                 value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except (*SPOILT, pickle.UnpicklingError) as error:
             if content[:2] not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
@@ -73,7 +73,7 @@ class Checkpoint:
         return cls(_tensors_in(value, path), path, hashlib.sha256(content).hexdigest())
 
     def take(self, name: str) -> Tensor:
-        """The tensor of a name. Raises InputError where there is none."""
+        """Take the tensor of a name. Raises InputError if there is none."""
         if name not in self._tensors:
             raise InputError(f"{self.path} has no tensor {name!r}; {self._shown()}")
         self._taken.add(name)
@@ -81,19 +81,19 @@ class Checkpoint:
         return self._tensors[name]
 
     def take_under(self, prefix: str) -> dict[str, Tensor]:
-        """All tensors whose name begins with a prefix, by what follows."""
+        """Take all tensors whose name starts with a prefix; keys are the rest of the name."""
         names = [name for name in self._tensors if name.startswith(prefix)]
         self._taken.update(names)
         return {name[len(prefix) :]: self._tensors[name] for name in names}
 
     def left(self) -> list[str]:
-        """The names of what was not taken."""
+        """Names of the tensors that were not taken."""
         return [name for name in self._tensors if name not in self._taken]
 
     def refuse_rounded(self) -> None:
-        """Raise InputError for tensors of whole numbers, truth values or eight-bit floats, but for counts.
+        """Raise InputError for tensors of integers, booleans or 8-bit floats, except counters.
 
-        A network's weights that come so were rounded, or are something else.
+        Weights of these types were rounded, or are not weights.
         """
         for name, tensor in self._tensors.items():
             plain = tensor.is_floating_point() and tensor.dtype.itemsize > 1
@@ -109,7 +109,7 @@ class Checkpoint:
 
 
 def _tensors_in(value: Any, path: Path) -> dict[str, Tensor]:
-    """The dictionary of tensors in what a file held."""
+    """Find the dictionary of tensors in the contents of a file."""
     for key in CONTAINERS:
         if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
             value = value[key]
@@ -127,7 +127,7 @@ def _tensors_in(value: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _special(tensor: Tensor) -> str | None:
-    """Name what makes a tensor no plain array of real numbers; None: nothing."""
+    """Name the property that makes a tensor something other than a plain array of real numbers; None: there is none."""
     import torch
 
     kinds = {
@@ -146,7 +146,7 @@ def _are_tensors_by_name(value: Mapping[Any, Any]) -> bool:
 
 
 def _what(error: Exception) -> str:
-    """The class that a pickle asked for, out of the message of torch."""
+    """The class that a pickle asked for, extracted from torch's error message."""
     words = str(error).replace("`", " ").split()
     if "GLOBAL" in words and words.index("GLOBAL") + 1 < len(words):
         return words[words.index("GLOBAL") + 1]

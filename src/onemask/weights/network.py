@@ -1,4 +1,4 @@
-"""Whether there is a network, asked before a download: what downloads retries for a minute where there is none."""
+"""A check for network access before a download: downloaders retry for a minute if there is none."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from urllib.request import getproxies
 
 
 def require_host(url: str) -> None:
-    """Raise OSError at once where the name of a URL's host is not found.
+    """Raise OSError immediately if the host name of a URL cannot be resolved.
 
-    Behind a proxy nothing is asked, for it is the proxy that knows the names.
+    Behind a proxy there is no check, because the proxy resolves names.
     """
     if not getproxies().keys() - {"no"}:
         socket.getaddrinfo(urlsplit(url).hostname, 443)

@@ -1,8 +1,8 @@
-"""Files of weights: where they are found, how they are written, and what is checked before they are believed.
+"""Files of weights: how they are found, written, and verified before use.
 
-NAME.safetensors holds the whole state of a method, its backbone included, and NAME.json beside it is its card. Numbers
-are stored in half precision, which halves the file and moves a network's output by about a thousandth; a tensor that
-would lose more stays in float32, and so does all that was imported. What is read is float32 again.
+NAME.safetensors holds the whole state of a method, including its backbone, and NAME.json beside it is its card. Values
+are stored in half precision, which halves the file and changes a network's output by about a thousandth; a tensor that
+would lose more stays in float32, and so do all imported weights. Tensors are read as float32.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from ..errors import InputError
 from ..files import write_bytes, write_json
 from .card import Card
 
-if TYPE_CHECKING:  # torch is loaded where it is needed: listing weights needs none
+if TYPE_CHECKING:  # torch is only imported when needed: listing weights works without it
     from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parent  # the weights that ship
 SUFFIX = ".safetensors"
-TOLERANCE = 2**-10  # of rounding; half precision's own is half of it, except for values too large or too small for it
+TOLERANCE = 2**-10  # relative rounding error; half precision has half of this, except for very large or small values
 
 
-# Where they are -------------------------------------------------------------------------------------------------------
+# Locations ------------------------------------------------------------------------------------------------------------
 
 
 def home() -> Path:
-    """The folder in which onemask looks for a user's files: $ONEMASK_HOME, by default ~/.cache/onemask."""
+    """The folder for a user's files: $ONEMASK_HOME, by default ~/.cache/onemask."""
     return Path(os.environ.get("ONEMASK_HOME", "~/.cache/onemask")).expanduser()
 
 
@@ -44,20 +44,20 @@ def users_folder() -> Path:
 
 
 def installed() -> dict[str, Path]:
-    """Every file of weights that is found by its name.
+    """All files of weights, by name.
 
-    Those that ship come before those of other packages (see `plugins`), and these before a user's of the same name.
+    For the same name, weights that ship win over those of other packages (see `plugins`), and these over a user's.
     """
     found: dict[str, Path] = {}
     for folder in (PACKAGE, *plugins.folders("weights"), users_folder()):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
-            if not path.name.startswith("."):  # one that is just being written
+            if not path.name.startswith("."):  # a file that is still being written
                 found.setdefault(path.stem, path)
     return found
 
 
 def find(name: str) -> Path | None:
-    """The file of weights of that name, if there is one."""
+    """The file of weights with this name, if there is one."""
     return installed().get(name)
 
 
@@ -67,12 +67,12 @@ def card_path(path: Path) -> Path:
 
 
 def card_of(path: Path) -> Card | None:
-    """The card beside a file of weights, if there is one. Raises InputError where it cannot be read."""
+    """The card beside a file of weights, if there is one. Raises InputError if it cannot be read."""
     return described(path) if card_path(path).exists() else None
 
 
 def described(path: Path) -> Card:
-    """The card beside a file of weights. Raises InputError where there is none, or it cannot be read."""
+    """The card beside a file of weights. Raises InputError if there is none or it cannot be read."""
     return Card.read(card_path(path))
 
 
@@ -81,21 +81,24 @@ def described(path: Path) -> Card:
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights, and its card, which is read once."""
+    """A file of weights and its card, which is read once."""
 
     path: Path
-    card: Card | None  # None: there is none beside the file
+    card: Card | None  # None: there is no card beside the file
     _checked: set[tuple[int, int]] = field(default_factory=set, init=False, repr=False, compare=False)
-    """States of the file, see `_state`, in which it was what its card says."""
+    """States of the file (see `_state`) that were verified against the card."""
 
     @classmethod
     def at(cls, path: Path) -> Weights:
-        """The weights in a file. Raises InputError where its card cannot be read."""
+        """The weights in a file. Raises InputError if its card cannot be read."""
         return cls(path, card_of(path))
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the file as its card says, which `tensors` checks. Raises InputError where there is neither."""
+        """SHA-256 of the file according to its card, which `tensors` verifies; without a card, of the file itself.
+
+        Raises InputError if there is neither.
+        """
         if self.card is not None:
             return self.card.sha256
         return _hashed(self.path, *_state(self.path))
@@ -118,26 +121,26 @@ class Weights:
 
 
 def check(path: Path) -> Card:
-    """The card of a file of weights that is what its card says. Raises InputError where it is not, or has no card."""
+    """Verify a file of weights and return its card. Raises InputError if it does not match or has no card."""
     card = described(path)
     _content(path, card)
     return card
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, in float32 (integers as they are), once size and SHA-256 are those of its card.
+    """The tensors of a file by name, in float32 (integers unchanged), after its size and SHA-256 are verified.
 
-    A file without a card is read as it is, with a warning in the log.
-    Raises InputError for a file that is missing, not whole, changed, or not safetensors.
+    A file without a card is read unverified, with a warning in the log.
+    Raises InputError for a file that is missing, truncated, modified, or not safetensors.
     """
     return Weights.at(path).tensors()
 
 
 def save(method: nn.Module, path: str | Path, card: Card, *, exact: bool = False) -> Card:
-    """Write the whole state of a method, and beside it its card with the file's size and SHA-256, which is returned.
+    """Write the whole state of a method and, beside it, its card with the file's size and SHA-256; returns the card.
 
-    The same state gives the same file. exact: in float32, which makes it twice as large. Raises InputError for a name
-    without .safetensors and for values that are not finite, OutputError where the disk refuses.
+    The same state gives the same file. exact: write float32, which doubles the size. Raises InputError for a name
+    without .safetensors and for values that are not finite, OutputError if the file cannot be written.
     """
     from safetensors.torch import save as encoded
 
@@ -153,19 +156,18 @@ def save(method: nn.Module, path: str | Path, card: Card, *, exact: bool = False
 
 @lru_cache(maxsize=8)
 def _hashed(path: Path, changed: int, size: int) -> str:
-    """SHA-256 of a file that was last changed at a time, nanoseconds, and has so many bytes: hashed again once it is
-    another."""
+    """SHA-256 of a file, cached by its modification time (nanoseconds) and size."""
     return hashlib.sha256(_content(path, None)).hexdigest()
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """The time when a file was last changed, nanoseconds, and its size; 0 where there is none."""
+    """Modification time (nanoseconds) and size of a file; zeros if there is none."""
     state = path.stat() if path.exists() else None
     return (state.st_mtime_ns, state.st_size) if state else (0, 0)
 
 
 def _content(path: Path, card: Card | None) -> bytes:
-    """All bytes of a file that is what its card says."""
+    """The contents of a file, verified against its card."""
     try:
         content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
@@ -188,13 +190,13 @@ def _content(path: Path, card: Card | None) -> bytes:
 
 
 def _stored(method: nn.Module, *, exact: bool) -> dict[str, Tensor]:
-    """The state of a method as it is stored: in half precision, but for what would lose too much; or exactly.
+    """The state of a method as it is stored: in half precision, except tensors that would lose too much; or exactly.
 
-    Copies, laid out in the order of their axes: safetensors knows neither shared storage nor channels_last.
+    Tensors are contiguous copies: safetensors supports neither shared storage nor channels_last.
     """
     import torch
 
-    # Of a variance it matters what it is next to the number that is added to it before the root is drawn.
+    # A variance only matters relative to the epsilon that is added before its square root.
     added = {
         f"{name}.running_var": part.eps
         for name, part in method.named_modules()
@@ -202,7 +204,7 @@ def _stored(method: nn.Module, *, exact: bool) -> dict[str, Tensor]:
     }
 
     def survives(name: str, whole: Tensor, half: Tensor) -> bool:
-        """Rounding errs little for the largest of a tensor's values, and for the scale that a variance gives."""
+        """Whether rounding errors are small relative to a tensor's largest value, or to the scale of a variance."""
         back = half.float()
         if name in added:
             scale = ((back + added[name]) / (whole + added[name])) ** 0.5

@@ -16,22 +16,23 @@ class DMNAOAConfig(DMNAOAOptions):
     """The options, as a configuration that builds the method."""
 
     def build(self, *, pretrained: bool = True, proposals: nn.Module | None = None) -> DMNAOA:
-        """The method, untrained.
+        """Build the method, untrained.
 
         Args:
-            pretrained: the backbone has ImageNet weights, and the proposal network is trained; False: all weights are
-                random, and no file is looked for.
-            proposals: another generator than the option names, with the interface of `ProposalGenerator`.
+            pretrained: give the backbone ImageNet weights, and the proposal network its trained ones; False: all
+                weights are random, and no file is looked for.
+            proposals: a generator to use instead of the one that the option names, with the interface of
+                `ProposalGenerator`.
         """
         return DMNAOA(self, pretrained=pretrained, proposals=proposals)
 
 
 PAPER = DMNAOAConfig(backbone="resnet50.tv_in1k")
 R101 = DMNAOAConfig(backbone="resnet101.tv_in1k")
-# Narrow, and with few cells: on a CPU what all objects share shall cost most. The memory is bounded, so that a frame
-# late in a video takes no longer than the first. Left free, attention falls on cells at the edge of the box; and an
-# object would be lost in the first frame in which no proposal fits. Small objects are enlarged, and what is far from
-# the object is not taken for it (benchmarks/accuracy.md).
+# Narrow, with few cells, so that on a CPU most of the cost is what all objects share. The memory is bounded, so that a
+# frame late in a video takes no longer than the first. Without `own_cells`, attention falls on cells at the edge of the
+# box; without `stand_in`, an object is lost in the first frame in which no proposal fits. Small frames are enlarged,
+# and things far from the object are not taken for it (benchmarks/accuracy.md).
 LITE = DMNAOAConfig(
     backbone="tf_efficientnet_lite0",
     proposals=LITE_PROPOSALS,

@@ -3,22 +3,22 @@
     minimise   sum of cost x assignment
     under      assignment >= 0,   rows sum to 1,   columns sum to at most 1
 
-After Zeng et al., DMM-Net (ICCV 2019), who take many small steps against the cost, each brought back by Dykstra's
-alternating projections onto the three sets. The cost being linear, those steps are here one long one, of the length of
-all of them: the assignment is the point of the polytope that is nearest to -REACH x cost. Where the optimum is unique
-and stands out by more than a few times 1 / REACH it is the Hungarian algorithm's; where assignments cost nearly the
-same it is a mean of them, which is what lets a network learn from it.
+After Zeng et al., DMM-Net (ICCV 2019), who take many small steps against the cost, each projected back by Dykstra's
+alternating projections onto the three sets. As the cost is linear, those steps are here a single one of their total
+length: the assignment is the point of the polytope nearest to -REACH x cost. Where the optimum is unique and stands out
+by more than a few times 1 / REACH, it is the Hungarian algorithm's; where assignments cost nearly the same, it is a
+mean of them, which is what lets a network learn from it.
 
-Of Dykstra's projections the first two sets are one, the simplex, onto which the way is known in closed form. The
-corrections that the algorithm keeps of the third are a price of each column: it rises while more than 1 is asked of
-the column. That is gradient ascent, so it is given Nesterov's momentum: a few dozen rounds then do what takes
-Dykstra's plain ones a thousand. The rounds are unrolled, and gradients reach the cost through all of them.
+The first two of Dykstra's sets together are the simplex, onto which the projection has a closed form. The corrections
+that the algorithm keeps for the third set act as a price of each column, which rises while more than 1 is asked of the
+column. That is gradient ascent, so it gets Nesterov's momentum: a few dozen rounds then do what takes plain Dykstra a
+thousand. The rounds are unrolled, and gradients reach the cost through all of them.
 
-A row may also stay alone, at a cost of its own: that is one more column, for which no other row competes. It stands for
-the padding that the programme needs where proposals are not more than rows.
+A row may also stay alone, at a cost of its own: that is one more column, for which rows do not compete. It replaces the
+padding that the programme needs where there are no more proposals than rows.
 
-`stepped_assignment` is the layer as DMM-Net's authors have it: few steps, each projected a few times, from a greedy
-start, and the mean of all that was passed on the way. It is a mean of good assignments rather than the best one.
+`stepped_assignment` is the layer of DMM-Net's authors: few steps, each projected a few times, from a greedy start, and
+the mean of all points on the way. It is a mean of good assignments rather than the best one.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-REACH = 20.0  # length of the step against the cost: 200 of DMM-Net's, which are 0.1
-ROUNDS = 60  # of projections, where rows compete
-CHECKED = 10  # rounds after which it is seen whether they have come to an end
-EXACT = 1e-4  # what a column may then have above 1
+REACH = 20.0  # length of the step against the cost: 200 of DMM-Net's steps of 0.1
+ROUNDS = 60  # of projections at most, where rows compete
+CHECKED = 10  # rounds between checks for convergence
+EXACT = 1e-4  # of these checks: how far a column may be above 1
 STEP, TRAINING_STEPS, STEPS, PROJECTIONS = 0.1, 10, 40, 5  # of DMM-Net's layer
-LEAST_SHARE = 0.01  # what is less is not passed on in its training
+LEAST_SHARE = 0.01  # smaller shares are dropped in its training
 
 
 def assignment(
@@ -48,10 +48,10 @@ def assignment(
 ) -> Tensor:
     """Match rows with proposals of their frames.
 
-    cost: (N, P), of each row with each proposal of its frame; inf where there is none. alone: (N,), of a row without.
-    frame_of_row: (N,) which frame a row belongs to, None: all to one; only rows of one frame compete.
-    Returns (N, P + 1) in [0, 1]: shares of each row, which sum to 1, the last being how far it stays alone. Of a
-    proposal at most 1 is given away, or a little more where costs are so nearly the same that `rounds` do not do.
+    cost: (N, P), of each row with each proposal of its frame; inf where there is none. alone: (N,), of a row that stays
+    alone. frame_of_row: (N,), the frame that each row belongs to, None: all to one; only rows of one frame compete.
+    Returns (N, P + 1) in [0, 1]: shares of each row, which sum to 1; the last is how far the row stays alone. The
+    shares of a proposal sum to at most 1, or a little more where costs are so close that `rounds` do not suffice.
     """
     possible = F.pad(cost.isfinite(), (0, 1), value=True)
     target = -reach * torch.cat([torch.where(possible[:, :-1], cost, 0.0), alone[:, None]], 1)
@@ -73,7 +73,7 @@ def assignment(
     for number in range(rounds):
         _, excess = bought(ahead)
         before, price = price, (ahead + excess / rivals.clamp(min=1)[:, None]).clamp(min=0) * competed
-        with torch.no_grad():  # momentum that leads back is given up, and gathered anew (O'Donoghue, Candes, 2015)
+        with torch.no_grad():  # momentum that points backwards is reset (O'Donoghue, Candes, 2015)
             age = torch.where(((price - ahead) * (price - before)).sum(1, keepdim=True) < 0, 1.0, age + 1)
         ahead = (price + (age - 1) / (age + 2) * (price - before)).clamp(min=0)
         if number % CHECKED == 0 and _over(price, before, bought(price)[1], competed) <= EXACT:
@@ -83,13 +83,13 @@ def assignment(
 
 @torch.no_grad()
 def _over(price: Tensor, before: Tensor, excess: Tensor, competed: Tensor) -> float:
-    """Distance of prices from their end: what is asked above 1, and where something has a price, what is left of it."""
+    """Distance of prices from convergence: a column's excess above 1, or below it too if the column has a price."""
     off = torch.where((price > 0) | (before > 0), excess.abs(), excess.clamp(min=0))
     return float((off * competed).max())
 
 
 def onto_simplex(points: Tensor) -> Tensor:
-    """The nearest to each row of (N, P) whose entries are not negative and sum to 1; -inf becomes 0.
+    """Project each row of (N, P) onto the simplex, where entries are not negative and sum to 1; -inf becomes 0.
 
     Held, Wolfe, Crowder: Validation of subgradient optimization, 1974. (As an activation: sparsemax.)
     """
@@ -104,10 +104,10 @@ def onto_simplex(points: Tensor) -> Tensor:
 def stepped_assignment(
     cost: Tensor, alone: Tensor | None, frame_of_row: Tensor | None = None, *, training: bool = False
 ) -> Tensor:
-    """Match rows with proposals of their frames as DMM-Net does; arguments as of `assignment`.
+    """Match rows with proposals of their frames as DMM-Net does; arguments as in `assignment`.
 
-    alone: None: a row stays alone only where proposals are no more than rows, for nothing.
-    Returns (N, P + 1) in [0, 1]. When not training, a row has the largest of its shares alone, which may be below 1.
+    alone: None: rows can stay alone, for nothing, only where there are no more proposals than rows.
+    Returns (N, P + 1) in [0, 1]. When not training, a row keeps only its largest share, which may be below 1.
     """
     shares = F.pad(torch.zeros_like(cost), (0, 1))
     frames = torch.zeros(len(cost), dtype=torch.long, device=cost.device) if frame_of_row is None else frame_of_row
@@ -117,7 +117,7 @@ def stepped_assignment(
         known = cost[rows][:, columns]
         if alone is None:
             behind = known.new_zeros(len(rows), max(0, len(rows) + 1 - len(columns)))
-        else:  # a column for each row, which costs the others more than all else
+        else:  # a column for each row, which costs the others more than anything else
             most = torch.cat([known, alone[rows, None]], 1).amax() + 1
             behind = torch.where(torch.eye(len(rows), dtype=torch.bool, device=cost.device), alone[rows, None], most)
         own = _stepped(torch.cat([known, behind], 1), TRAINING_STEPS if training else STEPS)
@@ -128,9 +128,9 @@ def stepped_assignment(
 
 
 def _stepped(cost: Tensor, steps: int) -> Tensor:
-    """Shares (N, P) of one frame's rows, all costs finite: the mean of where the steps led, before projections.
+    """Shares (N, P) of one frame's rows, all costs finite: the mean of the start and of every step before projection.
 
-    Steps end where they change nothing, to the last digit, of what the shares cost.
+    Stops early when a step does not change the cost of the shares at all, to the last digit.
     """
     share = passed = _greedy(cost.detach())
     corrections = [torch.zeros_like(cost)] * 3
@@ -150,7 +150,7 @@ def _stepped(cost: Tensor, steps: int) -> Tensor:
 
 
 def _greedy(cost: Tensor) -> Tensor:
-    """Each column is offered to the row that it costs least, and each row takes the cheapest of its offers: (N, P)."""
+    """Offer each column to the row that it costs least, and let each row take its cheapest offer: (N, P)."""
     offered = cost == cost.amin(0, keepdim=True)
     return F.one_hot(cost.masked_fill(~offered, math.inf).argmin(1), cost.shape[1]).to(cost.dtype)
 

@@ -1,10 +1,10 @@
 """DMN-AOA: proposals of a frame matched with templates of objects, which a memory of all past frames generates.
 
 Liang, Shen, Huang, Hua: Video Object Segmentation with Dynamic Memory Networks and Adaptive Object Alignment, ICCV
-2021. A detector proposes boxes and masks in each frame by itself. For each object a dynamic memory network makes a
-template of what it should look like now; proposals, put together anew so that they look like it, are compared with it,
-and a differentiable matching gives each object its proposals. Their masks, summed, are the coarse mask, which a
-network refines with the first and the previous frame, aligned in the same way. The authors' code was never published.
+2021. A detector proposes boxes and masks in each frame independently. For each object a dynamic memory network
+generates a template of what it should look like now; proposals, aligned to it, are compared with it, and a
+differentiable matching gives each object its proposals. Their masks, summed, are the coarse mask, which a network
+refines with the first and the previous frame, aligned in the same way. The authors' code was never published.
 
     paper                        here
     base features, res2..res4    DMNAOA.reduce, DMNAOAFeatures.base: strides 4, 8 and 16
@@ -19,33 +19,34 @@ network refines with the first and the previous frame, aligned in the same way. 
     A4, A5, A6                   frame_memory=true; matcher=false; refine=false
     B1, B2, B3, B4               previous=false every=0; first=false every=0; every=0; every=1
 
-What the paper leaves open, and what was decided:
-- The features of an object are those of all three strides, joined. Boxes are those of what is above one half in a mask,
-  with a margin; an object that is not seen keeps its last box. Between them nothing has a gradient: boxes are places.
+Choices that the paper leaves open:
+- The features of an object are those of all three strides, joined. Boxes enclose a mask above one half, with a margin;
+  an object that is not seen keeps its last box. No gradient flows through boxes, which are only places.
 - The memory holds the first frame, the previous one, and every 5th, or the last `slots` of these, which bounds it.
-- `own_cells`: what is read from the memory are the object's cells, each with its share of the object as a weight in the
-  softmax. Left free, attention fell on cells at the edge of the box, which are known by the padding of convolutions.
+- `own_cells`: only the object's cells are read from the memory, each weighted in the softmax by the object's share of
+  it. Otherwise attention fell on cells at the edge of the box, which the padding of convolutions gives away.
 - Without the memory network (A1, A3) the template is the object's features in the first frame, times its mask.
-- The distance of matching is the mean cosine over positions, minus 0.3 times the overlap of the proposal's mask with
-  the object's last one, as DMM-Net has it. Objects of a frame compete for its proposals. LITE counts the overlap in
-  full: put together anew, a box with two birds looks like the one as much as a box of it alone.
-- No proposal fits, or there is none: with `stand_in` the object's own previous mask is a candidate too, with the
-  features of the current frame in its box, and no overlap to its credit. It is the row's own: nobody competes for it.
-  Without it an object of which there is no proposal has an empty coarse mask.
-- RefineNet aligns at stride 16: one correspondence between whole frames serves the features of all strides, averaged
-  to it, and the masks. Objects with the same reference frame share it, so that a row costs little.
-- What is aligned by looks alone takes a car's door for the road. So (`nearby`) a position prefers what was near it in
-  the previous frame; and in training the masks of other frames have holes, as when a side of the object is new, so
-  that RefineNet learns to trust the proposals there.
-- A4's memory sees the whole frame in `frame_cells` squared cells. A5 decodes a mask from the template, in its box.
-- Nothing in the paper's losses asks that alignment be one: a template that is the same everywhere, matched with one
-  place of each proposal, tells proposals apart as well, and that is what came of training. So a loss "correspondence"
-  asks that each cell of a template, where it is the object's, finds its place in the frame by equation 2: in a box that
-  is shifted and scaled at random, so that no cell is known by where it lies in the box.
-- In training proposals are the network's own, as when it runs. It is not trained with the method.
+- Similarity is 0.7 times the mean cosine over positions plus 0.3 times the overlap of the proposal's mask with the
+  object's last one, as in DMM-Net. Objects of a frame compete for its proposals. LITE adds the overlap to the cosine in
+  full: once aligned, a box with two birds looks as much like one of them as a box of it alone.
+- Where no proposal fits, or there is none: with `stand_in` the object's own previous mask is a candidate too, with the
+  features of the current frame in its box, and no overlap added. No other row competes for it. Without it, an object of
+  which there is no proposal has an empty coarse mask.
+- RefineNet aligns at stride 16: one correspondence between whole frames serves the features of all strides, averaged to
+  it, and the masks. Objects with the same reference frame share it, so that a row costs little.
+- Alignment by appearance alone takes a car's door for the road. So (`nearby`) a position prefers what was near it in
+  the previous frame; and in training the masks of other frames have holes, as when a side of the object is new, so that
+  RefineNet learns to trust the proposals there.
+- A4's memory sees the whole frame in `frame_cells` x `frame_cells` cells. A5 decodes a mask from the template, in its
+  box.
+- Nothing in the paper's losses requires alignment to align: a template that is the same everywhere, matched with one
+  place of each proposal, tells proposals apart as well, and training led to that. So a loss "correspondence" requires
+  that each cell of a template, where it is the object's, finds its place in the frame by equation 2: in a box that is
+  shifted and scaled at random, so that no cell is recognised by its place in the box.
+- In training, proposals are the network's own, as at inference. It is not trained with the method.
 
-The four calls, and what they do in the order in which data meets it; the networks, the tensors that the calls pass on
-(`records`) and the losses have files of their own.
+This file has the four calls, and their steps in the order in which data meets them; the networks, the tensors that the
+calls pass on (`records`) and the losses have files of their own.
 """
 
 from __future__ import annotations
@@ -73,11 +74,11 @@ from .records import FIRST, PREVIOUS, DMNAOAConstant, DMNAOAFeatures, DMNAOAMemo
 from .refinenet import REFERENCES, RefineNet
 from .regions import boxes_of, enlarged, holes, jittered, overlaps, pasted, pooled, same_places
 
-NEVER = -1e4  # similarity of what must not be chosen where there is anything else
+NEVER = -1e4  # similarity of what must not be chosen if there is anything else
 
 
 class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
-    """The whole method."""
+    """The method of the paper; see the module's docstring."""
 
     stride = COARSE
     memory_type = DMNAOAMemory
@@ -93,7 +94,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         self.config = config = config or DMNAOAOptions()
         self.reach, self.least_side = config.reach, config.least_side
         self.backbone = Backbone(config.backbone, STRIDES, pretrained=pretrained)
-        self.backbone.requires_grad_(False)  # recipes train it, by a group of their own
+        self.backbone.requires_grad_(False)  # recipes train it, in a parameter group of its own
         widths, channels = dict(zip(STRIDES, config.widths, strict=True)), sum(config.widths)
         self.reduce = nn.ModuleDict({str(s): bottleneck(self.backbone.channels[s], w) for s, w in widths.items()})
         self.memory_network = DynamicMemoryNetwork(channels) if config.use_memory else None
@@ -113,7 +114,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
             self.refine = RefineNet(widths, channels, dict(zip(STRIDES, config.refine_widths, strict=True)))
 
     def constant(self, frames: Tensor) -> DMNAOAConstant:
-        """The backbone's features by stride, and proposals."""
+        """Compute the backbone's features by stride, and proposals."""
         pyramid = self.backbone(frames)
         if self.generator is None:
             none = frames.new_zeros(len(frames), 0, 4)
@@ -122,9 +123,9 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         return DMNAOAConstant(pyramid, found.boxes, found.scores, found.masks)
 
     def completed(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a file, with those of the proposal network that the options name.
+        """Complete a file's weights with those of the proposal network that the options name.
 
-        They may be in the file as well: of another network that was trained with, or none at all.
+        The file may have such weights itself: of another network, which was used in training, or none at all.
         """
         if self.generator is None:
             return stored
@@ -137,7 +138,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
     # The four calls --------------------------------------------------------------------------------------------------
 
     def encode(self, frames: Tensor, constant: Constant | None = None) -> DMNAOAFeatures:
-        """Frames (B, 3, H, W) in [0, 1] -> base features, proposals and what is made of both for all objects."""
+        """Frames (B, 3, H, W) in [0, 1] -> base features, proposals and what is computed from both for all objects."""
         known = constant if isinstance(constant, DMNAOAConstant) else self.constant(frames)
         base = {key: reduce(known.pyramid[int(key)]).float() for key, reduce in self.reduce.items()}
         boxes, scores, masks, proposed = self._proposed(frames, base, known)
@@ -158,7 +159,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         )
 
     def memorize(self, features: DMNAOAFeatures, masks: Tensor) -> DMNAOAMemory:
-        """The annotated frame is the first and the previous one."""
+        """Store the annotated frame as the first and the previous one."""
         config, rows = self.config, len(masks)
         mask = F.avg_pool2d(masks.float(), FINE)
         whole = features.whole_frame(rows)
@@ -168,7 +169,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         keys, values, inside = self._encoded(features, mask, box, age)
         places = (REFERENCES + ((config.slots or 1) if config.every else 0)) if config.use_memory else 1
         filled = mask.new_zeros(rows, places)
-        # Of a memory of every 5th frame alone the first stands in until the 5th.
+        # In a memory of every 5th frame alone, the first stands in until the 5th.
         held = [place for place, holds in ((FIRST, config.first), (PREVIOUS, config.previous)) if holds] or [REFERENCES]
         filled[:, held if config.use_memory else [FIRST]] = 1.0
         there, reference, reference_mask = self._as_reference(features, mask)
@@ -186,7 +187,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         )
 
     def segment(self, features: DMNAOAFeatures, memory: DMNAOAMemory) -> DMNAOAPrediction:
-        """A template from the memory, matched with proposals into a coarse mask, which is refined."""
+        """Read a template from the memory, match it with proposals into a coarse mask, and refine that."""
         template, seen = self._template(features, memory)
         if self.decode is not None:
             inside = self.decode(template).float().sigmoid()
@@ -204,7 +205,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
     def update(
         self, memory: DMNAOAMemory, features: DMNAOAFeatures, prediction: DMNAOAPrediction, masks: Tensor
     ) -> DMNAOAMemory:
-        """The frame becomes the previous one, and every 5th one is remembered."""
+        """Make the frame the previous one, and remember every 5th one."""
         mask = F.avg_pool2d(masks.float(), FINE)
         found, present = boxes_of(mask, FINE)
         box = torch.where(present[:, None], found, memory.box)
@@ -228,7 +229,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
     def diagnostics(
         self, features: DMNAOAFeatures, memory: DMNAOAMemory, prediction: DMNAOAPrediction
     ) -> dict[str, Tensor]:
-        """The previous mask, the coarse and the refined one, and how much of the coarse one proposals are."""
+        """The previous, the coarse and the refined mask, aligned masks, and the proposals' share of the coarse one."""
         maps = {"previous mask": memory.mask, "coarse": prediction.coarse}
         if self.refine is not None:
             maps["first frame's mask, aligned"] = prediction.aligned[:, [FIRST]]
@@ -260,9 +261,9 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
     def _encoded(
         self, features: DMNAOAFeatures, mask: Tensor, box: Tensor, age: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys (N, C/4, l), values (N, C, l) and the object's share (N, l) of the cells of a frame.
+        """Encode the cells of a frame: keys (N, C/4, l), values (N, C, l) and the object's share of each (N, l).
 
-        Of masks (N, 1, H/4, W/4) in boxes (N, 4).
+        mask (N, 1, H/4, W/4) and box (N, 4): the object's in the frame; age (N,): frames since the first.
         """
         config, rows = self.config, torch.arange(len(mask), device=mask.device)
         whole = config.frame_memory
@@ -288,7 +289,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
     def _matched(
         self, features: DMNAOAFeatures, memory: DMNAOAMemory, template: Tensor, seen: Tensor
     ) -> DMNAOAPrediction:
-        """The coarse mask: masks of proposals, and the previous one, weighed by A."""
+        """Match proposals: the coarse mask is the sum of their masks, and of the previous one, weighted by A."""
         assert self.template is not None
         assert self.proposal is not None
         rows = len(memory)
@@ -344,7 +345,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
     def _refined(self, features: DMNAOAFeatures, memory: DMNAOAMemory, coarse: Tensor) -> tuple[Tensor, Tensor]:
         """RefineNet's scores of background and object (N, 2, H/4, W/4) for coarse masks (N, 1, H/4, W/4).
 
-        Also the masks of both references that it is given, (N, 2, H/16, W/16).
+        Also returns the aligned masks of both references, (N, 2, H/16, W/16).
         """
         assert self.refine is not None
         rows, size = len(memory), (coarse.shape[-2], coarse.shape[-1])
@@ -368,10 +369,10 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
     def _aligned(
         self, features: DMNAOAFeatures, memory: DMNAOAMemory, number: int
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Reference `number` aligned to the frame, for all rows that have it in common.
+        """Align reference `number` to the frame, once for all rows that share it.
 
-        Of G different references RefineNet's shares by stride (G, width, h, w), which of them is each row's, (N,), and
-        each row's mask (N, 1, H/16, W/16).
+        Returns RefineNet's parts for the G different references, by stride (G, width, h, w), the index of each row's
+        reference, (N,), and each row's aligned mask (N, 1, H/16, W/16).
         """
         assert self.refine is not None
         assert self.frame_correspondence is not None

@@ -1,7 +1,7 @@
-"""The dynamic memory network: what an object looks like now, read from what it looked like before (DMN-AOA, 3.2).
+"""Dynamic memory network: what an object looks like now, read from what it looked like before (DMN-AOA, section 3.2).
 
 The memory holds objects, not frames: features of the object's box with its mask, encoded as keys and values. A query
-made of the current frame, in the box where the object was last, reads a template from all of them by attention.
+from the current frame, in the box where the object was last, reads a template from all of them by attention.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-OUTSIDE = 1e-4  # weight of a cell in which nothing is the object's
-SLOWEST = 10000.0  # ratio of the periods of the first and the last sinusoid, as Vaswani et al. (2017) have it
+OUTSIDE = 1e-4  # weight of a cell without any of the object
+SLOWEST = 10000.0  # ratio of the periods of the first and the last sinusoid, as in Vaswani et al. (2017)
 
 
 class DynamicMemoryNetwork(nn.Module):
-    """Memory encoder, query encoder and template decoder. channels: C of the object features."""
+    """Memory encoder, query encoder and template decoder.
+
+    channels: C of the object features.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -25,19 +28,21 @@ class DynamicMemoryNetwork(nn.Module):
         self.query = nn.Conv2d(channels, self.key_channels, 3, padding=1)
 
     def remember(self, features: Tensor, mask: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
-        """Object features (N, C, h, w), the mask in the same cells (N, 1, h, w), frames since the first (N,) ->
-        keys (N, C/4, h w) and values (N, C, h w), float32."""
+        """Encode an object into keys (N, C/4, h w) and values (N, C, h w), float32.
+
+        features (N, C, h, w): of the object; mask (N, 1, h, w): in the same cells; age (N,): frames since the first.
+        """
         seen = torch.cat([features + position(age, self.channels), mask], 1)
         return self.key(seen).float().flatten(2), self.value(seen).float().flatten(2)
 
     def read(
         self, features: Tensor, age: Tensor, keys: Tensor, values: Tensor, filled: Tensor, inside: Tensor
     ) -> Tensor:
-        """The template (N, C, h, w), equation 1.
+        """Read the template (N, C, h, w) from the memory (equation 1).
 
-        features (N, C, h, w): of the current frame, in the box of the previous one; age (N,). keys (N, T, C/4, l),
-        values (N, T, C, l) and inside (N, T, l) in [0, 1], how much each cell counts, of T places in the memory; filled
-        (N, T) in {0, 1}: which of them hold something.
+        features (N, C, h, w): of the current frame, in the box of the previous one; age (N,): frames since the first.
+        keys (N, T, C/4, l), values (N, T, C, l) and inside (N, T, l) in [0, 1], the weight of each cell, of T places in
+        the memory; filled (N, T) in {0, 1}: which of them hold something.
         """
         query = self.query(features + position(age, self.channels)).float().flatten(2)
         weight = inside.float().clamp(min=OUTSIDE).log().masked_fill(filled[..., None] <= 0, -torch.inf)
@@ -51,7 +56,7 @@ class DynamicMemoryNetwork(nn.Module):
 
 
 def position(age: Tensor, channels: int) -> Tensor:
-    """Sinusoids of the frames since the first, (N,) -> (N, channels, 1, 1)."""
+    """Sinusoids of the number of frames since the first: (N,) -> (N, channels, 1, 1)."""
     count = (channels + 1) // 2
     rates = SLOWEST ** (-torch.arange(count, device=age.device, dtype=torch.float32) / count)
     angles = age.float()[:, None] * rates

@@ -24,8 +24,8 @@ class DMNAOAOptions(SessionOptions):
     backbone: str = "resnet50"
     """Any timm model with features by stage."""
     proposals: str = COCO
-    """maskrcnn-coco, maskrcnn-lite, maskrcnn-resnext101 (the paper's; its weights are yours), or a file of weights of
-    maskrcnn-lite as `onemask train` writes them; the method's weights do not depend on it."""
+    """Proposal network: maskrcnn-coco, maskrcnn-lite, maskrcnn-resnext101 (the paper's; you provide its weights), or a
+    file of weights of maskrcnn-lite as `onemask train` writes them; the method's weights do not depend on it."""
     widths: tuple[Count, Count, Count] = (64, 128, 256)
     """Channels of the base features at strides 4, 8, 16."""
     cells: Count = 14
@@ -37,23 +37,23 @@ class DMNAOAOptions(SessionOptions):
     margin: NotNegative = 0.1
     """Margin around an object's box, as a share of its sides."""
     overlap: NotNegative = 0.3
-    """Weight of the overlap with the previous mask, beside the cosine; with matching=steps the two share 1."""
+    """Weight of the overlap with the previous mask, added to the cosine; with matching=steps their weights sum to 1."""
     matching: Literal["steps", "nearest"] = "steps"
-    """How proposals are assigned: by DMM-Net's steps, or exactly, by the nearest point of what these approach."""
+    """How proposals are assigned: by DMM-Net's steps, or exactly, as the nearest point that these steps approach."""
     use_memory: bool = True
-    """DMN; false: the first frame's features are the template (A3)."""
+    """Dynamic memory network (DMN); false: the first frame's features are the template (A3)."""
     frame_memory: bool = False
     """The memory holds whole frames (A4)."""
     frame_cells: Count = 28
     """Cells along a side of a whole frame's features, with `frame_memory`."""
     alignment: bool = True
-    """AOA; false: proposals are compared as they are (A2)."""
+    """Adaptive object alignment (AOA); false: proposals are compared as they are (A2)."""
     matcher: bool = True
     """Proposals and their matching; false: masks are decoded from the template (A5)."""
     refine: bool = True
     """RefineNet; false: the coarse mask is the result (A6)."""
     nearby: bool = False
-    """Alignment with the previous frame also prefers what is near; not in the paper."""
+    """Alignment with the previous frame also prefers nearby positions; not in the paper."""
     first: bool = True
     """The memory holds the first frame (B1 to B4)."""
     previous: bool = True
@@ -61,14 +61,15 @@ class DMNAOAOptions(SessionOptions):
     every: Whole = 5
     """The memory holds every n-th frame; 0: none."""
     slots: Whole = 0
-    """Number of those that are kept, the newest; 0: all, as in the paper, and the memory grows with the video."""
+    """How many of every n-th frames (`every`) are kept, the newest; 0: all, as in the paper, and the memory grows with
+    the video."""
     own_cells: bool = False
-    """Weigh what is read from the memory by the object's share of each cell; not in the paper."""
+    """Weight what is read from the memory by the object's share of each cell; not in the paper."""
     stand_in: bool = False
-    """The object's own previous mask is a candidate beside the proposals; not in the paper."""
+    """Make the object's own previous mask a candidate besides the proposals; not in the paper."""
 
     def __post_init__(self):
-        """Refuse what cannot work."""
+        """Reject invalid values."""
         check_values(self)
         if not is_generator(self.proposals):
             raise InputError(f"proposals are {KNOWN}, got {self.proposals!r}")
@@ -88,8 +89,11 @@ class DMNAOAOptions(SessionOptions):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The options that weights depend on. A part that is switched off depends on nothing: weights of the whole
-        method serve without it (table 3's A1, A2, A3 and A6)."""
+        """Options that the weights depend on.
+
+        Nothing depends on a part that is switched off, so the whole method's weights serve without it (table 3's A1,
+        A2, A3 and A6).
+        """
         names = ["backbone", "widths", "cells", "projected", "matcher"]
         if self.use_memory:
             names += ["use_memory", "frame_memory", "frame_cells"]

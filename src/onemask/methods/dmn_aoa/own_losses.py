@@ -1,4 +1,4 @@
-"""Losses of DMN-AOA's parts; the final masks have those of `training.losses`."""
+"""Losses of DMN-AOA's parts; those of the final masks are in `training.losses`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .options import COARSE, FINE
 from .records import DMNAOAPrediction
 from .regions import overlaps, pooled
 
-SURE = 1e-4  # coarse probabilities stay so far from 0 and 1 where they are the logits (A6)
+SURE = 1e-4  # least distance of coarse probabilities from 0 and 1 when they become logits (as in A6)
 FITS = 0.1  # overlap with the truth from which a candidate is worth choosing
 
 
@@ -25,17 +25,17 @@ def losses_of(
 ) -> dict[str, Tensor]:
     """Losses of the network's parts, (N,) each.
 
-    coarse: binary cross-entropy of the coarse mask. aligned: the same of the reference masks that RefineNet is
-    given. matching: minus the logarithm of how well the candidate that is chosen by similarity overlaps with the
-    truth, next to the best; 0 where none is worth choosing. correspondence: minus the logarithm of how much each
-    cell of the template, where it is the object's, finds its place in a box that is a little off.
+    coarse: binary cross-entropy of the coarse mask. aligned: the same of the aligned reference masks that RefineNet is
+    given. matching: minus the logarithm of the overlap with the truth, relative to the best candidate's, that is
+    expected of a choice by similarity; 0 where no candidate is worth choosing. correspondence: minus the mean logarithm
+    of how much each cell of the template that is the object's finds its place in a jittered box.
 
     Args:
         prediction: of N rows.
-        masks: the truth, (N, 1, H, W).
+        masks: ground truth, (N, 1, H, W).
         known: where it is known, (N, 1, H, W).
         refines: whether there is a RefineNet.
-        cells: of a template, per side.
+        cells: cells per side of a template.
     """
     truth, known_cells = shares_of_cells(masks, known, FINE)
     losses = {
@@ -55,5 +55,5 @@ def losses_of(
     fits = overlaps((truth * known_cells).flatten(2), (prediction.candidates * known_cells).flatten(2))[:, 0]
     best, preference = fits.amax(1), REACH * prediction.similarity
     worth = (fits / best.clamp(min=FITS)[:, None]).clamp(min=SURE).log()
-    matching = preference.logsumexp(1) - (preference + worth).logsumexp(1)  # of a softmax, however sure it is
+    matching = preference.logsumexp(1) - (preference + worth).logsumexp(1)  # of a softmax, stable however certain it is
     return losses | {"matching": torch.where(best >= FITS, matching, 0.0)}

@@ -1,10 +1,10 @@
-"""Proposals: boxes and masks of whatever looks like a thing, in each frame by itself.
+"""Proposals: boxes and masks of whatever looks like an object, in each frame independently.
 
-A generator is a torchvision Mask R-CNN. `maskrcnn-coco` is torchvision's own with COCO's weights, which are downloaded;
-`maskrcnn-lite` is the same class on the embedded backbone: a pyramid of strides 8, 16 and 32, narrow heads, one kind of
-thing. `maskrcnn-resnext101` is what the paper has, for those who have its weights: nobody offers them in torchvision's
-form. Whatever class they are of, boxes that overlap by more than `OVERLAP` give way to the best (non-maximum
-suppression), and the best `COUNT` are kept.
+A generator is a torchvision Mask R-CNN. `maskrcnn-coco` is torchvision's own with COCO weights, which are downloaded;
+`maskrcnn-lite` is the same class on the embedded backbone: a pyramid of strides 8, 16 and 32, narrow heads, a single
+class. `maskrcnn-resnext101` is the paper's, for those who have its weights: nobody offers them in torchvision's form.
+Of boxes that overlap by more than `OVERLAP`, whatever their classes, only the best is kept (non-maximum suppression),
+and of these the best `COUNT`.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ COCO, LITE, RESNEXT = "maskrcnn-coco", "maskrcnn-lite", "maskrcnn-resnext101"
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")  # torchvision's
 GENERATORS = (LITE, COCO, RESNEXT)
 KNOWN = f"{LITE}, {COCO}, {RESNEXT} or a file of weights of {LITE}, NAME{SUFFIX}"
-COUNT = 30  # proposals of a frame
+COUNT = 30  # proposals per frame
 OVERLAP = 0.4  # intersection over union above which the worse of two proposals is dropped
 RESNEXT_BACKBONE = "resnext101_32x8d"
-COCO_CLASSES = 91  # torchvision's, background and empty ones among them
+COCO_CLASSES = 91  # torchvision's, including background and unused ones
 _COCO_WEIGHTS = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
 
 
 @dataclass
 class Proposals:
-    """Proposals of B frames, best first, P places each; places that stay empty have score 0 and an empty box."""
+    """Proposals of B frames, best first, P places each; unused places have score 0 and an empty box."""
 
     boxes: Tensor  # (B, P, 4): left, top, right, bottom, pixels of the frame
     scores: Tensor  # (B, P) in [0, 1]
@@ -63,7 +63,7 @@ class Proposals:
 
 
 class ProposalGenerator(nn.Module):
-    """A Mask R-CNN that stays as it is: always in evaluation, and without gradients."""
+    """A frozen Mask R-CNN: always in evaluation mode, and without gradients."""
 
     def __init__(self, network: MaskRCNN):
         super().__init__()
@@ -71,7 +71,7 @@ class ProposalGenerator(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> ProposalGenerator:
-        """Stay in evaluation, whatever mode the method around it is switched to."""
+        """Stay in evaluation mode, whatever mode the surrounding method is switched to."""
         return super().train(False)
 
     @torch.no_grad()
@@ -86,20 +86,20 @@ class ProposalGenerator(nn.Module):
 
 
 def is_generator(name: str) -> bool:
-    """Whether proposals can be had by a name: one of GENERATORS, or a file of weights that `maskrcnn-lite` fits."""
+    """Whether a name stands for a generator: one of GENERATORS, or a file of weights for `maskrcnn-lite`."""
     return name in GENERATORS or name.endswith(SUFFIX)
 
 
 def proposal_generator(name: str, *, pretrained: bool = True) -> ProposalGenerator:
-    """The generator of that name.
+    """Build the generator of that name.
 
     Args:
         name: see `is_generator`.
         pretrained: load its trained weights; False leaves them random, and looks for no file.
 
     Raises:
-        InputError: the name is not known, or the weights are not to be had: it says which file is missing and where
-            to put it.
+        InputError: the name is not known, or the weights cannot be found: it says which file is missing and where to
+            put it.
     """
     if not is_generator(name):
         raise InputError(f"proposals are {KNOWN}, got {name!r}")
@@ -115,21 +115,21 @@ def proposal_generator(name: str, *, pretrained: bool = True) -> ProposalGenerat
 
 
 def with_trained(generator: ProposalGenerator, name: str, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a file, with those of the proposal network of that name where the file has none, or another's."""
+    """Complete a file's weights with those of the proposal network of that name, unless it has all of them."""
     own = generator.state_dict(prefix="generator.")
     if own.keys() <= stored.keys():
         return stored
-    if name == RESNEXT:  # which has as many classes as its weights
+    if name == RESNEXT:  # whose number of classes depends on its weights
         generator.network = _resnext(_resnext_weights()).requires_grad_(False).eval()
         own = generator.state_dict(prefix="generator.")
     else:
         load_trained(generator.network, name)
     others = {key: tensor for key, tensor in stored.items() if not key.startswith("generator.")}
-    return others | own  # which holds the very tensors that were loaded into
+    return others | own  # whose tensors have been loaded into
 
 
 def load_trained(network: nn.Module, name: str) -> None:
-    """Give a network the trained weights of that generator. Raises InputError where they are not to be had."""
+    """Load the trained weights of that generator into a network; raises InputError if there are none that fit."""
     if name == COCO:
         path = _coco_file()
         stored: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
@@ -150,7 +150,7 @@ def load_trained(network: nn.Module, name: str) -> None:
 
 
 def _resnext_weights() -> dict[str, Tensor]:
-    """The tensors that a user has put where they are looked for."""
+    """Read the weights from the file where the user has to put them."""
     placed = home() / "proposals" / f"{RESNEXT}.pth"
     if not placed.exists():
         raise InputError(
@@ -162,7 +162,7 @@ def _resnext_weights() -> dict[str, Tensor]:
 
 
 def _resnext(tensors: Mapping[str, Tensor]) -> MaskRCNN:
-    """Mask R-CNN on ResNeXt-101, with as many classes as its tensors have; with random values where there are none."""
+    """Build Mask R-CNN on ResNeXt-101, with as many classes as its tensors have, or random weights without tensors."""
     classes = tensors.get("roi_heads.box_predictor.cls_score.bias")
     backbone = resnet_fpn_backbone(backbone_name=RESNEXT_BACKBONE, weights=None)
     network = MaskRCNN(backbone, COCO_CLASSES if classes is None else len(classes))
@@ -182,7 +182,7 @@ def _resnext(tensors: Mapping[str, Tensor]) -> MaskRCNN:
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """Sizes of `maskrcnn-lite`; DMN-AOA takes it with these values."""
+    """Sizes of `maskrcnn-lite`; DMN-AOA uses the defaults."""
 
     backbone: str = "tf_efficientnet_lite0"
     """Any timm model with features by stage."""
@@ -193,21 +193,21 @@ class LiteConfig:
     short_side: Count = 256
     """Short side of the frame as the network sees it, in pixels."""
     long_side: Count = 512
-    """Its long side at most."""
+    """Largest long side of the frame as the network sees it, in pixels."""
 
     def __post_init__(self):
-        """Refuse what cannot work."""
+        """Reject invalid values."""
         check_values(self)
         if self.channels % 8:
             raise InputError(f"channels must be a multiple of 8, got {self.channels}")
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """All of them: the weights depend on each."""
+        """All options, as the weights depend on each."""
         return asdict(self)
 
     def build(self, *, pretrained: bool = True) -> MaskRCNN:
-        """The network, untrained; pretrained: its backbone starts with ImageNet's weights."""
+        """Build the network, untrained; pretrained: its backbone starts with ImageNet weights."""
         return maskrcnn_lite(self, pretrained=pretrained)
 
 
@@ -215,7 +215,7 @@ LITE_CONFIG = LiteConfig()
 
 
 class FeaturePyramid(nn.Module):
-    """Strides 8, 16 and 32 of a backbone, each with what the deeper ones know, and stride 64 by sampling."""
+    """Feature pyramid of a backbone's strides 8, 16 and 32, and stride 64 by subsampling."""
 
     STRIDES = (8, 16, 32)
 
@@ -228,7 +228,7 @@ class FeaturePyramid(nn.Module):
             LastLevelMaxPool(),
             norm_layer=partial(nn.GroupNorm, 8),
         )
-        self.out_channels = channels  # torchvision asks for it by this name
+        self.out_channels = channels  # the name that torchvision expects
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """Frames (B, 3, H, W) in [0, 1] -> {stride or "pool": (B, channels, h, w)}."""
@@ -236,11 +236,11 @@ class FeaturePyramid(nn.Module):
 
 
 def maskrcnn_lite(config: LiteConfig | None = None, *, pretrained: bool = True) -> MaskRCNN:
-    """The embedded network, to be trained; pretrained: whether its backbone starts with ImageNet's weights."""
+    """Build the embedded network, to be trained; pretrained: whether its backbone starts with ImageNet weights."""
     config = config or LiteConfig()
     channels, levels = config.channels, [str(stride) for stride in FeaturePyramid.STRIDES]
-    # A backbone's own statistics of colours are subtracted within it. Where frames are small, so are objects: the
-    # level of a box is chosen as if the picture had twice the size, which gives each object twice the cells.
+    # The backbone normalises colours itself. In small frames objects are small too, so the level of a box is chosen as
+    # if the picture had twice the size, which gives each object twice the cells.
     anchors = AnchorGenerator(((24, 34), (48, 68), (96, 136), (192, 272)), ((0.5, 1.0, 2.0),) * 4)
     pool = partial(MultiScaleRoIAlign, levels, sampling_ratio=2, canonical_scale=112)
     return MaskRCNN(
@@ -269,7 +269,7 @@ def maskrcnn_lite(config: LiteConfig | None = None, *, pretrained: bool = True) 
 
 
 def _coco_file() -> Path:
-    """Placed by the user, in torch's cache, or downloaded into it (logged)."""
+    """Find the COCO weights: placed by the user, in torch's cache, or downloaded into it (logged)."""
     url = _COCO_WEIGHTS.url
     name = Path(urlsplit(url).path).name
     placed, cached = home() / "proposals" / name, Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -292,9 +292,9 @@ def _coco_file() -> Path:
 
 
 def detection_losses(network: MaskRCNN, frames: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Mask R-CNN's five losses, LOSSES, of pictures (3, H, W) in [0, 1] and what is in them.
+    """Compute Mask R-CNN's five losses, LOSSES, for pictures (3, H, W) in [0, 1] and the objects in them.
 
-    targets, of each picture: boxes (G, 4), labels (G,) int64, all 1, and masks (G, H, W) uint8.
+    targets, for each picture: boxes (G, 4), labels (G,) int64, all 1, and masks (G, H, W) uint8.
     """
     images, resized = network.transform(frames, targets)
     features = network.backbone(images.tensors)
@@ -306,10 +306,10 @@ def detection_losses(network: MaskRCNN, frames: list[Tensor], targets: list[dict
 
 
 def _found(network: MaskRCNN, frames: list[Tensor]) -> tuple[list[dict[str, Tensor]], list[tuple[int, int]]]:
-    """Detections in every frame, and the size (height, width) at which the network saw it, in whose pixels boxes are.
+    """Detect objects in every frame; also returns its size (height, width) in the network, which boxes refer to.
 
-    Masks stay in their boxes, where torchvision would draw each into the frame. All behind the backbone is computed in
-    float32: bfloat16 knows places in a frame of 256 pixels to a pixel at best.
+    Masks stay in their boxes, where torchvision would draw each into the frame. Everything after the backbone is
+    computed in float32: bfloat16 resolves places in a frame of 256 pixels to a pixel at best.
     """
     images, _ = network.transform(frames)
     features = network.backbone(images.tensors)
@@ -321,7 +321,7 @@ def _found(network: MaskRCNN, frames: list[Tensor]) -> tuple[list[dict[str, Tens
 
 
 def _best(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The best detections over all classes that do not overlap."""
+    """Keep the best detections, over all classes, that do not overlap."""
     kept = nms(found["boxes"], found["scores"], OVERLAP)[:COUNT]
     return {"boxes": found["boxes"][kept], "scores": found["scores"][kept], "masks": found["masks"][kept, 0]}
 
@@ -332,5 +332,5 @@ def _scaled(boxes: Tensor, seen: tuple[int, int], size: tuple[int, int] | torch.
 
 
 def _filled(tensor: Tensor) -> Tensor:
-    """(n, ...) -> (COUNT, ...), zeros behind."""
+    """Pad (n, ...) with zeros to (COUNT, ...)."""
     return F.pad(tensor, (0, 0) * (tensor.ndim - 1) + (0, COUNT - len(tensor)))

@@ -1,8 +1,8 @@
-"""RefineNet of DMN-AOA: a coarse mask, and what the first and the previous frame tell, into a fine one (section 3.1).
+"""RefineNet of DMN-AOA: refines a coarse mask by the first and the previous frame (section 3.1).
 
-Three blocks carry the object from stride 16 to 8 to 4. What a block sees of features (of the current frame, and of the
-reference frames aligned to it) is the same for all objects of a frame, and a convolution of concatenated maps is the
-sum of the convolutions of each: so that part is computed once, and a row costs what its masks and the blocks cost.
+Three blocks carry the object from stride 16 to 8 to 4. The features that a block sees (of the current frame, and of the
+reference frames aligned to it) are the same for all objects of a frame, and a convolution of concatenated maps is the
+sum of the convolutions of each. So that part is computed once, and a row costs what its masks and the blocks cost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REFERENCES = 2  # the first and the previous frame
 
 
 class Block(nn.Module):
-    """One stride: features, masks and the deeper block's output, joined, then refined by a residual block."""
+    """Block of one stride: features, masks and the deeper block's output, joined, then refined by a residual block."""
 
     def __init__(self, channels: int, of_reference: int, width: int, deeper: int | None):
         super().__init__()
@@ -40,7 +40,7 @@ class Block(nn.Module):
         )
 
     def forward(self, shared: Tensor, clues: Tensor, deeper: Tensor | None) -> Tensor:
-        """Features' share (N, width, h, w), masks (N, CLUES, h', w'), the deeper output -> (N, width, h, w)."""
+        """Features' part (N, width, h, w), masks (N, CLUES, h', w'), the deeper output -> (N, width, h, w)."""
         size = (shared.shape[-2], shared.shape[-1])
         x = shared + self.of_clues(F.adaptive_avg_pool2d(clues, size))
         if self.of_deeper is not None:
@@ -51,10 +51,10 @@ class Block(nn.Module):
 
 
 class RefineNet(nn.Module):
-    """The whole network.
+    """Refinement network: a block per stride, and a head.
 
-    channels: {stride: channels} of the base features; of_reference: of the aligned reference features, all strides
-    joined; widths: {stride: channels} of the blocks.
+    channels: {stride: channels} of the base features; of_reference: channels of the aligned reference features, all
+    strides joined; widths: {stride: channels} of the blocks.
     """
 
     def __init__(self, channels: Mapping[int, int], of_reference: int, widths: Mapping[int, int]):
@@ -68,17 +68,21 @@ class RefineNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def prepare(self, base: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Base features by stride (B, C, h, w) -> the current frame's share of each block (B, width, h, w)."""
+        """Base features by stride (B, C, h, w) -> the current frame's part of each block (B, width, h, w)."""
         return {str(stride): self._block(stride).of_frame(base[stride]) for stride in self.strides}
 
     def of_reference(self, number: int, aligned: Tensor) -> dict[str, Tensor]:
-        """Features of reference `number` aligned to the frame (N, C, h, w) -> its share by stride (N, width, h, w), at
-        the stride of the alignment."""
+        """Compute the part of reference `number` in each block from its features aligned to the frame (N, C, h, w).
+
+        Returns it by stride (N, width, h, w), at the stride of the alignment.
+        """
         return {str(stride): self._block(stride).of_references[number](aligned) for stride in self.strides}
 
     def forward(self, shared: Mapping[str, Tensor], clues: Tensor) -> Tensor:
-        """The shares of all features, summed, by row, and masks (N, CLUES, h, w) of the finest stride -> scores of
-        background and object (N, 2, h, w)."""
+        """Sum of the features' parts, by row, and masks (N, CLUES, h, w) of the finest stride -> scores (N, 2, h, w).
+
+        The scores are of background and object.
+        """
         x: Tensor | None = None
         for stride in reversed(self.strides):
             x = self._block(stride)(shared[str(stride)], clues, x)

@@ -1,4 +1,4 @@
-"""Ensembles: several methods, or one on frames and their mirror images, that decide together."""
+"""Ensembles: several methods, or one on frames and their mirror images, whose probabilities are averaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class EnsembleConfig(EnsembleOptions):
     """The options, as a configuration that builds the method."""
 
     def build(self, *, pretrained: bool = True) -> Ensemble:
-        """The ensemble; members with the weights that ship for them, or untrained."""
+        """Build the ensemble. pretrained: whether members have the weights that ship for them, or are untrained."""
         from .. import configuration, load
 
         named = [load(name) if pretrained else configuration(name).build(pretrained=False) for name in self.names]

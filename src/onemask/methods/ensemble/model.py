@@ -1,18 +1,18 @@
-"""Several methods that decide each frame together: a weighted mean of their probabilities.
+"""Several methods that segment each frame together: a weighted mean of their probabilities.
 
-Methods of this field fail on different videos, and within a video in different places: FRTM takes what looks like the
-object, matching leaves out what it has not seen. What one of them alone is sure of seldom survives the mean, unless it
-has as many votes as all others.
+Methods fail on different videos, and in different places of a video: FRTM adds what looks like the object, matching
+leaves out what it has not seen. What only one of them is sure of seldom survives the mean, unless it has as many votes
+as all others.
 
     frame ─┬─▶ member 1: encode, segment ──▶ p1 ─┐
            ├─▶ member 2: encode, segment ──▶ p2 ─┼─▶ weighted mean ─▶ (aggregation) ─▶ masks
            └─▶ mirrored: encode, segment ──▶ p3 ─┘   mirrored back
 
-A *voice* is a member on the frames as they are, or mirrored; each has a memory of its own, and counts as its member's
-votes say. Each learns from its own masks, set against each other as if it were alone, so that one that fails does not
-take the others along; with `feedback` all learn from the common ones.
+A *voice* is a member on the frames as they are, or mirrored; each has its own memory, and as many votes as its member.
+Each learns from its own masks, aggregated as if it were alone, so that one that fails does not mislead the others; with
+`feedback` all learn from the common masks.
 
-Members whose backbones hold the same weights, as VideoMatch and Fusion's that stands on it, have it run once for all.
+If the backbones of several members have the same weights, as VideoMatch's and Fusion's do, one runs for all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..method import Constant, Features, Memory, Method, Prediction
 from ..whereabouts import within_reach
 from .options import EnsembleOptions
 
-SHARED = tuple(f.name for f in fields(Memory))  # what a session writes down of each row
+SHARED = tuple(f.name for f in fields(Memory))  # what a session records for each row
 SURE = 1e-6  # probabilities are kept this far from 0 and 1, so that logits are finite
 
 
@@ -58,12 +58,12 @@ class EnsembleFeatures(Features):
 
 @dataclass
 class EnsembleMemory(Memory):
-    """The memories of all voices: each ensemble has a class of its own, whose fields stand side by side."""
+    """The memories of all voices. Each ensemble has a subclass of its own, with the fields of all voices."""
 
     voices: ClassVar[tuple[type[Memory], ...]] = ()
 
     def join(self, other: EnsembleMemory) -> EnsembleMemory:
-        """Join two memories: these rows, then the other's; those of a voice as that does it."""
+        """Join two memories: these rows, then the other's; each voice's part as its own class does it."""
         here, there = self.tensors(), other.tensors()
         found = {name: torch.cat([here[name], there[name]]) for name in SHARED if name in here and name in there}
         for number, voice in enumerate(self.voices):
@@ -86,12 +86,12 @@ class EnsemblePrediction(Prediction):
 
 
 class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
-    """Methods that decide together. Nothing of it is trained: train the members."""
+    """Methods that segment together. The ensemble itself is not trained: train its members."""
 
     backbone = None  # type: ignore[assignment]  # each member has its own
 
     def __init__(self, members: Sequence[Method], config: EnsembleOptions):
-        """Take methods, each with its weights, as the configuration names them."""
+        """Create an ensemble of methods, each with its weights, in the order in which the configuration names them."""
         super().__init__()
         self.config = config
         self.members = nn.ModuleList(members)
@@ -106,7 +106,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self._voices = [(member, mirrored) for member in members for mirrored in (False, True)[: 1 + config.mirrored]]
         votes = [each for each in config.votes for _ in range(1 + config.mirrored)]
         self._shares = [each / sum(votes) for each in votes]
-        # Memories are flat, so the fields of each voice's stand side by side under names of their own.
+        # Memories are flat, so the fields of all voices are side by side, under different names.
         self.memory_type = make_dataclass(
             "EnsembleMemoryOfVoices",
             [
@@ -126,7 +126,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
     def encode(self, frames: Tensor, constant: Constant | None = None) -> EnsembleFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features of every voice."""
         seen = {False: frames, True: frames.flip(-1) if self.config.mirrored else frames}
-        known: dict[tuple[Method, bool], Constant] = {}  # what a backbone gives that more than one voice reads
+        known: dict[tuple[Method, bool], Constant] = {}  # backbone outputs that more than one voice reads
 
         def encoded(member: Method, mirrored: bool) -> Features:
             source = self._sources.get(member)
@@ -140,14 +140,14 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         return EnsembleFeatures(frames, voices=voices)
 
     def memorize(self, features: EnsembleFeatures, masks: Tensor) -> Memory:
-        """Each voice learns the objects: masks (N, 1, H, W) in [0, 1]."""
+        """Create the memories of all voices: masks (N, 1, H, W) in [0, 1]."""
         return self._joined(
             member.memorize(voice, _seen(masks, mirrored))
             for (member, mirrored), voice in zip(self._voices, features.voices, strict=True)
         )
 
     def segment(self, features: EnsembleFeatures, memory: Memory) -> EnsemblePrediction:
-        """The weighted mean of the voices' probabilities, as logits."""
+        """Compute the weighted mean of the voices' probabilities, as logits."""
         voices = tuple(
             _within(member.segment(of_frame, of_objects), memory, mirrored, member.reach)
             for (member, mirrored), of_frame, of_objects in zip(
@@ -164,7 +164,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
     def update(
         self, memory: Memory, features: EnsembleFeatures, prediction: EnsemblePrediction, masks: Tensor
     ) -> Memory:
-        """Every voice learns from its own masks, or with `feedback` from the common ones (N, 1, H, W)."""
+        """Update every voice with its own masks, or with `feedback` with the common ones (N, 1, H, W)."""
         parts = zip(self._voices, self._parted(memory), features.voices, prediction.voices, strict=True)
         return self._joined(
             member.update(
@@ -177,13 +177,13 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         )
 
     def constant(self, frames: Tensor) -> Constant:
-        """Nothing: every voice encodes frames by itself."""
+        """Return an empty constant: every voice encodes frames by itself."""
         return Constant({})
 
     def diagnostics(
         self, features: EnsembleFeatures, memory: Memory, prediction: EnsemblePrediction
     ) -> dict[str, Tensor]:
-        """Masks that each voice found by itself, and how far they are apart."""
+        """The masks that each voice found by itself, and how much they differ."""
         found = {}
         for (_, mirrored), name, voice in zip(self._voices, self._names(), prediction.voices, strict=True):
             found[name] = _seen(voice.logits.float().sigmoid(), mirrored)
@@ -207,7 +207,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         return self.memory_type(**tensors)
 
     def _parted(self, memory: Memory) -> list[Memory]:
-        """The memory of each voice. Which rows share a frame is the same for all, and where the others are."""
+        """Split a memory by voice. Which rows share a frame, and where the others are, is the same for all voices."""
         shared = {name: getattr(memory, name) for name in SHARED}
         others = memory.others
         seen = {False: others, True: None if others is None else others.flip(-1)}
@@ -221,7 +221,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
 
 
 def _sources(members: Sequence[Method]) -> dict[Method, Method]:
-    """Member -> the one whose backbone it shares: of those that can, the one that has the most strides."""
+    """Map members to the one whose backbone they share: of those with the same weights, that with the most strides."""
     able = [member for member in members if member.constant_type is Constant and member.backbone is not None]
     widest = sorted(able, key=lambda member: -len(member.backbone.strides))
     sources = {m: next(other for other in widest if other.backbone.covers(m.backbone)) for m in able}
@@ -234,7 +234,7 @@ def _own_fields(memory_type: type[Memory]) -> list[str]:
 
 
 def _within(prediction: Prediction, memory: Memory, mirrored: bool, reach: float) -> Prediction:
-    """Masks of a voice, within its reach of the common ones."""
+    """Limit a voice's masks to its reach from the common ones."""
     if not reach:
         return prediction
     logits = within_reach(_seen(prediction.logits, mirrored), memory, reach)
@@ -242,7 +242,7 @@ def _within(prediction: Prediction, memory: Memory, mirrored: bool, reach: float
 
 
 def _alone(member: Method, features: Features, prediction: Prediction) -> Tensor:
-    """The masks (N, 1, H, W) that a voice would have by itself."""
+    """The masks (N, 1, H, W) that a voice would find alone."""
     probabilities = prediction.logits.float().sigmoid()
     return aggregate(probabilities, features.frame_of_row, len(features.frames), member.background)[0]
 
@@ -252,5 +252,5 @@ def _named(number: int, name: str) -> str:
 
 
 def _seen(maps: Tensor, mirrored: bool) -> Tensor:
-    """Maps (N, 1, H, W) as a voice sees them, or as they are, of one that sees them mirrored."""
+    """Mirror maps (N, 1, H, W) for a voice that sees frames mirrored, or mirror its own maps back."""
     return maps.flip(-1) if mirrored else maps

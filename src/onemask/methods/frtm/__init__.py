@@ -1,4 +1,4 @@
-"""FRTM and its configurations: the paper's, its fast one, and the one whose weights ship."""
+"""FRTM and its configurations: the paper's, the paper's fast one, and the one whose weights ship."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FRTMConfig(FRTMOptions):
     """The options, as a configuration that builds the method."""
 
     def build(self, *, pretrained: bool = True) -> FRTM | EncodedTarget:
-        """The method; its backbone with ImageNet weights, all else that is trained offline untrained."""
+        """Build the method. pretrained: whether its backbone has ImageNet weights; all else is untrained."""
         from .ablations import EncodedTarget, FineTunedTarget
 
         if self.target == "encoded":
@@ -31,12 +31,12 @@ PAPER = FRTMConfig(backbone="resnet101.tv_in1k", published=True, background="sof
 FAST = replace(
     PAPER, backbone="resnet18.tv_in1k", first_iterations=(5, 10, 10, 10), first_last_iterations=5, update_iterations=5
 )
-# Departures from the paper, measured in benchmarks/frtm.md. Every object's network is fine-tuned to the annotated
-# frame: it learns what beside the object does not count, without which updates of the target model teach it just that.
-# A fifth of its weights stays the shared network's, which knows more of what the object may come to look like.
-# Updates come twice as often as the paper's, and converge; a floor keeps the annotated frame from being forgotten in
-# some forty frames; and of 80 samples, whose weights fall by a tenth a frame, the newest 32 do. What looks like the
-# object but is far from where it was is not the object: among cars of one street that was a tenth of the score.
+# Departures from the paper, measured in benchmarks/frtm.md. Each object's network is fine-tuned to the annotated frame:
+# it learns to ignore what is next to the object; otherwise updates would teach the target model exactly that. In the
+# mean of weights a fifth is the shared network's, which knows more of what the object may come to look like. Updates
+# are twice as frequent as the paper's, and converge; a minimum share keeps the annotated frame from being forgotten
+# within some forty frames; and of 80 samples, whose weights fall by a tenth per frame, the newest 32 suffice. Anything
+# like the object but far from where it was is removed: among the cars of one street that gave a tenth of the score.
 LITE = FRTMConfig(
     backbone="tf_efficientnet_lite0",
     width=32,

@@ -1,9 +1,9 @@
-"""FRTM with scores of other origin: the two rows of its table 1 without a target model that is fitted online.
+"""FRTM with other sources of scores: the two rows of the paper's table 1 without a target model that is fitted online.
 
-Base net replaces the target model by a *target encoder* that is trained offline with the segmentation network: two
+Base net replaces the target model with a *target encoder* that is trained offline with the segmentation network: two
 convolutions turn the reference frame's features and mask into a code, two more compare it with the features of a
-later frame. F.-T. learns the target model from random values by Adam instead of Gauss-Newton, and fine-tunes the
-segmentation network to the annotated frame besides, so that every object has a network of its own (section 4.1).
+later frame. F.-T. learns the target model from random initial values with Adam instead of Gauss-Newton, and also
+fine-tunes the segmentation network to the annotated frame, so that each object has its own network (section 4.1).
 
     row of table 1        options of FRTMConfig             here
     Base net              target=encoded                    EncodedTarget
@@ -15,16 +15,16 @@ segmentation network to the annotated frame besides, so that every object has a 
     Ours - no update      update_every=0                    methods.frtm
     Ours                                                    methods.frtm
 
-`EncodedTarget` needs training of its own. `FineTunedTarget` has the weights of FRTM: those trained for one run in both.
+`EncodedTarget` needs its own training. `FineTunedTarget` shares FRTM's weights: those trained for one run in both.
 Neither learns from later frames, whatever `update_every` says.
 
 What the paper leaves open, and what was decided:
 - Convolutions of the target encoder are 3x3, with as many channels as the target model has between its layers; its
-  code passes a ReLU; the result has one channel, as scores have.
-- What the segmentation network prepares for all objects alike is not fine-tuned (methods.frtm.refiners).
-- In fine-tuning each part learns from its own loss alone: equation 2 teaches the target model, cross entropy the
-  segmentation network, which takes the scores as they are. So the two losses need no balance.
-- Batches are drawn with replacement in proportion to the samples' weights gamma: their mean is equation 2.
+  code passes through a ReLU; the result has one channel, like the scores.
+- The part of the segmentation network that all objects share is not fine-tuned (methods.frtm.refiners).
+- In fine-tuning each part learns from its own loss alone: the target model from equation 2, the segmentation network
+  from cross entropy, with the scores as constants. So the two losses need not be balanced.
+- Batches are drawn with replacement in proportion to the samples' weights gamma, so their mean is equation 2.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ from .segmentation_network import SegmentationNetwork
 
 
 class TwoConvolutions(nn.Module):
-    """Two convolutions on features concatenated with maps.
+    """Two convolutions over features concatenated with maps.
 
-    The first is the sum of its shares in features and in maps, which a caller computes where each is known.
+    The first is split into one over features and one over maps, which callers compute as soon as each input is known;
+    their sum is the convolution of both.
     """
 
     def __init__(self, channels: int, maps: int, width: int, outputs: int):
@@ -62,20 +63,20 @@ class TwoConvolutions(nn.Module):
         self.second = nn.Conv2d(width, outputs, 3, padding=1)
 
     def forward(self, of_features: Tensor, of_maps: Tensor) -> Tensor:
-        """Both shares (N, width, h, w) -> (N, outputs, h, w)."""
+        """Add both parts of the first convolution (N, width, h, w), then apply the second: (N, outputs, h, w)."""
         return self.second(F.relu(of_features + of_maps))
 
 
 @dataclass
 class EncodedFeatures(FRTMFeatures):
-    """FRTM's, and what comparing them with any object's code begins with."""
+    """FRTM's features, and the part of the comparison that does not depend on the object."""
 
     of_features: Tensor = field(kw_only=True)  # (B, c, h, w), see TwoConvolutions
 
 
 @dataclass
 class EncodedMemory(Memory):
-    """Contribution of each object's code to the comparison with any frame."""
+    """Each object's part of the comparison with any frame."""
 
     of_code: Tensor  # (N, c, h, w), see TwoConvolutions
 
@@ -109,14 +110,14 @@ class EncodedTarget(Method[EncodedFeatures, EncodedMemory, Prediction]):
         return EncodedFeatures(frames, target=target, shared=self.network.prepare(pyramid), of_features=of_features)
 
     def memorize(self, features: EncodedFeatures, masks: Tensor) -> EncodedMemory:
-        """Encode N annotated objects: masks (N, 1, H, W) in [0, 1]. Gradients pass, for the encoder is trained."""
+        """Encode N annotated objects: masks (N, 1, H, W) in [0, 1]. Gradients flow, as the encoder is trained."""
         cells = F.interpolate(masks, features.target.shape[-2:], mode="area")
         of_features = features.by_row(self.target_encoder.of_features(features.target), len(masks))
         code = F.relu(self.target_encoder(of_features, self.target_encoder.of_maps(cells)))
         return EncodedMemory(self.comparison.of_maps(code))
 
     def segment(self, features: EncodedFeatures, memory: EncodedMemory) -> Prediction:
-        """The result of comparing each code with the frame, refined as scores are."""
+        """Compare each object's code with the frame and refine the result like scores."""
         rows = len(memory)
         coarse = self.comparison(features.by_row(features.of_features, rows), memory.of_code)
         shared, size = features.by_row(features.shared, rows), self.network.size_for(features.frames)
@@ -128,7 +129,7 @@ class EncodedTarget(Method[EncodedFeatures, EncodedMemory, Prediction]):
     def update(
         self, memory: EncodedMemory, features: EncodedFeatures, prediction: Prediction, masks: Tensor
     ) -> EncodedMemory:
-        """Nothing is learned from later frames."""
+        """Return the memory unchanged: nothing is learned from later frames."""
         return memory
 
 
@@ -136,7 +137,7 @@ class EncodedTarget(Method[EncodedFeatures, EncodedMemory, Prediction]):
 
 
 class FineTunedTarget(FRTM):
-    """F.-T.: the target model, too, is learned by Adam, from the same batches as the network, one part's loss each."""
+    """F.-T.: target model and network are both learned with Adam, from the same batches, each from its own loss."""
 
     def __init__(self, config: FRTMOptions, *, pretrained: bool = True):
         super().__init__(config, pretrained=pretrained, refiner=PerObject(_learned_by_adam))
@@ -144,12 +145,12 @@ class FineTunedTarget(FRTM):
     def update(
         self, memory: FRTMMemory, features: FRTMFeatures, prediction: FRTMPrediction, masks: Tensor
     ) -> FRTMMemory:
-        """Nothing is learned from later frames."""
+        """Return the memory unchanged: nothing is learned from later frames."""
         return memory
 
 
 def _learned_by_adam(method: AnyOnlineTarget, frames: FirstFrames) -> FRTMMemory:
-    """One object's memory, in which target model and network are learned from the same batches."""
+    """Learn target model and network of one object from the same batches; return its memory."""
     config, network = method.config, method.network
     assert network is not None
     samples = frames.samples(config.first_samples)
@@ -173,7 +174,7 @@ def _learned_by_adam(method: AnyOnlineTarget, frames: FirstFrames) -> FRTMMemory
 
 
 def _evenly_weighed(batch: FirstFrames) -> Samples:
-    """A batch as samples of one row, sampled in proportion to the weights gamma."""
+    """A batch as samples of one row; weights are equal, as it was drawn in proportion to gamma."""
     size = len(batch.labels)
     gamma = batch.labels.new_full((1, size), 1 / size)
     return Samples(batch.target[None], batch.quadratic[None], batch.linear[None], gamma)

@@ -5,14 +5,14 @@ Its loss compares the scores, enlarged bilinearly by U, with labels at full reso
 
     loss = sum_k weight_k |v_k^(1/2) (y_k - U s_k)|^2 + reg_1 |w1|^2 + reg_2 |w2|^2
 
-Nothing here ever works at the labels' resolution. With labels y in {0, 1} the data term is a quadratic form in s,
+No iteration works at the labels' resolution. With labels y in {0, 1} the data term is a quadratic form in s,
 s^T Q s - 2 b^T s + c, where Q = U^T diag(v) U couples a cell with its eight neighbours only (bilinear hats overlap no
-further) and b = U^T diag(v) y, c = sum(b). (With labels between 0 and 1 c is another, on which no minimum depends.)
-`label_terms` computes Q and b once a sample, *exactly*; from then on a residual costs nine multiplications a cell
-instead of a pass over stride^2 pixels.
+further) and b = U^T diag(v) y, c = sum(b). (For labels between 0 and 1, c differs, but the minimum does not depend on
+it.) `label_terms` computes Q and b once per sample, *exactly*; from then on a residual costs nine multiplications per
+cell instead of a pass over stride^2 pixels.
 
-Shapes: N rows, K samples, C features, c hidden channels, (h, w) the grid, (H, W) the labels' size. A neighbourhood's
-nine places are the last-but-two axis, in the order of a 3x3 kernel.
+Shapes: N rows, K samples, C features, c hidden channels, (h, w) the grid, (H, W) the labels' size. The nine positions
+of a neighbourhood are the third axis from the end, in the order of a 3x3 kernel.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Samples:
     features: Tensor  # (N, K, C, h, w); for the last layer alone: projected by w1, (N, K, c, h, w)
     quadratic: Tensor  # (N, K, 9, h, w): Q
     linear: Tensor  # (N, K, h, w): b
-    weights: Tensor  # (N, K), not negative; 0 where there is no sample
+    weights: Tensor  # (N, K), non-negative; 0 where there is no sample
 
     def double(self) -> Samples:
-        """The same in float64."""
+        """The samples in float64."""
         return Samples(self.features.double(), self.quadratic.double(), self.linear.double(), self.weights.double())
 
 
@@ -54,13 +54,13 @@ def label_terms(
     minimum_pixels: int = 10,
     soft: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The data term of labels as a quadratic form of scores on a grid.
+    """The data term for given labels, as a quadratic form in scores on a grid.
 
     labels (N, H, W) in {0, 1} -> Q (N, 9, h, w) and b (N, h, w). soft (N, H, W) in [0, 1]: what scores are compared
-    with, where the labels only say how much each pixel weighs; None: the labels.
-    Pixels are weighted by FRTM's equation 4, so that the target has at least `minimum_influence` of all: v is
+    with, while the labels only determine the pixels' weights; None: the labels.
+    Pixels are weighted by FRTM's equation 4, so that the target has at least `minimum_influence` of the total: v is
     k / k' on the target and (1 - k) / (1 - k') elsewhere, with k' its share of the pixels and k = max(k', minimum).
-    With fewer target pixels than `minimum_pixels`, k' is taken for the minimum: every pixel weighs 1.
+    With fewer target pixels than `minimum_pixels`, k' is set to the minimum: every pixel weighs 1.
     """
     along_y, along_x, every_pixel = _hat_products(labels.shape[-2:], grid, labels.dtype, labels.device)
     (h, w), rows = grid, len(labels)
@@ -80,14 +80,14 @@ def label_terms(
         linear = on_target * target
     else:
         linear = elsewhere * on_grid(soft) + (on_target - elsewhere) * on_grid(soft * labels)
-    return quadratic, linear.sum(1)  # hats sum to 1 in every pixel, hence b from the forms of the labels
+    return quadratic, linear.sum(1)  # hats sum to 1 at every pixel, so the sum over neighbours is b
 
 
 def _of_parts(along_y: Tensor, maps: Tensor, along_x: Tensor) -> Tensor:
-    """along_y @ maps @ along_x^T of maps (N, H, W), by the part of each that is not 0, as an object is small."""
+    """Compute along_y @ maps @ along_x^T for maps (N, H, W) from their nonzero parts, as objects are small."""
     products = []
     for one in maps:
-        rows, columns = (one.amax(axis).nonzero()[:, 0] for axis in (1, 0))  # maps are not negative
+        rows, columns = (one.amax(axis).nonzero()[:, 0] for axis in (1, 0))  # maps are non-negative
         (top, below), (left, right) = ((int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0) for at in (rows, columns))
         products.append(along_y[:, top:below] @ one[top:below, left:right] @ along_x[:, left:right].T)
     return torch.stack(products)
@@ -97,8 +97,8 @@ def _of_parts(along_y: Tensor, maps: Tensor, along_x: Tensor) -> Tensor:
 def _hat_products(
     labels: tuple[int, int], grid: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Products of neighbouring bilinear hats along y (3h, H) and x (3w, W), and Q (9, h, w) of labels all 1."""
-    with torch.inference_mode(False):  # they outlive the call, and training may want them next
+    """Products of neighbouring bilinear hats along y (3h, H) and x (3w, W), and Q (9, h, w) if all labels are 1."""
+    with torch.inference_mode(False):  # they outlive the call, and training may use them next
         along_y, along_x = (
             _hat_products_1d(fine, coarse).to(device, dtype) for fine, coarse in zip(labels, grid, strict=True)
         )
@@ -107,7 +107,7 @@ def _hat_products(
 
 
 def _hat_products_1d(fine: int, coarse: int) -> Tensor:
-    """u_i(n) u_(i+d)(n) for d = -1, 0, 1, cell i and pixel n: (3 coarse, fine). Border cells have no such neighbour."""
+    """Products u_i(n) u_(i+d)(n) for d = -1, 0, 1, cell i, pixel n: (3 coarse, fine); 0 for i + d beyond the border."""
     identity = torch.eye(coarse, dtype=torch.float64)[None]
     hats = F.interpolate(identity, fine, mode="linear", align_corners=False)[0]
     shifted = F.pad(hats, (0, 0, 1, 1)).unfold(0, coarse, 1)  # (3, fine, coarse): hats of i - 1, i, i + 1
@@ -118,16 +118,17 @@ def _hat_products_1d(fine: int, coarse: int) -> Tensor:
 
 
 def neighbours(maps: Tensor) -> Tensor:
-    """(..., h, w) -> (..., 9, h, w): each cell's 3x3 neighbourhood, zero beyond the border."""
+    """Each cell's 3x3 neighbourhood, zero beyond the border: (..., h, w) -> (..., 9, h, w)."""
     h, w = maps.shape[-2:]
     windows = F.pad(maps, (1, 1, 1, 1)).unfold(-2, h, 1).unfold(-2, w, 1)  # (..., 3, 3, h, w), a view
     return windows.flatten(-4, -3)
 
 
 def gather(maps: Tensor) -> Tensor:
-    """(..., 9, h, w) -> (..., h, w): from each cell's neighbour at place a, its map a; the adjoint of spreading.
+    """Sum over a of map a at each cell's neighbour a: (..., 9, h, w) -> (..., h, w).
 
-    With maps[a] = w2[a] . x this is the 3x3 convolution of x by w2, zero padded.
+    The adjoint of `neighbours` in reverse order. With maps[a] = w2[a] . x this is the 3x3 convolution of x by w2, zero
+    padded.
     """
     h, w = maps.shape[-2:]
     padded = F.pad(maps, (1, 1, 1, 1))
@@ -145,7 +146,7 @@ def scores(features: Tensor, last: Tensor) -> Tensor:
 
 
 def _last_gradient(features: Tensor, pull: Tensor) -> Tensor:
-    """The adjoint of `scores` in w2: projected features and a pull (N, K, h, w) on their scores -> (N, c, 9)."""
+    """The adjoint of `scores` in w2: from projected features and a pull (N, K, h, w) on their scores to (N, c, 9)."""
     spread = neighbours(pull).flip(-3).flatten(3)  # flipped: a cell's pull reaches neighbour -a
     return (spread @ features.flatten(3).transpose(2, 3)).sum(1).transpose(1, 2)
 
@@ -184,11 +185,11 @@ def fit_two_layers(
     *,
     guarded: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Gauss-Newton on both layers: len(iterations) steps, each with that many of conjugate gradient.
+    """Fit both layers by Gauss-Newton; `iterations` has the conjugate gradient iterations of each step.
 
-    preconditioner: what residuals of each layer are divided by; None: the regularisation. guarded: a row whose loss
-    would rise takes half the step, a quarter, ..., or none, so that the loss never rises; if not, steps are taken as
-    they are.
+    preconditioner: divisors of each layer's residuals; None: the regularisation. guarded: a row whose loss would rise
+    takes a half, a quarter or an eighth of the step, or none, so that the loss never rises; false: every step is taken
+    in full.
     """
     loss = two_layer_loss(samples, first, last, regularisation)
     for count in iterations:
@@ -258,11 +259,10 @@ def fit_last_layer(
     preconditioner: float | None = None,
     whiten: bool = False,
 ) -> Tensor:
-    """Conjugate gradient on w2 (N, c, 9) alone, from where it stands; samples hold *projected* features.
+    """Fit w2 (N, c, 9) alone by conjugate gradient, from its current value; samples hold *projected* features.
 
     preconditioner: see `fit_two_layers`. whiten: precondition by the second moments of the features instead. Channels
-    are far from independent and of equal size, so this gets as far in ten iterations as the other does in many times
-    more.
+    are correlated and differ in scale, so this gets as far in ten iterations as the other does in many times more.
     """
 
     alone = len(last) == 1 and is_quicker(samples.features) and bool(samples.weights.any())
@@ -280,13 +280,13 @@ def fit_last_layer(
 
 
 class _Maps:
-    """Samples of *projected* features as what `fit_last_layer` multiplies by, again and again."""
+    """Products with samples of *projected* features, which `fit_last_layer` computes again and again."""
 
     def __init__(self, samples: Samples):
         self.samples = samples
 
     def scores(self, last: Tensor) -> Tensor:
-        """Under w2 (N, c, 9): (N, K, h, w)."""
+        """Scores under w2 (N, c, 9): (N, K, h, w)."""
         return scores(self.samples.features, last)
 
     def gradient(self, pull: Tensor) -> Tensor:
@@ -294,13 +294,13 @@ class _Maps:
         return _last_gradient(self.samples.features, pull)
 
     def moments(self, mass: Tensor) -> Tensor:
-        """Second moments of cells that weigh (N, K, h, w): (N, c, c)."""
+        """Second moments of the features, with cells weighted by mass (N, K, h, w): (N, c, c)."""
         flat = self.samples.features.flatten(3)
         return ((flat * mass.flatten(2)[:, :, None]) @ flat.transpose(2, 3)).sum(1)
 
 
 class _Cells:
-    """The same of one row on a CPU, in half of the time: features cell by cell, of the samples that weigh anything."""
+    """`_Maps` for one row on a CPU, in half the time: features cell by cell, without samples of weight 0."""
 
     def __init__(self, samples: Samples):
         used = samples.weights[0].nonzero()[:, 0].tolist()
@@ -315,7 +315,7 @@ class _Cells:
         """See `_Maps`."""
         (count, h, w), maps = self.samples.linear.shape[1:], product(self._cells, last[0].T)
         maps, found = maps.view(count, h, w, 9), maps.new_zeros(count, h + 2, w + 2)
-        for a in range(9):  # as `gather` has it
+        for a in range(9):  # as in `gather`
             y, x = divmod(a, 3)
             found[:, 2 - y : 2 - y + h, 2 - x : 2 - x + w] += maps[..., a]
         return found[None, :, 1 : 1 + h, 1 : 1 + w]
@@ -324,7 +324,7 @@ class _Cells:
         """See `_Maps`."""
         around = neighbours(pull[0]).flatten(2)  # (K, 9, P)
         cells = self._cells.view(len(around), -1, self._cells.shape[1])
-        # Sample by sample: sums over all of them at once round more, and conjugate gradient makes much of that.
+        # Sample by sample: a sum over all of them at once rounds more, which conjugate gradient amplifies.
         of_samples = torch.stack([product(a, x.T) for a, x in zip(around, cells, strict=True)])
         return of_samples.sum(0).flip(0).T[None]
 
@@ -344,17 +344,17 @@ def _whitening(known: _Maps | _Cells, regularisation: float) -> Precondition:
     moments = known.moments((samples.quadratic.sum(2) * samples.weights[:, :, None, None]).clamp(min=0))
     diagonal = moments.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
     ridge = (regularisation + 1e-4 * diagonal) * torch.eye(channels, dtype=moments.dtype, device=moments.device)
-    inverse = torch.linalg.inv_ex(moments + ridge).inverse  # _ex: does not wait for a GPU to check
+    inverse = torch.linalg.inv_ex(moments + ridge).inverse  # _ex: no check, for which it would wait for the GPU
     return lambda residual: (inverse @ residual.unflatten(1, (channels, 9))).flatten(1)
 
 
 def conjugate_gradient(
     curvature: Callable[[Tensor], Tensor], target: Tensor, precondition: Precondition, iterations: int
 ) -> Tensor:
-    """Solve curvature(v) = target for every row on its own, from v = 0, by preconditioned conjugate gradient.
+    """Solve curvature(v) = target for each row independently, from v = 0, by preconditioned conjugate gradient.
 
-    target (N, D); precondition: an easy approximation of the inverse of curvature. Directions are mixed by the
-    Polak-Ribiere rule, not below 0, which restarts where rounding has spoilt conjugacy.
+    target (N, D); precondition: a cheap approximation of the inverse of curvature. Directions are combined by the
+    Polak-Ribiere rule, clamped at 0, which restarts where rounding has destroyed conjugacy.
     """
     solution = torch.zeros_like(target)
     residual = target
@@ -374,5 +374,5 @@ def conjugate_gradient(
 
 
 def _project(features: Tensor, first: Tensor) -> Tensor:
-    """w1 (N, c, C) on features (N, K, C, h, w) -> (N, K, c, h, w)."""
+    """Apply w1 (N, c, C) to features (N, K, C, h, w): (N, K, c, h, w)."""
     return (first[:, None] @ features.flatten(3)).unflatten(-1, features.shape[-2:])

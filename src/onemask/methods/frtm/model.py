@@ -3,37 +3,38 @@
 Robinson, Lawin, Danelljan, Khan, Felsberg: Learning Fast and Robust Target Models for Video Object Segmentation,
 CVPR 2020. Each object has a linear model of two layers that turns backbone features into coarse scores. It is fitted
 to the annotated frame (and warped copies of it) in a fraction of a second, and to the network's own masks in every
-eighth frame from then on. The segmentation network knows no object: it refines any scores, and is trained offline.
+eighth frame from then on. The segmentation network is not specific to an object: it refines any scores, and is trained
+offline.
 
     paper            here
     F, x             FRTM.backbone, FRTMFeatures.target
     D(x; w1, w2), s  the model of a row: FRTMMemory.first, .last; FRTMPrediction.scores
-    S, TSE           segmentation_network.SegmentationNetwork, .prepare (its share that all objects have in common)
+    S, TSE           segmentation_network.SegmentationNetwork, .prepare (the part that all objects share)
     M, gamma         FRTMMemory.projected, .weights
     v, kappa_min     methods.frtm.gauss_newton.label_terms, FRTMOptions.minimum_influence
     N_GN, N_CG       FRTMOptions.first_iterations, .update_iterations
     t_s, K_max, eta  FRTMOptions.update_every, .capacity, .learning_rate
 
 What the paper leaves open, and what was decided:
-- Labels of later frames are the masks after aggregation, cut at one half; with `published` they are not cut.
-- A mask of fewer than ten pixels has no influence to be raised from: its pixels weigh 1, as all others.
-- Frames are padded to whole cells of every stride; with `published` they are computed at their own size.
-- Weights of pixels stand under the square root of the residual, so they enter the loss once.
-- The published code lets the direction of conjugate gradient outlive an update with a factor of 0.9**750; that is
-  nothing, so here every solve starts afresh.
-- A Gauss-Newton step that would raise the loss is halved, but not with `published`; with the paper's settings that
+- Labels of later frames are the masks after aggregation, thresholded at one half; with `published` they stay soft.
+- A mask of fewer than ten pixels is not given more influence: its pixels weigh 1, like all others.
+- Frames are padded to whole cells of every stride; with `published` they are processed at their own size.
+- The residual contains the square root of the pixels' weights, so the weights enter the loss once.
+- The published code carries the direction of conjugate gradient over to the next update with a factor of 0.9**750,
+  which is negligible, so here every solve starts afresh.
+- A Gauss-Newton step that would raise the loss is halved, except with `published`; with the paper's settings that
   hardly ever happens.
 - The first layer is fixed after the first frame, so samples are kept *projected* by it; the loss at full resolution
   is kept as its exact quadratic form on the scores' grid (methods.frtm.gauss_newton).
 
-`transition` is none of the paper's: TTVOS's loss (blocks.transition, table 5 there), which the segmentation network
-can be trained with as well. The previous estimate is the mask of the last frame that the method was updated with, even
-where `update_every` is 0; in clips without updates the annotated mask stands for it, as the only one there is.
+`transition` is not in the paper: it adds TTVOS's loss (blocks.transition, table 5 there) to the training of the
+segmentation network. The previous estimate is the mask of the last frame passed to `update`, even if `update_every` is
+0; in clips without updates it is the annotated mask, the only one there is.
 
-`refiner` decides whether all objects have one segmentation network, or each its own, which is fine-tuned to the frame
-in which it was annotated (methods.frtm.refiners).
+`refiner` decides whether all objects share one segmentation network, or each has its own, fine-tuned to its annotated
+frame (methods.frtm.refiners).
 
-Table 1 also has two rows with scores of other origin; `FRTMOptions.target` chooses them (methods.frtm.ablations).
+Two rows of table 1 have scores from another source; `FRTMOptions.target` selects them (methods.frtm.ablations).
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ from .refiners import PerObject, Refiner, Shared
 
 
 class FRTM(OnlineTarget[FRTMFeatures, FRTMMemory, FRTMPrediction]):
-    """The whole method.
+    """The complete method.
 
-    refiner: what makes masks of scores, and learns what it needs of the annotated frame; None: as the options say.
+    refiner: turns scores into masks, and learns what it needs from the annotated frame; None: as the options say.
     """
 
     memory_type = FRTMMemory
@@ -61,7 +62,7 @@ class FRTM(OnlineTarget[FRTMFeatures, FRTMMemory, FRTMPrediction]):
         if config.published:
             self.stride = 1  # frames are not padded
         self.refiner: Refiner = refiner or (PerObject() if config.own_networks else Shared())
-        if config.own_networks:  # no function of features that are kept, and nothing is trained with it
+        if config.own_networks:  # no function of cached features alone, and not used in training
             self.memory_depends_on_weights = True
 
     # The four calls --------------------------------------------------------------------------------------------------
@@ -73,14 +74,14 @@ class FRTM(OnlineTarget[FRTMFeatures, FRTMMemory, FRTMPrediction]):
         return FRTMFeatures(frames, target=pyramid[self.config.target_stride], shared=shared)
 
     def memorize(self, features: FRTMFeatures, masks: Tensor) -> FRTMMemory:
-        """Fit a model to each of N annotated objects, and what the refiner has of its own: masks (N, 1, H, W).
+        """Fit a target model, and what the refiner learns, to each of N annotated objects: masks (N, 1, H, W).
 
-        The method itself stays as it is. Works inside `torch.inference_mode` and `torch.no_grad` too.
+        The method itself is not changed. Works inside `torch.inference_mode` and `torch.no_grad` too.
         """
         return self.refiner.memorized(self, features, masks)
 
     def segment(self, features: FRTMFeatures, memory: FRTMMemory) -> FRTMPrediction:
-        """Scores of the target model (line 5), refined (line 6)."""
+        """Compute the target model's scores (Algorithm 1, line 5) and refine them (line 6)."""
         rows = len(memory)
         coarse, projected = target_model(features.by_row(features.target.float(), rows), memory.first, memory.last)
         if self.network is None:
@@ -96,10 +97,10 @@ class FRTM(OnlineTarget[FRTMFeatures, FRTMMemory, FRTMPrediction]):
     def update(
         self, memory: FRTMMemory, features: FRTMFeatures, prediction: FRTMPrediction, masks: Tensor
     ) -> FRTMMemory:
-        """Let the target model learn from the frame."""
+        """Update the target model with the frame."""
         return self.followed(memory, prediction, masks)
 
 
 def _logits_of_scores(coarse: Tensor) -> Tensor:
-    """Scores are regressed to 0 and 1: one half is the border, and probabilities saturate a little beyond both."""
+    """Turn scores into logits: they are regressed to 0 and 1, so the threshold is one half."""
     return 10 * (coarse - 0.5)

@@ -1,6 +1,6 @@
-"""FRTM's target model, in all that it needs of a method: fitted to annotated frames, and to what is found later.
+"""Base of methods with FRTM's target model, which is fitted to annotated frames and to masks of later frames.
 
-FRTM is one method with such a model, the fusion of clues another. What they do with its scores is their own.
+FRTM is one such method, Fusion another. Each uses the model's scores in its own way.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, 
 from .options import FRTMOptions
 from .segmentation_network import SegmentationNetwork
 
-ENCODED_AT_ONCE = 4  # warped first frames in one batch: bounds memory, whatever the number of objects
-ENCODED_AT_ONCE_ON_CPU = 1  # a batch of four takes twice as long there: it does not stay in the cache
+ENCODED_AT_ONCE = 4  # warped first frames per batch: bounds memory, whatever the number of objects
+ENCODED_AT_ONCE_ON_CPU = 1  # a batch of four takes twice as long there: it does not fit the cache
 
 
 @dataclass
 class FRTMFeatures(Features):
-    """Features of each frame for the target model, and what the segmentation network prepared for all objects."""
+    """Features of each frame for the target model, and the segmentation network's part that all objects share."""
 
     target: Tensor = field(kw_only=True)  # (B, C, h, w), h = H / target_stride
     shared: dict[str, Tensor] = field(kw_only=True)  # see SegmentationNetwork.prepare; empty without one
@@ -44,8 +44,8 @@ class FRTMMemory(Memory):
     projected: Tensor  # (N, K, c, h, w): samples under w1
     quadratic: Tensor  # (N, K, 9, h, w) and
     linear: Tensor  # (N, K, h, w): their labels, see methods.frtm.gauss_newton
-    weights: Tensor  # (N, K): gamma, sum 1; 0 where no sample is yet
-    next_weight: Tensor  # (N,): of the next sample, before all are normalised
+    weights: Tensor  # (N, K): gamma, sum 1; 0 where there is no sample yet
+    next_weight: Tensor  # (N,): weight of the next sample, before normalisation
     age: Tensor  # (N,) int64: frames since the object was annotated
     previous: Tensor  # (N, 1, H, W): the last estimate, where a transition map is learned; else (N, 0, 0, 0)
     network: Tensor  # (N, P): parameters of each object's own network, see `refiners`; (N, 0): all share one
@@ -53,7 +53,7 @@ class FRTMMemory(Memory):
 
 @dataclass
 class FRTMPrediction(Prediction):
-    """Logits, with the target model's own scores and what they were computed from."""
+    """Logits, the target model's scores, and the projected features that these were computed from."""
 
     scores: Tensor  # (N, 1, h, w): about 1 on the target, 0 elsewhere
     projected: Tensor  # (N, c, h, w)
@@ -69,7 +69,7 @@ S = TypeVar("S", Tensor, Samples)
 
 
 class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
-    """A method with a target model that is fitted online; all of it that is trained offline is `network`."""
+    """A method with a target model that is fitted online; only `network` is trained offline."""
 
     config: FRTMOptions
     traceable = True
@@ -88,7 +88,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         self.backbone = Backbone(config.backbone, sorted({*strides, config.target_stride}), pretrained=pretrained)
         self.backbone.requires_grad_(False)
         self.stride = self.stride_before = max(self.backbone.strides)
-        # Since 1 the annotated frame is solved for in float64, or its copies are others.
+        # With version 1 the fit to the annotated frame is in float64, or its warped copies are different.
         self.memory_version = int(self.first_in_double or config.published or config.first_anywhere)
         channels = {stride: self.backbone.channels[stride] for stride in strides}
         self.network = (
@@ -102,19 +102,19 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         self.own_losses = ("transition",) if config.transition else ()
 
     def prepared(self, pyramid: dict[int, Tensor]) -> dict[str, Tensor]:
-        """All that is made of a frame's features for all objects alike, the target model's own apart."""
+        """Everything computed from a frame's features that all objects share, except the target model's input."""
         assert self.network is not None
         return self.network.prepare(pyramid)
 
     @torch.no_grad()
     def fitted(self, features: FeaturesT, masks: Tensor) -> FRTMMemory:
-        """A model of each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
+        """Fit a model to each of N annotated objects: masks (N, 1, H, W) in [0, 1] (Algorithm 1, lines 1 and 2)."""
         memory = self.learned(self._first_samples(features, masks))
         return replace(memory, previous=masks) if self.config.transition else memory
 
     @torch.no_grad()
     def followed(self, memory: MemoryT, prediction: PredictionT, masks: Tensor) -> MemoryT:
-        """Remember the frame (line 7) and, where an object's turn has come, fit its last layer again (line 9)."""
+        """Store the frame (Algorithm 1, line 7) and refit the last layer of objects that are due (line 9)."""
         if memory.previous.numel():
             memory.previous = masks
         memory.age = memory.age + 1
@@ -130,7 +130,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         return memory
 
     def losses(self, prediction: PredictionT, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """ "transition", where a map of it is learned."""
+        """Loss "transition", if a transition map is learned."""
         if prediction.transition is None or prediction.previous is None:
             return {}
         return {"transition": transition_loss(prediction.transition, prediction.previous, masks, known)}
@@ -147,7 +147,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
     # The annotated frame ---------------------------------------------------------------------------------------------
 
     def _first_samples(self, features: FeaturesT, masks: Tensor) -> Samples:
-        """The annotated frame itself, first, and warped copies of it."""
+        """Samples of the annotated frame: the frame itself, then warped copies of it."""
         rows, copies = len(masks), self.config.first_samples - 1
         frames = features.by_row(features.frames, rows)
         warped = [self.warped(frame, mask[0] > 0.5, copies) for frame, mask in zip(frames, masks, strict=True)]
@@ -165,7 +165,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         )
 
     def warped(self, frame: Tensor, mask: Tensor, copies: int) -> tuple[Tensor, Tensor]:
-        """A frame (3, H, W) and its mask (H, W) -> warped copies: (k, 3, H, W) in [0, 1] and (k, H, W) bool."""
+        """Warp a frame (3, H, W) and its mask (H, W): copies (k, 3, H, W) in [0, 1] and (k, H, W) bool."""
         image = np.ascontiguousarray((frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy())
         label, seed = mask.cpu().numpy(), self.config.seed
         if self.config.published or self.config.first_anywhere:
@@ -178,7 +178,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         return frames.to(frame.dtype) / 255, torch.from_numpy(masks).to(mask.device)
 
     def initial_model(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """PyTorch's own initial values of convolutions; the same for every row of features (N, K, C, h, w)."""
+        """Initial w1 and w2, as PyTorch initialises convolutions; the same for each row of features (N, K, C, h, w)."""
         generator = torch.Generator().manual_seed(self.config.seed)
         shapes = (self.config.channels, features.shape[2]), (self.config.channels, 9)
         inputs = features.shape[2], self.config.channels * 9
@@ -189,11 +189,11 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         return first.expand(len(features), -1, -1), last.expand(len(features), -1, -1)
 
     def learned(self, samples: Samples) -> FRTMMemory:
-        """Models fitted to the annotated frame's samples."""
+        """Fit models to the annotated frame's samples."""
         config = self.config
         with full_precision(samples.features):
             first, last = self.initial_model(samples.features)
-            exact = config.double or (self.first_in_double and first.device.type != "mps")  # which has no float64
+            exact = config.double or (self.first_in_double and first.device.type != "mps")  # MPS has no float64
             first, last = fit_two_layers(
                 *((samples.double(), first.double(), last.double()) if exact else (samples, first, last)),
                 config.penalties,
@@ -206,11 +206,11 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         return memory
 
     def _as_solved(self, known: S) -> S:
-        """Samples or layers in the precision that the target model is solved for in."""
+        """Cast samples or layers to the precision in which the target model is fitted."""
         return known.double() if self.config.double else known
 
     def memory_of(self, samples: Samples, first: Tensor, last: Tensor) -> FRTMMemory:
-        """A memory whose first places hold the first frame's samples."""
+        """Create a memory whose first slots hold the annotated frame's samples."""
         rows, used = samples.weights.shape
         empty, rate = self.config.capacity - used, self.config.learning_rate
         projected = (first[:, None] @ samples.features.flatten(3)).unflatten(-1, samples.features.shape[-2:])
@@ -220,7 +220,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
 
         return FRTMMemory(
             first=first,
-            last=last.clone(),  # it is written in place
+            last=last.clone(),  # it is updated in place
             projected=with_space(projected),
             quadratic=with_space(samples.quadratic),
             linear=with_space(samples.linear),
@@ -234,10 +234,10 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
     # Later frames ----------------------------------------------------------------------------------------------------
 
     def _remember(self, memory: FRTMMemory, prediction: FRTMPrediction, masks: Tensor) -> None:
-        """Put the frame and its masks (N, H, W), probabilities, in place of each row's lightest sample.
+        """Replace each row's sample of least weight with the frame and its masks (N, H, W), probabilities.
 
-        Rows with too few target pixels stay as they are. Labels are the masks cut at one half; as published, scores
-        are compared with the masks as they are, and only the weights of the pixels follow from labels.
+        Rows with too few target pixels are not changed. Labels are the masks thresholded at one half; with `published`,
+        scores are compared with the soft masks, and the labels only determine the pixels' weights.
 
         Weights (section 3.4): the new sample weighs 1 / (1 - eta) times the one before, then all are normalised.
         """
@@ -248,7 +248,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         place = kept_places + memory.weights[:, kept_places:].argmin(1)
 
         def put(store: Tensor, new: Tensor) -> None:
-            if eager_on_cpu(new):  # a copy for each row, and nothing for those that stay
+            if eager_on_cpu(new):  # copy only the rows that change
                 for row in learned.nonzero()[:, 0].tolist():
                     store[row, int(place[row])] = new[row]
                 return
@@ -267,11 +267,11 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         memory.next_weight = torch.where(learned, following, memory.next_weight)
 
     def _large_enough(self, labels: Tensor) -> Tensor:
-        """Labels (N, H, W) bool -> (N,): whether there is enough of the target to learn from."""
+        """Whether enough of the target is visible to learn from: labels (N, H, W) bool -> (N,) bool."""
         return labels.sum((1, 2)) >= self.config.minimum_pixels
 
     def _fit_last(self, memory: FRTMMemory, rows: Sequence[int], iterations: int) -> None:
-        """Fit the last layer of those rows to their samples, in place."""
+        """Fit the last layer of the given rows to their samples, in place."""
         if not rows:
             return
         config, weights = self.config, self._solving_weights(memory.weights)
@@ -287,9 +287,9 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
             ).to(memory.last)
 
     def _solving_weights(self, weights: Tensor) -> Tensor:
-        """The samples' weights (N, K), with those of the annotated frame raised to `first_share` where they fell below.
+        """The samples' weights (N, K), with the annotated frame's total raised to `first_share` where it fell below.
 
-        That frame's own weights fade to nothing in the end, so its samples' shares are given anew.
+        That frame's own weights decay to zero in the end, so its total is distributed over its samples anew.
         """
         count, least = self.config.first_samples, self.config.first_share
         if not least:
@@ -300,7 +300,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         return torch.cat([share * first_sample_weights(count, weights), later * rest], 1)
 
     def label_terms_of(self, labels: Tensor, grid: torch.Size, soft: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Labels (N, H, W) bool on the scores' grid, see gauss_newton.label_terms."""
+        """Data term for labels (N, H, W) bool on the scores' grid, see gauss_newton.label_terms."""
         config = self.config
         with full_precision(labels):
             return label_terms(
@@ -313,24 +313,24 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
 
 
 def first_sample_weights(count: int, like: Tensor) -> Tensor:
-    """Weights (count,) of the annotated frame's samples: the frame itself, first, is twice as heavy; they sum to 1."""
+    """Weights (count,) of the annotated frame's samples, summing to 1; the first, the frame itself, counts twice."""
     weights = like.new_full((count,), 1 / (count + 1), dtype=torch.float32)
     weights[0] *= 2
     return weights
 
 
 def target_model(x: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """D (equation 1): x (N, C, h, w) float32 under w1 (N, c, C) and w2 (N, c, 9) -> s (N, 1, h, w), w1 * x."""
+    """Apply D (equation 1) with w1 (N, c, C), w2 (N, c, 9) to x (N, C, h, w) float32: s (N, 1, h, w) and w1 * x."""
     with full_precision(x):
         projected = (first @ x.flatten(2)).unflatten(-1, x.shape[-2:])
         return scores(projected[:, None], last), projected
 
 
 def encoded_at_once(frames: Tensor) -> tuple[Tensor, ...]:
-    """Frames (B, 3, H, W) in batches for the backbone."""
+    """Split frames (B, 3, H, W) into batches for the backbone."""
     return frames.split(ENCODED_AT_ONCE_ON_CPU if frames.device.type == "cpu" else ENCODED_AT_ONCE)
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
-    """The target model is solved for in float32, whatever the networks run in."""
+    """Disable autocast: the target model is fitted in float32, whatever precision the networks run in."""
     return torch.autocast(tensor.device.type, enabled=False)

@@ -16,10 +16,10 @@ TARGETS = ("learned", "encoded", "finetuned")
 
 @dataclass(frozen=True)
 class FRTMOptions(SessionOptions):
-    """The paper's values."""
+    """Options of FRTM; the defaults are the paper's values."""
 
     renamed: ClassVar[Mapping[str, str]] = {"memory": "capacity", "finetune_rate": "finetune_lr"}
-    newer: ClassVar[Mapping[str, Any]] = {"first_anywhere": False}  # with which an object's memory is as it was before
+    newer: ClassVar[Mapping[str, Any]] = {"first_anywhere": False}  # with it memories are as before
 
     backbone: str = "resnet101"
     """Any timm model with features by stage."""
@@ -35,13 +35,13 @@ class FRTMOptions(SessionOptions):
     width: Annotated[int, Range(2)] = 64
     """Channels of the segmentation network."""
     published: bool = False
-    """As the authors' code has it: frames are computed at their own size, not padded; wider encoders, batch norm and
-    bicubic enlargement in the segmentation network; the regularisation counts squared, as their residual is that times
-    the weights; no step is shortened; in copies of the first frame the object moves over all of it; the first new
-    sample weighs eta (1 - eta); later frames' labels are soft; and nothing is fitted on a frame whose target is too
-    small."""
+    """Follow the authors' code: frames are processed at their own size, without padding; the segmentation network has
+    wider encoders, batch norm and bicubic upsampling; the regularisation is squared, as the authors' residual is the
+    factor times the weights; no Gauss-Newton step is shortened; in copies of the annotated frame the object can be
+    anywhere; the first new sample weighs eta (1 - eta); later frames' labels are soft; and nothing is fitted on a frame
+    whose target is too small."""
     fine_width: Whole = 0
-    """Channels at its shallowest stride, where most of its time goes; 0: `width`."""
+    """Channels of the segmentation network at its shallowest stride, where most of its time is spent; 0: `width`."""
     target_only: bool = False
     """No segmentation network: the scores, upsampled, are the mask (D-only in table 1)."""
     update_every: Whole = 8
@@ -49,12 +49,12 @@ class FRTMOptions(SessionOptions):
     first_iterations: tuple[Count, ...] = (5, 10, 10, 10, 10)
     """Iterations of conjugate gradient in each Gauss-Newton step on the annotated frame."""
     first_last_iterations: Whole = 10
-    """Further iterations on the last layer alone."""
+    """Further iterations on the annotated frame, of the last layer alone."""
     update_iterations: Whole = 10
     """Iterations on the last layer in an update."""
     double: bool = False
-    """Solve for the target model in float64: slower, but the same on every machine. In float32 rounding alone moves
-    scores by some hundredths. Fusion always does so on the annotated frame."""
+    """Fit the target model in float64: slower, but the same on every machine. In float32, rounding alone moves scores
+    by a few hundredths. Fusion always uses float64 on the annotated frame."""
     whiten: bool = False
     """Precondition updates by the features' second moments, which converges better; not in the paper."""
     regularisation: tuple[Positive, Positive] = (1e-4, 1e-2)
@@ -64,44 +64,45 @@ class FRTMOptions(SessionOptions):
     learning_rate: ProperShare = 0.1
     """Weight of the newest sample."""
     first_share: ShareBelowOne = 0.0
-    """Smallest share of the weights that the annotated frame keeps; not in the paper."""
+    """Minimum share of the samples' weights that the annotated frame keeps; not in the paper."""
     first_samples: Count = 5
     """Samples of the annotated frame: itself, with twice the weight, and augmented copies."""
     first_anywhere: bool = False
-    """In augmented copies the object is put anywhere in the frame, scaled and blurred, as published; false: near its
-    own place, unless `published`."""
+    """In augmented copies, put the object anywhere in the frame, scaled and blurred, as the authors' code does; false:
+    near its own position, unless `published`."""
     first_shift: NotNegative = 0.0
-    """Largest shift of the object in augmented copies, across and down, in its own sizes; as published, it is put
-    anywhere in the frame."""
+    """Largest shift of the object in augmented copies, across and down, in multiples of its size; not used with
+    `published` or `first_anywhere`."""
     first_background: NotNegative = 0.0
-    """Largest shift of the background in augmented copies, in sizes of the picture; it turns and grows a little too. 0:
-    it stays, and methods that match with the annotated frame learn to recognise it all too well."""
+    """Largest shift of the background in augmented copies, in multiples of the frame's size; it is also rotated and
+    scaled a little. 0: it stays in place, and methods that match with the annotated frame learn to recognise it too
+    well."""
     minimum_influence: ProperShare = 0.1
-    """Smallest share of the loss that target pixels have."""
+    """Minimum share of target pixels in the loss."""
     minimum_pixels: Whole = 10
-    """A frame with fewer target pixels is not learned from."""
+    """Frames with fewer target pixels are not learned from."""
     refiner: Literal["shared", "per_object"] = "shared"
     """The segmentation network: one for all objects, or for each object its own, fine-tuned to the annotated frame."""
     finetune_iterations: Whole = 100
-    """Steps of Adam on each object's own network, with refiner=per_object (table 1, F.-T.: 100); 0: none, so that all
-    have the shared one."""
+    """Adam steps on each object's own network, with refiner=per_object (table 1, F.-T.: 100); 0: none, all objects
+    share one network."""
     finetune_samples: Count = 20
     """Samples of the annotated frame for fine-tuning, like `first_samples`."""
     finetune_batch: Count = 4
     """Samples per step of fine-tuning."""
     finetune_lr: Positive = 1e-3
-    """Learning rate of fine-tuning; the paper gives none, this is its rate of offline training."""
+    """Learning rate of fine-tuning; the paper gives none, this is the one of its offline training."""
     finetune_share: Annotated[float, Range(0, 1, "(]")] = field(default=1.0, kw_only=True)
-    """Share of an object's fine-tuned network in the mean of its weights with the shared one's; 1: that alone."""
+    """Share of the fine-tuned weights when an object's network is averaged with the shared one; 1: fine-tuned only."""
     transition: bool = False
     """Predict a transition map in training, for the loss "transition"."""
     background: Background = "product"
-    """How objects are set against each other and background: see `onemask.labels.aggregate`."""
+    """How the probabilities of objects and background are aggregated, see `onemask.labels.aggregate`."""
     seed: Whole = 0
     """Seed of initial values and augmentations; the same for every object."""
 
     def __post_init__(self):
-        """Refuse what cannot work."""
+        """Reject options that cannot work."""
         check_values(self)
         if not (self.strides or self.target_only):
             raise InputError("strides must not be empty; name those of the features that the network sees, as 4,8,16")
@@ -124,7 +125,7 @@ class FRTMOptions(SessionOptions):
             )
 
     def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of a session that was saved before there was `finetune_share`: objects keep their networks."""
+        """Add `finetune_share` to the options of a session saved before it existed; objects keep their networks."""
         return {"finetune_share": self.finetune_share, **values}
 
     @property
@@ -134,7 +135,7 @@ class FRTMOptions(SessionOptions):
 
     @property
     def penalties(self) -> tuple[float, float]:
-        """Factors of the squared weights of both layers in the loss."""
+        """Factors of both layers' squared weights in the loss."""
         first, last = self.regularisation
         return (first**2, last**2) if self.published else (first, last)
 
@@ -145,7 +146,7 @@ class FRTMOptions(SessionOptions):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The options that weights depend on. A target model alone has use for the backbone of any larger file."""
+        """The options that weights depend on. With `target_only`, the backbone of any larger file of weights fits."""
         of_backbone: dict[str, Any] = {"backbone": self.backbone, "target_stride": self.target_stride}
         if self.target_only:
             return of_backbone
@@ -154,7 +155,7 @@ class FRTMOptions(SessionOptions):
             "strides": sorted(set(self.strides)),
             "width": self.width,
             "fine_width": self.fine_width,
-            "target": "encoded" if encoded else "learned",  # what was trained with a learned one is then finetuned
+            "target": "encoded" if encoded else "learned",  # "finetuned" starts from weights trained with "learned"
         }
         optional = {"channels": self.channels} if encoded else {"transition": True} if self.transition else {}
         return of_backbone | of_network | optional | ({"published": True} if self.published else {})

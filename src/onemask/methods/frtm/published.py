@@ -1,4 +1,4 @@
-"""The names in the authors' checkpoints, as this package has them. They hold the segmentation network alone."""
+"""Conversion of the authors' checkpoints to this package's names. They hold the segmentation network alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ LAYERS = {4: "layer2", 8: "layer3", 16: "layer4", 32: "layer5"}  # by stride, as
 
 
 def tensors(config: FRTMOptions, theirs: Checkpoint) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under this package's names, without a backbone's, which stays ImageNet's.
+    """Rename the tensors of a checkpoint; it has no backbone, which keeps its ImageNet weights.
 
-    They have one convolution over features joined with scores that is the sum of two here.
+    The authors' convolution over features concatenated with scores is split into two here, which are summed.
     """
     ours: dict[str, Tensor] = {}
     for stride in config.strides:

@@ -1,12 +1,12 @@
-"""Refiners, which make masks of scores: one segmentation network for all objects, or of each object its own.
+"""Refiners, which turn scores into masks: one segmentation network for all objects, or one for each object.
 
-What the network was taught offline to make of scores is right for objects in general; some hundred steps on the one
-frame that is known tell it what this object looks like and what beside it does not count. The paper compares with that
-in table 1 (F.-T.), there with a target model that is fine-tuned, too; here it is fitted online, as in FRTM.
+The network trained offline refines scores of objects in general; about a hundred steps on the annotated frame teach it
+what this object looks like and what next to it to ignore. The paper compares with that in table 1 (F.-T.), where the
+target model is fine-tuned, too; here it is fitted online, as in FRTM.
 
-Each object's network is fine-tuned to the annotated frame and warped copies of it (blocks.first_frame) by Adam on
-binary cross entropy, with the target model's scores as they are. What the network prepares for all objects of a frame
-alike (SegmentationNetwork.prepare) stays as it was trained: so it is computed once a frame, and once a sample.
+Each object's network is fine-tuned to the annotated frame and warped copies of it (blocks.first_frame) with Adam on
+binary cross entropy, with the target model's scores as constants. The part that all objects of a frame share
+(SegmentationNetwork.prepare) is not fine-tuned, so it is computed once per frame, and once per sample.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ AnyOnlineTarget = OnlineTarget[Any, Any, Any]
 
 
 class Refiner(Protocol):
-    """A way from scores to masks."""
+    """Interface that turns scores into masks."""
 
     def memorized(self, method: AnyOnlineTarget, features: FRTMFeatures, masks: Tensor) -> FRTMMemory:
-        """The memory of N annotated objects, masks (N, 1, H, W) in [0, 1]."""
+        """Create the memory of N annotated objects, masks (N, 1, H, W) in [0, 1]."""
 
     def logits(
         self,
@@ -53,7 +53,7 @@ class Refiner(Protocol):
         memory: FRTMMemory,
         size: tuple[int, int] | None,
     ) -> Tensor:
-        """The network's shared part, by row, and scores (N, 1, h, w) -> its logits; size: see SegmentationNetwork."""
+        """Refine scores (N, 1, h, w) with the shared part, by row, to logits; size: see SegmentationNetwork."""
 
 
 class Shared:
@@ -79,10 +79,10 @@ class Shared:
 
 
 class PerObject:
-    """A network of its own for each object, kept in FRTMMemory.network.
+    """A separate network for each object, kept in FRTMMemory.network.
 
-    learn: method and annotated frame of one object -> its memory, network included; None: FRTM's target model, and
-    `finetuning.fine_tuned`.
+    learn: method and annotated frame of one object -> its memory, including the network; None: FRTM's target model, and
+    `blocks.finetuning.fine_tuned`.
     """
 
     def __init__(self, learn: Callable[[AnyOnlineTarget, FirstFrames], FRTMMemory] | None = None):
@@ -92,7 +92,7 @@ class PerObject:
         """See Refiner; one object after another."""
         frames = features.by_row(features.frames, len(masks))
         with torch.inference_mode(False), torch.enable_grad():
-            # Clones, for what was computed in inference mode cannot take part in a graph.
+            # Clones, as tensors computed in inference mode cannot be part of an autograd graph.
             pairs = zip(frames.clone(), masks[:, 0].clone(), strict=True)
             learned = [self.learn(method, first_frames(method, frame, mask)) for frame, mask in pairs]
         return reduce(FRTMMemory.join, learned)
@@ -116,7 +116,7 @@ class PerObject:
 
 @dataclass
 class FirstFrames(Record):
-    """Annotated frame of one object, first, and augmented copies. First axis of every tensor: samples, K."""
+    """The annotated frame of one object, then augmented copies of it. First axis of every tensor: samples, K."""
 
     shared: dict[str, Tensor]  # see OnlineTarget.prepared
     target: Tensor  # (K, C, h, w) float32
@@ -125,7 +125,7 @@ class FirstFrames(Record):
     linear: Tensor  # (K, h, w): labels on the scores' grid, see methods.frtm.gauss_newton
 
     def batches(self, number: int, size: int, seed: int) -> Iterator[FirstFrames]:
-        """Batches drawn with replacement, in which the annotated frame is twice as likely as any copy."""
+        """Draw batches with replacement; the annotated frame is twice as likely as any copy."""
         generator = torch.Generator().manual_seed(seed)
         weights = first_sample_weights(len(self.labels), torch.empty(0))
         for _ in range(number):
@@ -133,11 +133,11 @@ class FirstFrames(Record):
             yield self.map(partial(torch.index_select, dim=0, index=drawn))
 
     def each(self) -> Iterator[FirstFrames]:
-        """One by one."""
+        """Iterate over the samples one by one."""
         return (self.map(lambda tensor, k=k: tensor[k, None]) for k in range(len(self.labels)))  # type: ignore[misc]
 
     def samples(self, number: int) -> Samples:
-        """The first of them, of one row, as a target model is fitted to them."""
+        """The first `number` of them as samples of one row, to fit a target model to."""
         target, quadratic, linear = (t[None, :number] for t in (self.target, self.quadratic, self.linear))
         return Samples(target, quadratic, linear, first_sample_weights(number, target)[None])
 
@@ -149,7 +149,7 @@ class FirstFrames(Record):
 
 @torch.no_grad()
 def first_frames(method: AnyOnlineTarget, frame: Tensor, mask: Tensor) -> FirstFrames:
-    """A frame (3, H, W) and the mask (H, W) of one object -> what it is fitted and fine-tuned to."""
+    """Prepare a frame (3, H, W) and the mask (H, W) of one object for fitting and fine-tuning."""
     config = method.config
     copies, masks = method.warped(frame, mask > 0.5, max(config.first_samples, config.finetune_samples) - 1)
     shared, target = [], []
@@ -170,7 +170,7 @@ def first_frames(method: AnyOnlineTarget, frame: Tensor, mask: Tensor) -> FirstF
 
 
 def _learned(method: AnyOnlineTarget, frames: FirstFrames) -> FRTMMemory:
-    """FRTM's target model of one object, and a network that is fine-tuned to what it says."""
+    """Fit FRTM's target model to one object and fine-tune a network to its scores; return the memory."""
     config, network = method.config, method.network
     assert network is not None
     with torch.no_grad():
@@ -193,12 +193,12 @@ def through(
     coarse: Tensor,
     size: tuple[int, int] | None,
 ) -> Tensor:
-    """The segmentation network under an object's own parameters (P,)."""
+    """Run the segmentation network with an object's own parameters (P,)."""
     return network(shared, coarse, size, own=unflattened(parameters, network.own_parameters()))
 
 
 def network_loss(network: SegmentationNetwork, parameters: Tensor, batch: FirstFrames, coarse: Tensor) -> Tensor:
-    """Binary cross entropy of a network (P,) on samples whose scores are coarse (K, 1, h, w)."""
+    """Binary cross entropy of a network with parameters (P,) on samples with scores `coarse` (K, 1, h, w)."""
     size = network.size_for(batch.labels)
     return mask_loss(through(network, parameters, batch.shared, coarse.detach(), size), batch.labels)
 

@@ -1,9 +1,9 @@
 """FRTM's segmentation network: coarse scores and a pyramid of features -> a fine mask (section 3.2, figure 3).
 
-Each depth merges its features with the scores (target segmentation encoder, TSE), refines them in a residual block,
-lets channel attention (CAB) join what came from the deeper level, and refines again. All that does not depend on the
-object is computed once a frame by `prepare`: the projection, and the share of the first convolution that looks at
-features. (A convolution of concatenated maps is the sum of the convolutions of each.)
+Each level merges its features with the scores (target segmentation encoder, TSE), refines them in a residual block,
+adds the deeper level's output through channel attention (CAB), and refines again. Everything that does not depend on
+the object is computed once per frame by `prepare`: the projection, and the features' part of the first convolution. (A
+convolution of concatenated maps is the sum of the convolutions of each.)
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ...labels import resize
 
 
 class TargetSegmentationEncoder(nn.Module):
-    """TSE: features projected to `width` channels, joined with the scores, through three convolutions.
+    """TSE: features projected to `width` channels and concatenated with the scores, then three convolutions.
 
-    published: these are wider by the scores' channel.
+    published: the convolutions have one more channel, for the scores.
     """
 
     def __init__(self, channels: int, width: int, *, published: bool = False):
@@ -41,14 +41,14 @@ class TargetSegmentationEncoder(nn.Module):
         )
 
     def forward(self, of_features: Tensor, scores: Tensor) -> Tensor:
-        """The features' share of the first convolution (N, hidden, h, w), scores (N, 1, h, w) -> (N, width, h, w)."""
+        """The features' part of the first convolution (N, hidden, h, w), scores (N, 1, h, w) -> (N, width, h, w)."""
         return self.rest(of_features + self.first_of_scores(scores))
 
 
 class ResidualBlock(nn.Module):
-    """RRB: a 1x1 convolution, to which two 3x3 ones add what is missing.
+    """RRB: a 1x1 convolution and a residual branch of two 3x3 ones.
 
-    published: with batch norm between these.
+    published: with batch norm between the two.
     """
 
     def __init__(self, width: int, *, published: bool = False):
@@ -68,7 +68,7 @@ class ResidualBlock(nn.Module):
 
 
 class ChannelAttentionBlock(nn.Module):
-    """CAB: channels of the shallower maps are weighed by what both levels hold on the whole; the deeper are added."""
+    """CAB: weights the shallower maps' channels by the global means of both levels, then adds the deeper maps."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -82,7 +82,7 @@ class ChannelAttentionBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """One depth of the network. A deeper level of another width is brought to its own by a 1x1 convolution."""
+    """One level of the network. A 1x1 convolution maps the output of a deeper level of another width to its own."""
 
     def __init__(self, channels: int, width: int, deeper_width: int, *, published: bool = False):
         super().__init__()
@@ -93,14 +93,14 @@ class Level(nn.Module):
         self.after = ResidualBlock(width, published=published)
 
     def forward(self, of_features: Tensor, scores: Tensor, deeper: Tensor) -> Tensor:
-        """Features' share (N, width, h, w), scores (N, 1, h, w), the deeper level's output -> (N, width, h, w)."""
+        """Features' part (N, hidden, h, w), scores (N, 1, h, w), the deeper level's output -> (N, width, h, w)."""
         height, width = of_features.shape[-2:]
         encoded = self.encoder(of_features, resize(scores, (height, width)))
         return self.after(self.attention(self.before(encoded), self.enter(deeper)))
 
 
 class BicubicHead(nn.Module):
-    """The authors' last layers: twice enlarged to double size bicubically, with a convolution after each."""
+    """The authors' last layers: bicubic upsampling by two, twice, each time followed by a convolution."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -108,7 +108,7 @@ class BicubicHead(nn.Module):
         self.last = nn.Conv2d(width // 2, 1, 3, padding=1)
 
     def forward(self, maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """(N, width, h, w) -> (N, 1, 4 h, 4 w), or of another size (H, W), which is met before the last convolution."""
+        """(N, width, h, w) -> (N, 1, 4 h, 4 w), or another size (H, W), resized to before the last convolution."""
         enlarged = _bicubic(F.relu(self.halve(_bicubic(maps))))
         return self.last(enlarged if size is None else resize(enlarged, size))
 
@@ -118,12 +118,12 @@ def _bicubic(maps: Tensor) -> Tensor:
 
 
 class SegmentationNetwork(nn.Module):
-    """The whole network, for any backbone.
+    """The complete network, for any backbone.
 
-    channels: {stride: channels} of the features it sees. width: channels throughout. fine_width: of the shallowest
-    level, where most of the time goes; None: as everywhere. transition: whether `with_transition` can be asked for.
-    published: as the authors' code has it: wider encoders, batch norm, bicubic enlargement. If not, the last
-    convolution predicts each cell's 2x2 quarters, which are shuffled into place.
+    channels: {stride: channels} of the input features. width: channels of all levels. fine_width: channels of the
+    shallowest level, where most of the time is spent; None or 0: `width`. transition: whether `with_transition` can be
+    called. published: follow the authors' code: wider encoders, batch norm, bicubic upsampling; false: the last
+    convolution predicts 2x2 values per cell, which a pixel shuffle puts in place.
     """
 
     def __init__(
@@ -157,8 +157,11 @@ class SegmentationNetwork(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def prepare(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Features by stride (B, C, h, w) -> what all objects share: by stride, (B, its width, h, w); and under
-        "deepest" the deepest projection's mean (B, width, 1, 1), with which the deepest level begins."""
+        """Compute what all objects share from features by stride (B, C, h, w).
+
+        By stride, the features' part of the first convolution (B, hidden, h, w); and under "deepest" the mean of the
+        deepest projection (B, width, 1, 1), which the deepest level gets in place of a deeper level's output.
+        """
         shared: dict[str, Tensor] = {}
         for stride in self.strides:
             encoder = self._level(stride).encoder
@@ -175,11 +178,11 @@ class SegmentationNetwork(nn.Module):
         *,
         own: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Result of `prepare`, by row, and coarse scores (N, 1, h, w) -> logits (N, 1, H/2, W/2) of frames HxW
-        (of half the shallowest stride, whichever that is; as published, of a quarter of it, or of `size`).
+        """Refine coarse scores (N, 1, h, w), given the result of `prepare`, by row, to logits (N, 1, H/2, W/2).
 
-        scores may also be by level: what its convolution of scores is given then, at the level's size.
-        own: parameters in place of those of `own_parameters`, by their names.
+        Logits have half the shallowest stride, whatever that is; with `published` a quarter of it, or `size`.
+        scores may also be given by level, as the input of the level's convolution of scores, at the level's size.
+        own: parameters that replace those of `own_parameters`, by name.
         """
         if own is not None:
             return replaced(self, own)(shared, scores, size)
@@ -187,14 +190,14 @@ class SegmentationNetwork(nn.Module):
         return self.head(maps) if size is None else self.head(maps, size)
 
     def size_for(self, frames: Tensor) -> tuple[int, int] | None:
-        """The `size` to ask for where frames are (..., H, W): as published, theirs, whatever multiple of strides."""
+        """The `size` to pass for frames (..., H, W): with `published` their own, a multiple of the strides or not."""
         height, width = frames.shape[-2:]
         return (height, width) if self.published else None
 
     def with_transition(
         self, shared: Mapping[str, Tensor], scores: Tensor, size: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """`forward`, and a transition map (N, 2, h, w) at the shallowest stride, see blocks.transition."""
+        """Run `forward`, and predict a transition map (N, 2, h, w) at the shallowest stride, see blocks.transition."""
         assert self.transition is not None
         maps = self._maps(shared, scores)
         return self.head(maps) if size is None else self.head(maps, size), self.transition(maps)
@@ -205,7 +208,7 @@ class SegmentationNetwork(nn.Module):
         return {name: p for name, p in self.named_parameters() if not any(part in name for part in others)}
 
     def _maps(self, shared: Mapping[str, Tensor], scores: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """Maps of the shallowest level."""
+        """Output of the shallowest level."""
         x = shared["deepest"]
         for stride in reversed(self.strides):
             of_level = scores if isinstance(scores, Tensor) else scores[str(stride)]

@@ -1,4 +1,4 @@
-"""The fusion of clues: one network that reads what FRTM, PMVOS, VideoMatch and TTVOS each know of an object."""
+"""Fusion: one network that combines the clues of FRTM, PMVOS, VideoMatch and TTVOS about an object."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class FusionConfig(FusionOptions):
     """The options, as a configuration that builds the method."""
 
     def build(self, *, pretrained: bool = True) -> Fusion:
-        """The method; its backbone with ImageNet weights, all else untrained."""
+        """Build the method. pretrained: whether its backbone has ImageNet weights; all else is untrained."""
         return Fusion(self, pretrained=pretrained)
 
 
 BASE = FusionConfig()
 # Few and small steps: more of them make the network rely on clues that are better in warped copies of the annotated
-# frame than in those that follow (benchmarks/fusion.md).
+# frame than in later frames (benchmarks/fusion.md).
 DEFAULT = replace(BASE, refiner="per_object", finetune_iterations=10, finetune_lr=3e-4)
 FAST = BASE
 

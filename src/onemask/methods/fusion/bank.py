@@ -1,13 +1,13 @@
-"""The bank of an object: cells of later frames, to be matched with besides the annotated frame.
+"""The bank of an object: cells of later frames that are matched in addition to the annotated frame.
 
-VideoMatch's sets grow with what is found: confident cells of the object, and cells of the background that were taken
-for it. So does the bank. Of a frame that joins it, it takes the hardest of each class's sure cells, those that the clue
-told worst so far: an object's new sides, and what is like it. They are few, and as good as the whole frame.
+VideoMatch's sets grow with confident cells of the object, and with cells of the background that were mistaken for it.
+So does the bank. From a frame it takes the hardest of each class's certain cells, those that the clue has separated
+worst: new sides of the object, and what looks like it. They are few, and as good as the whole frame.
 
-A frame in which an object is not found joins no bank: it may be there, and would be learned as background.
+A frame in which the object is not found is not added: the object may be there, and would be learned as background.
 
     newest frame                            oldest
-    background's cells | object's cells | ... | ...      M = frames * 2 * cells, none of any class at first
+    background's cells | object's cells | ... | ...      M = frames * 2 * cells slots, all empty at first
 
 Shapes: N rows, C channels, (h, w) the grid.
 """
@@ -27,24 +27,24 @@ class Bank(NamedTuple):
     """The cells of one frame or several."""
 
     features: Tensor  # (N, C, M)
-    cells: Tensor  # (N, 2, M) in {0, 1}: which are background's and the object's; of neither: there is no cell
+    cells: Tensor  # (N, 2, M) in {0, 1}: which are background's and which the object's; neither: an empty slot
 
     @classmethod
     def empty(cls, matching: Tensor, frames: int, cells: int) -> Bank:
-        """Room for that many cells of either class of each frame, by row of what is matched (N, C, h, w)."""
+        """Create an empty bank for that many cells of each class per frame, for features like matching (N, C, h, w)."""
         rows, channels, height, width = matching.shape
         places = frames * 2 * min(cells, height * width)
         return cls(matching.new_zeros(rows, channels, places), matching.new_zeros(rows, 2, places))
 
     @classmethod
     def of_frame(cls, matching: Tensor, masks: Tensor, cosines: Tensor, cells: int) -> Bank:
-        """The cells of a frame that are worth being kept.
+        """Select the cells of a frame that are worth keeping.
 
         Args:
-            matching: (N, C, h, w), what is matched.
-            masks: (N, 1, H, W) in [0, 1], what was found.
-            cosines: (N, 2, h, w), what the clue said of it.
-            cells: of either class, at most.
+            matching: (N, C, h, w), the features that are matched.
+            masks: (N, 1, H, W) in [0, 1], the masks found.
+            cosines: (N, 2, h, w), the clue in this frame.
+            cells: how many of each class, at most.
         """
         sure = certain_cells(masks, (matching.shape[-2], matching.shape[-1]))
         places, there = hardest(cosines, sure, cells)
@@ -54,7 +54,7 @@ class Bank(NamedTuple):
         return cls(features, torch.stack([torch.cat([background, nothing], 1), torch.cat([nothing, of_object], 1)], 1))
 
     def joined_by(self, newest: Bank, rows: Tensor) -> Bank:
-        """A frame's cells in place of the oldest frame's in those rows (N,) bool."""
+        """Replace the oldest frame's cells with the newest's in the given rows (N,) bool."""
         stay, turn = self.features.shape[2] - newest.features.shape[2], rows.view(-1, 1, 1)
         return Bank(
             *(
@@ -65,20 +65,20 @@ class Bank(NamedTuple):
 
 
 def certain_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Which cells surely are background's or the object's: probabilities (N, 1, H, W) -> (N, 2, h, w) in {0, 1}.
+    """Cells that certainly are background's or the object's: probabilities (N, 1, H, W) -> (N, 2, h, w) in {0, 1}.
 
-    What was found is taken for the truth from here on, so what is in doubt is of neither.
+    What was found is taken for the truth from here on, so doubtful cells belong to neither class.
     """
     share = F.interpolate(masks.float(), grid, mode="area")
     return torch.cat([share < CERTAIN[0], share > CERTAIN[1]], 1).float()
 
 
 def hardest(cosines: Tensor, cells: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The cells of each class that a clue tells worst from the other's: those that are worth being remembered.
+    """Find the cells of each class that a clue separates worst from the other class: those worth remembering.
 
-    cosines (N, 2, h, w) with background and object; cells (N, 2, h, w) in {0, 1}, which are of a class.
-    Returns their places (N, 2, count) among all P, count at most P, and which there are, (N, 2, count) in {0, 1}: where
-    a class has fewer cells, the rest are any.
+    cosines (N, 2, h, w): with background and object. cells (N, 2, h, w) in {0, 1}: which belong to each class.
+    Returns their indices (N, 2, count) among all P cells, count at most P, and which are valid, (N, 2, count) in
+    {0, 1}: where a class has fewer cells, the other indices are arbitrary.
     """
     wrong = (cosines.flip(1) - cosines).flatten(2).masked_fill(cells.flatten(2) == 0, -torch.inf)
     most, places = wrong.topk(min(count, wrong.shape[2]), 2)

@@ -1,10 +1,11 @@
-"""Wrong last masks, for training: what the network must not take on trust.
+"""Corrupted last masks for training, so that the network does not trust them blindly.
 
-Along a clip of a few frames its own masks are seldom far wrong. Along a video they are: an object that is half hidden
-leaves half a mask, and one that passes something like it leaves a mask that holds both. A network that only ever
-read good last masks keeps such a mask to the end. So some are told wrong, while what is asked for stays the object.
+In a training clip of a few frames the network's own masks are seldom far off. In a video they are: an object that is
+half hidden leaves half a mask, and one that passes a look-alike leaves a mask that holds both. A network that has only
+ever seen good last masks keeps such a mask to the end. So some last masks are corrupted, while the target stays the
+same.
 
-Shapes: N rows; masks (N, T, H, W) in [0, 1], of T frames, each row changed in all of them alike.
+Shapes: N rows; masks (N, T, H, W) in [0, 1] of T frames; in a row all frames are changed alike.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CUT = 0.7  # standard deviation of a cut's distance from the mask's middle, in those of the mask
+CUT = 0.7  # standard deviation of a cut's distance from the mask's centre, in standard deviations of the mask
 DISTANCE = (2.0, 6.0)  # of the copy from the object, in standard deviations of the mask
 
 
 def misled(masks: Tensor, share: float) -> Tensor:
-    """Masks of which each row is torn, or doubled, with a probability of `share` / 2 each."""
+    """Tear or double the masks of each row, with a probability of `share` / 2 each."""
     draw = torch.rand(len(masks), 1, 1, 1, device=masks.device)
     wrong = torch.where(draw < share / 2, torn(masks), doubled(masks))
     return torch.where(draw < share, wrong, masks)
 
 
 def torn(masks: Tensor) -> Tensor:
-    """Masks of which a straight cut, near their middle and at any angle, has taken one side."""
+    """Remove one side of the masks along a straight cut, near their centre and at a random angle."""
     angle = 2 * math.pi * torch.rand(len(masks), 1, 1, device=masks.device)
     rows, columns, middle, spread = _spread(masks)
     across = angle.cos() * (columns - middle[:, 1]) + angle.sin() * (rows - middle[:, 0])  # (N, H, W)
@@ -36,7 +37,7 @@ def torn(masks: Tensor) -> Tensor:
 
 
 def doubled(masks: Tensor) -> Tensor:
-    """Masks that hold a copy of themselves as well, some way off."""
+    """Add to the masks a shifted copy of themselves."""
     angle = 2 * math.pi * torch.rand(len(masks), device=masks.device)
     *_, spread = _spread(masks)
     low, high = DISTANCE
@@ -50,7 +51,7 @@ def doubled(masks: Tensor) -> Tensor:
 
 
 def _spread(masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rows (H, 1) and columns (W,); of the first mask the middle (N, 2, 1, 1), and the spread (N, 1, 1), in pixels."""
+    """Rows (H, 1), columns (W,), and the first mask's centre (N, 2, 1, 1) and spread (N, 1, 1), in pixels."""
     first = masks[:, 0].float()
     rows = torch.arange(first.shape[1], device=masks.device, dtype=torch.float32)[:, None]
     columns = torch.arange(first.shape[2], device=masks.device, dtype=torch.float32)

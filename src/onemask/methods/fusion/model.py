@@ -1,9 +1,9 @@
 """Fusion: FRTM's target model, pixel matching, a mean template and the last masks, read by one refinement network.
 
-FRTM finds the object at any size and turn, and whatever looks like it, far from where it was. PMVOS and VideoMatch know
-where the object was and how it looked, and lose what they have not seen. They fail on opposite things, so here one
-network sees what all of them say. It is FRTM's segmentation network; the clues of the others join its features where
-FRTM's own scores do, by a convolution a level that is at first zero: it begins as FRTM and learns what else to believe.
+FRTM finds the object in any size and pose, but also look-alikes far from where it was. PMVOS and VideoMatch know where
+the object was and how it looked, but lose what they have not seen. They fail in opposite ways, so here one network sees
+the clues of all of them. It is FRTM's segmentation network; the other clues join its features where FRTM's scores do,
+through a convolution per level that is initially zero: it starts as FRTM and learns which other clues to trust.
 
     frame ──▶ backbone ──▶ shared features ─────────────────────────────┐
                  │                                                      ▼
@@ -13,21 +13,21 @@ FRTM's own scores do, by a convolution a level that is at first zero: it begins 
 
     from             what                                                   here
     FRTM             target model, its sample memory, segmentation network  methods.frtm
-    FRTM, table 1    a network of its own for each object, fine-tuned       Fusion.memorize
+    FRTM, table 1    a separate, fine-tuned network for each object         Fusion.memorize
     PMVOS, eq. 1-3   matching with the first frame; the medial template     clues "first", "medial"
     VideoMatch       the best cosine is the clue; features learned for it;  blocks.keys;
-                     what is matched grows with what is found               clue "bank"
+                     the set that is matched grows with the video           clue "bank"
     TTVOS, III-B     matching with the last frame, its mask as a heatmap    clues "local", "place"
 
-What was decided:
-- What is matched is learned (blocks.keys), all else of the clues has no parameters. So of a memory that training keeps
-  the target model stays as it was fitted, and what is matched is made anew (renewed).
-- Fine-tuning sees warped copies of the annotated frame as frames that follow it: its mask is their last mask, and it is
-  what they are matched with. Their objects move (first_shift), lest the network learns to copy the last mask.
-- What the annotated frame surely knows as background loses logits (veto, .known), but not in training: the network
-  shall tell by itself what it can.
-- In training the last masks are not told now and then (forget), so that an object is found without them, and now and
-  then they are told wrong (misled), so that a mask which lost a part, or took something else, is not kept for good.
+Decisions:
+- The matched features are learned (blocks.keys); nothing else about the clues has parameters. So in a memory that
+  training keeps, the target model stays as it was fitted, and the matched features are recomputed (renewed).
+- Fine-tuning treats warped copies of the annotated frame as frames that follow it: its mask is their last mask, and
+  they are matched with it. Their objects move (first_shift), lest the network learn to copy the last mask.
+- Logits are lowered where the annotated frame shows that a cell is certainly background (veto, .known), but not in
+  training: the network should learn to separate as much as it can by itself.
+- In training the last masks are sometimes withheld (forget), so that an object is found without them, and sometimes
+  corrupted (misled), so that a mask that lost a part, or gained something else, is not kept for good.
 """
 
 from __future__ import annotations
@@ -62,21 +62,21 @@ from .refinement import Refinement
 
 @dataclass
 class FusionFeatures(FRTMFeatures):
-    """FRTM's, and what is matched."""
+    """FRTM's features, and those that are matched."""
 
     matching: Tensor = field(kw_only=True)  # (B, C, h, w) float32, unit length along C; h = H / target_stride
 
 
 @dataclass
 class FusionMemory(FRTMMemory):
-    """FRTM's, and what the other clues are made of."""
+    """FRTM's memory, and what the other clues are computed from."""
 
     first_features: Tensor  # (N, C, h, w): of the annotated frame
-    first_cells: Tensor  # (N, 2, h, w) in {0, 1}: which of them are background's and the object's
+    first_cells: Tensor  # (N, 2, h, w) in {0, 1}: which cells are background's and which the object's
     last_features: Tensor  # (N, C, h, w): of the previous frame
     last_masks: Tensor  # (N, 2, H/4, W/4): of the previous frame and the one before
-    means: Tensor  # (N, 2, C): of background's and the object's features over all frames
-    # (N, 1, h, w) in {0, 1}: which of background's first_cells the object touches; None: saved before there was a veto
+    means: Tensor  # (N, 2, C): mean features of background and object over all frames
+    # (N, 1, h, w) in {0, 1}: background's first_cells that the object touches; None: saved before the veto existed
     first_edges: Tensor | None = field(default=None, kw_only=True)
     bank_features: Tensor | None = field(default=None, kw_only=True)  # (N, C, M) and
     bank_cells: Tensor | None = field(default=None, kw_only=True)  # (N, 2, M): see Bank; None without the clue
@@ -84,20 +84,20 @@ class FusionMemory(FRTMMemory):
 
 @dataclass
 class FusionPrediction(FRTMPrediction):
-    """FRTM's, and the clues."""
+    """FRTM's prediction, and the clues."""
 
     clues: dict[str, Tensor] = field(kw_only=True)  # by name, (N, maps, h, w); "place" at stride 4
-    known: Tensor | None = field(default=None, kw_only=True)  # (N, 1, h, w): logits that known background loses
+    known: Tensor | None = field(default=None, kw_only=True)  # (N, 1, h, w): subtracted from the logits by the veto
 
 
 class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
-    """The whole method. What is trained offline is `network`, `join` and `keys`."""
+    """The complete method. `network`, `join` and `keys` are trained offline."""
 
     memory_type = FusionMemory
     config: FusionOptions
     sees_others = True
     graph_parts = ("refinement",)
-    first_in_double = True  # in float32 rounding moves scores by hundredths, and with a runtime's features, masks
+    first_in_double = True  # in float32, rounding moves scores by hundredths; with a runtime's features, masks, too
     not_of_memory = (*OnlineTarget.not_of_memory, "forget", "misled", "keys", "veto")
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):
@@ -119,7 +119,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         self.join.to(memory_format=torch.channels_last)
         self.keys = Keys(self.backbone.channels, [config.target_stride]) if config.learns_keys else None
         self.own_losses, self.renews = (("matching",), True) if config.learns_keys else ((), False)
-        self.register_module("refinement", None)  # where a session puts what computes it in a runtime
+        self.register_module("refinement", None)  # a session puts the runtime's version here
 
     # The four calls --------------------------------------------------------------------------------------------------
 
@@ -131,15 +131,15 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         return FusionFeatures(frames, target=pyramid[self.config.target_stride], shared=shared, matching=matching)
 
     def prepared(self, pyramid: dict[int, Tensor]) -> dict[str, Tensor]:
-        """The network's share of a frame's features, and "matching", what is matched."""
+        """The network's part that all objects share, and "matching", the features that are matched."""
         target = pyramid[self.config.target_stride]
         matching = normalised(target.float()) if self.keys is None else cast(Tensor, self.keys(pyramid))
         return super().prepared(pyramid) | {"matching": matching}
 
     def memorize(self, features: FusionFeatures, masks: Tensor) -> FusionMemory:
-        """Fit a target model to each of N annotated objects, and fine-tune a network where the options say so.
+        """Fit a target model to each of N annotated objects, and fine-tune a network if the options say so.
 
-        masks (N, 1, H, W) in [0, 1]. The method itself stays as it is. Works inside `torch.inference_mode` and
+        masks (N, 1, H, W) in [0, 1]. The method itself is not changed. Works inside `torch.inference_mode` and
         `torch.no_grad` too.
         """
         memory = self.renewed(self.fitted(features, masks), features, masks)
@@ -147,7 +147,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             return memory
         frames = features.by_row(features.frames, len(masks))
         with torch.inference_mode(False), torch.enable_grad():
-            # Clones, for what was computed in inference mode cannot take part in a graph.
+            # Clones, as tensors computed in inference mode cannot be part of an autograd graph.
             own = memory.map(torch.clone)
             tuned = [
                 self._tuned(frame.clone(), mask[0].clone(), own.select([row]))
@@ -156,7 +156,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         return replace(memory, network=torch.stack(tuned))
 
     def segment(self, features: FusionFeatures, memory: FusionMemory) -> FusionPrediction:
-        """Gather the clues, refine."""
+        """Gather the clues and refine them to logits."""
         rows = len(memory)
         target = features.by_row(features.target.float(), rows)
         scores, projected = target_model(target, memory.first, memory.last)
@@ -179,7 +179,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     def update(
         self, memory: FusionMemory, features: FusionFeatures, prediction: FusionPrediction, masks: Tensor
     ) -> FusionMemory:
-        """Let the target model learn as FRTM's does; the frame becomes the last one, and joins the means."""
+        """Update the target model as FRTM does; the frame becomes the last one, and joins the means and the bank."""
         matching = features.by_row(features.matching, len(masks))  # with its gradient
         with torch.no_grad():
             learned = self.followed(memory, prediction, masks)
@@ -200,7 +200,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         return replace(followed, bank_features=bank.features, bank_cells=bank.cells)
 
     def losses(self, prediction: FusionPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """ "matching": how well the clues that are cosines tell object and background apart, each by itself."""
+        """Loss "matching": how well the clues that are cosines separate object and background, each by itself."""
         if self.keys is None:
             return {}
         cosines = [maps.float() for clue, maps in prediction.clues.items() if clue in MATCHED]
@@ -211,7 +211,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     def diagnostics(
         self, features: FusionFeatures, memory: FusionMemory, prediction: FusionPrediction
     ) -> dict[str, Tensor]:
-        """FRTM's, and every clue."""
+        """FRTM's diagnostics, and every clue."""
         captions = {
             "first": ("background of the first frame", "object of the first frame"),
             "bank": ("background so far", "object so far"),
@@ -220,7 +220,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             "place": ("last mask", "mask before", "nearness", "other objects"),
         }
         maps = {
-            caption: maps[:, index, None].clamp(max=1)  # cosines of the same feature round to a little more
+            caption: maps[:, index, None].clamp(max=1)  # cosines of equal features can exceed 1 by rounding
             for clue, maps in prediction.clues.items()
             for index, caption in enumerate(captions[clue])
         }
@@ -231,7 +231,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     # Clues -----------------------------------------------------------------------------------------------------------
 
     def renewed(self, memory: FRTMMemory, features: FusionFeatures, masks: Tensor) -> FusionMemory:
-        """The memory of objects that were just annotated, not fine-tuned, from their target models."""
+        """Build the memory of newly annotated objects from their target models, before any fine-tuning."""
         matching = features.by_row(features.matching, len(masks))
         cells = cells_of_classes(masks, (matching.shape[-2], matching.shape[-1]))
         fine = found_mask(masks)
@@ -251,8 +251,10 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         )
 
     def _first(self, features: FusionFeatures, memory: FusionMemory) -> Tensor | None:
-        """The best cosines with the annotated frame, (N, 3, h, w): background, its cells that the object touches, and
-        the object. None where no clue needs them."""
+        """The best cosines of each cell with the annotated frame, (N, 3, h, w); None if no clue needs them.
+
+        They are those with background that the object does not touch, background that it touches, and the object.
+        """
         if {"first", "bank"}.isdisjoint(self.config.clues):
             return None
         background, of_object = memory.first_cells.split(1, 1)
@@ -262,7 +264,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             return self._best(features, memory.first_features, classes, memory.first_frame)
 
     def _clues(self, features: FusionFeatures, memory: FusionMemory, matched: Tensor | None) -> dict[str, Tensor]:
-        """All but the target model's score, by name, in the order in which they are joined. matched: see `_first`."""
+        """All clues but the target model's score, by name, in the order of their channels. matched: see `_first`."""
         clues, rows = self.config.clues, len(memory)
         query = features.by_row(features.matching, rows)
         grid = (query.shape[-2], query.shape[-1])
@@ -294,9 +296,9 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     def _best(
         self, features: FusionFeatures, template: Tensor, cells: Tensor, frame_of_row: Tensor | None = None
     ) -> Tensor:
-        """The best cosine of each cell with a template's cells of each class: (N, 2, h, w); 0 where a class has none.
+        """The best cosine of each cell with a template's cells of each class: (N, K, h, w); 0 where a class has none.
 
-        template (N, C, ...) and cells (N, 2, ...) in {0, 1}; frame_of_row: which rows have their template in common.
+        template (N, C, ...) and cells (N, K, ...) in {0, 1} of K classes; frame_of_row: which rows share a template.
         """
         query, template, weights = features.matching, template.flatten(2), cells.flatten(2)
         if features.frame_of_row is None and query.device.type == "cpu" and not query.requires_grad:
@@ -306,9 +308,9 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         return best.clamp(min=0).unflatten(2, (query.shape[-2], query.shape[-1]))
 
     def _bank_after(self, memory: FusionMemory, matching: Tensor, prediction: FusionPrediction, masks: Tensor) -> Bank:
-        """The bank after a frame, which joins it where an object's turn has come and it is found.
+        """The bank after a frame, which is added for objects that are due and were found.
 
-        In training every frame's turn has come: those of a clip are any distance apart.
+        In training every frame is due: the frames of a clip are any distance apart.
         """
         bank, due = self._bank_of(memory, matching), memory.age % (1 if self.training else self.config.bank_every) == 0
         if eager_on_cpu(due) and not due.any():
@@ -317,13 +319,16 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         return bank.joined_by(newest, due & (masks > 0.5).flatten(1).any(1))
 
     def _bank_of(self, memory: FusionMemory, matching: Tensor) -> Bank:
-        """The bank of a memory; sessions that were saved without one begin anew with it."""
+        """The bank of a memory; an empty one for sessions that were saved without."""
         if memory.bank_features is None or memory.bank_cells is None:
             return Bank.empty(matching, self.config.bank_frames, self.config.bank_cells)
         return Bank(memory.bank_features, memory.bank_cells)
 
     def _refined(self, shared: dict[str, Tensor], coarse: Tensor, clues: dict[str, Tensor], networks: Tensor) -> Tensor:
-        """Scores (N, 1, h, w) and clues -> logits (N, 1, H/2, W/2); networks (N, P), (N, 0): all rows share one."""
+        """Refine scores (N, 1, h, w) and clues to logits (N, 1, H/2, W/2).
+
+        networks: (N, P), each row's parameters; (N, 0): all rows share one network.
+        """
         if networks.shape[1]:
             return row_by_row(
                 lambda scores, maps, told, own: self._through(own[0], maps, scores, told),
@@ -338,13 +343,13 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     def _through(
         self, parameters: Tensor | None, shared: dict[str, Tensor], coarse: Tensor, clues: dict[str, Tensor]
     ) -> Tensor:
-        """Join and refine, under an object's own parameters (P,), None: the method's."""
+        """Join the clues and refine, with an object's own parameters (P,); None: the method's."""
         own = None if parameters is None else unflattened(parameters, self.own_parameters())
         refine = cast(nn.Module, self.refinement or self.graph_part("refinement"))
         return cast(Tensor, refine(shared, coarse, clues, own))
 
     def graph_part(self, name: str) -> Refinement:
-        """The network and the convolutions that join clues, as one."""
+        """The network and the convolutions that join clues, as one module."""
         assert self.network is not None
         return Refinement(self.network, self.join)
 
@@ -355,7 +360,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         return self.graph_part("refinement").own_parameters()
 
     def _tuned(self, frame: Tensor, mask: Tensor, memory: FusionMemory) -> Tensor:
-        """The network (P,) of one object, (3, H, W) and (H, W), with its memory (one row)."""
+        """Fine-tune one object's network to a frame (3, H, W) and mask (H, W), given its memory of one row: (P,)."""
         config, frames = self.config, first_frames(self, frame, mask)
         of_network = frames.shared.keys() - {"matching"}
         with full_precision(mask):
@@ -379,7 +384,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
             return fine_tuned(self.own_parameters(), batches, loss, config.finetune_lr, share=config.finetune_share)
 
     def _clues_of(self, frames: FirstFrames, memory: FusionMemory) -> dict[str, Tensor]:
-        """The clues in one warped copy of the annotated frame, as if it followed."""
+        """The clues in one sample of the annotated frame, as if it were a later frame."""
         matching = frames.shared["matching"]
         like = matching.new_zeros(1, 3, *frames.labels.shape[-2:])
         features = FusionFeatures(like, target=frames.target, shared={}, matching=matching)

@@ -1,4 +1,4 @@
-"""The options of the fusion of clues: FRTM's, for its target model and for fine-tuning, and which clues there are."""
+"""The options of Fusion: FRTM's, for the target model and for fine-tuning, and those of the clues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .clues import MAPS, MATCHED
 
 @dataclass(frozen=True)
 class FusionOptions(FRTMOptions):
-    """Values on the embedded backbone; those of FRTM mean what they mean there."""
+    """Options of Fusion, with defaults for the embedded backbone; those inherited from FRTM mean the same."""
 
     renamed: ClassVar[Mapping[str, str]] = {**FRTMOptions.renamed, "rate": "momentum"}
     newer: ClassVar[Mapping[str, Any]] = {"keys": False, "bank_frames": 4, "bank_every": 5, "bank_cells": 128}
@@ -30,19 +30,19 @@ class FusionOptions(FRTMOptions):
     finetune_batch: Count = 1
     reach: NotNegative = field(default=0.2, kw_only=True)
     least_side: Whole = field(default=480, kw_only=True)
-    clues: tuple[str, ...] = tuple(MAPS)  # which the network reads: target, first, bank, local, medial, place
-    keys: bool = True  # match what is learned of the features of all strides; false: ImageNet's of stride 16
-    bank_frames: Count = 4  # later frames that the clue "bank" matches
-    bank_every: Count = 5  # frames from one of them to the next
-    bank_cells: Count = 128  # that are kept of each class in each of them
-    radius: Count = 6  # of the window of the clue "local", in cells of 16 pixels
+    clues: tuple[str, ...] = tuple(MAPS)  # clues that the network reads: target, first, bank, local, medial, place
+    keys: bool = True  # match features learned from all strides; false: ImageNet's of stride 16
+    bank_frames: Count = 4  # number of later frames in the clue "bank"
+    bank_every: Count = 5  # frames between those that join the clue "bank"
+    bank_cells: Count = 128  # cells of each class that the clue "bank" keeps from each frame
+    radius: Count = 6  # radius of the window of the clue "local", in cells of 16 pixels
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
-    veto: Annotated[float, Range(0, 1000)] = 60.0  # logits that known background loses for a match better by 1; 0: none
-    forget: ShareBelowOne = 0.15  # probability in training that the last masks are not told: objects are found without
-    misled: ShareBelowOne = 0.2  # and that they are told wrong, a part of them missing or something else in them
+    veto: Annotated[float, Range(0, 1000)] = 60.0  # logits that known background loses if it matches better by 1; 0: none
+    forget: ShareBelowOne = 0.15  # probability in training that the last masks are withheld: objects are found without
+    misled: ShareBelowOne = 0.2  # probability in training that the last masks are corrupted: torn or doubled
 
     def __post_init__(self):
-        """Refuse what cannot work."""
+        """Reject options that cannot work."""
         super().__post_init__()
         if not self.clues or len(set(self.clues)) < len(self.clues) or not set(self.clues) <= set(MAPS):
             raise InputError(
@@ -52,8 +52,10 @@ class FusionOptions(FRTMOptions):
             raise InputError("target_only, target, transition and published are options of FRTM; leave them out")
 
     def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of a session that was saved before there was a bank: it goes on with one, which begins anew. The veto
-        needs nothing that is remembered."""
+        """Add the bank and the veto to the options of a session saved before they existed.
+
+        The bank starts empty; the veto needs nothing from the memory.
+        """
         values = {"veto": self.veto, **super().upgraded(values)}
         before = [clue for clue in self.clues if clue != "bank"]
         goes_on = "bank_frames" not in values and list(values.get("clues", ())) == before
@@ -61,12 +63,12 @@ class FusionOptions(FRTMOptions):
 
     @property
     def joined(self) -> int:
-        """The number of maps that join the features, all but the target model's score."""
+        """The number of maps that join the features, without the target model's score."""
         return sum(maps for clue, maps in MAPS.items() if clue in self.clues and clue != "target")
 
     @property
     def learns_keys(self) -> bool:
-        """Whether there are keys to learn: only a clue that is matched needs them."""
+        """Whether keys are learned: only clues that are matched need them."""
         return self.keys and not MATCHED.isdisjoint(self.clues)
 
     @property

@@ -1,9 +1,9 @@
-"""The segmentation network with the clues that join the first convolution of each of its levels.
+"""The segmentation network with clues, which join the first convolution of each of its levels.
 
-    scores, clues ──resized──▶ one convolution ──▶ + features' share ──▶ the rest of the level
+    scores, clues ──resized──▶ one convolution ──▶ + features' part ──▶ the rest of the level
 
-What it computes is the sum of two convolutions, FRTM's of the scores and one of the clues that is at first zero; with
-their kernels side by side they are one. It is a graph of its own, and what a runtime computes in its place.
+The convolution is the sum of two, FRTM's of the scores and one of the clues that is initially zero; with their kernels
+concatenated they are computed as one. The module is a graph of its own, which a runtime can replace.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..frtm.segmentation_network import Level, SegmentationNetwork
 
 
 class Refinement(nn.Module):
-    """Scores and clues -> logits, by a network and convolutions that stay where they are: made for a call.
+    """Scores and clues -> logits. A thin wrapper of a method's modules, created for each call.
 
     network: the segmentation network. join: by level, the convolution of the clues.
     """
@@ -40,7 +40,7 @@ class Refinement(nn.Module):
     ) -> Tensor:
         """Result of the network's `prepare`, by row, scores (N, 1, h, w) and clues (N, maps, ...) -> logits.
 
-        own: parameters in place of those of `own_parameters`, by their names.
+        own: parameters that replace those of `own_parameters`, by name.
         """
         if own is not None:
             return cast(Tensor, replaced(self, own)(shared, scores, clues))
@@ -57,13 +57,13 @@ class Refinement(nn.Module):
         return cast(Tensor, replaced(self.network, kernels)(shared, maps))
 
     def own_parameters(self) -> dict[str, Tensor]:
-        """Parameters that an object may have of its own: of the network without `prepare`, and the joining kernels."""
+        """Parameters that an object may have of its own: the network's without `prepare`, and the clues' kernels."""
         of_network: dict[str, Tensor] = {f"network.{name}": p for name, p in self.network.own_parameters().items()}
         return of_network | {f"join.{name}": p for name, p in self.join.named_parameters()}
 
 
 def _together(scores: Tensor, clues: Mapping[str, Tensor], like: Tensor) -> Tensor:
-    """Scores (N, 1, h, w) and all clues side by side, (N, 1 + maps, H, W) of the size of (N, C, H, W)."""
+    """Concatenate scores (N, 1, h, w) and all clues to (N, 1 + maps, H, W), at the size of `like` (N, C, H, W)."""
     height, width = like.shape[-2:]
     at_once: list[list[Tensor]] = []  # maps of one size are resized together
     for tensor in clues.values():
@@ -76,7 +76,7 @@ def _together(scores: Tensor, clues: Mapping[str, Tensor], like: Tensor) -> Tens
 
 
 def _at(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps at another size: bilinear where they grow, means where they shrink."""
+    """Resize maps: bilinearly to enlarge them, by area means to shrink them."""
     if maps.shape[-2] > size[0]:
         return F.interpolate(maps, size, mode="area")
     return resize(maps, size)

@@ -13,16 +13,16 @@ class PMVOSConfig(PMVOSOptions):
     """The options, as a configuration that builds the method."""
 
     def build(self, *, pretrained: bool = True) -> PMVOS:
-        """The method; its backbone with ImageNet weights, all else untrained."""
+        """Build the method: its backbone with ImageNet weights, everything else untrained."""
         return PMVOS(self, pretrained=pretrained)
 
 
 PAPER = PMVOSConfig()
-# Narrower than the paper throughout: what a row costs on a CPU is mostly matching, and that goes with `channels`.
+# Narrower than the paper throughout: most of a row's cost on a CPU is matching, which grows with `channels`.
 # EfficientNet's last stage is left out: its features match worse than those of the stage before it.
-# What is matched is learned of the features of three strides (benchmarks/accuracy.md). Its weights were trained with
-# means; masks of whole pixels make most weights 0 or 1, which saves 8 % of a frame's time at 480. What each brings:
-# benchmarks/matching.md. `channels` and `signed` are those of a projection, which `keys=` has in their place.
+# The keys that are matched are learned from the features of three strides (benchmarks/accuracy.md). The weights were
+# trained with means; masks of whole pixels make most mask values 0 or 1, which saves 8 % of a frame's time at 480.
+# benchmarks/matching.md has the gain of each. `channels` and `signed` are for the projection that replaces empty keys.
 LITE = PMVOSConfig(
     backbone="tf_efficientnet_lite0",
     dilated=False,

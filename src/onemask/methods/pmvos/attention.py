@@ -1,7 +1,7 @@
-"""PMVOS's self-attention over a bundle of similarity maps (section 3.3, figure 4): along space, and along the maps.
+"""PMVOS's self-attention over a bundle of similarity maps (section 3.3, figure 4): across positions, and across maps.
 
-Both are those of DANet (Fu et al., CVPR 2019) without its reductions, as a bundle has but three maps. They are computed
-in float32 whatever autocast says: affinities of channels are sums over all positions, and their softmax is sharp.
+Both are DANet's (Fu et al., CVPR 2019) without its channel reductions, as a bundle has only three maps. They are
+computed in float32 regardless of autocast: channel affinities are sums over all positions, and their softmax is sharp.
 
 Shapes: N bundles, n maps each, P = h w positions.
 """
@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_ALIGNED = 8  # attention that never holds all pairs wants vectors of a multiple of this
+_ALIGNED = 8  # memory-efficient attention wants vectors whose length is a multiple of this
 
 
 class SpatialAttention(nn.Module):
-    """Every position takes in all others, as far as their maps go together: x + w softmax(q k) v.
+    """Attention of every position to all others, by the similarity of their maps: x + w softmax(q k) v.
 
-    The weight w is learned and starts at 0. The key has no bias: it would add the same to all that a softmax compares.
-    The P x P affinities never stand in memory whole.
+    The weight w is learned and starts at 0. The key has no bias, which would add the same to every logit of a softmax.
+    The P x P affinities are never in memory as a whole.
     """
 
     def __init__(self, maps: int):
@@ -37,7 +37,7 @@ class SpatialAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Every map takes in all maps, those most that are least like it: x + w softmax(max A - A) x, A = x x^T, n x n.
+    """Attention of every map to all maps, most to those least like it: x + w softmax(max A - A) x, A = x x^T, n x n.
 
     The weight w is learned and starts at 0.
     """
@@ -55,7 +55,7 @@ class ChannelAttention(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Both, side by side: n maps of a bundle become 2 n."""
+    """Spatial and channel attention side by side: the n maps of a bundle become 2 n."""
 
     def __init__(self, maps: int):
         super().__init__()
@@ -63,12 +63,12 @@ class SelfAttention(nn.Module):
         self.channel = ChannelAttention()
 
     def forward(self, bundle: Tensor) -> Tensor:
-        """(N, n, h, w) -> (N, 2n, h, w) float32: what spatial attention makes of the maps, then channel attention."""
+        """(N, n, h, w) -> (N, 2n, h, w) float32: the output of spatial attention, then that of channel attention."""
         with torch.autocast(bundle.device.type, enabled=False):
             bundle = bundle.float().contiguous()
             return torch.cat([self.spatial(bundle), self.channel(bundle)], 1)
 
 
 def _as_vectors(maps: Tensor) -> Tensor:
-    """(N, n, h, w) -> (N, 1, P, n), filled up with zeros, which change no product."""
+    """(N, n, h, w) -> (N, 1, P, n), with n padded by zeros to a multiple of _ALIGNED, which changes no product."""
     return F.pad(maps.flatten(2).transpose(1, 2), (0, -maps.shape[1] % _ALIGNED))[:, None]

@@ -1,10 +1,10 @@
-"""PMVOS: pixels matched with templates of all past frames, and self-attention over what the matching says.
+"""PMVOS: pixels matched with templates of all past frames, and self-attention over the similarity maps that result.
 
 Cho, Lee, Kim, Lee, Lee: PMVOS: Pixel-Level Matching-Based Video Object Segmentation, 2020. Every pixel of a frame is
-compared with features of the object, and of all that is not the object, from the first frame, from the previous one,
-and from all frames in between, which are condensed into one vector. The best cosine with each set is a similarity map;
-attention lets the three maps of a class look at each other and across the frame; a light decoder, which also sees the
-previous mask, makes them a fine mask. Nothing is fitted online.
+compared with features of the object, and of everything that is not the object, from the first frame, from the previous
+one, and from all frames in between, which are condensed into one vector. The best cosine with each set is a similarity
+map; attention relates the three maps of a class to each other and across the frame; a light decoder, which also sees
+the previous mask, turns them into a fine mask. Nothing is fitted online.
 
     paper                here
     I, X                 PMVOSFeatures.frames, .matching
@@ -14,34 +14,37 @@ previous mask, makes them a fine mask. Nothing is fitted online.
     alpha                PMVOSOptions.momentum
     PM (figure 3)        PMVOS._similarity(), blocks.weighted_matching
     self-attention       PMVOS.attention, methods.pmvos.attention
-    decoder              Decoder, .prepare (its share that all objects have in common)
+    decoder              Decoder, .prepare (the part that all objects share)
     G, L, M, A           PMVOSOptions.global_matching, .local_matching, .medial_matching, .attention
 
-Where the paper and its authors' code differ, the options' defaults are the code's, so that their weights give their
+Where the paper and its authors' code differ, the options default to the code, so that the authors' weights give their
 results (tests/parity), and the other value is what `pmvos-lite` was trained with:
 - signed: the paper says that X lies in [0, 1]; the code has no ReLU before the features are normalised. Keys, which
-  neither has and `pmvos-lite` has since, have signs.
-- medial: the paper averages means (equations 2 and 3); the code averages *directions*, sums of features whose negative
-  channels are cut off, made of unit length, and compares with what that gives, which is shorter. With "mean" a class
-  without a single likely pixel (above one half) teaches Yint nothing, as the mean would be that of noise: an object
-  that is gone leaves Yint as it was, and Y^0 finds it again. The code has no such gate.
-- whole_pixels: m is the mean of M over 16x16 pixels; with this, less than one of these 256 pixels is none. So most of m
-  is 0 or 1, as in the first frame, and matches fast.
+  neither has and `pmvos-lite` uses by now, are signed.
+- medial: the paper averages means (equations 2 and 3); the code averages *directions*, which are sums of features with
+  negative channels cut off, scaled to unit length. It compares with their average, which is shorter than that. With
+  "mean", a class without a single likely pixel (above one half) does not update Yint, as its mean would be one of
+  noise: an object that is gone leaves Yint as it was, and Y^0 finds it again. The code has no such gate.
+- whole_pixels: m is the mean of M over 16x16 pixels; with this option, less than one of these 256 pixels counts as
+  none. So most of m is 0 or 1, as in the first frame, which makes matching fast.
 - background, padding: see labels.aggregate and Session.
 
-What both leave open, or what gives the same at less cost:
-- Templates are kept as X and m, and weighed where they are compared: objects have a frame's X in common. What has no
-  weight still offers a product of 0, which matters where all others are negative.
-- Background is all that is not the object: M_0 = 1 - M_1, other objects included, after soft aggregation (as A-GAME).
+Choices that both leave open, or that give the same at less cost:
+- Templates are kept as X and m, and weighted when they are compared, as objects share a frame's X. A feature without
+  weight still gives a product of 0, which matters where all others are negative.
+- Background is everything that is not the object: M_0 = 1 - M_1, other objects included, after soft aggregation (as in
+  A-GAME).
 - One attention module serves both classes. Without attention (A) the maps themselves go to the decoder.
-- The decoder is CRVOS's (Cho et al., 2020) as far as the paper tells: a scale's features, reduced, are joined with the
-  score of the deeper one by a 3x3 convolution; scores are brought to stride 4, joined, and enlarged by one last
-  deconvolution. Joining concatenated maps is the sum of two convolutions, so that of features is computed once a frame.
-- Training goes through the memory: templates of later frames are features times *predicted* masks, both with gradients.
-- Matching can be taught directly, by a loss "matching" that recipes may ask for: of every pixel the better match, by
-  each kind of template, should be its own class. The decoder's losses alone leave matching worse than with ImageNet's
-  features, as one best pixel among thousands carries the whole gradient (benchmarks/matching.md).
-- Features are kept and compared in float32: bfloat16 tells cosines near 1 apart by 1/256 only.
+- The decoder is CRVOS's (Cho et al., 2020) as far as the paper describes it: at each scale the reduced features are
+  joined with the score of the deeper scale by a 3x3 convolution; scores are brought to stride 4, concatenated, and
+  enlarged by a last deconvolution. A convolution of concatenated maps is the sum of two convolutions, so that of
+  features is computed once per frame.
+- Training backpropagates through the memory: templates of later frames are features times *predicted* masks, both with
+  gradients.
+- Matching can be supervised directly, by a loss "matching" that recipes may ask for: for each kind of template, a
+  pixel's better match should be with its own class. The decoder's losses alone leave matching worse than with ImageNet
+  features, as one best pixel among thousands gets the whole gradient (benchmarks/matching.md).
+- Features are kept and compared in float32: bfloat16 resolves cosines near 1 to 1/256 only.
 """
 
 from __future__ import annotations
@@ -66,16 +69,16 @@ from .attention import SelfAttention
 from .options import COARSE, STRIDES, PMVOSOptions
 
 CLASSES = 2  # background, foreground
-ONE_PIXEL = 1 / COARSE**2  # of a cell
-LEAST_SUM = 1e-7  # of a channel of the features of a class: what is less, or negative, counts as this
+ONE_PIXEL = 1 / COARSE**2  # as a share of a cell
+LEAST_SUM = 1e-7  # of each channel of a class's summed features: smaller or negative values count as this
 LEAST_MASS = 1e-6  # cells: keeps equation 2 finite where a class has no mass at all
-LEAST_NORM = 1e-4  # keeps the gradient of a vector finite that nothing was ever learned into
-SHARPNESS = 20.0  # of the loss "matching": the logit of a cosine of 1 with one class and 0 with the other
+LEAST_NORM = 1e-4  # keeps the gradient finite of a vector that is still zero
+SHARPNESS = 20.0  # of the loss "matching": the logit where the cosine is 1 with one class and 0 with the other
 
 
 @dataclass
 class PMVOSFeatures(Features):
-    """Features of each frame that are matched, and what the decoder prepared for all objects."""
+    """Features of each frame that are matched, and the part of the decoder that all objects share."""
 
     matching: Tensor = field(kw_only=True)  # (B, C, h w) float32, unit length along C; h = H / 16
     shared: dict[str, Tensor] = field(kw_only=True)  # see Decoder.prepare
@@ -85,27 +88,28 @@ class PMVOSFeatures(Features):
 class PMVOSMemory(Memory):
     """Sources of each object's templates, for background (0) and foreground (1), and its last mask.
 
-    A template that is switched off has no pixels: its last axis is 0 long.
+    A template that is switched off has no pixels: its last axis has length 0.
     """
 
     mask: Tensor  # (N, 2, h, w): m of the previous frame
     first: Tensor  # (N, C, h w): X of the annotated frame
     first_mask: Tensor  # (N, 2, h w): its m
     previous: Tensor  # (N, C, h w): X of the previous frame
-    medial: Tensor  # (N, 2, C, 1): Yint; of "directions" the mean of unit vectors
+    medial: Tensor  # (N, 2, C, 1): Yint; with "directions" the mean of unit vectors
 
 
 @dataclass
 class PMVOSPrediction(Prediction):
     """Logits, with the similarity maps that they come from."""
 
-    similarity: Tensor  # (N, 2, n, h, w) in [-1, 1]: by class; n: global, local, medial, those that are switched on
+    similarity: Tensor  # (N, 2, n, h, w) in [-1, 1]: by class; n: global, local and medial, where switched on
 
 
 class Scale(nn.Module):
     """One scale of the decoder: a frame's features, joined with clues of an object.
 
-    channels: of the backbone's features; reduced: of what they are reduced to; clues: of the maps that join them.
+    channels, reduced, clues, width: channels of the backbone's features, of those after reduction, of the clues, and of
+    the output.
     """
 
     def __init__(self, channels: int, reduced: int, clues: int, width: int):
@@ -115,7 +119,7 @@ class Scale(nn.Module):
         self.join_clues = nn.Conv2d(clues, width, 3, padding=1, bias=False)
 
     def prepare(self, features: Tensor) -> Tensor:
-        """The features' share: (B, channels, h, w) -> (B, width, h, w)."""
+        """Compute the features' part: (B, channels, h, w) -> (B, width, h, w)."""
         return self.join_features(self.reduce(features))
 
     def forward(self, of_features: Tensor, clues: Tensor) -> Tensor:
@@ -124,11 +128,11 @@ class Scale(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Clues at stride 16 -> logits at full size (section 3.5, after CRVOS).
+    """Decoder of clues at stride 16 into logits at full size (section 3.5, after CRVOS).
 
-    channels: {stride: channels} of the encoder; widths as of PMVOSOptions. Deconvolutions carry a score of two channels
-    from 16 to 8 to 4; the scores of the three scales meet at 4 and are merged by a last one. Of its two channels, too,
-    nothing but the difference counts, so that is what it computes.
+    channels: {stride: channels} of the encoder; for widths see PMVOSOptions. Deconvolutions carry a score of two
+    channels from stride 16 to 8 to 4; the scores of the three scales meet at 4 and are merged by a last deconvolution.
+    Only the difference of its two channels would matter, so it computes just that.
     """
 
     def __init__(
@@ -156,7 +160,7 @@ class Decoder(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def prepare(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Features by stride (B, C, h, w) -> what all objects share, by stride: its width is C, (B, C, h, w)."""
+        """Features by stride (B, C, h, w) -> the part that all objects share, by stride: (B, width, h, w)."""
         return {key: cast(Scale, scale).prepare(pyramid[int(key)]) for key, scale in self.scales.items()}
 
     def forward(self, shared: Mapping[str, Tensor], clues: Tensor) -> Tensor:
@@ -168,7 +172,7 @@ class Decoder(nn.Module):
 
 
 class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
-    """The whole method."""
+    """The method of the paper; see the module's docstring."""
 
     memory_type = PMVOSMemory
     traceable = True
@@ -183,7 +187,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         output_stride = COARSE if config.dilated else None
         strides = sorted({*STRIDES, *config.keys})
         self.backbone = Backbone(config.backbone, strides, output_stride=output_stride, pretrained=pretrained)
-        self.backbone.requires_grad_(False)  # recipes train it, by a group of their own
+        self.backbone.requires_grad_(False)  # recipes train it, in a parameter group of its own
         self.stride = max(strides)
         channels = self.backbone.channels
         self.keys = Keys({stride: channels[stride] for stride in config.keys}, [COARSE]) if config.keys else None
@@ -196,13 +200,13 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
     # The four calls --------------------------------------------------------------------------------------------------
 
     def encode(self, frames: Tensor, constant: Constant | None = None) -> PMVOSFeatures:
-        """Frames (B, 3, H, W) in [0, 1] -> features to match, and what the decoder needs of the frame."""
+        """Frames (B, 3, H, W) in [0, 1] -> features to match, and the decoder's part that all objects share."""
         pyramid = (constant or self.constant(frames)).pyramid
         matching = self._matched(pyramid).flatten(2)
         return PMVOSFeatures(frames, matching=matching, shared=self.decoder.prepare(pyramid))
 
     def memorize(self, features: PMVOSFeatures, masks: Tensor) -> PMVOSMemory:
-        """The annotated frame is the first and the previous one, and all that the mean holds (alpha = 1)."""
+        """Store the annotated frame as the first and the previous one, and as the whole mean (alpha = 1)."""
         config, m = self.config, self._downsampled(masks)
         x, flat = features.by_row(features.matching, len(masks)), m.flatten(2)
         return PMVOSMemory(
@@ -216,7 +220,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
     def segment(self, features: PMVOSFeatures, memory: PMVOSMemory) -> PMVOSPrediction:
         """Match, attend, decode."""
         similarity = self._similarity(features, memory)
-        attended = similarity.flatten(0, 1)  # a bundle of maps for each class of each row
+        attended = similarity.flatten(0, 1)  # one bundle of maps for each class of each row
         if self.attention is not None:
             attended = in_row_batches(self.attention, attended, together=self.training)
         maps = attended.unflatten(0, similarity.shape[:2]).flatten(1, 2)
@@ -226,7 +230,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
     def update(
         self, memory: PMVOSMemory, features: PMVOSFeatures, prediction: PMVOSPrediction, masks: Tensor
     ) -> PMVOSMemory:
-        """The frame becomes the previous one, and joins the mean of all frames."""
+        """Make the frame the previous one, and add it to the mean of all frames."""
         config, m = self.config, self._downsampled(masks)
         x = features.by_row(features.matching, len(masks))
         return replace(
@@ -237,9 +241,10 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         )
 
     def losses(self, prediction: PMVOSPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """ "matching": how well each kind of template tells foreground from background, at stride 16.
+        """Loss "matching": how well each kind of template tells foreground from background, at stride 16.
 
-        Of keys it is theirs (blocks.keys), otherwise binary cross entropy of how much better foreground matches.
+        With keys it is `blocks.keys.matching_loss`, otherwise the binary cross-entropy of how much better foreground
+        matches.
         """
         background, foreground = prediction.similarity.float().unbind(1)  # (N, n, h, w)
         difference, (share, told) = foreground - background, shares_of_cells(masks, known, COARSE)
@@ -251,7 +256,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
     def diagnostics(
         self, features: PMVOSFeatures, memory: PMVOSMemory, prediction: PMVOSPrediction
     ) -> dict[str, Tensor]:
-        """The similarity maps of both classes, the mask that comes along, and what the decoder makes of them."""
+        """Similarity maps of both classes, the previous mask, and the mask that the decoder makes of them."""
         config = self.config
         switches = (config.global_matching, config.local_matching, config.medial_matching)
         kinds = [name for name, on in zip(("first frame's", "previous frame's", "medial"), switches, strict=True) if on]
@@ -272,7 +277,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         return normalised((projected if self.config.signed else F.relu(projected)).float())
 
     def _similarity(self, features: PMVOSFeatures, memory: PMVOSMemory) -> Tensor:
-        """(N, 2, n, h, w): of each pixel its best cosine with each of the n templates of both classes (figure 3)."""
+        """Best cosine of each pixel with each of the n templates of both classes (figure 3): (N, 2, n, h, w)."""
         query = features.by_row(features.matching, len(memory))
         shared = features.frame_of_row is None and query.device.type == "cpu" and not torch.is_grad_enabled()
         maps = []
@@ -293,7 +298,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         return torch.stack(maps, 2).unflatten(-1, memory.mask.shape[-2:])
 
     def _learned(self, medial: Tensor, x: Tensor, m: Tensor, masks: Tensor) -> Tensor:
-        """Equation 3: Yint (N, 2, C, 1) after a frame with features x, masks m, and M_1 (N, 1, H, W)."""
+        """Equation 3: Yint (N, 2, C, 1) after a frame with features x, downsampled masks m, and M_1 (N, 1, H, W)."""
         alpha: Tensor | float = self.config.momentum
         if self.config.medial == "mean":
             likely = torch.stack([masks.amin((1, 2, 3)) < 0.5, masks.amax((1, 2, 3)) > 0.5], 1)
@@ -316,7 +321,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
 def downsampled(masks: Tensor, *, whole_pixels: bool = False) -> Tensor:
     """Probabilities M_1 (N, 1, H, W) -> m of background and foreground (N, 2, H/16, W/16), which sum to 1.
 
-    whole_pixels: take less than one pixel of a cell for none.
+    whole_pixels: treat less than one pixel of a cell as none.
     """
     foreground = F.avg_pool2d(masks.float(), COARSE)
     if whole_pixels:
@@ -332,6 +337,6 @@ def _mean(x: Tensor, m: Tensor) -> Tensor:
 
 
 def _direction(x: Tensor, m: Tensor) -> Tensor:
-    """x (N, C, h w) and m (N, 2, h, w) -> sums of features of each class, of unit length: (N, 2, C, 1)."""
+    """x (N, C, h w) and m (N, 2, h, w) -> each class's sum of features, scaled to unit length: (N, 2, C, 1)."""
     with torch.autocast(x.device.type, enabled=False):
         return F.normalize((m.flatten(2) @ x.transpose(1, 2)).clamp(min=LEAST_SUM), dim=2)[..., None]

@@ -28,18 +28,18 @@ class PMVOSOptions(SessionOptions):
     dilated: bool = True
     """Dilate the last stage, so that it keeps stride 16; false: the network ends with the stage of stride 16."""
     channels: Count = 512
-    """Channels of the features that are matched; of keys as many as the backbone has at stride 16."""
+    """Channels of the features that are matched; keys have as many as the backbone at stride 16."""
     keys: tuple[Count, ...] = field(default=(), kw_only=True)
-    """Strides of the features that something is learned of and added to those of stride 16: the sum is matched, and
-    `channels` and `signed` mean nothing. None: a projection of the features of stride 16 is matched."""
+    """Match keys: the features of stride 16 plus a learned projection of the features of these strides; `channels` and
+    `signed` are then unused. Empty: match a projection of the features of stride 16."""
     coarse_width: Count = 256
-    """Channels at stride 16 that the similarity maps and the previous mask join."""
+    """Channels at stride 16 that are joined with the similarity maps and the previous mask."""
     width: Count = 128
     """Channels of the decoder."""
     fine_width: Count = 128
     """Channels of the decoder at stride 4, where most of its time goes."""
     last_kernel: Literal[6, 8] = 6
-    """Side of the last deconvolution's kernel, of stride 4."""
+    """Kernel size of the last deconvolution, which has stride 4."""
     global_matching: bool = True
     """G: match with the annotated frame (table 1)."""
     local_matching: bool = True
@@ -49,21 +49,21 @@ class PMVOSOptions(SessionOptions):
     attention: bool = True
     """A: self-attention over the similarity maps."""
     signed: bool = True
-    """Match features as the projection gives them; false: without what is negative."""
+    """Match features as the projection gives them; false: after a ReLU."""
     medial: Literal["directions", "mean"] = "directions"
-    """The mean over frames: of the directions of their sums of features, or equation 2's means, which leave out
-    frames that do not show the class, and are matched by their direction."""
+    """Mean over frames: "directions", of each class's summed features, scaled to unit length; "mean", of equation 2's
+    means, leaving out frames that do not show the class, scaled to unit length when matched."""
     whole_pixels: bool = False
-    """Take less than a pixel of a cell's mask for none."""
+    """Treat less than one pixel of a cell's mask as none."""
     background: Background = "least"
-    """How objects are set against each other and background: see `onemask.labels.aggregate`."""
+    """How objects compete with each other and with the background: see `onemask.labels.aggregate`."""
     padding: Padding = "reflected"
-    """How frames come to multiples of 16: mirrored at all borders, or the last row and column go on."""
+    """How frames are padded to multiples of 16: mirrored at all borders, or by repeating the last row and column."""
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1
     """Weight of the newest frame in the mean of all frames."""
 
     def __post_init__(self):
-        """Refuse what cannot work."""
+        """Reject invalid values."""
         check_values(self)
         if not self.maps:
             raise InputError("one of global_matching, local_matching and medial_matching must be true, all are false")
@@ -72,7 +72,7 @@ class PMVOSOptions(SessionOptions):
 
     @property
     def maps(self) -> int:
-        """Similarity maps of each class."""
+        """Number of similarity maps per class."""
         return self.global_matching + self.local_matching + self.medial_matching
 
     @property
@@ -82,7 +82,7 @@ class PMVOSOptions(SessionOptions):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The options that weights depend on: all but the momentum, and what happens outside of the networks."""
+        """Options that the weights depend on: all but the momentum and those that act outside of the networks."""
         matched = {"keys": sorted(set(self.keys))} if self.keys else {"channels": self.channels, "signed": self.signed}
         return matched | {
             "backbone": self.backbone,

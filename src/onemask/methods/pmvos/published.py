@@ -1,4 +1,4 @@
-"""The names in the authors' checkpoint `PMVOS_best.tar`, as this package has them."""
+"""Conversion of the authors' checkpoint `PMVOS_best.tar` to this package's tensor names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SCALES = (16, 8, 4)
 
 
 def tensors(config: PMVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under this package's names.
+    """Convert a checkpoint's tensors to this package's names.
 
-    They have two scores of a pixel where nothing but the difference counts, and one convolution over joined maps that
-    is the sum of two here.
+    The authors compute two scores per pixel where only the difference matters, and one convolution over concatenated
+    maps where this package adds up two.
     """
     backbone = theirs.take_under("vos.backbone.")
     ours = {f"backbone.network.{name}": tensor for name, tensor in backbone.items() if not name.startswith("fc.")}
@@ -23,7 +23,7 @@ def tensors(config: PMVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
     for name in ("query", "value"):
         _convolution(theirs, f"vos.att.sa.{name}_conv.conv", ours, f"attention.spatial.{name}")
     ours["attention.spatial.key.weight"] = theirs.take("vos.att.sa.key_conv.conv.weight")
-    theirs.take("vos.att.sa.key_conv.conv.bias")  # adds the same to all that a softmax compares
+    theirs.take("vos.att.sa.key_conv.conv.bias")  # adds the same to every logit of a softmax
     ours["attention.spatial.weight"] = theirs.take("vos.att.sa.gamma").reshape(())
     ours["attention.channel.weight"] = theirs.take("vos.att.ca.gamma").reshape(())
     for stride in SCALES:
@@ -36,7 +36,7 @@ def tensors(config: PMVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
         ours[f"{scale}.join_features.bias"] = theirs.take(f"vos.refine.blend_s{stride}.conv.bias")
     for their_name, name in (("deconv1_1", "from_16"), ("deconv2", "from_8"), ("deconv1_2", "coarse_to_4")):
         _convolution(theirs, f"vos.refine.{their_name}", ours, f"decoder.{name}")
-    # A deconvolution of stride 1 is a convolution with the kernel turned round.
+    # A deconvolution of stride 1 is a convolution with the kernel flipped.
     ours["decoder.at_4.weight"] = theirs.take("vos.refine.deconv3.weight").transpose(0, 1).flip(2, 3)
     ours["decoder.at_4.bias"] = theirs.take("vos.refine.deconv3.bias")
     of_both = theirs.take("vos.refine.predictor.weight")

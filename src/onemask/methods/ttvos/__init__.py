@@ -13,11 +13,11 @@ class TTVOSConfig(TTVOSOptions):
     """The options, as a configuration that builds the method."""
 
     def build(self, *, pretrained: bool = True) -> TTVOS:
-        """The method; its backbone with ImageNet weights, all else untrained."""
+        """Build the method: its backbone with ImageNet weights, everything else untrained."""
         return TTVOS(self, pretrained=pretrained)
 
 
-PAPER = TTVOSConfig(backbone="hrnet_w18_small.ms_in1k")  # Microsoft's weights, as its authors have them
+PAPER = TTVOSConfig(backbone="hrnet_w18_small.ms_in1k")  # Microsoft's weights, which the authors use too
 RESNET18 = replace(PAPER, backbone="resnet18.tv_in1k", deepest=16, dilated=True)
 RESNET50 = replace(RESNET18, backbone="resnet50.tv_in1k")
 MOBILENETV3 = replace(RESNET18, backbone="mobilenetv3_large_100")

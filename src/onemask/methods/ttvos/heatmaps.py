@@ -11,12 +11,12 @@ from ...eager import eager_on_cpu
 
 
 def of_known(heatmaps: Tensor, known: Tensor) -> Tensor:
-    """Heatmaps (N, n, 2, h, w), those that are not known 0: (N, 2n, h, w)."""
+    """Zero the heatmaps (N, n, 2, h, w) that are not known (N, n): (N, 2n, h, w)."""
     return (heatmaps * known[:, :, None, None, None]).flatten(1, 2)
 
 
 def halved(maps: Tensor, *, beyond: bool = False, times: int = 1) -> Tensor:
-    """Maps (N, C, h, w) -> (N, C, h/2, w/2), so many times over: the mean of each 3x3 cells, every second one.
+    """Halve maps (N, C, h, w) `times` times, by 3x3 average pooling of stride 2: (N, C, h/2, w/2) for once.
 
     beyond: cells beyond the border count, as 0.
     """
@@ -33,7 +33,10 @@ def halved(maps: Tensor, *, beyond: bool = False, times: int = 1) -> Tensor:
 
 
 def _sums_of_rows(maps: Tensor, beyond: bool) -> Tensor:
-    """The sum of each three rows, of the first two as if there were three: a third of pooling's time on a CPU."""
+    """Sum every three rows at stride 2, in a third of pooling's time on a CPU.
+
+    Without `beyond`, the sum of the first two rows is scaled as if there were three.
+    """
     if maps.shape[2] % 2:
         return 3 * F.avg_pool2d(maps, (3, 1), stride=(2, 1), padding=(1, 0), count_include_pad=beyond)
     pairs = maps.unflatten(2, (-1, 2))
@@ -55,7 +58,7 @@ def heatmap_of(masks: Tensor, *, beyond: bool = False) -> Tensor:
 
 
 def coordinates(like: Tensor) -> Tensor:
-    """P (1, 3, h, w): x and y in [-1, 1], and the distance from the centre."""
+    """Coordinate maps P (1, 3, h, w): x and y in [-1, 1], and the distance from the centre."""
     height, width = like.shape[-2:]
     x = torch.linspace(-1, 1, width, dtype=like.dtype, device=like.device).expand(height, -1)
     y = torch.linspace(-1, 1, height, dtype=like.dtype, device=like.device)[:, None].expand(-1, width)

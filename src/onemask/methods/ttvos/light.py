@@ -1,10 +1,10 @@
-"""The network that TTVOS's authors published, which has as many channels as the backbone, and few elsewhere.
+"""The network that TTVOS's authors published, whose widths follow the backbone's in matching and are small elsewhere.
 
-Its parts are called as those in `template` and `refinement` are. It says where an object is at three scales, by two
+Its parts are named like those in `template` and `refinement`. It predicts where an object is at three scales, by two
 scores each: at stride 8 from the short-term similarity, at stride 4 from the attention map, and at the frame's size.
 
     paper             here
-    ST_t, S^ST        LightShortTerm: 3x3 convolutions of a frame's features beside heatmaps, and beside ST_t
+    ST_t, S^ST        LightShortTerm: 3x3 convolutions of a frame's features joined with heatmaps, and with ST_t
     f^8', S^LT        LightLongTerm.modified, and a grouped blend of that with Z
     A_t               LightBlend
     refinement        LightRefinement
@@ -25,7 +25,7 @@ from .template import GROUP, Embedding, ProductTemplate, RegionTemplate, SplitCo
 
 
 class LightShortTerm(nn.Module):
-    """ST_t of the previous frame's features and heatmaps, and how the current frame's features compare with it."""
+    """Short-term template ST_t of the previous features and heatmaps, and the current frame's similarity to it."""
 
     def __init__(self, channels: int, clue: int, template_width: int, width: int):
         super().__init__()
@@ -37,7 +37,7 @@ class LightShortTerm(nn.Module):
         return {"enter": self.enter.prepare(features), "compare": self.compare.prepare(features)}
 
     def construct(self, shared: Mapping[str, Tensor], clue: Tensor) -> Tensor:
-        """ST (N, template_width, h, w): what `prepare` gave, by row, and the clue (N, clue, h, w)."""
+        """Build ST (N, template_width, h, w) from the result of `prepare`, by row, and the clue (N, clue, h, w)."""
         return F.relu(self.enter(shared["enter"], clue), inplace=True)
 
     def forward(self, shared: Mapping[str, Tensor], template: Tensor) -> Tensor:
@@ -46,10 +46,10 @@ class LightShortTerm(nn.Module):
 
 
 class LightLongTerm(nn.Module):
-    """S^LT: how the template correlates with a frame, blended with the frame's features (figure 3b).
+    """Long-term similarity S^LT: the template's correlation with a frame, blended with its features (figure 3b).
 
-    channels: of the features; outputs: of S^LT; templates: how many matrices an object has. tells: whether S^LT alone
-    tells the object in training, where the template does not.
+    channels, outputs: channels of the features, and of S^LT; templates: number of matrices per object. tells: whether
+    S^LT alone predicts the object in training, if the template does not.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class LightLongTerm(nn.Module):
     def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Result of `prepare`, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, outputs, h, w), not negative.
 
-        Also logits of the object: by each template alone, (N, n, h, w), where templates tell them; else by S^LT alone
-        in training, (N, 1, h, w), and none, (N, 0, h, w), otherwise.
+        Also returns logits of the object: from each template alone, (N, n, h, w), if templates give logits; else from
+        S^LT alone in training, (N, 1, h, w), and none, (N, 0, h, w), otherwise.
         """
         z = self.template.correlate(shared, clue, torch.stack([*templates], 1))
         vectors = z.shape[2] - self.template.logits
@@ -95,7 +95,7 @@ class LightLongTerm(nn.Module):
 
 
 class LightBlend(nn.Module):
-    """A_t of both similarities; the short-term one as a score of two channels at stride 8."""
+    """Attention map A_t of both similarities; the short-term one enters as a score of two channels at stride 8."""
 
     def __init__(self, short_width: int, long_width: int, width: int):
         super().__init__()
@@ -104,18 +104,18 @@ class LightBlend(nn.Module):
         self.join = nn.Conv2d(width + CLASSES, width, 3, padding=1)
 
     def forward(self, short: Tensor, long: Tensor) -> tuple[Tensor, Tensor]:
-        """S^ST (N, short_width, h/2, w/2) and S^LT (N, long_width, h, w) -> A_t (N, width, h, w), and what it is of.
+        """S^ST (N, short_width, h/2, w/2) and S^LT (N, long_width, h, w) -> A_t (N, width, h, w), and its input.
 
-        That is (N, width + 2, h, w), the score of two channels last.
+        The input is (N, width + 2, h, w), with the score of two channels last.
         """
         joined = torch.cat([F.relu(self.of_long(long)), self.of_short(short)], 1)
         return F.relu(self.join(joined), inplace=True), joined
 
 
 class LightRefinement(nn.Module):
-    """Scores of two channels from strides 8 and 4, and maps at stride 4, become logits at full size.
+    """Refinement of two-channel scores from strides 8 and 4, and maps at stride 4, to logits at full size.
 
-    channels: of features at stride 4; width: of the attention map, and of maps at stride 4.
+    channels: channels of the features at stride 4; width: of the attention map, and of maps at stride 4.
     """
 
     def __init__(self, channels: int, width: int):
@@ -131,7 +131,7 @@ class LightRefinement(nn.Module):
         return self.detail.prepare(F.relu(self.reduce(features)))
 
     def forward(self, prepared: Tensor, attention: Tensor, short: Tensor, joined: Tensor) -> Tensor:
-        """Result of `prepare`, by row, A_t, S^ST, what A_t is of (see `LightBlend`) -> logits (N, 1, H, W)."""
+        """Result of `prepare`, by row, A_t, S^ST, and A_t's input (see `LightBlend`) -> logits (N, 1, H, W)."""
         of_4 = self.of_attention(attention)
         fine = F.relu(self.detail(prepared, of_4), inplace=True)
         return shuffled(self.logits, torch.cat([self.coarse(joined[:, -CLASSES:]), of_4, fine], 1))

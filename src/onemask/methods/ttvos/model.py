@@ -1,13 +1,13 @@
-"""TTVOS: two light templates, of the previous frame and of all, and a loss that teaches to correct the last mask.
+"""TTVOS: two light templates, of the previous frame and of all, and a loss that teaches it to correct its last mask.
 
 Park, Venkatesh, Jang, Yoo, Kwak: TTVOS: Lightweight Video Object Segmentation with Adaptive Template Attention Module
 and Temporal Consistency Loss, 2020, as extended in 2021. The previous frame's features, with heatmaps of where the
-object was, say where it is now (short-term, stride 16); a matrix of template vectors, blended from all frames with a
-weight that the network chooses, says what belongs to it (long-term, stride 8). A refinement network makes both a fine
-mask. Matching costs the same in every frame, and nothing is fitted online.
+object was, tell where it is now (short-term, stride 16); a matrix of template vectors, blended from all frames with a
+weight that the network predicts, tells what belongs to it (long-term, stride 8). A refinement network turns both into a
+fine mask. Matching costs the same in every frame, and nothing is fitted online.
 
     paper                     here
-    f^16, f^8, f^4            TTVOS._seen(): what is matched at strides 16 and 8; the backbone's own at 4
+    f^16, f^8, f^4            TTVOS._seen(): the features matched at strides 16 and 8; the backbone's own at 4
     H^_t-n:t-1, P             TTVOSMemory.heatmaps and .known; TTVOS._long_clue() joins them
     ST_t, S^ST                TTVOSMemory.short, TTVOSPrediction.short; methods.ttvos.light.LightShortTerm
     LT_t, f, g, q, Z          TTVOSMemory.long; methods.ttvos.template.ProductTemplate
@@ -17,7 +17,7 @@ mask. Matching costs the same in every frame, and nothing is fitted online.
     w_t (eq. 4)               methods.ttvos.template.AdaptiveWeight, TTVOSPrediction.weight
     pi^_t, L_tm (eq. 5)       TTVOS.transition, blocks.transition
     refinement (figure 6)     methods.ttvos.light.LightRefinement
-                              (of the wide network all of these in methods.ttvos.template, and in .refinement)
+                              (the wide network has all of these in methods.ttvos.template, and in .refinement)
 
     row of table 4            option
     Short-term M              short_term
@@ -27,30 +27,30 @@ mask. Matching costs the same in every frame, and nothing is fitted online.
     Attention clue            clue: "heatmaps" (3 heatmaps, coordinates), "previous" (the last one), "reextract"
     Transition map            transition
 
-What the paper leaves open, and what was decided:
-- Masks come to stride 8, and 16, by 3x3 average pooling of stride 2. A heatmap that there is none of is 0 in both
-  channels, as the paper's first ones are: nothing is known of it.
-- Features at stride 32 are joined with those at 16 (`deepest`); of ResNet-50 three blocks are used, as in table 6.
-- w_t begins at 0.12. How wide the layers are is left open: `network="light"` is what the authors published
-  (methods.ttvos.light), with their backbones' dilations and their way of padding, and their weights give their results
-  (tests/parity). In the wide one, f^8' is a 1x1 convolution of X_t, which S^LT's 3x3 convolution sees beside Z, and A_t
-  is ReLU of a 1x1 convolution of S^LT and the enlarged S^ST.
-- "reextract": the backbone sees the frame again with the mask, which joins its first convolution; both templates are
-  made of those features, and nothing else is given a clue.
+Choices that the paper leaves open:
+- Masks are brought to stride 8, and 16, by 3x3 average pooling of stride 2. A missing heatmap is 0 in both channels, as
+  the paper's first ones are: nothing is known of it.
+- Features at stride 32 are joined with those at 16 (`deepest`); three blocks of ResNet-50 are used, as in table 6.
+- w_t begins at 0.12. Layer widths are left open: `network="light"` is what the authors published (methods.ttvos.light),
+  with their backbones' dilations and their padding, and their weights give their results (tests/parity). In the wide
+  one, f^8' is a 1x1 convolution of X_t, which S^LT's 3x3 convolution sees joined with Z, and A_t is ReLU of a 1x1
+  convolution of S^LT and the enlarged S^ST.
+- "reextract": the backbone sees the frame again with the mask, which is added to the output of its first convolution;
+  both templates are made of those features, and nothing else is given a clue.
 - A matching that is switched off is replaced by two convolutions over features and the previous heatmap.
 
-The paper's own limit is a long occlusion: empty heatmaps say that the object is nowhere, and it stays so. What helps
-is to have seen that in training: the clue is taken away from a share of rows at random (`forget`), so that the
-network finds an object by its long-term template alone, and does not believe an empty heatmap more than that. And
-while an object is *lost*, its mask below a small share of what it usually covers, the template does not learn from
-frames that do not show it, with `returns`; without is the paper's rule. (To take the clue away while it is lost, so
-that it is sought everywhere, was tried: what returned was found no sooner, and until then other things were:
-benchmarks/perturbed.md.)
+The paper's own limit is a long occlusion: empty heatmaps say that the object is nowhere, and so it stays. It helps to
+have trained for that: the clue is withheld from a random share of rows (`forget`), so that the network learns to find
+an object by its long-term template alone, and to trust an empty heatmap no more than that. And with `returns`, the
+template does not learn from frames that do not show the object while it is *lost*, that is, while its mask is below a
+small share of its usual area; without is the paper's rule. (Withholding the clue while the object is lost, so that it
+is searched for everywhere, was tried: objects that returned were found no sooner, and other things were found until
+then: benchmarks/perturbed.md.)
 
-LITE departs from the paper, as the wide network and for a backbone without HRNet's exchange between scales and a
-training of an hour: features of stride 16 are joined with those at 8 (`joined`), template vectors are means over
-regions (`template="regions"`), and the annotated frame's are matched beside the blended ones (`anchor`). Vectors of
-regions tell the object by themselves, which can be taught by a loss of its own, "matching".
+LITE departs from the paper, as it has the wide network, a backbone without HRNet's exchange between scales, and an hour
+of training: features of stride 16 are joined with those at 8 (`joined`), template vectors are means over regions
+(`template="regions"`), and the annotated frame's are matched besides the blended ones (`anchor`). Vectors of regions
+predict the object by themselves, which can be supervised by a loss of its own, "matching".
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ USUAL_MOMENTUM = 0.1  # share of the newest frame in the area that an object usu
 
 @dataclass
 class TTVOSFeatures(Features):
-    """Features of each frame that the modules prepared for all objects."""
+    """Features of each frame, prepared by the modules for all objects."""
 
     short: dict[str, Tensor] = field(kw_only=True)  # at stride 16, see ShortTermMatching.prepare
     long: dict[str, Tensor] = field(kw_only=True)  # at stride 8, see LongTermMatching.prepare
@@ -111,19 +111,19 @@ class TTVOSMemory(Memory):
 
 @dataclass
 class TTVOSPrediction(Prediction):
-    """Logits, with what they came from; and in training the transition map."""
+    """Logits, the maps that they come from, and in training the transition map."""
 
     short: Tensor  # (N, c, H/16, W/16): S^ST
     long: Tensor  # (N, width, h, w): S^LT
     attention: Tensor  # (N, width, h, w): A_t
-    weight: Tensor  # (N,): w in (0, 1), of this frame in the template
-    matched: Tensor  # (N, n, h, w): logits by each long-term template alone, where these tell them
+    weight: Tensor  # (N,): w in (0, 1), the weight of this frame in the template
+    matched: Tensor  # (N, n, h, w): logits from each long-term template alone, or from S^LT, where there are any
     transition: Tensor | None = None  # (N, 2, h, w)
     previous: Tensor | None = None  # (N, 1, h, w): the estimate that it corrects
 
 
 class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
-    """The whole method."""
+    """The method of the paper; see the module's docstring."""
 
     memory_type = TTVOSMemory
     traceable = True
@@ -144,7 +144,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
             epsilon=EPSILONS.get(architecture) if config.network == "light" else None,
             pretrained=pretrained,
         )
-        self.backbone.requires_grad_(False)  # recipes train its last stage, by a group of their own
+        self.backbone.requires_grad_(False)  # recipes train its last stage, in a parameter group of its own
         channels = self.backbone.channels
         coarse = sum(channels[stride] for stride in channels if stride >= COARSE)
         middle = channels[MIDDLE] + (channels[COARSE] if config.joined else 0)
@@ -182,7 +182,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     # The four calls --------------------------------------------------------------------------------------------------
 
     def encode(self, frames: Tensor, constant: Constant | None = None) -> TTVOSFeatures:
-        """Frames (B, 3, H, W) in [0, 1] -> what matching and refinement have in common for all objects."""
+        """Frames (B, 3, H, W) in [0, 1] -> the parts of matching and refinement that all objects share."""
         pyramid = (constant or self.constant(frames)).pyramid
         coarse, middle = self._seen(pyramid)
         return TTVOSFeatures(
@@ -193,7 +193,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         )
 
     def memorize(self, features: TTVOSFeatures, masks: Tensor) -> TTVOSMemory:
-        """Templates of the annotated frame; heatmaps of frames before it are not known (section III-C1)."""
+        """Build the templates of the annotated frame; heatmaps of frames before it are not known (section III-C1)."""
         rows, count = len(masks), self.config.heatmaps
         newest = heatmap_of(masks, beyond=self.config.borders)
         heatmaps = torch.cat([newest.new_zeros(rows, count - 1, *newest.shape[1:]), newest[:, None]], 1)
@@ -223,7 +223,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     def update(
         self, memory: TTVOSMemory, features: TTVOSFeatures, prediction: TTVOSPrediction, masks: Tensor
     ) -> TTVOSMemory:
-        """The frame becomes the previous one, and joins the long-term template (equation 3)."""
+        """Make the frame the previous one, and blend it into the long-term template (equation 3)."""
         lost, usual = self._lost(memory, masks)
         heatmaps = torch.cat([memory.heatmaps[:, 1:], heatmap_of(masks, beyond=self.config.borders)[:, None]], 1)
         known = F.pad(memory.known[:, 1:], (0, 1), value=True)
@@ -237,8 +237,11 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         return replace(memory, heatmaps=heatmaps, known=next_known, short=short, long=long, usual=usual, age=age)
 
     def losses(self, prediction: TTVOSPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """ "transition": equation 5. "matching": binary cross entropy of what each long-term template alone tells,
-        where templates do. Both at stride 8."""
+        """Losses "transition" (equation 5) and "matching", both at stride 8.
+
+        "matching" is the binary cross-entropy of the logits from each long-term template alone, or from S^LT
+        (`coarse`), where the network gives any.
+        """
         wanted, where = pooled(masks, beyond=self.config.borders), pooled(known)
         losses = {}
         if prediction.transition is not None and prediction.previous is not None:
@@ -250,7 +253,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     def diagnostics(
         self, features: TTVOSFeatures, memory: TTVOSMemory, prediction: TTVOSPrediction
     ) -> dict[str, Tensor]:
-        """Both similarities and what they blend into, as far as they tell the object; what has to change; w_t."""
+        """Both similarities and the attention map, as far as they tell the object; the transition map; w_t."""
         found = prediction.logits.sigmoid()
         shown = {
             "previous mask": memory.heatmaps[:, -1, 1:],
@@ -268,7 +271,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     # Matching --------------------------------------------------------------------------------------------------------
 
     def _seen(self, pyramid: Mapping[int, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Features that are matched at stride 16, and at 8 (coarser maps behind, to be joined)."""
+        """Features that are matched at stride 16, and those at 8 (followed by coarser maps, to be joined)."""
         coarse = concatenated(pyramid[COARSE], *(maps for stride, maps in pyramid.items() if stride > COARSE))
         return coarse, (pyramid[MIDDLE], pyramid[COARSE]) if self.config.joined else (pyramid[MIDDLE],)
 
@@ -279,7 +282,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         return halved(of_known(heatmaps, known), beyond=self.config.borders)
 
     def _long_clue(self, heatmaps: Tensor, known: Tensor) -> Tensor:
-        """The attention clue (N, 9, h, w) of all that is at stride 8."""
+        """The attention clue (N, 9, h, w) of everything at stride 8."""
         if self.config.clue == "reextract":
             return heatmaps[:, 0, :0]
         maps = of_known(heatmaps, known)
@@ -288,7 +291,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         return torch.cat([maps, coordinates(maps).expand(len(maps), -1, -1, -1)], 1)
 
     def _segmented(self, features: TTVOSFeatures, memory: TTVOSMemory) -> TTVOSPrediction:
-        """Some rows."""
+        """Segment some rows."""
         rows = len(memory)
         of_short = features.by_row(features.short, rows)
         of_long = features.by_row(features.long, rows)
@@ -323,9 +326,10 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     def _templates(
         self, features: TTVOSFeatures, heatmaps: Tensor, known: Tensor, next_known: Tensor, masks: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """ST (N, c, H/16, W/16) and I_c (N, V, c) of a frame whose heatmaps are the newest.
+        """ST (N, c, H/16, W/16) and I_c (N, V, c) of a frame, whose heatmap is the newest.
 
-        known (N, n) bool: which heatmaps are a clue in this frame; next_known: in the next one, which ST is for.
+        known (N, n) bool: the heatmaps that are a clue in this frame; next_known: those in the next frame, where ST is
+        used.
         """
         rows = len(masks)
         for_short, for_long = self._short_clue(heatmaps, next_known), self._long_clue(heatmaps, known)
@@ -351,14 +355,14 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         return lost, torch.where(lost, memory.usual, memory.usual + USUAL_MOMENTUM * (own - memory.usual))
 
     def _still_known(self, known: Tensor) -> Tensor:
-        """Heatmaps (N, n) that are a clue in the next frame: in training none for some rows, at random."""
+        """Heatmaps (N, n) that are a clue in the next frame: in training, none for a random share of rows."""
         if not (self.training and self.config.forget):
             return known
         return known & (torch.rand(len(known), 1, device=known.device) >= self.config.forget)
 
 
 class _MaskEmbedding(nn.Sequential):
-    """A heatmap (N, 2, H, W) as a map that joins what the backbone's first convolution gives (as STM's)."""
+    """Embedding of a heatmap (N, 2, H, W), added to the output of the backbone's first convolution (as in STM)."""
 
     def __init__(self, first: nn.Conv2d):
         super().__init__(
@@ -375,7 +379,7 @@ def blended(template: Tensor, current: Tensor, weight: Tensor) -> Tensor:
 
 
 def _joined(predictions: list[TTVOSPrediction]) -> TTVOSPrediction:
-    """The rows of all."""
+    """Concatenate the rows of several predictions."""
     columns: dict[str, list[Any]] = {f.name: [getattr(p, f.name) for p in predictions] for f in fields(TTVOSPrediction)}
     joined: dict[str, Any] = {name: None if c[0] is None else torch.cat(c) for name, c in columns.items()}
     return TTVOSPrediction(**joined)

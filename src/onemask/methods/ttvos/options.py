@@ -13,14 +13,14 @@ from ..session_options import SessionOptions
 from .template import GROUP, ProductTemplate, RegionTemplate
 
 FINE, MIDDLE, COARSE = 4, 8, 16  # strides of details, of long-term and of short-term matching
-# The largest stride that a backbone is brought to, and the dilations of its convolutions that are not timm's then.
+# The output stride of a dilated backbone, and dilations of its convolutions where they then differ from timm's.
 DILATED: dict[str, tuple[int | None, dict[str, int]]] = {
     "resnet18": (COARSE, {"layer4.0.conv2": 1, "layer4.1.conv1": 1}),
     "resnet50": (None, {"layer3.4.conv2": 2, "layer3.5.conv2": 2}),
     "mobilenetv3_large_100": (COARSE, {"blocks.5.0.conv_dw": 2}),
 }
-EPSILONS = {"mobilenetv3_large_100": 1e-3}  # of the authors' batch norms, where they are not timm's
-CLUES = {"heatmaps": 3, "previous": 1, "reextract": 1}  # forms of the clue, and the heatmaps that are kept for it
+EPSILONS = {"mobilenetv3_large_100": 1e-3}  # of the authors' batch norms, where they differ from timm's
+CLUES = {"heatmaps": 3, "previous": 1, "reextract": 1}  # forms of the clue, and how many heatmaps are kept for it
 TEMPLATES: dict[str, type[ProductTemplate] | type[RegionTemplate]] = {
     "product": ProductTemplate,
     "regions": RegionTemplate,
@@ -34,11 +34,12 @@ class TTVOSOptions(SessionOptions):
     backbone: str = "hrnet_w18_small"
     """Any timm model with features by stage."""
     network: Literal["light", "wide"] = "light"
-    """The network that the authors published, whose widths follow the backbone's; or one with widths of its own."""
+    """The network that the authors published, whose widths follow the backbone's ("light"), or one with its own widths
+    ("wide")."""
     deepest: Count = 32
     """Largest stride of the backbone: 32, joined with 16; or 16."""
     dilated: bool = False
-    """Dilate the backbone as the authors do, so that what would have stride 32 keeps 16: resnet18, resnet50 and
+    """Dilate the last stage as the authors do, which keeps it at stride 16: resnet18, resnet50 and
     mobilenetv3_large_100."""
     joined: bool = False
     """Match features of strides 8 and 16 at stride 8; false: those of stride 8 alone."""
@@ -49,13 +50,13 @@ class TTVOSOptions(SessionOptions):
     vectors: Whole = 0
     """N_lt: number of template vectors; 0: as many as the backbone has channels at stride 8."""
     depthwise: bool = False
-    """5x5 convolutions see one channel each instead of groups of 4, the paper's: a fifth of their time on a CPU."""
+    """Let 5x5 convolutions see one channel each instead of the paper's groups of 4: a fifth of their time on a CPU."""
     anchor: bool = False
     """Match the annotated frame's template as well, unchanged."""
     short_width: Count = 128
     """Channels of the wide network's short-term template and similarity."""
     width: Count = 128
-    """Channels of the attention map, and of the wide network's long-term similarity; of the light one's at most."""
+    """Channels of the attention map, and of the wide network's long-term similarity; the light one's maximum."""
     fine_width: Count = 64
     """Channels of the wide network at stride 4."""
     short_term: bool = True
@@ -71,22 +72,23 @@ class TTVOSOptions(SessionOptions):
     transition: bool = True
     """Predict a transition map in training (table 4)."""
     coarse: bool = True
-    """The light network tells the object by the long-term similarity alone in training, for the loss "matching"."""
+    """Predict the object from the long-term similarity alone in training, for the loss "matching" (light network)."""
     borders: bool = True
-    """Count what lies beyond the frame, as nothing, where heatmaps are averaged."""
+    """Count cells beyond the frame as 0 where heatmaps are averaged; false: leave them out."""
     background: Background = "least"
-    """How objects are set against each other and background: see `onemask.labels.aggregate`."""
+    """How objects compete with each other and with the background: see `onemask.labels.aggregate`."""
     padding: Padding = "reflected"
-    """How frames come to multiples of the stride: mirrored at all borders, or the last row and column go on."""
+    """How frames are padded to multiples of the stride: mirrored at all borders, or by repeating the last row and
+    column."""
     returns: bool = False
-    """The template does not learn while the object is out of sight; false: the paper's rule."""
+    """Stop the template from learning while the object is out of sight; false: the paper's rule."""
     lost: ShareBelowOne = 0.1
     """Share of the object's usual area below which it is lost."""
     forget: ShareBelowOne = 0.0
     """Share of rows whose clue is withheld after a frame, in training."""
 
     def __post_init__(self):
-        """Refuse what cannot work."""
+        """Reject invalid values."""
         check_values(self)
         if self.deepest not in (COARSE, 2 * COARSE):
             raise InputError(f"deepest must be {COARSE} or {2 * COARSE}, got {self.deepest}")
@@ -103,12 +105,12 @@ class TTVOSOptions(SessionOptions):
 
     @property
     def adapts(self) -> bool:
-        """Whether a weight is computed at all."""
+        """Whether an update weight is predicted at all."""
         return self.long_term and self.update and self.adaptive_weight
 
     @property
     def heatmaps(self) -> int:
-        """Heatmaps that are kept."""
+        """Number of heatmaps that are kept."""
         return CLUES[self.clue]
 
     @property
@@ -118,7 +120,10 @@ class TTVOSOptions(SessionOptions):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The options that weights depend on. Without a weight or a transition map, larger weights serve in part."""
+        """Options that the weights depend on.
+
+        Parts that can be left out are only named where they are used, so weights that have them serve without them too.
+        """
         tells = self.network == "light" and self.long_term and self.coarse and self.template == "product"
         optional = {
             "adaptive_weight": self.adapts,

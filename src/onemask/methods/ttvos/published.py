@@ -1,4 +1,4 @@
-"""The names in the authors' checkpoints, of any of their four backbones, as this package has them."""
+"""Conversion of the authors' checkpoints, with any of their four backbones, to this package's tensor names."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .model import TTVOS
 from .options import TTVOSOptions
 
 HEATMAPS = 3
-# Theirs: the newest heatmap first, and of coordinates y before x. Ours: the newest last, behind it x, y, distance.
+# Theirs: the newest heatmap first, and y before x in coordinates. Ours: the newest last, followed by x, y, distance.
 NEWEST_LAST = [4, 5, 2, 3, 0, 1]
 
 
 def tensors(config: TTVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under this package's names.
+    """Convert a checkpoint's tensors to this package's names.
 
-    They have two scores of a pixel where nothing but the difference counts, and one convolution over joined maps that
-    is the sum of two here.
+    The authors compute two scores per pixel where only the difference matters, and one convolution over concatenated
+    maps where this package adds up two.
     """
     outline = _outline(config)
     ours = _backbone(outline, theirs)
@@ -68,7 +68,7 @@ def tensors(config: TTVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
             copied(their_name, name)
         else:  # switched off
             theirs.take_under(f"{their_name}.")
-    if "weight.f2.weight" in ours:  # a convolution of one pixel there
+    if "weight.f2.weight" in ours:  # a 1x1 convolution there
         ours["weight.f2.weight"] = theirs.take("vos.refine.cal_UpW.2.weight").squeeze(3).squeeze(2)
     copied("vos.refine.deconv1_1", "blend.of_short")
     copied("vos.refine.conv_s8.conv", "blend.of_long")
@@ -93,7 +93,7 @@ def _outline(config: TTVOSOptions) -> Mapping[str, Tensor]:
 
 
 def _backbone(outline: Mapping[str, Tensor], theirs: Checkpoint) -> dict[str, Tensor]:
-    """The backbone's tensors: by their names, which are timm's but for MobileNet's, or in their order."""
+    """The backbone's tensors, found by their names, which are timm's except for MobileNet, or else by their order."""
     prefix = "backbone.network."
     expected = [name.removeprefix(prefix) for name in outline if name.startswith(prefix)]
     stored = theirs.take_under("vos.backbone.")

@@ -2,10 +2,10 @@
 
     paper          here
     A_t            attention (N, width, H/8, W/8)
-    R4, R4'        what `up` gives, joined with features of stride 4 in `detail`
-    S'^ST          localise(short): the short-term similarity once more, for where the object is
+    R4, R4'        the output of `up`, joined with features of stride 4 in `detail`
+    S'^ST          localise(short): the short-term similarity again, to locate the object
 
-The paper's heatmap is the softmax of two scores, which depends on their difference alone: that is what is computed.
+The paper's heatmap is the softmax of two scores, which depends on their difference alone, so only that is computed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ LOCALISED = 8  # channels of S'^ST
 
 
 class Refinement(nn.Module):
-    """Deconvolutions carry the attention map to stride 4 and 2; PixelShuffle places the last pixels, without a grid.
+    """Refinement by deconvolutions to strides 4 and 2 and a final PixelShuffle, which leaves no grid pattern.
 
-    channels: of features at stride 4. width: of the attention map; short_width: of the short-term similarity;
+    channels: channels of features at stride 4; width: of the attention map; short_width: of the short-term similarity;
     fine_width: of maps at stride 4, where most of the time goes.
     """
 
@@ -46,7 +46,7 @@ class Refinement(nn.Module):
     def forward(self, prepared: Tensor, attention: Tensor, short: Tensor, joined: Tensor) -> Tensor:
         """Result of `prepare`, by row, A_t, and S^ST (N, short_width, H/16, W/16) -> logits (N, 1, H, W).
 
-        joined: what A_t is of, which only `LightRefinement` looks at.
+        joined: A_t's input, which only `LightRefinement` uses.
         """
         r4 = self.up(attention)
         fine = F.relu(self.detail(prepared, r4), inplace=True)
@@ -54,7 +54,7 @@ class Refinement(nn.Module):
 
 
 def shuffled(last: Deconvolution, maps: Tensor) -> Tensor:
-    """The last deconvolution, of SHUFFLE**2 outputs, and PixelShuffle at once: (N, C, H/4, W/4) -> (N, 1, H, W)."""
+    """Apply the last deconvolution, of SHUFFLE**2 outputs, with PixelShuffle: (N, C, H/4, W/4) -> (N, 1, H, W)."""
     kernel, bias = last.of_cells()  # (dy dx, py, px, C, 3, 3): pixel d of the cell p
     kernel = kernel.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1, 4, 5, 6).flatten(0, 3)
     bias = bias.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1).flatten()

@@ -1,13 +1,13 @@
 """TTVOS's matching (section III-B): a short-term template of maps at stride 16, a long-term one of vectors at stride 8.
 
 A template is made of a frame's features and an attention clue: heatmaps of where the object was, and for the long-term
-one coordinates. Whatever a module computes of features alone stands in its `prepare`, once a frame for all objects. (A
-convolution of concatenated maps is the sum of the convolutions of each.) Features may come in several maps, coarser
-ones behind; they count as enlarged and concatenated.
+one coordinates. Whatever a module computes from features alone is in its `prepare`, which runs once per frame for all
+objects. (A convolution of concatenated maps is the sum of the convolutions of each.) Features may come in several maps,
+coarser ones last, which are treated as enlarged and concatenated.
 
-Shapes: N rows, h w cells, V template vectors of c channels. A long-term template is a matrix (N, V, c): what it costs
-does not depend on how many frames it was learned from. It is computed in float32 whatever autocast says, for its
-products are sums over all cells.
+Shapes: N rows, h w cells, V template vectors of c channels. A long-term template is a matrix (N, V, c), whose cost does
+not depend on how many frames it was learned from. It is computed in float32 regardless of autocast, as its products are
+sums over all cells.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from ...blocks.transition import CLASSES
 from ...labels import resize
 
-GROUP = 4  # channels a group, of 5x5 convolutions: a wide view for little (section III-B3)
+GROUP = 4  # channels per group of 5x5 convolutions: a wide view at little cost (section III-B3)
 SLOPE = 0.2  # of LeakyReLU
 FIRST_WEIGHT = -2.0  # logit of w before training: templates forget slowly
-SCALE = 10.0  # of cosines before a softmax, before training
-REGION_FLOOR = 1e-4  # probability of a class that every cell has at least: a region is never empty
+SCALE = 10.0  # initial scale of cosines before a softmax
+REGION_FLOOR = 1e-4  # least probability of a class in every cell, so that a region is never empty
 
 
 class SplitConv(nn.Module):
-    """A convolution over features concatenated with maps of an object, in two shares.
+    """Convolution over features concatenated with maps of an object, split into a part for each.
 
     clue: channels of those maps; 0: there are none.
     """
@@ -41,9 +41,9 @@ class SplitConv(nn.Module):
         self.of_clue = nn.Conv2d(clue, outputs, kernel, padding=kernel // 2, bias=False) if clue else None
 
     def prepare(self, features: Tensor, *coarser: Tensor) -> Tensor:
-        """The features' share: (B, c, h, w), and what is joined with it -> (B, outputs, h, w).
+        """Compute the features' part: (B, c, h, w), and coarser maps joined with it -> (B, outputs, h, w).
 
-        Where the kernel is one cell, coarser maps are enlarged behind their convolution, which is the same for less.
+        With a 1x1 kernel, coarser maps are enlarged after their convolution, which gives the same for less.
         """
         if not coarser:
             return self.of_features(features)
@@ -61,17 +61,20 @@ class SplitConv(nn.Module):
 
 
 def concatenated(features: Tensor, *coarser: Tensor) -> Tensor:
-    """Maps (B, c, h, w), and coarser ones enlarged to them: (B, all channels, h, w)."""
+    """Concatenate maps (B, c, h, w) with coarser ones enlarged to their size: (B, all channels, h, w)."""
     return torch.cat([features, *(resize(maps, (features.shape[2], features.shape[3])) for maps in coarser)], 1)
 
 
 def leaky_relu(x: Tensor) -> Tensor:
-    """In place: half of what small convolutions take on a CPU is memory."""
+    """Apply LeakyReLU in place: on a CPU, memory takes half of the time of small convolutions."""
     return F.leaky_relu(x, SLOPE, inplace=True)
 
 
 class Embedding(nn.Module):
-    """f, g and q (figure 4): 1x1 over features and clue, 5x5 in groups, and LeakyReLU (twice: between them as well)."""
+    """Embedding f, g or q (figure 4): a 1x1 convolution over features and clue, a grouped 5x5 one, and LeakyReLU.
+
+    twice: apply LeakyReLU between the two as well.
+    """
 
     def __init__(self, channels: int, clue: int, outputs: int, *, twice: bool = True, group: int = GROUP):
         super().__init__()
@@ -80,7 +83,7 @@ class Embedding(nn.Module):
         self.grouped = nn.Conv2d(outputs, outputs, 5, padding=2, groups=outputs // group)
 
     def prepare(self, *features: Tensor) -> Tensor:
-        """The features' share."""
+        """Compute the features' part."""
         return self.enter.prepare(*features)
 
     def forward(self, prepared: Tensor, clue: Tensor) -> Tensor:
@@ -90,9 +93,9 @@ class Embedding(nn.Module):
 
 
 class ProductTemplate(nn.Module):
-    """The paper's: I_c = softmax(f g^T) of the object, Z = LT q of a frame (equations 1 and 2).
+    """Template of the paper: I_c = softmax(f g^T) of the object, Z = LT q of a frame (equations 1 and 2).
 
-    The product is divided by the root of the number of cells before the softmax.
+    The product is divided by the square root of the number of cells before the softmax.
     """
 
     def __init__(self, channels: int, clue: int, vectors: int, width: int, *, twice: bool = True, group: int = GROUP):
@@ -107,7 +110,7 @@ class ProductTemplate(nn.Module):
         return {"f": self.f.prepare(*features), "g": self.g.prepare(*features), "q": self.q.prepare(*features)}
 
     def construct(self, shared: Mapping[str, Tensor], clue: Tensor, heatmap: Tensor) -> Tensor:
-        """I_c (N, V, c) of a frame: what `prepare` gave, by row, clue (N, clue, h, w), and heatmap (N, 2, h, w)."""
+        """Build I_c (N, V, c) from the result of `prepare`, by row, clue (N, clue, h, w), and heatmap (N, 2, h, w)."""
         f, g = self.f(shared["f"], clue).flatten(2), self.g(shared["g"], clue).flatten(2)
         with torch.autocast(f.device.type, enabled=False):
             return (f.float() @ g.float().transpose(1, 2) / math.sqrt(f.shape[2])).softmax(2)
@@ -120,16 +123,16 @@ class ProductTemplate(nn.Module):
 
 
 class RegionTemplate(nn.Module):
-    """For few hours of training: means of features over regions of the object, and of what is not the object.
+    """Template for short training: means of features over regions of the object, and of what is not the object.
 
-    Each vector is the mean of a frame's embedding over a region of its own: a softmax over cells, weighed with the
-    class's heatmap, of the foreground for the first half of the vectors, of the background for the others. So it says
-    the same of a small object as of a large one, at any size of frame. Query and template share one embedding, which
-    does not depend on the object and is computed once a frame; Z are cosines, which tell objects apart from the first
-    step of training on. The clue shapes the regions.
+    Each vector is the mean of a frame's embedding over a region of its own: a softmax over cells, weighted by the
+    heatmap of the foreground for the first half of the vectors, of the background for the others. So it does not depend
+    on the size of object or frame. Query and template share one embedding, which does not depend on the object and is
+    computed once per frame; Z are cosines, which tell objects apart from the first training step on. The clue shapes
+    the regions.
 
-    A last map is the logit of a softmax over all vectors: how much likelier those of the object make a cell than those
-    of background do, under a learned scale. No convolution can tell that from cosines.
+    A last map is the logit of a softmax over all vectors, with a learned scale: how much likelier a cell is by the
+    object's vectors than by the background's. No convolution can compute that from cosines.
     """
 
     def __init__(self, channels: int, clue: int, vectors: int, width: int, *, twice: bool = True, group: int = GROUP):
@@ -145,7 +148,7 @@ class RegionTemplate(nn.Module):
         return {"region": self.region.prepare(*features), "embedding": F.normalize(embedded.float(), dim=1)}
 
     def construct(self, shared: Mapping[str, Tensor], clue: Tensor, heatmap: Tensor) -> Tensor:
-        """A template (N, V, c) of unit vectors; arguments as of `ProductTemplate.construct`."""
+        """Build a template (N, V, c) of unit vectors; arguments as in `ProductTemplate.construct`."""
         background, foreground = heatmap.clamp(min=REGION_FLOOR).log().chunk(CLASSES, 1)
         regions = self.region(shared["region"], clue)
         half = regions.shape[1] // CLASSES
@@ -172,18 +175,18 @@ def _products(templates: Tensor, maps: Tensor) -> Tensor:
 
 
 def _log_sum_exp(x: Tensor) -> Tensor:
-    """Over the last axis. (OpenVINO cannot read what PyTorch's exporter makes of `logsumexp`.)"""
+    """Log-sum-exp over the last axis. (OpenVINO cannot read what PyTorch's exporter makes of `logsumexp`.)"""
     largest = x.detach().amax(-1, keepdim=True)
     return (x - largest).exp().sum(-1).log() + largest[..., 0]
 
 
 def _as_maps(cells: Tensor, like: Tensor) -> Tensor:
-    """(N, h w, n, V) -> (N, n, V, h, w), channels last as convolutions want it."""
+    """(N, h w, n, V) -> (N, n, V, h, w), channels last, as suits convolutions."""
     return cells.unflatten(1, like.shape[-2:]).permute(0, 3, 4, 1, 2)
 
 
 class ShortTermMatching(nn.Module):
-    """ST_t of the previous frame's features and clue, and how the current frame's features compare with it."""
+    """Short-term template ST_t of the previous frame's features and clue, and the current frame's similarity to it."""
 
     def __init__(self, channels: int, clue: int, width: int):
         super().__init__()
@@ -196,7 +199,7 @@ class ShortTermMatching(nn.Module):
         return {"enter": self.enter.prepare(features), "compare": self.compare.prepare(features)}
 
     def construct(self, shared: Mapping[str, Tensor], clue: Tensor) -> Tensor:
-        """ST (N, width, h, w): what `prepare` gave, by row, and the clue (N, clue, h, w)."""
+        """Build ST (N, width, h, w) from the result of `prepare`, by row, and the clue (N, clue, h, w)."""
         return leaky_relu(self.embed(leaky_relu(self.enter(shared["enter"], clue))))
 
     def forward(self, shared: Mapping[str, Tensor], template: Tensor) -> Tensor:
@@ -205,9 +208,9 @@ class ShortTermMatching(nn.Module):
 
 
 class LongTermMatching(nn.Module):
-    """S^LT: how templates correlate with a frame, blended with the frame's features (figure 3b).
+    """Long-term similarity S^LT: templates' correlation with a frame, blended with its features (figure 3b).
 
-    templates: how many matrices an object has.
+    templates: number of matrices per object.
     """
 
     def __init__(
@@ -226,7 +229,7 @@ class LongTermMatching(nn.Module):
     def forward(self, shared: Mapping[str, Tensor], clue: Tensor, templates: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Result of `prepare`, by row, clue (N, clue, h, w), templates (N, V, c) -> (N, width, h, w), not negative.
 
-        Also the logits of the object by each template alone, (N, n, h, w), where templates tell them; n is 0 otherwise.
+        Also returns logits of the object from each template alone, (N, n, h, w), if templates give logits; else n is 0.
         """
         z = self.template.correlate(shared, clue, torch.stack([*templates], 1))
         modified = leaky_relu(self.modified(shared["modified"], clue))
@@ -252,7 +255,7 @@ class Carried(nn.Module):
 
 
 class Blend(nn.Module):
-    """A_t of both similarities: ReLU of a 1x1 convolution."""
+    """Attention map A_t of both similarities: ReLU of a 1x1 convolution."""
 
     def __init__(self, short_width: int, width: int):
         super().__init__()
@@ -260,9 +263,9 @@ class Blend(nn.Module):
         self.of_long = nn.Conv2d(width, width, 1)
 
     def forward(self, short: Tensor, long: Tensor) -> tuple[Tensor, Tensor]:
-        """S^ST (N, short_width, h/2, w/2) and S^LT (N, width, h, w) -> (N, width, h, w), twice.
+        """S^ST (N, short_width, h/2, w/2) and S^LT (N, width, h, w) -> A_t (N, width, h, w), twice.
 
-        (As `LightBlend`, which gives beside it what w_t is predicted from.)
+        (The second is what w_t is predicted from; `LightBlend` returns its input there.)
         """
         height, width = long.shape[-2:]
         attention = F.relu(self.of_long(long).add_(resize(self.of_short(short), (height, width))), inplace=True)
@@ -270,7 +273,7 @@ class Blend(nn.Module):
 
 
 class AdaptiveWeight(nn.Module):
-    """w_t (equation 4) of A_t: how much of a frame goes into the long-term template."""
+    """Weight w_t (equation 4), predicted from A_t: how much of a frame goes into the long-term template."""
 
     def __init__(self, width: int):
         super().__init__()

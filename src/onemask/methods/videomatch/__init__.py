@@ -13,17 +13,17 @@ class VideoMatchConfig(VideoMatchOptions):
     """The options, as a configuration that builds the method."""
 
     def build(self, *, pretrained: bool = True) -> VideoMatch:
-        """The method; its backbone with ImageNet weights."""
+        """Build the method. pretrained: whether its backbone has ImageNet weights."""
         return VideoMatch(self, pretrained=pretrained)
 
 
 PAPER = VideoMatchConfig(backbone="resnet101.tv_in1k", returns=False)
-# A frame of 480x854 has 6,480 features, and its background's set must hold them all: one that is thinned alone has
-# fewer of the K near a pixel, so it loses to the other (with half of them, J of a sequence fell from 0.90 to 0.85).
-# The object's set is small: what is of use is kept, and what was learned by mistake dropped before it does harm (J&F
-# 84.6 with 4,096 places, 87.9 with 768). Of the 20 best matches the last say little (figure 5a), and of a small object
-# there are few cells to be matched with. These features are less alike than those of a network for recognition, so the
-# threshold of foreground alone is lower. All of it: benchmarks/matching.md; enlarging and keys: benchmarks/accuracy.md.
+# A frame of 480x854 has 6,480 features, and the background's set must hold them all: if only one set is thinned, it has
+# fewer of the K near a pixel and loses to the other (with half of them, J of a sequence fell from 0.90 to 0.85). The
+# object's set is small: useful features are kept, and those learned by mistake are dropped before they do harm (J&F
+# 84.6 with 4,096 slots, 87.9 with 768). The last of the 20 best matches say little (figure 5a), and a small object has
+# few cells to match with. These features are less alike than those of a recognition network, so the threshold for
+# foreground alone is lower. Details: benchmarks/matching.md; enlarging and keys: benchmarks/accuracy.md.
 LITE = VideoMatchConfig(
     backbone="tf_efficientnet_lite0",
     strides=(8, 16),

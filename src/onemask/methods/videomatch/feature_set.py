@@ -1,10 +1,9 @@
-"""Sets of features that learn from every frame: they grow with the video, or what is rarely of use is dropped.
+"""Sets of features that learn from every frame: they grow with the video, or drop what is rarely used.
 
 Hu et al., VideoMatch, ECCV 2018, section 3.3: features that are seldom among the K best could be removed, which the
-paper did not find necessary. So a set may be without bounds. A bounded one has some places for each row. Features
-of the annotated frame stay, for nothing else is known of the object for certain; what later frames add takes the place
-of what was among the K best of the fewest pixels lately. A set without bounds has as many places as its largest row
-needs, and drops nothing.
+paper did not find necessary. So a set may be unbounded: it has as many slots as its largest row needs, and drops
+nothing. A bounded one has a number of slots for each row. Features of the annotated frame stay, as nothing else about
+the object is certain; features of later frames replace those that were recently among the K best of the fewest pixels.
 
 Shapes: N rows, C channels, M places, P pixels.
 """
@@ -20,41 +19,41 @@ from torch import Tensor
 
 from ...blocks.matching import top_k_mean, top_k_mean_counted
 
-EMPTY = -1.0  # usage of a place without a feature
+EMPTY = -1.0  # usage of an empty slot
 KEPT = math.inf  # usage of the annotated frame's features: they are never dropped
-USAGE_DECAY = 0.9  # of the moving average, a frame
+USAGE_DECAY = 0.9  # of the moving average, per frame
 
 
 @dataclass
 class FeatureSet:
-    """The features of each row's m_F or m_B, the places in use first."""
+    """The features of each row's m_F or m_B, with slots in use first."""
 
     features: Tensor  # (N, C, M)
-    usage: Tensor  # (N, M): for how many pixels each was among the K best, lately; KEPT or EMPTY
+    usage: Tensor  # (N, M): for how many pixels each was recently among the K best; KEPT or EMPTY
 
     @classmethod
     def of(cls, features: Tensor, chosen: Tensor, kept: int, learned: int) -> FeatureSet:
-        """The chosen (N, P) bool of features (N, C, P), at most `kept` of them (0: all), with room for `learned`."""
+        """Store the chosen (N, P) bool of features (N, C, P), at most `kept` of them (0: all); `learned` more slots."""
         packed, valid = spread(features, chosen, kept or most_chosen(chosen))
         usage = torch.full(valid.shape, EMPTY, device=valid.device).masked_fill(valid, KEPT)
         return cls(packed, usage).with_places(learned)
 
     @classmethod
     def empty(cls, features: Tensor, places: int) -> FeatureSet:
-        """Room for features like those (N, C, P), with nothing in it yet."""
+        """Create an empty set for features like the given ones (N, C, P)."""
         rows, channels, _ = features.shape
         usage = torch.full((rows, places), EMPTY, device=features.device)
         return cls(features.new_zeros(rows, channels, places), usage)
 
     def with_places(self, more: int) -> FeatureSet:
-        """The same with empty places behind those that it has."""
+        """Append `more` empty slots."""
         return FeatureSet(F.pad(self.features, (0, more)), F.pad(self.usage, (0, more), value=EMPTY))
 
     def room(self, kept: int, learned: int) -> Tensor | int | None:
-        """How many places rows may use, (N, 1) or the same for all; None: as many as they need.
+        """Number of slots that rows may use, (N, 1) or the same for all; None: as many as they need.
 
-        kept: places for the annotated frame, which what is learned uses too where they are free; 0: as many as it has
-        features. learned: places for later frames, 0: as many as they need.
+        kept: slots for the annotated frame; those it leaves free are used for later frames, too; 0: as many as it has
+        features. learned: slots for later frames; 0: as many as they need.
         """
         if not learned:
             return None
@@ -65,12 +64,12 @@ class FeatureSet:
         return FeatureSet(self.features[number : number + 1], self.usage[number : number + 1])
 
     def similarity(self, query: Tensor, k: int, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The soft matching layer: query (N, C, P) -> S (N, P) float32, and how often each place was used, (N, M).
+        """The soft matching layer: query (N, C, P) -> S (N, P) float32, and how often each slot was used, (N, M).
 
-        known (N, P, j): the best similarities with features beside the set, as `matching.top_k` gives them.
+        known (N, P, j): the best similarities with features outside the set, as `matching.top_k` returns them.
         """
         valid = self.usage != EMPTY
-        used = valid.shape[1] if torch.jit.is_tracing() else int(valid.sum(1).max())  # a graph is for any number
+        used = valid.shape[1] if torch.jit.is_tracing() else int(valid.sum(1).max())  # a graph takes any number
         template, valid = self.features[:, :, :used].to(query.dtype), valid[:, :used]
         if torch.is_grad_enabled():
             return top_k_mean(query, template, valid, k, known=known).float(), torch.zeros_like(self.usage)
@@ -80,11 +79,11 @@ class FeatureSet:
     def after(
         self, counts: Tensor, features: Tensor, chosen: Tensor, most: int, room: Tensor | int | None
     ) -> FeatureSet:
-        """The set after a frame: how often places were used, and the chosen (N, P) of features (N, C, P) to add.
+        """The set after a frame, from how often slots were used and the chosen (N, P) of features (N, C, P) to add.
 
-        At most `most` are added (0: all), behind those that are there. room: as `room` says. Where it is short, those
-        that were used the least give way, the younger ones first: usage is counted in whole pixels, so many are alike,
-        and were it left to a sort which of them goes, two runtimes' last digits would lead to different masks.
+        At most `most` are added (0: all), after the existing ones. room: the result of `room`. If it is too small, the
+        least used features are dropped, the younger ones first: usage is counted in whole pixels, so ties are common,
+        and if a sort broke them, the last digits of two runtimes would lead to different masks.
         """
         average = USAGE_DECAY * self.usage + (1 - USAGE_DECAY) * counts
         usage = torch.where(self.usage == EMPTY, EMPTY, average)
@@ -104,14 +103,14 @@ class FeatureSet:
             return FeatureSet(joined, usage)._dense()
         place_of_new = places - kept.sum(1, keepdim=True)
         is_new = (place_of_new >= 0) & (place_of_new < number)
-        # Those that are kept move up, in their order; then come the new ones, then empty places.
+        # Kept features move up, in their order; then come the new ones, then empty slots.
         order = ascending(torch.where(kept, places, places + used.shape[1]))
         order = torch.where(is_new, used.shape[1] + place_of_new, order)
         of_channels = order[:, None].expand(-1, joined.shape[1], -1)
         return FeatureSet(joined.gather(2, of_channels), usage.gather(1, order))
 
     def _dense(self) -> FeatureSet:
-        """The same with the places in use first, and no more of them than the fullest row has."""
+        """Move slots in use to the front, and keep no more of them than the fullest row has."""
         used = self.usage != EMPTY
         if bool(used.all()):
             return self
@@ -121,26 +120,26 @@ class FeatureSet:
 
 
 def most_chosen(chosen: Tensor) -> int:
-    """How many the row has in which the most are chosen, (N, P) bool."""
+    """The largest number of chosen (N, P) bool in any row."""
     return int(chosen.sum(1).max())
 
 
 def ascending(values: Tensor) -> Tensor:
-    """Places (N, M) of values (N, M) from the least to the greatest; of equal ones the first comes first."""
-    if torch.jit.is_tracing():  # a graph has no other sort; that of ONNX keeps the order of equal values
+    """Indices (N, M) that sort values (N, M) in ascending order; stable."""
+    if torch.jit.is_tracing():  # a graph has no other sort; ONNX's keeps the order of equal values
         return values.topk(values.shape[1], largest=False, sorted=True).indices
     return values.sort(dim=1, stable=True).indices
 
 
 def spread(features: Tensor, chosen: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The chosen (N, P) bool of features (N, C, P), or `most` of them evenly spread: (N, C, most) and valid (N, most).
+    """Pack the chosen (N, P) bool of features (N, C, P), or `most` evenly spread: (N, C, most) and valid (N, most).
 
-    Those that are there come first, in their order.
+    Valid ones come first, in their order.
     """
     rank = chosen.long().cumsum(1)  # from 1
     number = rank[:, -1:]
     excess = number.clamp(min=max(1, most))
-    kept = chosen & (rank * most // excess > (rank - 1) * most // excess)  # all, where there are not too many
+    kept = chosen & (rank * most // excess > (rank - 1) * most // excess)  # all, if there are not too many
     pixels = kept.shape[1]
     place = torch.arange(pixels, device=kept.device) + pixels * (~kept).long()
     order = place.topk(min(most, pixels), largest=False, sorted=True).indices

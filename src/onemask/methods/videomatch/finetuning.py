@@ -1,4 +1,4 @@
-"""OURS-FT: a backbone of an object's own, fine-tuned to the frame in which it was annotated."""
+"""OURS-FT: a separate backbone for each object, fine-tuned to its annotated frame."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def tuned_to(
     scores: Scores,
     config: VideoMatchOptions,
 ) -> Tensor:
-    """The parameters (P,) of a backbone, tuned to a frame (3, H, W) in [0, 1] and the mask (H, W) bool of one object.
+    """Tune a backbone to a frame (3, H, W) in [0, 1] and one object's mask (H, W) bool; returns its parameters (P,).
 
-    Pixels of warped copies of the frame are matched with the frame itself. grid_stride: pixels to a cell of
-    what is matched; network: the parameters that it begins with, by name.
+    Pixels of warped copies of the frame are matched with the frame itself. grid_stride: pixels per cell of the matched
+    features; network: the initial parameters, by name.
     """
     image = np.ascontiguousarray((frame.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy())
     images, masks = first_frame_samples(image, mask.cpu().numpy(), config.finetune_samples, config.seed)

@@ -1,14 +1,14 @@
-"""VideoMatch: every pixel is matched with what the annotated frame shows of the object, and of all else.
+"""VideoMatch: every pixel is matched with the annotated frame's features of the object, and of everything else.
 
 Hu, Huang, Schwing: VideoMatch: Matching based Video Object Segmentation, ECCV 2018. Features of the annotated frame
-make two sets of each object, foreground and background. A pixel of a later frame is as similar to a set as it is, on
-average, to the K features of it that resemble it most; the softmax of both similarities is the mask. What lies far
-from the previous mask is removed, and both sets learn from the frame. The network itself knows no object.
+form two sets for each object, foreground and background. A pixel's similarity to a set is the mean over the K features
+in it that are most similar; the softmax of both similarities is the mask. What lies far from the previous mask is
+removed, and both sets learn from the frame. The network itself is not specific to an object.
 
     paper              here
     x_t                VideoMatch.backbone, VideoMatchFeatures.matched: unit vectors
     m_F                VideoMatchMemory.foreground, a feature_set.FeatureSet
-    m_B                what is not .own of .frame, an annotated_frame.AnnotatedFrame; .background, a FeatureSet
+    m_B                all of .frame but .own, an annotated_frame.AnnotatedFrame; .background, a FeatureSet
     SML, A, S_t        FeatureSet.similarity, blocks.matching; scores are the scaled difference of both S_t
     g                  blocks.reach.cells_of
     y_t,init, y_t      VideoMatchPrediction.initial, .logits
@@ -18,36 +18,38 @@ from the previous mask is removed, and both sets learn from the frame. The netwo
 
 What the paper leaves open, and what was decided:
 - "Weighted softmax": both similarities are multiplied by one positive scale, which is learned.
-- The backbone starts from ImageNet where a recipe's `initial` gives it no weights of Pascal VOC. Features of several
-  strides are joined as unit vectors, so the similarity is the mean of the strides' cosines.
+- The backbone starts from ImageNet unless a recipe's `initial` gives it weights of Pascal VOC. Features of several
+  strides are concatenated as unit vectors, so the similarity is the mean of the strides' cosines.
 - An object too small for half a cell of the grid gets the cells that it covers most.
-- Removed pixels lose to background but for a chance of e^-10. y_t is eroded by one cell.
-- Instance fusion: objects are set against each other by soft aggregation, in which the object with the largest p wins
-  where p is above one half, if background's own probability is the least 1 - p (`aggregation=least`). So c_2 is moved
-  there: its logit is subtracted from all rows alike, which leaves the order of objects as it is, and the outcome is the
-  paper's rule. With `aggregation=product` background has less of a pixel that several claim: of several claims that are
-  all just below c_2 the likeliest can win. It is no part of what is trained.
-- How many features a set holds. Without bounds (0) the annotated frame stays whole and all is kept that the paper's
-  rules learn, so memory and time of a frame grow with the video. With them both are flat: features of the annotated
-  frame, evenly spread over its pixels where there are too many, stay; each frame adds a few, evenly spread again, in
-  place of those that were among the K best of the fewest pixels lately (a moving average; a new one begins at the set's
-  mean), the youngest first.
+- Removed pixels get a logit of at most -10, so they are background but for a chance of e^-10. y_t is eroded by one
+  cell.
+- Instance fusion: objects compete in soft aggregation. If background's own probability is the least 1 - p
+  (`aggregation=least`), the object with the largest p wins where p is above one half. So c_2 is moved there: its logit
+  is subtracted from all rows alike, which keeps the order of objects, and the result is the paper's rule. With
+  `aggregation=product` background gets less of a pixel that several objects claim: of several claims that are all just
+  below c_2 the likeliest can win. In training c_2 is not used.
+- Size of the sets. Without bounds (0) the annotated frame is kept whole, and so is all that the paper's rules learn, so
+  memory and time per frame grow with the video. With bounds both are constant: features of the annotated frame stay,
+  evenly spread over its pixels if there are too many; each frame adds a few, again evenly spread, in place of those
+  that were recently among the K best of the fewest pixels (a moving average; a new one starts at the set's mean), the
+  youngest first.
 - The background of an object is nearly the whole annotated frame. So the frame is matched once for all objects that
-  were annotated in it, and each leaves out its own. A frame of more cells than `background` is thinned before, for all
-  objects alike, not the background of each.
+  were annotated in it, and each leaves out its own features. A frame of more cells than `background` is thinned
+  beforehand, alike for all objects, and not the background of each.
 - An object that leaves and returns: by the paper's rule nothing overlaps an empty mask ever again, and all that looks
-  like the object is learned as background. But what bounds the motion in one frame by d_c bounds it in n frames by
-  n d_c: while an object is lost (its mask below a small share of the annotated one), the extruded mask is extruded
-  further in each frame, and background is not learned. `returns=false` is the paper's rule.
-- Foreground-only matching has no second similarity; a constant stands for it.
-- Not the paper's, and off by default: what is learned from other strides is added to what is matched (blocks.keys).
-- Nor is `rejected`: the paper learns as background what was matched with the object and lies far from it. What was
-  matched with it and went to another object in aggregation is as wrong, and so is what a session removed by `reach`.
-- OURS-FT: each object has a backbone of its own, fine-tuned to the annotated frame: pixels of warped copies of it
-  (blocks.first_frame) are matched with the frame itself, by Adam on cross entropy, at the rate of training. Other
-  frames are then encoded once for each object. The scale, one number, stays as it was trained.
+  like the object is learned as background. But if motion is at most d_c in one frame, it is at most n d_c in n frames:
+  while an object is lost (its mask below a small share of the annotated one), the extruded mask is extruded further in
+  each frame, and no background is learned. `returns=false` is the paper's rule.
+- Foreground-only matching has no second similarity; a constant takes its place.
+- `keys`, not in the paper and off by default, adds features learned from other strides to the matched ones
+  (blocks.keys).
+- `rejected`, not in the paper either: the paper learns as background what matched the object but lies far from it. What
+  matched it but went to another object in aggregation is just as wrong, and so is what a session removed by `reach`.
+- OURS-FT: each object has its own backbone, fine-tuned to the annotated frame: pixels of warped copies of it
+  (blocks.first_frame) are matched with the frame itself, with Adam on cross entropy, at the learning rate of training.
+  Later frames are then encoded once per object. The scale, a single number, stays as it was trained.
 
-In training the two frames are any of a sequence, so recipes set `outlier_removal=false`.
+In training the two frames are any two of a sequence, so recipes set `outlier_removal=false`.
 """
 
 from __future__ import annotations
@@ -76,11 +78,11 @@ from .finetuning import tuned_to
 from .options import VideoMatchOptions
 from .records import VideoMatchFeatures, VideoMatchMemory, VideoMatchPrediction, sets_of
 
-REJECTED = 0.1  # share of a cell below which it is not the object's in the end
+REJECTED = 0.1  # share of a cell below which it does not count as the object's in the end
 
 
 class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPrediction]):
-    """The whole method; what is trained are the backbone, the scale, and keys where there are any."""
+    """The complete method; the backbone, the scale, and keys, if any, are trained."""
 
     memory_type = VideoMatchMemory
     traceable = True
@@ -103,14 +105,14 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     # The four calls --------------------------------------------------------------------------------------------------
 
     def encode(self, frames: Tensor, constant: Constant | None = None) -> VideoMatchFeatures:
-        """Frames (B, 3, H, W) in [0, 1] -> features; where each object has its own backbone, there are none yet."""
+        """Frames (B, 3, H, W) in [0, 1] -> features; still empty if each object has its own backbone."""
         if self.config.finetune:
             grid = (side // self.grid_stride for side in frames.shape[-2:])
             return VideoMatchFeatures(frames, matched=frames.new_zeros(len(frames), 0, *grid))
         return VideoMatchFeatures(frames, matched=self._matched((constant or self.constant(frames)).pyramid))
 
     def memorize(self, features: VideoMatchFeatures, masks: Tensor) -> VideoMatchMemory:
-        """Both sets of N annotated objects (sections 3.1 and 3.4): masks (N, 1, H, W) in [0, 1]."""
+        """Create both sets of N annotated objects (sections 3.1 and 3.4): masks (N, 1, H, W) in [0, 1]."""
         cells = cells_of(masks, features.matched.shape[-2:])
         network = self._finetuned(features, masks)
         x = self._query(features, network).expand(len(masks), -1, -1)
@@ -145,7 +147,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     def update(
         self, memory: VideoMatchMemory, features: VideoMatchFeatures, prediction: VideoMatchPrediction, masks: Tensor
     ) -> VideoMatchMemory:
-        """Add to both sets what the frame shows (section 3.3): masks (N, 1, H, W), probabilities after aggregation."""
+        """Add the frame's features to both sets (section 3.3): masks (N, 1, H, W), probabilities after aggregation."""
         config, (foreground, _, background) = self.config, sets_of(memory)
         share = F.interpolate(masks.float(), prediction.scores.shape[-2:], mode="area")
         mask, initial, most = share > 0.5, prediction.initial, config.added or config.learned
@@ -168,17 +170,17 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         return replace(memory.with_sets(foreground, background), reach=reach, lost=lost)
 
     def losses(self, prediction: VideoMatchPrediction, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
-        """ "matching": how well the similarities tell object and background apart, whatever the scale."""
+        """Loss "matching": how well the similarities separate object and background, whatever the scale."""
         if self.keys is None:
             return {}
         shares, known_shares = shares_of_cells(masks, known, self.grid_stride)
-        difference = prediction.scores[:, 0] / self.log_scale.exp()  # which so has no gradient
+        difference = prediction.scores[:, 0] / self.log_scale.exp()  # so the scale gets no gradient
         return {"matching": matching_loss(difference, shares[:, 0], known_shares[:, 0])}
 
     def diagnostics(
         self, features: VideoMatchFeatures, memory: VideoMatchMemory, prediction: VideoMatchPrediction
     ) -> dict[str, Tensor]:
-        """Result of matching alone, region in which the object may be, and what remains."""
+        """Result of matching alone, region in which the object may be, and the mask that remains."""
         return {
             "matched": prediction.initial,
             "within reach": memory.reach.float(),
@@ -188,7 +190,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     # Matching --------------------------------------------------------------------------------------------------------
 
     def _matched(self, pyramid: Mapping[int, Tensor]) -> Tensor:
-        """The backbone's maps by stride -> unit vectors (B, C, h, w), in the precision of matching."""
+        """Turn the backbone's maps by stride into unit vectors (B, C, h, w), in the precision of matching."""
         if self.keys is not None:
             joined = cast(Tensor, self.keys(pyramid))
         else:
@@ -198,7 +200,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         return joined.to(_matching_dtype(joined))
 
     def _matched_by(self, parameters: Tensor, frame: Tensor) -> Tensor:
-        """The features (1, C, h w) of a frame (1, 3, H, W) under an object's own parameters (P,)."""
+        """The features (1, C, h w) of a frame (1, 3, H, W) with an object's own parameters (P,)."""
         own = unflattened(parameters, dict(self.backbone.network.named_parameters()))
         return self._matched(self.backbone(frame, own=own)).flatten(2)
 
@@ -211,7 +213,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         return features.by_row(features.matched, 1 if features.frame_of_row is None else len(network)).flatten(2)
 
     def _sets(self, x: Tensor, own: Tensor) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
-        """m_F, and m_B in two: what stays, what is learned; of features (N, C, P), the object's own (N, P) bool."""
+        """Create m_F, and m_B in two parts, fixed and learned, from features (N, C, P) and the object's own (N, P)."""
         config = self.config
         if torch.jit.is_tracing() and not (config.foreground and config.learned):
             raise InputError(
@@ -235,8 +237,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, 1, h, w) of the weighted softmax, and how often features of either set were among the K best.
 
-        Only the wanted (N, h, w) bool of all cells of the grid are matched, None: all; the others take over their
-        neighbour's.
+        Only the wanted (N, h, w) bool of the grid's cells are matched, None: all; the others get a neighbour's logit.
         """
         (height, width), rows = grid, []
         chosen = None if wanted is None else wanted.flatten(1)
@@ -261,7 +262,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     def _scores_of_row(
         self, query: Tensor, foreground: FeatureSet, background: FeatureSet, known: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`_scores` of the pixels of a query (1, C, P): (1, P).
+        """`_scores` for the pixels of a query (1, C, P): (1, P).
 
         known: their best similarities with the background of the annotated frame; None: match foreground alone.
         """
@@ -279,7 +280,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         """Cells to match, (N, h, w) bool; None: all.
 
         With `sparse`, those where the object may be, the ones next to them, and few of the others; but not in a graph,
-        whose work is the same whatever a frame shows.
+        which cannot depend on what a frame shows.
         """
         sparse = self.config.sparse
         if self.training or sparse == 1 or not self.config.outlier_removal or torch.jit.is_tracing():
@@ -302,25 +303,25 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
     # Fine-tuning -----------------------------------------------------------------------------------------------------
 
     def _finetuned(self, features: VideoMatchFeatures, masks: Tensor) -> Tensor:
-        """Parameters (N, P) of a backbone for each of N objects, one after another; (N, 0) where none is wanted.
+        """Fine-tune a backbone for each of N objects, one after another: parameters (N, P), or (N, 0) if not wanted.
 
-        The method itself stays as it is. Works inside `torch.inference_mode` and `torch.no_grad` too.
+        The method itself is not changed. Works inside `torch.inference_mode` and `torch.no_grad` too.
         """
         if not self.config.finetune:
             return masks.new_zeros(len(masks), 0)
         frames = features.by_row(features.frames, len(masks))
         full_precision = torch.autocast(masks.device.type, enabled=False)
         with torch.inference_mode(False), torch.enable_grad(), full_precision:
-            # Clones, for what was computed in inference mode cannot take part in a graph.
+            # Clones, as tensors computed in inference mode cannot be part of an autograd graph.
             pairs = zip(frames.clone(), masks[:, 0].clone() > 0.5, strict=True)
             network = dict(self.backbone.network.named_parameters())
             tuned = [tuned_to(*pair, self.grid_stride, network, self._scores_between, self.config) for pair in pairs]
             return torch.stack(tuned)
 
     def _scores_between(self, parameters: Tensor, frame: Tensor, own: Tensor, later: Tensor, pixels: Tensor) -> Tensor:
-        """Logits (p,) of some pixels (p,) of a frame (3, H, W), matched with another under an object's own parameters.
+        """Logits (p,) of some pixels (p,) of a later frame (3, H, W), with an object's own parameters (P,).
 
-        frame (3, H, W): the annotated one; own (1, h w) bool: which of its cells are the object's.
+        frame (3, H, W): the annotated one, which is matched; own (1, h w) bool: which of its cells are the object's.
         """
         template, query = (self._matched_by(parameters, seen[None]) for seen in (frame, later))
         scores, _, _ = self._scores(query[:, :, pixels], (1, len(pixels)), None, *self._sets(template, own))
@@ -328,9 +329,9 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
 
 
 def _matching_dtype(like: Tensor) -> torch.dtype:
-    """Half precision where the networks run in one, on devices that are quick in it: it tells cosines apart by 0.0005.
+    """Choose float16 if networks run in half precision, on devices that are fast in it: it resolves cosines to 0.0005.
 
-    Not bfloat16, which does by 0.004; nor in training, whose gradients are too small for it.
+    Not bfloat16, which resolves 0.004; and not in training, where gradients are too small for it.
     """
     device = like.device.type
     half = device != "cpu" and torch.is_autocast_enabled(device) and not torch.is_grad_enabled()

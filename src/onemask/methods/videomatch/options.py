@@ -14,7 +14,7 @@ from ..session_options import SessionOptions
 
 @dataclass(frozen=True)
 class VideoMatchOptions(SessionOptions):
-    """The paper's values, but for `returns`, which `videomatch` has off."""
+    """Options of VideoMatch; the defaults are the paper's values, except `returns`, which is off in `videomatch`."""
 
     renamed: ClassVar[Mapping[str, str]] = {"finetune_rate": "finetune_lr"}
     newer: ClassVar[Mapping[str, Any]] = {"keys": (), "rejected": False}
@@ -24,10 +24,9 @@ class VideoMatchOptions(SessionOptions):
     strides: tuple[Count, ...] = (8,)
     """Strides of the features that are matched, joined at the smallest."""
     keys: tuple[Count, ...] = field(default=(), kw_only=True)
-    """Strides of the features of which is learned what is added to those that are matched; none: they are as they
-    are."""
+    """Strides of the features from which an addition to the matched features is learned; empty: no addition."""
     output_stride: Whole = 8
-    """Largest stride of the backbone, whose last stages are then dilated; 0: as it is."""
+    """Largest stride of the backbone, whose last stages are dilated to keep it; 0: no dilation."""
     k: Count = 20
     """Number of best similarities that are averaged."""
     scale: Positive = 30.0
@@ -37,8 +36,8 @@ class VideoMatchOptions(SessionOptions):
     background_update: bool = True
     """Learn removed outliers as background (table 5)."""
     rejected: bool = field(default=False, kw_only=True)
-    """Learn as background also what was matched with the object and is not of its mask in the end, since it is another
-    object's, or beyond `reach`; false: outliers alone, as in the paper."""
+    """Also learn as background what matched the object but is not in its final mask, as it is another object's or
+    beyond `reach`; false: outliers alone, as in the paper."""
     foreground_update: bool = True
     """Learn confident pixels of the mask as foreground (table 5)."""
     foreground_only: bool = False
@@ -46,42 +45,42 @@ class VideoMatchOptions(SessionOptions):
     threshold: Annotated[float, Range(-1, 1)] = 0.75
     """Background similarity with `foreground_only`."""
     distance: Positive = 100.0
-    """d_c: largest distance from the previous mask in pixels, where the short side has 480 pixels."""
+    """d_c: largest distance from the previous mask in pixels, for a short side of 480 pixels."""
     sparse: Count = 1
-    """Match every n-th cell per axis outside that distance, where masks are removed anyway."""
+    """Match every n-th cell per axis beyond `distance`, where masks are removed anyway."""
     confidence: ProperShare = 0.95
     """c_1: probability from which foreground is learned."""
     fusion: ProperShare = 0.4
     """c_2: probability from which a pixel can be an object's."""
     aggregation: Background = "least"
-    """How objects are set against each other and background, see `onemask.labels.aggregate`: "least" is the paper's
-    rule."""
+    """How the probabilities of objects and background are aggregated, see `onemask.labels.aggregate`: "least" is the
+    paper's rule."""
     returns: bool = True
-    """Find objects again that had left; false: the paper's rule, which cannot."""
+    """Find objects again after they have left; false: the paper's rule, which cannot."""
     lost: ShareBelowOne = 0.1
     """Share of the annotated area below which an object is lost."""
     foreground: Whole = 0
     """Slots for features of the annotated object; 0: as many as it has."""
     background: Whole = 0
-    """Slots for features of the frame in which it was annotated; 0: the whole frame."""
+    """Slots for features of the annotated frame; 0: the whole frame."""
     learned: Whole = 0
     """Slots for features from later frames, in either set; the foreground also uses what the object leaves free of
-    `foreground`; 0: all are kept, so memory and time of a frame grow with the video."""
+    `foreground`; 0: all are kept, so memory and time per frame grow with the video."""
     added: Whole = 0
-    """Features that a frame adds to a set, at most; 0: all that it shows, or `learned`."""
+    """Largest number of features that a frame adds to a set; 0: `learned`, or all if that is 0, too."""
     finetune: Whole = 0
     """Steps of fine-tuning each object's own backbone on the annotated frame (OURS-FT); 0: none, all share one."""
     finetune_samples: Count = 8
     """Augmented copies of the annotated frame for fine-tuning."""
     finetune_pixels: Count = 1024
-    """Pixels drawn in a step of fine-tuning."""
+    """Pixels drawn per step of fine-tuning."""
     finetune_lr: Positive = 1e-5
-    """Learning rate of fine-tuning, by Adam; the paper gives none, this is its rate of training."""
+    """Learning rate of fine-tuning, with Adam; the paper gives none, this is the one of its training."""
     seed: Whole = 0
     """Seed of augmentations and of the pixels drawn; the same for every object."""
 
     def __post_init__(self):
-        """Refuse what cannot work."""
+        """Reject options that cannot work."""
         check_values(self)
         if not self.strides:
             raise InputError("strides must not be empty; name one stride or more, as 8")
@@ -92,12 +91,12 @@ class VideoMatchOptions(SessionOptions):
             raise InputError(f"learned must be 0 or as many as added ({self.added}) or more, got {self.learned}")
 
     def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of a session that was saved before there was `rejected`: it goes on with it, or without."""
+        """Add the current `rejected` to the options of a session saved before it existed."""
         return {"rejected": self.rejected, **values}
 
     @property
     def needs_weights(self) -> bool:
-        """ImageNet's features match well enough to be of use."""
+        """Whether the method is useless without trained weights; no, ImageNet's features match well enough."""
         return False
 
     @property

@@ -1,4 +1,4 @@
-"""Tensors that VideoMatch's four calls pass on: of a frame, of the objects, and what is predicted."""
+"""Tensors that VideoMatch's four calls pass on: features, memory and prediction."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from .feature_set import FeatureSet
 
 @dataclass
 class VideoMatchFeatures(Features):
-    """Features of each frame that are matched."""
+    """Features of each frame, which are matched."""
 
     matched: Tensor = field(kw_only=True)  # (B, C, h, w), unit vectors, h = H / smallest stride
 
 
 @dataclass
 class VideoMatchMemory(Memory):
-    """Both sets of each object, its region in the next frame, and what was fine-tuned to it."""
+    """Both sets of each object, its region in the next frame, and its fine-tuned backbone."""
 
     foreground: Tensor  # (N, C, M_F) and
     foreground_usage: Tensor  # (N, M_F): see FeatureSet
-    frame: Tensor  # (N, C, T): where it was annotated,
-    own: Tensor  # (N, T) bool: what of it is foreground, all else being background; see AnnotatedFrame
+    frame: Tensor  # (N, C, T): the annotated frame, and
+    own: Tensor  # (N, T) bool: which of its features are foreground, all others being background; see AnnotatedFrame
     background: Tensor  # (N, C, M_B) and
-    background_usage: Tensor  # (N, M_B): what later frames add to that
+    background_usage: Tensor  # (N, M_B): what later frames add to the background
     reach: Tensor  # (N, 1, h, w) bool: the extruded previous mask
     area: Tensor  # (N,): cells of the annotated mask
     lost: Tensor  # (N,) bool: whether the object was out of sight in the previous frame
     network: Tensor  # (N, P): parameters of each object's own backbone, where it is fine-tuned; else (N, 0)
 
     def with_places(self, foreground: int, background: int) -> VideoMatchMemory:
-        """The same with so many places in either set, where it has fewer; those that are added are empty."""
+        """Grow both sets to so many slots, where they have fewer; the added slots are empty."""
         m_f, _, m_b = sets_of(self)
         m_f = m_f.with_places(foreground - self.foreground.shape[2])
         m_b = m_b.with_places(background - self.background.shape[2])
         return self.with_sets(m_f, m_b)
 
     def with_sets(self, foreground: FeatureSet, background: FeatureSet) -> VideoMatchMemory:
-        """The same with other sets."""
+        """Replace both sets."""
         return replace(
             self,
             foreground=foreground.features,
@@ -59,9 +59,9 @@ class VideoMatchMemory(Memory):
 
 @dataclass
 class VideoMatchPrediction(Prediction):
-    """Logits after outlier removal, with what the sets learn from."""
+    """Logits after outlier removal, and what the sets learn from."""
 
-    scores: Tensor  # (N, 1, h, w): logits before
+    scores: Tensor  # (N, 1, h, w): logits before outlier removal
     query: Tensor  # (N, C, h w): the frame's features as they were matched
     foreground_counts: Tensor  # (N, M_F) and
     background_counts: Tensor  # (N, M_B): for how many pixels each feature was among the K best
@@ -73,7 +73,7 @@ class VideoMatchPrediction(Prediction):
 
 
 def sets_of(memory: VideoMatchMemory) -> tuple[FeatureSet, AnnotatedFrame, FeatureSet]:
-    """m_F, and m_B in two, as of `VideoMatch._sets`."""
+    """m_F, and m_B in two parts, as in `VideoMatch._sets`."""
     return (
         FeatureSet(memory.foreground, memory.foreground_usage),
         AnnotatedFrame(memory.frame, memory.own, memory.first_frame),

@@ -1,0 +1,206 @@
+"""The process that computes: propagation, and masks out of clicks and boxes.
+
+`worker` starts it and talks to it over a pipe, in `messages`. It only computes: what it makes is sent back, and the
+server writes. So it can be stopped or die at any time, and nothing is lost but the frame in the making.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..allocation import keep_freed_memory
+from ..errors import OnemaskError
+from .messages import CLOSE, STOP, FirstMask, HandOver, PropagationJob, WarmUp, pack, unpack
+
+if TYPE_CHECKING:
+    from ..first_mask import Selection
+    from ..methods.method import Method
+    from ..propagation import Found
+    from ..reviewing import Watcher
+    from ..session import Session
+    from ..video.frames import Video
+    from .project import MethodChoice
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The server wants the job to end."""
+
+
+def work(pipe: Connection, source: Path) -> None:
+    """Do what comes through the pipe until it is closed. The process's main function."""
+    from ..video.reader import open_video
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
+    keep_freed_memory()
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        bench = _Bench(pipe, open_video(source))
+        while True:
+            bench.handle(pipe.recv())
+
+
+@dataclass
+class _Bench:
+    """State of the process between two requests."""
+
+    pipe: Connection
+    video: Video
+    _loaded: tuple[str, Method] | None = None  # a method by its name
+    _selection: tuple[int, Selection] | None = None  # of the frame that was marked last
+    _reached: tuple[Session, int] | None = None  # the session of the last job, and the frame that would come next
+
+    def handle(self, message: Any) -> None:
+        if isinstance(message, PropagationJob):
+            self._job(message)
+        elif isinstance(message, FirstMask):
+            self._first_mask(message)
+        elif isinstance(message, WarmUp):
+            with suppress(OnemaskError):  # the first job says what is wrong
+                self._session(message.method)
+                if not self.pipe.poll():  # nobody waits
+                    self._select(0).prepare()
+        elif isinstance(message, HandOver):
+            self._hand_over(message)
+        elif message == CLOSE:
+            raise EOFError
+
+    def say(self, *message: Any) -> None:
+        self.pipe.send(message)
+
+    def _job(self, job: PropagationJob) -> None:
+        try:
+            if job.backward is not None:
+                self._make_backward(job, *job.backward)
+            else:
+                self._make(job)
+            self.say("end", None)
+        except Stopped:
+            self.say("end", None)
+        except OnemaskError as error:
+            self.say("end", str(error))
+        except (EOFError, BrokenPipeError):  # the server has ended
+            raise
+        except Exception as error:  # a fault in a method of another package must not end the process
+            log.exception("a job failed")
+            self.say("end", f"{type(error).__name__}: {error}")
+
+    def _make(self, job: PropagationJob) -> None:
+        """Make stretches as `onemask run` would with all annotations."""
+        from ..propagation import Propagation
+        from ..reviewing import Watcher
+
+        self.say("at", 0, 0, f"Loading {job.method.method}")
+        annotations = {index: unpack(packed) for index, packed in job.annotations.items()}
+        total = sum(stretch.last + 1 - stretch.first for stretch in job.stretches)
+        done = 0
+        for stretch in job.stretches:
+            session = self._session(job.method)
+            from_start = {index: labels for index, labels in annotations.items() if index >= stretch.start}
+            propagation = Propagation(session, self.video, from_start, start=stretch.start)
+            watcher = Watcher()
+            for labelled in propagation.frames(partial(self._watched, start=stretch.start)):
+                self._reached = (session, labelled.index + 1)
+                doubt = _doubt(watcher, labelled.index, labelled.label_map, labelled.confidence)
+                if labelled.index >= stretch.first:
+                    done += 1
+                    self.say("mask", labelled.index, pack(labelled.label_map), labelled.confidence, doubt)
+                    self.say("at", done, total, "Propagating")
+                else:
+                    self.say("at", 0, total, f"Getting to frame {stretch.first}")
+                if labelled.index >= stretch.last:
+                    break
+                self._listen()
+
+    def _watched(self, found: Iterable[Found], count: int, *, start: int) -> Iterator[Found]:
+        """Label maps of the way back, shown as it is made."""
+        for number, in_frame in enumerate(found):
+            self._listen()
+            self.say("glimpse", start + count - 1 - number, pack(in_frame.label_map))
+            self.say("at", number + 1, count, "Looking back")
+            yield in_frame
+
+    def _make_backward(self, job: PropagationJob, key: int, last: int) -> None:
+        from ..reviewing import Watcher
+        from ..video.threads import prefetch
+
+        self.say("at", 0, 0, f"Loading {job.method.method}")
+        session, watcher = self._session(job.method), Watcher()
+        for frame in prefetch(self.video.reversed_frames(key + 1)):
+            self._listen()
+            if frame.index == key:
+                session.annotate(frame.image, unpack(job.annotations[key]))
+                _doubt(watcher, key, unpack(job.annotations[key]), {})
+                continue
+            label_map = session.step(frame.image)
+            doubt = _doubt(watcher, frame.index, label_map, session.confidences)
+            self.say("mask", frame.index, pack(label_map), session.confidences, doubt)
+            self.say("at", key - frame.index, key - last, "Propagating backward")
+            if frame.index <= last:
+                break
+
+    def _listen(self) -> None:
+        """Take what came through the pipe meanwhile. Raises Stopped."""
+        while self.pipe.poll():
+            message = self.pipe.recv()
+            if message == STOP:
+                raise Stopped
+            self.handle(message)
+
+    def _session(self, method: MethodChoice) -> Session:
+        from ..methods import load
+
+        if self._loaded is None or self._loaded[0] != method.method:
+            self._loaded = (method.method, load(method.method))
+        return replace(method.settings(), method=self._loaded[1]).session()
+
+    def _hand_over(self, order: HandOver) -> None:
+        from .handover import hand_over
+
+        reached, self._reached = self._reached, None
+        whole = len(order.masks) == order.frames
+        if not whole and (reached is None or reached[1] != len(order.masks)):
+            return  # no session is at hand that could go on there
+        session = None if whole or reached is None else reached[0]
+        annotations = {index: unpack(packed) for index, packed in order.annotations.items()}
+        try:
+            hand_over(order.folder, self.video, annotations, order.method, order.masks, order.frames, session)
+            self.say("handed")
+        except OnemaskError as error:  # the project has all that matters
+            log.warning("%s", error)
+
+    def _select(self, index: int) -> Selection:
+        """The selection of objects in a frame; kept as long as it is that frame."""
+        from ..first_mask import Selection
+
+        if self._selection is None or self._selection[0] != index:
+            self._selection = (index, Selection(self.video.frame(index).image))
+        return self._selection[1]
+
+    def _first_mask(self, marks: FirstMask) -> None:
+        try:
+            mask = self._select(marks.frame).mask(box=marks.box, clicks=marks.clicks, scribbles=marks.scribbles)
+            self.say("first", marks.request, pack(np.asarray(mask, np.uint8)), None)
+        except OnemaskError as error:
+            self.say("first", marks.request, None, str(error))
+        except Exception as error:
+            log.exception("no first mask")
+            self.say("first", marks.request, None, f"{type(error).__name__}: {error}")
+
+
+def _doubt(watcher: Watcher, index: int, label_map: np.ndarray, confidence: Mapping[int, float]) -> str:
+    """The oddest thing about a frame, for people; empty if nothing is."""
+    from ..video.labelled import KeptFrame
+
+    doubts = watcher.doubts(KeptFrame(index, "", label_map, confidence))
+    return f"object {doubts[0].object}: {doubts[0].detail}" if doubts else ""
