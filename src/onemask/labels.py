@@ -117,7 +117,7 @@ def is_whole(value: Any) -> bool:
 def aggregate(
     probabilities: Tensor, frame_of_row: Tensor | None = None, frames: int = 1, background: Background = "product"
 ) -> tuple[Tensor, Tensor]:
-    """Soft aggregation: turn independent probabilities of a frame's objects into ones that compete with background.
+    """Soft aggregation: turn independent object probabilities into probabilities that sum to 1 with background.
 
     probabilities (N, 1, H, W) in [0, 1]: each object's own, as if it were alone. frame_of_row (N,): which of the
     `frames` each row belongs to; None: all belong to one frame.

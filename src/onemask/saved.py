@@ -17,6 +17,7 @@ from .files import write_bytes
 from .labels import Objects
 from .methods.method import Memory, Method
 from .methods.options import by_todays_names, newer_options
+from .weights.digest import add_tensors
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,9 @@ def no_session(path: str | Path, error: Exception) -> InputError:
 
 
 def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a file's contents; tensors must be contiguous and on the CPU."""
+    """SHA-256 of a file's contents."""
     found = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy().data)
+    add_tensors(found, sorted(tensors.items()))
     return found.hexdigest()
 
 

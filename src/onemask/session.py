@@ -71,11 +71,11 @@ class Session(Presences):
     where a method makes warped copies of an annotated frame (FRTM, Fusion, VideoMatch's fine-tuning).
 
     Threads: one method can serve any number of sessions in any number of threads, because no session ever modifies it.
-    They must all use the same device: only moving a method to another device changes it. A session belongs to one
-    thread at a time: its calls must not overlap, except `encode`, which may run beside the others, as in `propagate`.
-    Learning new objects takes long and can be left to a background thread, see `annotate_later`.
+    The exception is its device: a session moves the method there, so all sessions of a method must use the same one. A
+    session belongs to one thread at a time: its calls must not overlap, except `encode`, which may run beside the
+    others, as in `propagate`. Learning new objects takes long and can be left to another thread, see `annotate_later`.
 
-    After an OnemaskError for lack of memory, half a frame may be processed: continue with a new or a saved session.
+    After an OnemaskError for lack of memory the frame may be half processed: continue with a new or a saved session.
 
     Args:
         method: as `onemask.load` returns it. It is moved to `device`. Its mode is not changed, but it always runs in
@@ -85,7 +85,8 @@ class Session(Presences):
         device: a torch device; "auto" is the best available one, None leaves the method where it is.
         precision: of the networks: "float32", "bfloat16", "float16", or "auto": float32, except on CUDA, where it is
             bfloat16 if supported, else float16. On a CPU "bfloat16" uses OpenVINO if that is faster, and "int8" uses
-            features in eight bits, after calibration by `onemask quantize`, and float32 elsewhere: see the guide.
+            features in eight bits, after calibration by `onemask quantize`, and float32 elsewhere; masks differ, see
+            the guide.
         padding: how frames are padded to multiples of the method's stride. "edge": the last row and column are
             repeated, below and on the right; "reflected": mirrored at all four borders; None: the method's default.
         runtime: engine for the method's networks: "torch"; "onnx" or "openvino" (extras of those names), or "compiled"

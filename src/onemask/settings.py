@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -13,8 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from . import __version__
 from .errors import InputError
 from .methods import DEFAULT, Configuration, built, configuration, weights_for
@@ -22,6 +19,7 @@ from .methods.ensemble.options import EnsembleOptions
 from .methods.method import Method
 from .methods.options import by_todays_names
 from .session import Session
+from .weights.digest import sha256_of
 from .weights.store import Weights
 
 RENAMED = {"size": "short_side"}  # earlier name of a setting -> its current name
@@ -90,7 +88,7 @@ class Settings:
         if isinstance(self.method, Method):
             config: Any = getattr(self.method, "config", None)
             described |= {"method": type(self.method).__name__, "options": asdict(config) if config else {}}
-            return described | {"weights": None, **running, "weights' sha256": _sha256_of_state(self.method)}
+            return described | {"weights": None, **running, "weights' sha256": sha256_of(self.method)[:16]}
         chosen, weights = self._chosen
         options: Any = chosen
         described |= {"method": self.method, "options": asdict(options)}
@@ -114,7 +112,7 @@ class Settings:
 
 
 def _sha256_of(chosen: Configuration, weights: Weights | None) -> str | None:
-    """Fingerprint of a method's weights; of an ensemble those of its members; None where there are none."""
+    """Fingerprint of a method's weights, or of the members' weights of an ensemble; None if there are none."""
     if weights is not None:
         return weights.sha256[:16]
     if not isinstance(chosen, EnsembleOptions):
@@ -122,15 +120,6 @@ def _sha256_of(chosen: Configuration, weights: Weights | None) -> str | None:
     members = [configuration(name) for name in chosen.names]
     found = [weights_for(name, member) for name, member in zip(chosen.names, members, strict=True)]
     return " ".join(_sha256_of(member, own) or "none" for member, own in zip(members, found, strict=True))
-
-
-def _sha256_of_state(method: Method) -> str:
-    """Fingerprint of loaded weights: their names and values in order."""
-    digest = hashlib.sha256()
-    for name, tensor in method.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def by_todays_keys(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Perturbed videos: real ones made harder in one known way, with exact label maps, so that one ability can be measured.
+"""Perturbed videos: real videos made harder in one known way, with exact label maps, to measure a single ability.
 
-    occluded    the object is out of sight for 20 frames, and returns where it then is
+    occluded    the object is hidden for 20 frames, and reappears where it is by then
     two, three  objects of other videos pass in front of the object and behind it
 
-Everything in them is a function of the videos they are made of: the same wherever and whenever they are made. They are
-written in the layout of DAVIS 2017, a split each, for `onemask evaluate --protocol davis2017` and for any other tool.
+They depend only on the videos that they are made from, so they are the same wherever and whenever they are made. They
+are written in the layout of DAVIS 2017, each kind as a split, for `onemask evaluate --protocol davis2017` and for any
+other tool.
 """
 
 from __future__ import annotations
@@ -27,25 +28,26 @@ from .sequence import SequenceDataset, VideoSequence
 from .sprites import cut_sprite
 
 HIDDEN = 20  # frames out of sight
-BEFORE = 0.35  # share of the video before that; at least
-SEEN_BEFORE = 10  # frames of it, and
-SEEN_AFTER = 12  # after
-COVER = 31  # pixels across of what an object is grown by before it is covered: its shadow goes, too
+BEFORE = 0.35  # share of the video before them
+SEEN_BEFORE = 10  # frames before them, at least
+SEEN_AFTER = 12  # frames after them, at least
+COVER = 31  # diameter in pixels of the dilation of an object before it is covered, so that its shadow goes too
 LEAST_FRAMES = SEEN_BEFORE + HIDDEN + SEEN_AFTER
-CROWDS = {"two": 2, "three": 3}  # splits, and the objects of their videos
+CROWDS = {"two": 2, "three": 3}  # split -> objects per video
 SPLITS = ("occluded", *CROWDS)
-MARGIN = 0.15  # share of the frame's width from which a guest comes, and to which it goes
-LANE = 0.12  # share of the frame's height by which the way of the second guest lies lower
-GUEST_SIDE = 0.9  # square root of a guest's area, over that of the host's object
-QUALITY = 95  # of JPEG
+MARGIN = 0.15  # share of the frame's width between its sides and the ends of a guest's path
+LANE = 0.12  # share of the frame's height by which the path of the second guest is lower
+GUEST_SIDE = 0.9  # square root of a guest's area, relative to that of the host's object
+QUALITY = 95  # JPEG quality
 
 Frame = tuple[np.ndarray, np.ndarray]  # picture (H, W, 3) uint8 RGB and label map (H, W) uint8
 
 
 def occluded(video: VideoSequence) -> Iterator[Frame]:
-    """The frames of a video whose object is out of sight for `HIDDEN` of them, after a third: label map 0 there.
+    """Yield the frames of a video, with the object hidden in `HIDDEN` of them after about a third; label map 0 there.
 
-    What covers it is what lies beside it. Raises InputError for a video that is too short, or not annotated whole.
+    The object is inpainted from its surroundings. Raises InputError for a video that is too short or not fully
+    annotated.
     """
     if len(video) < LEAST_FRAMES:
         raise InputError(
@@ -61,10 +63,11 @@ def occluded(video: VideoSequence) -> Iterator[Frame]:
 
 
 def crowded(host: VideoSequence, guests: Sequence[VideoSequence]) -> Iterator[Frame]:
-    """The frames of a host's video, object 1, through which objects 2 and 3 of one or two other videos pass.
+    """Yield the frames of a host video (object 1) through which the objects of one or two guest videos (2, 3) pass.
 
-    The first guest passes in front of the host's object, the second, in the other direction, behind both. Everything
-    annotated in a video is one object. As long as the shortest. Raises InputError for a frame without annotation.
+    The first guest passes in front of the host's object; the second, in the other direction, behind both. Everything
+    annotated in a video is one object. The result is as long as the shortest video. Raises InputError for a frame
+    without annotation.
     """
     everyone = (host, *guests)
     length = min(map(len, everyone))
@@ -88,18 +91,18 @@ def crowded(host: VideoSequence, guests: Sequence[VideoSequence]) -> Iterator[Fr
 
 
 Writing = Callable[[str], AbstractContextManager[Path]]
-"""Gives the path of the file of a name in the layout, which the block writes."""
+"""Takes the name of a file in the layout, and gives the path at which the block writes it."""
 
 
 def perturbed_videos(
     dataset: SequenceDataset, out: str | Path, split: str, writing: Writing | None = None
 ) -> Iterator[str]:
-    """Write the perturbed videos of a split into `out`, in the layout of DAVIS 2017; gives each name when it is whole.
+    """Write the perturbed videos of a split into `out`, in the layout of DAVIS 2017; yields each name once complete.
 
-    dataset: of each video one is made, but for those too short for `occluded`; in crowds the guests are the videos that
-    follow in the dataset. split: of `SPLITS`. The split's list is written last. writing: see `Writing`; by default
-    files are written below `out`, whatever is there.
-    Raises InputError where there are too few videos, or none that is long enough.
+    dataset: one video is made from each of its videos, except those too short for `occluded`; in crowds, the guests are
+    the videos that follow in the dataset. split: one of `SPLITS`; its list is written last. writing: see `Writing`; by
+    default, files are written below `out` and replace what is there.
+    Raises InputError if there are too few videos, or none that is long enough.
     """
     out = Path(out)
     made = _planned(dataset, split)
@@ -112,13 +115,13 @@ def perturbed_videos(
 
 
 def refuse_too_few(dataset: SequenceDataset) -> None:
-    """Raise InputError if any split cannot be made of a dataset."""
+    """Raise InputError if any split cannot be made from a dataset."""
     for split in SPLITS:
         _planned(dataset, split)
 
 
 def _planned(dataset: SequenceDataset, split: str) -> dict[str, Iterator[Frame]]:
-    """The videos of a split by name, none of them begun."""
+    """Name -> frames of the videos of a split; nothing is computed yet."""
     videos = list(dataset)
     if split == "occluded":
         made = {f"{video.name}-occluded": occluded(video) for video in videos if len(video) >= LEAST_FRAMES}
@@ -154,7 +157,7 @@ def _frame(video: VideoSequence, index: int) -> Frame:
 def _sprite(
     picture: np.ndarray, label_map: np.ndarray, scale: float, place: tuple[float, float] | None, object_id: int
 ) -> Layer | None:
-    """An object cut out, its middle at a place in frame pixels (None: where it was); None where there is none."""
+    """Layer of an object that is cut out, its middle at `place`, frame pixels (None: unmoved); None without object."""
     if not label_map.any():
         return None
     sprite = cut_sprite(picture, label_map > 0, None, scale, np.random.default_rng(0))
@@ -166,7 +169,7 @@ def _sprite(
 
 
 def _still(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Poses, bends and smears of a layer that is drawn once, as it is."""
+    """Poses, bends and smears of a layer that is drawn once, without bending or blur."""
     return pose[None].astype(float), np.zeros((1, 2, WAVES, WAVES)), np.zeros((1, 2))
 
 
@@ -180,6 +183,6 @@ def _median_side(video: VideoSequence, length: int) -> float:
 
 
 def _middle(label_map: np.ndarray) -> tuple[float, float]:
-    """x and y of the middle of what is annotated, pixels."""
+    """(x, y) of the middle of the annotated region's bounding box, pixels."""
     left, top, width, height = cv2.boundingRect(label_map)
     return left + width / 2, top + height / 2

@@ -24,16 +24,16 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 def jitter_colours(frames: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
     """Change brightness, contrast, saturation, hue, gamma and white balance, the same for the clip; rarely to grey.
 
-    frames (T, H, W, 3) uint8 RGB -> a new array of the same shape. strength: 0 changes nothing, 1 is what training
-    wants: brightness and contrast by up to a quarter, hue by up to 18 degrees, saturation 0.5 to 1.35. A drift of
-    brightness and white balance of about 2% a frame comes on top.
+    frames (T, H, W, 3) uint8 RGB -> a new array of the same shape. strength: 0 changes nothing, 1 is meant for
+    training: brightness and contrast by up to about a quarter, hue by up to 18 degrees, saturation 0.5 to 1.35. In
+    addition, brightness and white balance drift by about 2% per frame.
     """
     if strength == 0:
         return frames.copy()
     mixing = _colour_matrix(frames, rng, strength)
     gamma = np.exp(strength * rng.uniform(-0.3, 0.3))
     contrast = np.exp(strength * rng.uniform(-0.25, 0.2))
-    gain = np.exp(strength * rng.uniform(-0.3, 0.15))  # less upwards: what is burnt out is lost
+    gain = np.exp(strength * rng.uniform(-0.3, 0.15))  # less upwards, since overexposed detail is lost
     middle = frames[:, ::8, ::8].mean() / 255
     balance = np.exp(strength * rng.normal(0.0, 0.03, (1, 3)))
     drift = np.exp(strength * (rng.normal(0.0, 0.02, (len(frames), 1)) + rng.normal(0.0, 0.007, (len(frames), 3))))
@@ -48,7 +48,7 @@ def jitter_colours(frames: np.ndarray, rng: np.random.Generator, strength: float
 
 
 def _colour_matrix(frames: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """(3, 3): turns hue and scales saturation in YIQ, where both are linear, so one product a pixel does it all."""
+    """Matrix (3, 3) that rotates hue and scales saturation in YIQ, where both are linear: one product per pixel."""
     angle = strength * np.deg2rad(rng.uniform(-18, 18))
     saturation = max(0.0, 1 + strength * rng.uniform(-0.5, 0.35))
     if rng.random() < 0.03 * strength:
@@ -62,10 +62,10 @@ def _colour_matrix(frames: np.ndarray, rng: np.random.Generator, strength: float
 
 
 def blur_along(image: np.ndarray, motion: tuple[float, float]) -> np.ndarray:
-    """Smear an image evenly along a straight motion during the exposure, centred on where things were.
+    """Blur an image evenly along a straight motion during the exposure, centred on the original position.
 
     image (H, W) or (H, W, C), any channels. motion: (x, y) in pixels from the opening to the closing of the shutter;
-    below one pixel nothing is done. The border is what lies at it, repeated.
+    below one pixel nothing is done. Border pixels are replicated.
     """
     length = float(np.hypot(*motion))
     if length < 1:
@@ -82,10 +82,10 @@ def blur_along(image: np.ndarray, motion: tuple[float, float]) -> np.ndarray:
 
 
 def motion_blur(image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-    """Blur as of a quick motion in a random direction: of the camera, or of what is under `mask` alone.
+    """Apply motion blur in a random direction: of the camera, or only of the object under `mask`.
 
-    image (H, W, 3) uint8; mask (H, W) bool or None. With a mask its object smears over what is beside it, and the rest
-    stays sharp; the mask remains right as the place of the object in the middle of the exposure.
+    image (H, W, 3) uint8; mask (H, W) bool or None. With a mask, the object smears over its surroundings, and the rest
+    stays sharp; the mask stays valid as the object's place in the middle of the exposure.
     """
     motion = _random_motion(image.shape[:2], rng)
     if mask is None:
@@ -98,7 +98,7 @@ def motion_blur(image: np.ndarray, mask: np.ndarray | None, rng: np.random.Gener
 
 
 def defocus(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Put a clip out of focus, by a Gaussian of 0.5 to 2 pixels that breathes by a tenth from frame to frame.
+    """Defocus a clip by a Gaussian with a sigma of 0.5 to 2 pixels, which varies by a tenth from frame to frame.
 
     frames (T, H, W, 3) uint8 -> the same shape.
     """
@@ -108,7 +108,7 @@ def defocus(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def lose_resolution(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Make a clip look enlarged: shrunk 1.2 to 2.5 times and scaled up again.
+    """Reduce the resolution of a clip: shrink it 1.2 to 2.5 times, and scale it up again.
 
     frames (T, H, W, 3) uint8 -> the same shape.
     """
@@ -121,7 +121,7 @@ def lose_resolution(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def shake(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blur by a shaken camera: some frames of a clip, each in a direction of its own.
+    """Blur as a shaken camera does: about half of a clip's frames, each in a direction of its own.
 
     frames (T, H, W, 3) uint8 -> the same shape.
     """
@@ -133,12 +133,12 @@ def shake(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def sensor_noise(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add a sensor's noise, other in every frame: grain of brightness and, weaker, of colour, stronger in the light.
+    """Add sensor noise, different in every frame: grain in brightness and, weaker, in colour; stronger in bright areas.
 
     frames (T, H, W, 3) uint8 -> the same shape. The standard deviation is 1 to 8 grey levels in middle grey.
     """
     level = np.exp(rng.uniform(np.log(1.0), np.log(8.0)))
-    amplitude = (level * np.sqrt((np.arange(256) + 32) / 160)).astype(np.float32)  # photons arrive by Poisson's law
+    amplitude = (level * np.sqrt((np.arange(256) + 32) / 160)).astype(np.float32)  # photons arrive as a Poisson process
     gaussian = _gaussian_table()
     noisy = np.empty_like(frames)
     for t, frame in enumerate(frames):
@@ -157,7 +157,7 @@ _GRAIN_MIXING = np.array(
 
 
 def _gaussian_table() -> np.ndarray:
-    """(1, 256) float32: values of which one chosen evenly is normally distributed, ten times faster than drawing."""
+    """Table (1, 256) float32 that turns uniform bytes into normal values, ten times faster than drawing these."""
     places = (np.arange(256) + 0.5) / 256
     grid = np.linspace(-4, 4, 8001)
     density = np.exp(-(grid**2) / 2)
@@ -181,7 +181,7 @@ def jpeg_noise(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 # Everything together --------------------------------------------------------------------------------------------------
 
-# In the order in which light, sensor and file come; each with its probability, of which one or two are usual.
+# In the order of a camera (light, sensor, file), each with its probability; usually one or two apply.
 _DEGRADATIONS: tuple[tuple[float, Any], ...] = (
     (0.15, shake),
     (0.15, defocus),
@@ -192,9 +192,9 @@ _DEGRADATIONS: tuple[tuple[float, Any], ...] = (
 
 
 def degrade(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lower the quality of a clip by a random few of shake, defocus, lost resolution, sensor noise and JPEG.
+    """Lower the quality of a clip by a random choice of shake, defocus, lost resolution, sensor noise and JPEG.
 
-    frames (T, H, W, 3) uint8 RGB -> a new array of the same shape. A third of all clips stays as it is.
+    frames (T, H, W, 3) uint8 RGB -> a new array of the same shape. About a third of all clips stay as they are.
     """
     chosen = [change for probability, change in _DEGRADATIONS if rng.random() < probability]
     if not chosen:

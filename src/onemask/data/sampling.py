@@ -1,11 +1,11 @@
-"""Training clips cut out of annotated videos: which frames, which objects, and one moving-together augmentation.
+"""Training clips cut out of annotated videos: choice of frames and objects, and one augmentation for all frames.
 
-A clip is drawn in four steps, all from one generator:
+A clip is drawn in four steps, all with one generator:
 
     frames    annotated ones; the first is the reference, and one of its objects is the anchor
     view      an affine map of the picture into the window: flip, scale, rotation, shear, and a crop around the anchor
-    warp      each frame and its label map once, from the file's resolution; outside the picture labels are void
-    objects   the anchor and others that are seen in the reference become 1..N, the rest background
+    warp      each frame and its label map are warped once, from the file's resolution; void outside the picture
+    objects   the anchor and others that are visible in the reference become 1..N, the rest background
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .clip import VOID, Clip, ClipRequest
 from .photometry import jitter_colours
 from .sequence import VideoSequence, decoded
 
-_REFERENCES, _VIEWS = 8, 4  # drawn before all references, or the plain picture, are tried
-_OUTSIDE = (124, 116, 104)  # RGB beyond the picture: the mean of ImageNet, which networks see as zero
+_REFERENCES, _VIEWS = 8, 4  # random tries before all references, or the whole picture, are tried
+_OUTSIDE = (124, 116, 104)  # RGB outside the picture: the mean of ImageNet, which networks see as zero
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
@@ -33,27 +33,27 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2
 class SamplingConfig:
     """How clips are sampled from videos; random values are drawn once per clip and hold for all its frames."""
 
-    flip: Share = 0.5  # probability of a mirror image, left for right
+    flip: Share = 0.5  # probability of a horizontal flip
     scale: tuple[Positive, Positive] = (0.5, 1.5)  # 1: the whole frame just fits into the clip; log-uniform
-    rotation: Annotated[float, Range(0, 90, "[)")] = 5.0  # at most, degrees, either way
-    shear: Annotated[float, Range(0, 90, "[)")] = 5.0  # at most, degrees, either way
+    rotation: Annotated[float, Range(0, 90, "[)")] = 5.0  # largest angle in either direction, degrees
+    shear: Annotated[float, Range(0, 90, "[)")] = 5.0  # largest angle in either direction, degrees
     drift: Annotated[float, Range(0, 90, "[)")] = (
-        0.01  # of the crop from one frame to the next, standard deviation in clip sides
+        0.01  # of the crop from one frame to the next: standard deviation, in clip sides
     )
     colour: Annotated[float, Range(0, 90, "[)")] = 1.0  # strength of the colour jitter; 0: colours stay as they are
     reverse: Share = 0.5  # probability that frames in order run backwards in time
     minimum_pixels: Count = 100  # of every object in the reference, after the crop
-    kept: Share = 0.75  # share of the anchor that the crop leaves in the reference, at least
+    kept: Share = 0.75  # smallest share of the anchor that the crop leaves in the reference
 
 
 class VideoClips:
-    """Annotated videos as a source of clips. A sequence is a video, a clip is made of its annotated frames."""
+    """Annotated videos as a source of clips. A clip is made of annotated frames of one video."""
 
     def __init__(self, sequences: Sequence[VideoSequence], config: SamplingConfig | None = None) -> None:
         """Take the videos as they are; the dataset validates files (`check`).
 
-        config: None takes `SamplingConfig()`. Raises InputError for no videos, a video without any annotation, and a
-        configuration out of range.
+        config: None stands for `SamplingConfig()`. Raises InputError if there are no videos, for a video without any
+        annotation, and for a configuration out of range.
         """
         self.config = config or SamplingConfig()
         self.sequences = tuple(sequences)
@@ -69,14 +69,14 @@ class VideoClips:
         return len(self.sequences)
 
     def clip(self, index: int, request: ClipRequest, rng: np.random.Generator) -> Clip:
-        """Draw a clip of video `index`; of the next one where no object of this one is large enough.
+        """Draw a clip of video `index`, or of the next one if no object of this one is large enough.
 
         frames (length, H, W, 3), labels (length, H, W) with (H, W) = request.size; every object 1..N has at least
         `minimum_pixels` in frame 0. request.max_skip None: a reference and any other annotated frames in any order;
-        otherwise neighbours are 1..max_skip annotated frames apart, all forwards or all backwards. No frame comes
-        twice unless the video has too few: frames in any order are then drawn again, frames in order turn back at the
-        video's ends. Raises InputError for a request out of range, files that cannot be read, frames of a
-        video that differ in size, and where no video has a large enough object.
+        otherwise neighbours are 1..max_skip annotated frames apart, all forwards or all backwards. No frame repeats
+        unless the video has too few: frames in any order are then drawn again, frames in order turn back at the
+        video's ends. Raises InputError for a request out of range, files that cannot be read, frames of a video that
+        differ in size, and if no video has a large enough object.
         """
         _require_possible(request)
         for step in range(len(self)):
@@ -92,7 +92,7 @@ class VideoClips:
     def _find(
         self, sequence: VideoSequence, request: ClipRequest, rng: np.random.Generator
     ) -> tuple[list[int], np.ndarray, _View, np.ndarray] | None:
-        """Frames, the reference's label map, and the view of it with the objects to be seen there."""
+        """Frames, the reference's label map, a view of it and the ids of objects large enough in it; or None."""
         annotated, config = sequence.annotated, self.config
         for places in self._tries(len(annotated), request, rng):
             chosen = [annotated[place] for place in places]
@@ -102,7 +102,7 @@ class VideoClips:
         return None
 
     def _tries(self, count: int, request: ClipRequest, rng: np.random.Generator) -> Iterator[list[int]]:
-        """Draw frames some times, then go through all references, for objects that are seen in few of them."""
+        """Draw frames a few times, then go through all references, for objects that are visible in few of them."""
         for _ in range(_REFERENCES):
             yield draw_places(count, request.length, request.max_skip, self.config.reverse, rng)
         for reference in rng.permutation(count).tolist():
@@ -133,7 +133,7 @@ class VideoClips:
             labels.append(ids[view.labels(label_map)])
             outside.append(view.labels(np.zeros_like(reference)) == VOID)
         pictures = jitter_colours(np.stack(frames), rng, strength=self.config.colour)
-        pictures[np.stack(outside)] = _OUTSIDE  # also after the jitter, which is of the camera
+        pictures[np.stack(outside)] = _OUTSIDE  # restored after the jitter
         return Clip(sequence.name, pictures, np.stack(labels), len(objects))
 
 
@@ -143,9 +143,9 @@ class VideoClips:
 def draw_places(count: int, length: int, max_skip: int | None, reverse: float, rng: np.random.Generator) -> list[int]:
     """Draw `length` of `count` frames, 0..count-1, the reference first.
 
-    max_skip None: distinct frames in any order; drawn again, evenly, where there are too few. Otherwise neighbours
-    are 1..max_skip apart, ascending or, with probability `reverse`, descending. A video too short for that is walked
-    to and fro, frame by frame.
+    max_skip None: distinct frames in any order; if there are too few, they are drawn again, equally often. Otherwise
+    neighbours are 1..max_skip apart, ascending or, with probability `reverse`, descending. A video that is too short
+    for that is traversed back and forth, frame by frame.
     """
     if max_skip is None:
         return places_from(int(rng.integers(count)), count, length, None, reverse, rng)
@@ -161,7 +161,7 @@ def draw_places(count: int, length: int, max_skip: int | None, reverse: float, r
 def places_from(
     reference: int, count: int, length: int, max_skip: int | None, reverse: float, rng: np.random.Generator
 ) -> list[int]:
-    """Draw as `draw_places` does, but from a given reference; the other way where there is too little room."""
+    """Draw as `draw_places` does, but from a given reference; in the other direction if there is too little room."""
     if max_skip is None:
         order = [reference, *(place for place in rng.permutation(count).tolist() if place != reference)]
         while len(order) < length:
@@ -177,13 +177,13 @@ def places_from(
 
 def _offsets(room: int, length: int, max_skip: int, rng: np.random.Generator) -> np.ndarray:
     """Offsets from the first of `length` frames, the last at most `room`."""
-    # All skips are drawn alike; were each bounded by what the others leave, the first would be the longest.
+    # All skips have the same bound; if each were bounded by what the others leave, the first would be the longest.
     longest = max(1, min(max_skip, room // max(1, length - 1)))
     return np.cumsum([0, *rng.integers(1, longest + 1, length - 1)])
 
 
 def _to_and_fro(start: int, count: int, length: int) -> list[int]:
-    tour = [*range(count), *range(count - 2, 0, -1)]  # there and back, the ends once
+    tour = [*range(count), *range(count - 2, 0, -1)]  # there and back, with each end once
     return [tour[(start + step) % len(tour)] for step in range(length)]
 
 
@@ -194,12 +194,12 @@ def _to_and_fro(start: int, count: int, length: int) -> list[int]:
 class _View:
     """An affine map from the picture into the window, in pixels; the corner of the first pixel is (0, 0)."""
 
-    matrix: np.ndarray  # (2, 3) float64, of (x, y, 1)
+    matrix: np.ndarray  # (2, 3) float64, applied to (x, y, 1)
     size: tuple[int, int]  # of the window: height, width
 
     @property
     def magnification(self) -> float:
-        """Pixels of the window for a pixel of the picture."""
+        """Area in the window of a pixel of the picture."""
         return abs(float(np.linalg.det(self.matrix[:, :2])))
 
     def moved(self, shares: np.ndarray) -> _View:
@@ -209,11 +209,11 @@ class _View:
         return replace(self, matrix=matrix)
 
     def labels(self, label_map: np.ndarray) -> np.ndarray:
-        """A label map in the picture's size -> (H, W) uint8 of the window, void outside the picture."""
+        """Warp a label map of the picture's size: (H, W) uint8 of the window, void outside the picture."""
         return self._warp(label_map, (1.0, 1.0), cv2.INTER_NEAREST, VOID)
 
     def picture(self, path: Path, size: tuple[int, ...]) -> np.ndarray:
-        """The picture in a file, which has the size (height, width), -> (H, W, 3) uint8 RGB of the window."""
+        """Read and warp the picture in a file, of `size` (height, width): (H, W, 3) uint8 RGB of the window."""
         shrinking = 1 / np.sqrt(self.magnification)
         divisor = max(d for d in (1, *_REDUCED) if d == 1 or d <= shrinking)
         image, ratio = _read_reduced(path, size, divisor)
@@ -221,7 +221,7 @@ class _View:
         return cv2.cvtColor(warped, cv2.COLOR_BGR2RGB)
 
     def _warp(self, image: np.ndarray, ratio: tuple[float, float], how: int, outside: int | tuple) -> np.ndarray:
-        """ratio: (x, y) pixels of the picture for a pixel of `image`."""
+        """Warp an image to the window; ratio: (x, y) pixels of the picture per pixel of `image`."""
         matrix = self.matrix.copy()
         matrix[:, :2] *= ratio
         matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV has (0, 0) in the middle of the first pixel
@@ -233,9 +233,9 @@ class _View:
 def _view_of_object(
     labels: np.ndarray, size: tuple[int, int], config: SamplingConfig, rng: np.random.Generator
 ) -> tuple[_View, np.ndarray] | None:
-    """Draw an object to be the anchor and a view that shows it; None where no object is large enough in any view.
+    """Draw an object to be the anchor and a view that shows it; None if no object is large enough in any view.
 
-    Gives the ids of objects that are large enough in the view, (n,), the anchor first and the others shuffled.
+    Returns the view and the ids of objects that are large enough in it, (n,), the anchor first, the others shuffled.
     """
     areas = np.bincount(labels.ravel(), minlength=256)
     areas[[0, VOID]] = 0
@@ -303,9 +303,9 @@ def _labels(sequence: VideoSequence, index: int) -> np.ndarray:
 
 
 def _read_reduced(path: Path, size: tuple[int, ...], divisor: int) -> tuple[np.ndarray, tuple[float, float]]:
-    """Read a picture, shrunk by 1, 2, 4 or 8 as a mean over pixels: (h, w, 3) BGR, and the shrinking in (x, y).
+    """Read a picture, shrunk by 1, 2, 4 or 8 by averaging pixels: (h, w, 3) BGR, and the reduction factors (x, y).
 
-    A JPEG is shrunk while it is decoded, which saves most of the time. size: height and width that are expected.
+    A JPEG is shrunk while it is decoded, which saves most of the time. size: expected height and width.
     """
     jpeg = path.suffix.lower() in (".jpg", ".jpeg")
     flag = _REDUCED[divisor] if jpeg and divisor > 1 else cv2.IMREAD_COLOR

@@ -1,21 +1,21 @@
-"""Contents of a synthetic clip, how large and where: one decision after another, each with the options that it reads.
+"""Contents of a synthetic clip, their sizes and places: one decision after another, each with its options.
 
-A clip is a stack of layers, each a picture with alpha, a path and a slow bending, drawn from the back to the front:
+A clip is a stack of layers, each a picture with alpha, a path and a slow bending, drawn from back to front:
 
     base         a picture that fills the frame: the object's own with the hole filled, another one, or (whole) the
                  picture as it is, in which the object is only pushed about
     objects      1..N, cut out of pictures or ready-made cut-outs
-    distractors  things, and pieces of mere texture, pasted in the same way, so that a seam betrays nothing
-    turning      in place of the picture's objects: a thing on a turntable, which shows one side after another
-    twin         a copy of the first object: only where it was tells the object from it. It is background, or (rival)
-                 an object too
-    occluder     one of them that crosses before an object, not in the reference frame
-    covers       one that lies over a part of an object in the reference frame, and then leaves it
-    hides        an object goes out of sight for some frames, behind such a thing or out of the frame, and comes back
+    distractors  things and pieces of texture, pasted in the same way, so that a seam does not give an object away
+    turning      a thing on a turntable, which shows one side after another, instead of the picture's objects
+    twin         a copy of the first object, which only its position tells from the object; background, or (rival) an
+                 object too
+    occluder     a distractor that crosses in front of an object, but not in the reference frame
+    covers       a distractor that covers a part of an object in the reference frame, and then leaves it
+    hides        an object goes out of sight for some frames, behind a distractor or out of the frame, and comes back
 
-`occluders` lie or pass before objects. `sprites` cuts things out of pictures, `holes` fills what they leave, `paths`
-sends them on their way, and `layers` draws it all into frames and label maps. Void pixels of the pictures go with their
-layer and stay void.
+`occluders` puts things in front of objects, `sprites` cuts things out of pictures, `holes` fills the holes that they
+leave, `paths` moves them, and `layers` draws frames and label maps. Void pixels of a picture move with their layer and
+stay void.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from .stills import Cutouts, StillImages
 from .synthetic_options import SyntheticConfig
 from .turntable import Turntable, recoloured
 
-TWIN_COLOUR = 0.15  # how much a twin's channels differ from the object's, at most, as a share
+TWIN_COLOUR = 0.15  # largest difference of a twin's channels from the object's, as a share
 
 
 class Pictures:
-    """Pictures to make clips of, things to paste over them, and what is to be done with them."""
+    """Pictures to make clips from, things to paste over them, and options."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Pictures:
         config: SyntheticConfig | None = None,
         turntable: Turntable | None = None,
     ) -> None:
-        """Take pictures, things to paste over them, what is to be done with them, and things that can turn."""
+        """Take pictures, things to paste over them, options, and things that can turn."""
         self.stills = stills
         self.cutouts = cutouts
         self.turntable = turntable
@@ -61,7 +61,7 @@ class Pictures:
         return len(self.stills)
 
     def objects_of(self, labels: np.ndarray) -> np.ndarray:
-        """Return the ids in a label map that have pixels enough to be taken."""
+        """Return the ids in a label map that have enough pixels to be used."""
         counts = np.bincount(labels.ravel(), minlength=256)
         counts[[0, VOID]] = 0
         return np.flatnonzero(counts >= max(self.config.least_pixels, self.config.least_share * labels.size))
@@ -72,12 +72,12 @@ class Pictures:
 
 
 class Scene:
-    """One attempt at a clip: draws what is in it, how large and where; how it moves from there is `Motion`'s."""
+    """One attempt at a clip: draws its contents, their sizes and places; `Motion` draws how they move from there."""
 
     def __init__(
         self, source: Pictures, request: ClipRequest, times: np.ndarray, rng: np.random.Generator, *, simple: bool
     ) -> None:
-        """simple: one object, nothing in front of it, in the middle."""
+        """simple: one object in the middle, with nothing in front of it."""
         self.source = source
         self.config = source.config
         self.height, self.width = request.size
@@ -86,22 +86,22 @@ class Scene:
         self.wanted = 1 if simple else int(rng.integers(1, self.most + 1))
         self.simple = simple
         self.rng = rng
-        self.used: set[tuple[str, int]] = set()  # what is in the clip: a second one would not be another thing
-        self.first: Sprite | None = None  # what the first object looks like
+        self.used: set[tuple[str, int]] = set()  # things in the clip, none of which may come twice
+        self.first: Sprite | None = None  # appearance of the first object
         exposed = rng.random() < self.config.blurred
         exposure = rng.uniform(0.2, 1.0) * self.config.exposure if exposed else 0.0
         bend, camera = self.config.bend, self.config.camera
         self.motion = Motion(request.size, times, _amplitudes(self.config), bend, camera, exposure, rng)
 
     def _unused(self, kind: str, indices: np.ndarray) -> int:
-        """Draw one of the indices that is not in the clip yet, if there is one left."""
+        """Draw one of the indices that is not in the clip yet, if one turns up in a few tries."""
         left = [index for index in indices[self.rng.integers(len(indices), size=8)] if (kind, index) not in self.used]
         index = int(left[0]) if left else int(self.rng.choice(indices))
         self.used.add((kind, index))
         return index
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a picture and its label map, no larger than a frame has use for, and mirrored or not."""
+        """Return a picture and its label map, reduced to the size that a frame can use, and mirrored at random."""
         image, labels = self.source.stills.read(index)
         factor = 2.5 * self.unit / min(labels.shape)
         if factor < 0.8:
@@ -113,7 +113,7 @@ class Scene:
         return image, labels
 
     def stack(self, index: int) -> tuple[list[Layer], int]:
-        """Return the layers from the back to the front, and the number of objects."""
+        """Return the layers from back to front, and the number of objects."""
         self.used.add(("still", index))
         image, labels = self.read(index)
         ids = self.source.objects_of(labels)
@@ -137,7 +137,7 @@ class Scene:
         return self._with_others(layers, objects)
 
     def _with_others(self, layers: list[Layer], objects: int) -> tuple[list[Layer], int]:
-        """The layers with further objects, as many as are wanted, and with what distracts from them."""
+        """Add further objects, as many as are wanted, and a twin, distractors and occluders."""
         while objects < self.wanted and (objects == 0 or self.rng.random() < self.config.further_object):
             objects += 1
             share = self._share() * (1.0 if objects == 1 else 0.4)
@@ -153,7 +153,7 @@ class Scene:
         return layers, objects
 
     def simplest(self, index: int) -> tuple[list[Layer], int]:
-        """Return a piece of the picture, turned round, that wanders over the picture: always possible."""
+        """Return layers in which a piece of the picture, rotated by 180 degrees, moves over it: always possible."""
         image, _ = self.read(index)
         base = self._ground(image)
         self.simple = True
@@ -162,16 +162,16 @@ class Scene:
     # Bases ------------------------------------------------------------------------------------------------------------
 
     def _ground(self, image: np.ndarray) -> Layer:
-        """A picture as mere background, any part of it."""
+        """A random part of a picture, as background."""
         height, width = image.shape[:2]
         scale = self._cover(image) * self.rng.uniform(1.0, 1.5)
         middle = self.rng.uniform(0, width), self.rng.uniform(0, height)
         return self._base(image, None, scale, middle)
 
     def _base(self, image: np.ndarray, labels: np.ndarray | None, scale: float, middle: tuple[float, float]) -> Layer:
-        """Show the part of a picture round `middle` (its pixels), as far as the picture reaches."""
+        """Show the part of a picture around `middle`, (x, y) in its pixels, as far as the picture reaches."""
         factor = min(1.0, 1.25 * scale)
-        if factor < 0.8:  # the frame takes fewer pixels: remapping would alias
+        if factor < 0.8:  # the frame has fewer pixels, so remapping would alias
             size = round(image.shape[1] * factor), round(image.shape[0] * factor)
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             labels = None if labels is None else cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
@@ -182,7 +182,7 @@ class Scene:
         return self.motion.base(image, labels, scale, (x, y))
 
     def _whole(self, image: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> Layer:
-        """The picture as it is; its objects are pushed about, and take their surroundings along."""
+        """The picture as it is, in which the objects are pushed about together with their surroundings."""
         mapped = renumbered(labels, ids)
         shown = (mapped > 0) & (mapped < VOID)
         scale = max(self._scale(np.count_nonzero(mapped == 1), self._share()), 1.05 * self._cover(image))
@@ -201,7 +201,7 @@ class Scene:
     def _apart(
         self, image: np.ndarray, labels: np.ndarray, ids: np.ndarray, *, elsewhere: bool
     ) -> tuple[list[Layer], int]:
-        """The objects cut out, over their own picture without them or over another one."""
+        """The objects cut out, over their own picture with the holes filled, or over another one."""
         scale = self._scale(np.count_nonzero(labels == ids[0]), self._share())
         sprites = [cut_sprite(image, labels == i, labels == VOID, scale, self.rng) for i in ids]
         self.first = sprites[0]
@@ -220,7 +220,7 @@ class Scene:
     def _emptied(
         self, image: np.ndarray, labels: np.ndarray, ids: np.ndarray, scale: float, corner: np.ndarray
     ) -> Layer:
-        """The picture without its objects; corner: (2,) where the frame would begin in the picture at `scale`."""
+        """The picture without its objects; corner (2,): where the frame begins in the picture, in frame pixels."""
         taken = np.isin(labels, ids)
         hole = hole_of(taken, labels == VOID)
         unknown = (labels == VOID) & (hole == 0)
@@ -233,7 +233,7 @@ class Scene:
 
     def _with_distractors(self, layers: list[Layer]) -> list[Layer]:
         number = int(self.rng.choice(len(self.config.distractors), p=self.config.distractors))
-        for _ in range(number):  # anywhere but before the base
+        for _ in range(number):  # anywhere but behind the base
             layer = self._wandering(self._distraction(0.6 * self._share()), 0)
             layers.insert(int(self.rng.integers(1, len(layers) + 1)), layer)
         frames = self.motion.frames
@@ -247,8 +247,7 @@ class Scene:
         return layers
 
     def _with_twin(self, layers: list[Layer], object_id: int) -> list[Layer]:
-        """A copy of the first object, a little other in colour and size, as far from it as there is room; a rival is
-        anywhere."""
+        """Add a slightly recoloured and resized copy of the first object, far away from it; a rival may be anywhere."""
         assert self.first is not None
         picture = self.first.picture if self.rng.random() < 0.5 else cv2.flip(self.first.picture, 1)
         gains = [*self.rng.uniform(1 - TWIN_COLOUR, 1 + TWIN_COLOUR, 3), 1.0]
@@ -272,7 +271,7 @@ class Scene:
         return self.motion.placed(sprite, self._anchor(sprite), self.motion.path(), object_id)
 
     def _foreign(self, share: float) -> Sprite:
-        """A thing of another picture or a cut-out; a piece of texture if nothing else is found."""
+        """A thing from another picture, or a cut-out; a piece of texture if nothing else is found."""
         cutouts = self.source.cutouts
         if cutouts is not None and self.rng.random() < self.config.cutout:
             cutout = cutouts.read(self._unused("cutout", np.arange(len(cutouts))))
@@ -289,7 +288,7 @@ class Scene:
         return self._piece(image, share)
 
     def _turning(self, share: float) -> Sprite:
-        """A thing on the turntable, in other colours than its own; it turns evenly, the faster in longer clips."""
+        """A thing on the turntable, recoloured, that turns at a constant speed, and so farther in longer clips."""
         assert self.source.turntable is not None
         ring = self._unused("turning", np.arange(len(self.source.turntable)))
         turns = self.rng.uniform(-self.config.turns, self.config.turns)
@@ -316,7 +315,7 @@ class Scene:
     # Where things are and go ------------------------------------------------------------------------------------------
 
     def _share(self) -> float:
-        """Draw the part of the frame that an object is to cover."""
+        """Draw the share of the frame that an object is to cover."""
         low, high = self.config.smallest, self.config.largest
         return float(low * (high / low) ** self.rng.beta(1.6, 2.0))
 
@@ -335,7 +334,7 @@ class Scene:
             return frame / 2
         low = np.minimum(0.4 * size, 0.4 * frame)
         anchor = self.rng.uniform(low, frame - low)
-        # What its picture cut off is best cut off by the frame as well.
+        # A thing that its picture cuts off is best cut off by the frame as well.
         for axis in range(2):
             before, after = sprite.touches[axis], sprite.touches[axis + 2]
             if before != after and self.rng.random() < 0.8:
@@ -351,5 +350,5 @@ def _amplitudes(config: SyntheticConfig) -> list[float]:
 
 
 def _within(middle: float, half: float, length: int) -> float:
-    """Keep a view of +-half within 0..length; centre it if it is the wider."""
+    """Keep a view of +-half within 0..length; centre it if it is wider than that."""
     return length / 2 if 2 * half >= length else min(max(middle, half), length - half)

@@ -1,6 +1,6 @@
-"""Videos as files: frames in order with their label maps, and a report of what is wrong with them.
+"""Videos as files: frames in order with their label maps, and a report of problems with them.
 
-A mask belongs to the frame with which it shares its stem: `00005.png` to `00005.jpg`.
+A mask belongs to the frame with the same stem: `00005.png` to `00005.jpg`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .clip import VOID
 
 _FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _NAMED_PROBLEMS = 10
-_NAMED_FILES = 3  # of one kind of problem in one video
+_NAMED_FILES = 3  # files named for one kind of problem in one video
 _ADVICE = "Repair these files, or take these videos out"
 _EXIF_ORIENTATION = 0x0112
 _LOSSY_SUFFIXES = (".jpg", ".jpeg")
@@ -35,12 +35,12 @@ _HALF = 128
 
 @dataclass(frozen=True)
 class VideoSequence:
-    """One video of a dataset as files: its frames in order, and the annotation of each where there is one."""
+    """One video of a dataset as files: its frames in order, and their annotations if they have any."""
 
     name: str
     frames: tuple[Path, ...]
-    annotations: tuple[Path | None, ...]  # as many as frames
-    one_object: bool = False  # everything annotated is object 1, as DAVIS 2016 has it
+    annotations: tuple[Path | None, ...]  # one per frame
+    one_object: bool = False  # everything annotated is object 1, as in DAVIS 2016
     void: int | Literal["video"] | None = "video"  # value that is void; "video": see `void_of`; unused with one_object
     threshold: int | None = None  # reads soft masks as one object
     objects: tuple[int, ...] | None = None  # the ids that the dataset lists for this video; None: it lists none
@@ -50,18 +50,18 @@ class VideoSequence:
 
     @property
     def annotated(self) -> tuple[int, ...]:
-        """The frames that have a label map, in order."""
+        """The indices of the frames that have a label map, in order."""
         return tuple(index for index, path in enumerate(self.annotations) if path is not None)
 
     def fingerprint(self) -> str:
-        """A hash of all its files, by which changed frames or annotations are noticed; see `files.fingerprint`."""
+        """A hash of all its files, to detect changed frames or annotations; see `files.fingerprint`."""
         digest = hashlib.blake2b(digest_size=8)
         for path in (*self.frames, *self.annotations):
             digest.update(b"none" if path is None else f"{path.name} {fingerprint(path)}".encode())
         return digest.hexdigest()
 
     def annotation(self, index: int) -> np.ndarray | None:
-        """Return the label map (H, W) of frame `index`, with void as background; None where there is none.
+        """Return the label map (H, W) of frame `index`, with void as background; None if there is none.
 
         Raises InputError as `mask` does.
         """
@@ -75,9 +75,9 @@ class VideoSequence:
         return (mask.labels > 0).astype(np.uint8) if self.one_object else mask.labels
 
     def labels(self, index: int) -> np.ndarray | None:
-        """Return the label map (H, W) uint8 of frame `index` as training sees it; None where there is none.
+        """Return the label map (H, W) uint8 of frame `index` as training sees it; None if there is none.
 
-        0 background, 1..254 objects, 255 void: what the file has as void, and ids that the dataset does not list.
+        0 background, 1..254 objects, 255 void: what is void in the file, and ids that the dataset does not list.
         Raises InputError as `mask` does, and for ids above 254.
         """
         mask = self.mask(index)
@@ -99,15 +99,15 @@ class VideoSequence:
         return known[mask.labels]
 
     def mask(self, index: int) -> MaskFile | None:
-        """Return the mask file of frame `index` as it was read; None where there is none.
+        """Return the mask file of frame `index` as it was read; None if there is none.
 
-        Raises InputError for a file that is no label map, and for objects told apart by colours of the file's own,
-        unless all are one, since another file of the video may number them differently.
+        Raises InputError for a file that is not a label map, and for objects distinguished by colours of the file's
+        own (unless `one_object`), since another file of the video may number them differently.
         """
         path = self.annotations[index]
         if path is None:
             return None
-        if self.one_object and path.suffix.lower() in _LOSSY_SUFFIXES:  # black and white, but for JPEG's own noise
+        if self.one_object and path.suffix.lower() in _LOSSY_SUFFIXES:  # black and white, except for JPEG noise
             return read_mask(path, threshold=self.threshold or _HALF)
         if self.threshold is not None:
             return read_mask(path, threshold=self.threshold)
@@ -126,7 +126,7 @@ class VideoSequence:
 
 
 class SequenceDataset:
-    """The videos of a dataset; what is common to all layouts."""
+    """The videos of a dataset; base class of all layouts."""
 
     root: Path
     sequences: tuple[VideoSequence, ...]
@@ -138,10 +138,10 @@ class SequenceDataset:
         return iter(self.sequences)
 
     def check_files(self) -> None:
-        """Look at the names of all files and the headers of annotated frames and masks: 0.1 ms a frame.
+        """Check the names of all files and the headers of annotated frames and masks, in 0.1 ms per frame.
 
         Raises one InputError that names videos without frames or masks, masks without a frame, and sizes that do not
-        fit each other.
+        match.
         """
         problems = [problem for sequence in self.sequences for problem in file_problems(sequence)]
         refuse_problems(f"{self.root}: {_count(problems)} in {len(self)} videos", problems, _ADVICE)
@@ -151,7 +151,7 @@ class SequenceDataset:
 
 
 def find_frames(folder: Path) -> tuple[Path, ...]:
-    """List the pictures in a video's folder, in natural order (9 before 10); none where there is no folder."""
+    """List the pictures in a video's folder, in natural order (9 before 10); empty if there is no folder."""
     if not folder.is_dir():
         return ()
     pictures = (path for path in folder.iterdir() if path.suffix.lower() in _FRAME_SUFFIXES)
@@ -159,7 +159,7 @@ def find_frames(folder: Path) -> tuple[Path, ...]:
 
 
 def find_masks(folder: Path) -> dict[str, Path]:
-    """Stem -> mask of the PNGs in a video's folder, in natural order; none where there is no folder."""
+    """Stem -> path of the PNGs in a folder of masks, in natural order; empty if there is no folder."""
     if not folder.is_dir():
         return {}
     masks = (path for path in folder.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith("."))
@@ -170,7 +170,7 @@ def find_masks(folder: Path) -> dict[str, Path]:
 
 
 def file_problems(sequence: VideoSequence) -> list[str]:
-    """Describe what is wrong with a video's files, as far as their names and headers tell; empty where nothing is."""
+    """Describe the problems with a video's files that their names and headers show; empty if there are none."""
     name, problems = sequence.name, []
     if not sequence.frames:
         return [f"{name} has no frames"]
@@ -186,7 +186,7 @@ def file_problems(sequence: VideoSequence) -> list[str]:
 
 
 def mask_problems(sequence: VideoSequence, *, for_training: bool = False) -> list[str]:
-    """Read the first, the middle and the last mask, for masks of a video are of one kind, and say what is wrong."""
+    """Read the first, middle and last mask (masks of a video are of one kind), and describe their problems."""
     annotated = sequence.annotated
     problems = []
     for index in dict.fromkeys(annotated[i] for i in (0, len(annotated) // 2, -1)) if annotated else ():
@@ -198,7 +198,7 @@ def mask_problems(sequence: VideoSequence, *, for_training: bool = False) -> lis
 
 
 def refuse_problems(what: str, problems: list[str], advice: str) -> None:
-    """Raise one InputError that names the first ten problems and counts the rest; do nothing where there are none."""
+    """Raise one InputError that names the first ten problems and counts the rest; do nothing if there are none."""
     if not problems:
         return
     named = "; ".join(problems[:_NAMED_PROBLEMS])
@@ -207,7 +207,7 @@ def refuse_problems(what: str, problems: list[str], advice: str) -> None:
 
 
 def _size_problems(sequence: VideoSequence) -> list[str]:
-    """Compare the sizes in the headers of annotated frames and their masks; no pixel is decoded (0.1 ms a pair)."""
+    """Compare the sizes in the headers of annotated frames and their masks; no pixel is decoded (0.1 ms per pair)."""
     problems, wrong, size = [], [], None
     for index in sequence.annotated:
         mask = sequence.annotations[index]
@@ -231,7 +231,7 @@ def _size_problems(sequence: VideoSequence) -> list[str]:
 
 
 def decoded(path: Path, flags: int) -> np.ndarray:
-    """The pixels of a picture, as `cv2.imdecode` gives them with these flags. Raises InputError."""
+    """The pixels of a picture, decoded by `cv2.imdecode` with these flags. Raises InputError if it cannot be read."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -243,13 +243,13 @@ def decoded(path: Path, flags: int) -> np.ndarray:
 
 
 def header_size(path: Path) -> tuple[int, int]:
-    """Height and width of a picture, upright, from its header alone. Raises InputError where there is none."""
+    """Height and width of a picture, upright, from its header alone. Raises InputError if it cannot be read."""
     try:
         with Image.open(path) as image:
             width, height = image.size
             if image.format == "PNG" and "exif" not in image.info and _has_late_exif(path):
-                image.load()  # some writers put it behind the pixels
-            without = image.format == "PNG" and "exif" not in image.info  # of which `getexif` would decode the pixels
+                image.load()  # some writers put it after the pixels
+            without = image.format == "PNG" and "exif" not in image.info  # `getexif` would decode its pixels
             turned = not without and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
     except UNREADABLE as error:
         raise InputError(f"{path} could not be read as a picture ({error})") from error
@@ -257,7 +257,7 @@ def header_size(path: Path) -> tuple[int, int]:
 
 
 def _has_late_exif(path: Path) -> bool:
-    """Whether a PNG has an EXIF block in its last 64 kB, where it stands if not before the pixels."""
+    """Whether a PNG has an EXIF block in its last 64 kB, where it is if not before the pixels."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 65536))
         return b"eXIf" in file.read()

@@ -1,4 +1,4 @@
-"""Sources of training clips, as values of a configuration file."""
+"""Sources of training clips, as configured in recipes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .sampling import SamplingConfig, VideoClips
 from .youtube_vos import YouTubeVosDataset
 
 KINDS = ("davis2016", "davis2017", "youtube-vos", "folders", "stills")
-_LOOKED_INTO = 64  # pictures whose contents are part of the fingerprint
+_LOOKED_INTO = 64  # pictures per folder, or a few more, whose contents are part of the fingerprint
 _YEARS = {"davis2016": 2016, "davis2017": 2017}
 
 
@@ -36,7 +36,7 @@ class SourceConfig:
     split: str = "train"
     """Split of davis and youtube-vos."""
     share: NotNegative = 1.0
-    """Share of the clips, in proportion to the other sources' shares."""
+    """Share of the clips, relative to the shares of the other sources."""
     cutouts: str = ""
     """With stills: a folder of cut-out pictures that move over them; empty: none."""
     turntable: str = ""
@@ -50,11 +50,11 @@ class SourceConfig:
 
 
 def open_source(config: SourceConfig, base: Path, held_out: int = 0) -> ClipSource:
-    """Open the pictures or videos that a configuration names, and check their files as far as headers tell.
+    """Open the pictures or videos that a configuration names, and check the names and headers of their files.
 
-    base: the folder from which relative roots are meant. held_out: of stills, every so many-th is left out; 0: none.
-    Raises InputError for a kind that there is not, an option of another kind, a folder that is missing, and with a list
-    of what is wrong in it.
+    base: the folder that roots are relative to. held_out: every n-th still is left out; 0: none.
+    Raises InputError for an unknown kind, an option of another kind, or a missing folder, and, with a list of them, for
+    problems with the files.
     """
     _require_consistent(config)
     root = _existing(base / config.root, config)
@@ -76,7 +76,7 @@ def open_mixture(configs: Sequence[SourceConfig], seed: int, base: Path, held_ou
 
 
 def data_fingerprint(configs: Sequence[SourceConfig], base: Path) -> str:
-    """A hash of the pictures below the folders that configurations name: names and sizes, and what is in 64 of them.
+    """A hash of the pictures below configured folders: names and sizes, and the contents of about 64 in each folder.
 
     Raises InputError for a folder that cannot be read.
     """
@@ -98,7 +98,7 @@ def data_fingerprint(configs: Sequence[SourceConfig], base: Path) -> str:
 
 
 def _open_stills(config: SourceConfig, root: Path, base: Path, held_out: int) -> ClipSource:
-    # Warping stills takes more code than cutting videos; who trains on videos alone need not load it.
+    # Imported here, since training on videos alone does not need this code.
     from .stills import Cutouts, StillImages
     from .synthetic import StillClips
     from .synthetic_options import SyntheticConfig

@@ -9,29 +9,29 @@ import numpy as np
 
 from .clip import VOID
 
-_EDGE_REACH = 5  # pixels of void along an object's border that go with it: there it ends, one does not know where
-_MARGIN = 6  # pixels kept round what is cut out, into which the blurred alpha runs
+_EDGE_REACH = 5  # pixels: void this close to an object is cut out with it, since the object ends somewhere in it
+_MARGIN = 6  # pixels kept around what is cut out, into which the blurred alpha extends
 
 
 @dataclass(frozen=True)
 class Sprite:
     """A thing cut out, before it is placed."""
 
-    picture: np.ndarray  # (h, w, 4) uint8, RGBA multiplied by alpha
+    picture: np.ndarray  # (h, w, 4) uint8, RGBA premultiplied by alpha
     void: np.ndarray | None  # (h, w) bool
     scale: float  # to frame pixels
-    place: tuple[float, float]  # of its middle in its own picture, in frame pixels
-    touches: tuple[bool, bool, bool, bool]  # left, top, right, bottom border of its picture: it goes on beyond
-    views: tuple[np.ndarray, ...] = ()  # pictures of the same size that it shows in the frames of a clip; empty: one
+    place: tuple[float, float]  # (x, y) of its middle in its own picture, in frame pixels
+    touches: tuple[bool, bool, bool, bool]  # whether the left, top, right, bottom border of its picture cuts it off
+    views: tuple[np.ndarray, ...] = ()  # pictures of the same size, one per frame of a clip; empty: always `picture`
 
 
 def cut_sprite(
     image: np.ndarray, mask: np.ndarray, void: np.ndarray | None, scale: float, rng: np.random.Generator
 ) -> Sprite:
-    """Cut out what is under the mask, with the void along its border; its edge soft, and inside the mask.
+    """Cut out what is under the mask, with the void along its border; the edge is soft, and inside the mask.
 
-    image (H, W, 3) uint8, mask (H, W) bool with a pixel at least, void (H, W) bool. scale: from pixels of the image to
-    those of the frame. The sprite has no more pixels than the frame has use for.
+    image (H, W, 3) uint8, mask (H, W) bool with at least one pixel, void (H, W) bool or None. scale: from pixels of the
+    image to those of the frame. The sprite is reduced to about the resolution of the frame.
     """
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     touches = left == 0, top == 0, left + width == mask.shape[1], top + height == mask.shape[0]
@@ -49,7 +49,7 @@ def cut_sprite(
         codes = cv2.resize(codes, size, interpolation=cv2.INTER_NEAREST)
     image = cv2.copyMakeBorder(image, 2, 2, 2, 2, cv2.BORDER_REPLICATE)
     codes = cv2.copyMakeBorder(codes, 2, 2, 2, 2, cv2.BORDER_CONSTANT)
-    # Pixels along the border are mixed with what was behind: the alpha falls to a half one pixel inside of it.
+    # Pixels along the border are mixed with the background, so alpha falls to a half one pixel inside it.
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     opaque = 255 * (cv2.erode(codes, cross) > 0).astype(np.uint8)
     sigma = max(0.6, rng.uniform(0.6, 1.1) * factor / scale)
@@ -59,7 +59,7 @@ def cut_sprite(
 
 
 def sprite_of_cutout(cutout: np.ndarray, scale: float) -> Sprite:
-    """Take a cut-out with alpha of its own, (h, w, 4) uint8 RGBA not multiplied by alpha; scale: to frame pixels."""
+    """Make a sprite of a cut-out, (h, w, 4) uint8 RGBA, not premultiplied by alpha; scale: to frame pixels."""
     picture = _multiplied(cutout[..., :3], cutout[..., 3])
     factor = _reduction(scale)
     if factor < 1:
@@ -70,7 +70,7 @@ def sprite_of_cutout(cutout: np.ndarray, scale: float) -> Sprite:
 
 
 def draw_blob(size: tuple[int, ...], rng: np.random.Generator, *, smooth: bool = False) -> np.ndarray:
-    """Draw a random blob, a shape of no thing, about 0.3 short sides in radius: (h, w) bool of `size`.
+    """Draw a random blob, which has no object's shape, about 0.3 short sides in radius: (h, w) bool of `size`.
 
     smooth: an ellipse.
     """
@@ -99,7 +99,7 @@ def void_beside(mask: np.ndarray, void: np.ndarray, reach: int) -> np.ndarray:
 
 
 def opaque_side(picture: np.ndarray) -> float:
-    """Return the side, pixels, of the square that has the area of what is opaque in an RGBA picture (h, w, 4)."""
+    """Return the side, in pixels, of a square with the opaque area of an RGBA picture (h, w, 4)."""
     return float(np.sqrt(picture[..., 3].sum(dtype=np.float64) / 255))
 
 
@@ -110,7 +110,7 @@ def middle(mask: np.ndarray) -> tuple[float, float]:
 
 
 def renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The chosen ids become 1..N in their order, the others background; void remains."""
+    """Renumber the chosen ids as 1..N in their order; the others become background, void remains."""
     table = np.zeros(256, np.uint8)
     table[ids] = np.arange(1, len(ids) + 1)
     table[VOID] = VOID
@@ -118,7 +118,7 @@ def renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def _reduction(scale: float) -> float:
-    """Return the factor by which a picture is shrunk before it is remapped, lest it alias; 1 for none."""
+    """Return the factor by which a picture is shrunk before it is remapped, to avoid aliasing; 1: not at all."""
     return 1.0 if scale > 0.7 else 1.2 * scale
 
 

@@ -22,16 +22,16 @@ from .sequence import decoded
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _CUTOUT_SUFFIXES = (".png", ".webp")
 _NAMED_PROBLEMS = 10
-_MASK_MODES = ("P", "L", "1")  # one value a pixel; anything else is a picture of a mask
+_MASK_MODES = ("P", "L", "1")  # one value per pixel; any other mode is a picture of a mask
 
 
 class StillImages:
-    """Photographs, each with its label map; what can be told from their headers is checked when it is opened."""
+    """Photographs, each with its label map; their headers are checked when the folder is opened."""
 
     def __init__(self, root: str | Path) -> None:
-        """List the pictures below `root` in order of their names and see that each has a mask of its size.
+        """List the pictures below `root` in order of their names, and check that each has a mask of its size.
 
-        Raises one InputError that names what is wrong, the first 10 and how many there are.
+        Raises one InputError that names the first 10 problems and counts all of them.
         """
         self.root = Path(root)
         images = _pictures_in(self.root / "images", _PICTURE_SUFFIXES)
@@ -52,7 +52,7 @@ class StillImages:
         return len(self.names)
 
     def without(self, every: int) -> StillImages:
-        """Return the same pictures but for number 0, `every`, 2 `every`, ...: those are held out."""
+        """Return the same pictures without numbers 0, `every`, 2 `every`, ..., which are held out."""
         rest = copy(self)
         rest.names = tuple(name for index, name in enumerate(self.names) if index % every)
         return rest
@@ -90,9 +90,9 @@ class Cutouts:
     """Things cut out of photographs, RGBA with soft edges, that can be pasted over other pictures."""
 
     def __init__(self, root: str | Path) -> None:
-        """List the WebP and PNG files in the folder `root` and see that they have alpha.
+        """List the WebP and PNG files in the folder `root`, and check that they have alpha.
 
-        Raises one InputError that names what is wrong, the first 10 and how many there are.
+        Raises one InputError that names the first 10 problems and counts all of them.
         """
         self.root = Path(root)
         self._files = _pictures_in(self.root, _CUTOUT_SUFFIXES)
@@ -106,21 +106,21 @@ class Cutouts:
         return len(self._files)
 
     def read(self, index: int) -> np.ndarray:
-        """Return cut-out `index`, (H, W, 4) uint8: RGB, not multiplied by alpha, and alpha, 255 opaque.
+        """Return cut-out `index`, (H, W, 4) uint8: RGB, not premultiplied, and alpha, 255 opaque.
 
-        Raises InputError for a file that is damaged.
+        Raises InputError for a damaged file.
         """
         return read_cutout(self._files[index])
 
 
 def read_cutout(path: Path) -> np.ndarray:
-    """Read a picture with alpha: (H, W, 4) uint8, RGB, not multiplied by alpha, and alpha, 255 opaque.
+    """Read a picture with alpha: (H, W, 4) uint8, RGB, not premultiplied, and alpha, 255 opaque.
 
-    Raises InputError for a file that is damaged.
+    Raises InputError for a damaged file.
     """
     picture = decoded(path, cv2.IMREAD_UNCHANGED)
     if picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
-        with Image.open(path) as image:  # grey or palette with alpha: rare, so slowly
+        with Image.open(path) as image:  # grey or palette with alpha: rare, so it may be slow
             return np.asarray(image.convert("RGBA"))
     return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
 

@@ -1,6 +1,6 @@
-"""Clips made of still pictures: objects and their surroundings are cut apart and sent along paths of their own.
+"""Clips made from still pictures: objects and their surroundings are separated, and each moves along its own path.
 
-`scene` decides what is in a clip, by the options in `synthetic_options`.
+`scene` decides what is in a clip, according to the options in `synthetic_options`.
 
 Source of the idea: the static-image stage of STM (Oh et al. 2019) and its followers, with more motion and occlusion.
 """
@@ -18,13 +18,13 @@ from .synthetic_options import SyntheticConfig
 
 
 class StillClips(Pictures):
-    """Clips made of still pictures with masks; a `ClipSource`."""
+    """Clips made from still pictures with masks; a `ClipSource`."""
 
     def clip(self, index: int, request: ClipRequest, rng: np.random.Generator) -> Clip:
-        """Return a clip whose base or first object is picture `index`; each object shows in the first frame.
+        """Return a clip whose base or first object is picture `index`; each object is visible in the first frame.
 
-        With `request.max_skip` None the later frames are drawn from the whole path in any order, otherwise they follow
-        one another, 1 to max_skip frames of a video apart. The same generator state gives the same clip.
+        If `request.max_skip` is None, the later frames are drawn from the whole path in any order; otherwise they
+        follow one another, 1 to max_skip frames of a video apart. The same generator state gives the same clip.
         """
         times = draw_times(request, self.config.frames_a_path, rng)
         for attempt in range(self.config.attempts):

@@ -1,9 +1,9 @@
-"""Things on a turntable: one thing from many sides, cut out, so that a synthetic clip can really turn it.
+"""Things on a turntable: cut-outs of one thing from many sides, so that a synthetic clip can really turn it.
 
-ROOT/THING/ELEVATION-AZIMUTH.webp    a view, RGBA, cropped; angles in whole degrees, also .png
+ROOT/THING/ELEVATION-AZIMUTH.webp    a view, RGBA, cropped; angles in whole degrees; also .png
 
-Warps of one picture cannot show a side that it does not show. Views of one elevation, in order of azimuth, can: a thing
-that turns shows the view that is nearest to its angle.
+Warping one picture cannot show a side that is hidden in it. Views of one elevation, in order of azimuth, can: a turning
+thing shows the view that is nearest to its angle.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy as np
 from ..errors import InputError
 from .stills import read_cutout
 
-FEWEST = 8  # views of one elevation that make a turn; between fewer the thing jumps
+FEWEST = 8  # views of one elevation that make a turn; with fewer, the thing would jump between them
 _VIEW = re.compile(r"(\d+)-(\d+)\.(?:webp|png)", re.IGNORECASE)
 
 
 class Turntable:
-    """Rings of views: each is one thing from one elevation, all round."""
+    """Rings of views: each shows one thing at one elevation, from all around."""
 
     def __init__(self, root: str | Path) -> None:
         """List the rings below `root` that have eight views or more.
 
-        Raises InputError where there is none.
+        Raises InputError if there are none.
         """
         self.root = Path(root)
         views: dict[tuple[str, int], list[tuple[int, Path]]] = {}
@@ -51,14 +51,14 @@ class Turntable:
         return tuple(thing for thing, _ in self._rings)
 
     def read(self, index: int, angles: np.ndarray) -> list[np.ndarray]:
-        """The views of a ring that are nearest to some angles, each in the middle of pictures of one size.
+        """The views of a ring that are nearest to given angles, each centred in a picture of the same size.
 
         Args:
-            index: of the ring.
-            angles: (T,), degrees, any.
+            index: number of the ring.
+            angles: (T,), degrees, of any range.
 
         Returns:
-            T pictures (h, w, 4) uint8: RGB, not multiplied by alpha, and alpha, 255 opaque.
+            T pictures (h, w, 4) uint8: RGB, not premultiplied, and alpha, 255 opaque.
 
         Raises:
             InputError: a file is damaged.
@@ -74,7 +74,7 @@ class Turntable:
 
 
 def recoloured(views: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Views (h, w, 4) uint8 of one thing with its channels in another order, each brighter or darker."""
+    """Recolour views (h, w, 4) uint8 of one thing: permute the colour channels, and brighten or darken each."""
     order, gains = rng.permutation(3), rng.uniform(0.6, 1.4, 3)
     return [np.dstack([np.clip(view[..., order] * gains, 0, 255).astype(np.uint8), view[..., 3]]) for view in views]
 

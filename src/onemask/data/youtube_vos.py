@@ -4,9 +4,9 @@
     ROOT/[SPLIT/]Annotations/VIDEO/00000.png    label maps of every fifth frame
     ROOT/[SPLIT/]meta.json                      {"videos": {VIDEO: {"objects": {ID: {"frames": ["00000", ...]}}}}}
 
-    ROOT/ImageSets/SPLIT.txt                    a split of one's own: videos of ROOT/train, a name a line
+    ROOT/ImageSets/SPLIT.txt                    a custom split: names of videos in ROOT/train, one per line
 
-Objects may come late: many are annotated only from a later frame on.
+Objects may appear late: many are annotated only from a later frame on.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ V = TypeVar("V")
 
 
 class YouTubeVosDataset(SequenceDataset):
-    """The videos that meta.json lists, checked against their files when they are opened."""
+    """The videos that meta.json lists, checked against their files when the dataset is opened."""
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         """Read meta.json and look up the files of its videos.
 
         Raises one InputError that names videos without frames or masks, masks without a frame, listed objects without
-        a mask in any of their frames, and masks of another size than their frame (from headers: 0.1 ms a mask).
+        a mask in any of their frames, and masks whose size differs from their frame's (from headers, 0.1 ms per mask).
         """
         own_list = Path(root) / "ImageSets" / f"{split}.txt"
         self.root = _folder_of(Path(root), "train" if own_list.is_file() else split)
@@ -61,7 +61,7 @@ class YouTubeVosDataset(SequenceDataset):
         )
 
     def select(self, names: Iterable[str]) -> YouTubeVosDataset:
-        """Return the dataset of the videos `names` alone, in the order of meta.json. InputError for unknown ones."""
+        """Return the dataset with only the videos `names`, in the order of meta.json; InputError for unknown names."""
         wanted = set(names)
         if unknown := sorted(wanted.difference(sequence.name for sequence in self)):
             known = ", ".join(sequence.name for sequence in self)
@@ -71,9 +71,9 @@ class YouTubeVosDataset(SequenceDataset):
         return subset
 
     def submitted(self, sequence: VideoSequence) -> tuple[str, ...]:
-        """The names of the frames whose label maps a submission has: those that meta.json lists, or all.
+        """The names of the frames whose label maps belong in a submission: those that meta.json lists, or all.
 
-        All, where it lists none but annotated frames: then it says nothing of those that are to be predicted.
+        All if it lists only annotated frames: it then does not say which frames are to be predicted.
         """
         listed = self._listed_frames[sequence.name]
         annotated = {sequence.frames[index].stem for index in sequence.annotated}
@@ -121,7 +121,7 @@ def _listed_videos(path: Path) -> dict[str, dict[int, tuple[list[str], str]]]:
 
 
 def _of_list(videos: dict[str, V], path: Path) -> dict[str, V]:
-    """Those of the videos that a file lists, in its order."""
+    """The videos that a file lists, in its order."""
     names = list(dict.fromkeys(read_text(path, "one video a line").split()))
     if unknown := [name for name in names if name not in videos]:
         raise InputError(f"{path} lists {len(unknown)} videos that are not in meta.json, as {unknown[0]}")

@@ -8,4 +8,4 @@ PROTOCOLS = {
     "youtube-objects": "J by class, from the first annotated frame of a shot",
     "youtube-vos": "J and F of each object in all annotated frames after its first; G over seen and unseen classes",
 }
-"""The protocols by name; `protocols.protocol` gives them."""
+"""Name of a protocol -> its summary; `protocols.protocol` returns the protocol."""

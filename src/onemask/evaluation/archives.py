@@ -1,4 +1,4 @@
-"""Masks out of ZIP archives, as results are published."""
+"""Masks from ZIP archives, in which results are published."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..files import inside, refusal
 
 
 def extract_masks(archive: Path, folder: Path) -> None:
-    """Write the PNGs of a ZIP into a folder, at their places; what macOS adds (`__MACOSX`, `._NAME`) is left out.
+    """Extract the PNGs of a ZIP into a folder, with their paths, except files that macOS adds (`__MACOSX`, `._NAME`).
 
-    Raises InputError for what is no ZIP, is damaged or encrypted, holds no PNG, or names files out of the folder;
-    OutputError where the disk refuses.
+    Raises InputError for a file that is not a ZIP, is damaged or encrypted, holds no PNG, or names files outside the
+    folder; OutputError if the folder cannot be written.
     """
     count = 0
     try:

@@ -1,6 +1,6 @@
-"""A speed-accuracy chart: a labelled point a method, PNG and SVG. Needs matplotlib, the extra `plot`.
+"""A speed-accuracy chart with one labelled point per method, as PNG and SVG. Needs matplotlib, the extra `plot`.
 
-No global state of matplotlib's is left changed, a user's style is not read, and the same points give the same files.
+Matplotlib's global state is left unchanged, a user's style is not read, and the same points give the same files.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".svg")
 INK, FAINT = "#222222", "#757575"
-SMALL = 9  # points, of labels
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito's, told apart
-MARKERS = "osD^vPX"  # by all eyes, and by shape where there is no colour
+SMALL = 9  # font size of labels, points
+# Okabe and Ito's colours, which the colour-blind can distinguish too; markers distinguish without any colour.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+MARKERS = "osD^vPX"
 STYLE = {
     "svg.hashsalt": "onemask",
     "font.size": 10,
@@ -43,8 +44,8 @@ class Point:
     """A method in the chart."""
 
     label: str
-    speed: float  # frames a second, above 0
-    accuracy: float  # as the axis shall show it
+    speed: float  # frames per second, above 0
+    accuracy: float  # in the unit of the axis
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,18 @@ class Box:
 
     @classmethod
     def around(cls, x: float, y: float, width: float, height: float) -> Box:
-        """The box of that size in whose middle (x, y) is."""
+        """The box of that size with (x, y) in its middle."""
         return cls(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
     def overlap(self, other: Box) -> float:
-        """The area that both share."""
+        """The area that both boxes share."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(0.0, width) * max(0.0, height)
 
     def is_crossed(self, start: tuple[float, float], end: tuple[float, float]) -> bool:
-        """Whether the straight line from start to end goes through it."""
-        first, last = 0.0, 1.0  # the part of the line that is between the sides that were looked at
+        """Whether the straight line from start to end goes through the box."""
+        first, last = 0.0, 1.0  # the part of the line between the sides checked so far
         for low, high, a, b in zip((self.left, self.bottom), (self.right, self.top), start, end, strict=True):
             if a == b:
                 if not low < a < high:
@@ -86,7 +87,7 @@ class Box:
 
 
 def check_installed() -> None:
-    """Raise InputError where matplotlib is missing."""
+    """Raise InputError if matplotlib is missing."""
     if find_spec("matplotlib") is None:
         raise InputError(f"the chart needs the package matplotlib: {how_to_install('plot')}")
 
@@ -94,10 +95,10 @@ def check_installed() -> None:
 def write_chart(
     stem: Path, points: Sequence[Point], *, title: str, conditions: str, speed: str, accuracy: str
 ) -> list[Path]:
-    """Write STEM.png and STEM.svg: accuracy over speed, the latter on a logarithmic axis; gives their paths.
+    """Write STEM.png and STEM.svg, accuracy over speed on a logarithmic axis, and return their paths.
 
-    title, conditions: above the chart, large and small. speed, accuracy: what the axes say.
-    Raises InputError where matplotlib is missing, OutputError where the disk refuses.
+    title, conditions: text above the chart, large and small. speed, accuracy: labels of the axes.
+    Raises InputError if matplotlib is missing, OutputError if a file cannot be written.
     """
     check_installed()
     from matplotlib import style
@@ -137,7 +138,7 @@ def _colour(index: int) -> str:
 
 
 def _set_axes(axes: Axes, points: Sequence[Point]) -> None:
-    """Limits with room for labels; ticks at 1, 2 and 5 of every decade, or closer, written without exponents."""
+    """Set limits with room for labels, and ticks at 1, 2 and 5 of every decade, or closer, without exponents."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     axes.set_xscale("log")
@@ -161,15 +162,15 @@ def _range(values: Sequence[float], least: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-# Labels that do not lie on each other ---------------------------------------------------------------------------------
+# Labels that do not overlap -------------------------------------------------------------------------------------------
 
-NEAR = 8.0  # points between a point's middle and a label beside it
+NEAR = 8.0  # distance from the middle of a marker to a label beside it, points
 DISTANCES = (NEAR, 14.0, 22.0, 32.0, 44.0, 58.0, 74.0, 92.0)
-DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))  # what comes first is liked best
+DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))  # in order of preference
 
 
 def _write_labels(axes: Axes, points: Sequence[Point]) -> None:
-    """Write every point's label where there is room, with a line to its point unless it is beside that alone."""
+    """Write every label where there is room, with a line to its point unless that is the only point beside it."""
     texts = [textwrap.fill(point.label, 30) for point in points]
     scale = 72 / axes.figure.dpi
     at = [
@@ -193,13 +194,13 @@ def _write_labels(axes: Axes, points: Sequence[Point]) -> None:
             size=SMALL,
             color=INK,
             zorder=2.5,
-            bbox={"color": "white", "linewidth": 0, "pad": 0.5},  # lines of the grid end before a word
+            bbox={"color": "white", "linewidth": 0, "pad": 0.5},  # hides grid lines behind text
             arrowprops=None if is_beside else line,
         )
 
 
 def _gap(point: tuple[float, float], middle: tuple[float, float], size: tuple[float, float]) -> float:
-    """Distance of a label's box from its point."""
+    """Distance of a label's box from a point."""
     return math.hypot(*(max(0.0, abs(p - m) - s / 2) for p, m, s in zip(point, middle, size, strict=True)))
 
 
@@ -214,16 +215,16 @@ def _size(axes: Axes, text: str) -> tuple[float, float]:
 def placed(
     points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], inside: Box
 ) -> list[tuple[float, float]]:
-    """The middles of labels of these sizes, each near its point: clear of points, of each other, and `inside`.
+    """Centres of labels of these sizes, each near its point, clear of points and of each other, and `inside`.
 
-    Each is put where it is best with all others where they are, in turn, until none moves.
+    In turn, each label moves to its best place given all others, until none moves or after ten rounds.
     """
-    markers = [Box.around(x, y, 11, 11) for x, y in points]  # a little more than they take
+    markers = [Box.around(x, y, 11, 11) for x, y in points]  # a little larger than the markers
     choices = [list(_choices(point, size)) for point, size in zip(points, sizes, strict=True)]
     chosen = [own[0][0] for own in choices]
 
     def cost(index: int, middle: tuple[float, float]) -> float:
-        """Cost of a label there: what it would cover and be covered by, lines to points included."""
+        """Cost of a label there: its overlap with markers, labels and the outside, and lines that cross either."""
         box = Box.around(*middle, *sizes[index])
         total = 10 * (box.area - box.overlap(inside)) + 10 * box.overlap(markers[index])
         for other, point in enumerate(points):

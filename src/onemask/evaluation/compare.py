@@ -1,13 +1,13 @@
-"""Several methods over a dataset: an evaluation of each, one table, and the speed-accuracy chart.
+"""Comparison of several methods on a dataset: an evaluation of each, one table, and the speed-accuracy chart.
 
-OUT/methods.json                      the label and the folder of each method that was ever asked for, in order
-OUT/evaluations/FOLDER/               what `evaluate` writes for one method; resumed, and reused once it is finished
+OUT/methods.json                      label and folder of every method that was ever requested, in order
+OUT/evaluations/FOLDER/               output of `evaluate` for one method; resumed, and reused once it is finished
 OUT/comparison.md, .csv, .json        the table: for reading (with the chart), as numbers, as numbers with failures
 OUT/comparison.png, .svg              the chart
 
-Scores and times are of the evaluations' files alone; parameters and the size of the weights are of the
-method and the file as they are here. So table and chart can be made anew without running (`redraw`), also with those
-that were made elsewhere and copied into OUT/evaluations.
+Scores and times come only from the files of the evaluations; parameters and the size of the weights are those of the
+method and the file on this machine. So table and chart can be rewritten without running anything (`redraw`), even with
+evaluations that were made elsewhere and copied into OUT/evaluations.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LONGEST = 80  # characters of a label
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with its options, by a label of the user's."""
+    """A method with its options, under a label chosen by the user."""
 
     label: str
     settings: Settings
@@ -65,13 +65,13 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str, shared: Settings) -> Variant:
-        """A method as people type it: `[LABEL:] METHOD [NAME=VALUE ...]`, quoted as in a shell.
+        """Parse a method as a user types it: `[LABEL:] METHOD [NAME=VALUE ...]`, quoted as in a shell.
 
-        NAME: an option of the method, or weights, short_side, precision or runtime, which otherwise are those of
-        `shared`. Without a label the text is the label. Raises InputError for what cannot be read.
+        NAME: an option of the method, or weights, short_side, precision or runtime, which default to those of `shared`.
+        Without a label, the text is the label. Raises InputError for text that cannot be parsed.
         """
         label, colon, rest = text.partition(":")
-        labelled = bool(colon) and "=" not in label  # else the colon belongs to a value
+        labelled = bool(colon) and "=" not in label  # otherwise the colon belongs to a value
         try:
             name, *assignments = shlex.split(rest if labelled else text) or [""]
         except ValueError as error:
@@ -90,7 +90,7 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        """The label as the name of a folder."""
+        """Name of the folder, derived from the label."""
         return re.sub(r"[^\w.=+,-]+", "-", self.label).strip("-.")
 
 
@@ -111,9 +111,9 @@ def compare(
     progress: Progress = silent,
     say: Callable[[str], object] = log.info,
 ) -> Comparison:
-    """Evaluate each method, then write table and chart of all into `out`.
+    """Evaluate each method, then write a table and a chart of all into `out`.
 
-    A method that fails, for whatever reason, is left out of table and chart and noted in `failures`.
+    A method that fails, for whatever reason, is left out of table and chart and listed in `failures`.
 
     Args:
         root: see `evaluate`.
@@ -122,19 +122,19 @@ def compare(
         sequences: see `evaluate`.
         out: the folder of evaluations, table and chart.
         variants: the methods, each with a label of its own.
-        overwrite: begin all anew.
+        overwrite: start everything anew.
         resume: continue an earlier comparison in `out`, or add methods to it; what finished with the same settings is
             not run again.
         ray: see `evaluate`. Whether a method can be loaded is then known only when its turn comes.
         progress: see `evaluate`.
-        say: is told what is begun, what is reused, and what failed.
+        say: called with a message for each evaluation that begins, is reused, or fails.
 
     Returns:
         The table.
 
     Raises:
-        InputError: before anything runs: something does not fit, such as a method that cannot be loaded, an earlier
-            call's other settings, or no matplotlib.
+        InputError: something does not fit, such as a method that cannot be loaded, other settings in an earlier call,
+            or missing matplotlib; raised before anything runs.
         OutputError: `out` holds something else.
         OnemaskError: every method failed.
     """
@@ -160,12 +160,12 @@ def compare(
             finished.append(variant.label)
         elif ray is None:
             with _named(variant.label):
-                variant.settings.session()  # what cannot be loaded is known before any runs; nothing of it is kept
+                variant.settings.session()  # fails before anything runs if it cannot be loaded; is not kept
 
-    with results.opened({}, **how, discard=lambda: None):  # what is there is replaced, or kept for --redraw
+    with results.opened({}, **how, discard=lambda: None):  # existing files are replaced, or kept for --redraw
         for label, folder in folders.items() if overwrite else ():
             with evaluation_folder(folder).opened(asked[label], overwrite=True, resume=False):
-                pass  # what an earlier comparison left is gone now, not when its turn comes: this one can be resumed
+                pass  # old results are removed now, not when their turn comes, so that this comparison can be resumed
         with results.writing(METHODS) as path:
             write_json(path, known | {label: folder.name for label, folder in folders.items()})
         with nullcontext() if ray is None else connected(ray):  # once, not for each method
@@ -187,9 +187,9 @@ def _evaluated(
     progress: Progress,
     say: Callable[[str], object],
 ) -> dict[str, str]:
-    """Evaluate what is not finished, one after the other; what went wrong, by label.
+    """Evaluate what is not finished, one after the other, and return error messages by label.
 
-    Raises OnemaskError where all failed.
+    Raises OnemaskError if all failed.
     """
     failures: dict[str, str] = {}
     for number, variant in enumerate(variants, 1):
@@ -204,7 +204,7 @@ def _evaluated(
             evaluate(root, folder, variant.settings, **given, resume=True, ray=ray, progress=shown)
         except Interrupted:
             raise
-        except Exception as error:  # an error in one method, of any kind, must not cost the others' results
+        except Exception as error:  # an error of any kind in one method must not cost the others' results
             log.info("%s failed", label, exc_info=True)
             failures[label] = str(error) if isinstance(error, OnemaskError) else f"{type(error).__name__}: {error}"
             say(f"{place}: failed: {failures[label]}")
@@ -214,10 +214,10 @@ def _evaluated(
 
 
 def redraw(out: str | Path) -> Comparison:
-    """Write table and chart anew from all evaluations in `out`, finished ones; nothing is run.
+    """Rewrite table and chart from all finished evaluations in `out`, without running anything.
 
-    Methods come in the order in which they were asked for, then, by name, folders that were put there by hand.
-    Raises InputError where there is none, or where they cannot be compared.
+    Methods come in the order in which they were requested, then folders that were put there by hand, by name.
+    Raises InputError if there are none, or if they cannot be compared.
     """
     out = Path(out)
     check_installed()
@@ -277,7 +277,7 @@ def _refuse_alike(variants: Sequence[Variant]) -> None:
 
 @contextmanager
 def _named(label: str) -> Iterator[None]:
-    """Errors of the block say whose they are."""
+    """Prefix an InputError of the block with the label."""
     try:
         yield
     except InputError as error:
@@ -285,7 +285,7 @@ def _named(label: str) -> Iterator[None]:
 
 
 def _labelled(progress: Progress, label: str) -> Progress:
-    """Progress that says of which method it is."""
+    """Progress that shows the method's label."""
 
     def shown(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
         return progress(items, total, f"{label}: {what}")
@@ -294,7 +294,7 @@ def _labelled(progress: Progress, label: str) -> Progress:
 
 
 def _folders(out: Path) -> dict[str, str]:
-    """Label -> folder, as earlier calls wrote it down."""
+    """Label -> folder, as recorded by earlier calls."""
     record = out / METHODS
     if not record.exists():
         return {}
@@ -307,7 +307,7 @@ def _folders(out: Path) -> dict[str, str]:
 
 
 def _is_finished(folder: Path, names: Sequence[str]) -> bool:
-    """Whether an evaluation was scored on exactly these sequences; that its settings are the same, `opened` sees to."""
+    """Whether an evaluation was scored on exactly these sequences; `ResultFolder.check` compares its settings."""
     scores = folder / "scores.json"
     if not scores.exists():
         return False
@@ -316,7 +316,7 @@ def _is_finished(folder: Path, names: Sequence[str]) -> bool:
 
 
 def _row(label: str, folder: Path, settings: Settings | None = None) -> Row:
-    """Read the evaluation in a folder. settings: those that it was made with; None: as the folder says."""
+    """Read the evaluation in a folder. settings: those that it was made with; None: as recorded in the folder."""
     path = folder / "scores.json"
     report = _read(path)
     try:
@@ -338,7 +338,7 @@ def _row(label: str, folder: Path, settings: Settings | None = None) -> Row:
             dataset=f"{asked['protocol']} {asked['split']}",
             sequences=tuple(times),
         )
-    except InputError:  # which is a ValueError: it says already what is wrong
+    except InputError:  # a ValueError whose message already says what is wrong
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -347,7 +347,7 @@ def _row(label: str, folder: Path, settings: Settings | None = None) -> Row:
 
 
 def _ran(ran: Mapping[str, Any]) -> str:
-    """Device, precision, and the runtime where it is not PyTorch."""
+    """Device, precision, and the runtime if it is not PyTorch."""
     runtime = ran.get("runtime", "torch")
     return f"{ran['device']}, {ran['precision']}" + (f", {runtime}" if runtime != "torch" else "")
 
@@ -357,7 +357,7 @@ def _read(path: Path) -> Any:
 
 
 def _configuration(asked: Mapping[str, Any], options: bool = True) -> Configuration | None:
-    """The configuration that was evaluated, or the one that its method's name stands for; None: not known here."""
+    """The configuration that was evaluated, or without `options` its method's default; None: not known here."""
     try:
         return configuration(asked["method"], asked["options"] if options else None)
     except InputError:
@@ -365,7 +365,7 @@ def _configuration(asked: Mapping[str, Any], options: bool = True) -> Configurat
 
 
 def _what(asked: Mapping[str, Any]) -> str:
-    """The method, and options and weights that are not those that its name stands for."""
+    """The method, with options and weights that differ from its defaults."""
     default = _configuration(asked, options=False)
     own = {} if default is None else json.loads(json.dumps(asdict(default)))  # type: ignore[call-overload]
     changed = [f"{name}={as_typed(value)}" for name, value in asked["options"].items() if own.get(name) != value]

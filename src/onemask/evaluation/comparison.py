@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import write_json, write_text
 from .chart import Point, write_chart
 
-NAME = "comparison"  # of its files
+NAME = "comparison"  # stem of its files
 
 
 @dataclass(frozen=True)
@@ -25,26 +25,26 @@ class Row:
     label: str
     what: str  # the method and the options that are not its defaults
     figures: Mapping[str, float]  # of the protocol, the headline first; fractions
-    seconds_per_frame: float  # after a sequence's first, reading and writing files included
-    fastest: float  # the same of one sequence
+    seconds_per_frame: float  # after a sequence's first, including reading and writing files
+    fastest: float  # the same for the fastest sequence
     slowest: float
-    parameters: int | None  # of its networks, backbone included; None: the method is not known here
-    weights_bytes: int | None  # of its file of weights; None: it has none but its backbone's, or they are not here
-    size: str  # at which it worked
-    ran: str  # on which device, in which precision and runtime
+    parameters: int | None  # of its networks, including the backbone; None: the method is not known here
+    weights_bytes: int | None  # size of its weights; None: it has none besides its backbone's, or they are not here
+    size: str  # working size
+    ran: str  # device, precision and runtime
     dataset: str  # the protocol and the split
     sequences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The methods whose evaluation is finished, in order, and why others are not among them."""
+    """The methods whose evaluation is finished, in order, and why others are missing."""
 
     rows: tuple[Row, ...]
-    failures: Mapping[str, str]  # label: what went wrong
+    failures: Mapping[str, str]  # label -> error message
 
     def __post_init__(self):
-        """Refuse what cannot be compared."""
+        """Refuse evaluations that cannot be compared."""
         first = self.rows[0]
         for row in self.rows[1:]:
             differ = set(first.sequences) ^ set(row.sequences)
@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def differing(self) -> list[str]:
-        """Those of "size" and "ran" that differ between methods, so that each row has to show them."""
+        """Those of "size" and "ran" that differ between methods, and so are shown in each row."""
         return [name for name in ("size", "ran") if len({getattr(row, name) for row in self.rows}) > 1]
 
     def table(self) -> str:
@@ -75,7 +75,7 @@ class Comparison:
         )
 
     def markdown(self) -> str:
-        """The table as Markdown, with what was measured and how, and the chart beside it."""
+        """The table as Markdown, with the chart and notes on what was measured and how."""
         count = len(self.rows[0].sequences)
         lines = [f"# {self.rows[0].dataset}: {_counted(len(self.rows), 'method')}, {_counted(count, 'sequence')}", ""]
         titles = self._titles()
@@ -87,7 +87,7 @@ class Comparison:
         return "\n".join([*lines, *([""] if lines[-1] else []), self._notes(), ""])
 
     def write(self, out: Path) -> list[Path]:
-        """Write table and chart into `out`, each file whole or not at all; gives their paths."""
+        """Write table and chart into `out`, each file atomically, and return their paths."""
         stem = out / NAME
         write_json(stem.with_suffix(".json"), self.to_json())
         write_text(stem.with_suffix(".csv"), self._csv())
@@ -103,11 +103,11 @@ class Comparison:
         return [stem.with_suffix(suffix) for suffix in (".md", ".csv", ".json")] + chart
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for `json.dump`."""
+        """The whole comparison, for `json.dump`."""
         return {"onemask": __version__, "rows": [asdict(row) for row in self.rows], "failures": dict(self.failures)}
 
     def _csv(self) -> str:
-        """A line for each method; fractions and seconds rather than percent and milliseconds."""
+        """One line per method; fractions and seconds rather than percent and milliseconds."""
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
         numbers = ("seconds_per_frame", "fastest", "slowest", "parameters", "weights_bytes", "size", "ran")
@@ -169,7 +169,7 @@ def _plain(figure: str) -> str:
 
 
 def _brief(value: float) -> str:
-    """Two figures behind the point below 10, one below 100, else none."""
+    """Format a number with two decimals below 10, one below 100, and none above."""
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 

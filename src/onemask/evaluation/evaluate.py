@@ -1,12 +1,12 @@
-"""A method over a dataset: predictions on disk, scores, and the time that they took. Can be interrupted and resumed.
+"""Evaluation of a method on a dataset: predictions on disk, scores and timings. Can be interrupted and resumed.
 
-OUT/predictions/SEQUENCE/FRAME.png   label maps; a sequence's folder is there only when it is whole
-OUT/times/SEQUENCE.json              seconds for its first frames (one a passage) and for the later ones
-OUT/sheets/SEQUENCE.png              contact sheet, each judged frame with what it scored
+OUT/predictions/SEQUENCE/FRAME.png   label maps; a sequence's folder is there only once it is complete
+OUT/times/SEQUENCE.json              seconds for its first frames (one per passage) and for the later ones
+OUT/sheets/SEQUENCE.png              contact sheet, each judged frame with its score
 OUT/scores.json, scores.csv          see `Scores`; the JSON with versions, device, options, times
 OUT/.onemask/                        see `results`
 
-What a method is given and how it is judged is the protocol's, see `protocols`.
+The protocol defines what a method is given and how it is judged, see `protocols`.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Evaluation:
 
     scores: Scores
     seconds_per_frame: float
-    """Mean time of later frames of a sequence, reading and writing files included."""
+    """Mean time per frame after the first of a passage, including reading and writing files."""
     computed: int
-    """Number of sequences that were not there before."""
+    """Number of sequences that this call ran; the others were finished before."""
 
     def table(self) -> str:
-        """The scores as text, and the speed below."""
+        """The scores as text, with the speed below."""
         if not self.seconds_per_frame:
             return f"{self.scores.table()}\nno sequence has a second frame, so there is no speed"
         speed = f"{1 / self.seconds_per_frame:.2f} frames a second ({1000 * self.seconds_per_frame:.0f} ms a frame)"
@@ -73,29 +73,29 @@ def evaluate(
     ray: str | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Run a method over a dataset in its own layout and score it.
+    """Run a method on a dataset in its own layout, and score it.
 
     Args:
         root: the dataset's folder: for DAVIS the one that holds ImageSets, JPEGImages and Annotations; for others see
             `data.jumpcut`, `data.youtube_objects` and `data.youtube_vos`.
         out: the folder of the results.
-        settings: method and how it runs; None: the default method.
-        protocol: of `evaluation.PROTOCOLS`.
+        settings: the method and how it runs; None: the default method.
+        protocol: one of `evaluation.PROTOCOLS`.
         split: of DAVIS and YouTube-VOS; the other datasets have none.
-        sequences: of the split, or of the dataset; None: all.
-        submission: where to write the ZIP for YouTube-VOS's server, once all is predicted; None: nowhere.
-        overwrite: begin anew.
+        sequences: names of sequences of the split, or of the dataset; None: all.
+        submission: path of the ZIP for YouTube-VOS's server, written once all is predicted; None: no ZIP.
+        overwrite: start anew.
         resume: continue what an earlier call with the same settings began in `out`; finished sequences are not run
             again.
-        ray: the address of a Ray cluster, on which each sequence is a job; empty: see `cluster.hands_of`. None: this
-            process does it. Only frames and label maps are sent: its machines need not see `root` and `out`.
-        progress: wraps the frames of a sequence, to show how far it is.
+        ray: address of a Ray cluster, on which each sequence is a job; empty: see `cluster.hands_of`. None: runs in
+            this process. Only frames and label maps are sent, so the machines need no access to `root` and `out`.
+        progress: wraps the frames of a sequence, to show its progress.
 
     Returns:
-        The scores, and the time that a frame took.
+        The scores, and the time per frame.
 
     Raises:
-        InputError: something does not fit, such as an earlier call's other settings, or changed frames or annotations.
+        InputError: something does not fit, such as other settings in an earlier call, or changed frames or annotations.
         OutputError: `out` holds something else, or cannot be written.
     """
     settings, rules = settings or Settings(), protocol_of(protocol)
@@ -136,7 +136,7 @@ def evaluate(
 def _refuse_submission(
     rules: Protocol, protocol: str, sequences: Sequence[str] | None, path: Path, replace: bool
 ) -> None:
-    """Refuse to submit what no server takes, and to replace a file unless told so."""
+    """Refuse submissions that no server takes, and an existing file unless `replace`."""
     if not rules.submits:
         raise InputError(f"there is nothing to submit for {protocol}; leave out --submission, or choose youtube-vos")
     if sequences is not None:
@@ -154,7 +154,7 @@ def evaluation_folder(out: str | Path) -> ResultFolder:
 def asked_for(
     root: str | Path, settings: Settings, *, protocol: str, split: str, sequences: Sequence[str] | None
 ) -> tuple[SequenceDataset, dict[str, Any]]:
-    """The dataset of an evaluation and the record of what is asked. Raises InputError for what does not fit."""
+    """The dataset of an evaluation, and the record of its settings. Raises InputError if they do not fit."""
     rules = protocol_of(protocol)
     if sequences is not None and not sequences:
         raise InputError("no sequence is named; name one or more of the split, or leave them out for all")
@@ -164,7 +164,7 @@ def asked_for(
 
 
 def refuse_changed_input(results: ResultFolder, dataset: SequenceDataset) -> None:
-    """Raise InputError if the frames or annotations of a finished sequence are not those that it was computed from."""
+    """Raise InputError if the frames or annotations of a finished sequence have changed since it was computed."""
     changed = [s.name for s in dataset if (times := _recorded(results, s)) and times["input"] != s.fingerprint()]
     if changed:
         raise InputError(
@@ -174,7 +174,7 @@ def refuse_changed_input(results: ResultFolder, dataset: SequenceDataset) -> Non
 
 
 def _recorded(results: ResultFolder, sequence: VideoSequence) -> dict[str, Any] | None:
-    """The record of a sequence: times, and input; None if it or one of its predictions is missing."""
+    """The record of a sequence: timings and a fingerprint of its input; None if it or a prediction is missing."""
     folder, record = f"predictions/{sequence.name}", f"times/{sequence.name}.json"
     predictions = list(filter(results.is_there, results.files(folder)))
     if not results.is_there(record):
@@ -192,7 +192,7 @@ def _recorded(results: ResultFolder, sequence: VideoSequence) -> dict[str, Any] 
 def _predict(
     rules: Protocol, sequence: VideoSequence, session: Session, results: ResultFolder, progress: Progress
 ) -> None:
-    """Write a sequence's label maps, the seconds that they took, and what they were computed from."""
+    """Segment a sequence, and write its label maps, timings and a fingerprint of its input."""
     unfinished = _begin(sequence, results)
     write = partial(_write_new, results, unfinished)
     times = segment(sequence.name, sequence.frames, rules.passages(sequence), session, write, progress)
@@ -202,7 +202,7 @@ def _predict(
 def _predict_on_cluster(
     rules: Protocol, sequences: Sequence[VideoSequence], settings: Settings, results: ResultFolder, ray: str
 ) -> dict[str, str]:
-    """Write the label maps of sequences, the longest first, each from a process of a cluster; what computed them."""
+    """Segment sequences on a cluster, the longest first, and write their label maps; returns what computed them."""
     device = {"device": settings.device, "precision": settings.precision, "runtime": settings.runtime}
     writing, lost = threading.Lock(), Counter[str]()
 
@@ -238,7 +238,7 @@ def _predict_on_cluster(
 
 
 def _begin(sequence: VideoSequence, results: ResultFolder) -> PurePosixPath:
-    """Remove what there is of a sequence; the folder for its label maps until all are there."""
+    """Remove any results of a sequence, and return the folder for its label maps until all are there."""
     folder = PurePosixPath("predictions", sequence.name)
     unfinished = folder.with_name(f".{folder.name}.partial")
     remove(results.path / f"times/{sequence.name}.json")
@@ -248,7 +248,7 @@ def _begin(sequence: VideoSequence, results: ResultFolder) -> PurePosixPath:
 
 
 def _finish(sequence: VideoSequence, results: ResultFolder, unfinished: PurePosixPath, times: dict[str, Any]) -> None:
-    """Give the whole folder its name, and write down what it took and what it was computed from."""
+    """Rename the completed folder, and record timings and a fingerprint of the input."""
     count = len(results.files(str(unfinished)))
     results.rename(str(unfinished), f"predictions/{sequence.name}")
     with results.writing(f"times/{sequence.name}.json") as path:
@@ -256,7 +256,7 @@ def _finish(sequence: VideoSequence, results: ResultFolder, unfinished: PurePosi
 
 
 def _write_new(results: ResultFolder, folder: PurePosixPath, labelled: LabelledFrame) -> None:
-    """Write a label map, unless an earlier passage predicted the frame: this one may be given it."""
+    """Write a label map, unless an earlier passage predicted the frame: it may be given in this one."""
     name = f"{folder}/{labelled.name}.png"
     if not results.is_there(name):
         with results.writing(name) as path:

@@ -1,10 +1,10 @@
 """Events that a mean hides: objects that are not found again after an occlusion, and labels that are swapped.
 
-A *return*: an object that was in sight is out of sight for some frames, and is there again. It is found again where its
-prediction covers half of their union in one of the first frames from then on.
+A *return*: an object reappears after some frames out of sight. It counts as found again if, in one of the first frames
+from then on, the intersection over union of its prediction and its annotation is at least one half.
 
-A *swap*: from this frame on an object's label lies rather on another object: on more of the other's pixels than of its
-own, and on half of the other at least. It ends when the label is back; while it lies nowhere, nothing changes.
+A *swap*: an object's label moves to another object: it covers more pixels of the other object than of its own, and at
+least half of the other. It ends when the label is back; frames without the label change nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-OUT_OF_SIGHT = 5  # frames without a pixel, at least, before a return
+OUT_OF_SIGHT = 5  # frames without a pixel of the object before a return, at least
 IN_TIME = 10  # frames within which an object that returned counts as found again
 FOUND = 0.5  # intersection over union at which it is found
-MISTAKEN = 0.5  # share of the other object that a label covers, at least, when it is swapped
+MISTAKEN = 0.5  # smallest share of the other object that a swapped label covers
 
-Overlap = Mapping[tuple[int, int], int]  # (predicted id, annotated id) -> pixels that are both; 0: background
+Overlap = Mapping[tuple[int, int], int]  # (predicted id, annotated id) -> pixels with both; id 0: background
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Events:
 
     returns: int = 0  # of objects that were out of sight
     found: int = 0  # of those, objects found again in time
-    swaps: int = 0  # times that a label began to lie on another object
-    swapped_frames: int = 0  # frames of objects in which it did
+    swaps: int = 0  # times that a label moved to another object
+    swapped_frames: int = 0  # frames with a swapped label, counted for each object
 
     def __add__(self, other: Events) -> Events:
-        """The counts of both."""
+        """Add the counts of both."""
         return Events(
             self.returns + other.returns,
             self.found + other.found,
@@ -42,7 +42,7 @@ class Events:
         )
 
     def __str__(self) -> str:
-        """A sentence about what was counted; empty if nothing was."""
+        """The counts in words; empty if there are no events."""
         parts = []
         if self.returns:
             parts.append(f"{self.found} of {self.returns} objects that returned were found within {IN_TIME} frames")
@@ -64,7 +64,7 @@ def overlap(prediction: np.ndarray, annotation: np.ndarray) -> dict[tuple[int, i
 
 
 def _histogram(label_map: np.ndarray, mask: np.ndarray | None = None) -> dict[int, int]:
-    """The values of a label map, uint8 or uint16, and how many pixels have each; of those under the mask."""
+    """Value -> number of its pixels in a label map, uint8 or uint16; only under the mask, if there is one."""
     values = int(np.iinfo(label_map.dtype).max) + 1
     counts = cv2.calcHist([label_map], [0], mask, [values], [0, values]).ravel()
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
@@ -74,7 +74,7 @@ def events_of(annotated: Sequence[frozenset[int]], overlaps: Sequence[Overlap | 
     """The events of one video.
 
     annotated: the objects that are in sight in each frame. overlaps: see `overlap`; None for a frame that is not
-    judged. Both in the frames' order, and as many.
+    judged. Both have one entry per frame, in order.
     """
     objects = sorted(frozenset().union(*annotated))
     total = NOTHING

@@ -1,4 +1,4 @@
-"""Scores of benchmarks whose videos come in groups and have one object: rows of videos, means of groups."""
+"""Scores of benchmarks whose videos come in groups and have one object: a row per video, a mean per group."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ErrorScore(ObjectScore):
 
     @property
     def shown(self) -> tuple[str, tuple[float, ...]]:
-        """The error."""
+        """The error, with its name."""
         return "error", self.error
 
     @property
@@ -32,7 +32,7 @@ class ErrorScore(ObjectScore):
 
     @property
     def figures(self) -> dict[str, float]:
-        """Mean errors, and what every row has."""
+        """Mean errors, and the figures of every row."""
         errors = {"Error": float(np.mean(self.error)), "Error-Annotated": float(np.mean(self.error_of_annotated))}
         return errors | super().figures
 
@@ -41,8 +41,8 @@ class ErrorScore(ObjectScore):
 class GroupedScores(Scores):
     """Scores of predictions: a row per video, means of groups, and the global figures.
 
-    columns: the benchmark's own figures, those of the table. over: what the global figures are the means of. left_out:
-    videos in which nothing was to be judged.
+    columns: the benchmark's own figures, which the table shows. over: what the global figures are means over. left_out:
+    videos with nothing to judge.
     """
 
     columns: tuple[str, ...] = FIGURES
@@ -51,7 +51,7 @@ class GroupedScores(Scores):
 
     @property
     def groups(self) -> dict[str, dict[str, float]]:
-        """The mean of the videos' figures by group, in the order of the videos; empty where there are no groups."""
+        """Group -> means of its videos' figures, in the order of the videos; empty if there are no groups."""
         return {group: _mean_of([row.figures for row in rows]) for group, rows in self._members().items() if group}
 
     @property
@@ -66,7 +66,7 @@ class GroupedScores(Scores):
 
     @property
     def figures(self) -> dict[str, float]:
-        """The global figures, the benchmark's own first: means over videos, or over groups of the means over theirs."""
+        """The global figures, the benchmark's own first: means over videos, or over the means of groups."""
         each = [[row.figures for row in rows] for rows in self._members().values()]
         if self.over == "groups":
             means = _mean_of([_mean_of(figures) for figures in each])
@@ -75,7 +75,7 @@ class GroupedScores(Scores):
         return self._own(means) | means
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for `json.dump`, with the groups' figures and what the global ones are the means of."""
+        """All scores, for `json.dump`, with the groups' figures and what the global ones are means over."""
         more = {"groups": self.groups, "global_over": self.over, "left_out": list(self.left_out)}
         return super().to_json() | more
 

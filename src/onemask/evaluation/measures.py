@@ -2,18 +2,18 @@
 
 J is the intersection of prediction and annotation over their union. F is the harmonic mean of the precision
 and the recall of the prediction's boundary: a boundary pixel is matched when a pixel of the other boundary
-lies within a small disk around it. Both are in [0, 1], 1 is best. Over the frames of a sequence, an object
-has of each measure the mean, the recall (how often it is above 0.5) and the decay (how much is lost from
-the first quarter of the sequence to the last).
+lies within a small disk around it. Both are in [0, 1], 1 is best. Over the frames of an object, each measure
+is summarised by its mean, its recall (the share of frames above 0.5) and its decay (the loss from the first
+quarter of the sequence to the last).
 
 Sources: Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation, CVPR
 2016, section 5; Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, 2017.
 
 JumpCut's error, mislabelled pixels over the foreground, is `error_rates`.
 
-Why it is fast: beyond finding the rectangle around both masks, nothing happens outside it, and inside a
-boundary is one long integer, a bit a pixel, row after row. To move a boundary is to shift the integer, to
-join two is `|`, to count pixels is `bit_count`. All of it is exact; nothing is approximated.
+Why it is fast: only the rectangle around both masks is processed, and in it a boundary is one long integer,
+one bit per pixel, row after row. Moving a boundary is a shift of the integer, joining two is `|`, counting
+pixels is `bit_count`. All of it is exact; nothing is approximated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Mask = NDArray[np.bool_]
 T = TypeVar("T")
 
 BOUND = 0.008
-"""The radius within which boundary pixels match, as a fraction of the frame's diagonal; DAVIS's own."""
+"""The radius within which boundary pixels match, as a fraction of the frame's diagonal; the value of DAVIS."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Statistics:
 
 
 def scored(frames: Sequence[T]) -> Sequence[T]:
-    """Leave out what DAVIS does not score of a sequence's annotated frames: the first, which is given, and the last.
+    """Leave out the annotated frames of a sequence that DAVIS does not score: the first, which is given, and the last.
 
     >>> scored(["00000", "00001", "00002", "00003"])
     ['00001', '00002']
@@ -152,12 +152,12 @@ def error_rates(prediction: ArrayLike, annotation: ArrayLike) -> tuple[float, fl
 def statistics(values: Sequence[float] | NDArray[np.floating]) -> Statistics:
     """Summarise one measure over the frames of one object.
 
-    The quarters of the decay share the frames where they meet, as in the official tool; but that keeps their indices in
-    8 bits, which is wrong beyond 256 frames.
+    The quarters of the decay share the frames where they meet, as in the official tool. That tool, however, keeps their
+    indices in 8 bits, which is wrong beyond 256 frames.
 
     Args:
-        values: (T,), in the order of the frames. NaN is a frame without a value: it is left out of the means and, as in
-            the official tool, counts as not above 0.5 in the recall.
+        values: (T,), in the order of the frames. NaN stands for a frame without a value: it is left out of the means,
+            and, as in the official tool, counts as not above 0.5 in the recall.
 
     Returns:
         Mean, recall and decay; NaN if there is no value.
@@ -188,7 +188,7 @@ def _mean_of_known(values: NDArray[np.float64]) -> float:
 
 
 def _masks(prediction: ArrayLike, annotation: ArrayLike) -> tuple[Mask, Mask]:
-    """Both as boolean masks (H, W) of one shape, or an InputError."""
+    """Both as boolean masks (H, W). Raises InputError if their shapes differ, or if they are not single masks."""
     predicted, annotated = np.asarray(prediction, dtype=bool), np.asarray(annotation, dtype=bool)
     if annotated.ndim != 2 or not annotated.size:
         raise InputError(
@@ -213,8 +213,8 @@ def _radius(shape: tuple[int, ...], bound: float) -> int:
 class _Grid:
     """A rectangle of the frame whose pixels are the bits of an integer: pixel (y, x) is bit `y * stride + x`.
 
-    `stride` exceeds the rectangle's width by the radius of the disk at least: what grows over the end of a
-    row falls into that gap and reaches no pixel of the next row.
+    `stride` exceeds the rectangle's width by at least the radius of the disk: what grows beyond the end of a
+    row falls into that gap, and does not reach the next row.
     """
 
     stride: int
@@ -223,12 +223,12 @@ class _Grid:
 
 
 def _packed(predicted: Mask, annotated: Mask, radius: int) -> tuple[_Grid, int, int]:
-    """Both masks as integers, cut to the rectangle around both.
+    """Pack both masks into integers, cropped to the rectangle around both.
 
-    Where the frame goes on, the rectangle has a pixel of background or more on each side, to hold the
-    boundary on the left and above, and to be what makes the boundary on the right and below; so the
-    boundaries in it are those in the frame. It is looked for after packing, in an eighth of the bytes, so
-    its columns are cut at whole bytes.
+    Unless the frame ends there, the rectangle has at least one pixel of background on each side: on the
+    left and above it holds the boundary, on the right and below it makes pixels of the mask a boundary. So
+    the boundaries in it are those in the frame. The rectangle is found after packing, in an eighth of the
+    bytes, so its columns are cut at whole bytes.
     """
     rows = [np.packbits(mask, axis=1, bitorder="little") for mask in (predicted, annotated)]
     left, top, width, height = cv2.boundingRect(rows[0] | rows[1])
@@ -254,11 +254,11 @@ def _boundary(mask: int, grid: _Grid) -> int:
 
 
 def _dilated(pixels: int, radius: int, stride: int) -> int:
-    """Every pixel grown to a disk: what lies within `radius` of any of `pixels`.
+    """Dilate `pixels` by a disk: all pixels within `radius` of any of them.
 
-    The disk is put together from its first and last row to its middle, while `row` grows to the right, to
-    the length of the disk's row; it takes part moved left by half of its length. All is `radius` rows too
-    low until the end.
+    The disk is assembled from its first and last row to its middle, while `row` is extended to the right to
+    the length of the disk's row, and added shifted to the left by half of its length. Everything is `radius`
+    rows too low until the end.
     """
     disk, row, length = 0, pixels, 1
     for dy in range(radius, -1, -1):

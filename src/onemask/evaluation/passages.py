@@ -1,4 +1,4 @@
-"""The passages of a sequence through a session: in this process, or in one that is sent the frames."""
+"""Running the passages of a sequence through a session: in this process, or in one that is sent the frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .protocols import Passage
 
 @dataclass(frozen=True)
 class SentSequence:
-    """A sequence as it is sent to a process."""
+    """A sequence in the form that is sent to another process."""
 
     name: str
     pictures: dict[str, bytes]
@@ -32,7 +32,7 @@ class SentSequence:
 
 @dataclass(frozen=True)
 class Predicted:
-    """The label maps that a process made of a sequence."""
+    """The label maps that another process made of a sequence."""
 
     label_maps: dict[str, bytes]
     """Name of a frame -> PNG."""
@@ -50,10 +50,11 @@ def segment(
     write: Callable[[LabelledFrame], None],
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Write the label maps of a sequence's passages, in a thread beside the session; the seconds that they took.
+    """Segment the passages of a sequence, and write their label maps in a background thread.
 
     Returns:
-        `first`: for the first frames, one a passage; `later`, `later_frames`: for all others, and their number.
+        `first`: seconds for the first frames, one per passage; `later`, `later_frames`: seconds for all others, and
+        their number.
     """
     times: dict[str, Any] = {"first": 0.0, "later": 0.0, "later_frames": 0}
     for passage in passages:
@@ -65,7 +66,7 @@ def segment(
             for labelled in progress(propagation, len(passage.frames), name):
                 written(labelled)
                 ended.append(time.perf_counter())
-        ended[-1] = time.perf_counter()  # the last ones' files included
+        ended[-1] = time.perf_counter()  # includes writing the last files
         times["first"] += ended[1] - ended[0]
         times["later"] += ended[-1] - ended[1]
         times["later_frames"] += len(ended) - 2
@@ -73,13 +74,13 @@ def segment(
 
 
 def sent(sequence: VideoSequence, passages: Iterable[Passage]) -> SentSequence:
-    """A sequence with its files' bytes."""
+    """A sequence with the bytes of its files, for `predict_there`."""
     pictures = {path.name: path.read_bytes() for path in sequence.frames}
     return SentSequence(sequence.name, pictures, tuple(passages))
 
 
 def predict_there(kept: dict[str, Any], settings: Settings, sequence: SentSequence) -> Predicted:
-    """Segment a sequence in this process, one of a cluster's, which keeps the session for the next one."""
+    """Segment a sequence in this process of a cluster; `kept` holds the session for the next sequence."""
     key = repr(settings.described())
     if key not in kept:
         kept.clear()
@@ -93,7 +94,7 @@ def predict_there(kept: dict[str, Any], settings: Settings, sequence: SentSequen
             path.write_bytes(sequence.pictures[path.name])
 
         def write(labelled: LabelledFrame) -> None:
-            if labelled.name not in label_maps:  # an earlier passage's stands: this one may be given it
+            if labelled.name not in label_maps:  # an earlier passage's counts: it may be given in this one
                 write_mask(path := folder / "label-map.png", labelled.label_map)
                 label_maps[labelled.name] = path.read_bytes()
 

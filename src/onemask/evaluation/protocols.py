@@ -1,4 +1,4 @@
-"""The protocols of the benchmarks: what a method is given, which frames are judged, by what, and how that is averaged.
+"""Protocols of the benchmarks: what a method is given, which frames are judged, and how scores are averaged.
 
 =============== ============================== ============================== =======================================
 protocol        given                          judged                         global figures
@@ -13,22 +13,23 @@ youtube-vos     each object's first annotation all annotated frames after it  G:
                                                                               F of seen and unseen classes
 =============== ============================== ============================== =======================================
 
-JumpCut, as section 4.2 of Hu et al., VideoMatch, ECCV 2018, describes it. The mask goes from frame i to frame i + 16
-straight, without the frames between: the paper measures the error of a transfer over that distance, and switches its
-outlier removal off because the frames are "non-successive" (section 4.3). `jumpcut-online` shows the method the frames
-between as well, for methods that follow objects from frame to frame. Every key frame is begun anew. Table 3's "Average"
-is the mean over the 22 sequences, not over their groups: it is 8.73 for the column "OURS", whose groups have a mean of
-8.36. A key frame without an object, or whose target the video does not have, is left out.
+JumpCut, as described in section 4.2 of Hu et al., VideoMatch, ECCV 2018. The mask is transferred from frame i directly
+to frame i + 16, without intermediate frames: the paper measures the error of a transfer over that distance, and
+disables its outlier removal because the frames are "non-successive" (section 4.3). `jumpcut-online` also shows the
+intermediate frames, for methods that follow objects from frame to frame. Each key frame starts without any memory.
+The "Average" of table 3 is the mean over the 22 sequences, not over their groups: it is 8.73 for the column "OURS",
+while the mean over its groups is 8.36. Key frames without an object, or whose target frame does not exist, are left
+out.
 
-YouTube-Objects: the paper's "Average" is the mean over the classes (Table 2: the ten add up to 7.97), and its mIoU of
-a sequence the mean over frames (section 4.2). What it does with the shots of a class it does not say; the mean over
-shots, here, is what the evaluation published with OnAVOS does, which stands in the same table. From there too: an
-annotated frame in which prediction and annotation are empty counts as 1, and a shot in which nothing is left to judge
-(two have one mask only) is left out. A method sees all frames from the given one to the last annotated, at the size of
-the masks.
+YouTube-Objects: the paper's "Average" is the mean over the classes (table 2: the ten add up to 7.97), and its mIoU of a
+sequence is the mean over frames (section 4.2). The paper does not say how it averages the shots of a class; here it is
+the mean over shots, as in the evaluation published with OnAVOS, a method in the same table. That evaluation also
+counts an annotated frame as 1 if prediction and annotation are empty, and leaves out shots with nothing left to judge
+(two have only one mask), as is done here. A method sees all frames from the given one to the last annotated one, at the
+size of the masks.
 
-YouTube-VOS: any folder in its layout, of which annotations may be sparse and objects late; see `youtube_vos`. A method
-sees all frames that are there.
+YouTube-VOS: any folder in its layout; annotations may be sparse, and objects may appear late, see `youtube_vos`. A
+method sees all frames that exist.
 """
 
 from __future__ import annotations
@@ -62,38 +63,38 @@ DISTANCE = 16
 
 @dataclass(frozen=True)
 class Passage:
-    """Frames of a video that a method sees in this order, beginning without any memory."""
+    """Frames of a video that a method sees in this order, starting without any memory."""
 
     frames: Sequence[int]
-    given: Mapping[int, np.ndarray]  # frame -> label map (H, W) of what is new in it
+    given: Mapping[int, np.ndarray]  # frame -> label map (H, W) of the objects that are new in it
     size: tuple[int, int] | None = None  # height and width that the frames are scaled to; None: their own
 
 
 class Protocol(ABC):
-    """A benchmark's rules. Sequences are called as in its dataset."""
+    """A benchmark's rules. Sequences are named as in its dataset."""
 
     splits = False  # whether the dataset lists splits
     submits = False  # whether there is a file to submit, see `submit`
 
     @abstractmethod
     def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> SequenceDataset:
-        """The sequences to judge: `names` of them, or all. Raises InputError for what cannot be judged."""
+        """The sequences to judge: those in `names`, or all. Raises InputError if any cannot be judged."""
 
     @abstractmethod
     def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
-        """The passages in which a method sees a sequence. A frame's prediction is that of the first passage with it."""
+        """The passages in which a method sees a sequence; the first passage with a frame predicts it."""
 
     @abstractmethod
     def score(self, dataset: SequenceDataset, predictions: Path) -> Scores:
         """Score the label maps predictions/SEQUENCE/FRAME.png."""
 
     def submit(self, dataset: SequenceDataset, predictions: Path, path: str | Path) -> None:
-        """Write the file that the benchmark's server takes, where `submits` says that it takes one."""
+        """Write the file that the benchmark's server takes, if `submits` is true."""
         raise NotImplementedError
 
 
 def protocol(name: str) -> Protocol:
-    """The protocol of a name in `PROTOCOLS`. Raises InputError for another."""
+    """The protocol with a name in `PROTOCOLS`. Raises InputError for any other name."""
     known: dict[str, Protocol] = {
         "davis2016": Davis(2016),
         "davis2017": Davis(2017),
@@ -108,9 +109,9 @@ def protocol(name: str) -> Protocol:
 
 
 def first_annotations(sequence: VideoSequence) -> dict[int, np.ndarray]:
-    """The frame of each object in which it is annotated first, and nothing of it from any other frame.
+    """Frame -> label map of the objects that are first annotated in it; 0 elsewhere.
 
-    Where the dataset lists a video's objects, other ids are left out.
+    If the dataset lists a video's objects, other ids are left out.
     """
     given: dict[int, np.ndarray] = {}
     known = {0}
@@ -153,7 +154,7 @@ class Davis(Protocol):
         yield Passage(range(len(sequence)), first_annotations(sequence))
 
     def score(self, dataset: SequenceDataset, predictions: Path) -> Scores:
-        """J and F of each object, as the official tool has them."""
+        """J and F of each object, as in the official tool."""
         assert isinstance(dataset, DavisDataset)
         return score_folders(
             predictions,
@@ -165,18 +166,18 @@ class Davis(Protocol):
 
 @dataclass(frozen=True)
 class YouTubeVos(Protocol):
-    """YouTube-VOS, and whatever has its layout."""
+    """YouTube-VOS, and any dataset in its layout."""
 
     splits = True
     submits = True
 
     def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> YouTubeVosDataset:
-        """The videos of a split's folder, ROOT/SPLIT, or of ROOT itself; by default of ROOT/valid if it is there.
+        """The videos of a split's folder, ROOT/SPLIT, or of ROOT itself; by default of ROOT/valid if it exists.
 
-        Or those of ROOT/train that ROOT/ImageSets/SPLIT.txt lists.
+        A split can also be the videos of ROOT/train that ROOT/ImageSets/SPLIT.txt lists.
         """
         own_list = Path(root) / "ImageSets" / f"{split}.txt"
-        theirs = split == "val" and (Path(root) / "valid").is_dir()  # what YouTube-VOS calls its own
+        theirs = split == "val" and (Path(root) / "valid").is_dir()  # YouTube-VOS's own name for the split
         there = (Path(root) / split).is_dir() or (own_list.is_file() and not theirs)
         if split != "val" and not there:
             raise InputError(
@@ -192,7 +193,7 @@ class YouTubeVos(Protocol):
         yield Passage(range(len(sequence)), first_annotations(sequence))
 
     def score(self, dataset: SequenceDataset, predictions: Path) -> YouTubeVosScores:
-        """J and F of each object, and G where there are seen and unseen classes."""
+        """J and F of each object, and G if there are seen and unseen classes."""
         assert isinstance(dataset, YouTubeVosDataset)
         return score_videos(dataset, predictions)
 
@@ -208,7 +209,7 @@ class GroupedProtocol(Protocol):
     dataset: type[GroupedDataset]
 
     def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> GroupedDataset:
-        """The videos of all groups, or `names` of videos and groups; `split` has to be the default."""
+        """The videos of all groups, or those in `names` of videos and groups; `split` must be the default."""
         if split != "val":
             raise InputError(f"this benchmark has no splits, but split is {split!r}; leave it out, or name sequences")
         dataset = self.dataset(root)
@@ -224,7 +225,7 @@ class GroupedProtocol(Protocol):
 
     @abstractmethod
     def problem(self, sequence: VideoSequence) -> str | None:
-        """Why a video cannot be judged; None where it can."""
+        """Why a video cannot be judged; None if it can."""
 
     @abstractmethod
     def judged(self, sequence: VideoSequence) -> tuple[int, ...]:
@@ -240,7 +241,7 @@ class GroupedProtocol(Protocol):
 
 @dataclass(frozen=True)
 class JumpCut(GroupedProtocol):
-    """JumpCut with a transfer distance of 16. between: whether the method sees the frames between."""
+    """JumpCut with a transfer distance of 16. between: whether the method sees the intermediate frames."""
 
     between: bool = False
     dataset = JumpCutDataset
@@ -254,11 +255,11 @@ class JumpCut(GroupedProtocol):
             yield Passage(range(key, key + DISTANCE + 1, step), {key: mask})
 
     def judged(self, sequence: VideoSequence) -> tuple[int, ...]:
-        """The targets of the key frames."""
+        """The target frames of the key frames."""
         return tuple(key + DISTANCE for key in self._keys(sequence))
 
     def problem(self, sequence: VideoSequence) -> str | None:
-        """Too short, masks missing, no object in any key frame, or files of several sizes."""
+        """The problem of a video that is too short, lacks masks, has no object in any key frame, or several sizes."""
         pairs = _reached(sequence)
         if not pairs:
             return f"{sequence.name} has {len(sequence)} frames, but frame {DISTANCE} is the first that is judged"
@@ -270,7 +271,7 @@ class JumpCut(GroupedProtocol):
         return size_problem(sequence, used, frames_too=True)
 
     def score(self, dataset: SequenceDataset, predictions: Path) -> GroupedScores:
-        """The error of each video, J and F beside it."""
+        """The error of each video, along with J and F."""
         rows = []
         for sequence in dataset:
             names, found, truth = zip(*self.measured(sequence, predictions), strict=True)
@@ -290,7 +291,7 @@ class YouTubeObjects(GroupedProtocol):
     dataset = YouTubeObjectsDataset
 
     def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> GroupedDataset:
-        """The shots of all classes, without those in which nothing is left to judge."""
+        """The shots of all classes, without those that have nothing left to judge."""
         dataset = copy.copy(super().open(root, split, names))
         every, dataset.sequences = dataset.sequences, tuple(s for s in dataset if self.judged(s))
         dataset.left_out = tuple(sequence.name for sequence in every if sequence not in dataset.sequences)
@@ -313,11 +314,11 @@ class YouTubeObjects(GroupedProtocol):
         return self._annotated(sequence)[1:]
 
     def problem(self, sequence: VideoSequence) -> str | None:
-        """Masks of several sizes."""
+        """The problem of a shot whose masks differ in size."""
         return size_problem(sequence, sequence.annotated, frames_too=False)
 
     def score(self, dataset: SequenceDataset, predictions: Path) -> GroupedScores:
-        """J of each shot, F beside it."""
+        """J of each shot, along with F."""
         assert isinstance(dataset, GroupedDataset)
         rows = []
         for sequence in dataset:
@@ -327,14 +328,14 @@ class YouTubeObjects(GroupedProtocol):
         return GroupedScores(tuple(rows), columns=("J-Mean",), over="groups", left_out=dataset.left_out)
 
     def _annotated(self, sequence: VideoSequence) -> tuple[int, ...]:
-        """The annotated frames from the first with an object on."""
+        """The annotated frames, from the first one with an object on."""
         annotated = sequence.annotated
         first = next((place for place, index in enumerate(annotated) if _has_object(sequence, index)), len(annotated))
         return annotated[first:]
 
 
 def _reached(sequence: VideoSequence) -> list[int]:
-    """The key frames whose target the video has."""
+    """The key frames whose target frame exists in the video."""
     return [key for key in KEY_FRAMES if key + DISTANCE < len(sequence)]
 
 

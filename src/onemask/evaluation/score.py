@@ -1,12 +1,12 @@
-"""Folders of predictions against folders of annotations: J and F of every object in every frame.
+"""Scoring of a folder of predictions against a folder of annotations: J and F of every object in every frame.
 
-Both folders hold `SEQUENCE/FRAME.png`, label maps as DAVIS lays them out; a folder that holds PNGs itself is one
-sequence, and a ZIP stands for what is in it. Masks are read as everywhere, see `video.masks`. The rules are those of
-the semi-supervised task of DAVIS: the first annotation of an object is what the method was given, so it is not scored;
-nor is the last frame of a sequence. An object that is in neither map counts as found. Pont-Tuset et al., The 2017
-DAVIS Challenge on Video Object Segmentation, 2017.
+Both folders hold `SEQUENCE/FRAME.png`, label maps in the layout of DAVIS; a folder that holds PNGs itself is one
+sequence, and a ZIP stands for its contents. Masks are read as everywhere, see `video.masks`. The rules are those of the
+semi-supervised task of DAVIS: the first annotation of an object is given to the method, so it is not scored; nor is the
+last frame of a sequence. For an object that is in neither map, both measures are 1. Pont-Tuset et al., The 2017 DAVIS
+Challenge on Video Object Segmentation, 2017.
 
-Beyond DAVIS, whose objects are all there in the first frame, an object may appear in a later annotation, as in
+Unlike in DAVIS, where all objects are present in the first frame, an object may appear in a later annotation, as in
 YouTube-VOS; it is scored from the next frame on.
 """
 
@@ -45,22 +45,22 @@ def score_folders(
     """Score the label maps in `predictions` against `annotations`, both `SEQUENCE/FRAME.png`.
 
     Annotated frames are scored, except an object's first and the sequence's last; no other predictions are needed.
-    Masks are read as everywhere; 255 (65535 in 16 bits) is void beside ids in any mask of a sequence, and then
-    background, and the one object of a sequence without ids.
+    Masks are read as everywhere: in a sequence with ids, 255 (65535 in 16 bits) is void, and counts as background; in a
+    sequence without ids, it is the one object.
 
     Args:
         predictions: the folder of predicted label maps, or a ZIP of it.
         annotations: the folder of annotations, or a ZIP of it.
         missing: whether a scored frame without a prediction is an "error" or an "empty" prediction.
-        sequences: names of those to score; None: all that are annotated.
+        sequences: names of the sequences to score; None: all that are annotated.
         single_object: score all ids of a frame as one object, as DAVIS 2016 does.
-        threshold: reads soft predictions as one object: values from here on are foreground.
+        threshold: reads soft predictions as one object: values of this or more are foreground.
 
     Returns:
         J and F of every object in every scored frame, their means, and events.
 
     Raises:
-        InputError: predictions and annotations do not fit: a sequence or frame is missing, a map cannot be read or has
+        InputError: predictions do not fit annotations: a sequence or frame is missing, a map cannot be read or has
             another size, a prediction has an id that no annotation of its sequence has, or no prediction of a sequence
             has any.
     """
@@ -89,7 +89,7 @@ def score_folders(
 
 
 def refuse_unscorable(annotations: Mapping[str, Path]) -> None:
-    """Raise InputError where a sequence has too few annotated frames. annotations: the folder of each."""
+    """Raise InputError if a sequence has too few annotated frames. annotations: name of a sequence -> its folder."""
     for folder in annotations.values():
         if not scored(range(count := len(find_masks(folder)))):
             raise InputError(
@@ -103,7 +103,7 @@ def refuse_unscorable(annotations: Mapping[str, Path]) -> None:
 
 @contextmanager
 def _folder(path: str | Path) -> Iterator[Path]:
-    """The folder `path`, or what is in the ZIP of that name; without folders that have nothing but one other in them.
+    """The folder `path`, or the contents of the ZIP `path`; folders that hold only one other folder are entered.
 
     Errors name the ZIP.
     """
@@ -159,7 +159,7 @@ def _pairs(predictions: Path, annotations: Path, wanted: Iterable[str] | None) -
 
 
 def _sequences(folder: Path, role: str) -> dict[str, Path]:
-    """The sequences in a folder: itself where it holds PNGs, else each folder in it that does."""
+    """The sequences in a folder: the folder itself if it holds PNGs, otherwise each folder in it that does."""
     if not folder.is_dir():
         raise InputError(
             f"{role} should be a folder of label maps or a ZIP of one, but there is no {folder}; check the path"
@@ -210,7 +210,7 @@ def _video(
     needed = set(judged)
     files, truth = (predicted.get(frame) if frame in needed else None for frame in annotated), tuple(annotated.values())
     unscored = tuple(path for frame, path in predicted.items() if frame not in needed)
-    # Which value is void, all masks of a video say together; also those that are not scored.
+    # Which value is void follows from all masks of a video together, including those that are not scored.
     void = None if single_object or threshold else void_of(predicted.values())
     return _Video(
         name,
@@ -321,7 +321,7 @@ def _refuse_unknown_ids(video: _Video, frames: list[_Measured], known: Collectio
 
 
 def _refuse_empty(video: _Video, frames: list[_Measured]) -> None:
-    """Refuse predictions without any object, which are none rather than wrong in every pixel."""
+    """Refuse predictions without any object, which are taken as missing rather than as wrong in every pixel."""
     if any(measured.predicted for measured in frames) or not any(measured.annotated for measured in scored(frames)):
         return
     others = replace(video.predictions, frames=video.unscored, annotations=video.unscored)

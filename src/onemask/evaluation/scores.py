@@ -17,7 +17,7 @@ from .events import NOTHING, Events
 from .measures import Statistics, statistics
 
 FIGURES = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
-"""The columns of a row of results, in the official tool's names and order."""
+"""The columns of a row of results, with the official tool's names and order."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ObjectScore:
 
     @property
     def shown(self) -> tuple[str, tuple[float, ...]]:
-        """The measure by which a frame is looked at, its name and its values."""
+        """The measure shown for each frame: its name and its values."""
         return "J", self.region
 
 
@@ -61,7 +61,7 @@ class Scores:
     """Scores of predictions: a row per object of each sequence, and the means over all rows."""
 
     rows: tuple[ObjectScore, ...]
-    events: Events = NOTHING  # objects that returned or were taken for each other, all sequences together
+    events: Events = NOTHING  # returns and swaps of objects, over all sequences
 
     @property
     def J(self) -> Statistics:
@@ -84,7 +84,7 @@ class Scores:
         return _figures(self.J, self.F)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for `json.dump`: the global figures, every object's, and J and F of every frame."""
+        """All scores, for `json.dump`: the global figures, every object's, and the measures of every frame."""
         frames: dict[str, dict[str, Any]] = {}
         for row in self.rows:
             series = {"names": list(row.frames)} | {name: list(values) for name, values in row.series.items()}
@@ -93,7 +93,7 @@ class Scores:
         return {"global": self.figures, "events": asdict(self.events), "rows": rows, "frames": frames}
 
     def write_csv(self, path: str | Path) -> None:
-        """Write a line for each object; the global figures are the means of its columns."""
+        """Write a CSV file with a line for each object; the global figures are the means of its columns."""
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(("sequence", "object", *(self.rows[0].figures if self.rows else FIGURES)))
@@ -109,7 +109,7 @@ class Scores:
         return "\n".join(filter(None, [aligned(lines), str(self.events)]))
 
     def captions(self, sequence: str) -> dict[str, str]:
-        """Captions of a sequence's scored frames, by the frame's name: "J 0.83", the mean over its objects."""
+        """Frame name -> caption, for a sequence's scored frames: "J 0.83", the mean over its objects."""
         values: dict[str, list[float]] = {}
         measure = ""
         for row in self.rows:
@@ -139,6 +139,6 @@ def percent(figures: dict[str, float]) -> list[str]:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text: the first column to the left, the others to the right."""
+    """Rows of cells as text: the first column is aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]) for cells in lines)

@@ -1,9 +1,9 @@
 """Comparison of methods on few videos: means with intervals, the worst quarter, paired differences, errors.
 
 Videos differ far more than methods do, so a mean over twenty or thirty of them is uncertain by some points. Intervals
-are bootstrap percentiles over videos (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): the
-mean of videos drawn again with replacement, many times. Two methods are compared video by video, which takes out what
-makes videos easy or hard; a difference whose interval holds 0 is none.
+are bootstrap percentiles over videos (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13), from
+means of videos that are resampled with replacement many times. Two methods are compared video by video, which cancels
+out how hard each video is; a difference whose interval contains 0 is not significant.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from numpy.typing import ArrayLike
 from ..errors import InputError
 from .score import ObjectScore
 
-RESAMPLES = 10_000  # how often videos are drawn again
+RESAMPLES = 10_000  # number of times that videos are resampled
 LEVEL = 0.95  # share of the resampled means that lies within the interval
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over videos, and the interval in which it would lie on other videos of the kind."""
+    """A mean over videos, and the interval in which it would lie on other videos of the same kind."""
 
     mean: float
     low: float
@@ -37,10 +37,10 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of one value a video, with its bootstrap interval; the same values give the same.
+    """The mean of one value per video, with its bootstrap interval; the same values give the same result.
 
     Args:
-        values: one a video, at least one.
+        values: one per video, at least one.
 
     Raises:
         InputError: there is no value, or one that is not finite.
@@ -58,7 +58,7 @@ def difference(of: Mapping[str, float], minus: Mapping[str, float]) -> Estimate:
 
     Args:
         of: video -> score.
-        minus: the same of the other method.
+        minus: the same for the other method.
 
     Raises:
         InputError: the videos are not the same.
@@ -75,7 +75,7 @@ def worst_quarter(values: Sequence[float]) -> float:
 
 
 def by_video(rows: Sequence[ObjectScore], measure: str = "J&F-Mean") -> dict[str, float]:
-    """One figure a video, the mean over its objects. measure: of `ObjectScore.figures`."""
+    """Video -> one figure, the mean over its objects. measure: one of `ObjectScore.figures`."""
     values: dict[str, list[float]] = {}
     for row in rows:
         values.setdefault(row.sequence, []).append(row.figures[measure])

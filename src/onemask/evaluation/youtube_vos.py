@@ -1,9 +1,9 @@
-"""YouTube-VOS: scores of objects that are annotated in some frames, means by class, and the file that is submitted.
+"""YouTube-VOS: scores of objects that are annotated in some frames, means by class, and the file to submit.
 
-An object is judged in all annotated frames after its first, whatever becomes of it; where neither prediction nor
-annotation has it, both measures are 1. J and F of an object are means over its frames. Xu et al., YouTube-VOS: A
-Large-Scale Video Object Segmentation Benchmark, 2018: G is the mean of J and F of the classes that the training set
-has (seen) and J and F of the others (unseen), each a mean over objects.
+An object is judged in all annotated frames after its first, even where it is absent; where neither prediction nor
+annotation has it, both measures are 1. J and F of an object are means over its frames. G is the mean of J and F of the
+classes in the training set (seen) and J and F of the others (unseen), each a mean over objects. Xu et al., YouTube-VOS:
+A Large-Scale Video Object Segmentation Benchmark, 2018.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ SEEN = frozenset((
     "tennis_racket", "tiger", "toilet", "train", "truck", "turtle", "umbrella", "whale", "zebra",
 ))
 # fmt: on
-"""The 65 categories of the training set, of 2018 as of 2019."""
+"""The 65 categories of the training set, the same in 2018 and 2019."""
 
 
 @dataclass(frozen=True)
 class YouTubeVosScores(Scores):
-    """Scores by object. Where objects are of seen and of unseen classes, the global figures are G and its parts.
+    """Scores by object. If there are objects of seen and of unseen classes, the global figures begin with G.
 
-    Elsewhere (one of both, or other classes) they are those of all objects. Without rows there is nothing to judge, as
-    in the releases, whose later annotations are not public.
+    G and its parts come before the means over all objects, which otherwise (only one of both kinds, or other classes)
+    stand alone. Without rows there is nothing to judge, as in the releases, whose later annotations are not public.
     """
 
     seen: Mapping[tuple[str, int], bool] = field(default_factory=dict)  # (sequence, object) -> of a class in SEEN
 
     @property
     def figures(self) -> dict[str, float]:
-        """G, J and F of seen and of unseen classes, where there are both, and the means over all objects."""
+        """G and J and F of seen and of unseen classes, if there are both, and the means over all objects."""
         if not self.rows:
             return {}
         if len(set(self.seen.values())) < 2:
@@ -62,7 +62,7 @@ class YouTubeVosScores(Scores):
         return {"G": float(np.mean(list(parts.values()))), **parts, **super().figures}
 
     def table(self) -> str:
-        """A line for each object, the mean of all, and G with its parts where there are seen and unseen classes."""
+        """A line for each object, the mean of all, and G with its parts if there are seen and unseen classes."""
         if not self.rows:
             return "nothing to judge: no object is annotated after its first frame (submit the predictions)"
         lines: list[tuple[str, ...]] = [("sequence", "object", *FIGURES)]
@@ -73,7 +73,7 @@ class YouTubeVosScores(Scores):
         return "\n".join([aligned(lines), *classes])
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for `json.dump`; each row says whether its class is seen."""
+        """All scores, for `json.dump`; each row says whether its class is seen."""
         written = super().to_json()
         for row in written["rows"]:
             row["seen"] = self.seen[row["sequence"], row["object"]]
@@ -131,13 +131,13 @@ def _rows(sequence: VideoSequence, predictions: Path) -> Iterator[ObjectScore]:
 def write_submission(dataset: YouTubeVosDataset, predictions: Path, path: str | Path) -> int:
     """Write the file that the benchmark's server takes: a ZIP of Annotations/VIDEO/FRAME.png.
 
-    Of a video the frames are in it that meta.json lists, or all where it lists none but those that are annotated;
-    frames before the first annotation are empty label maps. Nothing of it is stored in memory but one file.
+    It has the frames of each video that meta.json lists, or all frames if only annotated ones are listed; frames before
+    the first annotation are empty label maps. Only one file at a time is in memory.
 
     Args:
-        dataset: the videos, all of a split: the server refuses less.
+        dataset: all videos of a split; the server refuses less.
         predictions: folder with VIDEO/FRAME.png for each of them.
-        path: the file; replaced once it is whole.
+        path: the file; replaced once it is complete.
 
     Returns:
         The number of label maps in it.

@@ -261,9 +261,9 @@ def built(name: str, chosen: Configuration, weights: Weights | None) -> Method:
 
 
 def weights_for(name: str, chosen: Configuration, given: str | Path | None = None) -> Weights | None:
-    """Return the weights that `load` uses: those given or those found; None if the method can do without any.
+    """Return the weights that `load` uses, given or found; None if there are none and the method can do without.
 
-    Raises InputError if there are none and it cannot.
+    Raises InputError if it cannot do without.
     """
     if given is not None:
         weights = Weights.at(Path(given))

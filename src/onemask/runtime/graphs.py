@@ -22,6 +22,7 @@ from ..blocks.replacing import replaced
 from ..errors import InputError, OutputError
 from ..files import write_bytes
 from ..methods.method import Features, Method
+from ..weights.digest import add_tensors
 from ..weights.store import home
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class _Traced(nn.Module):
 
     def __init__(self, owner: nn.Module, function: Run, names: Sequence[str]):
         super().__init__()
-        # Set directly: `eval` would write to the owner, and so would the exporter if this were not set.
+        # Set directly: `train` and `eval` would write to the owner, and so would the exporter if this were not set.
         self.training = False
         self.owner, self.function, self.names = owner, function, tuple(names)
 
@@ -233,9 +234,7 @@ def key_of(module: nn.Module, *of: Any) -> str:
     """
     digest = hashlib.sha256()
     digest.update(repr((__version__, torch.__version__, OPSET, type(module).__qualname__, *of)).encode())
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    add_tensors(digest, module.state_dict().items())
     return digest.hexdigest()[:24]
 
 

@@ -10,7 +10,6 @@ without VNNI, and the result is the same on all processors. Depthwise convolutio
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -31,6 +30,7 @@ from ..errors import InputError
 from ..files import write_json
 from ..methods.method import Method
 from ..progress import Progress, silent
+from ..weights.digest import sha256_of
 from ..weights.store import PACKAGE, users_folder
 from .engines import onnx_engine
 from .graphs import FRAME, Run, onnx_of, refuse_without_backbone
@@ -97,22 +97,13 @@ class Quantised:
 
 def find(method: Method) -> Quantised | None:
     """Find the calibration for exactly these weights: one that ships, of another package, or the user's own."""
-    wanted = fingerprint_of(method)
+    wanted = sha256_of(method)
     for folder in (users_folder(), *plugins.folders("weights"), PACKAGE):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             with suppress(InputError):
                 if (found := Quantised.read(path)).weights == wanted:
                     return found
     return None
-
-
-def fingerprint_of(method: Method) -> str:
-    """SHA-256 of the names and values of all tensors of a method."""
-    digest = hashlib.sha256()
-    for name, tensor in method.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def int8_onnx(graph: bytes, quantised: Quantised) -> bytes:
@@ -184,7 +175,7 @@ def quantise(
         cosines = whole.cosines(in_float)
     return Quantised(
         method=name,
-        weights=fingerprint_of(method),
+        weights=sha256_of(method),
         ranges=ranges,
         in_float=tuple(sorted(in_float)),
         share=round(1 - sum(work[node] for node in in_float) / total, 4),

@@ -82,8 +82,7 @@ class DMNAOAMemory(Memory):
         return replace(self, keys=keys, values=values, inside=inside, filled=longer(self.filled))
 
     def with_frame(self, config: DMNAOAOptions, keys: Tensor, values: Tensor, inside: Tensor) -> DMNAOAMemory:
-        """Return the memory with a frame's keys, values and shares as the previous one's, each 5th time in a slot too.
-        """
+        """Return the memory with a frame's keys, values and shares as the previous one's, each 5th also in a slot."""
         memory, age, place = self, self.age, torch.zeros_like(self.filled)
         if config.previous:
             place[:, PREVIOUS] = 1

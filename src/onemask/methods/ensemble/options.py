@@ -50,12 +50,12 @@ class EnsembleOptions:
 
     @property
     def needs_weights(self) -> bool:
-        """Whether the method is useless without weights of its own; no, members bring theirs."""
+        """Whether the ensemble needs weights of its own: it does not, members bring theirs."""
         return False
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The options that weights depend on; none, as the ensemble has no weights of its own."""
+        """The options that weights depend on: none, as the ensemble has no weights of its own."""
         return {}
 
 

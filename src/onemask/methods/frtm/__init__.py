@@ -32,11 +32,11 @@ FAST = replace(
     PAPER, backbone="resnet18.tv_in1k", first_iterations=(5, 10, 10, 10), first_last_iterations=5, update_iterations=5
 )
 # Departures from the paper, measured in benchmarks/frtm.md. Each object's network is fine-tuned to the annotated frame:
-# it learns to ignore what is next to the object; otherwise updates would teach the target model exactly that. In the
-# mean of weights a fifth is the shared network's, which knows more of what the object may come to look like. Updates
-# are twice as frequent as the paper's, and converge; a minimum share keeps the annotated frame from being forgotten
-# within some forty frames; and of 80 samples, whose weights fall by a tenth per frame, the newest 32 suffice. Anything
-# like the object but far from where it was is removed: among the cars of one street that gave a tenth of the score.
+# it learns to ignore what is next to the object, which updates would otherwise teach the target model. In the mean of
+# weights a fifth is the shared network's, which knows more of what the object may come to look like. Updates are twice
+# as frequent as the paper's, and converge; a minimum share keeps the annotated frame from being forgotten within some
+# forty frames; and of 80 samples, whose weights fall by a tenth per frame, the newest 32 suffice. What looks like the
+# object but is far from where it was is removed: among the cars of one street that gave a tenth of the score.
 LITE = FRTMConfig(
     backbone="tf_efficientnet_lite0",
     width=32,

@@ -102,5 +102,5 @@ class FRTM(OnlineTarget[FRTMFeatures, FRTMMemory, FRTMPrediction]):
 
 
 def _logits_of_scores(coarse: Tensor) -> Tensor:
-    """Turn scores into logits: they are regressed to 0 and 1, so the threshold is one half."""
+    """Turn scores, regressed to 0 and 1, into logits: the threshold is one half, and both ends nearly saturate."""
     return 10 * (coarse - 0.5)

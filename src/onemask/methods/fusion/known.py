@@ -23,7 +23,7 @@ from torch import Tensor
 
 KNOWN = (0.65, 0.8)  # cosines from which a cell may be background that was seen, and from which it certainly is
 MARGIN = 0.03  # by which the match with the object must be worse
-AROUND = 3  # cells: side of a neighbourhood; a cell with one of the object in it may contain an outline
+AROUND = 3  # cells: side of a neighbourhood; next to the object's cells there may be an outline
 UNTOUCHED = 0.01  # share of a cell up to which the object does not count as touching it
 
 

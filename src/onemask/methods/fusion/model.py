@@ -97,7 +97,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     config: FusionOptions
     sees_others = True
     graph_parts = ("refinement",)
-    first_in_double = True  # in float32, rounding moves scores by hundredths; with a runtime's features, masks, too
+    first_in_double = True  # in float32, rounding moves scores by hundredths, and a runtime's features change masks
     not_of_memory = (*OnlineTarget.not_of_memory, "forget", "misled", "keys", "veto")
 
     def __init__(self, config: FusionOptions | None = None, *, pretrained: bool = True):

@@ -37,9 +37,9 @@ class FusionOptions(FRTMOptions):
     bank_cells: Count = 128  # cells of each class that the clue "bank" keeps from each frame
     radius: Count = 6  # radius of the window of the clue "local", in cells of 16 pixels
     momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
-    veto: Annotated[float, Range(0, 1000)] = 60.0  # logits that known background loses if it matches better by 1; 0: none
-    forget: ShareBelowOne = 0.15  # probability in training that the last masks are withheld: objects are found without
-    misled: ShareBelowOne = 0.2  # probability in training that the last masks are corrupted: torn or doubled
+    veto: Annotated[float, Range(0, 1000)] = 60.0  # logits that known background loses per unit of margin; 0: none
+    forget: ShareBelowOne = 0.15  # probability in training that the last masks are withheld, to do without them
+    misled: ShareBelowOne = 0.2  # probability in training that the last masks are corrupted, torn or doubled
 
     def __post_init__(self):
         """Reject options that cannot work."""

@@ -96,7 +96,7 @@ class VideoMatchOptions(SessionOptions):
 
     @property
     def needs_weights(self) -> bool:
-        """Whether the method is useless without trained weights; no, ImageNet's features match well enough."""
+        """Whether the method is useless without trained weights: it is not, ImageNet features match well enough."""
         return False
 
     @property
