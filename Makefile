@@ -1,7 +1,7 @@
-# `make demo` and `make test` do everything on a fresh machine that has Python 3.10+ and make.
+# `make demo` and `make test` set up everything they need on a fresh machine with Python 3.10+ and make.
 PYTHON ?= python3
 BIN := .venv/bin
-# constraints.txt pins what CI ran with; its versions exist for Python 3.11 and later.
+# constraints.txt pins the versions that CI used, which require Python 3.11 or later.
 PINS := $(shell $(PYTHON) -c "import sys; print('-c constraints.txt' if sys.version_info >= (3, 11) else '')")
 
 .PHONY: demo test lint format docs wheel clean
@@ -38,14 +38,14 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable .
 	touch $@
 
-# Chromium for the studio's tests, where the system has none. Without a network they are skipped, and say why.
+# Chromium for the studio's tests, if the system has none. Without a network these tests are skipped with a reason.
 .venv/browser: .venv/develops
 	for name in chromium chromium-browser google-chrome; do command -v $$name && exit; done; \
 	  PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT=10000 $(BIN)/playwright install chromium \
 	  || echo "no Chromium could be installed: the studio's tests in a browser will be skipped"
 	touch $@
 
-# One installation of everything, and no compiling ahead of modules that nothing imports.
+# One install with all extras; --no-compile skips byte-compiling modules that are never imported.
 .venv/develops: pyproject.toml constraints.txt | .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PINS) \
 	  --editable ".[dev,docs,lite,onnx,openvino,train]"

@@ -119,17 +119,17 @@ def test_json_lines(folder):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.txt", "", "a manifest is a .csv or a .jsonl file"),
+        ("a.txt", "", "a manifest must be a .csv or a .jsonl file"),
         ("a.csv", "video,mask\n", "lists no video"),
         ("a.csv", "mask\nshort.png\n", "entry 1 names no video"),
         ("a.csv", "video\nnone.mp4\n", "there is no video"),
         ("a.csv", "video\nshort.mp4\nshort.mp4\n", "two videos have the name short"),
         ("a.csv", "video,name\nshort.mp4,../up\n", "expected a name that stays inside"),
         ("a.csv", "video,out\nshort.mp4,x\n", "has `out`; take it away"),
-        ("a.csv", "video\nshort.mp4,x\n", "more columns than the head"),
+        ("a.csv", "video\nshort.mp4,x\n", "a column without a header"),
         ("a.jsonl", "{", "line 1 should be a JSON object"),
         ("a.jsonl", "[]", "names no video"),
-        ("a.jsonl", '{"video": "short.mp4", "mask": 3}', "`mask` is a file, or a list of files"),
+        ("a.jsonl", '{"video": "short.mp4", "mask": 3}', "`mask` must be a file or a list of files"),
     ],
 )
 def test_manifests_that_cannot_be(folder, name, text, message):

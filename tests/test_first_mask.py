@@ -88,10 +88,10 @@ def test_marks_become_label_maps_under_those_that_are_there(scene):
         ({"clicks": [(5, 5, False)]}, "nothing is marked on the object"),
         ({"clicks": [(128, 5, True)]}, "128,5 lies outside of the frame, which is 128x96"),
         ({"clicks": [(float("nan"), 5, True)]}, "nan,5 lies outside"),
-        ({"clicks": [(5, 5)]}, "a click is"),
+        ({"clicks": [(5, 5)]}, "a click must be"),
         ({"scribbles": [([], True)]}, "at least one point"),
-        ({"scribbles": [(7, True)]}, "a scribble is"),
-        ({"box": (1, 2, 3)}, "a box is"),
+        ({"scribbles": [(7, True)]}, "a scribble must be"),
+        ({"box": (1, 2, 3)}, "a box must be"),
         ({"box": (1, 2, 0, 5)}, "a pixel wide and high or more; got 1,2,0,5"),
         ({"box": (200, 2, 10, 5)}, "the box 200,2,10,5 lies outside of the frame, which is 128x96"),
     ],
@@ -106,7 +106,7 @@ def test_marks_that_clash_are_refused(scene):
     x, y = middle(scene.labels[0] == 7)
     for marks, message in (
         ([Marks(0, 1, clicks=((x, y, True),))], "frame 0, object 1 has a mask already"),
-        ([Marks(0, 0, clicks=((x, y, True),))], "ids of objects are 1"),
+        ([Marks(0, 0, clicks=((x, y, True),))], "object ids must be 1"),
         ([Marks(9, 1, clicks=((x, y, True),))], "there is no frame 9"),
         ([Marks(0, i, clicks=((x, 2, True),)) for i in (2, 3)], "frame 0, object 2: nothing is left of it"),
     ):

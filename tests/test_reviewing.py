@@ -69,9 +69,9 @@ def test_the_command_lists_them_and_draws_a_sheet(result, tmp_path, capsys):
     for arguments, message in (
         (["--sheet", str(sheet)], "exists already"),
         (["--sheet", "sheet.doc"], "no picture can be written"),
-        (["--limit", "0"], "limit and apart are 1 or more"),
+        (["--limit", "0"], "limit and apart must be 1 or more"),
     ):
         assert main(["review", str(result), *arguments]) == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(InputError, match="is a picture in colours"):
+    with pytest.raises(InputError, match="is a colour picture"):
         review(tmp_path)

@@ -249,9 +249,9 @@ def test_what_is_refused_leaves_no_trace(scene, clip, tmp_path):
     refused = [
         ({"annotations": {40: labels}}, "frame 40 is annotated"),
         ({"annotations": {0: labels[:50]}}, "is 50x128 but the video's frames are 96x128"),
-        ({"direction": "backward"}, "direction is"),
+        ({"direction": "backward"}, "direction must be"),
         ({"save": ["mask"]}, "what to save is of masks, overlay, contact-sheet, .*; got 'mask'"),
-        ({"save": []}, "nothing is to be saved"),
+        ({"save": []}, "there is nothing to save"),
         ({"resume": True, "overwrite": True}, "give one of them"),
         ({"settings": Settings(method="nope")}, "method 'nope' is not known"),
         ({"settings": Settings(options={"capacity": 0})}, "option capacity must be 1 or more"),
@@ -421,7 +421,7 @@ def test_a_folder_that_another_run_writes_is_refused(scene, clip, whole, tmp_pat
             yield item
 
     run(video, late(scene), tmp_path, QUICKLY, save=["masks"], progress=meanwhile)
-    assert f"{tmp_path} is being written by process {os.getpid()} on " in refused[0]
+    assert f"{tmp_path} has been in use by process {os.getpid()} on " in refused[0]
     assert masks(tmp_path) == whole
 
 
@@ -490,15 +490,15 @@ def test_interrupted_on_the_way_back(scene, clip, whole, tmp_path, caplog):
         return list(told)
 
     kept = tmp_path / ".onemask" / "back.maps"
-    back = "stopped on the way back from later annotations; --resume goes on from there"
-    assert interrupted(2, "looking back", back) == [("looking back", 6)]
+    back = "stopped in the backward pass from later annotations; --resume continues from there"
+    assert interrupted(2, "backward pass", back) == [("backward pass", 6)]
     with open(kept, "ab") as file:
         file.write(b"\5")  # half an entry, of a process that was killed
-    assert interrupted(2, "looking back", back) == [("looking back", 4)]
+    assert interrupted(2, "backward pass", back) == [("backward pass", 4)]
     os.truncate(kept, kept.stat().st_size - 1)
-    assert interrupted(1, "looking back", back) == [("looking back", 6)]
-    assert "lacks label maps of the way back, which begins anew" in caplog.text
-    assert interrupted(3, "segmenting", "stopped after frame 2") == [("looking back", 5), ("segmenting", 12)]
+    assert interrupted(1, "backward pass", back) == [("backward pass", 6)]
+    assert "lacks label maps of the backward pass, which starts over" in caplog.text
+    assert interrupted(3, "segmenting", "stopped after frame 2") == [("backward pass", 5), ("segmenting", 12)]
     assert interrupted(5, "segmenting", "stopped after frame 7") == [("segmenting", 9)]
     assert run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True).frames_done_now == 4
     assert masks(tmp_path) == whole
@@ -809,7 +809,7 @@ def test_a_process_that_is_stopped_can_be_resumed(scene, clip, tmp_path, number,
     assert process.returncode == code
     assert "Traceback" not in messages
     if number == signal.SIGINT:
-        assert "--resume goes on from there" in messages
+        assert "--resume continues from there" in messages
     assert any((tmp_path / "out" / ".onemask").glob("*.safetensors"))
     assert main([*arguments, "--resume"]) == 0
     assert json.loads((tmp_path / "out" / "run.json").read_text())["frames_done_now"] < 12
@@ -890,7 +890,7 @@ def test_after_a_damaged_checkpoint_the_run_begins_again(scene, clip, whole, tmp
     (tmp_path / ".onemask" / "3.safetensors").write_bytes(b"")
     report = run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
     assert "3.safetensors" in caplog.text
-    assert "the run begins with the first frame again" in caplog.text
+    assert "the run restarts at the first frame" in caplog.text
     assert report.frames_done_now == 12
     assert masks(tmp_path) == whole
 

@@ -487,7 +487,7 @@ def test_a_file_that_is_no_session_is_refused(content, tmp_path):
     path = tmp_path / "state.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"state\.safetensors is no saved session"):
+    with pytest.raises(InputError, match=r"state\.safetensors is not a saved session"):
         Session.restore(path, Still(), device="cpu")
 
 
@@ -503,10 +503,10 @@ def test_a_damaged_session_is_refused(still, tmp_path):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << int(rng.integers(0, 8))
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"state\.safetensors (was damaged|is no saved session|was saved with)"):
+        with pytest.raises(InputError, match=r"state\.safetensors (was damaged|is not a saved session|was saved with)"):
             Session.restore(path, Still(), device="cpu")
     path.write_bytes(whole[:-1])
-    with pytest.raises(InputError, match="is no saved session"):
+    with pytest.raises(InputError, match="is not a saved session"):
         Session.restore(path, Still(), device="cpu")
 
 
@@ -531,7 +531,7 @@ def test_a_foreign_file_of_tensors_is_refused(state, tmp_path):
     tensors = {"x": torch.zeros(1)}
     metadata = {"session": state, "sha256": checksum(state, tensors)}
     save_file(tensors, tmp_path / "state.safetensors", metadata)
-    with pytest.raises(InputError, match=r"state\.safetensors is no saved session"):
+    with pytest.raises(InputError, match=r"state\.safetensors is not a saved session"):
         Session.restore(tmp_path / "state.safetensors", Still(), device="cpu")
 
 
@@ -700,7 +700,7 @@ def test_a_restored_session_has_seen_no_frame(still, tmp_path):
     still.annotate(FRAME, one_object(1))
     still.save(tmp_path / "state.safetensors")
     restored = Session.restore(tmp_path / "state.safetensors", Still(), device="cpu")
-    with pytest.raises(InputError, match="no frame was seen since the session was restored"):
+    with pytest.raises(InputError, match="no frame has been processed since the session was restored"):
         restored.visible(1)
     restored.step(FRAME)
     assert restored.area(1) == 1600
@@ -909,9 +909,9 @@ def test_a_refused_label_map_changes_nothing(still, label_map, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objects": 3}, r"objects are ids, as \[1, 2\], or None .*; got 3"),
-        ({"objects": ["1"]}, "objects are ids"),
-        ({"objects": [1.5]}, "objects are ids"),
+        ({"objects": 3}, r"objects must be ids, such as \[1, 2\], or None .*; got 3"),
+        ({"objects": ["1"]}, "objects must be ids"),
+        ({"objects": [1.5]}, "objects must be ids"),
         ({"objects": [0]}, r"object ids are 1\.\.65534, got \[0\]"),
         ({"objects": [10**30]}, r"object ids are 1\.\.65534"),
         ({"void": "255"}, "void is a value of the label map, a whole number, or None; got '255'"),

@@ -43,8 +43,8 @@ def fitting(video: Video, annotations: Mapping[int, Any]) -> dict[int, Annotated
     """
     if not isinstance(annotations, Mapping):
         raise InputError(
-            f"annotations are {{index of a frame: its label map}}, got {type(annotations).__name__}; "
-            "for a mask of the first frame give {0: mask}"
+            f"annotations must be {{index of a frame: its label map}}, got {type(annotations).__name__}; for a mask "
+            "of the first frame, give {0: mask}"
         )
     info, source, checked = video.info, video.source, {}
     if not annotations:
@@ -88,7 +88,7 @@ def annotated_objects(
         InputError: an argument is invalid, or the arguments do not fit each other.
     """
     if void is not None and not is_whole(void):
-        raise InputError(f"void is a value of the label map, a whole number, or None; got {void!r}")
+        raise InputError(f"void must be a value of the label map, a whole number, or None; got {void!r}")
     known = None
     if isinstance(label_map, Annotated):
         label_map, known = label_map.label_map, label_map.objects
@@ -116,8 +116,8 @@ def out_of_sight(annotated: Objects, masks: Tensor, label_map: np.ndarray | Tens
     for object_id in unseen:
         if area := int((label_map == object_id).sum()):
             log.warning(
-                "object %d has %d pixels in its mask, of which nothing is left at the working size; give a larger "
-                "one (--short-side)",
+                "object %d has %d pixels in its mask, and none of them is left at the working size; choose a larger "
+                "size (--short-side)",
                 object_id,
                 area,
             )
@@ -149,5 +149,5 @@ def _whole_numbers(objects: Any) -> tuple[int, ...]:
     except TypeError:
         ids = (None,)
     if not all(is_whole(i) for i in ids):
-        raise InputError(f"objects are ids, as [1, 2], or None for those in the label map; got {objects!r}")
+        raise InputError(f"objects must be ids, such as [1, 2], or None for those in the label map; got {objects!r}")
     return tuple(int(i) for i in ids)

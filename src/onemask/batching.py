@@ -162,7 +162,7 @@ def batch(
     if not jobs or not devices:
         raise InputError(f"a batch needs a video and a device; got {len(jobs)} videos and {len(devices)} devices")
     if retries < 0:
-        raise InputError(f"retries are 0 or more, got {retries}")
+        raise InputError(f"retries must be 0 or more, got {retries}")
     refuse_both(overwrite=overwrite, resume=resume)
     folder = on_this_machine(str(out))
     if ray is not None:
@@ -170,7 +170,7 @@ def batch(
     if not is_elsewhere(folder) and Path(folder).exists() and not Path(folder).is_dir():
         raise OutputError(f"{folder} exists already and is a file; a folder of that name is needed")
     if not (overwrite or resume) and holds_anything(folder):
-        raise OutputError(f"{folder} exists already; it holds something. {HOW}")
+        raise OutputError(f"{folder} exists already and is not empty. {HOW}")
     how = "--overwrite" if overwrite else "--resume"  # also in a new folder: the retry of a crashed video resumes it
     outcomes = {job.name: Outcome(job.name, str(job.video)) for job in jobs}
     report, writing = BatchReport(list(outcomes.values())), threading.Lock()
@@ -200,7 +200,7 @@ def batch(
             hands = [_OnCluster(hand) for hand in block.enter_context(hands_of(ray, devices, len(jobs)))]
         whole = share_out(sorted(jobs, key=_length, reverse=True), hands, do)
     if not whole:
-        again = "--overwrite begins anew" if overwrite else "--resume goes on from there"
+        again = "--overwrite starts over" if overwrite else "--resume continues from there"
         raise Interrupted(f"stopped; {again}, and results are in {folder}")
     return report
 

@@ -72,13 +72,14 @@ class Hand:
             if self._failed < STARTS:
                 return False
             raise InputError(
-                f"no process can be begun on the cluster ({one_line(error)}); see that all its nodes have onemask "
-                f"{__version__}"
+                f"no process could be started on the cluster ({one_line(error)}); make sure that all its nodes have "
+                f"onemask {__version__}"
             ) from error
         self._failed = 0
         if version != __version__:
             raise InputError(
-                f"the cluster has onemask {version}, and this is {__version__}; install the same on all its nodes"
+                f"the cluster has onemask {version}, but this is {__version__}; install the same version on all its "
+                "nodes"
             )
         self._version = None
         return True
@@ -150,7 +151,7 @@ def hands_of(
         InputError: see `connected`; or the cluster has no such devices.
     """
     if wrong := [device for device in devices if device not in ("auto", "cpu", "cuda")]:
-        raise InputError(f"on a cluster a device is auto, cpu or cuda, and Ray says which; got {wrong[0]!r}")
+        raise InputError(f"on a cluster a device must be auto, cpu or cuda (Ray chooses which one); got {wrong[0]!r}")
     with connected(address) as ray:
         yield [Hand(ray, device) for device in _each(devices, ray.cluster_resources(), every)[:most]]
 
@@ -191,6 +192,6 @@ def _each(devices: Sequence[str], resources: dict[str, float], every: bool) -> l
     for kind, number in there.items():
         if found.count(kind) > number:
             raise InputError(
-                f"the cluster has {number} devices of the kind {kind}, got {found.count(kind)}; ask for fewer"
+                f"the cluster has {number} {kind} devices, but {found.count(kind)} were asked for; ask for fewer"
             )
     return found

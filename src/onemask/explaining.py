@@ -73,7 +73,7 @@ def explain(
     if max(annotated) >= end:
         raise InputError(f"frame {max(annotated)} is annotated, but the video's frames are 0..{end - 1}")
     if length < 2:
-        raise InputError(f"there is no frame after frame {start}, which is annotated, so nothing was matched with it")
+        raise InputError(f"there is no frame after frame {start}, which is annotated, so there is nothing to explain")
     session = (settings or Settings()).session()
     wanted = set(start + np.linspace(0, length - 1, min(frames, length)).round().astype(int))
     seen = []

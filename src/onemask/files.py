@@ -106,7 +106,7 @@ def remove(path: Path) -> None:
         with suppress(FileNotFoundError):
             os.unlink(path)
     except OSError as error:
-        raise OutputError(f"{path} could not be removed: {error.strerror}; check its rights") from error
+        raise OutputError(f"{path} could not be removed: {error.strerror}; check its permissions") from error
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -136,7 +136,7 @@ def _reason(path: Path, error: OSError) -> str:
         return "its folder was moved or removed meanwhile, or cannot be made there"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}; free space, or choose another disk"
-    return f"{error.strerror or error}; check the place and its rights"
+    return f"{error.strerror or error}; check the folder and its permissions"
 
 
 def _sync(path: Path) -> None:
@@ -183,10 +183,12 @@ def inside(folder: Path, name: object, where: str) -> Path:
     if isinstance(name, str) and name.strip() not in ("", ".") and "\0" not in name:
         ways_to_write = (PurePosixPath(name), PureWindowsPath(name))
         if not all(map(_can_be_a_file, PurePosixPath(name).parts)):
-            raise InputError(f"{where} names {name[:20]!r}... ({len(name)} characters), which no file can be called")
+            raise InputError(
+                f"{where} names {name[:20]!r}... ({len(name)} characters), which is too long for a file name"
+            )
         if not any(path.anchor or ".." in path.parts for path in ways_to_write):
             return folder / name
-    raise InputError(f"{where} names {name!r}; expected a name that stays inside of {folder}")
+    raise InputError(f"{where} names {name!r}; expected a name that stays inside {folder}")
 
 
 def _can_be_a_file(name: str) -> bool:
@@ -212,5 +214,7 @@ def fingerprint(path: Path) -> str:
                     file.seek(number * (size - SAMPLE) // (SAMPLES - 1))
                     digest.update(file.read(SAMPLE))
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; check that it is there, and its rights") from error
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}; check that it exists, and its permissions"
+        ) from error
     return f"{size}-{digest.hexdigest()}"

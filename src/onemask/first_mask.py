@@ -125,9 +125,9 @@ def label_maps_of_marks(
         for marked in in_frame:
             where = f"frame {index}, object {marked.object_id}"
             if not 1 <= marked.object_id <= LARGEST_ID:
-                raise InputError(f"ids of objects are 1..{LARGEST_ID}, got {marked.object_id}")
+                raise InputError(f"object ids must be 1..{LARGEST_ID}, got {marked.object_id}")
             if index in given and (given[index] == marked.object_id).any():
-                raise InputError(f"{where} has a mask already; mark it with an id of its own")
+                raise InputError(f"{where} already has a mask; give the marked object another id")
             try:
                 mask = selection.mask(box=marked.box, clicks=marked.clicks, scribbles=marked.scribbles)
             except InputError as error:
@@ -136,9 +136,7 @@ def label_maps_of_marks(
         if index in given:
             labels = np.where(given[index] > 0, given[index], labels).astype(np.uint16)
         if hidden := [marked.object_id for marked in in_frame if not (labels == marked.object_id).any()]:
-            raise InputError(
-                f"frame {index}, object {hidden[0]}: nothing is left of it beside the others; mark it last"
-            )
+            raise InputError(f"frame {index}, object {hidden[0]}: the other objects leave nothing of it; mark it last")
         given[index] = labels.astype(np.uint8) if labels.max() <= 254 else labels
     return given
 
@@ -158,7 +156,7 @@ class Selection:
     def __init__(self, frame: np.ndarray, *, proposals: bool = True, refine: bool = True):
         picture = np.asarray(frame)
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
-            raise InputError(f"a frame is (height, width, 3) uint8 RGB, got {picture.shape} {picture.dtype}")
+            raise InputError(f"a frame must be (height, width, 3) uint8 RGB, got {picture.shape} {picture.dtype}")
         self.frame = np.ascontiguousarray(picture)
         self._with_proposals, self._refine = proposals, refine
 
@@ -213,20 +211,20 @@ class Selection:
         try:
             x, y, w, h = (float(value) for value in box)
         except (TypeError, ValueError):
-            raise InputError(f"a box is (x, y, width, height) in pixels, got {box!r}") from None
+            raise InputError(f"a box must be (x, y, width, height) in pixels, got {box!r}") from None
         if not (np.isfinite([x, y, w, h]).all() and w >= 1 and h >= 1):
-            raise InputError(f"a box is (x, y, width, height), a pixel wide and high or more; got {shown(box)}")
+            raise InputError(f"a box must be (x, y, width, height), at least one pixel wide and high; got {shown(box)}")
         left, top = max(0, round(x)), max(0, round(y))
         right, bottom = min(width, round(x + w)), min(height, round(y + h))
         if left >= right or top >= bottom:
-            raise InputError(f"the box {shown(box)} lies outside of the frame, which is {width}x{height}")
+            raise InputError(f"the box {shown(box)} lies outside the frame, which is {width}x{height}")
         return left, top, right, bottom
 
     def _refuse_outside(self, stroke: Stroke) -> None:
         height, width = self._size
         for x, y in stroke.points:
             if not (0 <= x < width and 0 <= y < height):  # NaN fails as well
-                raise InputError(f"{shown((x, y))} lies outside of the frame, which is {width}x{height}")
+                raise InputError(f"{shown((x, y))} lies outside the frame, which is {width}x{height}")
 
     def _drawn(self, strokes: Iterable[Stroke]) -> np.ndarray:
         """(H, W) bool: the pixels under the brush."""

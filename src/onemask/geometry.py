@@ -151,7 +151,7 @@ def _shares(have: int, want: int, device: torch.device) -> Tensor:
 
 def size_of(frame: Any) -> tuple[int, int]:
     """Height and width of a frame. InputError if it is not a frame."""
-    expected = "a frame is a numpy array or a torch tensor (height, width, 3) uint8 RGB"
+    expected = "a frame must be a numpy array or a torch tensor (height, width, 3) uint8 RGB"
     if not isinstance(frame, (np.ndarray, Tensor)):
         raise InputError(f"{expected}, got {type(frame).__name__}")
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype not in (np.uint8, torch.uint8):

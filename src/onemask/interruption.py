@@ -27,7 +27,7 @@ def stop_asked(step: str) -> Iterator[threading.Event]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        log.warning("stopping after this %s; once more to stop at once", step)
+        log.warning("stopping after this %s; press Ctrl-C again to stop at once", step)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

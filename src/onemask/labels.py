@@ -36,9 +36,9 @@ class Objects:
     def __post_init__(self):
         """Reject ids that no label map can hold."""
         if bad := [i for i in self.ids if not 1 <= i <= LARGEST_ID]:
-            raise InputError(f"object ids are 1..{LARGEST_ID}, got {bad[:5]}")
+            raise InputError(f"object ids must be 1..{LARGEST_ID}, got {bad[:5]}")
         if len(set(self.ids)) != len(self.ids):
-            raise InputError(f"every object has one id of its own, got {list(self.ids)}")
+            raise InputError(f"every object must have its own id, got {list(self.ids)}")
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -136,9 +136,9 @@ class Live(AbstractContextManager["Live"]):
         told: Callable[[Event], None] = lambda event: None,
     ):
         if patience < 1:
-            raise InputError(f"patience is a number of frames, 1 or more, got {patience}")
+            raise InputError(f"patience must be a number of frames, 1 or more, got {patience}")
         if session.objects:
-            raise InputError("a stream is followed by a new session, but this one has objects already")
+            raise InputError("a stream needs a new session, but this one already has objects")
         self.stream = source if isinstance(source, Stream) else Stream(source)
         self.stream.told = self._tell_of_connection
         self.session, self._given, self._patience, self._told = session, given, patience, told

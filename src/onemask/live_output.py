@@ -63,7 +63,7 @@ def follow(
         OnemaskError: see `Live`. The recording up to then is kept.
     """
     if seconds is not None and not seconds > 0:
-        raise InputError(f"seconds are above 0, got {seconds}")
+        raise InputError(f"seconds must be above 0, got {seconds}")
     if record is not None:
         refuse_existing(record, overwrite)
     if masks is not None:

@@ -76,7 +76,7 @@ def _take(path: Path, mine: Holder) -> None:
                 return
             except FileExistsError:
                 _remove_void(path, mine)
-        raise OutputError(f"{path.parent.parent} is being taken by several processes at once; try again")
+        raise OutputError(f"{path.parent.parent} is being locked by several processes at once; try again")
     except OSError as error:
         raise refusal(path, error) from error
     finally:
@@ -123,7 +123,7 @@ def _held(path: Path, holder: Holder) -> OutputError:
     here = holder.host == socket.gethostname() and os.name == "posix"
     way_out = "" if here else f"; if that process is gone, delete {path}"
     return OutputError(
-        f"{path.parent.parent} is being written by process {holder.pid} on {holder.host} since {holder.since}; wait "
+        f"{path.parent.parent} has been in use by process {holder.pid} on {holder.host} since {holder.since}; wait "
         f"until it ends, or choose another place{way_out}"
     )
 

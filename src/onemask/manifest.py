@@ -43,15 +43,15 @@ def read_manifest(path: str | Path) -> list[Job]:
         lines = [_parsed(line, number, file) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     else:
         raise InputError(
-            f"{file}: a manifest is a .csv or a .jsonl file, but this one is {suffix or 'neither'}; rename it"
+            f"{file}: a manifest must be a .csv or a .jsonl file, but this one is {suffix or 'neither'}; rename it"
         )
     jobs = [_job(line, number, file) for number, line in enumerate(lines, 1)]
     if not jobs:
-        raise InputError(f"{file} lists no video; give each a line, with the column or key `video`")
+        raise InputError(f"{file} lists no video; give each one a line, with the column or key `video`")
     names: set[str] = set()
     for job in jobs:
         if job.name in names:
-            raise InputError(f"{file}: two videos have the name {job.name}; give each one of its own, as `name`")
+            raise InputError(f"{file}: two videos have the name {job.name}; give each its own `name`")
         names.add(job.name)
     return jobs
 
@@ -73,7 +73,7 @@ def _job(line: Any, number: int, file: str) -> Job:
     entry = {key: value for key, value in line.items() if value not in (None, "", [])}
     video = on_this_machine(beside(file, entry.pop("video")))
     if not is_elsewhere(video) and not Path(video).exists():
-        raise InputError(f"{where}: there is no video {video}; paths begin at the manifest's folder")
+        raise InputError(f"{where}: there is no video {video}; paths are relative to the manifest's folder")
     masks = entry.pop("mask", [])
     masks = masks.split() if isinstance(masks, str) else masks
     name = str(entry.pop("name", PurePosixPath(video).stem))
@@ -81,11 +81,11 @@ def _job(line: Any, number: int, file: str) -> Job:
     if os.sep in name or name == "report.json":
         raise InputError(f"{where}: {name!r} cannot name the video's folder in --out; give it another `name`")
     if not isinstance(masks, list) or not all(isinstance(mask, str) for mask in masks):
-        raise InputError(f"{where}: `mask` is a file, or a list of files, got {masks!r}")
+        raise InputError(f"{where}: `mask` must be a file or a list of files, got {masks!r}")
     options: list[str] = []
     for key, value in entry.items():
         if key is None or key in ("out", "resume", "overwrite"):
-            raise InputError(f"{where} has {'more columns than the head' if key is None else f'`{key}`'}; take it away")
+            raise InputError(f"{where} has {'a column without a header' if key is None else f'`{key}`'}; remove it")
         key = key.replace("_", "-")
         options += [f"--{key}={one}" for one in (value if isinstance(value, list) else [value])]
     return Job(name, video, tuple(_beside(mask, file) for mask in masks), tuple(options))

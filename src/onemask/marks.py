@@ -30,7 +30,7 @@ def read_click(click: Any) -> Stroke:
         x, y, positive = click
         return Stroke(((float(x), float(y)),), bool(positive))
     except (TypeError, ValueError):
-        raise InputError(f"a click is (x, y, whether it is on the object), got {click!r}") from None
+        raise InputError(f"a click must be (x, y, whether it is on the object), got {click!r}") from None
 
 
 def read_scribble(scribble: Any) -> Stroke:
@@ -39,9 +39,9 @@ def read_scribble(scribble: Any) -> Stroke:
         points, positive = scribble
         stroke = Stroke(tuple((float(x), float(y)) for x, y in points), bool(positive))
     except (TypeError, ValueError):
-        raise InputError(f"a scribble is ([(x, y), ...], whether it is on the object), got {scribble!r}") from None
+        raise InputError(f"a scribble must be ([(x, y), ...], whether it is on the object), got {scribble!r}") from None
     if not stroke.points:
-        raise InputError("a scribble has at least one point (x, y)")
+        raise InputError("a scribble needs at least one point (x, y)")
     return stroke
 
 

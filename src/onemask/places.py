@@ -144,11 +144,11 @@ def folder_for_copies(name: str) -> Iterator[Path]:
     try:
         own.mkdir(mode=0o700, exist_ok=True)
         if hasattr(os, "getuid") and (own.is_symlink() or own.stat().st_uid != os.getuid()):
-            raise OutputError(f"{own} is another user's; set TMPDIR to a folder of your own")
+            raise OutputError(f"{own} belongs to another user; set TMPDIR to a folder of your own")
         shutil.rmtree(own / name, ignore_errors=True)
         (own / name).mkdir()
     except OSError as error:
-        raise OutputError(f"{own / name} cannot be made for copies: {error.strerror or error}") from error
+        raise OutputError(f"{own / name} could not be created for copies: {error.strerror or error}") from error
     try:
         yield own / name
     finally:
@@ -169,9 +169,9 @@ def _system(address: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(address)
     except ImportError as error:
         how = how_to_install(EXTRAS[protocol]) if protocol in EXTRAS else str(error)
-        raise InputError(f"{address}: what reads {protocol}:// is not installed; {how}") from error
+        raise InputError(f"{address}: the package that reads {protocol}:// is not installed; {how}") from error
     except ValueError as error:
-        raise InputError(f"{address}: {protocol}:// is no kind of address that is known here ({error})") from error
+        raise InputError(f"{address}: addresses with {protocol}:// are not supported ({error})") from error
 
 
 def _names(address: str) -> list[str]:
@@ -186,14 +186,18 @@ def _asked(address: str, get: Callable[[], T]) -> T:
     try:
         return get()
     except Exception as error:
-        raise InputError(f"{address} cannot be read ({_line(error)}); check the address and your rights") from error
+        raise InputError(
+            f"{address} cannot be read ({_line(error)}); check the address and your permissions"
+        ) from error
 
 
 def _told(address: str, put: Callable[[], object]) -> None:
     try:
         put()
     except Exception as error:
-        raise OutputError(f"{address} cannot be written ({_line(error)}); check the address and your rights") from error
+        raise OutputError(
+            f"{address} cannot be written ({_line(error)}); check the address and your permissions"
+        ) from error
 
 
 def _line(error: Exception) -> str:

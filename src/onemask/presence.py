@@ -96,7 +96,7 @@ class Presences:
         self._objects.row(object_id)  # raises for unknown objects
         presences = self._last.presences
         if object_id not in presences:
-            raise InputError("no frame was seen since the session was restored; give it the next one first")
+            raise InputError("no frame has been processed since the session was restored; give it the next one first")
         return presences[object_id]
 
 

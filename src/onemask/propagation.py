@@ -103,14 +103,14 @@ def label_maps_of(annotations: Mapping[int, Annotation], void: int | None = None
         InputError: an annotation is invalid, or a file cannot be read.
     """
     if void is not None and not is_whole(void):
-        raise InputError(f"void is a value of the label map, a whole number, or None; got {void!r}")
+        raise InputError(f"void must be a value of the label map, a whole number, or None; got {void!r}")
     if not isinstance(annotations, Mapping):
         raise InputError(
-            f"annotations are {{index of a frame: its mask}}, got {type(annotations).__name__}; for a mask of the "
-            "first frame give {0: mask}"
+            f"annotations must be {{index of a frame: its mask}}, got {type(annotations).__name__}; for a mask of the "
+            "first frame, give {0: mask}"
         )
     if wrong := [index for index in annotations if not is_whole(index)]:
-        raise InputError(f"annotations are by the index of a frame, a whole number, got {wrong[0]!r}")
+        raise InputError(f"annotations must have the index of a frame, a whole number, as key, got {wrong[0]!r}")
     read = {
         int(index): read_mask(Path(given), void="auto" if void is None else void)
         if isinstance(given, (str, PathLike))
@@ -165,7 +165,7 @@ class Propagation:
         way_back: WayBack | None = None,
     ):
         if direction not in DIRECTIONS:
-            raise InputError(f"direction is {' or '.join(DIRECTIONS)}, got {direction!r}")
+            raise InputError(f"direction must be {' or '.join(DIRECTIONS)}, got {direction!r}")
         self.session, self.video, self.start = session, video, start
         self.annotations = fitting(video, annotations)
         self.way_back = way_back or WayBack()

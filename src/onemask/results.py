@@ -1,20 +1,20 @@
-"""A folder of results: what is in it that onemask wrote, of what, and whether it is finished.
+"""A folder of results: which files onemask wrote, with which settings, and whether the work is finished.
 
-    OUT/.onemask/asked.json    what was asked for, with the kind of work ("a run", "an evaluation", ...)
-    OUT/.onemask/files.jsonl   the manifest: a line before a file is written and one, with its fingerprint, after
-    OUT/.onemask/finished      nothing is left to do
-    OUT/.onemask/lock          the process that writes here
+    OUT/.onemask/asked.json    the settings and the kind of work ("a run", "an evaluation", ...)
+    OUT/.onemask/files.jsonl   the manifest: a line before each file is written, and one with its fingerprint after
+    OUT/.onemask/finished      exists when nothing is left to do
+    OUT/.onemask/lock          lock of the process that writes here
 
-Run, evaluate, compare and train have one set of rules, which is this module's:
+Run, evaluate, compare and train share the rules of this module:
 
-- A folder that holds anything is refused, unless `resume` or `overwrite` is given.
-- `resume` goes on with what the same settings began; where there is nothing it begins, where all is finished there is
-  nothing to do.
-- `overwrite` begins anew and removes what the manifest names, if it is as it was written. Anything else that is in the
-  way is a refusal.
-- One process at a time.
+- A folder that is not empty is refused, unless `resume` or `overwrite` is given.
+- `resume` continues work that was started with the same settings. It starts the work if there is none yet, and does
+  nothing if it is finished.
+- `overwrite` starts over and removes the files in the manifest, unless they were changed since they were written. It
+  refuses if any other files are in the way.
+- Only one process may write at a time.
 
-A batch, whose videos have a folder each, follows the first three.
+A batch, which has a folder for each video, follows the first three.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from .files import (
 )
 from .settings import by_todays_keys, differences
 
-SHOWN = 3  # files that a refusal names
-HOW = "Choose another place, or pass --resume to keep it or --overwrite to begin anew"
+SHOWN = 3  # files that an error message names
+HOW = "Choose another place, or pass --resume to keep it or --overwrite to start over"
 
 
 class ResultFolder:
-    """The folder `path`, into which work of a kind ("a run") writes files and folders, `targets`.
+    """The folder `path`, to which work of some kind ("a run") writes the files and folders in `targets`.
 
-    earlier: gives what earlier versions wrote down of what was asked for as it is written down now.
+    earlier: converts settings recorded by earlier versions to today's form.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class ResultFolder:
         self.own = self.path / ".onemask"
         self._asked, self._finished = self.own / "asked.json", self.own / "finished"
         self._manifest, self._lock = self.own / "files.jsonl", self.own / "lock"
-        self._written: dict[str, str | None] = {}  # name of a file -> its fingerprint; None: it may be half-written
+        self._written: dict[str, str | None] = {}  # file name -> fingerprint; None: it may be half-written
 
     # Before the work -------------------------------------------------------------------------------------------------
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything to go on with."""
+        """Whether there is any work to resume."""
         return self._asked.exists()
 
     @property
@@ -77,9 +77,9 @@ class ResultFolder:
         return self.begun and self._finished.exists()
 
     def check(self, asked: Mapping[str, Any], *, overwrite: bool, resume: bool) -> bool:
-        """Whether there is earlier work to go on with. Writes nothing.
+        """Check whether there is earlier work to resume, without writing anything.
 
-        Raises InputError for other settings than those it was begun with, OutputError where something is in the way.
+        Raises InputError if that was started with other settings, OutputError if something is in the way.
         """
         refuse_both(overwrite=overwrite, resume=resume)
         if self.path.exists() and not self.path.is_dir():
@@ -108,10 +108,10 @@ class ResultFolder:
         resume: bool,
         discard: Callable[[], None] | None = None,
     ) -> Iterator[bool]:
-        """Hold the folder for the block, which writes into it; gives what `check` does, and raises so.
+        """Lock the folder for the block, which writes to it; yields the result of `check`, and raises the same errors.
 
-        discard: removes what must not be gone on with when all begins anew; by default all that is onemask's. It is
-        called before what is asked is written down: a process that is killed in between leaves the earlier work.
+        discard: removes earlier work when starting over; by default all of onemask's files. It is called before the new
+        settings are recorded, so a process killed in between leaves the earlier work.
         """
         with self.held():
             resumed = self._check(asked, overwrite=overwrite, resume=resume)
@@ -123,7 +123,7 @@ class ResultFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder for the block, and tidy up after processes that were killed in it."""
+        """Lock the folder for the block, and clean up after processes that were killed while writing to it."""
         with lock.held(self._lock):
             self._written = self._read_manifest()
             self._remove_temporaries()
@@ -136,7 +136,7 @@ class ResultFolder:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Give the path of a file of results, which the block writes. Raises OutputError where one stands already."""
+        """Yield the path of a result that the block writes. Raises OutputError if another file is in the way."""
         self.claim(name)
         yield self.path / name
         try:
@@ -148,7 +148,7 @@ class ResultFolder:
         self._note(name, written)
 
     def claim(self, *names: str) -> None:
-        """Note that files are onemask's before they are written, whatever will be in them."""
+        """Record files as onemask's before they are written. Raises OutputError if another file is in the way."""
         for name in names:
             path = inside(self.path, name, "a result")
             if name not in self._written and path.exists():
@@ -156,27 +156,27 @@ class ResultFolder:
             self._note(name, None)
 
     def adopt(self, *names: str) -> None:
-        """Note that files which may be there already are onemask's: those of a version without a manifest."""
+        """Record files that may already exist as onemask's: those of a version without a manifest."""
         for name in names:
             self._note(name, None)
 
     def is_there(self, name: str) -> bool:
-        """Whether a file was written and is there still."""
+        """Whether a file was written and still exists."""
         path = self.path / name
         return name in self._written and path.is_file() and path.stat().st_size > 0
 
     def is_changed(self, name: str) -> bool:
-        """Whether a file is there otherwise than it was written: someone may have put work into it."""
+        """Whether a file exists but was changed since it was written: someone may have put work into it."""
         known = self._written.get(name)
         return known is not None and self.is_there(name) and fingerprint(self.path / name) != known
 
     def refuse_changed(self, *names: str) -> None:
-        """Raise OutputError if one of these files is changed."""
+        """Raise OutputError if one of these files was changed since it was written."""
         for name in names:
             if self.is_changed(name):
                 raise OutputError(
                     f"{self.path / name} was changed since onemask wrote it, so it is neither used nor removed; move "
-                    "it away, or choose another place"
+                    "it, or choose another place"
                 )
 
     def wrote(self, name: str) -> bool:
@@ -184,16 +184,16 @@ class ResultFolder:
         return name in self._written
 
     def refuse_gone(self) -> None:
-        """Raise OutputError where the folder was removed while it is held."""
+        """Raise OutputError if the folder was removed while it is locked."""
         if not self.own.is_dir():
             raise OutputError(f"{self.path} was moved or removed while results were written there")
 
     def files(self, folder: str) -> list[str]:
-        """The names of all files that were written into a folder."""
+        """Return the names of all files that were written to a folder."""
         return [name for name in self._written if name.startswith(f"{folder}/")]
 
     def remove(self, *names: str) -> None:
-        """Remove files, and folders that this leaves empty. Raises OutputError where one is not as it was written."""
+        """Remove files, and folders that this leaves empty. Raises OutputError if a file was changed."""
         for name in names:
             self.refuse_changed(name)
             remove(self.path / name)
@@ -203,7 +203,7 @@ class ResultFolder:
                 remove_if_empty(folder)
 
     def rename(self, folder: str, to: str) -> None:
-        """Give a folder another name. Raises OutputError where that is taken."""
+        """Rename a folder. Raises OutputError if the new name is taken."""
         names = self.files(folder)
         for name in names:
             self._note(to + name.removeprefix(folder), self._written[name])
@@ -212,11 +212,11 @@ class ResultFolder:
             del self._written[name]
 
     def ask(self, asked: Mapping[str, Any]) -> None:
-        """Write down what is asked for: from now on there is something to go on with."""
+        """Record the settings: from now on there is work to resume."""
         write_json(self._asked, {"kind": self.kind, "asked": dict(asked)}, durable=True)
 
     def finish(self) -> None:
-        """Note that nothing is left to do."""
+        """Record that nothing is left to do."""
         write_bytes(self._finished, b"", durable=True)
 
     # The manifest ----------------------------------------------------------------------------------------------------
@@ -227,11 +227,11 @@ class ResultFolder:
         self._written[name] = known
 
     def _read_manifest(self) -> dict[str, str | None]:
-        """Name -> fingerprint; what cannot be read of it counts as not onemask's."""
+        """Read the manifest as name -> fingerprint; files on unreadable lines count as not onemask's."""
         written: dict[str, str | None] = {}
         with suppress(OSError):
             for line in self._manifest.read_bytes().splitlines():
-                with suppress(ValueError, TypeError, KeyError):  # a process that was killed leaves half a line
+                with suppress(ValueError, TypeError, KeyError):  # a killed process may leave half a line
                     entry = json.loads(line)
                     inside(self.path, entry["file"], str(self._manifest))
                     written[entry["file"]] = entry["is"]
@@ -249,11 +249,11 @@ class ResultFolder:
     # Refusals --------------------------------------------------------------------------------------------------------
 
     def _refuse_other(self, asked: Mapping[str, Any], resume: bool) -> None:
-        """Refuse to go on with work that is of another kind, has other settings, or was not to be resumed."""
-        record = read_json(self._asked, "choose another place, or pass --overwrite to begin anew")
+        """Refuse existing work if it is of another kind, has other settings, or `resume` is not given."""
+        record = read_json(self._asked, "choose another place, or pass --overwrite to start over")
         if not isinstance(record, dict) or not isinstance(record.get("asked"), dict):
             raise InputError(
-                f"{self._asked} is not what onemask writes; choose another place, or pass --overwrite to begin anew"
+                f"{self._asked} is not what onemask writes; choose another place, or pass --overwrite to start over"
             )
         self._refuse_other_kind(record)
         if not resume and not self.finished:
@@ -263,7 +263,7 @@ class ResultFolder:
         if different := differences(self._earlier(record["asked"]), asked):
             raise InputError(
                 f"{self.path} holds {self.kind} that was started with {', '.join(different)}; resume it with that, "
-                "choose another place, or pass --overwrite to begin anew"
+                "choose another place, or pass --overwrite to start over"
             )
 
     def _refuse_other_kind(self, record: Any) -> None:
@@ -272,19 +272,19 @@ class ResultFolder:
             raise OutputError(f"{self.path} holds {kind}, not {self.kind}; choose another place")
 
     def _refuse_foreign(self) -> None:
-        """Refuse to overwrite what the manifest does not name, or names otherwise than it is."""
-        with suppress(InputError):  # a record that cannot be read may be overwritten
+        """Refuse to overwrite files that are not in the manifest, or were changed since they were written."""
+        with suppress(InputError):  # an unreadable record may be overwritten
             self._refuse_other_kind(read_json(self._asked, ""))
         foreign = [name for name in self._in_the_way() if name not in self._written]
         if foreign:
             raise OutputError(
-                f"{_shown(self.path, foreign)} not onemask's, so --overwrite does not remove what is there; move it "
-                "away, or choose another place"
+                f"{_shown(self.path, foreign)} not onemask's, so --overwrite does not remove what is there; move it, "
+                "or choose another place"
             )
         self.refuse_changed(*self._written)
 
     def _in_the_way(self) -> Iterable[str]:
-        """Names of all files where results of this kind stand."""
+        """Yield the names of all existing files in the targets."""
         for target in self.targets:
             path = self.path / target
             if path.is_dir():
@@ -294,18 +294,18 @@ class ResultFolder:
 
 
 def refuse_both(*, overwrite: bool, resume: bool) -> None:
-    """Raise InputError where both are asked for."""
+    """Raise InputError if both options are given."""
     if resume and overwrite:
         raise InputError("--resume keeps what is there, --overwrite replaces it; give one of them")
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
-    """A line of the manifest. It begins with its end, so that a line that was cut off spoils no other."""
+    """Format a line of the manifest. The newline comes first, so a truncated line does not corrupt the next one."""
     return f"\n{json.dumps(entry)}".encode()
 
 
 def _shown(folder: Path, names: Sequence[str]) -> str:
-    """Some names as the beginning of a sentence."""
+    """Format names as the beginning of a sentence."""
     more = len(names) - SHOWN
     listed = ", ".join(str(folder / name) for name in names[:SHOWN])
     return f"{listed}{f' and {more} more' if more > 0 else ''} {'is' if len(names) == 1 else 'are'}"

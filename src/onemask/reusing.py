@@ -1,7 +1,7 @@
-"""Label maps of a finished run that a correction leaves as they are: a run with more masks need not make them anew.
+"""Reuse of label maps from a finished run: a run with additional masks only recomputes the frames that they affect.
 
-Which frames a mask touches is in `plan`: those from it on, up to the next frame in which all objects known by then are
-annotated; and where an object is annotated for the first time, those before it.
+`plan` says which frames a mask affects: those from it up to the next frame in which all objects known by then are
+annotated, and, if it annotates an object for the first time, those before it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from .video.labelled import KeptFrame, LabelledFrame
 
 
 class Reused:
-    """The finished run in a folder, as far as the annotations leave it as it is.
+    """A finished run in a folder, whose label maps are reused in the frames that new annotations do not affect.
 
-    asked: what decides the label maps now, as `running.what_is_asked` says; but for masks it must be as it was.
-    Raises InputError where the folder holds no finished run, another one, or one with a mask that is not given now.
+    asked: everything that determines the label maps now, as returned by `running.what_is_asked`; it must equal that
+    of the finished run except for the masks.
+    Raises InputError if the folder holds no finished run, one with other settings, or one with a mask that is not given
+    now.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Reused:
             index, _, content = entry.partition(":")
             if int(index) not in keys or keys[int(index)].content != content:
                 raise InputError(
-                    f"{place} holds a run with a mask of frame {index} that is not given now, or another; give the "
+                    f"{place} holds a run with a mask of frame {index} that is now missing or different; give the "
                     "same masks and the corrections"
                 )
             known[int(index)] = keys[int(index)]
@@ -67,7 +69,7 @@ class Reused:
         self._stretches = plan.stretches(keys, self.touched)
 
     def label_maps(self, session: Session) -> Generator[LabelledFrame | KeptFrame, None, None]:
-        """All frames in order: kept, or made anew by sessions like this one."""
+        """Yield all frames in order: reused, or recomputed by fresh copies of this session."""
         made = self._made(session)
         for index in range(self.frames):
             yield next(made) if index in self.touched else self.result.frame(index, self._video.name(index))
@@ -87,7 +89,7 @@ class Reused:
 
 
 def _asked(record: Path) -> dict[str, Any]:
-    """The settings and input of a finished run. Raises InputError."""
+    """Read the settings and input of a finished run. Raises InputError if the record is damaged."""
     way_out = "give the folder of another run, or leave --reuse out"
     try:
         asked = by_todays_keys(read_json(record, way_out)["asked"])

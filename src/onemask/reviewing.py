@@ -1,16 +1,16 @@
-"""Where to look in a finished run: frames in which something about an object is odd, worst first.
+"""Review of a finished run: frames in which something about an object is suspicious, worst first.
 
-Reasons, of an object from one frame to the next:
+Reasons, for an object from one frame to the next:
 
-- "unsure": its confidence is low, or fell well below what it was in the frames before
-- "lost", "found": it is gone, or back
-- "area": it grew or shrank by much
-- "jump": its middle moved by much of its own size
-- "parts": it fell into more parts
-- "touches": it begins to touch another object, where ids are swapped most easily
+- "unsure": its confidence is low, or fell well below that of the frames before
+- "lost", "found": it disappeared, or came back
+- "area": it grew or shrank considerably
+- "jump": its centroid moved far relative to its size
+- "parts": it split into more parts
+- "touches": it started to touch another object, which is where ids are swapped most easily
 
-Each has a weight in [0, 1]; a frame weighs as much as its heaviest reason. Frames close to each other have one cause,
-so of such a group only the heaviest is listed.
+Each has a weight in [0, 1]; the weight of a frame is that of its heaviest reason. Frames close to each other usually
+share one cause, so only the heaviest of such a group is listed.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from .video.label_maps import object_ids, palette
 from .video.labelled import KeptFrame
 from .video.writer import write_picture
 
-MEMORY = 0.9  # of the running mean of an object's confidence and area: about ten frames
-UNSURE_BELOW = 0.7  # confidence that is low in itself
+MEMORY = 0.9  # decay of the running mean of an object's confidence: about ten frames
+UNSURE_BELOW = 0.7  # confidence that is low by itself
 CONFIDENCE_DROP = 0.1
-AREA_FACTOR = 1.5  # from a frame to the next
-JUMP = 0.5  # of the root of its area
-LEAST_PART = 0.05  # of an object's area: smaller parts are noise
-LEAST_AREA = 16  # pixels: smaller objects jump and change without a cause
+AREA_FACTOR = 1.5  # from one frame to the next
+JUMP = 0.5  # movement, as a fraction of the square root of the area
+LEAST_PART = 0.05  # smaller parts, as a fraction of an object's area, are noise
+LEAST_AREA = 16  # pixels: smaller objects jump and change without cause
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """One thing that is odd about an object in a frame."""
+    """A reason to doubt an object's mask in a frame."""
 
     object: int
     reason: str
     """unsure, lost, found, area, jump, parts or touches"""
     weight: float
-    """In [0, 1]: how odd."""
+    """How suspicious it is, in [0, 1]."""
     detail: str
-    """For people."""
+    """Human-readable description."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class DoubtfulFrame:
     doubts: tuple[Doubt, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain values."""
         return asdict(self)
 
 
 @dataclass
 class _Past:
-    """An object as it was up to the frame before."""
+    """State of an object up to the previous frame."""
 
     last: ObjectInFrame
     confidence: float | None
@@ -78,13 +78,13 @@ class _Past:
 
 
 class Watcher:
-    """Compares each frame with those before it, as they come."""
+    """Detector of doubtful frames, which compares each frame with those before it as they arrive."""
 
     def __init__(self) -> None:
         self._past: dict[int, _Past] = {}
 
     def doubts(self, frame: KeptFrame) -> list[Doubt]:
-        """Doubts about the next frame, worst first."""
+        """Return the doubts about the next frame, worst first."""
         doubts: list[Doubt] = []
         touching = _touching(frame.label_map)
         for object_id in sorted({*self._past, *object_ids(frame.label_map), *frame.confidence}):
@@ -106,9 +106,9 @@ def review(result: Result | str | Path, *, limit: int = 12, apart: int = 5) -> l
     """List the frames of a finished run that are most in doubt.
 
     Args:
-        result: a `Result`, or what `Result.open` takes.
-        limit: how many at most.
-        apart: frames closer than this have one cause: only the worst of them is listed.
+        result: a `Result`, or any input of `Result.open`.
+        limit: maximum number of frames, at least 1.
+        apart: minimum distance between listed frames, at least 1: of frames closer than this only the worst is listed.
 
     Returns:
         The frames, worst first.
@@ -117,7 +117,7 @@ def review(result: Result | str | Path, *, limit: int = 12, apart: int = 5) -> l
         InputError: there is no finished run, or limit or apart is below 1.
     """
     if limit < 1 or apart < 1:
-        raise InputError(f"limit and apart are 1 or more, got {limit} and {apart}")
+        raise InputError(f"limit and apart must be 1 or more, got {limit} and {apart}")
     opened = result if isinstance(result, Result) else Result.open(result)
     found, watcher = [], Watcher()
     for frame in opened.frames():
@@ -132,14 +132,14 @@ def review(result: Result | str | Path, *, limit: int = 12, apart: int = 5) -> l
 
 
 def write_review_sheet(result: Result, frames: Sequence[DoubtfulFrame], path: str | Path) -> None:
-    """Write a picture of doubtful frames in order of time, with their objects and why they are in doubt.
+    """Write a picture of doubtful frames in temporal order, with their objects and the reason for doubt.
 
     Raises:
-        InputError: there is none, or the video is not at hand.
+        InputError: `frames` is empty, or the video is not available.
         OutputError: the picture cannot be written.
     """
     if not frames:
-        raise InputError("no frame is in doubt, so there is nothing to draw; leave the sheet out")
+        raise InputError("no frame is doubtful, so there is nothing to draw; leave the sheet out")
     in_order = sorted(frames, key=lambda entry: entry.frame)
     pictures = [
         overlay(result.video.frame(entry.frame).image, result.frame(entry.frame).label_map, palette())
@@ -150,7 +150,7 @@ def write_review_sheet(result: Result, frames: Sequence[DoubtfulFrame], path: st
 
 
 def _compared(object_id: int, before: _Past, now: ObjectInFrame, parts: int, touching: set[int]) -> list[Doubt]:
-    """Doubts about an object beside what it was like."""
+    """Return the doubts about an object, compared with its past."""
 
     def doubt(reason: str, weight: float, detail: str) -> Doubt:
         return Doubt(object_id, reason, round(min(1.0, max(0.0, weight)), 3), detail)
@@ -171,10 +171,10 @@ def _compared(object_id: int, before: _Past, now: ObjectInFrame, parts: int, tou
         factor = max(last.area, now.area) / min(last.area, now.area)
         if factor > AREA_FACTOR:
             grew = "grew" if now.area > last.area else "shrank"
-            found.append(doubt("area", 1 - 1 / factor, f"{grew} {factor:.1f} times"))
+            found.append(doubt("area", 1 - 1 / factor, f"{grew} by a factor of {factor:.1f}"))
         moved = np.hypot((now.x or 0) - (last.x or 0), (now.y or 0) - (last.y or 0)) / np.sqrt(last.area)
         if moved > JUMP:
-            found.append(doubt("jump", 0.4 + moved / 4, f"moved by {moved:.1f} of its size"))
+            found.append(doubt("jump", 0.4 + moved / 4, f"moved by {moved:.1f} times its size"))
     if parts > max(1, before.parts):
         found.append(doubt("parts", 0.3 + 0.1 * (parts - before.parts), f"fell into {parts} parts"))
     if new := sorted(touching - before.touching):
@@ -183,14 +183,14 @@ def _compared(object_id: int, before: _Past, now: ObjectInFrame, parts: int, tou
 
 
 def _parts(mask: np.ndarray) -> int:
-    """The number of connected parts of a mask (H, W), but for small ones."""
+    """Count the connected parts of a mask (H, W), except for small ones."""
     figures = cv2.connectedComponentsWithStats(mask.astype(np.uint8))[2]
     areas = figures[1:, cv2.CC_STAT_AREA]
     return int((areas > LEAST_PART * areas.sum()).sum())
 
 
 def _touching(labels: np.ndarray) -> dict[int, set[int]]:
-    """Object -> those that it touches, from side to side or from above."""
+    """Map each object to those that it touches, horizontally or vertically."""
     found: dict[int, set[int]] = {}
     for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
         meet = (one != other) & (one > 0) & (other > 0)

@@ -1,4 +1,4 @@
-"""The folder of a run: its label maps, finished or not, its checkpoints and its record."""
+"""The folder of a run: its label maps, complete or not, its checkpoints and its record."""
 
 from __future__ import annotations
 
@@ -27,31 +27,30 @@ from .video.labelled import KeptFrame, LabelledFrame
 log = logging.getLogger(__name__)
 
 PARTIAL = "masks.partial"
-_BACK = "back"  # of checkpoints of the way back
+_BACK = "back"  # prefix of checkpoints of the backward pass
 VIEWS = {"overlay": "overlay.mp4", "contact-sheet": "contact-sheet.png"}
-EXPORTS = {name: entry for name, entry in FORMATS.items() if name != "png"}  # those are the masks themselves
+EXPORTS = {name: entry for name, entry in FORMATS.items() if name != "png"}  # "png" is the masks themselves
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Number of frames, and the time that they took."""
+    """Number of frames, and the time taken."""
 
     frames: int
     seconds: float
-    """Time for the label maps, decoding, encoding and what is drawn beside them included; of a resumed run the last
-    stretch."""
+    """Time for the label maps, including decoding, encoding and drawing; for a resumed run, since it was resumed."""
     frames_done_now: int
-    """Frames done in those seconds."""
+    """Number of frames done in those seconds."""
 
     @property
     def frames_per_second(self) -> float:
-        """Speed over the frames of this stretch."""
+        """Speed over `frames_done_now`."""
         return self.frames_done_now / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
 class RunReport(Timing):
-    """Files of a run, and the time that it took."""
+    """Files of a run, and the time taken."""
 
     files: dict[str, str]
     """Kind of output -> path."""
@@ -68,10 +67,10 @@ class RunFolder:
         self._segmented = self.results.own / "segmented.json"
         self._threads = self.results.own / "threads.json"
         self._back = self.results.own / "back.maps"
-        self.drawn = self.results.own / VIEWS["overlay"]  # the overlay, until the label maps have their final name
+        self.drawn = self.results.own / VIEWS["overlay"]  # overlay, until the label maps are renamed
 
     def report(self, video: Video, save: Sequence[str], export_options: ExportOptions) -> RunReport | None:
-        """The report of a finished run that left what `save` names; None where anything is left to do."""
+        """Return the report of a finished run with all outputs named in `save`; None if anything is left to do."""
         wanted = [RECORD, *(VIEWS[kind] for kind in save if kind in VIEWS)]
         if not self.results.finished or not all(map(self.results.is_there, wanted)):
             return None
@@ -88,17 +87,17 @@ class RunFolder:
         if not all(self._has_export(kind, report) for kind in exports):
             return None
         if changed := list(filter(self.results.is_changed, self.results.files(MASKS))):
-            log.warning("%s: the run is finished, and %d of its files were changed since", self.out, len(changed))
+            log.warning("%s: the run is finished, but %d of its files were changed since", self.out, len(changed))
         return report
 
     def _has_export(self, kind: str, report: RunReport) -> bool:
-        """Whether an export is there, whole."""
+        """Whether an export is complete."""
         entry = EXPORTS[kind]
         names = self.results.files(entry.file.rstrip("/")) if entry.is_folder else [entry.file]
         return kind in report.files and bool(names) and all(map(self.results.is_there, names))
 
     def discard(self) -> None:
-        """Remove what is not finished. Results that are to be replaced stay until the new label maps are complete."""
+        """Remove unfinished work. Finished results stay until the new label maps are complete."""
         self._discard_forward()
         for left_over in (self._back, *self._checkpoints(_BACK)):
             remove(left_over)
@@ -109,10 +108,9 @@ class RunFolder:
             remove(left_over)
 
     def session(self, settings: Settings, video: Video) -> tuple[Session, int]:
-        """The session of an interrupted run and the frame that comes next.
+        """Restore the session of an interrupted run; return it and the index of the next frame.
 
-        That is the first one again where there is no checkpoint, or none that can be read, or where label maps from
-        before it are lost.
+        The run restarts at the first frame if no checkpoint can be read or label maps before it are missing.
         """
         self.results.refuse_changed(*self.results.files(PARTIAL))
         checkpoints = sorted(self._checkpoints(), key=lambda path: int(path.stem), reverse=True)
@@ -128,12 +126,12 @@ class RunFolder:
             except InputError as error:
                 log.warning("%s", error)
         if checkpoints:
-            log.warning("%s: the run begins with the first frame again", self.out)
+            log.warning("%s: the run restarts at the first frame", self.out)
         self._discard_forward()
         return settings.session(), 0
 
     def way_back(self, settings: Settings) -> WayBack:
-        """The way back as far as it is done, and where it is kept."""
+        """Return the progress of the backward pass, and where its label maps are stored."""
         for checkpoint in sorted(self._checkpoints(_BACK), key=lambda path: int(path.suffixes[0][1:]), reverse=True):
             try:
                 session = settings.restore(checkpoint)
@@ -145,7 +143,7 @@ class RunFolder:
         return WayBack(self._back)
 
     def checkpoint_back(self, way_back: WayBack) -> None:
-        """Write how far the way back is."""
+        """Save the progress of the backward pass."""
         older = self._checkpoints(_BACK)
         self.results.refuse_gone()
         way_back.save(newest := self.results.own / f"{_BACK}.{way_back.done}.safetensors")
@@ -155,7 +153,7 @@ class RunFolder:
                 remove(path)
 
     def checkpoint(self, session: Session, next_frame: int) -> None:
-        """Write the session as it is before `next_frame`."""
+        """Save the session in its state before `next_frame`."""
         older = self._checkpoints()
         self.results.refuse_gone()
         session.save(self.results.own / f"{next_frame}.safetensors")
@@ -165,12 +163,12 @@ class RunFolder:
                 remove(path)
 
     def _say_other_threads(self, session: Session) -> None:
-        """Warn where a processor's sums will be rounded otherwise than in the frames before."""
+        """Warn if sums on the CPU will be rounded differently because the number of threads has changed."""
         before = read_json(self._threads, "") if self._threads.exists() else None
         if session.device.type == "cpu" and before not in (None, now := torch.get_num_threads()):
             log.warning(
-                "the run began with %s threads and goes on with %d; results differ a little (OMP_NUM_THREADS=%s makes "
-                "them the same)",
+                "the run started with %s threads and continues with %d, so results differ slightly "
+                "(OMP_NUM_THREADS=%s avoids that)",
                 before,
                 now,
                 before,
@@ -182,33 +180,33 @@ class RunFolder:
             write_mask(path, labelled.label_map, labelled.confidence)
 
     def label_maps(self, video: Video, frames: int) -> list[Path]:
-        """The files of the finished label maps, in the order of frames."""
+        """Return the files of the finished label maps, in frame order."""
         return [self.masks / file for file in label_map_files(video, frames)]
 
     def mark_segmented(self, video: Video, taken: Timing) -> None:
-        """Write down that all label maps are there. Raises OutputError where they are not."""
+        """Record that all label maps are written. Raises OutputError if any is missing or was changed."""
         self._refuse_missing(video, taken.frames, PARTIAL)
         self.results.refuse_changed(*self.results.files(PARTIAL))
         write_json(self._segmented, asdict(taken), durable=True)
 
     def segmented(self, video: Video) -> Timing | None:
-        """The time that segmenting all frames took; None if some are left, or lost."""
+        """Return the time that segmenting all frames took; None if frames are left or label maps are lost."""
         if not self._segmented.exists():
             return None
         folder = PARTIAL if self.partial.exists() else MASKS
         try:
-            taken = Timing(**read_json(self._segmented, "the run begins with the newest checkpoint"))
+            taken = Timing(**read_json(self._segmented, "the run continues from the newest checkpoint"))
             missing = self._missing(video, taken.frames, folder)
         except (InputError, TypeError, IndexError) as error:
             log.warning("%s cannot be used: %s", self._segmented, error)
             return None
         if missing or taken.frames != len(self.results.files(folder)):
-            log.warning("%s: label maps are missing; they are made anew", self.out / folder)
+            log.warning("%s: label maps are missing; they are computed again", self.out / folder)
             return None
         return taken
 
     def finish_masks(self) -> None:
-        """Give the complete label maps their final name, in place of an earlier run's results."""
+        """Move the complete label maps to their final folder, replacing an earlier run's results."""
         if not self.partial.exists():
             return  # done before an interruption
         earlier = [name for name in (*VIEWS.values(), RECORD) if self.results.wrote(name)]
@@ -218,13 +216,13 @@ class RunFolder:
         self.results.remove(*self.results.files(MASKS), *earlier)
         if self.masks.is_dir() and any(self.masks.iterdir()):
             raise OutputError(
-                f"{self.masks} holds files that are not onemask's, so the new label maps wait in {self.partial}; move "
-                "those away and pass --resume"
+                f"{self.masks} holds files that are not onemask's, so the new label maps are kept in {self.partial}; "
+                "move those files and pass --resume"
             )
         self.results.rename(PARTIAL, MASKS)
 
     def finish(self, video: Video, report: RunReport, asked: Mapping[str, Any], *, keep_masks: bool) -> None:
-        """Write the record. Raises OutputError where label maps were lost meanwhile."""
+        """Write the record and remove checkpoints. Raises OutputError if label maps were lost in the meantime."""
         self._refuse_missing(video, report.frames, MASKS)
         names = names_in_order(video, report.frames)
         record = {**asked, **asdict(report), "frames_per_second": report.frames_per_second}
@@ -238,7 +236,7 @@ class RunFolder:
         self.results.finish()
 
     def _checkpoints(self, of: str = "") -> list[Path]:
-        """The saved sessions of the way forward, or of another: OF.FRAMES.safetensors."""
+        """Find the saved sessions of the forward pass, or of the pass `of`: OF.FRAMES.safetensors."""
         start = f"{of}." if of else ""
         found = self.results.own.glob(f"{start}*.safetensors")
         return [path for path in found if path.stem.removeprefix(start).isdecimal()]
@@ -251,5 +249,5 @@ class RunFolder:
         if missing := self._missing(video, frames, folder):
             raise OutputError(
                 f"{len(missing)} of {frames} label maps in {self.out / folder} were removed while results were "
-                "written there; --resume makes them anew"
+                "written there; --resume computes them again"
             )

@@ -1,14 +1,14 @@
-"""The main job: a video and the masks of some of its frames -> a folder of results, safe against every interruption.
+"""The main job: a video and masks of some of its frames -> a folder of results, safe against any interruption.
 
-    OUT/masks/NAME.png     the label map of every frame, indexed PNG, named as the input's frames
+    OUT/masks/NAME.png     the label map of every frame, as indexed PNG named after the input's frame
     OUT/overlay.mp4        the masks over the video, with its timing and audio
     OUT/contact-sheet.png  the whole result at a glance
-    OUT/...                what else `save` names, see `exports.FORMATS`
-    OUT/run.json           what was asked for, and what it took
-    OUT/.onemask/          see `results`; the session as it was at the newest checkpoint
+    OUT/...                any other formats in `save`, see `exports.FORMATS`
+    OUT/run.json           the settings and input, and the time taken
+    OUT/.onemask/          see `results`; the session at the latest checkpoint
 
-Until all label maps are there they stand in `OUT/masks.partial`. `resume` goes on from the newest checkpoint, to the
-very same result; results that were lost or damaged since are made anew.
+Label maps are in `OUT/masks.partial` until all are complete. `resume` continues from the latest checkpoint and gives
+exactly the same result; results that were lost or damaged in the meantime are made again.
 """
 
 from __future__ import annotations
@@ -72,20 +72,20 @@ def run(
     reuse: str | Path | None = None,
     progress: Progress = silent,
 ) -> RunReport:
-    """Segment a video and write what `save` names into the folder `out`.
+    """Segment a video and write the outputs named in `save` to the folder `out`.
 
-    annotations: index of a frame -> its label map (H, W), as `label_maps_of` gives it. direction: see
-    `propagate`. save: of "masks", "overlay", "contact-sheet", and formats of `exports.FORMATS`, which take
-    `export_options`. reuse: the folder of a finished run of the same video with some of these annotations; label maps
-    that the others do not touch are taken from it, and the result is the same. Interrupted, it begins anew.
-    Raises InputError for what does not fit, OutputError where something cannot be written or would be overwritten,
-    Interrupted after Ctrl-C. Label maps that were finished before an error are kept in `out/masks.partial`. What
-    `overwrite` replaces stays until the new label maps are complete.
+    annotations: frame index -> label map (H, W), as returned by `label_maps_of`. direction: see `propagate`.
+    save: any of "masks", "overlay", "contact-sheet", and formats of `exports.FORMATS`, which use `export_options`.
+    reuse: the folder of a finished run of the same video with a subset of these annotations; label maps that the
+    additional ones do not affect are taken from it, with the same result. If interrupted, such a run starts over.
+    Raises InputError for invalid arguments, OutputError if something cannot be written or would be overwritten,
+    Interrupted after Ctrl-C. Label maps finished before an error are kept in `out/masks.partial`. Results that
+    `overwrite` replaces are kept until the new label maps are complete.
     """
     if unknown := [kind for kind in save if kind not in KINDS]:
-        raise InputError(f"what to save is of {', '.join(KINDS)}; got {unknown[0]!r}")
+        raise InputError(f"what to save must be among {', '.join(KINDS)}; got {unknown[0]!r}")
     if not save:
-        raise InputError(f"nothing is to be saved; name one or more of {', '.join(KINDS)}")
+        raise InputError(f"there is nothing to save; name one or more of {', '.join(KINDS)}")
     export_options = export_options or ExportOptions()
     check_options([kind for kind in save if kind in EXPORTS], export_options)
     check_names(Path(video.source).stem, [video.name(index) for index in range(video.info.frames or 0)], save)
@@ -102,10 +102,10 @@ def run(
     reused = None
     if reuse is not None:
         if Path(reuse).resolve() == Path(out).resolve():
-            raise InputError(f"{out} cannot be written and reused at once; give the corrected run a folder of its own")
+            raise InputError(f"{out} cannot be both written and reused; give the corrected run its own folder")
         reused = Reused(reuse, video, asked, annotated, direction=direction)
     propagation = Propagation(settings.session(), video, annotated, direction=direction)
-    # Everything that can be refused has been: only now is anything written.
+    # All checks have passed: nothing is written before this point.
     with folder.results.opened(asked, overwrite=overwrite, resume=resume, discard=folder.discard) as resumed:
         taken = folder.segmented(video) if resumed else None
         views: Views | None = None
@@ -118,7 +118,7 @@ def run(
             propagation = Propagation(session, video, annotated, direction=direction, start=start)
         if taken is None:
             propagation.way_back = folder.way_back(settings)
-            if propagation.start == 0:  # what is gone on with is drawn from its files
+            if propagation.start == 0:  # a resumed run is drawn from its files instead
                 views = Views(video, folder.drawn if "overlay" in save else None, sheet="contact-sheet" in save)
             taken = _segment(folder, propagation, progress, views)
             folder.mark_segmented(video, taken)
@@ -132,7 +132,7 @@ def run(
 
 
 def refuse_taken(out: str | Path, *, overwrite: bool, resume: bool) -> None:
-    """Raise OutputError where results in `out` are in the way, before a video is read or a method loaded."""
+    """Raise OutputError if results in `out` are in the way, before a video is read or a method loaded."""
     if not (overwrite or resume):
         RunFolder(Path(out)).results.check({}, overwrite=False, resume=False)
 
@@ -144,20 +144,20 @@ def what_is_asked(
     *,
     direction: str = "both",
 ) -> dict[str, Any]:
-    """All that decides the label maps of a run: an interrupted one is gone on with only where this is the same."""
+    """Return everything that determines the label maps of a run; a run can only be resumed if this is unchanged."""
     return settings.described() | {"direction": direction, "input": _described(video, annotations)}
 
 
 def _segment(folder: RunFolder, propagation: Propagation, progress: Progress, views: Views | None) -> Timing:
-    """Write the label maps that are left, and draw them, in a thread beside the session.
+    """Segment the remaining frames; write and draw their label maps in a separate thread.
 
-    The session is saved every half minute and when a frame cannot be read or the user ends the run early. It is not
-    when the disk refused or something unforeseen happened: the session may be ahead of what was written then, so that
-    the last checkpoint holds. So it is with the way back, whose label maps wait beside the checkpoint.
+    The session is saved every half minute, and when a frame cannot be read or the user stops the run. It is not saved
+    after a write error or an unexpected exception: the session may then be ahead of the written label maps, so the last
+    checkpoint stays valid. The same holds for the backward pass, whose label maps are kept next to its checkpoint.
     """
     session, total = propagation.session, propagation.video.info.frames
     left = None if total is None else total - propagation.start
-    done = seen = propagation.start  # frames that are written, and those that the session has seen
+    done = seen = propagation.start  # number of frames written, and seen by the session
     checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
     began = time.perf_counter()
 
@@ -171,7 +171,7 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress, vi
     try:
         with (
             stop_asked("frame") as stop,
-            # Closed here, as the traceback of an error would keep it, and the threads that read ahead for it.
+            # Closed here, because the traceback of an error would keep it and its read-ahead threads alive.
             closing(
                 propagation.frames(
                     lambda found, count: _looking_back(folder, propagation, found, count, stop, progress)
@@ -180,15 +180,15 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress, vi
             views or nullcontext(),
             Behind(write) as written,
         ):
-            after_the_way_back = chain(list(islice(frames, 1)), frames)  # which has a bar of its own
+            after_the_way_back = chain(list(islice(frames, 1)), frames)  # the way back has its own progress bar
             for labelled in progress(after_the_way_back, left, "segmenting"):
                 seen = labelled.index + 1
                 written(labelled)
                 if stop.is_set():
                     written.wait()
                     raise Interrupted(
-                        f"stopped after frame {labelled.index}; its label map and all before are in "
-                        f"{folder.partial}; --resume goes on from there"
+                        f"stopped after frame {labelled.index}; its label map and all earlier ones are in "
+                        f"{folder.partial}; --resume continues from there"
                     )
                 if time.monotonic() > checkpoint_due:
                     written.wait()
@@ -204,7 +204,7 @@ def _segment(folder: RunFolder, propagation: Propagation, progress: Progress, vi
 
 
 def _segment_touched(folder: RunFolder, reused: Reused, session: Session, progress: Progress) -> Timing:
-    """Write all label maps, of which those that are not touched are kept."""
+    """Write all label maps, reusing those that the new annotations do not affect."""
     began = time.perf_counter()
     with (
         stop_asked("frame") as stop,
@@ -215,20 +215,20 @@ def _segment_touched(folder: RunFolder, reused: Reused, session: Session, progre
             written(labelled)
             if stop.is_set():
                 written.wait()
-                raise Interrupted(f"stopped after frame {labelled.index}; --resume begins anew")
+                raise Interrupted(f"stopped after frame {labelled.index}; --resume starts over")
     return Timing(reused.frames, time.perf_counter() - began, len(reused.touched))
 
 
 def _looking_back(
     folder: RunFolder, propagation: Propagation, found: Iterable[Found], total: int, stop: Event, progress: Progress
 ) -> Iterator[Found]:
-    """Label maps of the way back, with checkpoints, until the user ends the run."""
+    """Yield the label maps of the backward pass and save checkpoints, until the user stops the run."""
     due = time.monotonic() + CHECKPOINT_SECONDS
-    for in_frame in progress(found, total, "looking back"):
+    for in_frame in progress(found, total, "backward pass"):
         yield in_frame
         if stop.is_set():
             folder.checkpoint_back(propagation.way_back)
-            raise Interrupted("stopped on the way back from later annotations; --resume goes on from there")
+            raise Interrupted("stopped in the backward pass from later annotations; --resume continues from there")
         if time.monotonic() > due:
             folder.checkpoint_back(propagation.way_back)
             due = time.monotonic() + CHECKPOINT_SECONDS
@@ -238,7 +238,7 @@ def _looking_back(
 def _save_views(
     folder: RunFolder, video: Video, frames: int, save: Sequence[str], progress: Progress, views: Views | None
 ) -> dict[str, str]:
-    """Make what `save` names, of the finished label maps what was not drawn as they came; the files, by kind."""
+    """Write the views named in `save`, from the finished label maps if not drawn yet; return the files by kind."""
     paths = folder.label_maps(video, frames)
     files = {kind: str(folder.out / VIEWS[kind]) for kind in VIEWS if kind in save}
     if "overlay" in save:
@@ -261,7 +261,7 @@ def _save_views(
 def _save_exports(
     folder: RunFolder, video: Video, frames: int, save: Sequence[str], options: ExportOptions, progress: Progress
 ) -> dict[str, str]:
-    """Make of the finished label maps the formats that `save` names; the files, by kind."""
+    """Export the finished label maps to the formats named in `save`; return the files by kind."""
     result = Result(folder.label_maps(video, frames), video, Path(video.source).stem)
     kinds = [kind for kind in save if kind in EXPORTS]
     check_result(result, kinds, options)
@@ -274,13 +274,13 @@ def _save_exports(
 
 @contextmanager
 def _writing(results: ResultFolder, file: str, name: str) -> Iterator[Path]:
-    """A file of an export: the target of `exports`."""
+    """Yield the path for a file of an export: a `Target` of `exports`."""
     with results.writing(f"{file}{name}") as path, written_whole(path) as temporary:
         yield temporary
 
 
 def _described(video: Video, annotations: Mapping[int, np.ndarray]) -> dict[str, Any]:
-    """Fingerprint of the input, by which a resumed run is compared with what it began with."""
+    """Fingerprint the input, to check that a run is resumed with the input that it was started with."""
     hashes = [f"{index}:{content_of(label_map)}" for index, label_map in sorted(annotations.items())]
     info, path = video.info, Path(video.source)
     return {
@@ -293,7 +293,7 @@ def _described(video: Video, annotations: Mapping[int, np.ndarray]) -> dict[str,
 
 
 def _content(video: Video) -> str:
-    """A hash of a video's files or arrays; of another source's first frame."""
+    """Hash a video's files or arrays; for other sources, the first frame."""
     if Path(video.source).is_file():
         return fingerprint(Path(video.source))
     digest = hashlib.blake2b(digest_size=8)

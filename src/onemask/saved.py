@@ -98,7 +98,7 @@ def read_state(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         text, expected = metadata["session"], metadata["sha256"]
         if expected != checksum(text, tensors):
             raise InputError(
-                f"{path} was damaged after it was saved (its SHA-256 is another); restore an earlier one, or begin anew"
+                f"{path} was damaged after it was saved (its SHA-256 differs); restore an earlier one, or start over"
             )
         return dict(json.loads(text)), tensors
     except InputError:
@@ -109,7 +109,7 @@ def read_state(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def no_session(path: str | Path, error: Exception) -> InputError:
     """The error for a file that is not a saved session."""
-    return InputError(f"{path} is no saved session ({error}); expected a file of Session.save")
+    return InputError(f"{path} is not a saved session ({error}); expected a file written by Session.save")
 
 
 def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -156,7 +156,7 @@ def _memory(path: str | Path, method: Method, tensors: Mapping[str, Tensor]) -> 
     missing = [name for name, needed in known.items() if needed and name not in tensors]
     if missing and tensors.keys() <= known.keys():
         raise InputError(
-            f"{path} was saved by an earlier version, which did not remember {missing[0]}; begin anew, or restore it "
+            f"{path} was saved by an earlier version, which did not store {missing[0]}; start over, or restore it "
             "with that version"
         )
     return method.memory_type(**tensors)

@@ -109,13 +109,13 @@ class Session(Presences):
         runtime: str = "auto",
     ):
         if not isinstance(method, Method):
-            raise InputError(f"a session runs a method as onemask.load gives it, got {type(method).__name__}")
+            raise InputError(f"a session needs a method as returned by onemask.load, got {type(method).__name__}")
         if short_side is not None and (not is_whole(short_side) or short_side < 16):
-            raise InputError(f"short_side is in pixels, at least 16, got {short_side!r}")
+            raise InputError(f"short_side must be at least 16 pixels, got {short_side!r}")
         if precision not in ("auto", *PRECISIONS):
-            raise InputError(f"precision is auto, {', '.join(PRECISIONS)}; got {precision!r}")
+            raise InputError(f"precision must be one of auto, {', '.join(PRECISIONS)}; got {precision!r}")
         if padding not in (None, *get_args(Padding)):
-            raise InputError(f"padding is {', '.join(get_args(Padding))} or None; got {padding!r}")
+            raise InputError(f"padding must be {', '.join(get_args(Padding))} or None; got {padding!r}")
         self.method = _evaluating(method if device is None else method.to(best_device(device)))
         self.short_side = None if short_side is None else int(short_side)
         self.device = next(method.parameters()).device
@@ -299,7 +299,7 @@ class Session(Presences):
         """
         geometries = {self._geometry_of(frame) for frame in frames}
         if len(geometries) != 1:
-            raise InputError(f"frames of one size expected, got {sorted(shown(g.own) for g in geometries) or 'none'}")
+            raise InputError(f"expected frames of one size, got {sorted(shown(g.own) for g in geometries) or 'none'}")
         (geometry,) = geometries
         self._geometry = geometry
         return self._encode(frames, geometry)

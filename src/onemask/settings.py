@@ -49,7 +49,9 @@ class Settings:
                     f"{', '.join(self.options) or 'weights'} to load"
                 )
         elif not isinstance(self.method, str):
-            raise InputError(f"method is a name or a method as load gives it, got {type(self.method).__name__}")
+            raise InputError(
+                f"method must be a name, or a method as returned by load, got {type(self.method).__name__}"
+            )
 
     @classmethod
     def of(

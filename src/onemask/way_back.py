@@ -120,8 +120,8 @@ class LabelMapFile:
         if self._path is not None:
             return refusal(self._path, error)
         return OutputError(
-            f"label maps could not be kept in {tempfile.gettempdir()}: {error.strerror}; free space there, or set "
-            "TMPDIR to another folder"
+            f"label maps could not be kept in {tempfile.gettempdir()}: {error.strerror}; free some space there, or "
+            "set TMPDIR to another folder"
         )
 
 
@@ -138,7 +138,7 @@ class WayBack:
     def begin(self, found: LabelMapFile) -> None:
         """Cut the file to the frames that the session has seen; start over if the file has fewer."""
         if len(found) < self.done:
-            log.warning("%s lacks label maps of the way back, which begins anew", self.path)
+            log.warning("%s lacks label maps of the backward pass, which starts over", self.path)
             self.session, self.done = None, 0
         found.cut(self.done)
         self._found = found

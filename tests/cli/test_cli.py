@@ -191,7 +191,7 @@ def test_exports_of_a_run_and_masks_that_come_back(capsys, refused, tmp_path):
     assert main([*run, "--save", "masks,cvat,binary"]) == 0
     assert {path.name for path in out.iterdir()} == {".onemask", "masks", "cvat.xml", "binary", "run.json"}
     assert main([*run, "--save", "masks,cvat", "--save", "binary", "--resume"]) == 0
-    assert "holds the finished run already" in capsys.readouterr().out
+    assert "already holds the finished run" in capsys.readouterr().out
     assert main(["export-masks", str(out), "--to", "cvat", "--out", str(xml)]) == 0
     assert xml.read_text() == (out / "cvat.xml").read_text()
     assert "exists already" in refused("export-masks", str(out), "--to", "cvat", "--out", str(xml))
@@ -553,7 +553,7 @@ def test_demo(capsys, tmp_path, monkeypatch, refused):
     assert "exists already" in refused("demo", "--out", str(out))
     capsys.readouterr()
     assert main(["demo", "--out", str(out), "--resume", *QUICKLY[2:]]) == 0
-    assert f"{out} holds the finished run already: 6 frames" in capsys.readouterr().out
+    assert f"{out} already holds the finished run: 6 frames" in capsys.readouterr().out
     kept = str(tmp_path / "inputs")
     assert main(["demo", "--keep-inputs", kept, "--out", str(out), "--overwrite", *QUICKLY[2:]]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "try: onemask run" in line]
@@ -631,7 +631,7 @@ def test_evaluate(scene, capsys, tmp_path, refused):
     assert main(arguments) == 0
     *table, speed, where = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in table] == ["sequence", "disc", "disc", "global"]
-    assert "frames a second" in speed
+    assert "frames per second" in speed
     assert where == f"predictions, scores and contact sheets are in {out}"
     assert "it holds an evaluation. Choose another place, or pass --resume" in refused(*arguments)
     arguments.append("--resume")
@@ -639,7 +639,7 @@ def test_evaluate(scene, capsys, tmp_path, refused):
     assert "capacity 8 (now 9)" in refused(*arguments, "--set", "capacity=9")
     assert "no sequence bear; it has disc" in refused(*arguments, "--sequences", "bear")
     assert "so there is no split test" in refused(*arguments, "--split", "test")
-    assert "is no folder; give the one that holds ImageSets" in refused("evaluate", "no/such", "--out", str(out))
+    assert "is not a folder; give the one that holds ImageSets" in refused("evaluate", "no/such", "--out", str(out))
 
 
 def test_evaluate_by_another_protocol(capsys, tmp_path, refused):
@@ -658,5 +658,5 @@ def test_evaluate_by_another_protocol(capsys, tmp_path, refused):
     assert main([*arguments, "--sequences", "FAST"]) == 0
     assert "no splits, but split is 'dev'" in refused(*arguments, "--split", "dev")
     assert "started with protocol jumpcut (now jumpcut-online)" in refused(*arguments, "--protocol", "jumpcut-online")
-    assert "in none of the ten classes" in refused(*arguments, "--protocol", "youtube-objects")
+    assert "does not belong to any of the ten classes" in refused(*arguments, "--protocol", "youtube-objects")
     assert "expected [GROUP/]SEQUENCE/images" in refused("evaluate", "no", "--protocol", "jumpcut", "--out", str(out))

@@ -79,7 +79,7 @@ def test_a_file_that_the_variable_names(configured, monkeypatch, tmp_path, capsy
     assert _options(RUN).short_side == 480
     monkeypatch.setenv("ONEMASK_CONFIG", str(tmp_path / "missing.toml"))
     assert main(RUN) == 2
-    assert "which is no file" in capsys.readouterr().err
+    assert "which is not a file" in capsys.readouterr().err
 
 
 def test_every_command_that_has_a_result_gives_it_as_json(capsys):
@@ -91,7 +91,7 @@ def test_every_command_that_has_a_result_gives_it_as_json(capsys):
     assert "capacity=" in printed.err
     assert main(["review", "nowhere", "--json"]) == 2
     printed = capsys.readouterr()
-    assert "is no folder" in json.loads(printed.out)["error"]
+    assert "is not a folder" in json.loads(printed.out)["error"]
     assert printed.err.startswith("onemask: ")
 
 

@@ -125,7 +125,7 @@ def test_missing_list_names_those_that_exist(root):
 
 def test_root_that_is_no_dataset(tmp_path):
     assert "holds no ImageSets/YEAR/SPLIT.txt at all" in refused(tmp_path, 2017, "val")
-    assert "is no folder" in refused(tmp_path / "none", 2017, "val")
+    assert "is not a folder" in refused(tmp_path / "none", 2017, "val")
 
 
 def test_empty_list(root):

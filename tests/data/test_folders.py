@@ -152,7 +152,7 @@ def test_sizes_in_headers_are_those_of_the_upright_picture(tmp_path, orientation
 
 
 def test_folders_that_are_not_there(root, tmp_path):
-    assert "none/frames is no folder; expected frames/VIDEO/*.jpg and masks/VIDEO/*.png" in refused(tmp_path / "none")
+    assert "none/frames is not a folder; expected frames/VIDEO/*.jpg and masks/VIDEO/*.png" in refused(tmp_path / "none")
     empty = tmp_path / "empty"
     (empty / "frames").mkdir(parents=True)
     assert "frames holds no folder; expected one for each video, frames/VIDEO" in refused(empty)

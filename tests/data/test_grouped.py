@@ -114,7 +114,7 @@ def test_videos_are_chosen_by_name_and_by_group(tmp_path):
 
 
 def test_a_folder_that_is_none_and_one_without_masks(tmp_path):
-    with pytest.raises(InputError, match=r"is no folder; expected \[GROUP/\]SEQUENCE/images"):
+    with pytest.raises(InputError, match=r"is not a folder; expected \[GROUP/\]SEQUENCE/images"):
         JumpCutDataset(tmp_path / "none")
     save(tmp_path / "cat" / "data" / "0001" / "shots" / "001" / "frame0001.png")
     with pytest.raises(InputError, match="holds no folder of masks; expected CLASS/data/VIDEO/shots/SHOT/images"):

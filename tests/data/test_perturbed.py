@@ -127,7 +127,7 @@ def test_the_command_writes_a_dataset_that_can_be_evaluated(root, tmp_path, caps
     assert main(["perturb", str(root), "--out", str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main(["perturb", str(root), "--out", str(out), "--resume"]) == 0
-    assert "holds the finished videos already" in capsys.readouterr().out
+    assert "already holds the finished videos" in capsys.readouterr().out
     frame = next((root / "JPEGImages/480p/bear").iterdir())
     kept = frame.read_bytes()
     frame.write_bytes(kept + b"x")

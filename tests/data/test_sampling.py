@@ -314,10 +314,10 @@ def test_colours_change_alike_over_a_clip_and_leave_labels_alone(make_video):
     ("change", "message"),
     [
         ({"length": 0}, "1 or more frames"),
-        ({"size": (0, 5)}, "1 or more frames, sides"),
+        ({"size": (0, 5)}, "1 or more frames and pixels"),
         ({"max_objects": 0}, "objects"),
         ({"max_objects": 255}, "at most 254"),
-        ({"max_skip": 0}, "max_skip is 1 or more"),
+        ({"max_skip": 0}, "max_skip must be 1 or more"),
     ],
 )
 def test_requests_out_of_range(video, change, message):

@@ -73,7 +73,7 @@ def test_options_say_how_clips_are_made(base):
     asked = replace(videos, options={"scale": [0.8, 2.0], "flip": 0.0})
     assert open_source(asked, base).config == SamplingConfig(scale=(0.8, 2.0), flip=0.0)
     assert "option 'zoom' is not known; there are: flip, scale" in refused(replace(videos, options={"zoom": 1}), base)
-    assert "scale is two positive numbers" in refused(replace(videos, options={"scale": [2, 1]}), base)
+    assert "scale must be two positive numbers" in refused(replace(videos, options={"scale": [2, 1]}), base)
 
 
 def test_a_mixture_of_all_kinds_follows_the_shares(base):
@@ -89,7 +89,7 @@ def test_a_mixture_of_all_kinds_follows_the_shares(base):
 def test_roots_are_meant_from_the_base_unless_they_are_absolute(base):
     absolute = SourceConfig(kind="folders", root=str(base / "folders"))
     assert len(open_source(absolute, Path("elsewhere"))) == 1
-    assert "elsewhere/folders is no folder, but a source of kind folders is said to be there" in refused(
+    assert "elsewhere/folders is not a folder, but a source of kind folders was expected there" in refused(
         SourceConfig(kind="folders", root="folders"), Path("elsewhere")
     )
 
@@ -122,7 +122,7 @@ def test_davis_is_checked_when_it_is_opened_for_training(base):
             "cutouts move over stills, but this source is folders",
         ),
         (SourceConfig(kind="stills", root="stills", one_object=True), "one_object is an option of folders"),
-        (SourceConfig(kind="stills", root="stills", cutouts="none"), "none is no folder"),
+        (SourceConfig(kind="stills", root="stills", cutouts="none"), "none is not a folder"),
         (SourceConfig(kind="folders", root="folders", share=-1), "share of a source is 0 or more, got -1"),
     ],
 )

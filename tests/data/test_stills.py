@@ -100,7 +100,7 @@ def test_a_file_that_is_gone_is_named_when_it_is_read(root):
 
 
 def test_a_folder_without_pictures_says_what_it_should_hold(tmp_path):
-    assert "is no folder" in refused(StillImages, tmp_path)
+    assert "is not a folder" in refused(StillImages, tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
     assert "is empty; it should hold pictures .jpg" in refused(StillImages, tmp_path)

@@ -81,7 +81,7 @@ def test_a_thing_turns_in_a_clip(clips):
 
 def test_turning_needs_a_turntable_and_a_turntable_needs_stills(root, clips):
     clips()
-    with pytest.raises(InputError, match="no turntable is named"):
+    with pytest.raises(InputError, match="no turntable is given"):
         open_source(SourceConfig(kind="stills", root="stills", options={"turning": 0.5}), root)
     with pytest.raises(InputError, match="move over stills"):
         open_source(SourceConfig(kind="folders", root="stills", turntable="table"), root)

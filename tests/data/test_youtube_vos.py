@@ -209,7 +209,7 @@ def test_a_meta_that_is_something_else(root, text, message):
 
 
 def test_a_root_that_is_none(root):
-    assert "train/nowhere is no folder; expected JPEGImages" in refused(root / "train/nowhere")
+    assert "train/nowhere is not a folder; expected JPEGImages" in refused(root / "train/nowhere")
     assert "holds no meta.json; expected JPEGImages" in refused(root, split="valid")
     write_meta(root, {"0a": USUAL})
     assert "has meta.json but no JPEGImages and no Annotations" in refused(root, split="valid")

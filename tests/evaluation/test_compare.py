@@ -95,9 +95,9 @@ def test_one_process_at_a_time(root, copied):
     before = written(copied)
     with lock.held(copied / ".onemask" / "lock"):
         for how in ({"resume": True}, {"overwrite": True}):
-            with pytest.raises(OutputError, match="is being written by"):
+            with pytest.raises(OutputError, match="has been in use by"):
                 compare(root, copied, variants(ALONE, FEWER), **how)
-        with pytest.raises(OutputError, match="is being written by"):
+        with pytest.raises(OutputError, match="has been in use by"):
             redraw(copied)
     assert written(copied) == before
 
@@ -127,7 +127,7 @@ def test_table_and_chart_hold_every_method(compared):
     assert Image.open(compared / "comparison.png").width > 1000
     drawn = (compared / "comparison.svg").read_text()
     assert all(
-        f"<!-- {text} -->" in drawn for text in ("alone", "never", "J&amp;F (%)", "frames a second (logarithmic)")
+        f"<!-- {text} -->" in drawn for text in ("alone", "never", "J&amp;F (%)", "frames per second (logarithmic)")
     )
 
 
@@ -172,7 +172,7 @@ def test_the_markdown_says_what_was_measured_and_where(compared):
     text = (compared / "comparison.md").read_text()
     head, rule, *rows = [line for line in text.splitlines() if line.startswith("|")]
     titles = [cell.strip() for cell in head.strip("|").split("|")]
-    assert titles == ["method", *FIGURES, "frames/s", "ms a frame", "ms by sequence", "parameters", "weights"]
+    assert titles == ["method", *FIGURES, "frames/s", "ms per frame", "ms by sequence", "parameters", "weights"]
     assert rule.count("|") == head.count("|") == rows[0].count("|")
     assert [row.split("|")[1].strip() for row in rows] == ["alone", "never"]
     assert "# davis2016 val: 2 methods, 2 sequences" in text
@@ -381,11 +381,11 @@ def test_a_variant_is_read(text, label, changes):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a label has letters or digits|which names no method"),
+        ("", "a label must contain letters or digits|which names no method"),
         ("label:", r"a variant is '\[LABEL:\] METHOD \[NAME=VALUE ...\]', got 'label:', which names no method"),
         ("frtm-lite:update_every=8", "which names no method"),
-        (": frtm", "a label has letters or digits and 80 characters at most, got ''"),
-        ("...: frtm", "a label has letters or digits"),
+        (": frtm", "a label must contain letters or digits and have at most 80 characters, got ''"),
+        ("...: frtm", "a label must contain letters or digits"),
         (f"{'x' * 81}: frtm", "80 characters at most"),
         ("frtm update_every", "an option is given as name=value, got 'update_every'"),
         ("frtm 'x", "cannot be read: No closing quotation"),
@@ -403,7 +403,7 @@ def test_a_variant_that_cannot_be_read(text, message):
 @pytest.mark.parametrize(
     ("texts", "options", "message"),
     [
-        ([], {}, "no method is named"),
+        ([], {}, "no method is given"),
         (["frtm-lite", "a: nope"], {}, "a: method 'nope' is not known"),
         (["frtm-lite", "a: frtm-lite memroy=3"], {}, "a: option 'memroy' is not known"),
         (["frtm-lite", "a: frtm-lite weights=none.safetensors"], {}, "a: there is no file of weights"),
@@ -455,7 +455,7 @@ def test_without_matplotlib_the_extra_is_named_before_anything_runs(root, tmp_pa
 def test_a_comparison_needs_a_dataset_and_methods(root, tmp_path, capsys):
     for arguments in ([str(root)], ["--methods", "frtm-lite"], []):
         assert main(["compare", "--out", str(tmp_path), *arguments]) == 2
-        assert "needs ROOT and --methods or --variant; only --redraw does without" in capsys.readouterr().err
+        assert "needs ROOT, and --methods or --variant; only --redraw works without them" in capsys.readouterr().err
     assert main(["compare", str(root), "--out", str(tmp_path), "--redraw"]) == 2
     assert "leave out ROOT, --methods and --variant" in capsys.readouterr().err
 

@@ -66,7 +66,7 @@ def test_davis_2017_scores_each_object(root, tmp_path):
         ("late", "3"),
     ]
     assert lines[-1].startswith("global")
-    assert f"({1000 * evaluation.seconds_per_frame:.0f} ms a frame)" in speed
+    assert f"({1000 * evaluation.seconds_per_frame:.0f} ms per frame)" in speed
     assert 0.1 < evaluation.scores.J_and_F < 1
     assert {path.name for path in tmp_path.iterdir()} == {
         ".onemask",
@@ -216,7 +216,7 @@ def test_a_damaged_record_of_times_is_made_anew(root, tmp_path, content):
 def test_a_folder_that_another_evaluation_writes_is_refused(root, tmp_path):
     def meanwhile(items, total, what):
         for how in ({}, {"resume": True}, {"overwrite": True}):
-            with pytest.raises(OutputError, match="is being written by process"):
+            with pytest.raises(OutputError, match="has been in use by process"):
                 evaluate(root, tmp_path, QUICKLY, **how)
         yield from items
 
@@ -280,7 +280,7 @@ def test_a_folder_of_something_else_is_left_alone(root, tmp_path):
         ),
         ({"split": "train"}, "so there is no split train; there are 2016/val, 2017/val"),
         ({"sequences": ["three"]}, "has no sequence three; it has one, two"),
-        ({"sequences": []}, "no sequence is named"),
+        ({"sequences": []}, "no sequence is given"),
         ({"settings": Settings(method="nope")}, "method 'nope' is not known"),
         ({"settings": Settings(weights="none.safetensors")}, "there is no file of weights"),
         ({"settings": Settings(device="gpu")}, "device 'gpu' cannot be used"),
@@ -292,7 +292,7 @@ def test_what_is_refused_leaves_no_trace(root, tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("name", "said"), [("short", "three annotated frames or more"), ("colours", "told apart by")])
+@pytest.mark.parametrize(("name", "said"), [("short", "at least three annotated frames"), ("colours", "told apart by")])
 def test_what_could_not_be_scored_is_refused_before_anything_runs(tmp_path, name, said):
     """A sequence of two frames, whose first and last are not scored; colours, which need not be the same ids."""
     scene = Scene.of(frames=2 if name == "short" else 4, ids=(1, 2))

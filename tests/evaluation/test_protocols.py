@@ -199,7 +199,7 @@ def test_what_jumpcut_cannot_judge_is_said_before_anything_runs(tmp_path):
     [
         ({"split": "train"}, "this benchmark has no splits, but split is 'train'"),
         ({"sequences": ["bear"]}, "no video or group bear; its videos are ANIMAL/bear, ANIMAL/goat, FAST/bball"),
-        ({"sequences": []}, "no sequence is named"),
+        ({"sequences": []}, "no sequence is given"),
         ({"protocol": "youtube-objects"}, "ANIMAL/bear is in none of the ten classes"),
         ({"protocol": "davis2016"}, "holds no ImageSets"),
     ],
@@ -290,7 +290,7 @@ def test_youtube_objects_with_masks_that_differ_in_size(youtube, tmp_path):
 
 
 def test_youtube_objects_with_nothing_to_judge(youtube, tmp_path):
-    with pytest.raises(InputError, match="no shot has an annotated frame after the first in which its object is"):
+    with pytest.raises(InputError, match="no shot has an annotated frame after the first one that shows its object"):
         evaluate(youtube, tmp_path / "out", StillSettings(), protocol="youtube-objects", sequences=["cow"])
 
 

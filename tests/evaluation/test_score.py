@@ -409,7 +409,7 @@ class TestRefusals:
         )
 
     def test_no_sequences_asked_for(self, write):
-        self.refused(write([ONE] * 4, [ONE] * 4), r"no sequence is named; name one", sequences=[])
+        self.refused(write([ONE] * 4, [ONE] * 4), r"no sequence is given; name at least one", sequences=[])
 
     def test_no_maps(self, write, tmp_path):
         predictions, _ = write([ONE] * 4, [ONE] * 4)

@@ -27,7 +27,7 @@ def test_one_video_has_no_spread():
 
 @pytest.mark.parametrize("values", [[], [0.5, math.nan]])
 def test_an_estimate_of_nothing_is_refused(values):
-    with pytest.raises(InputError, match="one finite value a video"):
+    with pytest.raises(InputError, match="one finite value per video"):
         estimate(values)
 
 
@@ -60,5 +60,5 @@ def test_errors_are_shares_of_the_object():
     assert error_shares(found, truth) == (30 / 50, 40 / 50)
     with pytest.raises(InputError, match="annotation is empty"):
         error_shares(found, np.zeros((10, 10)))
-    with pytest.raises(InputError, match="one shape"):
+    with pytest.raises(InputError, match="the same shape"):
         error_shares(found, truth[1:])

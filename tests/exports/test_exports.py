@@ -287,8 +287,8 @@ def test_pictures_are_named_as_the_images(scene, tmp_path):
     [
         ("gif", {}, "a format is one of png, youtube-vos"),
         ("csv", {"objects": (2,)}, "there is no object 2; there are 1, 7"),
-        ("csv", {"objects": ()}, "no object is named"),
-        ("alpha", {"matte": "soft"}, "a matte is none, guided, closed-form; got 'soft'"),
+        ("csv", {"objects": ()}, "no object is given"),
+        ("alpha", {"matte": "soft"}, "matte must be one of none, guided, closed-form; got 'soft'"),
         ("polygons", {"tolerance": float("nan")}, "a tolerance is 0 to 1000 pixels, got nan"),
         ("youtube-vos", {"every": 0}, "every is a number of frames, 1 or more, got 0"),
     ],
@@ -337,7 +337,7 @@ def test_without_its_video_pictures_are_refused(result, tmp_path):
         (tmp_path / "masks" / f"{index:05d}.png").write_bytes(path.read_bytes())
     (tmp_path / "nothing").mkdir()
     export(tmp_path / "masks", tmp_path / "out.csv", "csv")
-    with pytest.raises(InputError, match="is not known, or not where the run found it; say where"):
+    with pytest.raises(InputError, match="is not known, or not where the run found it; give it"):
         export(tmp_path / "masks", tmp_path / "out.mov", "prores")
     with pytest.raises(InputError, match="holds no label maps"):
         Result.open(tmp_path / "nothing")
@@ -359,7 +359,7 @@ def test_without_its_video_pictures_are_refused(result, tmp_path):
         ("a.json", '{"images": [{"id": 1, "file_name": "x.jpg"}], "annotations": []}', "no frame of .* is called x"),
         ("a.json", '[{"annotations": [{"result": [{"type": "brushlabels"}]}]}]', "is not as expected, Label Studio"),
         ("a.npz", "no archive", "cannot be read"),
-        ("a.mp4", "", "masks of many frames are in .xml"),
+        ("a.mp4", "", "masks of many frames must be in .xml"),
     ],
 )
 def test_files_that_hold_no_masks_are_refused(result, tmp_path, name, text, message):

@@ -232,7 +232,7 @@ def test_a_folder_that_is_taken_is_refused_with_what_helps(masks, tmp_path, over
     assert export(masks, tmp_path / "out", "png") == tmp_path / "out"  # an empty one is not in the way
     (tmp_path / "file").write_text("mine")
     for name, message in (
-        ("out", "folders are never replaced; choose another place, or move it away"),
+        ("out", "folders are never replaced; choose another place, or move it"),
         ("file", "file"),
     ):
         with pytest.raises(OutputError, match=f"exists already.*{message}") as refused:

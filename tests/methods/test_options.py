@@ -43,7 +43,7 @@ class TestAssignments:
 
     @pytest.mark.parametrize(("typed", "named"), [("channels", "'channels'"), ("=3", "''")])
     def test_anything_else(self, typed, named):
-        with pytest.raises(InputError, match=f"an option is given as name=value, got {named}"):
+        with pytest.raises(InputError, match=f"an option must be given as name=value, got {named}"):
             parse_assignments(["a=1", typed])
 
 

@@ -364,7 +364,7 @@ class TestFoundWeights:
     def test_are_not_believed_when_changed(self, folders, trained):
         path = ship(folders.user, "frtm-lite", trained)
         path.write_bytes(path.read_bytes()[:-1] + b"!")
-        with pytest.raises(InputError, match=r"has the SHA-256 .* was expected by its card"):
+        with pytest.raises(InputError, match=r"has the SHA-256 .* but its card"):
             onemask.load("frtm-lite", **TINY)
 
     def test_are_named_before_they_are_loaded(self, folders, trained):

@@ -98,7 +98,7 @@ def test_it_belongs_to_its_weights_alone(method, measured):
 
 @pytest.mark.parametrize("runtime", ["torch", "compiled"])
 def test_runtimes_without_eight_bits_are_refused(method, runtime):
-    with pytest.raises(InputError, match="int8 is computed by onnx or openvino"):
+    with pytest.raises(InputError, match="int8 needs onnx or openvino"):
         Session(method, device="cpu", precision="int8", runtime=runtime)
 
 

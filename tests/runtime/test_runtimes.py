@@ -181,7 +181,7 @@ def test_backbones_of_single_objects_are_computed_by_one_graph_and_no_other_is_m
     (line,) = [record.message for record in caplog.records if "gives PyTorch's result" in record.message]
     assert "for backbone" in line  # that which all objects would share has nothing to compute
     assert (found != expected).mean() < 1e-3
-    with pytest.raises(InputError, match="each object has a backbone of its own"):
+    with pytest.raises(InputError, match="each object has its own backbone"):
         Session(method, device="cpu", precision="int8", runtime=graph_runtime)
 
 
@@ -274,7 +274,7 @@ def test_a_runtime_that_fails_in_mid_video_gives_way(part, failing_call, graph_r
         return sometimes
 
     monkeypatch.setattr(computation, "onnx_engine", failing)
-    check_fallback(caplog, "PyTorch goes on", "illegal instruction")
+    check_fallback(caplog, "PyTorch continues", "illegal instruction")
     assert len(calls) == failing_call
 
 
@@ -384,7 +384,7 @@ class TestBfloat16:
     def test_that_a_processor_does_not_have_it_is_said(self, monkeypatch, caplog):
         monkeypatch.setattr(encoder, "multiplies_bfloat16", lambda: False)
         Session(tiny_frtm(), device="cpu", precision="bfloat16", runtime="openvino")
-        assert "does not multiply bfloat16" in caplog.text
+        assert "has no bfloat16 arithmetic" in caplog.text
 
     def test_what_is_far_off_is_computed_by_pytorch_in_float32(self, monkeypatch, caplog, tmp_path):
         monkeypatch.setattr(computation, "LEAST_COSINE", 1.1)
@@ -445,7 +445,7 @@ def test_auto_keeps_what_it_measured_and_takes_it_again(graph_runtime, own_home,
     with caplog.at_level(logging.INFO):
         again.annotate(clip.frames[0], clip.label_maps[0])
     assert again.runtime == "onnx"
-    assert "the fastest when it was checked" in caplog.text
+    assert "the fastest when checked" in caplog.text
 
 
 def test_auto_is_pytorch_where_nothing_else_is_installed(monkeypatch):

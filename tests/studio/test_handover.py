@@ -43,7 +43,7 @@ def test_the_command_that_is_shown_resumes_the_run_handed_over(method, folder_of
     )
     command = shlex.split(telling.command_line(project, goes_on=True))
     assert main([*command[1:], "--save", "masks"]) == 0, capsys.readouterr().err
-    assert "holds the finished run already" in capsys.readouterr().out
+    assert "already holds the finished run" in capsys.readouterr().out
 
 
 def test_the_studios_arguments_are_all_chosen(folder_of_frames, monkeypatch):

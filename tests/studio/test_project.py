@@ -98,7 +98,7 @@ def test_a_project_is_of_one_video_which_may_move(project, tmp_path, folder_of_f
     moved = tmp_path / "elsewhere"
     folder_of_frames.rename(moved)
     try:
-        with pytest.raises(InputError, match="is not there; name its place"):
+        with pytest.raises(InputError, match="does not exist; say where it is"):
             Project.open(project.folder, None, MethodChoice("stub"))
         assert Project.open(project.folder, moved, MethodChoice("stub")).frames == project.frames
     finally:
@@ -106,14 +106,14 @@ def test_a_project_is_of_one_video_which_may_move(project, tmp_path, folder_of_f
     other = tmp_path / "other"
     other.mkdir()
     (other / "0.png").write_bytes((folder_of_frames / "000.png").read_bytes())
-    with pytest.raises(InputError, match="project of another video"):
+    with pytest.raises(InputError, match="project for another video"):
         Project.open(project.folder, other, MethodChoice("stub"))
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path, folder_of_frames):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
-    with pytest.raises(OutputError, match="is no project"):
+    with pytest.raises(OutputError, match="is not a project"):
         Project.open(tmp_path / "mine", folder_of_frames, MethodChoice("stub"))
     (tmp_path / "mine" / "project.json").write_text('{"format": 1}')
     with pytest.raises(InputError, match="not what onemask writes"):

@@ -378,7 +378,7 @@ def test_edges_of_alpha_are_softened_and_of_nothing_else(client, desk, tmp_path)
         softened[matte] = int(((alpha > 0) & (alpha < 255)).sum())
         assert np.array_equal(matte_of_frame_3(client, matte), alpha)
     assert softened["none"] == 0 < softened["guided"]
-    for name, matte, problem in (("png", "guided", "holds no alpha"), ("alpha", "airbrush", "a matte is none, guided")):
+    for name, matte, problem in (("png", "guided", "has no alpha"), ("alpha", "airbrush", "matte must be one of none, guided")):
         answer = client.post(f"/api/exports/{name}?matte={matte}", content=b"")
         assert answer.status_code == 400
         assert problem in answer.json()["problem"]

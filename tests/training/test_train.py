@@ -327,7 +327,7 @@ class TestWhatIsWritten:
         assert [module.training for module in method.modules()] == modes
         assert all(torch.equal(tensor, running.state_dict()[name]) for name, tensor in method.state_dict().items())
         assert one == VideoValidator(ValidationConfig(**VALIDATION), data, make_frtm(capacity=5))(method)
-        with pytest.raises(InputError, match="make another network"):
+        with pytest.raises(InputError, match="change the network"):
             a_recipe(tmp_path, validation={**VALIDATION, "options": {"width": 16}})
 
 
@@ -398,7 +398,7 @@ class TestGoingOn:
                 yield item
                 os.kill(os.getpid(), signal.SIGINT)
 
-        with pytest.raises(Interrupted, match="stopped while features were kept"):
+        with pytest.raises(Interrupted, match="stopped while caching features"):
             run(recipe, tmp_path / "out", data, progress=press)
         kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cache").rglob("*.safetensors")}
         assert 1 <= len(kept) < 4
@@ -443,7 +443,7 @@ class TestGoingOn:
             content[len(content) // 2] ^= 1
             checkpoint.write_bytes(content if damage == "a bit" else content[: len(content) // 2])
         run(a_recipe(tmp_path, *STAGES, **LATE), tmp_path / "out", data, resume=True)
-        assert ("training goes on from the one before" in caplog.text) == (damage != "gone")
+        assert ("training continues from the one before" in caplog.text) == (damage != "gone")
         self.the_same(tmp_path / "out", uninterrupted)
 
     def test_of_an_earlier_version(self, tmp_path, data, uninterrupted):
@@ -529,7 +529,7 @@ class TestRefusals:
         folder = training.TrainingFolder(tmp_path / "out")
         with (
             folder.opened(recipe, "", overwrite=False, resume=False),
-            pytest.raises(OutputError, match="is being written by process"),
+            pytest.raises(OutputError, match="has been in use by process"),
         ):
             run(recipe, tmp_path / "out", data, resume=True)
 
@@ -574,7 +574,7 @@ class TestRefusals:
             ),
             ({"optimiser": {"groups": {"hed": 1}}}, r"stages\.0: optimiser\.groups: no parameter's name begins with"),
             ({"cache": True, "distinct": 2, "optimiser": {"groups": {"backbone": 1}}}, "trains the backbone"),
-            ({"data": [{"kind": "stills", "root": "nowhere"}]}, "nowhere is no folder"),
+            ({"data": [{"kind": "stills", "root": "nowhere"}]}, "nowhere is not a folder"),
         ],
     )
     def test_before_anything_is_written(self, tmp_path, data, values, told):
@@ -678,7 +678,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("hardware", [Hardware("abacus"), Hardware("cpu", 0)])
     def test_hardware_that_is_not_there(self, hardware):
-        with pytest.raises(InputError, match="cannot be had here"):
+        with pytest.raises(InputError, match="is not available here"):
             hardware.fabric("float32")
 
 

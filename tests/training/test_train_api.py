@@ -28,7 +28,7 @@ class TestDatasets:
         found = onemask.evaluate(
             data / "davis", tmp_path / "out", method=Still(), split="dev", short_side=64, device="cpu"
         )
-        assert "frames a second" in found.table()
+        assert "frames per second" in found.table()
         assert json.loads((tmp_path / "out" / "scores.json").read_text())["asked"]["method"] == "Still"
         with pytest.raises(onemask.OutputError):
             onemask.evaluate(data / "davis", tmp_path / "out", method=Still(), split="dev", short_side=64, device="cpu")

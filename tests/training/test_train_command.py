@@ -27,7 +27,7 @@ def test_train_resume_evaluate_load(data, tmp_path, capsys):
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
-    assert f"{tmp_path / 'out'} holds the finished training already" in capsys.readouterr().out
+    assert f"{tmp_path / 'out'} already holds the finished training" in capsys.readouterr().out
 
     best = tmp_path / "out" / "best.safetensors"
     scores = json.loads(best.with_suffix(".json").read_text())["scores"]
@@ -66,7 +66,7 @@ def test_preview_shows_a_row_a_clip(data, tmp_path, capsys):
         (["{recipe}", "stages.0.bach=4"], "bach"),
         (["{recipe}", "seed"], "name=value, got 'seed'"),
         (["{recipe}"], "needs --out"),
-        (["{recipe}", "--out", "{out}", "--data", "{out}"], "is no folder"),
+        (["{recipe}", "--out", "{out}", "--data", "{out}"], "is not a folder"),
         (["{recipe}", "--out", "{out}", "--devices", "many"], "devices"),
         (["{recipe}", "--out", "{out}", "--device", "abacus"], "abacus"),
     ],

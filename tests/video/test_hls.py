@@ -60,13 +60,13 @@ def test_pictures_that_come_seldom_or_at_once_are_all_there(tmp_path):
 def test_only_a_stream_is_replaced_and_only_when_asked(tmp_path):
     for name in ("index.html", "live000003.ts", "live1.ts", PLAYLIST):
         (tmp_path / name).write_text("kept")
-    with pytest.raises(OutputError, match=r"has a stream already.*--overwrite"):
+    with pytest.raises(OutputError, match=r"already holds a stream.*--overwrite"):
         refuse_folder(tmp_path, overwrite=False)
     refuse_folder(tmp_path, overwrite=True)
     refuse_folder(tmp_path / "new", overwrite=False)
-    with pytest.raises(InputError, match="has a % in it"):
+    with pytest.raises(InputError, match="contains %"):
         refuse_folder(tmp_path / "50%d", overwrite=False)
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         refuse_folder(tmp_path / "index.html", overwrite=True)
     with HlsWriter(tmp_path, 95, 63) as writer:
         writer.write(picture(1), Fraction(0))

@@ -369,7 +369,7 @@ def test_soft_edges_are_refused_and_a_threshold_cuts_them(tmp_path, kind):
 @pytest.mark.parametrize("quality", [50, 90, 100])
 def test_jpeg_is_refused_and_a_threshold_cuts_it(tmp_path, quality):
     path = saved(tmp_path, grey(disc() * 255), "mask.jpg", quality=quality)
-    assert "a JPEG keeps no exact values" in refused(path)
+    assert "JPEG does not keep exact values" in refused(path)
     assert (read_mask(path, threshold=128).labels == disc()).all()
 
 
@@ -433,7 +433,7 @@ def test_mode_of_print(tmp_path):
     ("options", "said"),
     [
         ({"void": 0}, "void is a value in 1..65535, but it is 0"),
-        ({"void": "255"}, "void is auto, none or a number"),
+        ({"void": "255"}, "void must be auto, none or a number"),
         ({"threshold": 0}, "threshold is a value in 1..65535, but it is 0"),
         ({"threshold": 128, "void": 255}, "give either a threshold or a void value"),
     ],

@@ -95,7 +95,7 @@ class TestVideoWriter:
                 pass
         with VideoWriter(tmp_path / "b.mp4", 96, 64, 24) as writer:
             writer.write(patches(), Fraction(1, 24))
-            with pytest.raises(InputError, match="not after the one before"):
+            with pytest.raises(InputError, match="not after the previous one"):
                 writer.write(patches(), Fraction(1, 24))
             with pytest.raises(InputError, match=r"frame 1 is an array of shape \(64, 90, 3\)"):
                 writer.write(patches(90, 64))

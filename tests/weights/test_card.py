@@ -68,7 +68,7 @@ class TestRefusals:
         ],
     )
     def test_a_field_of_another_kind_is_named(self, field, value, expected):
-        with pytest.raises(InputError, match=f"^{field} of a card is {expected}, got "):
+        with pytest.raises(InputError, match=f"^{field} of a card must be {expected}, got "):
             Card.from_json(a_card().to_json() | {field: value})
 
 

@@ -40,9 +40,9 @@ def test_what_would_have_to_be_run_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is no file of torch.save's"),
-        (b"<html>quota exceeded", "it is no file of torch.save's"),
-        (b"PK\x03\x04 cut off", "it is not whole"),
+        (b"", "it is not a file of torch.save"),
+        (b"<html>quota exceeded", "it is not a file of torch.save"),
+        (b"PK\x03\x04 cut off", "it is incomplete"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused(tmp_path, content, message):

@@ -201,7 +201,7 @@ class TestBelief:
         path.write_bytes(content)
         found, wanted = hashlib.sha256(content).hexdigest(), card_of(path).sha256  # type: ignore[union-attr]
         for reading in (read, check):
-            with pytest.raises(InputError, match=f"SHA-256 {found}, and {wanted} was expected .* get both again"):
+            with pytest.raises(InputError, match=f"SHA-256 {found}, but its card .* says {wanted}; .* get both again"):
                 reading(path)
 
     def test_a_file_that_is_not_whole(self, path):
@@ -209,7 +209,7 @@ class TestBelief:
         path.write_bytes(whole[:-7])
         for reading in (read, check):
             with pytest.raises(
-                InputError, match=f"{len(whole) - 7} bytes, and {len(whole)} were expected .* not whole"
+                InputError, match=f"{len(whole) - 7} bytes, but its card .* says {len(whole)}; it is incomplete"
             ):
                 reading(path)
 

@@ -93,7 +93,7 @@ class Backbone(nn.Module):
             weights = imagenet_weights(name)
             if missing_keys := [key for key in self.network.state_dict() if key not in weights]:
                 raise InputError(
-                    f"the weights found for backbone {name} are of another network, they have no {missing_keys[0]}; "
+                    f"the weights found for backbone {name} are for another network: they have no {missing_keys[0]}; "
                     f"if they are in {weights_folder()}, put the right ones there"
                 )
             self.network.load_state_dict({key: weights[key] for key in self.network.state_dict()})
@@ -202,7 +202,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except SafetensorError as error:
-        raise InputError(f"{file} is not a whole safetensors file ({error}); get it again") from error
+        raise InputError(f"{file} is not a complete safetensors file ({error}); download it again") from error
 
 
 def weights_folder() -> Path:

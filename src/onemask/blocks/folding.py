@@ -82,7 +82,7 @@ def folded(network: nn.Module) -> nn.Module:
             before = None
     if _same(plain, copied):
         return copied
-    log.warning("batch norm of %s is not where folding expects it; the network runs as it is", type(network).__name__)
+    log.warning("batch norm of %s is not where folding expects it; the network runs unfolded", type(network).__name__)
     return plain
 
 

@@ -1,6 +1,6 @@
-"""The commands: read the arguments, call one function, print the result. Exit code 2 for anything refused.
+"""The command line: parse the arguments, call one function, print the result. Errors exit with code 2.
 
-What a command needs is imported inside it, so that --help never waits for torch.
+Each command imports its dependencies itself, so that --help never waits for torch.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ COMMANDS = (
 LINES = (
     "live",
     "studio",
-)  # commands that have no result to print as JSON: the one prints lines of it, the other serves
+)  # commands without --json: `live` prints JSON lines anyway, `studio` serves
 TELLING = (
     "live",
     "review",
@@ -68,7 +68,7 @@ TELLING = (
     "weights",
     "config",
     "completion",
-)  # also if quiet
+)  # commands that print even with --quiet
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         print(f"onemask: {error}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # who was reading, `head` say, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again at exit
         return OK
-    except (OnemaskError, OSError) as error:  # OSError names the file: no rights, a name too long
+    except (OnemaskError, OSError) as error:  # OSError names the file: no permission, name too long
         print(f"onemask: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _done(options: argparse.Namespace) -> int:
-    """Do what is asked for; the exit code. With --json, standard output has the result, or the error, and no more."""
+    """Run the command; return the exit code. With --json, standard output has only the result or the error."""
     if not options.json_answer:
         if not options.quiet or options.name_of_command in TELLING:
             return options.command(options) or OK
@@ -115,7 +115,7 @@ def _done(options: argparse.Namespace) -> int:
 
 
 def _print_any_name() -> None:
-    """Make names printable that are not text in the terminal's encoding: their bytes as they are, or else escaped."""
+    """Make names printable that the terminal cannot encode: as their original bytes, or otherwise escaped."""
     codecs.register_error("onemask", _as_it_is_or_escaped)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="onemask")
@@ -129,7 +129,7 @@ def _as_it_is_or_escaped(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the arguments. KEY=VALUE of a recipe may stand anywhere, also after options, where argparse stops."""
+    """Parse the arguments. KEY=VALUE of a recipe may appear anywhere, even after options, where argparse stops."""
     if with_nul := [argument for argument in arguments if "\0" in argument]:
         raise InputError(f"{with_nul[0]!r} has a NUL character, which no name or value can have")
     whole = parser()
@@ -145,7 +145,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _given(arguments: Sequence[str]) -> set[str]:
-    """The options that stand in the arguments, whatever their values."""
+    """Return the names of the options that the arguments give, whatever their values."""
     whole = parser()
     for command in parsers(whole).values():
         for action in command._actions:
@@ -154,7 +154,7 @@ def _given(arguments: Sequence[str]) -> set[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their arguments."""
+    """Create the parser of all commands and their arguments."""
     whole = argparse.ArgumentParser(
         prog="onemask", description="Give the mask of an object in one frame of a video, get its mask in every frame."
     )
@@ -170,12 +170,12 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--json",
                 action="store_true",
-                help="print the result as JSON; what is said to people is on standard error",
+                help="print the result as JSON; messages for people go to standard error",
             )
     return whole
 
 
 def _add_volume(parser: argparse.ArgumentParser, default: object) -> None:
-    """Add -v and -q, which may stand before the command or behind it."""
+    """Add -v and -q, which may come before or after the command."""
     parser.add_argument("-v", "--verbose", action="store_true", default=default, help="log what is being done")
-    parser.add_argument("-q", "--quiet", action="store_true", default=default, help="print errors and results alone")
+    parser.add_argument("-q", "--quiet", action="store_true", default=default, help="print only errors and results")

@@ -1,4 +1,4 @@
-"""`python -m onemask.cli`, as `torchrun` starts it."""
+"""`python -m onemask.cli`, for use with `torchrun`."""
 
 import sys
 

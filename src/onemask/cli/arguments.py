@@ -1,4 +1,4 @@
-"""Exit codes, groups of arguments, and progress, shared by the commands."""
+"""Exit codes, argument groups and progress bars, shared by the commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OK, FAILED, INTERRUPTED = 0, 2, 130
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Settings from the arguments of `add_method`."""
+    """Build settings from the arguments of `add_method`."""
     from ..methods.options import parse_assignments
     from ..settings import Settings
 
@@ -38,16 +38,16 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def short_side_of(options: argparse.Namespace) -> int | None:
-    """The short side of the frames as a method sees them; None for their own. Raises InputError for one too small."""
+    """Return the working size as the frames' short side; None for their own. Raises InputError if it is too small."""
     if options.short_side and options.short_side < 16:
         raise InputError(
-            f"--short-side is in pixels, at least 16, or 0 for the frames' own size, got {options.short_side}"
+            f"--short-side must be at least 16 pixels, or 0 for the frames' own size, got {options.short_side}"
         )
     return options.short_side or None
 
 
 def listed(text: str) -> list[str]:
-    """Names in "A,B"."""
+    """Split "A,B" into names."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
@@ -60,13 +60,13 @@ def add_method(parser: argparse.ArgumentParser, *, default: str = DEFAULT) -> No
 
 
 def add_named_method(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of commands that are about a method and do not run it: its name, options and weights."""
+    """Add the arguments of commands that inspect a method without running it: its name, options and weights."""
     parser.add_argument("method", metavar="METHOD", help="see `onemask methods`")
     _add_options_and_weights(parser)
 
 
 def named_method(options: argparse.Namespace) -> Method:
-    """The method that the arguments of `add_named_method` name, in evaluation mode."""
+    """Load the method named by the arguments of `add_named_method`, in evaluation mode."""
     from ..methods import load
     from ..methods.options import parse_assignments
 
@@ -79,35 +79,36 @@ def _add_options_and_weights(group: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="set an option of the method, see `onemask methods METHOD`; may be repeated",
+        help="set an option of the method (see `onemask methods METHOD`); may be repeated",
     )
     group.add_argument("--weights", metavar="FILE", help="safetensors file with the method's weights")
 
 
 def add_running(group: argparse._ArgumentGroup) -> None:
-    """Add the arguments for how any method runs: working size, device, precision."""
+    """Add the arguments for how a method runs: working size, device, precision and runtime."""
     group.add_argument(
         "--short-side",
         "--size",
         type=int,
         default=480,
         metavar="N",
-        help="of the frames as the method sees them, in pixels; 0: their own size (default: 480)",
+        help="short side of the frames as the method sees them, in pixels; larger frames are shrunk to it; 0: never "
+        "(default: 480)",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     group.add_argument(
         "--precision",
         choices=["auto", "float32", "bfloat16", "float16", "int8"],
         default="auto",
-        help="of the networks; int8: features in eight bits, after `onemask quantize`; bfloat16: on a CPU by OpenVINO, "
-        "where the processor has it (default: auto)",
+        help="precision of the networks; int8: features in 8 bits, after `onemask quantize`; bfloat16: on a CPU with "
+        "OpenVINO if the processor supports it (default: auto)",
     )
     group.add_argument(
         "--runtime",
         choices=["auto", "torch", "onnx", "openvino", "compiled"],
         default="auto",
-        help="what computes networks: PyTorch, ONNX Runtime, OpenVINO, torch.compile, or the fastest of the first "
-        "three that is installed and was checked on this machine (default: auto)",
+        help="what runs the networks: PyTorch, ONNX Runtime, OpenVINO, torch.compile, or the fastest of the first "
+        "three that is installed and passed a check on this machine (default: auto)",
     )
 
 
@@ -117,11 +118,11 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
 
 
 def add_resume(parser: argparse.ArgumentParser) -> None:
-    """Add --resume, which means the same in every command that fills a folder."""
+    """Add --resume, which means the same in every command that writes a folder of results."""
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue what was interrupted in the folder; start if there is nothing yet",
+        help="continue interrupted work in the folder; start if there is none yet",
     )
 
 
@@ -137,13 +138,13 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="do it on a Ray cluster (extra `ray`), HOST:PORT or ray://HOST:PORT; without an address the one that "
-        "RAY_ADDRESS names, that runs on this machine, or that is started on it for this",
+        help="work on a Ray cluster (extra `ray`) at HOST:PORT or ray://HOST:PORT; without an address: the one named "
+        "by RAY_ADDRESS, the one running on this machine, or a new one started on it",
     )
 
 
 def show(items: Iterable[T], total: int | None, what: str, unit: str = "frame") -> Iterator[T]:
-    """Show a progress bar on a terminal, nothing elsewhere, or with --quiet."""
+    """Show a progress bar on a terminal, unless --quiet is given."""
     from tqdm import tqdm
 
     quiet = not sys.stderr.isatty() or not logging.getLogger().isEnabledFor(logging.WARNING)
@@ -152,10 +153,10 @@ def show(items: Iterable[T], total: int | None, what: str, unit: str = "frame") 
 
 
 def plain(value: Any) -> Any:
-    """A value that JSON has no kind for, as one that it has."""
+    """Convert a value that JSON does not support to one that it does."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
-    if hasattr(value, "item"):  # a number of numpy
+    if hasattr(value, "item"):  # a NumPy scalar
         return value.item()
     return list(value) if isinstance(value, set | frozenset) else str(value)
 

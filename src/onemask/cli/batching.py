@@ -13,24 +13,29 @@ def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     """Add `onemask batch`."""
     batch = commands.add_parser(
         "batch",
-        help="segment many videos, as a manifest says",
-        description="Segment many videos: `onemask run` for every line of a manifest, the longest first, one process a "
-        "device. With --resume it goes on where it was stopped, and runs nothing again that is finished.",
-        epilog="manifest: CSV with the columns video and mask (several: separated by spaces), and name, short-side, "
-        "method, set, save, ... if wanted; or JSON lines with these keys. Paths are relative to the manifest. Videos, "
-        "masks, MANIFEST and DIR may also be addresses, such as s3://BUCKET/DIR (extra s3) or gs:// (extra gcs).",
+        help="segment many videos listed in a manifest",
+        description="Segment many videos: `onemask run` for every line of a manifest, longest videos first, one "
+        "process per device. --resume continues an interrupted batch and skips finished videos.",
+        epilog="manifest: CSV with the columns video and mask (several masks: separated by spaces) and, optionally, "
+        "name, short-side, method, set, save, ...; or JSON lines with these keys. Paths are relative to the "
+        "manifest. Videos, masks, MANIFEST and DIR may also be addresses, such as s3://BUCKET/DIR (extra s3) or "
+        "gs:// (extra gcs).",
     )
     batch.add_argument("manifest", metavar="MANIFEST", help="a .csv or .jsonl file")
-    batch.add_argument("--out", required=True, metavar="DIR", help="folder of the results, one folder a video")
+    batch.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for the results, with a folder for each video"
+    )
     batch.add_argument(
         "--devices",
         type=listed,
         default=["auto"],
         metavar="A,B",
-        help="as --device takes them, one process each, such as cuda:0,cuda:1; with --ray cuda or cpu (default: "
-        "auto, with --ray one for each GPU of the cluster, or each CPU)",
+        help="devices as for --device, one process each, such as cuda:0,cuda:1; with --ray: cuda or cpu (default: "
+        "auto; with --ray: every GPU of the cluster, or every CPU if it has no GPU)",
     )
-    batch.add_argument("--retries", type=int, default=1, metavar="N", help="run again what crashed (default: 1)")
+    batch.add_argument(
+        "--retries", type=int, default=1, metavar="N", help="how often to retry a video that crashed (default: 1)"
+    )
     batch.add_argument(
         "--run",
         default="",
@@ -75,12 +80,12 @@ def _batch(options: argparse.Namespace) -> int:
 
 
 def _check_run(arguments: list[str]) -> None:
-    """Refuse, before any video is run, what `onemask run` would refuse of its options for each of them."""
+    """Check the options for `onemask run` before any video is run, instead of failing for each of them."""
     from . import parser
 
-    placed = parser().parse_args(["run", "VIDEO", "--out", "DIR", *arguments])  # argparse says what is wrong, and exits
+    placed = parser().parse_args(["run", "VIDEO", "--out", "DIR", *arguments])  # argparse reports errors, and exits
     if placed.out != "DIR" or placed.resume or placed.overwrite:
         raise InputError(
-            "--run: the batch gives --out, --resume and --overwrite to each video itself; leave these out, or give "
-            "them to the batch"
+            "--run: the batch sets --out, --resume and --overwrite for each video; leave them out, or give them to "
+            "the batch"
         )

@@ -1,12 +1,12 @@
-"""Defaults of a user or a project: `onemask.toml`, what it may say, and `onemask config`.
+"""Defaults of a user or a project: `onemask.toml`, how it is checked, and `onemask config`.
 
-    short_side = 360          # of every command that has --short-side
+    short_side = 360          # for every command that has --short-side
     [run]
-    save = ["masks", "csv"]   # of `onemask run` alone
+    save = ["masks", "csv"]   # for `onemask run` only
 
-Keys are the commands' long options without dashes. What is given on the command line holds in their place. Files: that
-which the variable ONEMASK_CONFIG names (empty: none), or else `onemask.toml` in the user's folder, and over it
-`onemask.toml` in this folder, or the nearest above it that has one.
+Keys are the commands' long options without dashes. The command line takes precedence. The file is the one that the
+variable ONEMASK_CONFIG names (empty: none). If it is not set, `onemask.toml` in the user's folder is read first, and
+overridden by `onemask.toml` in the working directory or the nearest parent that has one.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from ..errors import InputError
 from ..files import read_text
 
 NAME, VARIABLE = "onemask.toml", "ONEMASK_CONFIG"
-NEVER = ("overwrite", "resume", "json", "help")  # options that are meant each time anew
-ADDED = ("set",)  # what the command line says comes behind
+NEVER = ("overwrite", "resume", "json", "help")  # options that must be given each time
+ADDED = ("set",)  # the command line's values are appended to the file's
 
 
 @dataclass(frozen=True)
 class Default:
-    """A value that a file gives."""
+    """A value from a file."""
 
     key: str
-    """As the file has it: "short_side", "run.save"."""
+    """Key in the file: "short_side", "run.save"."""
     value: Any
     file: Path
 
 
 def files() -> list[Path]:
-    """The files that are read, in the order in which they are. Raises InputError where the variable's is missing."""
+    """List the files to read, in order. Raises InputError if the file that ONEMASK_CONFIG names is missing."""
     named = os.environ.get(VARIABLE)
     if named is not None:
         if named and not Path(named).is_file():
-            raise InputError(f"{VARIABLE} names {named}, which is no file; name one, or unset it")
+            raise InputError(f"{VARIABLE} names {named}, which is not a file; name one, or unset it")
         return [Path(named)] if named else []
     from ..weights.store import home
 
@@ -53,7 +53,7 @@ def files() -> list[Path]:
 
 
 def read() -> list[Default]:
-    """All that the files say. Raises InputError for what is no TOML."""
+    """Read all values in the files. Raises InputError if a file is not valid TOML."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -74,10 +74,10 @@ def read() -> list[Default]:
 
 
 def apply(options: argparse.Namespace, given: Container[str], whole: argparse.ArgumentParser) -> None:
-    """Put the files' values where the command line gives none.
+    """Set options that the command line does not give to the values from the files.
 
-    options: as parsed. given: names of the options that the command line gives.
-    Raises InputError for a key that no command has, or a value that the option does not take.
+    options: the parsed arguments, modified in place. given: names of the options that the command line gives.
+    Raises InputError for a key that no command has, or a value that the option does not accept.
     """
     defaults = read()
     if not defaults:
@@ -97,38 +97,38 @@ def apply(options: argparse.Namespace, given: Container[str], whole: argparse.Ar
 
 
 def check(defaults: Sequence[Default], commands: dict[str, argparse.ArgumentParser]) -> list[Default]:
-    """The defaults, of all commands before those of one. Raises InputError for a key or a value that cannot be."""
+    """Sort defaults so those for all commands precede those for one. Raises InputError for an invalid key or value."""
     for default in defaults:
         command, _, key = default.key.rpartition(".")
         if command and command not in commands:
-            raise InputError(f"{default.file}: [{command}] is no command; expected one of {', '.join(commands)}")
+            raise InputError(f"{default.file}: [{command}] is not a command; expected one of {', '.join(commands)}")
         having = [commands[command]] if command else list(commands.values())
         actions = [action for action in (_option(parser, key) for parser in having) if action is not None]
         if key.replace("-", "_") in NEVER:
             raise InputError(f"{default.file}: {default.key} cannot be a default; give --{key} when you mean it")
         if not actions:
             raise InputError(
-                f"{default.file}: {default.key} is no option that can have a default; keys are long options without "
-                "dashes, see `onemask COMMAND --help`"
+                f"{default.file}: {default.key} is not an option that can have a default; keys are long options "
+                "without dashes, see `onemask COMMAND --help`"
             )
         _taken(actions[0], default)
     return sorted(defaults, key=lambda default: "." in default.key)
 
 
 def parsers(whole: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The commands' own parsers, by name."""
+    """Return the parsers of the commands, by name."""
     (commands,) = (action for action in whole._actions if isinstance(action, argparse._SubParsersAction))
     return dict(commands.choices)
 
 
 def _option(parser: argparse.ArgumentParser, key: str) -> argparse.Action | None:
-    """The option that a key names, if it need not be given."""
+    """Return the option that a key names, if there is one and it is not required."""
     action = parser._option_string_actions.get(f"--{key.replace('_', '-')}")
     return None if action is None or action.required else action
 
 
 def _taken(action: argparse.Action, default: Default) -> Any:
-    """A file's value as the option would have it. Raises InputError."""
+    """Convert a file's value to the option's type. Raises InputError if it is not valid."""
 
     def refusal(expected: str) -> InputError:
         return InputError(f"{default.file}: {default.key} = {default.value!r}: expected {expected}")
@@ -137,9 +137,9 @@ def _taken(action: argparse.Action, default: Default) -> Any:
         if not isinstance(default.value, bool):
             raise refusal("true or false")
         return default.value
-    several = isinstance(action, argparse._AppendAction)  # _ExtendAction is one
+    several = isinstance(action, argparse._AppendAction)  # _ExtendAction is a subclass
     if isinstance(default.value, (dict, bool)) or (isinstance(default.value, list) and not several and not action.type):
-        raise refusal("a text or a number" if not several else "a list")
+        raise refusal("a string or a number" if not several else "a list")
     values = default.value if isinstance(default.value, list) else [default.value]
     texts = [str(value) for value in values]
     if isinstance(default.value, list) and (not several or isinstance(action, argparse._ExtendAction)):
@@ -165,12 +165,13 @@ def add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add `onemask config`."""
     config = commands.add_parser(
         "config",
-        help="show the defaults that onemask.toml sets, and where",
-        description="Show the defaults that onemask.toml sets. It is read from the user's folder, and over it from "
-        f"this folder or the nearest above it that has one; the variable {VARIABLE} names another file, or none.",
-        epilog="onemask.toml:  short_side = 360  of every command that has --short-side;  [run] and below it "
-        'save = ["masks", "csv"]  of one command. Keys are long options without dashes; the command line holds in '
-        "their place.",
+        help="show the defaults that onemask.toml sets, and which file sets them",
+        description="Show the defaults that onemask.toml sets. The file in your onemask folder is read first, then "
+        f"the one in this folder or its nearest parent, which takes precedence. The environment variable {VARIABLE} "
+        "names another file to read instead, or none if it is empty.",
+        epilog='onemask.toml:  short_side = 360  applies to every command that has --short-side;  save = ["masks", '
+        '"csv"]  below  [run]  to one command. Keys are long options without dashes; the command line takes '
+        "precedence.",
     )
     config.set_defaults(command=_config)
 
@@ -181,7 +182,7 @@ def _config(options: argparse.Namespace) -> None:
 
     read_from, defaults = files(), read()
     defaults = check(defaults, parsers(parser()))
-    holds = {default.key: default for default in defaults}  # of one key in two files the last
+    holds = {default.key: default for default in defaults}  # if two files have a key, the last one wins
     options.answer = {
         "files": [str(path) for path in read_from],
         "user": str(home() / NAME),

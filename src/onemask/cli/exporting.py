@@ -1,4 +1,4 @@
-"""`onemask export-masks`: a finished run in the formats of other tools."""
+"""`onemask export-masks`: export a finished run to the formats of other tools."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def add_export_masks(commands: argparse._SubParsersAction[argparse.ArgumentParse
     export.add_argument("result", metavar="RESULT", help="folder of a finished run, or a folder of label maps as PNG")
     export.add_argument("--to", required=True, metavar="FORMAT", help="see below")
     export.add_argument(
-        "--out", required=True, metavar="PATH", help="the file (without a suffix it gets one), or folder, to write"
+        "--out", required=True, metavar="PATH", help="the file or folder to write; a file without a suffix gets one"
     )
     export.add_argument("--video", metavar="INPUT", help="the video (default: where the run found it)")
     export.add_argument("--objects", type=_ids, metavar="ID,ID", help="only these objects (default: all)")
     add_matte(export)
     export.add_argument(
-        "--every", type=int, default=5, metavar="N", help="youtube-vos: every N-th frame is in it (default: 5)"
+        "--every", type=int, default=5, metavar="N", help="youtube-vos: write every N-th frame (default: 5)"
     )
     export.add_argument(
         "--tolerance",
         type=float,
         default=1.0,
         metavar="PIXELS",
-        help="polygons: how far outlines may be from the masks' (default: 1)",
+        help="polygons: how far outlines may deviate from the masks' (default: 1)",
     )
     export.add_argument(
-        "--image-prefix", default="", metavar="TEXT", help="label-studio: what stands before the pictures' names"
+        "--image-prefix", default="", metavar="TEXT", help="label-studio: prefix of the pictures' names"
     )
     add_overwrite(export)
     export.set_defaults(command=_export_masks)
@@ -50,8 +50,8 @@ def add_matte(parser: argparse.ArgumentParser) -> None:
         "--matte",
         choices=["none", "guided", "closed-form"],
         default="none",
-        help="soften edges by the picture, for alpha, alpha16, exr, prores and webm: guided (a guided filter, fast) or "
-        "closed-form (hair and motion blur, slow; needs the extra `matte`) (default: none)",
+        help="soften edges to follow the picture, in alpha, alpha16, exr, prores and webm: guided (a guided filter, "
+        "fast) or closed-form (hair and motion blur, slow; needs the extra `matte`) (default: none)",
     )
 
 
@@ -62,7 +62,7 @@ def _export_masks(options: argparse.Namespace) -> None:
     chosen = ExportOptions(options.objects, options.matte, options.every, options.tolerance, options.image_prefix)
     made = export(options.result, options.out, options.to, chosen, video=options.video, overwrite=options.overwrite)
     options.answer = {"format": options.to, "out": str(made)}
-    print(f"{options.to} is in {made}")
+    print(f"{options.to} written to {made}")
 
 
 def _ids(text: str) -> tuple[int, ...]:

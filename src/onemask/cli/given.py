@@ -1,4 +1,4 @@
-"""The input of a command: a video, and masks or marks of some of its frames."""
+"""Input of a command: a video, and masks or marks for some of its frames."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ MANY_FRAMES = (".json", ".xml", ".npz")  # suffixes of files that hold masks of 
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
-    """Add the video and the masks of some of its frames."""
+    """Add the arguments for the video, and for masks of some of its frames."""
     parser.add_argument("input", metavar="INPUT", help="a video file, a folder of images, or a glob in quotes")
     add_masks(parser)
 
 
 def add_masks(parser: argparse.ArgumentParser) -> None:
-    """Add the masks of some frames, and marks in their place."""
+    """Add the arguments for masks of some frames, or marks instead."""
     parser.add_argument(
         "--mask",
         action="append",
         default=[],
         metavar="[FRAME:]FILE",
         help="mask of a frame (default: 0, the first): palette, grey, binary, 16-bit, RGB or alpha; may be repeated, "
-        "also for one frame, with an object in each file. Also masks of many frames: .json (COCO, YouTube-VIS, Label "
-        "Studio), .xml (CVAT), .npz; with FRAME: only that frame's",
+        "also for the same frame with one object per file. Files with masks of many frames: .json (COCO, "
+        "YouTube-VIS, Label Studio), .xml (CVAT), .npz; with FRAME: only that frame's",
     )
     parser.add_argument(
         "--void", type=_void, default="auto", help="mask value for unknown pixels: a number, none, or auto (default)"
     )
     parser.add_argument(
-        "--threshold", type=int, metavar="N", help="read a soft mask: values of N and more are the object"
+        "--threshold", type=int, metavar="N", help="read a soft mask: values of N or more are the object"
     )
     add_marks(parser)
 
 
 def annotations_of(options: argparse.Namespace, video: Video) -> dict[int, Annotated]:
-    """The label maps of --mask, --box, --click and --scribble, by frame."""
+    """Return the label maps of --mask, --box, --click and --scribble, by frame."""
     from ..annotation import Annotated
 
     annotations = with_marks(options, video, _read_masks(options, video))
@@ -55,9 +55,9 @@ def annotations_of(options: argparse.Namespace, video: Video) -> dict[int, Annot
 
 
 def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarray]:
-    """The label maps of --mask, by frame, with unknown pixels as background; prints how each was read.
+    """Read the label maps of --mask, by frame, with void pixels as background, and print how each was interpreted.
 
-    Which value is void differs from file to file: 255 is an object in 16 bits.
+    The void value differs between files: in a 16-bit file, 255 is an object.
     """
     from ..video.label_maps import join_label_maps, object_ids
     from ..video.masks import check_mask, read_mask
@@ -98,7 +98,7 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
 
 
 def _read_many(path: str, frame: int | None, video: Video, by_frame: dict[int, list[np.ndarray]]) -> None:
-    """Add the masks of a file of many frames; of one of them, where `frame` says which."""
+    """Add the masks in a file of many frames to `by_frame`; only those of `frame` if it is given."""
     from ..exports.importing import label_maps_in
 
     found = 0
@@ -108,18 +108,18 @@ def _read_many(path: str, frame: int | None, video: Video, by_frame: dict[int, l
             by_frame.setdefault(index, []).append(label_map)
     if not found:
         which = "" if frame is None else f" of frame {frame}"
-        raise InputError(f"{path} holds no mask{which}; give a file and a frame that have some")
+        raise InputError(f"{path} holds no mask{which}; give a file and a frame that have one")
     print(f"{path}: masks of {found} frame{'s' if found > 1 else ''}")
 
 
 def _frame_and_file(given: str) -> tuple[int | None, str]:
-    """FILE (frame None) or FRAME:FILE; what stands before a colon is part of the name where such a file is there."""
+    """Parse FILE (frame None) or FRAME:FILE; if a file has the whole text as its name, the colon is part of it."""
     before, colon, after = given.partition(":")
     if not colon or Path(given).exists():
         return None, given
     if not before.isdecimal() or not after:
         raise InputError(
-            f"--mask {given}: expected a file that is there, or FRAME:FILE with the number of a frame, such as "
+            f"--mask {given}: expected an existing file, or FRAME:FILE with the number of a frame, such as "
             "12:mask.png (0 is the first frame)"
         )
     return int(before), after

@@ -1,4 +1,4 @@
-"""`onemask export`: a method's graphs, for programs without PyTorch."""
+"""`onemask export`: export a method's graphs, for programs without PyTorch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     export = commands.add_parser(
         "export",
         help="write a method as graphs for ONNX Runtime or OpenVINO",
-        description="Write a method as graphs that run without onemask and PyTorch, a manifest that explains them, and "
-        "a program of numpy that segments a video with them. Of methods that solve or sort by what a frame shows, "
-        "only `encode` can be a graph.",
+        description="Write a method as graphs that run without onemask and PyTorch, a manifest that describes them, "
+        "and a NumPy program that segments a video with them. Of methods that solve or sort depending on what a frame "
+        "shows, only `encode` can be exported.",
     )
     add_named_method(export)
     export.add_argument("--out", required=True, metavar="DIR", help="folder for the graphs")
-    export.add_argument("--format", choices=["onnx", "openvino"], default="onnx", help="of the graphs (default: onnx)")
+    export.add_argument(
+        "--format", choices=["onnx", "openvino"], default="onnx", help="format of the graphs (default: onnx)"
+    )
     export.add_argument(
         "--frame-size",
         default="480x854",
@@ -32,7 +34,8 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=int,
         default=480,
         metavar="N",
-        help="of the frames as the graphs see them, in pixels, as of `onemask run`; 0: their own size (default: 480)",
+        help="short side of the frames as the graphs see them, in pixels, as for `onemask run`; 0: their own size "
+        "(default: 480)",
     )
     add_overwrite(export)
     export.set_defaults(command=_export)
@@ -43,7 +46,7 @@ def _export(options: argparse.Namespace) -> None:
 
     height, by, width = options.frame_size.partition("x")
     if not by or not height.isdecimal() or not width.isdecimal() or not int(height) or not int(width):
-        raise InputError(f"--frame-size is HEIGHTxWIDTH in pixels, as 480x854, got {options.frame_size!r}")
+        raise InputError(f"--frame-size must be HEIGHTxWIDTH in pixels, such as 480x854, got {options.frame_size!r}")
     made = export(
         named_method(options),
         options.out,
@@ -57,4 +60,4 @@ def _export(options: argparse.Namespace) -> None:
     for kind, path in made.files.items():
         print(f"{kind:14} {path}")
     if made.missing is not None:
-        print(f"memorize, segment and update are not there: {made.missing}")
+        print(f"memorize, segment and update were not exported: {made.missing}")

@@ -11,13 +11,13 @@ from .arguments import add_overwrite, add_resume, show
 
 
 def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `onemask train`: a recipe in, weights out."""
+    """Add `onemask train`: train weights from a recipe."""
     train = commands.add_parser(
         "train",
         help="train a method from a recipe",
-        description="Train a method, or the network that proposes objects to DMN-AOA, from a recipe, see recipes/. "
-        "Any value can be overridden: seed=1, "
-        "stages.0.optimiser.lr=3e-4. `tensorboard --logdir DIR` shows the progress. Needs the extra `train`.",
+        description="Train a method, or the proposal network of DMN-AOA, from a recipe (see recipes/). Any value can "
+        "be overridden: seed=1, stages.0.optimiser.lr=3e-4. `tensorboard --logdir DIR` shows the progress. Needs the "
+        "extra `train`.",
     )
     train.add_argument("recipe", metavar="RECIPE", help="a YAML file")
     train.add_argument("set", nargs="*", metavar="KEY=VALUE", help="override a value of the recipe")
@@ -64,7 +64,7 @@ def _train(options: argparse.Namespace) -> None:
     )
     options.answer = trained
     if trained.finished_before:
-        print(f"{options.out} holds the finished training already")
+        print(f"{options.out} already holds the finished training")
     scores = ", ".join(f"{name} {value:.1f}" for name, value in trained.scores.items()) or "not validated"
     print(f"{trained.steps} steps, {100 * trained.waiting:.1f} % of their time spent waiting for data; {scores}")
     print(f"weights are in {trained.best}; use them with --weights")

@@ -10,7 +10,7 @@ from .arguments import FAILED, OK
 
 
 def add_methods(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `onemask methods`: all methods, or the options of one."""
+    """Add `onemask methods`: list all methods, or the options of one."""
     methods = commands.add_parser("methods", help="list the methods, or the options of one")
     methods.add_argument("method", nargs="?", metavar="METHOD", help="list this method's options and their values")
     methods.set_defaults(command=_methods)
@@ -38,28 +38,30 @@ def _methods(options: argparse.Namespace) -> None:
 
 
 def add_import_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `onemask import-weights`: weights that a method's authors published."""
+    """Add `onemask import-weights`: convert weights that a method's authors published."""
     importing = commands.add_parser(
         "import-weights",
-        help="make weights of a checkpoint that a method's authors published",
-        description="Make weights of onemask of a checkpoint that a method's authors published; `onemask methods` says "
-        "where. Nothing in the file is run.",
+        help="convert a checkpoint that a method's authors published",
+        description="Convert a checkpoint that a method's authors published into weights for onemask; `onemask "
+        "methods` says where to find it. No code in the file is executed.",
     )
-    importing.add_argument("method", metavar="METHOD", help="the method that it is of")
-    importing.add_argument("checkpoint", metavar="FILE", help="the checkpoint, as its authors offer it")
+    importing.add_argument("method", metavar="METHOD", help="the method it belongs to")
+    importing.add_argument("checkpoint", metavar="FILE", help="the checkpoint, as its authors published it")
     importing.add_argument(
-        "--out", metavar="WEIGHTS", help="NAME.safetensors (default: among your own, where METHOD finds it by name)"
+        "--out",
+        metavar="WEIGHTS",
+        help="NAME.safetensors (default: in your weights folder, where METHOD finds it by name)",
     )
     importing.add_argument(
         "--data",
         action="append",
         default=[],
         metavar="TEXT",
-        help="what it was trained on, for the card (default: what the name of FILE says, if it does); can be repeated",
+        help="what it was trained on, for the card (default: what FILE's name tells, if anything); may be repeated",
     )
     importing.add_argument("--licence", default="", metavar="TEXT", help="its licence, for the card")
     importing.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method; can be repeated"
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="set an option of the method; may be repeated"
     )
     importing.set_defaults(command=_import_weights)
 
@@ -83,14 +85,14 @@ def _import_weights(options: argparse.Namespace) -> None:
 
 
 def add_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `onemask weights`: the trained weights that are found by name."""
+    """Add `onemask weights`: list the trained weights that are found by name."""
     weights = commands.add_parser(
         "weights",
         help="list the trained weights that are installed, or show one card",
         description="List the trained weights that methods find by name: their origin, licence and scores.",
     )
     weights.add_argument("name", nargs="?", metavar="NAME", help="print the whole card of these weights")
-    weights.add_argument("--check", action="store_true", help="compare files with the size and SHA-256 of their cards")
+    weights.add_argument("--check", action="store_true", help="check files against the size and SHA-256 in their cards")
     weights.set_defaults(command=_weights)
 
 
@@ -111,7 +113,7 @@ def _weights(options: argparse.Namespace) -> int:
             try:
                 card = check(path) if options.check else described(path)
                 lines = card.details() if options.name else card.summary()
-                lines |= {"checked": "size and SHA-256 are those of the card"} if options.check else {}
+                lines |= {"checked": "size and SHA-256 match the card"} if options.check else {}
             except InputError as error:
                 lines, code = {"error": str(error)}, FAILED
             options.answer[name] = lines | {"file": str(path)}

@@ -1,4 +1,4 @@
-"""`onemask live`: objects in a stream as it comes."""
+"""`onemask live`: follow objects in a live stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..live import Event, LiveReport
     from ..live_output import Preview
 
-METHOD = "ttvos-lite"  # the fastest, and nothing is fitted to an object
+METHOD = "ttvos-lite"  # the fastest method, which fits nothing to an object
 
 
 def add_live(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,16 +28,17 @@ def add_live(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     live = commands.add_parser(
         "live",
         help="follow objects in a camera, a network stream, a pipe, or a file in real time",
-        description="Follow objects in a stream. Always the newest frame is segmented; those that come meanwhile are "
-        "dropped, and counted. Masks and marks are of the first frame that comes. Standard output has a line of JSON "
-        "for each event: an object is followed, lost, found, or doubtful; the stream broke off, or is there again. It "
-        "ends with the source, with --seconds, with Ctrl-C, or when the window is closed.",
+        description="Follow objects in a stream. The newest frame is always segmented next; frames that arrive "
+        "meanwhile are dropped and counted. Masks and marks apply to the first frame that arrives. Standard output "
+        "has one line of JSON per event: an object is followed, lost, found or doubtful; the stream was disconnected "
+        "or is connected again. It stops at the end of the source, after --seconds, on Ctrl-C, or when the window is "
+        "closed.",
     )
     live.add_argument(
         "source",
         metavar="SOURCE",
-        help="number of a camera (0), an address (rtsp, rtmp, http, https, udp, tcp, srt), a video file, a named pipe, "
-        "or - for standard input",
+        help="camera number (0), an address (rtsp, rtmp, http, https, udp, tcp, srt), a video file, a named pipe, or "
+        "- for standard input",
     )
     add_masks(live)
     live.add_argument(
@@ -45,28 +46,35 @@ def add_live(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         choices=["auto", "window", "http", "none"],
         default="auto",
         help="a window (needs the extra `preview`), or MJPEG over HTTP for a browser on this machine; auto: a window "
-        "where there is a screen, else HTTP (default: auto)",
+        "if there is a screen, else HTTP (default: auto)",
     )
-    live.add_argument("--port", type=int, default=0, metavar="N", help="of the HTTP preview (default: a free one)")
-    live.add_argument("--record", metavar="FILE", help="write the frames with their objects as a video: .mkv or .mp4")
+    live.add_argument("--port", type=int, default=0, metavar="N", help="port of the HTTP preview (default: a free one)")
+    live.add_argument(
+        "--record", metavar="FILE", help="write the frames with their objects drawn as a video: .mkv or .mp4"
+    )
     live.add_argument(
         "--hls",
         metavar="DIR",
-        help="write them as HTTP Live Streaming: live.m3u8 and the segments of the last seconds, for a web server",
+        help="write the frames with their objects drawn as HTTP Live Streaming: live.m3u8 and the segments of the "
+        "last seconds, for a web server",
     )
     live.add_argument("--masks-out", metavar="DIR", help="write the label map of each segmented frame as PNG")
-    live.add_argument("--seconds", type=float, metavar="N", help="end so long after the first frame")
+    live.add_argument("--seconds", type=float, metavar="N", help="stop N seconds after the first frame")
     live.add_argument(
-        "--queue", type=int, default=1, metavar="N", help="frames that wait; 1 is never late (default: 1)"
+        "--queue", type=int, default=1, metavar="N", help="how many frames may wait; 1: always the newest (default: 1)"
     )
     live.add_argument(
         "--retries",
         type=int,
         metavar="N",
-        help="tries in a row to connect to a stream that broke off (default: without end)",
+        help="attempts in a row to reconnect to a stream (default: unlimited)",
     )
     live.add_argument(
-        "--patience", type=int, default=3, metavar="N", help="frames without an object until it is lost (default: 3)"
+        "--patience",
+        type=int,
+        default=3,
+        metavar="N",
+        help="frames in a row without an object until it counts as lost (default: 3)",
     )
     add_method(live, default=METHOD)
     add_overwrite(live)
@@ -90,7 +98,7 @@ def _live(options: argparse.Namespace) -> None:
         stream, partial(_label_map, options), settings_of(options).session(), patience=options.patience, told=tell
     )
     with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(sys.stderr))  # only events go to standard output
+        stack.enter_context(redirect_stdout(sys.stderr))  # standard output is for events only
         preview = _preview(options, stack)
         report = follow(
             live,
@@ -106,12 +114,12 @@ def _live(options: argparse.Namespace) -> None:
 
 
 def _label_map(options: argparse.Namespace, image: np.ndarray) -> np.ndarray:
-    """The label map of the first frame."""
+    """Return the label map of the first frame."""
     from ..video.reader import open_video
 
     annotations = annotations_of(options, open_video([image]))
     if wrong := [index for index in annotations if index]:
-        raise InputError(f"frame {wrong[0]} is annotated; of a stream only the first frame, 0, can be")
+        raise InputError(f"frame {wrong[0]} is annotated; in a stream only the first frame, 0, can be")
     return annotations[0].label_map
 
 
@@ -134,7 +142,7 @@ def _preview(options: argparse.Namespace, stack: ExitStack) -> Preview | None:
 
 def _summary(report: LiveReport) -> str:
     if not report.segmented:
-        return "no frame came"
+        return "no frame arrived"
     before = report.segmented - report.followed
     parts = [
         f"{report.arrived} frames in {report.seconds:.1f} s",
@@ -142,7 +150,7 @@ def _summary(report: LiveReport) -> str:
         f"{report.dropped} dropped",
     ]
     if report.reconnections:
-        parts.append(f"connected again {report.reconnections} times")
+        parts.append(f"reconnections: {report.reconnections}")
     told = ", ".join(parts)
     if report.latency_median is None or report.latency_worst is None:
         return told

@@ -20,11 +20,11 @@ _MARK = re.compile(r"(?:(?P<frame>\d+):)?(?:(?P<id>\d+)@)?(?P<places>[^:@]+)")
 
 
 def add_marks(parser: argparse.ArgumentParser) -> None:
-    """Add the options that mark an object in place of a mask."""
+    """Add the options that mark an object instead of giving a mask."""
     group = parser.add_argument_group(
         "objects without a mask",
-        "Mark an object in a frame (default: 0, the first), under an id (default: 1). Each may be repeated; marks with "
-        "the same frame and id are of one object.",
+        "Mark an object in a frame (default: 0, the first), under an id (default: 1). Each option may be repeated; "
+        "marks with the same frame and id belong to one object.",
     )
     group.add_argument(
         "--box", action="append", default=[], metavar="[FRAME:][ID@]X,Y,W,H", help="a box around the object, in pixels"
@@ -34,19 +34,19 @@ def add_marks(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[FRAME:][ID@]X,Y[,-]",
-        help="a place on the object; with ,- behind, a place that does not belong to it",
+        help="a point on the object; with ,- at the end, a point outside it",
     )
     group.add_argument(
         "--scribble",
         action="append",
         default=[],
         metavar="'[FRAME:][ID@]X,Y X,Y ...[ -]'",
-        help="a line through places on the object; with - behind, through what does not belong to it",
+        help="a line through points on the object; with - at the end, a line outside it",
     )
 
 
 def marks_of(options: argparse.Namespace) -> list[Marks]:
-    """All marks, one entry an object and frame. Raises InputError."""
+    """Collect all marks, with one entry per object and frame. Raises InputError if they are invalid."""
     from ..first_mask import Marks
 
     found: dict[tuple[int, int], Marks] = {}
@@ -65,7 +65,8 @@ def marks_of(options: argparse.Namespace) -> list[Marks]:
             if name == "box":
                 if before.box is not None:
                     raise InputError(
-                        f"--box {text}: object {key[1]} has a box in frame {key[0]} already; give it an id, 2@..."
+                        f"--box {text}: object {key[1]} already has a box in frame {key[0]}; give another object its "
+                        "own id, such as 2@..."
                     )
                 found[key] = replace(before, box=value)
             elif name == "click":
@@ -80,7 +81,7 @@ def marks_of(options: argparse.Namespace) -> list[Marks]:
 
 
 def with_marks(options: argparse.Namespace, video: Video, masks: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """The label maps of --mask, and of what is marked; prints how large each marked object came out."""
+    """Combine the label maps of --mask with those of marked objects, and print the size of each marked object."""
     marks = marks_of(options)
     if not marks:
         return masks
@@ -95,8 +96,9 @@ def with_marks(options: argparse.Namespace, video: Video, masks: dict[int, np.nd
 
 _EXPECTED = {
     "box": "[FRAME:][ID@]X,Y,W,H in pixels, such as 120,80,200,150",
-    "click": "[FRAME:][ID@]X,Y in pixels, such as 120,80, or 120,80,- for what is not the object",
-    "scribble": "[FRAME:][ID@] and two places or more, such as '120,80 140,95 150,120', or with - behind",
+    "click": "[FRAME:][ID@]X,Y in pixels, such as 120,80, or 120,80,- for a point outside the object",
+    "scribble": "[FRAME:][ID@] and two points or more, such as '120,80 140,95 150,120', with - at the end for a line "
+    "outside the object",
 }
 
 

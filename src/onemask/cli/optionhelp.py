@@ -1,4 +1,4 @@
-"""Help for the options of a method: the docstring under a field of its configuration, or else the comment behind it."""
+"""Help for the options of a method: the docstring under a field of its configuration, or the comment after it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def option_help(configuration: Any) -> dict[str, str]:
-    """Option -> what it means, in a line; without those that have neither, and empty if there is no source."""
+    """Map options to one-line descriptions; without options that have none, and empty if the source is unavailable."""
     found: dict[str, str] = {}
     for ancestor in reversed(type(configuration).__mro__[:-1]):
         try:

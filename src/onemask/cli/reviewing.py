@@ -1,4 +1,4 @@
-"""`onemask review`: the frames of a finished run that are most in doubt."""
+"""`onemask review`: list the most doubtful frames of a finished run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ def add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add `onemask review`."""
     review = commands.add_parser(
         "review",
-        help="list the frames of a finished run that are most in doubt",
-        description="List the frames of a finished run in which something about an object is odd, worst first: low "
-        "confidence, a jump of area or place, more parts, objects that begin to touch, lost or found again. Correct "
-        "one and run again with --mask FRAME:FILE and --reuse RESULT.",
+        help="list the most doubtful frames of a finished run",
+        description="List the frames of a finished run in which an object looks wrong, worst first: low confidence, a "
+        "jump in area or position, more parts, touching another object, lost or found again. Correct one and run "
+        "again with --mask FRAME:FILE and --reuse RESULT.",
     )
     review.add_argument("result", metavar="RESULT", help="folder of a finished run, or a folder of label maps as PNG")
     review.add_argument("--video", metavar="INPUT", help="the video, for --sheet (default: where the run found it)")
     review.add_argument("--limit", type=int, default=12, metavar="N", help="list at most N frames (default: 12)")
     review.add_argument(
-        "--apart", type=int, default=5, metavar="N", help="of frames closer than N list the worst alone (default: 5)"
+        "--apart",
+        type=int,
+        default=5,
+        metavar="N",
+        help="of frames less than N apart, list only the worst (default: 5)",
     )
     review.add_argument("--sheet", metavar="FILE", help="write a contact sheet of these frames, .png or .jpg")
     add_overwrite(review)
@@ -42,7 +46,7 @@ def _review(options: argparse.Namespace) -> None:
         write_review_sheet(result, frames, options.sheet)
     options.answer = [frame.to_json() for frame in frames]
     if not frames:
-        print("no frame is in doubt")
+        print("no frame is doubtful")
     for frame in frames:
         why = "; ".join(f"object {doubt.object} {doubt.detail}" for doubt in frame.doubts)
         print(f"frame {frame.frame:6} ({frame.name})  {frame.weight:.2f}  {why}")

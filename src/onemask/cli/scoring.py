@@ -25,11 +25,11 @@ from .arguments import (
 
 
 def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `onemask score`: J and F of two folders."""
+    """Add `onemask score`: compute J and F from two folders."""
     score = commands.add_parser(
         "score",
         help="score predictions against annotations",
-        description="J and F as DAVIS defines them, for two folders of SEQUENCE/FRAME.png, or ZIPs of them.",
+        description="Compute J and F as DAVIS defines them, for two folders of SEQUENCE/FRAME.png, or ZIPs of them.",
     )
     score.add_argument("predictions", metavar="PREDICTIONS", help="folder or ZIP of the predicted masks")
     score.add_argument("annotations", metavar="ANNOTATIONS", help="folder or ZIP of the annotations")
@@ -38,7 +38,7 @@ def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         nargs="?",
         const=True,
         metavar="FILE",
-        help="write all scores, per frame, to FILE; without FILE print them, and the table on standard error",
+        help="write all scores, per frame, to FILE; without FILE, print them, and the table to standard error",
     )
     score.add_argument(
         "--missing",
@@ -47,7 +47,7 @@ def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="treat a missing frame as an error or as an empty mask (default: error)",
     )
     score.add_argument(
-        "--threshold", type=int, metavar="N", help="read soft predictions: values of N and more are the object"
+        "--threshold", type=int, metavar="N", help="read soft predictions: values of N or more are the object"
     )
     score.add_argument("--single-object", action="store_true", help="score all objects as one, as DAVIS 2016 does")
     add_sequences(score)
@@ -80,15 +80,15 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     evaluate = commands.add_parser(
         "evaluate",
         help="run a method over a dataset and score it",
-        description="Run a method over a dataset and score it by a benchmark's protocol.",
+        description="Run a method over a dataset and score it with a benchmark's protocol.",
     )
     evaluate.add_argument(
         "root",
         metavar="ROOT",
         help="the dataset: for DAVIS the folder with ImageSets, JPEGImages and Annotations; for JumpCut "
-        "[GROUP/]SEQUENCE/ and for YouTube-Objects CLASS/data/VIDEO/shots/SHOT/, with images/ and labels/ in it; for "
-        "YouTube-VOS, and all that is laid out like it, the folder with JPEGImages, Annotations and meta.json, or the "
-        "one above it",
+        "[GROUP/]SEQUENCE/ and for YouTube-Objects CLASS/data/VIDEO/shots/SHOT/, with images/ and labels/ in it; "
+        "for YouTube-VOS, and any dataset in its layout, the folder with JPEGImages, Annotations and meta.json, "
+        "or the one above it",
     )
     evaluate.add_argument(
         "--protocol",
@@ -99,12 +99,13 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     evaluate.add_argument(
         "--split",
         default="val",
-        help="DAVIS split, ImageSets/YEAR/SPLIT.txt, or folder of a YouTube-VOS split (default: val, or valid)",
+        help="DAVIS split, ImageSets/YEAR/SPLIT.txt, or folder of a YouTube-VOS split (default: val; for YouTube-VOS: "
+        "valid)",
     )
     evaluate.add_argument(
         "--submission",
         metavar="FILE",
-        help="also write the label maps to FILE as the ZIP that YouTube-VOS's server takes",
+        help="also write the label maps to FILE as a ZIP that YouTube-VOS's server accepts",
     )
     evaluate.add_argument("--out", required=True, metavar="DIR", help="folder for predictions and scores")
     add_sequences(evaluate)
@@ -134,13 +135,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     options.answer = {"out": options.out, "seconds_per_frame": evaluation.seconds_per_frame}
     options.answer |= evaluation.scores.to_json()
     if not evaluation.computed:
-        print(f"{options.out} holds the finished evaluation already")
+        print(f"{options.out} already holds the finished evaluation")
     print(evaluation.table())
     print(f"predictions, scores and contact sheets are in {options.out}")
 
 
 def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `onemask compare`: several methods over a dataset."""
+    """Add `onemask compare`: run and score several methods over a dataset."""
     compare = commands.add_parser(
         "compare",
         help="evaluate several methods; write a table and a speed-accuracy chart",
@@ -148,7 +149,7 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "JSON) and the speed-accuracy chart (PNG, SVG; needs the extra `plot`). With --resume finished "
         "evaluations are reused, and methods can be added. A method that fails is left out, and the exit code is 2.",
     )
-    compare.add_argument("root", nargs="?", metavar="ROOT", help="the dataset's folder, as evaluate takes it")
+    compare.add_argument("root", nargs="?", metavar="ROOT", help="the dataset's folder, as for evaluate")
     compare.add_argument("--methods", type=listed, default=[], metavar="A,B", help="see `onemask methods`")
     compare.add_argument(
         "--variant",
@@ -159,9 +160,9 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "precision=P or runtime=R, and its label in table and chart; may be repeated",
     )
     compare.add_argument(
-        "--protocol", choices=list(PROTOCOLS), default="davis2016", help="as evaluate takes it (default: davis2016)"
+        "--protocol", choices=list(PROTOCOLS), default="davis2016", help="as for evaluate (default: davis2016)"
     )
-    compare.add_argument("--split", default="val", help="as evaluate takes it (default: val)")
+    compare.add_argument("--split", default="val", help="as for evaluate (default: val)")
     compare.add_argument(
         "--out", default="comparison", metavar="DIR", help="folder for evaluations, table, chart (default: comparison)"
     )
@@ -187,11 +188,11 @@ def _compare(options: argparse.Namespace) -> int:
     named = [*options.methods, *options.variant]
     if options.redraw:
         if options.root or named:
-            raise InputError("--redraw takes what is in --out; leave out ROOT, --methods and --variant")
+            raise InputError("--redraw uses what is in --out; leave out ROOT, --methods and --variant")
         comparison = redraw(options.out)
     else:
         if not options.root or not named:
-            raise InputError("a comparison needs ROOT and --methods or --variant; only --redraw does without")
+            raise InputError("a comparison needs ROOT, and --methods or --variant; only --redraw works without them")
         shared = Settings(
             short_side=short_side_of(options),
             device=options.device,
@@ -225,9 +226,9 @@ def add_perturb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     perturb = commands.add_parser(
         "perturb",
         help="make the videos of a dataset harder: occlusions and crowds, with exact masks",
-        description="Make the videos of a dataset in DAVIS layout harder, in one way each, with exact label maps: in "
-        "`occluded` the object is out of sight for 20 frames, in `two` and `three` objects from other videos pass in "
-        "front of it and behind it. Each is a split in DAVIS 2017's layout: onemask evaluate DIR --protocol davis2017 "
+        description="Make the videos of a dataset in DAVIS layout harder in three ways, with exact label maps: in "
+        "`occluded` the object is hidden for 20 frames; in `two` and `three`, objects from other videos pass in front "
+        "of it and behind it. Each is a split in DAVIS 2017's layout: onemask evaluate DIR --protocol davis2017 "
         "--split occluded. The same dataset always gives the same videos.",
     )
     perturb.add_argument("root", metavar="ROOT", help="the dataset: a folder with ImageSets, JPEGImages, Annotations")
@@ -256,7 +257,7 @@ def _perturb(options: argparse.Namespace) -> None:
     asked["sequences"] = [f"{sequence.name} {sequence.fingerprint()}" for sequence in dataset]
     if results.check(asked, overwrite=options.overwrite, resume=options.resume) and results.finished:
         options.answer = {"out": options.out, "videos": {split: len(dataset) for split in SPLITS}}
-        print(f"{options.out} holds the finished videos already")
+        print(f"{options.out} already holds the finished videos")
         return
     counts: dict[str, int] = {}
     options.answer = {"out": options.out, "videos": counts}

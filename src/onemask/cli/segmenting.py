@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `onemask run`: a video and masks in, a folder of results out."""
+    """Add `onemask run`: segment a video from masks of some of its frames, into a folder of results."""
     run = commands.add_parser(
         "run", help="segment a video", description="Segment a video, given the mask of one frame or of several."
     )
@@ -27,7 +27,7 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         type=listed,
         action="extend",
         metavar="KINDS",
-        help="results to keep, of masks,overlay,contact-sheet (default: these), and the formats of "
+        help="results to write: any of masks,overlay,contact-sheet (default: all three), and the formats listed by "
         "`onemask export-masks --help`",
     )
     add_matte(run)
@@ -40,8 +40,8 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     run.add_argument(
         "--reuse",
         metavar="DIR",
-        help="a finished run of the same video with some of these masks: what the others do not touch is taken from "
-        "it, and the result is the same",
+        help="a finished run of the same video with some of these masks: frames that the other masks do not affect "
+        "are taken from it, and the result is the same",
     )
     add_method(run)
     add_resume(run)
@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> None:
     from ..video.reader import open_video
 
     video = open_video(options.input)
-    refuse_taken(options.out, overwrite=options.overwrite, resume=options.resume)  # a first mask may take long to make
+    refuse_taken(options.out, overwrite=options.overwrite, resume=options.resume)  # first masks may take long
     settings = settings_of(options)
     annotations = annotations_of(options, video)
     report = run(
@@ -73,30 +73,30 @@ def _run(options: argparse.Namespace) -> None:
     )
     options.answer = _as_answer(options.out, report)
     if options.reuse and report.frames_done_now:
-        print(f"{report.frames_done_now} frames are made anew, {report.frames - report.frames_done_now} are kept")
+        print(f"{report.frames_done_now} frames recomputed, {report.frames - report.frames_done_now} kept")
     _print_report(options.out, report)
 
 
 def _as_answer(out: str, report: RunReport) -> dict[str, Any]:
-    """The result of a run, for machines."""
+    """Convert the result of a run to its machine-readable form."""
     done = {"frames": report.frames, "frames_done_now": report.frames_done_now}
     return {"out": out, **done, "frames_per_second": report.frames_per_second, "files": report.files}
 
 
 def _print_report(out: str, report: RunReport) -> None:
     if report.frames_done_now:
-        print(f"{report.frames} frames, {report.frames_per_second:.2f} a second")
+        print(f"{report.frames} frames, {report.frames_per_second:.2f} per second")
     else:
-        print(f"{out} holds the finished run already: {report.frames} frames")
+        print(f"{out} already holds the finished run: {report.frames} frames")
     print_files(report.files)
 
 
 def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `onemask demo`: segment the clip that ships, and score the result."""
+    """Add `onemask demo`: segment the bundled clip and score the result."""
     demo = commands.add_parser("demo", help="segment the clip that ships with onemask, and score the result")
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: demo)")
     demo.add_argument(
-        "--keep-inputs", metavar="DIR", help="write the clip and its first mask there as well, to try other commands"
+        "--keep-inputs", metavar="DIR", help="also write the clip and its first mask to DIR, to try other commands"
     )
     add_method(demo)
     add_resume(demo)
@@ -136,7 +136,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _keep_inputs(clip: SampleClip, folder: Path, overwrite: bool) -> None:
-    """Write the clip and its first mask, and how to use them."""
+    """Write the clip and its first mask, and print how to use them."""
     from ..files import refuse_existing, write_bytes
     from ..video.label_maps import write_mask
 
@@ -153,12 +153,12 @@ def _keep_inputs(clip: SampleClip, folder: Path, overwrite: bool) -> None:
 
 
 def add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `onemask explain`: draw what a method matched."""
+    """Add `onemask explain`: visualise what a method matched."""
     explain = commands.add_parser(
         "explain",
         help="draw what a method matched, frame by frame",
         description="Track an object and draw one picture: a few frames from left to right, and below each the maps "
-        "that the method went by, bright where they are high.",
+        "that the method based its mask on, bright where they are high.",
     )
     add_input(explain)
     explain.add_argument("--out", required=True, metavar="FILE", help="the picture, .png or .jpg")
@@ -189,4 +189,4 @@ def _explain(options: argparse.Namespace) -> None:
         progress=show,
     )
     options.answer = {"file": options.out}
-    print(f"what {options.method} went by is in {options.out}")
+    print(f"the maps that {options.method} used are in {options.out}")

@@ -31,7 +31,7 @@ class DavisDataset(SequenceDataset):
         and masks match is left to `check_files`, so that an evaluation of some sequences need not check all.
         """
         if year not in YEARS:
-            raise InputError(f"year of a DAVIS dataset is 2016 or 2017, but it is {year}")
+            raise InputError(f"year of a DAVIS dataset must be 2016 or 2017, got {year}")
         self.root = Path(root)
         self.year = year
         self.split = split
@@ -81,10 +81,10 @@ def _listed_names(root: Path, year: int, split: str) -> tuple[str, ...]:
     path = root / "ImageSets" / str(year) / f"{split}.txt"
     if not path.is_file():
         raise InputError(f"{path} does not exist, so there is no split {split}; {_lists_there_are(root)}")
-    lines = read_text(path, "one sequence a line").splitlines()
+    lines = read_text(path, "one sequence per line").splitlines()
     names = tuple(dict.fromkeys(_name_in(line) for line in lines if line.strip()))
     if not names:
-        raise InputError(f"{path} is empty; it should list one sequence a line")
+        raise InputError(f"{path} is empty; it should list one sequence per line")
     for name in names:
         inside(root / "JPEGImages", name, str(path))
     return names
@@ -101,7 +101,7 @@ def _name_in(line: str) -> str:
 
 def _lists_there_are(root: Path) -> str:
     if not root.is_dir():
-        return f"{root} is no folder; give the one that holds ImageSets, JPEGImages and Annotations"
+        return f"{root} is not a folder; give the one that holds ImageSets, JPEGImages and Annotations"
     lists = sorted(root.glob("ImageSets/*/*.txt"))
     if not lists:
         return f"{root} holds no ImageSets/YEAR/SPLIT.txt at all; give the dataset's own folder"

@@ -50,8 +50,10 @@ class FolderDataset(SequenceDataset):
 
 def _folders_in(folder: Path) -> list[str]:
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; expected frames/VIDEO/*.jpg and masks/VIDEO/*.png in {folder.parent}")
+        raise InputError(
+            f"{folder} is not a folder; expected frames/VIDEO/*.jpg and masks/VIDEO/*.png in {folder.parent}"
+        )
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
-        raise InputError(f"{folder} holds no folder; expected one for each video, {folder.name}/VIDEO")
+        raise InputError(f"{folder} contains no folder; expected one for each video, {folder.name}/VIDEO")
     return names

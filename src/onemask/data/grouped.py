@@ -47,10 +47,10 @@ class GroupedDataset(SequenceDataset):
         """
         self.root = Path(root)
         if not self.root.is_dir():
-            raise InputError(f"{self.root} is no folder; expected {self.layout}")
+            raise InputError(f"{self.root} is not a folder; expected {self.layout}")
         found = [self._find(folder) for folder in _mask_folders(self.root)]
         if not found:
-            raise InputError(f"{self.root} holds no folder of masks; expected {self.layout}")
+            raise InputError(f"{self.root} contains no folder of masks; expected {self.layout}")
         self.sequences = tuple(sorted((sequence for sequence, _ in found), key=lambda sequence: sequence.name))
         problems = [problem for _, problem in found if problem]
         names = Counter(sequence.name for sequence in self.sequences)
@@ -92,7 +92,7 @@ def group_of(name: str) -> str:
 
 
 def size_problem(sequence: VideoSequence, used: Iterable[int], *, frames_too: bool) -> str | None:
-    """Describe the first mask (or frame, if `frames_too`) of frames `used` whose size in its header differs."""
+    """Describe the first size mismatch among masks of frames `used` (and frames, if `frames_too`), from headers."""
     size: tuple[int, int] | None = None
     for index in used:
         mask = sequence.annotations[index]

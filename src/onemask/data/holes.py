@@ -1,7 +1,7 @@
 """Holes that objects leave in their pictures: their extent, and how they are filled.
 
-Most of a hole is usually covered again, so the filling only must not show the object, nor reveal its place as a smooth
-patch amid texture. (First-frame augmentation fills in the same way but without texture, since it blurs anyway.)
+Something is usually drawn over a hole again, so the filling only has to hide the object, and not reveal its place by a
+smooth patch amid texture. (First-frame augmentation fills in the same way but without texture, since it blurs anyway.)
 """
 
 from __future__ import annotations

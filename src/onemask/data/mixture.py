@@ -27,12 +27,14 @@ class Mixture:
         if not sources:
             raise InputError("a mixture needs at least one source")
         if any(len(source) == 0 for source, _ in sources):
-            raise InputError("every source of a mixture holds at least one picture or video, but one is empty")
+            raise InputError("every source of a mixture needs at least one picture or video, but one is empty")
         shares = [float(share) for _, share in sources]
         if not all(math.isfinite(share) and share >= 0 for share in shares) or sum(shares) == 0:
-            raise InputError(f"shares are 0 or more and not all 0, got {', '.join(f'{share:g}' for share in shares)}")
+            raise InputError(
+                f"shares must be 0 or more and not all 0, got {', '.join(f'{share:g}' for share in shares)}"
+            )
         if seed < 0:
-            raise InputError(f"seed is 0 or more, got {seed}")
+            raise InputError(f"seed must be 0 or more, got {seed}")
         self.seed = seed
         self._sources = [source for source, _ in sources]
         self._shares = np.array(shares) / sum(shares)

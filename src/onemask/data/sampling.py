@@ -59,7 +59,7 @@ class VideoClips:
         self.sequences = tuple(sequences)
         _require_sensible(self.config)
         if not self.sequences:
-            raise InputError("clips are drawn from at least one video, but there is none")
+            raise InputError("clips need at least one video to be drawn from, but there is none")
         if bare := [sequence.name for sequence in self.sequences if not sequence.annotated]:
             raise InputError(
                 f"clips are drawn from annotated frames, but {len(bare)} videos have none: {', '.join(bare[:10])}"
@@ -126,7 +126,7 @@ class VideoClips:
         for place, index in enumerate(chosen):
             label_map = reference if place == 0 else _labels(sequence, index)
             if label_map.shape != reference.shape:
-                raise InputError(f"{sequence.name}: frame {index} is of another size than frame {chosen[0]}")
+                raise InputError(f"{sequence.name}: frame {index} has another size than frame {chosen[0]}")
             if place > 0:
                 view = view.moved(rng.normal(0.0, self.config.drift, 2))
             frames.append(view.picture(sequence.frames[index], reference.shape))
@@ -329,13 +329,14 @@ def _require_sensible(config: SamplingConfig) -> None:
     low, high = config.scale
     check_values(config)
     if low > high:
-        raise InputError(f"scale is two positive numbers, the smaller first, got {low} and {high}")
+        raise InputError(f"scale must be two positive numbers, the smaller first, got {low} and {high}")
 
 
 def _require_possible(request: ClipRequest) -> None:
     if request.length < 1 or min(request.size) < 1 or not 1 <= request.max_objects < VOID:
         raise InputError(
-            f"a clip has 1 or more frames, sides and objects (of these at most {VOID - 1}), but {request} was asked for"
+            f"a clip needs 1 or more frames and pixels per side, and 1 to {VOID - 1} objects, but {request} was asked "
+            "for"
         )
     if request.max_skip is not None and request.max_skip < 1:
-        raise InputError(f"max_skip is 1 or more, or None for frames in any order, got {request.max_skip}")
+        raise InputError(f"max_skip must be 1 or more, or None for frames in any order, got {request.max_skip}")

@@ -91,7 +91,7 @@ class VideoSequence:
         ids = object_ids(mask.labels, mask.void)
         if ids and ids[-1] >= VOID:
             path = self.annotations[index]
-            raise InputError(f"{path}: ids are 1..{VOID - 1} for training, but there is {ids[-1]}; renumber them")
+            raise InputError(f"{path}: ids must be 1..{VOID - 1} for training, but there is {ids[-1]}; renumber them")
         if self.objects is None:
             return mask.labels.astype(np.uint8, copy=False)
         known = np.full(256, VOID, np.uint8)
@@ -175,7 +175,7 @@ def file_problems(sequence: VideoSequence) -> list[str]:
     if not sequence.frames:
         return [f"{name} has no frames"]
     if not sequence.annotated:
-        return [f"{name} has no mask that is called like one of its frames, {sequence.frames[0].stem}.png"]
+        return [f"{name} has no mask named like one of its frames, {sequence.frames[0].stem}.png"]
     stems = Counter(frame.stem for frame in sequence.frames)
     if twice := [stem for stem, count in stems.items() if count > 1]:
         problems.append(f"{name} has more than one frame called {_some(twice)}")
@@ -238,7 +238,7 @@ def decoded(path: Path, flags: int) -> np.ndarray:
         raise InputError(f"{path} could not be read ({error.strerror or error}); check the dataset") from error
     picture = cv2.imdecode(data, flags) if len(data) else None
     if picture is None:
-        raise InputError(f"{path} could not be read as a picture; it is damaged, or another kind of file")
+        raise InputError(f"{path} could not be read as a picture; it is damaged, or not a picture")
     return picture
 
 

@@ -108,14 +108,16 @@ def _open_stills(config: SourceConfig, root: Path, base: Path, held_out: int) ->
     turntable = Turntable(_existing(base / config.turntable, config)) if config.turntable else None
     options = with_options(SyntheticConfig(), config.options)
     if options.turning and turntable is None:
-        raise InputError(f"turning is {options.turning:g}, but no turntable is named; name its folder, or leave it out")
+        raise InputError(
+            f"turning is {options.turning:g}, but no turntable is given; give its folder, or leave turning out"
+        )
     stills = StillImages(root).without(held_out) if held_out else StillImages(root)
     return StillClips(stills, cutouts, options, turntable)
 
 
 def _require_consistent(config: SourceConfig) -> None:
     if config.kind not in KINDS:
-        raise InputError(f"kind of a source is {', '.join(KINDS)}, got {config.kind!r}")
+        raise InputError(f"kind of a source must be one of {', '.join(KINDS)}, got {config.kind!r}")
     if not config.root:
         raise InputError(f"a source of kind {config.kind} needs a root, the folder of its data")
     if config.cutouts and config.kind != "stills":
@@ -125,10 +127,10 @@ def _require_consistent(config: SourceConfig) -> None:
     if config.one_object and config.kind != "folders":
         raise InputError(f"one_object is an option of folders, but this source is {config.kind}; leave it out")
     if not config.share >= 0:
-        raise InputError(f"share of a source is 0 or more, got {config.share}")
+        raise InputError(f"share of a source must be 0 or more, got {config.share}")
 
 
 def _existing(folder: Path, config: SourceConfig) -> Path:
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder, but a source of kind {config.kind} is said to be there")
+        raise InputError(f"{folder} is not a folder, but a source of kind {config.kind} was expected there")
     return folder

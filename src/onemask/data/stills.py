@@ -1,4 +1,4 @@
-"""Photographs with label maps, and cut-outs with alpha: what synthetic clips are made from.
+"""Photographs with label maps, and cut-outs with alpha: the sources of synthetic clips.
 
 ROOT/images/NAME.jpg    photographs, also .jpeg, .png, .webp
 ROOT/masks/NAME.png     palette or grey PNG of the same size: 0 background, 1..N objects, 255 void
@@ -67,8 +67,8 @@ class StillImages:
         labels = read_mask(self._masks[name], void=VOID).labels
         if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
             raise InputError(
-                f"{self._masks[name]}: a mask of {_sized(image.shape[1::-1])} with values 0..255 was expected, but it "
-                f"is {_sized(labels.shape[::-1])} with values up to {labels.max()}"
+                f"{self._masks[name]}: expected a mask of {_sized(image.shape[1::-1])} with values 0..255, but it is "
+                f"{_sized(labels.shape[::-1])} with values up to {labels.max()}"
             )
         return image, labels
 
@@ -80,7 +80,7 @@ class StillImages:
                 if image.size != mask.size:
                     return f"masks/{name}.png is {_sized(mask.size)}, its picture {_sized(image.size)}"
                 if mask.mode not in _MASK_MODES:
-                    return f"masks/{name}.png is no palette or grey PNG but {mask.mode}"
+                    return f"masks/{name}.png is not a palette or grey PNG but {mask.mode}"
         except OSError as error:
             return f"{name} cannot be read ({error})"
         return None
@@ -127,7 +127,7 @@ def read_cutout(path: Path) -> np.ndarray:
 
 def _pictures_in(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; it should hold pictures {_listed(suffixes)}")
+        raise InputError(f"{folder} is not a folder; it should hold pictures {_listed(suffixes)}")
     pictures = (path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     return tuple(sorted(path for path in pictures if not path.name.startswith(".")))
 

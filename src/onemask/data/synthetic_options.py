@@ -28,11 +28,11 @@ class SyntheticConfig:
     twin: Share = 0.0  # probability of a copy of the first object as background; for clips of neighbouring frames
     rival: Share = 0.0  # probability that a twin is an object too, if there may be more objects
     turning: Share = 0.0  # probability that the object is a thing on a turntable, if there is one
-    turns: NotNegative = 1.0  # most rotations of such a thing per path, in either direction
+    turns: NotNegative = 1.0  # largest number of rotations of such a thing per path, in either direction
     cutout: Share = 0.25  # probability that a foreign thing is one of the cut-outs, if there are any
     texture: Share = 0.25  # probability that a distractor or occluder is a random-shaped piece of a picture
     mirror: Share = 0.5  # probability that a picture is mirrored
-    texture_prefixes: tuple[str, ...] = ("bsds-",)  # names of pictures whose regions may be textures, not objects
+    texture_prefixes: tuple[str, ...] = ("bsds-",)  # name prefixes of pictures whose regions may be textures
     texture_as_object: Share = 0.1  # probability that such a region is used as an object anyway
 
     smallest: Annotated[float, Range(0, 1, "(]")] = (
@@ -63,4 +63,4 @@ class SyntheticConfig:
         """Refuse invalid values."""
         check_values(self)
         if abs(sum(self.distractors) - 1) > 1e-6:
-            raise InputError(f"distractors are probabilities that sum to 1, got {self.distractors}")
+            raise InputError(f"distractors must be probabilities that sum to 1, got {self.distractors}")

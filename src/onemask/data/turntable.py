@@ -38,8 +38,8 @@ class Turntable:
         self._rings = [(thing, sorted(ring)) for (thing, _), ring in sorted(views.items()) if len(ring) >= FEWEST]
         if not self._rings:
             raise InputError(
-                f"{self.root} has no thing with {FEWEST} views of one elevation; expected "
-                "THING/ELEVATION-AZIMUTH.webp with angles in degrees, such as cup1/090-022.webp"
+                f"{self.root} has no object with {FEWEST} views at one elevation; expected "
+                "OBJECT/ELEVATION-AZIMUTH.webp with angles in degrees, such as cup1/090-022.webp"
             )
 
     def __len__(self) -> int:

@@ -34,4 +34,4 @@ class YouTubeObjectsDataset(GroupedDataset):
         """Look for the masks of all shots. Raises InputError as in `grouped`, and for a folder that is not a class."""
         super().__init__(root)
         if odd := [sequence.name for sequence in self.sequences if group_of(sequence.name) not in CLASSES]:
-            raise InputError(f"{self.root}: {odd[0]} is in none of the ten classes; expected {self.layout}")
+            raise InputError(f"{self.root}: {odd[0]} does not belong to any of the ten classes; expected {self.layout}")

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..files import inside, read_text
 from .sequence import SequenceDataset, VideoSequence, file_problems, find_frames, find_masks, refuse_problems
 
-_LAYOUT = "expected JPEGImages, Annotations and meta.json in it, or in a folder below it that is called like the split"
+_LAYOUT = "expected JPEGImages, Annotations and meta.json in it, or in a folder below it named like the split"
 
 V = TypeVar("V")
 
@@ -91,7 +91,7 @@ def _folder_of(root: Path, split: str) -> Path:
             if missing := [name for name in ("JPEGImages", "Annotations") if not (folder / name).is_dir()]:
                 raise InputError(f"{folder} has meta.json but no {' and no '.join(missing)}; {_LAYOUT}")
             return folder
-    what = "holds no meta.json" if root.is_dir() else "is no folder"
+    what = "holds no meta.json" if root.is_dir() else "is not a folder"
     raise InputError(f"{root} {what}; {_LAYOUT} ({split})")
 
 
@@ -116,17 +116,17 @@ def _listed_videos(path: Path) -> dict[str, dict[int, tuple[list[str], str]]]:
     for name in listed:
         inside(path.parent / "JPEGImages", name, str(path))
     if odd := [f"{name} {i}" for name, objects in listed.items() for i in objects if not 1 <= i <= 254]:
-        raise InputError(f"{path}: ids of objects are 1..254, but there is {odd[0]}")
+        raise InputError(f"{path}: object ids must be 1..254, but there is {odd[0]}")
     return listed
 
 
 def _of_list(videos: dict[str, V], path: Path) -> dict[str, V]:
     """The videos that a file lists, in its order."""
-    names = list(dict.fromkeys(read_text(path, "one video a line").split()))
+    names = list(dict.fromkeys(read_text(path, "one video per line").split()))
     if unknown := [name for name in names if name not in videos]:
-        raise InputError(f"{path} lists {len(unknown)} videos that are not in meta.json, as {unknown[0]}")
+        raise InputError(f"{path} lists {len(unknown)} videos that are not in meta.json, such as {unknown[0]}")
     if not names:
-        raise InputError(f"{path} is empty; it should list one video a line")
+        raise InputError(f"{path} is empty; it should list one video per line")
     return {name: videos[name] for name in names}
 
 
@@ -135,8 +135,8 @@ def _object_problems(sequence: VideoSequence, objects: dict[int, list[str]]) -> 
         return [f"{sequence.name} has no objects in meta.json"]
     masks = {sequence.frames[index].stem for index in sequence.annotated}
     return [
-        f"{sequence.name}: meta.json lists object {i} in {frames[0]}{' and others' if len(frames) > 1 else ''}, "
-        "but no mask of these is there"
+        f"{sequence.name}: meta.json lists object {i} in {frames[0]}{' and others' if len(frames) > 1 else ''}, but "
+        "no such frame has a mask"
         for i, frames in objects.items()
         if masks and frames and masks.isdisjoint(frames)
     ]

@@ -33,10 +33,12 @@ def extract_masks(archive: Path, folder: Path) -> None:
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, EOFError, ValueError) as error:
         raise InputError(
             f"{archive} should be a folder of label maps or a ZIP of one, but cannot be read as a ZIP ({error}); give "
-            "a folder, or pack it again"
+            "a folder, or create the ZIP again"
         ) from error
     except OSError as error:
-        raise InputError(f"{archive} cannot be read ({error.strerror or error}); check it, and its rights") from error
+        raise InputError(
+            f"{archive} cannot be read ({error.strerror or error}); check the file and its permissions"
+        ) from error
     if not count:
         raise InputError(f"{archive} holds no PNG; expected SEQUENCE/FRAME.png in it")
 

@@ -224,7 +224,7 @@ def placed(
     chosen = [own[0][0] for own in choices]
 
     def cost(index: int, middle: tuple[float, float]) -> float:
-        """Cost of a label there: its overlap with markers, labels and the outside, and lines that cross either."""
+        """Cost of a label there: its overlap with markers, labels and the outside, and line crossings."""
         box = Box.around(*middle, *sizes[index])
         total = 10 * (box.area - box.overlap(inside)) + 10 * box.overlap(markers[index])
         for other, point in enumerate(points):

@@ -59,8 +59,8 @@ class Variant:
         """Refuse a label that cannot name a folder and a point."""
         if not self.folder or len(self.label) > LONGEST or not self.label.isprintable():
             raise InputError(
-                f"a label has letters or digits and {LONGEST} characters at most, got {self.label!r}; give another: "
-                "'LABEL: METHOD NAME=VALUE'"
+                f"a label must contain letters or digits and have at most {LONGEST} characters, got {self.label!r}; "
+                "give another: 'LABEL: METHOD NAME=VALUE'"
             )
 
     @classmethod
@@ -77,13 +77,15 @@ class Variant:
         except ValueError as error:
             raise InputError(f"{text!r} cannot be read: {error}") from error
         if not name or "=" in name:
-            raise InputError(f"a variant is '[LABEL:] METHOD [NAME=VALUE ...]', got {text!r}, which names no method")
+            raise InputError(
+                f"a variant must be '[LABEL:] METHOD [NAME=VALUE ...]', got {text!r}, which names no method"
+            )
         options = by_todays_keys(parse_assignments(assignments))
         running = ("weights", "short_side", "precision", "runtime")
         own: dict[str, Any] = {key: options.pop(key) for key in running if key in options}
         if "short_side" in own:
             if not re.fullmatch(r"[0-9]+", own["short_side"]):
-                raise InputError(f"{text!r}: short_side is a whole number of pixels, got {own['short_side']!r}")
+                raise InputError(f"{text!r}: short_side must be a whole number of pixels, got {own['short_side']!r}")
             own["short_side"] = int(own["short_side"]) or None
         settings = replace(shared, method=name, options=options, **own)
         return cls(label.strip() if labelled else " ".join(text.split()), settings)
@@ -196,9 +198,9 @@ def _evaluated(
         label, folder = variant.label, folders[variant.label]
         place = f"{number} of {len(variants)}, {label}"
         if label in finished:
-            say(f"{place}: finished before, taken from {folder}")
+            say(f"{place}: already finished, taken from {folder}")
             continue
-        say(f"{place}: {'goes on' if (folder / 'predictions').exists() else 'begins'} in {folder}")
+        say(f"{place}: {'continues' if (folder / 'predictions').exists() else 'begins'} in {folder}")
         try:
             shown = _labelled(progress, label)
             evaluate(root, folder, variant.settings, **given, resume=True, ray=ray, progress=shown)
@@ -263,14 +265,14 @@ def _is_evaluation(folder: Path) -> bool:
 
 def _refuse_alike(variants: Sequence[Variant]) -> None:
     if not variants:
-        raise InputError("no method is named; name one or more")
+        raise InputError("no method is given; give one or more")
     seen: dict[str, str] = {}
     for variant in variants:
         key = variant.folder.casefold()
         if key in seen:
             raise InputError(
-                f"two methods are called alike, {seen[key]!r} and {variant.label!r}; give each a label of its own: "
-                "'LABEL: METHOD NAME=VALUE'"
+                f"two methods have the same label, {seen[key]!r} and {variant.label!r}; give each its own: 'LABEL: "
+                "METHOD NAME=VALUE'"
             )
         seen[key] = variant.label
 
@@ -300,7 +302,7 @@ def _folders(out: Path) -> dict[str, str]:
         return {}
     folders = _read(record)
     if not isinstance(folders, dict):
-        raise InputError(f"{record} is no table of labels and folders; delete it, or pass --overwrite to begin anew")
+        raise InputError(f"{record} is not a table of labels and folders; delete it, or pass --overwrite to start over")
     for folder in folders.values():
         inside(out / "evaluations", folder, str(record))
     return folders
@@ -353,7 +355,7 @@ def _ran(ran: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> Any:
-    return read_json(path, "take its folder away, or evaluate again")
+    return read_json(path, "remove its folder, or evaluate again")
 
 
 def _configuration(asked: Mapping[str, Any], options: bool = True) -> Configuration | None:

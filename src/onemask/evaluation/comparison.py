@@ -54,7 +54,9 @@ class Comparison:
                 problem = f"only one of {first.label} and {row.label} was evaluated on {', '.join(sorted(differ))}"
             else:
                 continue
-            raise InputError(f"{problem}, so they cannot be compared; evaluate both alike, or take one's folder away")
+            raise InputError(
+                f"{problem}, so they cannot be compared; evaluate both in the same way, or remove the folder of one"
+            )
 
     @property
     def headline(self) -> str:
@@ -81,7 +83,7 @@ class Comparison:
         titles = self._titles()
         lines += [_line(titles), _line(["---", *["---:"] * (len(titles) - 1)])]
         lines += [_line(self._cells(row)) for row in self.rows]
-        lines += ["", f"![{_plain(self.headline)} over frames a second]({NAME}.svg)", ""]
+        lines += ["", f"![{_plain(self.headline)} over frames per second]({NAME}.svg)", ""]
         lines += [f"- `{row.label}`: {row.what}" for row in self.rows if row.what != row.label]
         lines += [f"- `{label}` is not in the table: {message}" for label, message in self.failures.items()]
         return "\n".join([*lines, *([""] if lines[-1] else []), self._notes(), ""])
@@ -96,8 +98,8 @@ class Comparison:
             [Point(row.label, 1 / row.seconds_per_frame, 100 * row.figures[self.headline]) for row in self.rows],
             title=f"{_plain(self.headline)} and speed, {self.rows[0].dataset}",
             conditions=f"{_counted(len(self.rows[0].sequences), 'sequence')}, {self._conditions()}",
-            speed="frames a second (logarithmic)",
-            accuracy=f"{_plain(self.headline)} ({'%, less is better' if self.headline == 'Error' else '%'})",
+            speed="frames per second (logarithmic)",
+            accuracy=f"{_plain(self.headline)} ({'%, lower is better' if self.headline == 'Error' else '%'})",
         )
         write_text(stem.with_suffix(".md"), self.markdown())
         return [stem.with_suffix(suffix) for suffix in (".md", ".csv", ".json")] + chart
@@ -123,7 +125,7 @@ class Comparison:
             "method",
             *figures,
             "frames/s",
-            "ms a frame",
+            "ms per frame",
             "ms by sequence",
             "parameters",
             "weights",
@@ -148,14 +150,15 @@ class Comparison:
         return ", ".join(words[name] if name in self.differing else getattr(self.rows[0], name) for name in words)
 
     def _notes(self) -> str:
-        unlike = "; only speeds on the same device compare" if "ran" in self.differing else ""
+        unlike = "; only speeds on the same device can be compared" if "ran" in self.differing else ""
         notes = (
-            "Figures are in percent, means over the objects of all sequences. Speed is that of all frames after a "
-            "sequence's first, reading and writing files included, as `onemask evaluate` records it; it was measured "
-            f"with: {self._conditions()}{unlike}. *Ms by sequence* is from the fastest sequence to the slowest. Each "
-            "method was measured once, when it ran: whatever else the machine did then is in it, so differences of a "
-            "few percent say nothing. *Parameters* are those of the networks, the backbone included; *weights* is the "
-            "size of the file that was trained for video, of which a variant may use a part; - where there is none."
+            "Figures are percentages, averaged over the objects of all sequences. Speed covers all frames after a "
+            "sequence's first and includes reading and writing files, as recorded by `onemask evaluate`; it was "
+            f"measured with: {self._conditions()}{unlike}. *Ms by sequence* ranges from the fastest sequence to the "
+            "slowest. Each method was measured once, while it ran, and other load on the machine affects the result, "
+            "so differences of a few percent mean nothing. *Parameters* are those of the networks, including the "
+            "backbone; *weights* is the size of the file that was trained for video, of which a variant may use only "
+            "a part; - means there is none."
         )
         return textwrap.fill(notes, 120)
 

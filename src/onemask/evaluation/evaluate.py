@@ -55,7 +55,7 @@ class Evaluation:
         """The scores as text, with the speed below."""
         if not self.seconds_per_frame:
             return f"{self.scores.table()}\nno sequence has a second frame, so there is no speed"
-        speed = f"{1 / self.seconds_per_frame:.2f} frames a second ({1000 * self.seconds_per_frame:.0f} ms a frame)"
+        speed = f"{1 / self.seconds_per_frame:.2f} frames per second ({1000 * self.seconds_per_frame:.0f} ms per frame)"
         return f"{self.scores.table()}\n{speed}"
 
 
@@ -117,7 +117,7 @@ def evaluate(
         times = {s.name: _recorded(results, s) or {} for s in dataset}
         if lost := [s.name for s in dataset if not _recorded(results, s)]:
             raise OutputError(
-                f"predictions of {lost[0]} were removed from {out} while they were written; --resume makes them anew"
+                f"predictions of {lost[0]} were removed from {out} during the evaluation; --resume computes them again"
             )
         if submission is not None:
             rules.submit(dataset, results.path / "predictions", submission)
@@ -140,9 +140,9 @@ def _refuse_submission(
     if not rules.submits:
         raise InputError(f"there is nothing to submit for {protocol}; leave out --submission, or choose youtube-vos")
     if sequences is not None:
-        raise InputError("a submission has all videos of a split; leave out --sequences, or --submission")
+        raise InputError("a submission needs all videos of a split; leave out --sequences, or --submission")
     if path.is_dir():
-        raise InputError(f"{path} is a folder; --submission names the ZIP to write")
+        raise InputError(f"{path} is a folder; --submission must name the ZIP to write")
     refuse_existing(path, replace)
 
 
@@ -157,7 +157,7 @@ def asked_for(
     """The dataset of an evaluation, and the record of its settings. Raises InputError if they do not fit."""
     rules = protocol_of(protocol)
     if sequences is not None and not sequences:
-        raise InputError("no sequence is named; name one or more of the split, or leave them out for all")
+        raise InputError("no sequence is given; name one or more of the split, or leave them out for all")
     dataset = rules.open(root, split, sequences)
     asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split if rules.splits else "all"}
     return dataset, asked | settings.described()
@@ -168,8 +168,8 @@ def refuse_changed_input(results: ResultFolder, dataset: SequenceDataset) -> Non
     changed = [s.name for s in dataset if (times := _recorded(results, s)) and times["input"] != s.fingerprint()]
     if changed:
         raise InputError(
-            f"frames or annotations of {', '.join(changed)} have changed since {results.path} was begun; choose "
-            "another folder, or pass --overwrite to begin anew"
+            f"frames or annotations of {', '.join(changed)} have changed since {results.path} was started; choose "
+            "another folder, or pass --overwrite to start over"
         )
 
 
@@ -202,7 +202,7 @@ def _predict(
 def _predict_on_cluster(
     rules: Protocol, sequences: Sequence[VideoSequence], settings: Settings, results: ResultFolder, ray: str
 ) -> dict[str, str]:
-    """Segment sequences on a cluster, the longest first, and write their label maps; returns what computed them."""
+    """Segment sequences on a cluster, the longest first, and write their label maps; return where they ran."""
     device = {"device": settings.device, "precision": settings.precision, "runtime": settings.runtime}
     writing, lost = threading.Lock(), Counter[str]()
 
@@ -233,7 +233,7 @@ def _predict_on_cluster(
     with hands_of(ray, [settings.device], len(sequences), every=True) as hands:
         whole = share_out(sorted(sequences, key=len, reverse=True), hands, do, step="sequence")
     if not whole:
-        raise Interrupted(f"stopped; --resume goes on from there, and finished sequences are in {results.path}")
+        raise Interrupted(f"stopped; --resume continues from there, and finished sequences are in {results.path}")
     return device
 
 

@@ -1,4 +1,4 @@
-"""The measures of DAVIS, region similarity J and contour accuracy F with their statistics over frames; and an error.
+"""Measures of DAVIS, region similarity J and contour accuracy F, with their statistics; and the error of JumpCut.
 
 J is the intersection of prediction and annotation over their union. F is the harmonic mean of the precision
 and the recall of the prediction's boundary: a boundary pixel is matched when a pixel of the other boundary
@@ -61,7 +61,7 @@ def region_similarity(prediction: ArrayLike, annotation: ArrayLike) -> float:
     0.5
 
     Args:
-        prediction: (H, W), boolean, or numbers of which all but 0 are the object.
+        prediction: (H, W), boolean or numeric; nonzero is the object.
         annotation: (H, W), likewise.
 
     Returns:
@@ -81,7 +81,7 @@ def contour_accuracy(prediction: ArrayLike, annotation: ArrayLike, bound: float 
     A mask that is empty or fills the frame has no boundary.
 
     Args:
-        prediction: (H, W), boolean, or numbers of which all but 0 are the object.
+        prediction: (H, W), boolean or numeric; nonzero is the object.
         annotation: (H, W), likewise.
         bound: radius within which boundary pixels match: a fraction of the frame's diagonal below 1, pixels from 1 on;
             rounded up to whole pixels.
@@ -130,7 +130,7 @@ def error_rates(prediction: ArrayLike, annotation: ArrayLike) -> tuple[float, fl
     Where a foreground is empty, the error is 1 if there are mislabelled pixels and 0 if there are none.
 
     Args:
-        prediction: (H, W), boolean, or numbers of which all but 0 are the object.
+        prediction: (H, W), boolean or numeric; nonzero is the object.
         annotation: (H, W), likewise.
 
     Returns:
@@ -168,8 +168,8 @@ def statistics(values: Sequence[float] | NDArray[np.floating]) -> Statistics:
     series = np.asarray(values, dtype=np.float64)
     if series.ndim != 1:
         raise InputError(
-            f"statistics need one value a frame, shape (frames,), but came {series.shape}; "
-            "pass one object and one measure at a time"
+            f"statistics need one value per frame, shape (frames,), got {series.shape}; pass one object and one "
+            "measure at a time"
         )
     if not series.size:
         return Statistics(math.nan, math.nan, math.nan)

@@ -82,7 +82,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
-        """The passages in which a method sees a sequence; the first passage with a frame predicts it."""
+        """The passages of a sequence; the first one that contains a frame gives the frame's prediction."""
 
     @abstractmethod
     def score(self, dataset: SequenceDataset, predictions: Path) -> Scores:
@@ -104,7 +104,7 @@ def protocol(name: str) -> Protocol:
         "youtube-vos": YouTubeVos(),
     }
     if name not in known:
-        raise InputError(f"protocol is {' or '.join(PROTOCOLS)}, got {name!r}")
+        raise InputError(f"protocol must be {' or '.join(PROTOCOLS)}, got {name!r}")
     return known[name]
 
 
@@ -259,7 +259,7 @@ class JumpCut(GroupedProtocol):
         return tuple(key + DISTANCE for key in self._keys(sequence))
 
     def problem(self, sequence: VideoSequence) -> str | None:
-        """The problem of a video that is too short, lacks masks, has no object in any key frame, or several sizes."""
+        """Report a video that is too short, lacks masks, has no object in any key frame, or has several sizes."""
         pairs = _reached(sequence)
         if not pairs:
             return f"{sequence.name} has {len(sequence)} frames, but frame {DISTANCE} is the first that is judged"
@@ -297,8 +297,8 @@ class YouTubeObjects(GroupedProtocol):
         dataset.left_out = tuple(sequence.name for sequence in every if sequence not in dataset.sequences)
         if not dataset.sequences:
             raise InputError(
-                f"{dataset.root}: no shot has an annotated frame after the first in which its object is, so there is "
-                f"nothing to judge; expected {dataset.layout}"
+                f"{dataset.root}: no shot has an annotated frame after the first one that shows its object, so there "
+                f"is nothing to score; expected {dataset.layout}"
             )
         return dataset
 
@@ -314,7 +314,7 @@ class YouTubeObjects(GroupedProtocol):
         return self._annotated(sequence)[1:]
 
     def problem(self, sequence: VideoSequence) -> str | None:
-        """The problem of a shot whose masks differ in size."""
+        """Report a shot whose masks differ in size."""
         return size_problem(sequence, sequence.annotated, frames_too=False)
 
     def score(self, dataset: SequenceDataset, predictions: Path) -> GroupedScores:

@@ -93,8 +93,8 @@ def refuse_unscorable(annotations: Mapping[str, Path]) -> None:
     for folder in annotations.values():
         if not scored(range(count := len(find_masks(folder)))):
             raise InputError(
-                f"{folder} should have three annotated frames or more, for first and last are not scored, but has "
-                f"{count}; leave the sequence out"
+                f"{folder} should have at least three annotated frames, since the first and last are not scored, but "
+                f"has {count}; leave the sequence out"
             )
 
 
@@ -146,7 +146,7 @@ def _pairs(predictions: Path, annotations: Path, wanted: Iterable[str] | None) -
         )
     names = sorted(annotated) if wanted is None else list(dict.fromkeys(wanted))
     if not names:
-        raise InputError("no sequence is named; name one at least, or leave --sequences out to score all")
+        raise InputError("no sequence is given; name at least one, or leave --sequences out to score all")
     for folder, present in ((annotations, annotated), (predictions, predicted)):
         absent = [name for name in names if name not in present]
         if absent:
@@ -315,7 +315,7 @@ def _refuse_unknown_ids(video: _Video, frames: list[_Measured], known: Collectio
         black_and_white = video.predictions.void is None and not video.predictions.one_object
         if black_and_white and measured.predicted and len(known) > 1:
             raise InputError(
-                f"{path} is black and white, as all predictions of {video.name}, so that they hold one object, but the "
+                f"{path} is black and white, like all predictions of {video.name}, so they hold one object, but the "
                 f"annotations have {_some(sorted(known))}; write their ids, or score all as one with --single-object"
             )
 
@@ -328,8 +328,8 @@ def _refuse_empty(video: _Video, frames: list[_Measured]) -> None:
     if not any(_label_map(others, index)[0].any() for index in range(len(video.unscored))):
         folder = next(path.parent for path in video.predictions.annotations if path)
         raise InputError(
-            f"{folder} should hold predictions, but no mask in it has any object; write the annotations' ids, or, "
-            "where a method found nothing in the whole sequence, pass --missing empty to count it so"
+            f"{folder} should hold predictions, but no mask in it has any object; write the annotations' ids, or, if "
+            "a method found nothing in the whole sequence, pass --missing empty to count that"
         )
 
 

@@ -47,7 +47,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     """
     series = np.asarray(values, dtype=np.float64)
     if not series.size or not np.isfinite(series).all():
-        raise InputError(f"an estimate needs one finite value a video, got {list(values)}")
+        raise InputError(f"an estimate needs one finite value per video, got {list(values)}")
     drawn = np.random.default_rng(SEED).integers(len(series), size=(RESAMPLES, len(series)))
     low, high = np.quantile(series[drawn].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(series.mean()), float(low), float(high))
@@ -64,7 +64,7 @@ def difference(of: Mapping[str, float], minus: Mapping[str, float]) -> Estimate:
         InputError: the videos are not the same.
     """
     if odd := sorted(set(of) ^ set(minus)):
-        raise InputError(f"methods are compared on the same videos, but only one was run on {', '.join(odd[:5])}")
+        raise InputError(f"methods must be compared on the same videos, but only one was run on {', '.join(odd[:5])}")
     return estimate([of[video] - minus[video] for video in of])
 
 
@@ -89,7 +89,7 @@ def error_shares(prediction: ArrayLike, annotation: ArrayLike) -> tuple[float, f
     (0.5, 0.5)
 
     Args:
-        prediction: (H, W), boolean, or numbers of which all but 0 are the object.
+        prediction: (H, W), boolean or numeric; nonzero is the object.
         annotation: (H, W), likewise, with at least one pixel of the object.
 
     Raises:
@@ -97,7 +97,7 @@ def error_shares(prediction: ArrayLike, annotation: ArrayLike) -> tuple[float, f
     """
     predicted, annotated = np.asarray(prediction) != 0, np.asarray(annotation) != 0
     if predicted.shape != annotated.shape:
-        raise InputError(f"masks have one shape, got {predicted.shape} and {annotated.shape}")
+        raise InputError(f"masks must have the same shape, got {predicted.shape} and {annotated.shape}")
     area = np.count_nonzero(annotated)
     if not area:
         raise InputError("errors are shares of the object's area, but the annotation is empty")

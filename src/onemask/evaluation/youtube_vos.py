@@ -49,7 +49,7 @@ class YouTubeVosScores(Scores):
 
     @property
     def figures(self) -> dict[str, float]:
-        """G and J and F of seen and of unseen classes, if there are both, and the means over all objects."""
+        """G, then J and F of seen and of unseen classes, if there are both, and the means over all objects."""
         if not self.rows:
             return {}
         if len(set(self.seen.values())) < 2:
@@ -144,7 +144,7 @@ def write_submission(dataset: YouTubeVosDataset, predictions: Path, path: str | 
 
     Raises:
         InputError: a label map is missing.
-        OutputError: the disk refuses.
+        OutputError: the file cannot be written.
     """
     count = 0
     with written_whole(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:

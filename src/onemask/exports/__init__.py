@@ -1,5 +1,5 @@
-"""A finished run in the formats of other tools, and masks that come back from them.
+"""Export of finished runs to the formats of other tools, and import of masks from them.
 
-`formats` has the one table of formats; `exporting` writes them, `importing` reads those that can come back. `result` is
-a finished run as the writers see it, `matte` softens edges.
+`formats` holds the table of formats; `exporting` writes them, and `importing` reads those that can be read back.
+`result` is a finished run as the writers see it, and `matte` softens edges.
 """

@@ -19,7 +19,7 @@ from .target import ExportOptions, Target
 
 
 def write_npz(result: Result, target: Target, options: ExportOptions) -> None:
-    """One NPZ: `label_maps` (T, H, W) uint8 or uint16, `names` (T,) of the frames, `ids` (N,) of the objects."""
+    """Write one NPZ: `label_maps` (T, H, W) uint8 or uint16, frame `names` (T,) and object `ids` (N,)."""
     ids = [i for i in result.ids if options.objects is None or i in options.objects]
     dtype = np.dtype(np.uint8 if max(ids, default=0) < 255 else np.uint16)
     with target("") as path, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -37,7 +37,7 @@ def write_npz(result: Result, target: Target, options: ExportOptions) -> None:
 
 
 def read_npz(path: Path, video: Video) -> Iterator[Masks]:
-    """The masks of an archive of label maps by frame: by `names` where it has them, else in order."""
+    """Read masks from an archive of label maps; frames are matched by `names` if it has them, otherwise by order."""
     frame_named = FrameNames(video, path)
     with broken(path, "an NPZ with label_maps (T, H, W)"):
         try:

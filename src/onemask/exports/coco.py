@@ -21,7 +21,7 @@ from .target import ExportOptions, Target
 
 
 def write_coco(result: Result, target: Target, options: ExportOptions) -> None:
-    """One JSON: an image a frame, an annotation an object in it; the category is the object's id."""
+    """Write one JSON: an image per frame and an annotation per object in it; the category is the object's id."""
     cocos = coder()
     height, width = result.size
     ids: set[int] = set()
@@ -53,11 +53,11 @@ def write_coco(result: Result, target: Target, options: ExportOptions) -> None:
 
 
 def write_youtube_vis(result: Result, target: Target, options: ExportOptions) -> None:
-    """One JSON: one video, an annotation an object, with a list of masks by frame, null where it is not seen."""
+    """Write one JSON: one video, an annotation per object with a list of masks per frame, null if not visible."""
     cocos = coder()
     height, width = result.size
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spooled:
-        places: dict[int, array[int]] = {}  # object -> its frames' places in the file, -1: not seen
+        places: dict[int, array[int]] = {}  # object -> file offset per frame, -1: not visible
         for frame in result.frames():
             for object_id, mask in frame.masks(options.objects):
                 of_object = places.setdefault(object_id, array("q", [-1]) * len(result))
@@ -89,7 +89,7 @@ def write_youtube_vis(result: Result, target: Target, options: ExportOptions) ->
 
 
 def read_coco(path: Path, video: Video) -> Iterator[Masks]:
-    """The masks of a COCO file by frame: images are matched by their names with the video's frames."""
+    """Read the masks of a COCO file frame by frame; images are matched to the video's frames by name."""
     cocos, content = coder(), loaded_json(path)
     with broken(path, "COCO's JSON with images and annotations"):
         by_image: dict[int, list[dict[str, Any]]] = {}
@@ -107,7 +107,7 @@ def read_coco(path: Path, video: Video) -> Iterator[Masks]:
 
 
 def read_youtube_vis(path: Path, video: Video) -> Iterator[Masks]:
-    """The masks of a YouTube-VIS file by frame: those of its first video, frames by their names."""
+    """Read the masks of the first video in a YouTube-VIS file frame by frame; frames are matched by name."""
     cocos, content = coder(), loaded_json(path)
     with broken(path, "YouTube-VIS's JSON with videos and annotations"):
         described, frame_named = content["videos"][0], FrameNames(video, path)
@@ -126,7 +126,7 @@ def read_youtube_vis(path: Path, video: Video) -> Iterator[Masks]:
 
 
 def coder() -> Any:
-    """The module that knows COCO's run lengths. Raises InputError where it is not installed."""
+    """Import the module that handles COCO's run lengths. Raises InputError if it is not installed."""
     try:
         from pycocotools import mask
     except ModuleNotFoundError as error:
@@ -135,13 +135,13 @@ def coder() -> Any:
 
 
 def _encoded(coder: Any, mask: np.ndarray) -> dict[str, Any]:
-    """COCO's compressed run lengths of a mask (H, W) bool, as JSON holds them."""
+    """Encode a mask (H, W) bool as COCO's compressed run lengths, ready for JSON."""
     rle = coder.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def _decoded(coder: Any, segmentation: Any, height: int, width: int) -> np.ndarray:
-    """The mask (H, W) bool of any of COCO's three kinds: compressed or plain run lengths, polygons."""
+    """Decode a mask (H, W) bool from any of COCO's three encodings: compressed or plain run lengths, or polygons."""
     if isinstance(segmentation, list):
         segmentation = coder.merge(coder.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):
@@ -150,7 +150,7 @@ def _decoded(coder: Any, segmentation: Any, height: int, width: int) -> np.ndarr
 
 
 def _part(spooled: IO[str], place: int, column: int) -> str:
-    """One of run lengths, box and area of the mask at a place of the file; null where there is none."""
+    """Read the run lengths, box or area (`column`) of the mask at a file offset as JSON; null if there is no mask."""
     if place < 0:
         return "null"
     spooled.seek(place)

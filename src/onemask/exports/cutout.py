@@ -1,4 +1,4 @@
-"""The objects cut out of the video, with alpha and the source's timing: ProRes 4444 and VP9."""
+"""Video of the cut-out objects, with alpha and the source's timing: ProRes 4444 and VP9."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .target import ExportOptions, Target
 
 
 def write_prores(result: Result, target: Target, options: ExportOptions) -> None:
-    """A MOV for editors: ProRes 4444 in 10 bits, straight alpha."""
+    """Write a MOV for video editors: 10-bit ProRes 4444 with straight alpha."""
     _write(result, target, options, PRORES_4444)
 
 
 def write_webm(result: Result, target: Target, options: ExportOptions) -> None:
-    """A WebM for browsers: VP9 with an alpha channel, straight."""
+    """Write a WebM for browsers: VP9 with straight alpha."""
     _write(result, target, options, VP9_ALPHA)
 
 

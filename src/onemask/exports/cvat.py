@@ -1,8 +1,8 @@
 """CVAT for video 1.1: XML with run lengths, as CVAT's own exporter writes masks.
 
-CVAT has no tracks of masks: it writes each mask as a track of its own that ends in the next frame, and its importer
-makes shapes of such tracks (cvat/apps/dataset_manager/formats/cvat.py). So a mask here is a track with one key frame.
-The label, "object 7", keeps the id.
+CVAT does not support tracks of masks: it writes each mask as a separate track that ends in the next frame, and its
+importer turns such tracks into shapes (cvat/apps/dataset_manager/formats/cvat.py). So each mask here is a track with
+one key frame. The label, such as "object 7", carries the id.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .target import ExportOptions, Target
 
 
 def write_cvat(result: Result, target: Target, options: ExportOptions) -> None:
-    """One XML: a track of one frame for every object in it."""
+    """Write one XML: for each frame, a single-frame track per object."""
     ids = [i for i in result.ids if options.objects is None or i in options.objects]
     with target("") as path, open(path, "w", encoding="utf-8") as file:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
@@ -44,11 +44,11 @@ def write_cvat(result: Result, target: Target, options: ExportOptions) -> None:
 
 
 def _meta(result: Result, ids: list[int]) -> ElementTree.Element:
-    """The head of the file: what the task is like, and its labels."""
+    """Build the file header: a description of the task, and its labels."""
     height, width = result.size
     meta = ElementTree.Element("meta")
     task = ElementTree.SubElement(meta, "task")
-    name = os.fsencode(result.name).decode("utf-8", "replace")  # XML holds no other text
+    name = os.fsencode(result.name).decode("utf-8", "replace")  # XML cannot hold undecodable bytes
     described = {"name": name, "size": len(result), "mode": "interpolation"}
     for tag, text in {**described, "start_frame": 0, "stop_frame": len(result) - 1}.items():
         ElementTree.SubElement(task, tag).text = str(text)
@@ -64,7 +64,7 @@ def _meta(result: Result, ids: list[int]) -> ElementTree.Element:
 
 
 def read_cvat(path: Path, video: Video) -> Iterator[Masks]:
-    """The masks of a CVAT file by frame, of a task with a video or with images; other shapes are passed over."""
+    """Read the masks of a CVAT file frame by frame, from a video or an image task; other shapes are skipped."""
     by_frame: dict[int, list[tuple[int, np.ndarray]]] = {}
     known: dict[str, int] = {}
     size = video.info.height, video.info.width
@@ -87,7 +87,7 @@ def read_cvat(path: Path, video: Video) -> Iterator[Masks]:
 
 
 def _run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """The box of a mask (H, W) bool, and its run lengths in it: row by row, of 0 first."""
+    """Encode a mask (H, W) bool as its bounding box and run lengths inside it: row-major, starting with zeros."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     pixels = mask[top : top + height, left : left + width].ravel()
     edges = np.flatnonzero(np.diff(pixels)) + 1
@@ -98,7 +98,7 @@ def _run_lengths(mask: np.ndarray) -> dict[str, Any]:
 
 
 def _mask(element: ElementTree.Element, size: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W) bool of an element."""
+    """Decode an element into a mask (H, W) bool."""
     left, top, width, height = (int(element.attrib[key]) for key in ("left", "top", "width", "height"))
     runs = [int(text) for text in element.attrib["rle"].split(",")]
     if sum(runs) != width * height or min(left, top, *runs) < 0 or left + width > size[1] or top + height > size[0]:

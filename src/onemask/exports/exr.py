@@ -1,4 +1,4 @@
-"""OpenEXR: a file for each frame, with the matte of each object as a channel of its own, for compositing."""
+"""OpenEXR for compositing: one file per frame, with one channel per object that holds its matte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAYER = "mattes"
 
 
 def openexr() -> Any:
-    """The package OpenEXR. Raises InputError where it is not installed."""
+    """Import the package OpenEXR. Raises InputError if it is not installed."""
     try:
         import OpenEXR
     except ModuleNotFoundError as error:
@@ -28,7 +28,7 @@ def openexr() -> Any:
 
 
 def write_exr(result: Result, target: Target, options: ExportOptions) -> None:
-    """NAME.exr: channels mattes.objectID, alpha in half floats, in every frame, also where an object is not seen."""
+    """Write NAME.exr: half-float alpha in a channel mattes.objectID per object, for every frame, visible or not."""
     package = openexr()
     ids = result.ids if options.objects is None else options.objects
     if not ids:
@@ -41,12 +41,12 @@ def write_exr(result: Result, target: Target, options: ExportOptions) -> None:
 
 
 def _save(file: Any, path: Path) -> None:
-    """Write an OpenEXR file. Raises OutputError or OSError where the disk refuses."""
-    # By a name in UTF-8, since OpenEXR takes no others, not even of folders.
+    """Write an OpenEXR file. Raises OutputError or OSError if it cannot be written."""
+    # OpenEXR only accepts paths in UTF-8, folders included, so write to a temporary one and copy.
     with TemporaryDirectory() as folder:
         written = Path(folder) / "frame.exr"
         try:
             file.write(str(written))
-        except RuntimeError as error:  # the only one that it raises
-            raise OutputError(f"{path} could not be written: {error}; check the place and its rights") from error
+        except RuntimeError as error:  # the only exception that it raises
+            raise OutputError(f"{path} could not be written: {error}; check the folder and its permissions") from error
         shutil.copyfile(written, path)

@@ -1,6 +1,6 @@
-"""The one table of formats: a name, what it is, file or folder, the writer, and the reader where masks can come back.
+"""The table of formats: name, summary, file or folder, writer, and a reader if masks can be read back.
 
-Nothing heavy is imported here: the command line lists the table in its help.
+Nothing heavy is imported here, because the command line lists the table in its help.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Format:
-    """A line of the table."""
+    """An entry of the table."""
 
     summary: str
     file: str
-    """The name of its file in the folder of a run; of a folder of files it ends with a slash."""
+    """Name of the output in the folder of a run; ends with a slash if it is a folder of files."""
     writer: str
     """module:function, called with a `Result`, a `Target` and `ExportOptions`."""
     reader: str | None = None
-    """module:function, called with a path and the video, gives `Masks` in the order of frames; None: not to be read."""
+    """module:function, called with a path and the video, yields `Masks` in frame order; None: cannot be read back."""
     needs_video: bool = False
-    """Whether the video's pictures are needed in any case."""
+    """Whether the video's pictures are always needed."""
     has_alpha: bool = False
-    """Whether it holds alpha, which --matte makes soft."""
+    """Whether it stores alpha, which --matte softens."""
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder of files."""
+        """Whether the output is a folder of files."""
         return self.file.endswith("/")
 
     def write(self, *arguments: Any) -> None:
@@ -39,9 +39,9 @@ class Format:
 
 
 FORMATS = {
-    "png": Format("label maps as indexed PNG, as DAVIS has them", "png/", "pictures:write_indexed"),
+    "png": Format("label maps as indexed PNG, as in DAVIS", "png/", "pictures:write_indexed"),
     "youtube-vos": Format(
-        "ZIP of indexed PNG of every fifth frame, as YouTube-VOS's server takes it",
+        "ZIP of indexed PNG of every fifth frame, for YouTube-VOS's server",
         "youtube-vos.zip",
         "pictures:write_youtube_vos",
     ),
@@ -52,7 +52,12 @@ FORMATS = {
         "pictures:write_alpha",
         has_alpha=True,
     ),
-    "alpha16": Format("the same in 16 bits", "alpha16/", "pictures:write_alpha_16", has_alpha=True),
+    "alpha16": Format(
+        "a matte for each object and frame, hard or soft: 16-bit grey PNG",
+        "alpha16/",
+        "pictures:write_alpha_16",
+        has_alpha=True,
+    ),
     "prores": Format(
         "the objects cut out, ProRes 4444 with alpha (MOV)",
         "cutout.mov",
@@ -85,18 +90,22 @@ FORMATS = {
     "exr": Format(
         "a matte for each object as a channel of OpenEXR, hard or soft", "exr/", "exr:write_exr", has_alpha=True
     ),
-    "csv": Format("area, box, middle and confidence of every object in every frame", "objects.csv", "table:write_csv"),
-    "parquet": Format("the same as Parquet", "objects.parquet", "table:write_parquet"),
+    "csv": Format("area, box, centre and confidence of every object in every frame", "objects.csv", "table:write_csv"),
+    "parquet": Format(
+        "area, box, centre and confidence of every object in every frame, as Parquet",
+        "objects.parquet",
+        "table:write_parquet",
+    ),
 }
 
 
-NAMES_IN_UTF_8 = {  # formats that hold no other names -> of what
+NAMES_IN_UTF_8 = {  # formats that require UTF-8 -> which names must be
     "youtube-vos": ("video", "frames"),
     "parquet": ("frames",),
 }
 
 
-NEEDS_EXTRA = {  # a function that raises where a package is missing
+NEEDS_EXTRA = {  # format -> function that raises if a package is missing
     "coco": "coco:coder",
     "youtube-vis": "coco:coder",
     "exr": "exr:openexr",
@@ -105,13 +114,13 @@ NEEDS_EXTRA = {  # a function that raises where a package is missing
 
 
 def export_format(name: str) -> Format:
-    """The format of that name. Raises InputError."""
+    """Look up a format by name. Raises InputError if there is none."""
     if name not in FORMATS:
-        raise InputError(f"a format is one of {', '.join(FORMATS)}; got {name!r}")
+        raise InputError(f"format must be one of {', '.join(FORMATS)}; got {name!r}")
     return FORMATS[name]
 
 
 def function(name: str) -> Any:
-    """The function that a table names, as "module:function"."""
+    """Import a function that a table names as "module:function"."""
     module, _, function = name.partition(":")
     return getattr(import_module(f".{module}", __package__), function)

@@ -1,4 +1,4 @@
-"""Reading masks of many frames that another tool wrote."""
+"""Import of masks of many frames that another tool wrote."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def read_masks(path: str | Path, video: Video, format: str | None = None) -> Ite
 
     Args:
         path: a file in one of the formats that can be read.
-        video: whose frames they are of.
-        format: its name; None: by the file's suffix and content.
+        video: the video that the masks belong to.
+        format: name of the format; None: detected from the file's suffix and content.
 
     Raises:
-        InputError: the file is none of them, is damaged, or does not fit the video.
+        InputError: the file has none of these formats, is damaged, or does not fit the video.
     """
     file = Path(path)
     reader = export_format(format or recognised(file)).reader
     if reader is None:
-        raise InputError(f"{file}: masks in the format {format} cannot be read back; label maps can, as PNG")
+        raise InputError(f"{file}: masks in the format {format} cannot be read; give label maps as PNG")
     size = video.info.height, video.info.width
     for masks in function(reader)(file, video):
         if not 0 <= masks.frame < (video.info.frames or masks.frame + 1):
@@ -43,17 +43,17 @@ def read_masks(path: str | Path, video: Video, format: str | None = None) -> Ite
 
 
 def label_maps_in(path: str | Path, video: Video) -> Iterator[tuple[int, np.ndarray]]:
-    """Frames and label maps (H, W) that `read_masks` gives: where masks overlap, later ones lie on top.
+    """Read frame numbers and label maps (H, W) with `read_masks`; where masks overlap, the later one wins.
 
     Raises:
-        InputError: see `read_masks`; or an id is none.
+        InputError: see `read_masks`; or an id is out of range.
     """
     for masks in read_masks(path, video):
         labels = np.zeros((video.info.height, video.info.width), np.uint16)
         for object_id, mask in masks.masks:
             if not 1 <= object_id <= LARGEST_ID:
                 raise InputError(
-                    f"{path}: ids of objects are 1..{LARGEST_ID}, but there is {object_id} in frame {masks.frame}; "
+                    f"{path}: object ids must be 1..{LARGEST_ID}, but there is {object_id} in frame {masks.frame}; "
                     "renumber it"
                 )
             labels[mask] = object_id
@@ -61,13 +61,14 @@ def label_maps_in(path: str | Path, video: Video) -> Iterator[tuple[int, np.ndar
 
 
 def recognised(path: Path) -> str:
-    """The name of the format of a file that holds masks of many frames. Raises InputError."""
+    """Detect the format of a file with masks of many frames. Raises InputError if it is not known."""
     suffix = path.suffix.lower()
     if suffix in (".xml", ".npz"):
         return {".xml": "cvat", ".npz": "npz"}[suffix]
     if suffix != ".json":
         raise InputError(
-            f"{path}: masks of many frames are in .xml (CVAT), .json or .npz, but it ends in {suffix or 'nothing'}"
+            f"{path}: masks of many frames must be in .xml (CVAT), .json or .npz, but this file ends in "
+            f"{suffix or 'nothing'}"
         )
     content = loaded_json(path)
     if isinstance(content, list):

@@ -1,8 +1,8 @@
-"""Label Studio: JSON with a task a frame, and a brush stroke for every object in it.
+"""Label Studio: JSON with one task per frame, and one brush stroke per object in it.
 
-A stroke is packed with the run lengths of thi.ng/rle-pack, over the picture's RGBA values, as Label Studio's own
-converter does: 32 bits for the number of values, 5 for their width, 4 for each width of a count; then pieces of 1 bit
-(run or single values), 2 bits (which width), a count, and the value.
+Strokes use the run-length encoding of thi.ng/rle-pack over the picture's RGBA values, as in Label Studio's own
+converter. The header has 32 bits for the number of values, 5 for their bit width, and 4 for each of four count widths.
+Then follow chunks of 1 bit (run or single values), 2 bits (which count width), a count, and the value or values.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .target import ExportOptions, Target
 COUNT_BITS = (3, 4, 8, 16)
 CHANNELS = 4  # RGBA
 OPAQUE = 255
-LARGEST = 2**28  # values of a picture that is still read: 8192 x 8192
+LARGEST = 2**28  # most values of a picture that is read: 8192 x 8192
 
 
 def write_label_studio(result: Result, target: Target, options: ExportOptions) -> None:
-    """One JSON: tasks with pre-annotations, for a `BrushLabels` tag named "tag" on an `Image` named "image"."""
+    """Write one JSON: tasks with pre-annotations, for a `BrushLabels` tag named "tag" on an `Image` named "image"."""
     height, width = result.size
     with target("") as path, open(path, "w", encoding="utf-8") as file:
         file.write("[")
@@ -57,7 +57,7 @@ def write_label_studio(result: Result, target: Target, options: ExportOptions) -
 
 
 def read_label_studio(path: Path, video: Video) -> Iterator[Masks]:
-    """The masks of a Label Studio file by frame: of each task the first annotation, else the first prediction."""
+    """Read the masks of a Label Studio file frame by frame: each task's first annotation, or else first prediction."""
     known: dict[str, int] = {}
     by_frame: dict[int, list[tuple[int, np.ndarray]]] = {}
     frame_named = FrameNames(video, path)
@@ -76,7 +76,7 @@ def read_label_studio(path: Path, video: Video) -> Iterator[Masks]:
 
 
 def packed(mask: np.ndarray) -> list[int]:
-    """A mask (H, W) bool as the bytes of a brush stroke."""
+    """Encode a mask (H, W) bool as the bytes of a brush stroke."""
     pixels = mask.ravel()
     edges = np.concatenate([[0], np.flatnonzero(np.diff(pixels)) + 1, [len(pixels)]])
     bits = [f"{CHANNELS * len(pixels):032b}", f"{8 - 1:05b}", *(f"{width - 1:04b}" for width in COUNT_BITS)]
@@ -93,19 +93,19 @@ def packed(mask: np.ndarray) -> list[int]:
 
 
 def unpacked(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W) bool of a brush stroke: where its alpha is above 0. Raises ValueError."""
+    """Decode a brush stroke into a mask (H, W) bool: alpha above 0. Raises ValueError if it is damaged."""
     stream = _Bits(data)
     total, word = stream.take(32), stream.take(5) + 1
     widths = [stream.take(4) + 1 for _ in range(4)]
     if total != CHANNELS * size[0] * size[1] or total > LARGEST:
-        raise ValueError(f"a stroke has {total} values, but its picture {size[1]}x{size[0]} pixels of four")
+        raise ValueError(f"a stroke has {total} values, but its picture has {size[1]}x{size[0]} pixels of four values")
     values = np.zeros(total, np.uint8)
     done = 0
     while done < total:
         is_run, width = stream.take(1), widths[stream.take(2)]
         count = stream.take(width) + 1
         if done + count > total:
-            raise ValueError("a stroke has more values than it says")
+            raise ValueError("a stroke has more values than it states")
         if is_run:
             values[done : done + count] = stream.take(word)
         else:
@@ -115,14 +115,14 @@ def unpacked(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 class _Bits:
-    """Takes numbers of some bits from the front of bytes."""
+    """Bit stream over bytes, read from the front."""
 
     def __init__(self, data: bytes):
         self._text = np.unpackbits(np.frombuffer(data, np.uint8)).tobytes().translate(_DIGITS).decode("ascii")
         self._at = 0
 
     def take(self, width: int) -> int:
-        """The next number."""
+        """Read the next number, `width` bits wide."""
         part = self._text[self._at : self._at + width]
         if len(part) < width:
             raise ValueError("a stroke ends before its picture does")

@@ -2,9 +2,9 @@
 
     alpha = guided(mask, image)
 
-The frame is the guide: along the mask's edge alpha follows the grey picture (He, Sun, Tang: Guided Image Filtering,
-TPAMI 2013), at the frame's own size, however small the method worked. `closed-form` (Levin, Lischinski, Weiss, TPAMI
-2008, as PyMatting has it) solves for alpha within a band along the edge: hair and motion blur, slowly.
+The frame is the guide: along the mask's edge, alpha follows the grey picture (He, Sun, Tang: Guided Image Filtering,
+TPAMI 2013), at the frame's own size, whatever the working size. `closed-form` (Levin, Lischinski, Weiss, TPAMI 2008,
+as implemented in PyMatting) solves for alpha within a band along the edge: slower, but handles hair and motion blur.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from ..extras import how_to_install
 from ..video.labelled import KeptFrame
 from .result import Result
 
-RADIUS = 1 / 120  # of the guided filter's window, of the short side
-SMOOTHNESS = 1e-4  # epsilon: variance of the picture, in [0, 1] squared, below which it is flat
-BAND = 1 / 60  # half the width of the band in which alpha is unknown, of the short side
-MARGIN = 4  # windows around an object that are looked at
+RADIUS = 1 / 120  # of the guided filter's window, as a fraction of the short side
+SMOOTHNESS = 1e-4  # epsilon: below this variance (of values in [0, 1]) the picture counts as flat
+BAND = 1 / 60  # half the width of the band in which alpha is unknown, as a fraction of the short side
+MARGIN = 4  # windows around an object that are processed
 
 Matting = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def guided(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Soften the edge of a mask by the picture under it.
+    """Soften the edge of a mask, guided by the picture under it.
 
     Args:
         mask: (H, W) bool.
@@ -64,7 +64,7 @@ def closed_form(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def hard(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Alpha of a mask as it is: 0 or 1."""
+    """Alpha of the unchanged mask: 0 or 1."""
     return mask.astype(np.float32)
 
 
@@ -72,16 +72,16 @@ MATTES: dict[str, Matting] = {"none": hard, "guided": guided, "closed-form": clo
 
 
 def matting(name: str) -> Matting:
-    """The matting of that name. Raises InputError."""
+    """Look up a matting function by name. Raises InputError if it is not known or not installed."""
     if name not in MATTES:
-        raise InputError(f"a matte is {', '.join(MATTES)}; got {name!r}")
+        raise InputError(f"matte must be one of {', '.join(MATTES)}; got {name!r}")
     if name == "closed-form" and find_spec("pymatting") is None:
         raise InputError(f"closed-form matting needs the package pymatting: {how_to_install('matte')}")
     return MATTES[name]
 
 
 def mattes(result: Result, ids: Sequence[int], name: str) -> Iterator[tuple[KeptFrame, dict[int, np.ndarray]]]:
-    """The frames of a result, with the alpha (H, W) in [0, 1] of each object. Raises InputError."""
+    """Yield the frames of a result with the alpha (H, W) in [0, 1] of each object. Raises InputError."""
     soften = matting(name)
     if name == "none":
         for labelled in result.frames():
@@ -92,7 +92,7 @@ def mattes(result: Result, ids: Sequence[int], name: str) -> Iterator[tuple[Kept
 
 
 def alpha_of(mask: np.ndarray, image: np.ndarray, soften: Matting) -> np.ndarray:
-    """Alpha of a mask, computed where the object is: elsewhere it is 0."""
+    """Compute the alpha of a mask around the object only; elsewhere it is 0."""
     alpha = np.zeros(mask.shape, np.float32)
     if not mask.any():
         return alpha
@@ -105,11 +105,11 @@ def alpha_of(mask: np.ndarray, image: np.ndarray, soften: Matting) -> np.ndarray
 
 
 def _kept(alpha: np.ndarray, mask: np.ndarray, radius: int) -> np.ndarray:
-    """Alpha with what lies deeper than the window fixed to the mask: a filter must not open holes inside."""
+    """Set alpha to the mask's value farther than the window radius from its edge, so no holes open up inside."""
     inside, outside = _depths(mask)
     return np.where(inside > radius, 1.0, np.where(outside > radius, 0.0, alpha)).astype(np.float32)
 
 
 def _depths(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each pixel lies inside of a mask (H, W), and how far outside."""
+    """Distance of each pixel to the edge, inside and outside a mask (H, W)."""
     return tuple(cv2.distanceTransform(side.astype(np.uint8), cv2.DIST_L2, 3) for side in (mask, ~mask))  # type: ignore[return-value]

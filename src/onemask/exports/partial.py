@@ -1,11 +1,11 @@
-"""A folder that is being written, hidden beside its place: all of it is onemask's own, and goes if the work fails.
+"""A folder that is being written, hidden next to its final path and removed if the export fails.
 
-    .NAME.PID.partial/files/    what becomes the folder NAME
-    .NAME.PID.partial/written   where those files are in here, a line for each before it is written
-    .NAME.PID.partial/lock      the process that writes here
+    .NAME.PID.partial/files/    becomes the folder NAME
+    .NAME.PID.partial/written   a line with the path of each of those files, appended before the file is written
+    .NAME.PID.partial/lock      lock of the process that writes here
 
-What a process leaves that was killed is removed by the next one that writes the folder NAME, by that list: whatever
-else is in there stays, and is in nobody's way.
+Leftovers of a killed process are removed by the next one that writes the folder NAME, according to that list. Any
+other files in there are kept.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Partial:
 
     @classmethod
     def of(cls, path: Path) -> Partial:
-        """The one in which this process writes the folder `path`."""
+        """Return the one in which this process writes the folder `path`."""
         return cls(path.with_name(f".{path.name}.{os.getpid()}.partial"))
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make and hold it for the block; what is left in it then is removed. Raises OutputError."""
+        """Create and lock the folder for the block, then remove what is left in it. Raises OutputError."""
         try:
             with lock.held(self._lock):
                 try:
@@ -49,12 +49,12 @@ class Partial:
 
     @classmethod
     def remove_stale(cls, path: Path) -> None:
-        """Remove what processes that are gone left of the folder `path`."""
+        """Remove what killed processes left behind while writing the folder `path`."""
         pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+\.partial")
-        with suppress(OSError):  # where no folder can be listed, none can be written: that error says more
+        with suppress(OSError):  # writing to this parent will fail with a better error
             for folder in [found for found in path.parent.iterdir() if pattern.fullmatch(found.name)]:
                 stale = cls(folder)
-                with suppress(OutputError):  # another process writes there, or the disk refuses
+                with suppress(OutputError):  # another process writes there, or it cannot be removed
                     if stale._lock.exists():
                         with lock.held(stale._lock):
                             stale._remove_files()
@@ -62,16 +62,16 @@ class Partial:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Give the path to write one of the files to; it stands under its name when it is whole."""
+        """Yield a temporary path to write one of the files to; the file is renamed when it is complete."""
         path = self.files / name
         append(self._written, f"{json.dumps(path.relative_to(self.folder).as_posix())}\n".encode())
         with written_whole(path) as temporary:
             yield temporary
 
     def _begin(self) -> None:
-        """Make `files`, empty: a process of the same number, as containers have them, may have left some."""
+        """Create `files`, empty: in containers, an earlier process with the same PID may have left some."""
         self._remove_files()
-        while self.files.exists():  # with files that are not onemask's
+        while self.files.exists():  # it holds files that are not onemask's
             self.files = self.files.with_name(f"{self.files.name}-")
         try:
             self.files.mkdir()
@@ -79,7 +79,7 @@ class Partial:
             raise refusal(self.files, error) from error
 
     def _remove_files(self) -> None:
-        """Remove all that was written, and folders that this leaves empty."""
+        """Remove all files that were written, and the folders that this leaves empty."""
         by_folder: dict[Path, set[str]] = {}
         for path in self._paths():
             remove(path)
@@ -87,16 +87,16 @@ class Partial:
         for folder, names in by_folder.items():
             remove_temporaries(folder, names)
         emptied = {self.files, *(parent for folder in by_folder for parent in (folder, *folder.parents))}
-        for folder in sorted(emptied, reverse=True):  # those within others first
+        for folder in sorted(emptied, reverse=True):  # nested folders first
             if self.folder in folder.parents:
                 remove_if_empty(folder)
         remove(self._written)
 
     def _paths(self) -> list[Path]:
-        """The files that were begun."""
+        """Paths of the files that were started."""
         paths = []
         with suppress(OSError):
             for line in self._written.read_bytes().splitlines():
-                with suppress(ValueError, TypeError):  # a process that was killed leaves half a line
+                with suppress(ValueError, TypeError):  # a killed process may leave half a line
                     paths.append(inside(self.folder, json.loads(line), str(self._written)))
         return paths

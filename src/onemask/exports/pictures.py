@@ -1,4 +1,4 @@
-"""Exports as pictures: indexed, black and white, soft, and the archive of a YouTube-VOS submission."""
+"""Exports as pictures: indexed PNG, binary masks, alpha mattes, and the archive of a YouTube-VOS submission."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .target import ExportOptions, Target
 
 
 def write_indexed(result: Result, target: Target, options: ExportOptions) -> None:
-    """NAME.png: label maps as DAVIS and YouTube-VOS have them."""
+    """Write NAME.png: label maps in the format of DAVIS and YouTube-VOS."""
     for frame in result.frames():
         labels = frame.label_map
         if options.objects is not None:
@@ -27,7 +27,7 @@ def write_indexed(result: Result, target: Target, options: ExportOptions) -> Non
 
 
 def write_binary(result: Result, target: Target, options: ExportOptions) -> None:
-    """ID/NAME.png: 255 where the object is, in every frame, also where it is not seen."""
+    """Write ID/NAME.png: 255 inside the object, for every frame, even if the object is not visible."""
     ids = result.ids if options.objects is None else options.objects
     for frame in result.frames():
         for object_id in ids:
@@ -36,12 +36,12 @@ def write_binary(result: Result, target: Target, options: ExportOptions) -> None
 
 
 def write_alpha(result: Result, target: Target, options: ExportOptions) -> None:
-    """ID/NAME.png: alpha in 8 bits, edges softened."""
+    """Write ID/NAME.png: 8-bit alpha, with edges as `options.matte` says."""
     _write_alpha(result, target, options, np.uint8)
 
 
 def write_alpha_16(result: Result, target: Target, options: ExportOptions) -> None:
-    """ID/NAME.png: alpha in 16 bits, edges softened."""
+    """Write ID/NAME.png: 16-bit alpha, with edges as `options.matte` says."""
     _write_alpha(result, target, options, np.uint16)
 
 
@@ -55,7 +55,7 @@ def _write_alpha(result: Result, target: Target, options: ExportOptions, dtype: 
 
 
 def write_youtube_vos(result: Result, target: Target, options: ExportOptions) -> None:
-    """A zip with Annotations/VIDEO/NAME.png of every fifth frame, as the benchmark's server takes it."""
+    """Write a ZIP with Annotations/VIDEO/NAME.png for every n-th frame (`options.every`), as the server expects."""
     with target("") as path, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for frame in result.frames():
             if frame.index % options.every:
@@ -74,6 +74,6 @@ def write_youtube_vos(result: Result, target: Target, options: ExportOptions) ->
 
 
 def _save(path: Path, picture: np.ndarray) -> None:
-    """Write a grey PNG of 8 or 16 bits. Raises OSError where the disk refuses."""
-    # OpenCV's own writing keeps the reason for a refusal to itself, and knows no names but those in UTF-8.
+    """Write a grey PNG of 8 or 16 bits. Raises OSError if it cannot be written."""
+    # cv2.imwrite does not report why writing failed, and only supports file names in UTF-8.
     path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())

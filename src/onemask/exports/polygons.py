@@ -17,10 +17,10 @@ from .target import ExportOptions, Target
 
 
 def write_polygons(result: Result, target: Target, options: ExportOptions) -> None:
-    """One JSON: of every frame the objects, of every object its parts, each an outline with holes.
+    """Write one JSON: the objects of each frame, and the parts of each object, as outlines with holes.
 
-    Points are centres of pixels on the object's own border, also around holes; `tolerance` simplifies lines
-    (Douglas and Peucker). With a tolerance of 0 they say exactly what the mask does.
+    Points are centres of the object's border pixels, around holes as well; `tolerance` simplifies the lines
+    (Douglas-Peucker). With a tolerance of 0 they represent the mask exactly.
     """
     height, width = result.size
     head = {"video": result.name, "width": width, "height": height, "tolerance": options.tolerance}
@@ -37,7 +37,7 @@ def write_polygons(result: Result, target: Target, options: ExportOptions) -> No
 
 
 def read_polygons(path: Path, video: Video) -> Iterator[Masks]:
-    """The masks of a file of polygons by frame, frames by their names."""
+    """Read the masks of a polygon file frame by frame; frames are matched by name."""
     content = loaded_json(path)
     frame_named = FrameNames(video, path)
     with broken(path, "the JSON of `--to polygons`"):
@@ -49,7 +49,7 @@ def read_polygons(path: Path, video: Video) -> Iterator[Masks]:
 
 
 def _parts(mask: np.ndarray, tolerance: float) -> list[dict[str, Any]]:
-    """The outlines of a mask (H, W) bool, each with its holes."""
+    """Trace the outlines of a mask (H, W) bool, each with its holes."""
     contours, hierarchy = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parts: dict[int, dict[str, Any]] = {}
     for number, contour in enumerate(contours):
@@ -63,7 +63,7 @@ def _parts(mask: np.ndarray, tolerance: float) -> list[dict[str, Any]]:
 
 
 def _drawn(parts: Any, size: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W) bool of some parts: the border of a hole is the object's."""
+    """Draw parts into a mask (H, W) bool; the border of a hole belongs to the object."""
     mask = np.zeros(size, np.uint8)
     for part in parts:
         drawn = np.zeros(size, np.uint8)

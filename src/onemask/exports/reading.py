@@ -1,4 +1,4 @@
-"""Parts shared by the readers of masks that other tools wrote."""
+"""Shared parts of the readers of masks that other tools wrote."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Masks(NamedTuple):
 
 
 def loaded_json(path: Path) -> Any:
-    """The content of a JSON file. Raises InputError."""
+    """Load a JSON file. Raises InputError if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -32,7 +32,7 @@ def loaded_json(path: Path) -> Any:
 
 @contextmanager
 def broken(path: Path, expected: str) -> Iterator[None]:
-    """Turn what goes wrong with a file's content into one error that says what was expected."""
+    """Turn exceptions caused by a file's content into an InputError that says what was expected."""
     try:
         yield
     except InputError:
@@ -42,16 +42,16 @@ def broken(path: Path, expected: str) -> Iterator[None]:
 
 
 class FrameNames:
-    """Finds frames of a video by the names of their pictures, as the file `path` gives them."""
+    """Lookup of a video's frames by the picture names in the file `path`."""
 
     def __init__(self, video: Video, path: Path):
         self._video, self._path = video, path
         self._index = {video.name(index): index for index in range(video.info.frames or 0)}
 
     def __call__(self, name: object) -> int:
-        """The number of a frame. Raises InputError where the video has none of that name."""
+        """Return the index of a frame. Raises InputError if the video has none of that name."""
         stem = PurePosixPath(str(name).replace("\\", "/")).stem
-        index = self._index.get(str(name), self._index.get(stem))  # the name itself first: shot.0001 has no suffix
+        index = self._index.get(str(name), self._index.get(stem))  # full name first: shot.0001 has no suffix
         if index is None and self._video.info.frames is None:
             index = self._of_unknown_length(stem)
         if index is None:
@@ -62,7 +62,7 @@ class FrameNames:
         return index
 
     def _of_unknown_length(self, stem: str) -> int | None:
-        """The number in a frame's name. Whether the video has such a frame only decoding all of it would tell."""
+        """Return the number in a frame's name, without checking that the video is so long: that needs full decoding."""
         if not stem.isdecimal():
             return None
         index = int(stem)
@@ -70,7 +70,7 @@ class FrameNames:
 
 
 def object_of_label(label: str, known: dict[str, int]) -> int:
-    """The id of the object that a label stands for: the number that it ends with, or the next one that is free."""
+    """Return the object id for a label: the number at its end if that is free, otherwise the lowest free id."""
     if label not in known:
         digits = str(label).rpartition(" ")[2]
         number = int(digits) if digits.isdecimal() and 1 <= int(digits) <= LARGEST_ID else 0

@@ -1,4 +1,4 @@
-"""A finished run as its exports see it: label maps in files, read one at a time, and the video that they belong to."""
+"""A finished run as exports see it: label map files, read one at a time, and the video that they belong to."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from ..video.reader import open_video
 from ..video.threads import prefetch
 
 RECORD, MASKS = "run.json", "masks"
-NAMES = "names"  # in the record: of the frames, in order
+NAMES = "names"  # key of the record: frame names, in order
 
 
 class Result:
     """The label maps of all frames of a video, in order.
 
     Args:
-        paths: a PNG for each frame, as `write_mask` writes them.
-        video: whose label maps they are; None: it is not at hand, and formats that need its pictures are refused.
-        name: of the video, for files that name it.
+        paths: one PNG per frame, as written by `write_mask`.
+        video: the video that the label maps belong to; None if not available: formats that need its pictures are
+            refused then.
+        name: name of the video, for formats that store it.
     """
 
     def __init__(self, paths: Sequence[Path], video: Video | None, name: str):
@@ -46,14 +47,16 @@ class Result:
 
         Args:
             path: the folder.
-            video: the video, where the run's record does not lead to it, or there is none.
+            video: the video, needed if there is no record of the run or it does not lead to the video.
 
         Raises:
-            InputError: there are no label maps, or the video cannot be read.
+            InputError: there are no label maps, or the video cannot be read or has another number of frames.
         """
         folder = Path(path)
         if not folder.is_dir():
-            raise InputError(f"{folder} is no folder; expected the result of a finished run, or a folder of label maps")
+            raise InputError(
+                f"{folder} is not a folder; expected the result of a finished run, or a folder of label maps"
+            )
         record = folder / RECORD
         masks = folder / MASKS if (folder / MASKS).is_dir() else folder
         paths = list(masks.glob("*.png"))
@@ -68,8 +71,8 @@ class Result:
         opened = _opened(source, paths) if video is None else open_video(video)
         if opened is not None and opened.info.frames not in (None, len(paths)):
             raise InputError(
-                f"{source} has {opened.info.frames} frames, but {masks} holds {len(paths)} label maps; name the video "
-                "that they belong to with --video"
+                f"{source} has {opened.info.frames} frames, but {masks} holds {len(paths)} label maps; give the video "
+                "they belong to with --video"
             )
         names = _names(known)
         if not names and opened is not None:
@@ -95,16 +98,16 @@ class Result:
 
     @property
     def video(self) -> Video:
-        """The video. Raises InputError where it is not at hand."""
+        """The video. Raises InputError if it is not available."""
         if self._video is None:
             raise InputError(
-                f"the video of {self.name} is not known, or not where the run found it; say where it is, with --video"
+                f"the video of {self.name} is not known, or not where the run found it; give it with --video"
             )
         return self._video
 
     @property
     def has_video(self) -> bool:
-        """Whether the video is at hand."""
+        """Whether the video is available."""
         return self._video is not None
 
     def frames(self) -> Iterator[KeptFrame]:
@@ -113,7 +116,7 @@ class Result:
             yield self.frame(index, path.stem)
 
     def frame(self, index: int, name: str | None = None) -> KeptFrame:
-        """Read one label map. Raises InputError where it is missing, damaged, or of another size than the first."""
+        """Read one label map. Raises InputError if it is missing, damaged, or differs in size from the first."""
         path = self.paths[index]
         label_map, confidence = self._read(index)
         if index and label_map.shape != self.size:
@@ -126,29 +129,29 @@ class Result:
     def _read(self, index: int) -> tuple[np.ndarray, dict[int, float]]:
         label_map, confidence = read_label_map_and_confidence(self.paths[index])
         if label_map.ndim != 2:
-            raise InputError(f"{self.paths[index]} is a picture in colours; expected a label map, indexed or grey")
+            raise InputError(f"{self.paths[index]} is a colour picture; expected a label map, indexed or grey")
         return label_map, confidence
 
     def pictures(self) -> Iterator[tuple[KeptFrame, Frame]]:
-        """Read the label maps with the video's frames."""
+        """Read the label maps together with the video's frames."""
         with closing(prefetch(self.video.frames())) as frames:
             for labelled, frame in zip(self.frames(), frames, strict=False):
                 if frame.image.shape[:2] != labelled.label_map.shape:
                     raise InputError(
-                        f"{self.video.source} has frames of another size than the label maps; name the video that they "
+                        f"{self.video.source} has frames of another size than the label maps; give the video they "
                         "belong to with --video"
                     )
                 yield labelled, frame
 
     def picture_name(self, index: int) -> str:
-        """The file name of a frame's picture: the image's own, or that of a JPEG named as its label map."""
+        """Return the file name of a frame's picture: the image's own, or that of a JPEG named after its label map."""
         if isinstance(self._video, ImageSequence):
             return self._video.paths[index].name
         return f"{self.paths[index].stem}.jpg"
 
 
 def _known(record: Path) -> dict[str, Any]:
-    """The record of a run; empty where there is none, or it cannot be read."""
+    """Read the record of a run; empty if there is none or it cannot be read."""
     if not record.exists():
         return {}
     try:
@@ -158,7 +161,7 @@ def _known(record: Path) -> dict[str, Any]:
 
 
 def _source(known: Mapping[str, Any]) -> str:
-    """The video that a run's record names; empty where it names none."""
+    """Return the video that a run's record names; empty if it names none."""
     try:
         return str(known["asked"]["input"]["source"])
     except (KeyError, TypeError):
@@ -166,20 +169,20 @@ def _source(known: Mapping[str, Any]) -> str:
 
 
 def _names(known: Mapping[str, Any]) -> list[str]:
-    """The names of the frames in order, where a run's record has them."""
+    """Return the frame names in order from a run's record; empty if it has none."""
     names = known.get(NAMES)
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def _opened(source: str, paths: Sequence[Path]) -> Video | None:
-    """The video that a run's record names; None where it is not at hand. paths: the label maps."""
+    """Open the video that a run's record names; None if it is not available. paths: the label maps."""
     if source and Path(source).exists():
         return open_video(source)
     if not glob.has_magic(source):
         return None
     with suppress(InputError):
         matched = open_video(source)
-        # A pattern counts from where the run was started, and may match other pictures here.
+        # A glob pattern is relative to where the run was started, and may match other pictures here.
         if matched.info.frames == len(paths) and set(label_map_files(matched, len(paths))) == {p.name for p in paths}:
             return matched
     return None

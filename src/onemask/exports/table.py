@@ -1,4 +1,4 @@
-"""CSV and Parquet: a line for every object in every frame, with its area, box, middle and confidence."""
+"""CSV and Parquet: a row for every object in every frame, with its area, box, centroid and confidence."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from ..video.labelled import KeptFrame
 from .result import Result
 from .target import ExportOptions, Target
 
-ROWS_AT_ONCE = 65_536  # in memory, of a Parquet file
+ROWS_AT_ONCE = 65_536  # rows of a Parquet file that are held in memory
 
 
 @dataclass(frozen=True)
 class ObjectInFrame:
-    """Measurements of an object in a frame; None where it is not seen, or not known."""
+    """Measurements of an object in a frame; None if it is not visible, or the value is not known."""
 
     frame: int
     name: str
-    time: float | None  # seconds from the start; None: pictures have none
+    time: float | None  # seconds from the start; None: the source has no times
     object: int
     area: int  # pixels
     left: int | None
     top: int | None
     width: int | None
     height: int | None
-    x: float | None  # middle of its pixels
+    x: float | None  # centroid, in pixels
     y: float | None
-    parts: int  # connected ones
-    confidence: float | None  # None: the run did not write it
+    parts: int  # connected components
+    confidence: float | None  # None: the run did not save it
 
 
 def write_csv(result: Result, target: Target, options: ExportOptions) -> None:
-    """One CSV, the first line with the columns' names."""
-    # Names of files that are not UTF-8 keep their bytes.
+    """Write one CSV, with the column names in the first line."""
+    # File names that are not UTF-8 keep their bytes.
     with target("") as path, open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow([field.name for field in fields(ObjectInFrame)])
@@ -52,7 +52,7 @@ def write_csv(result: Result, target: Target, options: ExportOptions) -> None:
 
 
 def arrow() -> Any:
-    """The package pyarrow. Raises InputError where it is not installed."""
+    """Import the package pyarrow. Raises InputError if it is not installed."""
     try:
         import pyarrow.parquet
     except ModuleNotFoundError as error:
@@ -61,22 +61,22 @@ def arrow() -> Any:
 
 
 def write_parquet(result: Result, target: Target, options: ExportOptions) -> None:
-    """One Parquet file with the columns of the CSV, null where something is not known."""
+    """Write one Parquet file with the columns of the CSV; unknown values are null."""
     pyarrow = arrow()
     kinds = {"name": pyarrow.string(), "time": pyarrow.float64(), "x": pyarrow.float64(), "y": pyarrow.float64()}
     kinds["confidence"] = pyarrow.float64()
     schema = pyarrow.schema([(field.name, kinds.get(field.name, pyarrow.int64())) for field in fields(ObjectInFrame)])
     rows = objects_in_frames(result, options.objects)
-    # An open file, since Arrow takes no path that is not UTF-8.
+    # Pass an open file, because Arrow does not accept paths that are not UTF-8.
     with target("") as path, open(path, "wb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         while some := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_table(pyarrow.Table.from_pylist([asdict(row) for row in some], schema))
 
 
 def objects_in_frames(result: Result, objects: tuple[int, ...] | None = None) -> Iterator[ObjectInFrame]:
-    """Measure every object in every frame, also where it is not seen, from the frame on in which it is known.
+    """Measure every object in every frame from its first one on, including frames in which it is not visible.
 
-    objects: only these.
+    objects: ids to include; None: all.
     """
     known: set[int] = set()
     for frame, time in _timed(result):
@@ -103,7 +103,7 @@ def measured(frame: KeptFrame, object_id: int, time: float | None = None) -> Obj
 
 
 def _timed(result: Result) -> Iterator[tuple[KeptFrame, float | None]]:
-    """The frames, with the times at which they are shown where the video has any."""
+    """Yield the frames with their presentation times in seconds from the start; None if the video has no times."""
     if not result.has_video or result.video.info.fps is None:
         for frame in result.frames():
             yield frame, None

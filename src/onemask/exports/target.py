@@ -1,4 +1,4 @@
-"""Where an export is written: a file, or files in a folder, whole or not at all."""
+"""Targets of an export: a file, or files in a folder, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from ..files import refuse_existing, rename_folder, written_whole
 from .partial import Partial
 
 Target = Callable[[str], AbstractContextManager[Path]]
-"""Name of a file below the export ("" where the export is one file) -> a path to write it to."""
+"""Name of a file in the export ("" if the export is a single file) -> path to write it to."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Options of the formats; each takes what concerns it."""
+    """Options of the formats; each format uses those that apply to it."""
 
     objects: tuple[int, ...] | None = None
-    """Only these objects; None: all."""
+    """Ids of the objects to export; None: all."""
     matte: str = "none"
-    """How edges are softened, of `onemask.exports.matte.MATTES`: pictures with alpha."""
+    """Formats with alpha: how edges are softened, a key of `onemask.exports.matte.MATTES`."""
     every: int = 5
-    """Every so many frames are in it: YouTube-VOS."""
+    """YouTube-VOS: export every n-th frame."""
     tolerance: float = 1.0
-    """How far outlines may be from the mask's, in pixels: polygons."""
+    """Polygons: how far outlines may be from the mask's, in pixels, 0 to 1000."""
     image_prefix: str = ""
-    """Text before the names of pictures: Label Studio."""
+    """Label Studio: text to prepend to picture names."""
 
 
 @contextmanager
 def one_file(path: Path, *, overwrite: bool) -> Iterator[Target]:
-    """A target that is one file."""
+    """Yield a target that is a single file."""
     refuse_existing(path, overwrite)
 
     @contextmanager
@@ -41,7 +41,7 @@ def one_file(path: Path, *, overwrite: bool) -> Iterator[Target]:
         with written_whole(path) as temporary:
             try:
                 yield temporary
-            except OutputError as error:  # of a name that nobody asked for
+            except OutputError as error:  # names the temporary file, which the user does not know
                 raise OutputError(str(error).replace(str(temporary), str(path))) from error
 
     yield writing
@@ -49,7 +49,7 @@ def one_file(path: Path, *, overwrite: bool) -> Iterator[Target]:
 
 @contextmanager
 def one_folder(path: Path) -> Iterator[Target]:
-    """A target that is a folder, which must not hold anything: it gets its name when all files are in it."""
+    """Yield a target that is a folder, which must be empty or missing; it gets its name when all files are written."""
     _refuse_taken(path)
     partial = Partial.of(path)
     try:
@@ -57,17 +57,17 @@ def one_folder(path: Path) -> Iterator[Target]:
         with partial.held():
             yield partial.writing
             rename_folder(partial.files, path)
-    except OutputError as error:  # of names that nobody asked for
+    except OutputError as error:  # names the temporary folder, which the user does not know
         text = str(error).replace(str(partial.files), str(path)).replace(str(partial.folder), str(path))
         raise OutputError(text) from error
 
 
 def _refuse_taken(path: Path) -> None:
-    """Raise OutputError where something stands that a folder would have to replace."""
+    """Raise OutputError if the folder would have to replace something."""
     if path.is_dir():
         if any(path.iterdir()):
             raise OutputError(
-                f"{path} exists already, and folders are never replaced; choose another place, or move it away"
+                f"{path} exists already, and folders are never replaced; choose another place, or move it"
             )
     elif path.exists() or path.is_symlink():
-        raise OutputError(f"{path} exists already and is a file; choose another place, or move it away")
+        raise OutputError(f"{path} exists already and is a file; choose another place, or move it")

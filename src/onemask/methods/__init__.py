@@ -98,11 +98,11 @@ def _of_frtm(backbone: str, scored: str, *, on_davis: bool = False) -> Published
 
 METHODS = {
     "best": Entry(
-        "FRTM, VideoMatch and Fusion together, which counts twice: two to three times as slow as FRTM; weights ship",
+        "FRTM, VideoMatch and Fusion (with double weight) together: two to three times as slow as FRTM; weights ship",
         "onemask.methods.ensemble:BEST",
     ),
     "fast": Entry(
-        "TTVOS on EfficientNet-Lite0, which is the fastest: another name of ttvos-lite; weights ship",
+        "TTVOS on EfficientNet-Lite0, the fastest: another name for ttvos-lite; weights ship",
         "onemask.methods.ttvos:LITE",
         weights="ttvos-lite",
     ),
@@ -203,7 +203,7 @@ def configuration(name: str, options: Mapping[str, Any] | None = None) -> Config
         base = getattr(import_module(module), attribute)
         if name in plugins.points():
             taken = plugins.points()[name][0].value
-            log.warning("method %s is onemask's own; %s, which has the same name, is out of reach", name, taken)
+            log.warning("method %s is onemask's own; %s, which has the same name, cannot be reached", name, taken)
     elif name in plugins.points():
         base = plugins.load_configuration(name)
         if problem := unreadable(base) or _lacking(base):
@@ -257,7 +257,7 @@ def built(name: str, chosen: Configuration, weights: Weights | None) -> Method:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError(f"{name} with these options takes more memory than there is; give smaller ones") from error
+        raise InputError(f"{name} with these options needs more memory than there is; give smaller ones") from error
 
 
 def weights_for(name: str, chosen: Configuration, given: str | Path | None = None) -> Weights | None:
@@ -301,7 +301,8 @@ def _offer(name: str) -> str:
     published = METHODS[name].published if name in METHODS else None
     if published is None:
         return ""
-    return f"; the authors offer {published.files} ({published.offered}), which onemask import-weights {name} takes"
+    where = f"{published.files} ({published.offered})"
+    return f"; the authors published {where}, which onemask import-weights {name} can convert"
 
 
 def _or_without(chosen: Configuration) -> str:

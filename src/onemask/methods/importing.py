@@ -53,7 +53,9 @@ def import_weights(
     stored = renamed(name, chosen, theirs)
     if left := theirs.left():
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
-        raise InputError(f"{checkpoint} has a tensor {left[0]}{more} that {name} has not; is it of another method?")
+        raise InputError(
+            f"{checkpoint} has a tensor {left[0]}{more} that {name} does not have; is it for another method?"
+        )
     theirs.refuse_rounded()
     apart = not any(tensor.startswith("backbone.") for tensor in stored)  # left out by the authors: not trained
     method = chosen.build(pretrained=apart)
@@ -103,6 +105,6 @@ def importable() -> dict[str, Published]:
 def _published(name: str) -> Published:
     if name not in importable():
         raise InputError(
-            f"there are no published weights of {name!r} to import; there are of {', '.join(importable())}"
+            f"there are no published weights of {name!r} to import; there are some for {', '.join(importable())}"
         )
     return importable()[name]

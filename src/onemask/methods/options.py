@@ -64,7 +64,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     """Parse ["name=value", ...] to {name: value}."""
     pairs = [assignment.partition("=") for assignment in assignments]
     if bad := [name for name, equals, _ in pairs if not equals or not name]:
-        raise InputError(f"an option is given as name=value, got {bad[0]!r}")
+        raise InputError(f"an option must be given as name=value, got {bad[0]!r}")
     return {name: value for name, _, value in pairs}
 
 
@@ -164,7 +164,7 @@ def _valid(where: str, value: Any, kind: Any, bounds: Range | None = None, *, ty
             raise _wrong(where, kind, value) from None
     if origin is Literal:
         if value not in inner:
-            raise InputError(f"{where} is one of {', '.join(map(str, inner))}, got {_cut(value)}")
+            raise InputError(f"{where} must be one of {', '.join(map(str, inner))}, got {_cut(value)}")
         return value
     if kind in (bool, int, float, str):
         value = _plain(where, value, kind, text)
@@ -225,7 +225,7 @@ class _WrongKindError(InputError):
 
 
 def _wrong(where: str, kind: Any, value: Any) -> InputError:
-    return _WrongKindError(f"{where} is {in_words(kind)}, got {_cut(value)}")
+    return _WrongKindError(f"{where} must be {in_words(kind)}, got {_cut(value)}")
 
 
 def _cut(value: Any) -> str:

@@ -46,13 +46,13 @@ def choose(ways: Mapping[str, Run], given: Given, what: str, key: str, threads: 
     fastest = min(milliseconds, key=milliseconds.__getitem__)
     chosen = fastest if milliseconds["torch"] > GAIN * milliseconds[fastest] else "torch"
     shown = ", ".join(f"{name} {value:.0f} ms" for name, value in milliseconds.items())
-    log.info("auto takes %s for %s, which took: %s (checked once, kept in %s)", chosen, what, shown, folder())
+    log.info("auto chooses %s for %s; measured: %s (checked once, kept in %s)", chosen, what, shown, folder())
     record = {"chosen": chosen, "what": what, "milliseconds": milliseconds, "of": _circumstances(threads)}
     try:
         folder().mkdir(parents=True, exist_ok=True)
         write_json(folder() / f"{key}.json", record)
     except (OutputError, OSError) as error:
-        log.info("the choice is not kept for other sessions: %s", error)
+        log.info("the choice could not be kept for other sessions: %s", error)
     return chosen
 
 

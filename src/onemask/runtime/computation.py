@@ -48,7 +48,7 @@ class Computation:
         auto = asked == "auto"
         names = [name for name in GRAPHS if problem_with(name) is None] if auto else [asked]
         if auto and names and (earlier := kept_choice(self.key, threads)) is not None:
-            log.info("auto takes %s for %s, the fastest when it was checked on this machine", earlier, self.what)
+            log.info("auto chooses %s for %s, the fastest when checked on this machine", earlier, self.what)
             if earlier not in names:
                 return "torch", None
             names, auto = [earlier], False
@@ -73,7 +73,9 @@ class Computation:
         except Exception as failure:
             if is_out_of_memory(failure):
                 raise
-            log.warning("runtime %s cannot compute %s (%s); PyTorch does, in float32", name, self.what, short(failure))
+            log.warning(
+                "runtime %s cannot compute %s (%s); PyTorch computes it, in float32", name, self.what, short(failure)
+            )
             return None
         if error > TOLERANCE:
             log.warning(
@@ -94,11 +96,11 @@ def is_near(torch: Run, run: Run, examples: Sequence[Given], what: str, precisio
     least = min(cosines)
     if not all(of_output >= LEAST_COSINE for of_output in cosines):  # False for NaN
         log.warning(
-            "%s in %s: a cosine of only %.2f to PyTorch's in this video; PyTorch computes it, in float32",
+            "%s in %s: cosine to PyTorch's result is only %.2f in this video; PyTorch computes it, in float32",
             *(what, precision, least),
         )
         return False
-    log.info("%s in %s: a cosine of %.3f to PyTorch's", what, precision, least)
+    log.info("%s in %s: cosine to PyTorch's result is %.3f", what, precision, least)
     return True
 
 

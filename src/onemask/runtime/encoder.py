@@ -41,13 +41,15 @@ def encoder_of(method: Method, runtime: str, *, device: torch.device, precision:
             precision.
     """
     if runtime not in RUNTIMES:
-        raise InputError(f"runtime is {', '.join(RUNTIMES)}; got {runtime!r}")
+        raise InputError(f"runtime must be one of {', '.join(RUNTIMES)}; got {runtime!r}")
     if precision == "int8":
         return _int8_encoder(method, runtime, device)
     if runtime == "auto":
         runtime = os.environ.get("ONEMASK_RUNTIME", "auto")
         if runtime not in RUNTIMES:
-            raise InputError(f"the environment variable ONEMASK_RUNTIME is {runtime!r}; set {', '.join(RUNTIMES)}")
+            raise InputError(
+                f"the environment variable ONEMASK_RUNTIME is {runtime!r}; set it to one of {', '.join(RUNTIMES)}"
+            )
     if runtime not in ("auto", "torch") and (problem := problem_with(runtime)):
         raise InputError(f"runtime {runtime} {problem}")
     if device.type == "cpu" and precision == "bfloat16" and runtime in ("auto", "openvino"):
@@ -69,7 +71,7 @@ def _bfloat16_encoder(method: Method, runtime: str) -> Encoder:
     if runtime == "auto" and not gains:
         return Encoder(method, "torch", in_torch="bfloat16")
     if not multiplies_bfloat16():
-        log.warning("this processor does not multiply bfloat16 by itself, so OpenVINO gains nothing by it here")
+        log.warning("this processor has no bfloat16 arithmetic, so OpenVINO gains nothing from it here")
     return Encoder(method, "openvino", of_graphs="bfloat16")
 
 
@@ -78,22 +80,22 @@ def _int8_encoder(method: Method, runtime: str, device: torch.device) -> Encoder
     chosen = "onnx" if runtime == "auto" else runtime
     if chosen not in GRAPHS or device.type != "cpu":
         raise InputError(
-            f"int8 is computed by onnx or openvino on a CPU, not by {chosen} on {device.type}; choose another "
-            "precision, or one of these runtimes"
+            f"int8 needs onnx or openvino on a CPU, not {chosen} on {device.type}; choose another precision, or one "
+            "of these runtimes"
         )
     for needed in ("onnx", chosen):  # ONNX Runtime's tools quantise the graph
         if problem := problem_with(needed):
             raise InputError(f"int8 {problem}")
     if not method.shares_features:
         raise InputError(
-            "int8 is of the features that objects share, and with these options each object has a backbone of its own; "
-            "choose float32"
+            "int8 needs features that objects share, but with these options each object has its own backbone; choose "
+            "float32"
         )
     quantised = find(method)
     if quantised is None:
         raise InputError(
-            "int8 needs what `onemask quantize METHOD --pictures FOLDER` measures once, and there is nothing yet for "
-            "this method with these weights"
+            "int8 needs calibration, and there is none yet for this method with these weights; run `onemask quantize "
+            "METHOD --pictures FOLDER` once"
         )
     return Encoder(method, chosen, quantised)
 
@@ -105,7 +107,7 @@ def usable(runtime: str, device: torch.device) -> str:
         problem = f"does not compute on {device.type}"
     if problem is None:
         return runtime
-    log.warning("the session was saved with runtime %s, which %s; auto takes its place", runtime, problem)
+    log.warning("the session was saved with runtime %s, which %s; auto is used instead", runtime, problem)
     return "auto"
 
 
@@ -165,7 +167,7 @@ class Encoder:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            log.warning("runtime %s failed (%s); PyTorch goes on in float32", self._chosen, short(error))
+            log.warning("runtime %s failed (%s); PyTorch continues in float32", self._chosen, short(error))
             self._made, self._chosen = {place: ("torch", None, None)}, "torch"
             return self._without_graph(frames)
 
@@ -191,12 +193,10 @@ class Encoder:
         if auto and size[0] * size[1] < WORTH_IT:
             return nothing
         if auto and not any(problem_with(name) is None for name in GRAPHS):
-            log.info("auto takes torch: neither ONNX Runtime nor OpenVINO is installed")
+            log.info("auto chooses torch: neither ONNX Runtime nor OpenVINO is installed")
             return nothing
         if state is None:
-            log.warning(
-                "no runtime but PyTorch can follow weights made in inference mode; PyTorch computes, in float32"
-            )
+            log.warning("only PyTorch can use weights made in inference mode; PyTorch computes, in float32")
             return nothing
         task = Computation(
             *("features", key_of_frame(self.method, size), frame_graph(self.method)),
@@ -222,7 +222,9 @@ class Encoder:
         except Exception as failure:
             if is_out_of_memory(failure):
                 raise
-            log.warning("runtime %s cannot compute int8 (%s); PyTorch does in float32", self.asked, short(failure))
+            log.warning(
+                "runtime %s cannot compute int8 (%s); PyTorch computes it, in float32", self.asked, short(failure)
+            )
             return "torch", None
 
 

@@ -33,7 +33,7 @@ def problem_with(name: str) -> str | None:
         return None
     if name == "compiled":
         found = any(shutil.which(compiler) for compiler in COMPILERS)
-        return None if found else f"needs a C++ compiler, and none of {', '.join(COMPILERS)} is here"
+        return None if found else f"needs a C++ compiler, but none of {', '.join(COMPILERS)} is installed"
     package, least = PACKAGES[name]
     for needed in (package, "onnx"):  # PyTorch's exporter needs onnx
         if importlib.util.find_spec(needed) is None:
@@ -44,7 +44,7 @@ def problem_with(name: str) -> str | None:
         return None
     if tuple(int(part) for part in found_version.split(".")[:2] if part.isdecimal()) < least:
         wanted = ".".join(map(str, least))
-        return f"needs {package} {wanted} or later, and {found_version} is installed; {how_to_install(name)}"
+        return f"needs {package} {wanted} or later, but {found_version} is installed; {how_to_install(name)}"
     return None
 
 

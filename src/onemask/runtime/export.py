@@ -85,7 +85,7 @@ def export(
         OutputError: the folder is not empty, or cannot be written.
     """
     if format not in FORMATS:
-        raise InputError(f"format is {' or '.join(FORMATS)}, got {format!r}")
+        raise InputError(f"format must be {' or '.join(FORMATS)}, got {format!r}")
     for needed in ("onnx", format):  # onnx also checks the graphs
         if problem := problem_with(needed):
             raise InputError(f"an export to {format} {problem}")
@@ -251,8 +251,8 @@ def _earlier(folder: Path) -> list[str]:
     ours += [name for name, was in written.items() if (folder / name).is_file() and fingerprint(folder / name) == was]
     if foreign := [name for name in (MANIFEST, *NAMES) if name not in ours and (folder / name).exists()]:
         raise OutputError(
-            f"{folder / foreign[0]} is not as an export wrote it, so it is not replaced; move it away, or choose "
-            "another place"
+            f"{folder / foreign[0]} was not written by an export, or was changed since, so it is not replaced; move "
+            "it, or choose another place"
         )
     return ours
 

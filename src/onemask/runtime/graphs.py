@@ -56,7 +56,9 @@ def frame_graph(method: Method) -> Run:
 def refuse_without_backbone(method: Method, name: str, what: str) -> None:
     """Raise InputError for a method that combines others, each with its own backbone: it has no single graph."""
     if getattr(method, "backbone", method) is None:  # methods of other packages may lack the attribute
-        raise InputError(f"{name} cannot be {what}: it joins several methods, each with networks of its own; name one")
+        raise InputError(
+            f"{name} cannot be {what}: it joins several methods, each with its own networks; name one of them"
+        )
 
 
 def names_of(method: Method, frames: Tensor) -> list[str]:
@@ -218,7 +220,7 @@ def kept(key: str, made: Callable[[], bytes]) -> bytes:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, graph)
     except (OutputError, OSError) as error:
-        log.info("the graph is not kept for other sessions: %s", error)
+        log.info("the graph could not be kept for other sessions: %s", error)
     return graph
 
 

@@ -40,7 +40,7 @@ def with_parts(method: Method, names: tuple[str, ...], runtime: str, precision: 
     placed = {module._name for module in through.modules() if isinstance(module, Part)}
     if lost := [name for name in parts if name not in placed]:
         log.warning(
-            "%s has no place for the part %s, which PyTorch computes; register a part of that name that is None",
+            "%s has no part %s, so PyTorch computes it; register a part of that name that is None",
             *(type(method).__name__, ", ".join(lost)),
         )
     return through
@@ -105,7 +105,7 @@ class Part(nn.Module):
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            log.warning("the runtime failed in %s (%s); PyTorch goes on, in float32", self._name, short(error))
+            log.warning("the runtime failed in %s (%s); PyTorch continues, in float32", self._name, short(error))
             self._made[place] = None, None
             return self._wrapped(*values, **named)
 

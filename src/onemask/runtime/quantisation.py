@@ -87,7 +87,7 @@ class Quantised:
                 f"{path} could not be read: {error.strerror}; expected what onemask quantize wrote"
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} is not what this version's onemask quantize writes; make it again") from error
+            raise InputError(f"{path} was not written by onemask quantize of this version; run it again") from error
 
     def write(self, path: Path) -> None:
         """Write the calibration as JSON, atomically."""
@@ -151,7 +151,7 @@ def quantise(
     """
     refuse_without_backbone(method, name, "quantised")
     if len({picture.shape for picture in pictures}) != 1:
-        raise InputError("pictures to calibrate with are one or more, of one size")
+        raise InputError("calibration needs one or more pictures, all of one size")
     frames = [torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255 for picture in pictures]
     height, width = frames[0].shape[-2:]
     model = _plain(onnx_of(method, (height, width)))

@@ -1,7 +1,7 @@
-"""The process that computes: propagation, and masks out of clicks and boxes.
+"""The process that computes: propagation, and masks from clicks, boxes and scribbles.
 
-`worker` starts it and talks to it over a pipe, in `messages`. It only computes: what it makes is sent back, and the
-server writes. So it can be stopped or die at any time, and nothing is lost but the frame in the making.
+`worker` starts it and talks to it over a pipe, in `messages`. It sends its results back and the server writes them to
+the project, so it can be stopped or crash at any time without losing more than the current frame.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
-    """The server wants the job to end."""
+    """Raised when the server asks for the job to stop."""
 
 
 def work(pipe: Connection, source: Path) -> None:
-    """Do what comes through the pipe until it is closed. The process's main function."""
+    """Main function of the process: handle requests from the pipe until it is closed."""
     from ..video.reader import open_video
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server handles Ctrl-C and ends this process
     keep_freed_memory()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         bench = _Bench(pipe, open_video(source))
@@ -52,13 +52,13 @@ def work(pipe: Connection, source: Path) -> None:
 
 @dataclass
 class _Bench:
-    """State of the process between two requests."""
+    """State of the process between requests."""
 
     pipe: Connection
     video: Video
-    _loaded: tuple[str, Method] | None = None  # a method by its name
-    _selection: tuple[int, Selection] | None = None  # of the frame that was marked last
-    _reached: tuple[Session, int] | None = None  # the session of the last job, and the frame that would come next
+    _loaded: tuple[str, Method] | None = None  # name and method
+    _selection: tuple[int, Selection] | None = None  # for the frame that was marked last
+    _reached: tuple[Session, int] | None = None  # session of the last job, and its next frame
 
     def handle(self, message: Any) -> None:
         if isinstance(message, PropagationJob):
@@ -66,9 +66,9 @@ class _Bench:
         elif isinstance(message, FirstMask):
             self._first_mask(message)
         elif isinstance(message, WarmUp):
-            with suppress(OnemaskError):  # the first job says what is wrong
+            with suppress(OnemaskError):  # the first job will report the error
                 self._session(message.method)
-                if not self.pipe.poll():  # nobody waits
+                if not self.pipe.poll():  # no request is waiting
                     self._select(0).prepare()
         elif isinstance(message, HandOver):
             self._hand_over(message)
@@ -89,14 +89,14 @@ class _Bench:
             self.say("end", None)
         except OnemaskError as error:
             self.say("end", str(error))
-        except (EOFError, BrokenPipeError):  # the server has ended
+        except (EOFError, BrokenPipeError):  # the server is gone
             raise
-        except Exception as error:  # a fault in a method of another package must not end the process
+        except Exception as error:  # a bug in a third-party method must not end the process
             log.exception("a job failed")
             self.say("end", f"{type(error).__name__}: {error}")
 
     def _make(self, job: PropagationJob) -> None:
-        """Make stretches as `onemask run` would with all annotations."""
+        """Compute stretches as `onemask run` would with all annotations."""
         from ..propagation import Propagation
         from ..reviewing import Watcher
 
@@ -117,17 +117,17 @@ class _Bench:
                     self.say("mask", labelled.index, pack(labelled.label_map), labelled.confidence, doubt)
                     self.say("at", done, total, "Propagating")
                 else:
-                    self.say("at", 0, total, f"Getting to frame {stretch.first}")
+                    self.say("at", 0, total, f"Seeking to frame {stretch.first}")
                 if labelled.index >= stretch.last:
                     break
                 self._listen()
 
     def _watched(self, found: Iterable[Found], count: int, *, start: int) -> Iterator[Found]:
-        """Label maps of the way back, shown as it is made."""
+        """Yield the label maps of the backward pass, and send each to the page."""
         for number, in_frame in enumerate(found):
             self._listen()
             self.say("glimpse", start + count - 1 - number, pack(in_frame.label_map))
-            self.say("at", number + 1, count, "Looking back")
+            self.say("at", number + 1, count, "Backward pass")
             yield in_frame
 
     def _make_backward(self, job: PropagationJob, key: int, last: int) -> None:
@@ -150,7 +150,7 @@ class _Bench:
                 break
 
     def _listen(self) -> None:
-        """Take what came through the pipe meanwhile. Raises Stopped."""
+        """Handle messages that arrived in the meantime. Raises Stopped if one asks for it."""
         while self.pipe.poll():
             message = self.pipe.recv()
             if message == STOP:
@@ -170,17 +170,17 @@ class _Bench:
         reached, self._reached = self._reached, None
         whole = len(order.masks) == order.frames
         if not whole and (reached is None or reached[1] != len(order.masks)):
-            return  # no session is at hand that could go on there
+            return  # no session is available that could continue there
         session = None if whole or reached is None else reached[0]
         annotations = {index: unpack(packed) for index, packed in order.annotations.items()}
         try:
             hand_over(order.folder, self.video, annotations, order.method, order.masks, order.frames, session)
             self.say("handed")
-        except OnemaskError as error:  # the project has all that matters
+        except OnemaskError as error:  # the project itself is complete
             log.warning("%s", error)
 
     def _select(self, index: int) -> Selection:
-        """The selection of objects in a frame; kept as long as it is that frame."""
+        """Return the object selection for a frame; cached until another frame is marked."""
         from ..first_mask import Selection
 
         if self._selection is None or self._selection[0] != index:
@@ -199,7 +199,7 @@ class _Bench:
 
 
 def _doubt(watcher: Watcher, index: int, label_map: np.ndarray, confidence: Mapping[int, float]) -> str:
-    """The oddest thing about a frame, for people; empty if nothing is."""
+    """Describe the worst doubt about a frame, for people; empty if there is none."""
     from ..video.labelled import KeptFrame
 
     doubts = watcher.doubts(KeptFrame(index, "", label_map, confidence))

@@ -1,8 +1,8 @@
-"""The video as it is coded, for browsers that decode it themselves: the packets of a group, with their frames' numbers.
+"""Encoded video for browsers that decode it themselves: the packets of a group of pictures, with their frame numbers.
 
-Only H.264 as MP4, MOV and Matroska hold it, with a time stamp of its own for each frame: there it is known of every
-packet which frame comes out of it. For all other videos, and where a browser's pictures differ from this program's,
-there are the pictures of `frames`.
+Only for H.264 in MP4, MOV or Matroska with a distinct time stamp per frame, where it is certain which frame each packet
+decodes to. For all other videos, and if a browser decodes pictures that differ from this program's, the page uses the
+pictures of `frames`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..video.timeline import Timeline, read_timeline
 LARGEST_GROUP = 32 * 2**20  # bytes
 _HEADER = struct.Struct(
     "<i?I"
-)  # number of the frame, -1 for one that is not shown; key frame or not; bytes that follow
+)  # frame number, -1 if it is not shown; whether it is a key frame; number of bytes that follow
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class Coded:
 
     path: Path
     codec: str
-    """As WebCodecs names it."""
+    """Codec string of WebCodecs."""
     description: bytes
-    """Configuration that the decoder needs before the first packet."""
+    """Decoder configuration, needed before the first packet."""
     timeline: Timeline
 
     @classmethod
     def of(cls, video: Video) -> Coded | None:
-        """The coded video; None where the number of each packet's frame is not certain, or no browser decodes it."""
+        """Return the coded video; None if its packets' frame numbers are uncertain or no browser decodes the codec."""
         if not isinstance(video, VideoFile):
             return None
         with opened(video.path) as (container, stream):
             context = stream.codec_context
             extra = context.extradata or b""
-            # Of MPEG-TS and AVI, packets are in another form, which begins with zeros.
+            # Packets in MPEG-TS and AVI have another format, whose extradata starts with zeros.
             if context.name != "h264" or len(extra) < 4 or extra[0] != 1:
                 return None
             timeline = read_timeline(container, stream, video.path)
@@ -58,12 +58,12 @@ class Coded:
         return cls(video.path, f"avc1.{extra[1:4].hex()}", extra, timeline)
 
     def to_json(self) -> dict[str, Any]:
-        """Configuration of a decoder, and the first frame of each group."""
+        """Return the decoder's configuration, and the first frame of each group."""
         groups = sorted({bisect_left(self.timeline.pts, key) for key in self.timeline.keys})
         return {"codec": self.codec, "description": base64.b64encode(self.description).decode(), "groups": groups}
 
     def group(self, index: int) -> bytes:
-        """The packets from the key frame of frame `index` up to the next one, each after a header."""
+        """Return the packets from the key frame of frame `index` up to the next key frame, each after a header."""
         pts = self.timeline.pts
         if not 0 <= index < len(pts):
             raise InputError(f"there is no frame {index}; the video's are 0 to {len(pts) - 1}")

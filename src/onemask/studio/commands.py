@@ -1,4 +1,4 @@
-"""The commands that a page or a program sends, as they travel: checked before anything is done."""
+"""Commands that a page or program sends, validated before anything is done."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class _Command(BaseModel):
 
 
 class Look(_Command):
-    """Ask for the label maps of some frames; they come as "mask" events."""
+    """Request the label maps of some frames; they arrive as "mask" events."""
 
     type: Literal["look"]
     frames: Annotated[list[Index], Field(max_length=2_000)]
 
 
 class Edit(_Command):
-    """Annotate a frame with a label map, all objects in it."""
+    """Annotate a frame with a label map of all objects."""
 
     type: Literal["edit"]
     frame: Index
@@ -38,7 +38,7 @@ class Edit(_Command):
 
 
 class Shape(_Command):
-    """Fill the holes of an object in a frame, grow it, shrink it, or drop its small parts."""
+    """Fill the holes of an object in a frame, grow it, shrink it, or remove its small parts."""
 
     type: Literal["shape"]
     frame: Index
@@ -47,21 +47,21 @@ class Shape(_Command):
 
 
 class Clear(_Command):
-    """Take the annotation of a frame away, so that propagation fills it."""
+    """Remove the annotation of a frame, so that propagation fills it."""
 
     type: Literal["clear"]
     frame: Index
 
 
 class Keep(_Command):
-    """Annotate a frame with the label map that is shown there: it is right as it is."""
+    """Annotate a frame with the label map that is shown there, to confirm that it is right."""
 
     type: Literal["keep"]
     frame: Index
 
 
 class First(_Command):
-    """Ask for the mask of an object out of a box, clicks and scribbles; it comes as a "proposal" event."""
+    """Request the mask of an object from a box, clicks and scribbles; it arrives as a "proposal" event."""
 
     type: Literal["first"]
     request: Annotated[int, Field(ge=0, description="number that the answer carries")]
@@ -79,7 +79,7 @@ class AddObject(_Command):
 
 
 class ChangeObject(_Command):
-    """Change the name or the colour of an object, or whether it is shown."""
+    """Change the name, colour or visibility of an object."""
 
     type: Literal["change-object"]
     object: Id
@@ -96,13 +96,13 @@ class RemoveObject(_Command):
 
 
 class Undo(_Command):
-    """Take the last change back."""
+    """Undo the last change."""
 
     type: Literal["undo"]
 
 
 class Redo(_Command):
-    """Make a change again that was taken back."""
+    """Redo the last change that was undone."""
 
     type: Literal["redo"]
 
@@ -115,7 +115,7 @@ class Choose(_Command):
 
 
 class Propagate(_Command):
-    """Make what is out of date: forward from a frame, everywhere, or backward from the next annotated frame."""
+    """Compute frames that are out of date: forward from a frame, everywhere, or backward from the next annotation."""
 
     type: Literal["propagate"]
     direction: Literal["forward", "backward", "both"]
@@ -125,7 +125,7 @@ class Propagate(_Command):
 
 
 class Stop(_Command):
-    """End the propagation after the frame in the making; what is made is kept."""
+    """Stop the propagation after the current frame; finished frames are kept."""
 
     type: Literal["stop"]
 

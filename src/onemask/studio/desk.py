@@ -1,7 +1,8 @@
-"""The desk: one project, one worker, and all who look on. Every change goes through `do`, one at a time.
+"""The desk: one project, one worker, and all subscribers. Commands go through `do`, one at a time.
 
-Events go to each subscriber as JSON values: "state" (all but the frames), "frames" (what is known of some of them),
-"mask" (a label map), "proposal" (a mask out of clicks) and "notice" (something to tell people).
+Events go to each subscriber as JSON values: "state" (everything except the frames), "frames" (the status of some
+frames), "mask" (a label map), "at" (progress of a job), "proposal" (a mask from clicks), "notice" (a message for the
+user) and "opened" (another project was opened).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Desk:
-    """A project that is worked at."""
+    """A project that is being worked on."""
 
     def __init__(self, project: Project):
         self.project = project
@@ -44,15 +45,15 @@ class Desk:
         self.mattes = MatteStore(project.video)
         self.worker = Worker(project.path_of_video, self._hear)
         self.job: jobs.Running | None = None
-        self.problem: str | None = None  # how the last job failed
-        self._handing: tuple[str, ...] = ()  # what the run in the project's folder is being made of
-        self._handed: tuple[str, ...] = ()  # what it was made of
-        self._coded: list[Coded | None] = []  # found out when it is asked for
+        self.problem: str | None = None  # error of the last job
+        self._handing: tuple[str, ...] = ()  # input of the run that is being written to the project's folder
+        self._handed: tuple[str, ...] = ()  # input of the run that was written there
+        self._coded: list[Coded | None] = []  # empty until it is asked for
         self._lock, self._exporting, self._reading = threading.RLock(), threading.Lock(), threading.Lock()
         self._subscribers: dict[int, Hear] = {}
         self._next_subscriber = 0
         self._proposals = Proposals(self.worker, self._subscribers)
-        self._left = False  # for another project
+        self._left = False  # another project was opened
 
     def close(self) -> None:
         """End the worker."""
@@ -60,20 +61,20 @@ class Desk:
         self.frames.close()
 
     def leave(self) -> None:
-        """Close, for another project is opened in this one's place; who looks on is told to look there."""
+        """Close because another project is opened instead, and tell the subscribers to switch to it."""
         with self._lock:
             self._left = True
             self._tell({"type": "opened"})
         self.close()
 
     def warm_up(self) -> None:
-        """Have the worker started and the method loaded, while the user looks at the first frame."""
+        """Start the worker and load the method, while the user looks at the first frame."""
         self.worker.submit(WarmUp(self.project.method))
 
-    # Who looks on ----------------------------------------------------------------------------------------------------
+    # Subscribers -----------------------------------------------------------------------------------------------------
 
     def subscribe(self, hear: Hear) -> int:
-        """Tell `hear` of all events from now on, the state first; the subscriber's number."""
+        """Call `hear` with all events from now on, starting with the state; return the subscriber's number."""
         with self._lock:
             number = self._next_subscriber
             self._next_subscriber += 1
@@ -83,12 +84,12 @@ class Desk:
             return number
 
     def unsubscribe(self, number: int) -> None:
-        """Tell it no more."""
+        """Stop sending events to a subscriber."""
         with self._lock:
             self._subscribers.pop(number, None)
 
     def state(self) -> Event:
-        """All that is known, but of the frames."""
+        """Return the "state" event: everything except the frames."""
         with self._lock:
             return {
                 **telling.project(self.project),
@@ -98,11 +99,11 @@ class Desk:
             }
 
     def command(self) -> str | None:
-        """The command line that makes the same label maps, going on from what is made; None without annotations."""
+        """Return the command line that computes the same label maps, resuming if it can; None without annotations."""
         return telling.command_line(self.project, goes_on=self._handed == jobs.input_of(self.project))
 
     def coded(self) -> Coded | None:
-        """The video as it is coded; None where browsers get pictures alone."""
+        """Return the encoded video; None if browsers only get pictures."""
         with self._reading:
             if not self._coded:
                 self._coded.append(Coded.of(self.project.video))
@@ -111,7 +112,7 @@ class Desk:
     # Label maps ------------------------------------------------------------------------------------------------------
 
     def shown(self, index: int) -> np.ndarray:
-        """The label map (H, W) uint8 that is shown in a frame: the user's, and what was propagated."""
+        """Return the label map (H, W) uint8 that is shown in a frame, from the user's annotation and propagation."""
         with self._lock:
             project = self.project
             project.check_frame(index)
@@ -119,21 +120,21 @@ class Desk:
             if annotation is None:
                 shown = np.zeros(project.shape, np.uint8) if made is None else made
             elif made is not None and jobs.status(self.project, index) == "fresh":
-                shown = made  # the annotation, and objects that were followed through it
+                shown = made  # includes the annotation, and objects tracked through this frame
             else:
                 shown = annotation
             known = [thing.id for thing in project.objects]
             return np.where(np.isin(shown, known), shown, 0).astype(np.uint8)
 
     def matte(self, index: int, edges: str) -> bytes:
-        """Alpha of the visible objects in a frame, together, as grey PNG. edges: of the state's "edges"."""
+        """Return the joint alpha of the visible objects in a frame as grey PNG. edges: one of the state's "edges"."""
         with self._lock:
             visible = [thing.id for thing in self.project.objects if thing.visible]
             mask = np.isin(self.shown(index), visible)
         return self.mattes.matte(index, mask, edges)
 
     def import_mask(self, index: int, path: Any) -> str:
-        """Annotate a frame with a mask file; how it was read."""
+        """Annotate a frame with a mask file; return how the file was interpreted."""
         with self._lock:
             self.project.check_frame(index)
             mask = read_mask(path)
@@ -142,7 +143,7 @@ class Desk:
             if mask.void is not None:
                 labels = np.where(labels == mask.void, 0, labels)
             if labels.max() > runlengths.HIGHEST:
-                raise InputError(f"ids of objects are 1..{runlengths.HIGHEST} here, but the mask has {labels.max()}")
+                raise InputError(f"object ids must be 1..{runlengths.HIGHEST} here, but the mask has {labels.max()}")
             objects = list(self.project.objects)
             for object_id in object_ids(labels):
                 if all(thing.id != object_id for thing in objects):
@@ -152,19 +153,19 @@ class Desk:
             return mask.description
 
     def export(self, name: str, matte: str = "none") -> tuple[Path, str]:
-        """Write the label maps that are shown in a format; the file, and the name to give it. matte: of "edges"."""
+        """Export the label maps that are shown; return the file and a name for the download. matte: one of "edges"."""
         path, shown = self._place_of(name)
         label_maps = ((self.shown(index), self._confidence(index)) for index in range(self.project.frames))
         source = exporting.Source(
             self.project.video, Path(self.project.name).stem, label_maps, colours_of(self.project.objects)
         )
-        with self._exporting:  # one at a time, for they share the place
+        with self._exporting:  # one at a time, because they share the folder
             path.parent.mkdir(exist_ok=True)
             exporting.write(source, name, path, matte)
         return path, shown
 
     def exported(self, name: str) -> tuple[Path, str]:
-        """The file that `export` wrote last, and the name to give it."""
+        """Return the file that `export` wrote last, and a name for the download."""
         path, shown = self._place_of(name)
         if not path.is_file():
             raise InputError(f"nothing was exported as {name} yet")
@@ -181,13 +182,13 @@ class Desk:
     # Commands --------------------------------------------------------------------------------------------------------
 
     def do(self, command: Command, subscriber: int | None = None) -> None:
-        """Do what a command says; who looks on hears of it.
+        """Execute a command and tell the subscribers.
 
-        Raises InputError for what cannot be done, OutputError where the disk refuses; nothing is changed then.
+        Raises InputError if it cannot be done, OutputError if something cannot be written; nothing is changed then.
         """
         with self._lock:
             if self._left:
-                raise InputError("another project was opened; look anew")
+                raise InputError("another project was opened; reload the page")
             match command:
                 case commands.Look():
                     self._look(command.frames, subscriber)
@@ -240,7 +241,7 @@ class Desk:
         self._annotate(command.frame, label_map, command.what)
 
     def _annotate(self, index: int, label_map: np.ndarray, what: str) -> None:
-        """Annotate a frame; one without any object is none."""
+        """Annotate a frame; an empty label map removes the annotation."""
         self.project.check_frame(index)
         empty = not label_map.any()
         if empty and index not in self.project.keys:
@@ -285,7 +286,7 @@ class Desk:
 
     def _choose(self, method: str) -> None:
         if self.job is not None:
-            raise InputError("another method cannot be chosen while one is at work; stop it first")
+            raise InputError("the method cannot be changed during a propagation; stop it first")
         if method not in names():
             raise InputError(f"method {method!r} is not known; there are: {', '.join(sorted(names()))}")
         self.project.choose(replace(self.project.method, method=method))
@@ -295,7 +296,7 @@ class Desk:
 
     def _propagate(self, command: commands.Propagate) -> None:
         if self.job is not None:
-            raise InputError("a propagation is at work already; stop it first")
+            raise InputError("a propagation is already running; stop it first")
         job, running = jobs.order(self.project, command)
         self.problem = None
         self.worker.submit(job)
@@ -303,15 +304,15 @@ class Desk:
         self._tell(self.state())
 
     def _hand_over(self) -> None:
-        """Have a run written of what was propagated."""
+        """Ask the worker to write the propagated label maps as a run."""
         try:
             if order := jobs.hand_over(self.project):
                 self.worker.submit(order)
                 self._handing = jobs.input_of(self.project)
-        except OnemaskError as error:  # a convenience: the project itself has all that was made
+        except OnemaskError as error:  # a convenience: the project itself is complete
             log.warning("no run is written: %s", error)
 
-    # What the worker says --------------------------------------------------------------------------------------------
+    # Messages of the worker ------------------------------------------------------------------------------------------
 
     def _hear(self, message: tuple[Any, ...]) -> None:
         with self._lock:
@@ -343,7 +344,7 @@ class Desk:
             self.project.write_made(index, label_map, Made(self.job.signatures[index], confidence, doubt))
             self._tell(telling.frames(self.project, [index]))
             self._tell(self._mask_event(index))
-        except OnemaskError as error:  # a full disk or a damaged annotation, say: what was written is kept
+        except OnemaskError as error:  # such as a full disk or a damaged annotation: written frames are kept
             if not self.job.stopping:
                 self.job.stopping = True
                 self.problem = str(error)
@@ -357,7 +358,7 @@ class Desk:
             self._proposals.refuse(problem)
         self._tell(self.state())
 
-    # Telling ---------------------------------------------------------------------------------------------------------
+    # Events ----------------------------------------------------------------------------------------------------------
 
     def _change(
         self,
@@ -369,7 +370,7 @@ class Desk:
         self._changed(annotations or ())
 
     def _changed(self, indices: Iterable[int]) -> None:
-        """Tell of a change that the annotations of some frames took part in: it may touch all frames."""
+        """Announce a change to the annotations of the frames `indices`; the status of any frame may have changed."""
         self._tell(self.state())
         self._tell(telling.frames(self.project, range(self.project.frames)))
         for index in indices:

@@ -1,4 +1,4 @@
-"""Exports of a project: its label maps in the formats of `onemask.exports`, and the overlay, as one file each."""
+"""Exports of a project: its label maps in the formats of `onemask.exports`, or the overlay, as one file each."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ LabelMaps = Iterable[tuple[np.ndarray, Mapping[int, float]]]  # (H, W) uint8, an
 
 @dataclass(frozen=True)
 class Source:
-    """The source of an export."""
+    """Input of an export."""
 
     video: Video
     name: str
     label_maps: LabelMaps
-    """One for each of frames 0, 1, ..."""
+    """One per frame, in order from frame 0."""
     colours: np.ndarray
-    """(256, 3) uint8 RGB, by id."""
+    """(256, 3) uint8 RGB, indexed by id."""
 
 
 def formats() -> dict[str, str]:
-    """All formats: name -> what it is."""
+    """Map the names of all formats to summaries."""
     overlay = {OVERLAY: "the video with its objects in colour, with its sound (MP4)"}
     return {"png": FORMATS["png"].summary} | overlay | {name: chosen.summary for name, chosen in FORMATS.items()}
 
 
 def has_alpha(name: str) -> bool:
-    """Whether a format holds alpha, whose edges can be soft."""
+    """Whether a format stores alpha, whose edges can be soft."""
     return name in FORMATS and FORMATS[name].has_alpha
 
 
 def group(name: str) -> str:
-    """Where a format is listed: "usual" for what most want, "alpha" for mattes and cut-outs, or "other"."""
+    """Return the group that lists a format: "usual" for common ones, "alpha" for mattes and cut-outs, or "other"."""
     return "usual" if name in ("png", OVERLAY) else "alpha" if has_alpha(name) else "other"
 
 
 def edges() -> list[str]:
-    """How edges of alpha can be made here: names of `onemask.exports.matte.MATTES` whose packages are there."""
+    """List the available ways to make edges of alpha: keys of `onemask.exports.matte.MATTES` that are installed."""
     found = []
     for name in MATTES:
         with suppress(InputError):
@@ -65,7 +65,7 @@ def edges() -> list[str]:
 
 
 def file_name(name: str) -> str:
-    """The name of an export's file; folders come as ZIP. Raises InputError where there is no such format."""
+    """Return the file name of an export; folders are zipped. Raises InputError if there is no such format."""
     if name not in formats():
         raise InputError(f"there is no export {name!r}; there are: {', '.join(formats())}")
     if name == OVERLAY:
@@ -78,17 +78,17 @@ def write(source: Source, name: str, path: Path, matte: str = "none") -> None:
     """Write a format to a file.
 
     Args:
-        source: what is exported.
-        name: the format, of `formats`.
-        path: the file; replaced once the new one is whole.
-        matte: how the edges of alpha are made, of `edges`.
+        source: video and label maps to export.
+        name: the format, a key of `formats`.
+        path: output file, replaced once the new one is complete.
+        matte: how the edges of alpha are made, one of `edges`.
 
     Raises:
-        InputError: the format cannot take it, or has no alpha that could be soft.
-        OutputError: the disk refuses.
+        InputError: the format cannot store this, or `matte` is given but the format has no alpha.
+        OutputError: the file cannot be written.
     """
     if matte != "none" and not has_alpha(name):
-        raise InputError(f"{name} holds no alpha, so its edges cannot be soft; those that do: {', '.join(_alpha())}")
+        raise InputError(f"{name} has no alpha, so its edges cannot be soft; formats with alpha: {', '.join(_alpha())}")
     options = ExportOptions(matte=matte)
     with TemporaryDirectory(dir=path.parent, prefix=".making-") as folder:
         label_maps = []

@@ -1,7 +1,7 @@
-"""The video's frames as pictures for the page, exact by number.
+"""The video's frames as pictures for the page, with exact frame numbers.
 
-What is asked for comes first. Otherwise a thread decodes ahead of the frame that is looked at, and then goes through
-the video once: for thumbnails of all frames, and to keep as many pictures as there is room for.
+Requests have priority. Otherwise a thread decodes ahead of the frame that was requested last, and then goes through the
+video once, to make thumbnails of all frames and to cache as many pictures as fit.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from ..video.frames import Frame, Video
 
 log = logging.getLogger(__name__)
 
-BUDGET = 256 * 2**20  # bytes of encoded pictures that are kept
-AHEAD = 12  # frames that are decoded ahead
-SKIPPED = 24  # frames that are decoded to get further, rather than looked up anew
-PASSES = 3  # through the video, where something unforeseen ends them early
+BUDGET = 256 * 2**20  # bytes of encoded pictures to cache
+AHEAD = 12  # frames to decode ahead
+SKIPPED = 24  # frames to skip by decoding them; farther ahead, seek
+PASSES = 3  # attempts to go through the video, if an unexpected error ends one early
 QUALITY, THUMBNAIL_QUALITY, THUMBNAIL_HEIGHT = 92, 80, 72
 
 
 class Steps:
-    """Frames in any order, from an iterator that stays open: the next one costs one decoded frame. Not for threads."""
+    """Random access to frames through an open iterator, so the next frame only costs one decode. Not thread-safe."""
 
     def __init__(self, video: Video):
         self._video = video
         self._iterator: Iterator[Frame] = iter(())
-        self._next: int | None = None  # the frame that the iterator gives next; None: there is none
+        self._next: int | None = None  # next frame of the iterator; None: it has ended
 
     def frame(self, index: int) -> Frame:
-        """Decode a frame. Raises InputError if there is none."""
+        """Decode a frame. Raises InputError if the video ends before it."""
         if self._next is None or not self._next <= index <= self._next + SKIPPED:
             self._iterator, self._next = self._video.frames(index), index
         while True:
@@ -54,7 +54,7 @@ class Steps:
 
 
 class FrameStore:
-    """Encoded pictures of a video's frames; may be asked from any thread."""
+    """Cache of encoded pictures of a video's frames. Thread-safe."""
 
     def __init__(self, video: Video, frames: int):
         self._video, self._frames = video, frames
@@ -64,7 +64,7 @@ class FrameStore:
         self._decoding, self._kept = threading.Lock(), threading.Lock()
         self._steps = Steps(video)
         self._wanted: int | None = None
-        self._asking = 0  # callers that wait for a frame
+        self._asking = 0  # callers waiting for a frame
         self._wake, self._quiet = threading.Event(), threading.Event()
         self._quiet.set()
         self._closed = False
@@ -72,7 +72,7 @@ class FrameStore:
         self._thread.start()
 
     def picture(self, index: int) -> bytes:
-        """A frame as JPEG, in its own size. Raises InputError if there is no such frame."""
+        """Return a frame as JPEG at its original size. Raises InputError if there is no such frame."""
         found = self._lookup(index)
         if found is None:
             with self._asked():
@@ -82,7 +82,7 @@ class FrameStore:
         return found
 
     def thumbnail(self, index: int) -> bytes | None:
-        """A frame as small JPEG; None: it is not made yet, ask again. Raises InputError if there is no such frame."""
+        """Return a frame as small JPEG; None if not made yet: retry. Raises InputError if there is no such frame."""
         picture = self._lookup(index)
         if index not in self._thumbnails and picture is not None:
             self._thumbnails[index] = _thumbnail(_decoded(picture))
@@ -98,7 +98,7 @@ class FrameStore:
 
     @contextmanager
     def _asked(self) -> Iterator[None]:
-        """Somebody waits in the block: the thread pauses."""
+        """Pause the thread for the block, in which a caller waits for a frame."""
         with self._kept:
             self._asking += 1
             self._quiet.clear()
@@ -120,7 +120,7 @@ class FrameStore:
 
     def _decode(self, index: int) -> bytes:
         with self._decoding:
-            if found := self._lookup(index):  # made while this waited
+            if found := self._lookup(index):  # made while waiting for the lock
                 return found
             return self._keep(index, _jpeg(self._steps.frame(index).image, QUALITY))
 
@@ -138,7 +138,7 @@ class FrameStore:
     def _work(self) -> None:
         passing: Iterator[Frame] | None = None
         passes = 0
-        self._wake.wait()  # for the first one who asks
+        self._wake.wait()  # for the first request
         looked_at: int | None = None
         while not self._closed:
             self._quiet.wait()
@@ -151,16 +151,16 @@ class FrameStore:
                 if passing is None:
                     passing, passes = self._without_thumbnail(), passes + 1
                 self._pass(next(passing))
-            except (StopIteration, InputError):  # the end, or a damaged frame: whoever asks for that one is told
+            except (StopIteration, InputError):  # the end, or a damaged frame: a request for it gets the error
                 passing = iter(())
                 self._wake.wait()
-            except Exception:  # the network drive that the video is on, say; once more when somebody asks
+            except Exception:  # such as a network drive error; try again at the next request
                 log.exception("frames were not decoded ahead")
                 passing = None if passes < PASSES else iter(())
                 self._wake.wait()
 
     def _without_thumbnail(self) -> Iterator[Frame]:
-        """The video from the first frame on that has no thumbnail."""
+        """Iterate over the video from the first frame that has no thumbnail."""
         first = next((index for index in range(self._frames) if index not in self._thumbnails), None)
         return iter(()) if first is None else self._video.frames(first)
 
@@ -191,7 +191,7 @@ def _jpeg(image: np.ndarray, quality: int) -> bytes:
 
 def _decoded(picture: bytes) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-    assert image is not None  # it is of `_jpeg`
+    assert image is not None  # encoded by `_jpeg`
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -1,4 +1,4 @@
-"""The guard before the application: who has the token, and asks from its own page, is let through."""
+"""Access control in front of the application: requests need the token and must come from the studio's own page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST_BODY = 64 * 2**20  # bytes of a mask file, or of a command
-VIDEOS = "/api/videos"  # where they are uploaded
+VIDEOS = "/api/videos"  # path for uploads
 ENDING = "the studio has been stopped; start it again"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -28,32 +28,32 @@ HEADERS = {
 
 
 class Guard:
-    """Lets through who has the token, comes from this server's own page or from no page, and asks for this host."""
+    """ASGI middleware that accepts requests with the token, for this host, from this server's page or from no page."""
 
     def __init__(self, app: ASGIApp, token: str, hosts: tuple[str, ...] | None, largest_upload: int):
         self._app, self._token, self._hosts, self._largest_upload = app, token, hosts, largest_upload
-        self._coming: set[asyncio.Future[Message]] = set()  # parts of bodies
+        self._coming: set[asyncio.Future[Message]] = set()  # pending parts of request bodies
         self._ended = False
 
     def end(self) -> None:
-        """Wait for nobody who is still sending something: they are treated as if they had gone."""
+        """Stop waiting for clients that are still sending a body, and treat them as disconnected."""
         self._ended = True
         for coming in self._coming:
             coming.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI calls it."""
+        """Handle a connection, as ASGI defines."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
-        cookie = f"onemask-{host.rpartition(':')[2] or '80'}"  # cookies do not tell ports apart
+        cookie = f"onemask-{host.rpartition(':')[2] or '80'}"  # cookies are not separated by port
         problem = self._problem(scope, headers, host, cookie)
         if problem:
             await _refuse(scope, receive, send, *problem)
         elif scope["type"] == "http" and scope["path"] == "/" and "token" in _query(scope):
-            redirect = RedirectResponse("/", 303)  # so that the token is neither on the screen nor in the history
+            redirect = RedirectResponse("/", 303)  # keeps the token off the screen and out of the history
             redirect.set_cookie(cookie, self._token, httponly=True, samesite="strict", path="/")
             await redirect(scope, receive, _with_headers(send))
         elif scope["type"] == "http":
@@ -71,12 +71,12 @@ class Guard:
 
         try:
             await self._app(scope, self._until_the_end(receive), sending)
-        except asyncio.CancelledError:  # the server ends, and has waited long enough
+        except asyncio.CancelledError:  # the server is shutting down and the grace period is over
             if not started:
                 await _refuse(scope, receive, send, 503, ENDING)
 
     def _until_the_end(self, receive: Receive) -> Receive:
-        whole = False  # the body has come
+        whole = False  # the body has arrived
 
         async def receiving() -> Message:
             nonlocal whole
@@ -110,10 +110,10 @@ class Guard:
         length = headers.get("content-length", "")
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
             if not length.isdecimal():
-                return 411, "a request says how long its body is"
+                return 411, "a request must state the length of its body"
             largest = self._largest_upload if scope["path"] == VIDEOS else LARGEST_BODY
             if int(length) > largest:
-                return 413, f"what is sent here has at most {largest // 2**20} MiB"
+                return 413, f"a request here can have at most {largest // 2**20} MiB"
         return None
 
     def _has_token(self, scope: Scope, headers: dict[str, str], cookie: str) -> bool:
@@ -122,7 +122,7 @@ class Guard:
         given += [bearer] if scheme.lower() == "bearer" else []
         try:
             morsel = SimpleCookie(headers.get("cookie", "")).get(cookie)
-        except Exception:  # a cookie that is none
+        except Exception:  # a malformed cookie
             morsel = None
         given += [morsel.value] if morsel is not None else []
         return any(hmac.compare_digest(value.encode(), self._token.encode()) for value in given)

@@ -1,4 +1,4 @@
-"""Hand over what was propagated, as a run that `onemask run --resume` finishes or goes on with."""
+"""Handover of propagated label maps as a run that `onemask run --resume` finishes or continues."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def hand_over(
 ) -> None:
     """Write a run.
 
-    masks: label maps of frame 0, 1, ..., of all or of the first ones. session: as it is after those; None where they
-    are all.
-    Raises OutputError where the disk refuses, or something in the folder is not onemask's.
+    masks: label map files of frames 0, 1, ...: all frames, or only the first ones. session: its state after those
+    frames; None if they are all.
+    Raises OutputError if something cannot be written, or a file in the way is not onemask's.
     """
     run = RunFolder(folder)
     asked = what_is_asked(method.settings(), video, annotations)

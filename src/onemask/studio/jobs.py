@@ -1,4 +1,4 @@
-"""Frames of a project that are up to date, and the orders to the worker that make the rest."""
+"""Which frames of a project are up to date, and the worker's jobs that compute the rest."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .project import RUN, Project
 
 @dataclass
 class Running:
-    """A job that the worker does."""
+    """A job that the worker is doing."""
 
     what: str
     signatures: dict[int, str]
-    """Frame -> what its label map is made from."""
+    """Frame -> signature of what its label map depends on, see `plan`."""
     done: int = 0
     total: int = 0
     at: str = "Starting"
     stopping: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As the page is told."""
+        """Convert to the form that the page receives."""
         return {name: getattr(self, name) for name in ("what", "at", "done", "total", "stopping")}
 
 
@@ -38,7 +38,7 @@ def status(project: Project, index: int) -> str:
 
 
 def order(project: Project, command: Propagate) -> tuple[PropagationJob, Running]:
-    """The job that a command asks for. Raises InputError where there is nothing to do."""
+    """Return the job for a command, and its progress. Raises InputError if there is nothing to do."""
     project.check_frame(command.frame)
     first, last = command.first or 0, command.last
     last = project.frames - 1 if last is None else min(last, project.frames - 1)
@@ -56,7 +56,7 @@ def order(project: Project, command: Propagate) -> tuple[PropagationJob, Running
 def _forward(project: Project, first: int, last: int, what: str) -> tuple[PropagationJob, Running]:
     wanted = [i for i in range(first, last + 1) if status(project, i) != "fresh"]
     if not wanted:
-        raise InputError("these frames are up to date: correct one, and what it touches is made again")
+        raise InputError("these frames are up to date; correct one to recompute what it affects")
     settings = project.settings_key()
     signatures = {i: plan.signature(project.keys, i, settings) for i in wanted}
     stretches = tuple(plan.stretches(project.keys, wanted))
@@ -66,7 +66,7 @@ def _forward(project: Project, first: int, last: int, what: str) -> tuple[Propag
 def _backward(project: Project, frame: int, first: int, last: int) -> tuple[PropagationJob, Running]:
     key = min((k for k in project.keys if k >= frame), default=None)
     if key is None:
-        raise InputError("backward goes from a corrected frame, and there is none from here on")
+        raise InputError("a backward pass starts from a corrected frame, and there is none from here on")
     before = max((k for k in project.keys if k < key), default=-1)
     wanted = range(max(before + 1, first), min(key - 1, last) + 1)
     if not wanted:
@@ -77,18 +77,18 @@ def _backward(project: Project, frame: int, first: int, last: int) -> tuple[Prop
 
 
 def annotated(project: Project) -> dict[int, Packed]:
-    """The annotations as they are now, whatever the user does next."""
+    """Return a copy of the current annotations, independent of later edits."""
     found = {index: project.annotation(index) for index in sorted(project.keys)}
     return {index: pack(label_map) for index, label_map in found.items() if label_map is not None}
 
 
 def input_of(project: Project) -> tuple[str, ...]:
-    """The input of a run of the project: the settings, and the annotations' contents."""
+    """Return the input of a run of the project: the settings, and hashes of the annotations."""
     return project.settings_key(), *(f"{i} {key.content}" for i, key in sorted(project.keys.items()))
 
 
 def hand_over(project: Project) -> HandOver | None:
-    """The order to write a run of the label maps up to the first that no run would make so; None: there are none."""
+    """Return the request to write a run of the leading label maps that `onemask run` would also make; None if none."""
     settings, masks = project.settings_key(), []
     for index in range(project.frames):
         made = project.made.get(index)

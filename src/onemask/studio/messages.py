@@ -1,13 +1,13 @@
-"""Messages between the server and the process that computes: requests, and label maps as they travel.
+"""Messages between the server and the process that computes: requests, and compressed label maps.
 
 `worker` sends the requests below, `bench` answers them:
 
-    ("mask", index, label map, confidence, why to look)  a frame is done
-    ("glimpse", index, label map)              one on the way back, which others may still come over
-    ("at", done, total, what)                  how far a job is
-    ("first", request, mask or None, problem)  the answer to clicks or a box
-    ("end", problem or None)                   the job is done, stopped, or refused
-    ("handed",)                                a run is written, see `handover`
+    ("mask", index, label map, confidence, doubt)  a frame is done
+    ("glimpse", index, label map)                  a preview from the backward pass, which may still be replaced
+    ("at", done, total, what)                      progress of a job
+    ("first", request, mask or None, problem)      the answer to clicks, a box or scribbles
+    ("end", problem or None)                       the job is done, stopped, or failed
+    ("handed",)                                    a run is written, see `handover`
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from .project import MethodChoice
 
 Packed = tuple[bytes, tuple[int, ...]]
-STOP, CLOSE = "stop", "close"  # the job, the process
+STOP, CLOSE = "stop", "close"  # stop the job, end the process
 
 
 @dataclass(frozen=True)
 class PropagationJob:
-    """Frames to make."""
+    """Frames to compute."""
 
     method: MethodChoice
     annotations: Mapping[int, Packed]
     stretches: tuple[Stretch, ...] = ()
-    """As `onemask run` makes them."""
+    """Computed as `onemask run` does."""
     backward: tuple[int, int] | None = None
-    """(from this annotated frame, back to this one); in place of stretches."""
+    """(annotated frame to start from, last frame to go back to), instead of stretches."""
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The method to load before anybody asks, and the first frame to look at, so that the first job begins at once."""
+    """Request to load a method and prepare marking in the first frame, so that the first job starts at once."""
 
     method: MethodChoice
 
 
 @dataclass(frozen=True)
 class HandOver:
-    """A run to be written of what was propagated, see `handover`."""
+    """Request to write the propagated label maps as a run, see `handover`."""
 
     method: MethodChoice
     annotations: Mapping[int, Packed]
@@ -61,12 +61,12 @@ class HandOver:
 
 @dataclass(frozen=True)
 class FirstMask:
-    """Marks of an object in a frame, out of which a mask is wanted."""
+    """Request for a mask from marks of an object in a frame."""
 
     request: int
     frame: int
     box: tuple[float, float, float, float] | None = None
-    """x, y, width, height."""
+    """x, y, width, height in pixels."""
     clicks: tuple[tuple[float, float, bool], ...] = ()
     scribbles: tuple[tuple[tuple[tuple[float, float], ...], bool], ...] = ()
 
@@ -75,11 +75,11 @@ Request = PropagationJob | FirstMask | HandOver | WarmUp
 
 
 def pack(label_map: np.ndarray) -> Packed:
-    """A label map (H, W) with ids up to 254, compressed."""
+    """Compress a label map (H, W) with ids up to 254."""
     return zlib.compress(np.ascontiguousarray(label_map, np.uint8).tobytes(), 1), label_map.shape
 
 
 def unpack(packed: Packed) -> np.ndarray:
-    """Undo `pack`: (H, W) uint8."""
+    """Decompress a label map (H, W) uint8 from `pack`."""
     data, shape = packed
     return np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape)

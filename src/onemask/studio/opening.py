@@ -1,4 +1,4 @@
-"""Which project is on the desk: the one the studio was started with, one of before, or one of an uploaded video."""
+"""The choice of the open project: the one that the studio was started with, a recent one, or an uploaded video."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MIB = 2**20
 
 @dataclass
 class Studio:
-    """The desk, which can be changed for that of another project."""
+    """The desk of the open project, replaced when another project is opened."""
 
     desk: Desk
     largest_upload: int = 512 * MIB
     """Bytes."""
     recent: RecentProjects = field(default_factory=lambda: RecentProjects(home() / "studio.json"))
-    """The projects that were opened."""
+    """The recently opened projects."""
     _held: ExitStack = field(default_factory=ExitStack)  # the lock on the project's folder
     _changing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -38,9 +38,9 @@ class Studio:
 
     @classmethod
     def start(cls, folder: Path, video: str | None, method: MethodChoice, **values: Any) -> Studio:
-        """Open a project, or make one, and keep other processes away from it.
+        """Open or create a project, and lock it against other processes.
 
-        Raises InputError for what does not fit, OutputError where another process has the project open.
+        Raises InputError for an invalid folder or video, OutputError if another process has the project open.
         """
         with ExitStack() as held:
             held.enter_context(lock.held(folder / ".onemask" / "lock"))
@@ -48,29 +48,29 @@ class Studio:
             return cls(desk, _held=held.pop_all(), **values)
 
     def close(self) -> None:
-        """End the worker, and let go of the project."""
+        """End the worker and unlock the project."""
         self.desk.close()
         self._held.close()
 
     def projects(self) -> list[dict[str, Any]]:
-        """The projects that were opened, the last one first: number, name, folder, and when."""
+        """List the recent projects, latest first: number, name, folder, and when it was opened."""
         return self.recent.projects(self.desk.project)
 
     def open(self, number: str) -> None:
-        """Put a project of the list on the desk."""
+        """Open a project from the list. Raises InputError if it cannot be opened."""
         folder = self.recent.folder(number)
         if folder != self.desk.project.folder.resolve():
             self._change(folder)
 
     @contextmanager
     def receiving(self, title: str) -> Iterator[Upload]:
-        """A place for a video that comes in, beside the project; what is not taken is removed."""
+        """Yield a destination for an uploaded video next to the project; it is removed unless taken with `take`."""
         self._refuse_at_work()
         with uploads.receiving(title, self.desk.project.folder.resolve().parent) as upload:
             yield upload
 
     def take(self, upload: Upload) -> None:
-        """Make a project of a video that has come in, and put it on the desk. Raises InputError if it is none."""
+        """Create a project from an uploaded video and open it. Raises InputError if the upload is no valid video."""
         self._change(uploads.project_of(upload, self.desk.project.method))
 
     def _change(self, folder: Path) -> None:
@@ -86,4 +86,4 @@ class Studio:
 
     def _refuse_at_work(self) -> None:
         if self.desk.job is not None:
-            raise InputError("a propagation is at work; stop it before another project is opened")
+            raise InputError("a propagation is running; stop it before opening another project")

@@ -1,13 +1,13 @@
-"""A project: the folder that holds all that is known of a video, and its history.
+"""A project: a folder with everything about a video, its annotations and masks, and their history.
 
-    PROJECT/project.json           the video, the objects, the settings, and how far undo has gone back
+    PROJECT/project.json           the video, the objects, the settings, and the position in the undo history
     PROJECT/annotations/00012.png  the label map of a frame as the user left it
-    PROJECT/masks/00013.png        the label map of a frame as it was propagated
-    PROJECT/masks.jsonl            what each of those was made from, how sure the method was, and what is odd about it
-    PROJECT/history/000007.json    a change: what was before and after it
-    PROJECT/run/                   the same as a run, which `onemask run --resume` reads
+    PROJECT/masks/00013.png        the propagated label map of a frame
+    PROJECT/masks.jsonl            for each of those: its signature, the method's confidence, and any doubt about it
+    PROJECT/history/000007.json    a change: the state before and after it
+    PROJECT/run/                   the same as a run, for `onemask run --resume`
 
-All files are written whole; a process that is killed leaves the project as it was before its last change.
+Files are written atomically; a killed process leaves the project as it was before its last change.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..video.reader import open_video
 from . import runlengths
 
 FORMAT = 1
-UNDO_STEPS = 500  # changes that are kept
+UNDO_STEPS = 500  # number of changes to keep
 RECORD, RECORDS = "project.json", "masks.jsonl"
 ANNOTATIONS, MASKS, HISTORY, RUN = "annotations", "masks", "history", "run"
 VIDEO_INSIDE = "video"  # stem of a video that was uploaded into the project
@@ -45,13 +45,13 @@ class Thing:
     id: int
     name: str
     colour: str
-    """As CSS writes it, #rrggbb."""
+    """CSS colour, #rrggbb."""
     visible: bool = True
 
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """A method and how it runs: those fields of `Settings` that the studio offers, as they stand in the project."""
+    """A method and how it runs: the fields of `Settings` that the studio supports and the project stores."""
 
     method: str
     short_side: int | None = 480
@@ -60,27 +60,27 @@ class MethodChoice:
     runtime: str = "auto"
 
     def settings(self) -> Settings:
-        """The settings of a run with this method."""
+        """Return the settings of a run with this method."""
         return Settings(**asdict(self))
 
 
 @dataclass(frozen=True)
 class Made:
-    """Facts about a propagated label map."""
+    """Metadata of a propagated label map."""
 
     of: str
-    """The signature of what it was made from, see `plan`."""
+    """Signature of what it depends on, see `plan`."""
     confidence: Mapping[int, float] = field(default_factory=dict)
     """Object -> mean probability of its pixels."""
     doubt: str = ""
-    """Why it deserves a look, as `onemask review` says it; empty where it does not."""
+    """Reason to review it, in the words of `onemask review`; empty if there is none."""
 
 
 Change = Mapping[str, Any]  # {"annotations": {frame: runs or None}, "objects": [Thing as dict]}; either may be missing
 
 
 class Project:
-    """An opened project. One thread at a time; `desk.Desk` sees to it."""
+    """An open project. Not thread-safe; `desk.Desk` makes sure that only one thread at a time uses it."""
 
     def __init__(self, folder: Path, video: Video, frames: int, record: Mapping[str, Any]):
         self.folder, self.video, self.frames = folder, video, frames
@@ -95,41 +95,41 @@ class Project:
 
     @property
     def name(self) -> str:
-        """The video's name, to be shown."""
+        """The video's name for display."""
         return self._title or Path(self._source).name
 
     @property
     def video_id(self) -> str:
-        """An id that tells the video from others."""
+        """An id that distinguishes the video from others."""
         return self._fingerprint
 
     @property
     def path_of_video(self) -> Path:
-        """The video as `open_video` takes it."""
+        """The video's path, for `open_video`."""
         return _path_of(self.folder, self._source)
 
     # Opening ---------------------------------------------------------------------------------------------------------
 
     @classmethod
     def open(cls, folder: Path, source: str | Path | None, method: MethodChoice) -> Project:
-        """Open a project, or make one of the video `source` where there is none.
+        """Open a project, or create one for the video `source` if the folder holds none.
 
-        method: of a new project; an older one keeps its own.
-        Raises InputError for a folder or a video that is something else, OutputError for a folder that is taken.
+        method: for a new project; an existing one keeps its own.
+        Raises InputError for an invalid or another video or a damaged project, OutputError if `folder` has other files.
         """
         if (folder / RECORD).exists():
             return cls._opened(folder, source)
-        if source is None or not str(source):  # an empty path would be the folder where the command was given
-            raise InputError(f"{folder} holds no project; name a video to make one")
+        if source is None or not str(source):  # an empty path would be the working directory
+            raise InputError(f"{folder} holds no project; name a video to create one")
         if folder.exists() and (not folder.is_dir() or any(p.name != ".onemask" for p in folder.iterdir())):
-            raise OutputError(f"{folder} exists already and is no project; name another place with --project")
+            raise OutputError(f"{folder} exists already and is not a project; choose another folder with --project")
         return cls.make(folder, str(Path(source).resolve()), method)
 
     @classmethod
     def make(cls, folder: Path, source: str, method: MethodChoice, *, title: str = "") -> Project:
-        """Make a project in an empty folder.
+        """Create a project in an empty folder.
 
-        source: a full path, or the name of a file in the folder. title: the video's name; empty: the file's.
+        source: an absolute path, or the name of a file in the folder. title: the video's name; empty: the file's name.
         """
         video = open_video(_path_of(folder, source))
         frames = _count(video)
@@ -153,19 +153,22 @@ class Project:
         try:
             if record["format"] != FORMAT:
                 raise InputError(f"{folder} was written by another version of onemask; open it with that one")
-            if source is not None:  # the same video, perhaps moved since
+            if source is not None:  # the same video, which may have been moved
                 path = Path(source).resolve()
                 if _fingerprint(path) != record["fingerprint"]:
                     raise InputError(
-                        f"{folder} is a project of another video, {record['video']}; name another place with --project"
+                        f"{folder} is a project for another video, {record['video']}; choose another folder with "
+                        "--project"
                     )
                 if path != _path_of(folder, record["video"]).resolve():
                     record = record | {"video": str(path)}
             path = _path_of(folder, record["video"])
             if not path.exists():
-                raise InputError(f"the project's video {path} is not there; name its place: onemask studio VIDEO")
+                raise InputError(f"the project's video {path} does not exist; say where it is: onemask studio VIDEO")
             if source is None and _fingerprint(path) != record["fingerprint"]:
-                raise InputError(f"the project's video {path} was changed since; put the one it was made of back")
+                raise InputError(
+                    f"the project's video {path} was changed since the project was created; restore the original"
+                )
             for kind in (ANNOTATIONS, MASKS, HISTORY):
                 remove_temporaries(folder / kind, _Numbered())
             return cls(folder, open_video(path), int(record["frames"]), record)
@@ -177,15 +180,15 @@ class Project:
     # Label maps ------------------------------------------------------------------------------------------------------
 
     def annotation(self, index: int) -> np.ndarray | None:
-        """The label map (H, W) uint8 that the user left in a frame."""
+        """Read the label map (H, W) uint8 that the user left in a frame; None if it is not annotated."""
         return read_label_map(self._annotation(index)) if index in self.keys else None
 
     def mask(self, index: int) -> np.ndarray | None:
-        """The propagated label map of a frame."""
+        """Read the propagated label map of a frame; None if there is none."""
         return read_label_map(self.mask_file(index)) if index in self.made else None
 
     def write_made(self, index: int, label_map: np.ndarray, made: Made) -> None:
-        """Keep a propagated label map."""
+        """Save a propagated label map."""
         write_mask(self.mask_file(index), label_map)
         append(self.folder / RECORDS, _line(index, made))
         self.made[index] = made
@@ -198,7 +201,7 @@ class Project:
         annotations: Mapping[int, np.ndarray | None] | None = None,
         objects: Sequence[Thing] | None = None,
     ) -> None:
-        """Change annotations (None: none is left) and objects in one step, which can be undone. what: for people."""
+        """Change annotations (None removes one) and objects in one undoable step. what: its name, shown to the user."""
         after: dict[str, Any] = {}
         before: dict[str, Any] = {}
         if annotations:
@@ -218,31 +221,31 @@ class Project:
         self._save()
 
     def undo(self) -> set[int]:
-        """Take the last change back; the frames whose annotation it changes."""
+        """Undo the last change; return the frames whose annotation changes."""
         return self._go(self.to_undo, self._position - 1, self._position - 1, "before")
 
     def redo(self) -> set[int]:
-        """Make the change again that was taken back last; the frames whose annotation it changes."""
+        """Redo the change that was undone last; return the frames whose annotation changes."""
         return self._go(self.to_redo, self._position, self._position + 1, "after")
 
     @property
     def to_undo(self) -> str | None:
-        """Name of the change that `undo` takes back, for people; None: nothing is left."""
+        """Name of the change that `undo` reverts, shown to the user; None if there is none."""
         return self._what(self._position - 1)
 
     @property
     def to_redo(self) -> str | None:
-        """Name of the change that `redo` makes again."""
+        """Name of the change that `redo` repeats; None if there is none."""
         return self._what(self._position) if self._position < self._changes else None
 
     def choose(self, method: MethodChoice) -> None:
-        """Choose another method, or other settings of it."""
-        keys = self._read_keys(method.short_side)  # what is left of an annotated object depends on it
+        """Choose another method, or change its settings."""
+        keys = self._read_keys(method.short_side)  # whether an annotated object survives depends on the working size
         self.method, self.keys = method, keys
         self._save()
 
     def settings_key(self) -> str:
-        """The settings that label maps depend on, as a text."""
+        """Return the settings that label maps depend on, as a string."""
         return json.dumps(asdict(self.method))
 
     def check_frame(self, index: int) -> None:
@@ -253,7 +256,7 @@ class Project:
     def _go(self, what: str | None, number: int, position: int, side: str) -> set[int]:
         if what is None:
             raise InputError(f"there is nothing to {'undo' if side == 'before' else 'redo'}")
-        change = read_json(self._history(number), "the history is damaged here; go on without it")[side]
+        change = read_json(self._history(number), "the history is damaged here; continue without it")[side]
         self._apply(change)
         self._position = position
         self._save()
@@ -277,7 +280,7 @@ class Project:
             return None
         with suppress(InputError, KeyError, TypeError):
             return str(read_json(self._history(number), "")["what"])
-        return None  # so long ago that it is not kept
+        return None  # too old, no longer kept
 
     # Files -----------------------------------------------------------------------------------------------------------
 
@@ -299,14 +302,14 @@ class Project:
         return self.folder / ANNOTATIONS / f"{index:05d}.png"
 
     def mask_file(self, index: int) -> Path:
-        """The file of a frame's propagated label map."""
+        """Return the file of a frame's propagated label map."""
         return self.folder / MASKS / f"{index:05d}.png"
 
     def _history(self, number: int) -> Path:
         return self.folder / HISTORY / f"{number:06d}.json"
 
     def annotation_files(self) -> dict[int, Path]:
-        """The files of the annotated frames, in order."""
+        """Return the files of the annotated frames, in frame order."""
         return {index: self._annotation(index) for index in sorted(self.keys)}
 
     def _read_keys(self, short_side: int | None) -> dict[int, Key]:
@@ -315,18 +318,18 @@ class Project:
             if path.stem.isdecimal() and int(path.stem) < self.frames:
                 label_map = read_label_map(path)
                 if label_map.shape != self.shape or label_map.max() > runlengths.HIGHEST:
-                    raise InputError(f"{path} is no annotation of this video; move it away")
+                    raise InputError(f"{path} is not an annotation of this video; move it")
                 keys[int(path.stem)] = Key.of(label_map, short_side)
         return keys
 
     def _read_made(self) -> dict[int, Made]:
-        """Facts about propagated label maps, read; the file is written anew, a line each."""
+        """Read the metadata of propagated label maps, and rewrite the file with one line for each."""
         made: dict[int, Made] = {}
         path = self.folder / RECORDS
         if not path.exists():
             return made
         for line in path.read_bytes().splitlines():
-            with suppress(ValueError, LookupError, TypeError, AttributeError):  # cut off when a process was killed
+            with suppress(ValueError, LookupError, TypeError, AttributeError):  # truncated when a process was killed
                 entry = json.loads(line)
                 confidence = {int(i): float(c) for i, c in entry["confidence"].items()}
                 made[int(entry["frame"])] = Made(str(entry["of"]), confidence, str(entry.get("doubt", "")))
@@ -336,7 +339,7 @@ class Project:
 
 
 class _Numbered:
-    """All names of a project's numbered files."""
+    """The set of all possible names of a project's numbered files."""
 
     def __contains__(self, name: object) -> bool:
         stem, _, suffix = str(name).partition(".")
@@ -344,7 +347,7 @@ class _Numbered:
 
 
 def colours_of(objects: Iterable[Thing]) -> np.ndarray:
-    """Colours by id, (256, 3) uint8 RGB: the objects' own, and the palette's."""
+    """Return colours by id, (256, 3) uint8 RGB: the objects' own, and the palette's for all other ids."""
     colours = palette()
     for thing in objects:
         colours[thing.id] = [int(thing.colour[i : i + 2], 16) for i in (1, 3, 5)]
@@ -352,11 +355,11 @@ def colours_of(objects: Iterable[Thing]) -> np.ndarray:
 
 
 def new_object(others: Sequence[Thing], name: str | None = None) -> Thing:
-    """An object beside others: the lowest free id, a name, and the palette's colour, light enough for both themes."""
+    """Create an object with the lowest free id, a name, and a colour light enough for both themes."""
     taken = {thing.id for thing in others}
     free = next((i for i in range(1, runlengths.HIGHEST + 1) if i not in taken), None)
     if free is None:
-        raise InputError(f"a project has at most {runlengths.HIGHEST} objects")
+        raise InputError(f"a project can have at most {runlengths.HIGHEST} objects")
     colour = _COLOURS[(free - 1) % len(_COLOURS)] if free <= len(_COLOURS) else _css(free)
     return Thing(free, name or f"Object {free}", colour)
 
@@ -375,7 +378,7 @@ def _path_of(folder: Path, source: str) -> Path:
 
 
 def _fingerprint(path: Path) -> str:
-    """A hash of a video: of its file, or of the names and sizes in its folder."""
+    """Hash a video: its file, or the names and sizes of the files in its folder."""
     if not path.is_dir():
         return fingerprint(path)
     listed = [f"{p.name} {p.stat().st_size}" for p in sorted(path.iterdir()) if p.is_file()]

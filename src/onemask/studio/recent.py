@@ -1,6 +1,6 @@
-"""Projects that were opened: a list in a file, from which the page can open one again.
+"""Recently opened projects: a list in a file, from which the page can open one again.
 
-Nothing that a page sends is used as a path: a project is asked for by a number that stands for its folder here.
+Nothing that a page sends is used as a path: it requests a project by a number that stands for the folder here.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from .project import RECORD, Project
 
 log = logging.getLogger(__name__)
 
-RECENT = 12  # projects that are listed
+RECENT = 12  # projects to list
 
 
 @dataclass(frozen=True)
 class RecentProjects:
-    """The list, the last one first."""
+    """The list of recent projects, latest first."""
 
     path: Path
-    """The file, which need not be there."""
+    """The file, which need not exist."""
 
     def projects(self, on_desk: Project) -> list[dict[str, Any]]:
-        """The projects that are still there: number, name, folder, when, and whether it is the one on the desk."""
+        """List the projects that still exist: number, name, folder, when it was opened, and whether it is open now."""
         here = _folder(on_desk)
         return [
             {**entry, "id": _number(entry["folder"]), "open": entry["folder"] == here}
@@ -38,21 +38,21 @@ class RecentProjects:
         ]
 
     def folder(self, number: str) -> Path:
-        """The folder that a number stands for. Raises InputError where there is none."""
+        """Return the folder that a number stands for. Raises InputError if there is none."""
         folder = next((each["folder"] for each in self._entries() if _number(each["folder"]) == number), None)
         if folder is None:
-            raise InputError("this project is not in the list of those that were opened")
+            raise InputError("this project is not in the list of recent projects")
         return Path(folder)
 
     def note(self, project: Project) -> None:
-        """Put a project on top of the list."""
+        """Put a project at the top of the list."""
         folder = _folder(project)
         now = datetime.now().isoformat(sep=" ", timespec="minutes")
         entry = {"folder": folder, "name": project.name, "opened": now}
         others = [each for each in self._entries() if each["folder"] != folder]
         try:
             write_json(self.path, {"projects": [entry, *others][:RECENT]})
-        except OutputError as error:  # a convenience: the project itself is whole
+        except OutputError as error:  # a convenience: the project itself is complete
             log.warning("%s", error)
 
     def _entries(self) -> list[dict[str, str]]:
@@ -68,5 +68,5 @@ def _folder(project: Project) -> str:
 
 
 def _number(folder: str) -> str:
-    """A name that stands for a project's folder."""
+    """Return a hash that stands for a project's folder."""
     return hashlib.blake2b(folder.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()

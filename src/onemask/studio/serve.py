@@ -37,14 +37,14 @@ def serve(
 ) -> None:
     """Serve a project until Ctrl-C.
 
-    video: None: the project's, or without a project the clip that ships. folder: None: beside the working directory's
-    other files, by the video's name. largest_upload: bytes of a video that the page may send. say: called with the
-    lines that people are to see.
-    Raises InputError for what does not fit, OutputError where another process has the project open.
+    video: None: the project's, or, if no folder is given either, the bundled sample clip. folder: the project; None: in
+    the working directory, named after the video. largest_upload: maximum size in bytes of an uploaded video. say:
+    called with messages for the user.
+    Raises InputError for invalid arguments, OutputError if another process has the project open.
     """
     if token is not None and len(token) < SHORTEST_TOKEN:
         raise InputError(
-            f"a token has {SHORTEST_TOKEN} characters or more, got {len(token)}; leave it out for a new one"
+            f"a token must have at least {SHORTEST_TOKEN} characters, got {len(token)}; leave it out for a new one"
         )
     if method.method not in names():
         raise InputError(f"method {method.method!r} is not known; there are: {', '.join(sorted(names()))}")
@@ -64,8 +64,8 @@ def serve(
         say(f"project: {folder}")
         say(f"open {address}")
         if not _is_loopback(host):
-            say("others can reach this address, and what is sent is not encrypted: put a proxy with TLS before it")
-        say("Ctrl-C ends it; everything is kept")
+            say("others can reach this address, and traffic is not encrypted: put a TLS proxy in front of it")
+        say("press Ctrl-C to stop; everything is kept")
         hosts = tuple(f"{name}:{port}" for name in (shown, "localhost", "127.0.0.1")) if _is_loopback(host) else None
         if browse:
             timer = threading.Timer(0.5, webbrowser.open, [address])
@@ -75,7 +75,7 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """Serves the application until Ctrl-C; what is being uploaded then is dropped at once."""
+    """Server of the application until Ctrl-C, which drops pending uploads at once."""
 
     def __init__(self, app: Guard):
         config = uvicorn.Config(
@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
         self._guard = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn calls it."""
+        """Shut down, as called by uvicorn."""
         self._guard.end()
         await super().shutdown(sockets)
 
@@ -101,9 +101,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen()  # from now on, for the address is printed before uvicorn takes over
+        listening.listen()  # now, because the address is printed before uvicorn takes over
     except (OSError, OverflowError) as error:
-        raise InputError(f"cannot listen at {host}, port {port}: {error}; name another --port or --host") from error
+        raise InputError(f"cannot listen on {host}, port {port}: {error}; choose another --port or --host") from error
     return listening
 
 

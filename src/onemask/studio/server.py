@@ -1,4 +1,4 @@
-"""The server: the desk on the network, for those who have the token, from its own page, and for nobody else."""
+"""The server: HTTP and WebSocket interface to the desk, only for requests with the token and from its own page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .opening import Studio
 log = logging.getLogger(__name__)
 
 LARGEST_COMMAND = 24 * 2**20  # bytes of a message
-WAITING_EVENTS = 5_000  # a page that is further behind is cut off, and looks anew
+WAITING_EVENTS = 5_000  # a page that falls further behind is disconnected and reconnects
 PAGE = {
     "": ("index.html", "text/html; charset=utf-8"),
     "studio.js": ("studio.js", "text/javascript; charset=utf-8"),
@@ -41,7 +41,7 @@ PAGE = {
 
 
 def make_app(studio: Studio, token: str, hosts: tuple[str, ...] | None) -> Guard:
-    """The application. token: what a caller must have. hosts: what may stand in "Host", with the port; None: any."""
+    """Create the application. token: required from callers. hosts: accepted "Host" headers, with port; None: any."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -54,7 +54,7 @@ def make_app(studio: Studio, token: str, hosts: tuple[str, ...] | None) -> Guard
         description="What the page does, any program can: send the token as `Authorization: Bearer TOKEN`. The "
         "WebSocket `/api/socket` takes the same commands, and tells of all events.",
         lifespan=lifespan,
-        docs_url=None,  # they load scripts from elsewhere
+        docs_url=None,  # the docs pages load scripts from other sites
         redoc_url=None,
         openapi_url="/api/openapi.json",
     )
@@ -72,7 +72,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
-        return JSONResponse({"problem": ENDING}, 503)  # read only where the server went, not the client
+        return JSONResponse({"problem": ENDING}, 503)  # only received if the server is closing, not the client
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -96,36 +96,36 @@ def _without_arguments(serve: Callable[[], Response]) -> Callable[[], Response]:
 def _add_api(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/state")
     def state() -> dict[str, Any]:
-        """The video (name, size, frames, fps), the objects, the method, the annotated frames, and the job at work."""
+        """Return the video (name, size, frames, fps), objects, method, annotated frames, and the current job."""
         return studio.desk.state()
 
     @app.get("/api/frames/{index}.jpg", response_class=Response)
     def picture(index: int) -> Response:
-        """A frame in its own size."""
+        """Return a frame at its original size, as JPEG."""
         return Response(studio.desk.frames.picture(index), media_type="image/jpeg", headers=_KEPT)
 
     @app.get("/api/thumbnails/{index}.jpg", response_class=Response)
     def thumbnail(index: int) -> Response:
-        """A small picture of a frame; 204 where it is not made yet."""
+        """Return a small picture of a frame, as JPEG; 204 if it is not made yet."""
         made = studio.desk.frames.thumbnail(index)
         return Response(status_code=204) if made is None else Response(made, media_type="image/jpeg", headers=_KEPT)
 
     @app.get("/api/coded", response_model=None)
     def coded() -> Response | dict[str, Any]:
-        """Configuration of a decoder in the browser; 204 where there is none for this video, but pictures."""
+        """Return the configuration for a decoder in the browser; 204 if this video is only available as pictures."""
         found = studio.desk.coded()
         return Response(status_code=204) if found is None else found.to_json()
 
     @app.get("/api/coded/{index}", response_class=Response)
     def group(index: int) -> Response:
-        """The packets of a frame's group, each after its frame's number (i32), whether it is a key (u8), size (u32)."""
+        """Return the packets of a frame's group, each after frame number (i32), key frame flag (u8) and size (u32)."""
         found = studio.desk.coded()
         packets = b"" if found is None else found.group(index)
         return Response(packets, media_type="application/octet-stream", headers=_KEPT)
 
     @app.get("/api/masks/{index}.png", response_class=Response)
     def mask(index: int) -> Response:
-        """The label map that is shown in a frame: as PNG, indexed."""
+        """Return the label map that is shown in a frame, as indexed PNG."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "mask.png"
             write_mask(path, studio.desk.shown(index))
@@ -133,37 +133,37 @@ def _add_api(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/api/mattes/{index}.png", response_class=Response)
     def matte(index: int, edges: str = "guided") -> Response:
-        """Alpha of the visible objects in a frame, together: as PNG, grey. edges: of the state's "edges"."""
+        """Return the joint alpha of the visible objects in a frame as grey PNG. edges: one of the state's "edges"."""
         return Response(studio.desk.matte(index, edges), media_type="image/png")
 
     @app.post("/api/masks/{index}")
     async def import_mask(index: int, request: Request) -> dict[str, str]:
-        """Annotate a frame with a mask file, which is the request's body; how it was read."""
+        """Annotate a frame with a mask file, the request's body; return how it was interpreted."""
         with tempfile.NamedTemporaryFile(suffix=".png") as file:
-            async for chunk in request.stream():  # not longer than it says, which the guard has checked
+            async for chunk in request.stream():  # no longer than its Content-Length, which the guard has checked
                 file.write(chunk)
             file.flush()
             try:
                 read = await run_in_threadpool(studio.desk.import_mask, index, file.name)
-            except InputError as error:  # without the temporary file's name, which says nothing to anybody
+            except InputError as error:  # without the name of the temporary file
                 raise InputError(str(error).removeprefix(f"{file.name}: ")) from error
         return {"read": read}
 
     @app.post("/api/exports/{name}")
     def export(name: str, matte: str = "none") -> dict[str, str]:
-        """Write what is shown in a format of the state's "exports", with edges of its "edges"; where the file is."""
+        """Export the masks that are shown; return the file's URL. name, matte: of the state's "exports" and "edges"."""
         _, shown = studio.desk.export(name, matte)
         return {"file": f"/api/exports/{name}/file", "name": shown}
 
     @app.get("/api/exports/{name}/file", response_class=FileResponse)
     def exported(name: str) -> FileResponse:
-        """The file of the last export of that format."""
+        """Return the file of the last export to this format."""
         path, shown = studio.desk.exported(name)
         return FileResponse(path, filename=shown)
 
     @app.post("/api/commands")
     def do(command: Command) -> dict[str, Any]:
-        """Do a command; the state after it. What comes as events is on the WebSocket alone."""
+        """Execute a command; return the state after it. Events are only sent to the WebSocket."""
         desk = studio.desk
         desk.do(command)
         return desk.state()
@@ -177,20 +177,20 @@ def _add_api(app: FastAPI, studio: Studio) -> None:
 def _add_opening(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/projects")
     def projects() -> dict[str, Any]:
-        """The projects that were opened, the last one first, and how many bytes of a video may be uploaded."""
+        """Return the recent projects, latest first, and the maximum size in bytes of an uploaded video."""
         return {"projects": studio.projects(), "largest_upload": studio.largest_upload}
 
     @app.post("/api/projects/{number}")
     def open_project(number: str) -> dict[str, Any]:
-        """Open a project of that list in place of this one; the state after it."""
+        """Open a recent project instead of the current one; return the state after it."""
         studio.open(number)
         return studio.desk.state()
 
     @app.post(VIDEOS)
     async def upload(name: Annotated[str, Query(min_length=1, max_length=200)], request: Request) -> dict[str, Any]:
-        """Make a project of a video, which is the request's body, and open it; the state after it. name: its title."""
+        """Create and open a project from a video, the request's body; return the state after it. name: its title."""
         with studio.receiving(name) as received:
-            async for chunk in request.stream():  # not longer than it says, which the guard has checked
+            async for chunk in request.stream():  # no longer than its Content-Length, which the guard has checked
                 received.file.write(chunk)
             await run_in_threadpool(studio.take, received)
         return studio.desk.state()
@@ -200,7 +200,7 @@ _KEPT = {"cache-control": "private, max-age=3600"}
 
 
 async def _serve_socket(desk: Desk, websocket: WebSocket) -> None:
-    """Pass events on and commands in, until the socket closes. A malformed message closes it."""
+    """Send events and receive commands until the socket closes. A malformed message closes it."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[Event | None] = asyncio.Queue()
 
@@ -231,7 +231,7 @@ async def _serve_socket(desk: Desk, websocket: WebSocket) -> None:
                 await run_in_threadpool(desk.do, command, subscriber)
             except OnemaskError as error:
                 hear({"type": "notice", "text": str(error), "to": command.type})
-    except (WebSocketDisconnect, RuntimeError):  # it went away while something was said to it
+    except (WebSocketDisconnect, RuntimeError):  # it disconnected while a message was sent to it
         return
     finally:
         desk.unsubscribe(subscriber)
@@ -255,6 +255,6 @@ async def _tell(websocket: WebSocket, events: asyncio.Queue[Event | None]) -> No
 
 
 def _in_a_line(errors: Any) -> str:
-    """Description of what does not fit in a message, for people."""
+    """Describe validation errors of a message in a line, for people."""
     found = [f"{'.'.join(map(str, error.get('loc', ())))}: {error.get('msg', '')}" for error in errors[:3]]
-    return "; ".join(found) or "the message is no command"
+    return "; ".join(found) or "the message is not a command"

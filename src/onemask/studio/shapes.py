@@ -1,4 +1,4 @@
-"""Operations on the shape of a mask (H, W) uint8 of 0 and 1."""
+"""Shape operations on masks (H, W) uint8 of 0 and 1."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-SMALL_PART = 0.02  # of an object's area: "tidy" drops parts below
+SMALL_PART = 0.02  # "tidy" removes parts below this fraction of an object's area
 
 
 def filled(mask: np.ndarray) -> np.ndarray:
-    """Without holes."""
+    """Fill holes."""
     framed = cv2.copyMakeBorder(1 - mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     cv2.floodFill(framed, None, (0, 0), 0)
     return mask | framed[1:-1, 1:-1]
 
 
 def tidied(mask: np.ndarray) -> np.ndarray:
-    """Without small parts."""
+    """Remove small parts."""
     count, parts, figures, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     areas = figures[1:, cv2.CC_STAT_AREA]
     kept = [part + 1 for part in range(count - 1) if areas[part] >= SMALL_PART * areas.sum()]
@@ -26,12 +26,12 @@ def tidied(mask: np.ndarray) -> np.ndarray:
 
 
 def grown(mask: np.ndarray) -> np.ndarray:
-    """Larger all around."""
+    """Dilate the mask by a small disc."""
     return cv2.dilate(mask, _disc(mask))
 
 
 def shrunk(mask: np.ndarray) -> np.ndarray:
-    """Smaller all around."""
+    """Erode the mask by a small disc."""
     return cv2.erode(mask, _disc(mask))
 
 
@@ -46,4 +46,4 @@ SHAPES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "grow": ("Grow", grown),
     "shrink": ("Shrink", shrunk),
 }
-"""Name of the command -> what history calls it, and what does it."""
+"""Command name -> name in the history, and function."""

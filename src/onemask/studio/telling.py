@@ -1,4 +1,4 @@
-"""A project in the words of the page: its state, its frames, its methods, and the command line that makes the same."""
+"""A project as the page sees it: its state, its frames, the methods, and the equivalent command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Event = dict[str, Any]
 
 
 def project(of: Project) -> Event:
-    """The event "state", but for what is at work."""
+    """Return the "state" event without the fields that the desk adds: job, problem and command."""
     info = of.video.info
     return {
         "type": "state",
@@ -49,7 +49,7 @@ def project(of: Project) -> Event:
 
 
 def frames(of: Project, indices: Iterable[int]) -> Event:
-    """Rows [frame, status, least confidence of objects in sight or None, why to look, ids in sight]."""
+    """Return the "frames" event: rows [frame, status, lowest confidence of objects in it or None, doubt, ids in it]."""
     rows = []
     for index in indices:
         made, key = of.made.get(index), of.keys.get(index)
@@ -61,7 +61,7 @@ def frames(of: Project, indices: Iterable[int]) -> Event:
 
 
 def command_line(of: Project, *, goes_on: bool) -> str | None:
-    """The command line that makes the same label maps, or goes on from what is made; None without annotations."""
+    """Return the command line that computes the same label maps; None without annotations. goes_on: with --resume."""
     if not of.keys:
         return None
     parts = ["onemask", "run", str(of.path_of_video)]
@@ -75,7 +75,7 @@ def command_line(of: Project, *, goes_on: bool) -> str | None:
 
 
 def methods() -> list[dict[str, str]]:
-    """The methods that can run as they are: those whose weights ship, and those of other packages."""
+    """List the methods that can run without further setup: those whose weights ship, and those of other packages."""
     return [
         {"name": name, "summary": summary}
         for name, summary in names().items()

@@ -1,6 +1,6 @@
-"""Videos that are uploaded: received beside the project, checked, and made a project of.
+"""Uploaded videos: received next to the project, checked, and made into a project.
 
-Nothing that a page sends is used as a path: an uploaded video gets a name of its own.
+Nothing that a page sends is used as a path: an uploaded video gets its own name.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..files import refusal, rename_folder
 from ..video.decoding import opened
 from .project import VIDEO_INSIDE, MethodChoice, Project
 
-LARGEST_PICTURE = 8192 * 4608  # pixels of an uploaded video's frames
+LARGEST_PICTURE = 8192 * 4608  # maximum number of pixels per frame of an uploaded video
 
-# By its first bytes it is known what a file is, not by its name. Playlists are not among these: FFmpeg would open what
-# they name.
+# File types are detected from the first bytes, not from the name. Playlists are not accepted, because FFmpeg would open
+# the files that they name.
 _KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"....(ftyp|moov|mdat|wide|free|skip|pnot)", re.DOTALL), ".mp4"),
     (re.compile(rb"\x1a\x45\xdf\xa3"), ".mkv"),
@@ -40,20 +40,20 @@ _KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = (
 
 @dataclass
 class Upload:
-    """A video on its way in."""
+    """A video that is being uploaded."""
 
     title: str
-    """As its file was called, to be shown."""
+    """Name of the original file, for display."""
     folder: Path
-    """A temporary one, that of its project later."""
+    """Temporary folder, which becomes the project's."""
     file: IO[bytes]
 
 
 @contextmanager
 def receiving(title: str, beside: Path) -> Iterator[Upload]:
-    """A place for a video that comes in, in the folder `beside`; what is not taken is removed.
+    """Yield a destination for an uploaded video in the folder `beside`; removed afterwards unless made into a project.
 
-    Raises OutputError where the disk refuses.
+    Raises OutputError if it cannot be written.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=".studio-", suffix=".partial", dir=beside))
@@ -69,20 +69,20 @@ def receiving(title: str, beside: Path) -> Iterator[Upload]:
 
 
 def project_of(upload: Upload, method: MethodChoice) -> Path:
-    """Make a project of a video that has come in; its folder. Raises InputError if it is none."""
+    """Make an uploaded video into a project; return its folder. Raises InputError if it is no valid video."""
     upload.file.close()
     received = upload.folder / "received"
     with received.open("rb") as file:
         head = file.read(400)
     suffix = next((suffix for pattern, suffix in _KINDS if pattern.match(head)), None)
     if suffix is None:
-        raise InputError(f"{upload.title} is no video of a kind that is known here (MP4, MOV, MKV, WebM, AVI, ...)")
+        raise InputError(f"{upload.title} is not a video of a known kind (MP4, MOV, MKV, WebM, AVI, ...)")
     video = received.rename(upload.folder / f"{VIDEO_INSIDE}{suffix}")
     try:
         _refuse_too_large(video)
         project = Project.make(upload.folder, video.name, method, title=upload.title)
         project.video.frame(project.frames - 1)  # the first was decoded when it was opened
-    except InputError as error:  # without the temporary name, which says nothing to anybody
+    except InputError as error:  # without the name of the temporary file
         raise InputError(str(error).replace(str(video), upload.title)) from error
     folder = _free(upload.folder.parent, upload.title)
     rename_folder(upload.folder, folder)
@@ -91,19 +91,19 @@ def project_of(upload: Upload, method: MethodChoice) -> Path:
 
 def _refuse_too_large(video: Path) -> None:
     if video.suffix in (".gif", ".webp"):
-        return  # Pillow refuses them
+        return  # Pillow checks their size
     with opened(video) as (_, stream):
         context = stream.codec_context
         if context.width * context.height > LARGEST_PICTURE:
-            raise InputError(f"{video} has frames of {context.width}x{context.height}; 8K is the most that is taken")
+            raise InputError(f"{video} has frames of {context.width}x{context.height}; the largest size is 8K")
 
 
 def _free(beside: Path, title: str) -> Path:
-    """A folder's path that is not taken, of the letters and digits in a title."""
+    """Return the path of a folder that does not exist yet, named after the letters and digits in a title."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", title.rpartition(".")[0] or title).strip("-")[:60] or "video"
     names = [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
     free = (beside / f"{name}.studio" for name in names if not (beside / f"{name}.studio").exists())
     found = next(free, None)
     if found is None:
-        raise OutputError(f"{beside} has a thousand projects of that name; move some away")
+        raise OutputError(f"{beside} has a thousand projects of that name; move or delete some")
     return found

@@ -1,4 +1,4 @@
-"""The worker: the process that computes, as the server sees it. `bench` is what it does, `messages` what both say."""
+"""The server's side of the process that computes. `bench` is the code that runs in it, `messages` the protocol."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .messages import CLOSE, STOP, Request
 
 log = logging.getLogger(__name__)
 
-DIED = "the process that computes has ended unexpectedly{}; nothing is lost, and the next job starts a new one"
-NOT_TAKEN = "what was computed could not be taken in ({}), so that the job ends; nothing is lost"
+DIED = "the worker process ended unexpectedly{}; nothing is lost, and the next job starts a new one"
+NOT_TAKEN = "a result could not be processed ({}), so the job ends; nothing is lost"
 
-Outbox = SimpleQueue[bytes | None]  # pickled messages; None: no more will come
+Outbox = SimpleQueue[bytes | None]  # pickled messages; None: end of messages
 
 
 class Worker:
-    """The process; started at the first request, and anew after it died.
+    """Handle of the process, which is started at the first request, and again after it died.
 
-    hear: called with each message, from a thread of its own; ("died", problem) when the process ends by itself, or has
-    to be ended since `hear` failed.
+    hear: called with each message, from a separate thread; with ("died", problem) if the process ends by itself, or is
+    killed because `hear` failed.
     """
 
     def __init__(self, source: Path, hear: Callable[[tuple[Any, ...]], None]):
@@ -39,37 +39,37 @@ class Worker:
         self._context = multiprocessing.get_context("spawn")
         self._process: BaseProcess | None = None
         self._outbox: Outbox = SimpleQueue()
-        self._dead = False  # the process has ended, and `hear` is about to be told
+        self._dead = False  # the process has ended, but `hear` was not called yet
         self._closed = False
-        self._changing = threading.Lock()  # of the four above; never held while anything is sent or heard
+        self._changing = threading.Lock()  # guards the four above; never held while sending or in `hear`
 
     @property
     def pid(self) -> int | None:
-        """The process's number; None while there is none."""
+        """The process id; None if no process is running."""
         process = self._process
         return process.pid if process is not None and process.is_alive() else None
 
     def submit(self, request: Request) -> None:
-        """Hand over a request, which is sent by a thread: this never waits for the process.
+        """Submit a request. A thread sends it, so this never waits for the process.
 
-        Raises InputError where the process has ended just now.
+        Raises InputError if the process has just ended.
         """
-        data = pickle.dumps(request)  # as it is now
+        data = pickle.dumps(request)  # a snapshot of it
         with self._changing:
             if self._closed:
-                return  # nobody is there for the answer
-            if self._dead:  # another process now would get mixed up with what is about to be heard of this one
+                return  # nobody needs the answer
+            if self._dead:  # a new process now would be mixed up with the end of this one
                 raise InputError(DIED.format(""))
             if self._process is None:
                 self._start()
             self._outbox.put(data)
 
     def stop(self) -> None:
-        """Ask for the end of the job, after the frame in the making."""
+        """Ask the process to stop its job after the current frame."""
         self._outbox.put(pickle.dumps(STOP))
 
     def close(self) -> None:
-        """End the process, for good."""
+        """End the process permanently."""
         with self._changing:
             self._closed = True
             process, self._process = self._process, None
@@ -86,8 +86,8 @@ class Worker:
         process.start()
         theirs.close()
         self._process, self._outbox = process, SimpleQueue()
-        # A pipe that is full blocks who sends, until the process reads on; and it may send itself just then, so that
-        # whoever listens to it must not wait for who sends.
+        # Sending to a full pipe blocks until the process reads from it. The process may itself be sending at that time,
+        # so the listener must not wait for the sender.
         sender = threading.Thread(target=_send, args=(ours, self._outbox), daemon=True, name="onemask-outbox")
         listener = threading.Thread(
             target=self._listen, args=(process, ours, self._outbox, sender), daemon=True, name="onemask-worker"
@@ -96,14 +96,14 @@ class Worker:
         listener.start()
 
     def _listen(self, process: BaseProcess, pipe: Connection, outbox: Outbox, sender: threading.Thread) -> None:
-        """Pass on what the process says until it has ended; then say so, unless it was ended by `close`."""
+        """Pass on the process's messages until it has ended, then report that, unless `close` ended it."""
         problem = self._pass_on(pipe)
         process.join(timeout=0 if problem else 5)
-        if process.is_alive():  # nobody listens to it any more
+        if process.is_alive():  # its messages are no longer read
             process.kill()
             process.join()
         outbox.put(None)
-        sender.join()  # before the pipe's number can be another file's
+        sender.join()  # before the pipe's file descriptor can be reused
         pipe.close()
         with self._changing:
             if self._closed:
@@ -117,7 +117,7 @@ class Worker:
             self._process, self._dead = None, False
 
     def _pass_on(self, pipe: Connection) -> str | None:
-        """Pass on what comes; what is wrong, where it is not the process that has ended."""
+        """Pass messages on until the process ends (returns None) or `hear` fails (returns the problem)."""
         try:
             while (message := _received(pipe)) is not None:
                 self._hear(message)
@@ -128,7 +128,7 @@ class Worker:
 
 
 def _received(pipe: Connection) -> tuple[Any, ...] | None:
-    """The next message; None: the process has ended."""
+    """Receive the next message; None if the process has ended."""
     try:
         message: tuple[Any, ...] = pipe.recv()
     except (EOFError, OSError):
@@ -137,8 +137,8 @@ def _received(pipe: Connection) -> tuple[Any, ...] | None:
 
 
 def _send(pipe: Connection, outbox: Outbox) -> None:
-    """Send what is put into the outbox."""
-    with suppress(OSError):  # the process has ended; who listens to it says so
+    """Send the messages in the outbox."""
+    with suppress(OSError):  # the process has ended, which the listener reports
         while (data := outbox.get()) is not None:
             pipe.send_bytes(data)
 

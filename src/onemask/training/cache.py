@@ -93,7 +93,7 @@ class ClipCache:
             memory: Memory | None = self.memory_type(**of_memory) if of_memory else None
             return ClipBatch(tensors["frames"], tensors["labels"], tensors["objects"], constant, memory)
         except (OSError, SafetensorError, LookupError, TypeError) as error:
-            raise InputError(f"{path} cannot be read ({error}); delete it, and it will be made again") from error
+            raise InputError(f"{path} cannot be read ({error}); delete it, and it will be created again") from error
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

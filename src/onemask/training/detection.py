@@ -47,8 +47,8 @@ class Proposing(Task):
         """The network with an ImageNet backbone, or with the weights of a file."""
         recipe = self.recipe
         if given is not None or recipe.initial:
-            what = "initial" if given is None else "a method to begin with"
-            raise InputError(f"{what} has no meaning for {recipe.method}; name a file of its weights in weights")
+            what = "initial" if given is None else "an initial method"
+            raise InputError(f"{what} does not apply to {recipe.method}; name a file of its weights in weights")
         network = trainable(recipe.method, recipe.options).build(pretrained=not recipe.weights)
         if recipe.weights:
             try:
@@ -56,7 +56,7 @@ class Proposing(Task):
             except RuntimeError as error:
                 reason = one_line(error)
                 raise InputError(
-                    f"{recipe.weights} are not weights of {recipe.method} as built here: {reason}"
+                    f"{recipe.weights} does not hold weights of {recipe.method} as built here: {reason}"
                 ) from error
         return cast(MaskRCNN, network)
 
@@ -68,7 +68,7 @@ class Proposing(Task):
         """Refuse options that have no meaning when frames are seen one at a time."""
         plain = StageConfig(data=[])
         if unused := [name for name in UNUSED if getattr(stage, name) != getattr(plain, name)]:
-            raise InputError(f"{where}.{unused[0]} has no meaning for {self.recipe.method}; leave it out")
+            raise InputError(f"{where}.{unused[0]} does not apply to {self.recipe.method}; leave it out")
 
     def step(self, network: nn.Module, stage: StageConfig) -> Detection:
         """A module that computes Mask R-CNN's losses on each frame."""
@@ -190,5 +190,5 @@ def frames_of(config: ValidationConfig, base: Path) -> list[Callable[[], Picture
 def _frame(sequence: VideoSequence, index: int) -> Picture:
     labels = sequence.labels(index)
     if labels is None:  # its file has since been removed
-        raise InputError(f"frame {index} of {sequence.name} has no annotation any more")
+        raise InputError(f"frame {index} of {sequence.name} no longer has an annotation")
     return read_image(sequence.frames[index]), labels

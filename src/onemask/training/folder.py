@@ -61,10 +61,10 @@ class TrainingFolder:
 
     def refuse_other_data(self, data: str) -> None:
         """Raise InputError if the fingerprint of the training data differs from that of the data at the start."""
-        if self._data.exists() and read_json(self._data, "pass --overwrite to begin anew") != data:
+        if self._data.exists() and read_json(self._data, "pass --overwrite to start over") != data:
             raise InputError(
-                f"the pictures of the training data have changed since {self.path} was begun; bring them back, or "
-                "begin anew in another folder, or with --overwrite"
+                f"the pictures of the training data have changed since {self.path} was started; restore them, or "
+                "start over in another folder or with --overwrite"
             )
 
     @contextmanager
@@ -134,10 +134,10 @@ class TrainingFolder:
                 failure = failure or error
                 continue
             if failure is not None:
-                log.warning("%s; training goes on from the one before, %s", failure, path)
+                log.warning("%s; training continues from the one before, %s", failure, path)
             return state
         if failure is not None:
-            raise InputError(f"{failure}; begin anew with --overwrite, or in another folder") from failure
+            raise InputError(f"{failure}; start over with --overwrite, or in another folder") from failure
         return None
 
 
@@ -149,7 +149,7 @@ def _checkpoint_in(path: Path) -> dict[str, Any]:
                 raise InputError(f"{path} is damaged ({damaged})")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
-            raise InputError(f"{path} is no checkpoint of a training, it holds {type(state).__name__}")
+            raise InputError(f"{path} is not a training checkpoint, it holds {type(state).__name__}")
     except InputError:
         raise
     except Exception as error:  # torch raises errors of many types

@@ -23,7 +23,7 @@ class Log:
 
     folder: Path
     active: bool = True
-    created: Callable[[], None] = lambda: None  # called when TensorBoard has begun a file
+    created: Callable[[], None] = lambda: None  # called after TensorBoard has created a file
 
     def __post_init__(self):
         self._lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Losses of a segmented frame. Each gives one value per clip, so that clips weigh the same in any batch."""
+"""Losses of a segmented frame. Each returns one value per clip, so that clips weigh the same in any batch."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def pictures_below(folder: str | Path, count: int, size: tuple[int, int]) -> lis
         if is_image(Path(file)) and not file.startswith(".")
     )
     if not files:
-        raise InputError(f"there is no picture in {folder}; name a folder with photographs or frames of videos")
+        raise InputError(f"there is no picture in {folder}; give a folder with photographs or frames of videos")
     chosen = dict.fromkeys(round(place) for place in np.linspace(0, len(files) - 1, count))
     return [_fitted(read_image(files[place]), size) for place in chosen]
 
@@ -46,7 +46,7 @@ def pictures_trained_with(card: Card, base: str | Path, count: int) -> list[np.n
         InputError: the card has no recipe, or the data is not there.
     """
     if "text" not in card.recipe:
-        raise InputError("the card of these weights has no recipe; name a folder with --pictures instead")
+        raise InputError("the card of these weights has no recipe; give a folder with --pictures instead")
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "recipe.yaml")
         path.write_text(card.recipe["text"], encoding="utf-8")

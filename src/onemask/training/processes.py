@@ -39,7 +39,7 @@ class Hardware:
         # Fabric has no error of its own for these; MisconfigurationException is a bare Exception.
         except Exception as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"{self.accelerator!r} with {devices} devices cannot be had here: {reason}") from error
+            raise InputError(f"{self.accelerator!r} with {devices} devices is not available here: {reason}") from error
         fabric.launch()
         return fabric
 

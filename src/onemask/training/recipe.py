@@ -226,7 +226,7 @@ def checked_recipe(recipe: Recipe) -> Recipe:
         InputError: the recipe is invalid; the message names the key and what was expected.
     """
     if not isinstance(recipe, Recipe):
-        raise InputError(f"a Recipe is expected, or the file of one, got {type(recipe).__name__}")
+        raise InputError(f"expected a Recipe or a recipe file, got {type(recipe).__name__}")
     try:
         typed = OmegaConf.to_object(OmegaConf.structured(recipe))
     except (OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -241,15 +241,15 @@ def _check(recipe: Recipe) -> None:
     running = trainable(recipe.method, {**recipe.options, **recipe.validation.options})
     if running.architecture != trained.architecture:
         raise InputError(
-            f"validation.options ({recipe.validation.options}) make another network; set such options for both, "
-            "in options"
+            f"validation.options ({recipe.validation.options}) change the network; set such options for both, in "
+            "options"
         )
     check_values(recipe)
     _one_of("precision", recipe.precision, tuple(PRECISIONS))
     if not recipe.stages:
         raise InputError("stages is empty; a recipe needs at least one stage")
     if recipe.validation.year not in YEARS:
-        raise InputError(f"validation.year is one of {', '.join(map(str, YEARS))}, got {recipe.validation.year}")
+        raise InputError(f"validation.year must be one of {', '.join(map(str, YEARS))}, got {recipe.validation.year}")
     for number, stage in enumerate(recipe.stages):
         _check_stage(stage, f"stages.{number}")
 
@@ -264,7 +264,7 @@ def _check_stage(stage: StageConfig, where: str) -> None:
     if len(stage.size) != 2:
         raise InputError(f"{where}.size must be height and width, at least 32 pixels each, got {stage.size}")
     if stage.max_skip and len(stage.max_skip) != 2:
-        raise InputError(f"{where}.max_skip must be two numbers from 1 on, or none, got {stage.max_skip}")
+        raise InputError(f"{where}.max_skip must be two numbers, 1 or more, or none, got {stage.max_skip}")
     if (stage.iterations > 0) == (stage.epochs > 0):
         raise InputError(
             f"{where} needs iterations or epochs, one of them above 0, got {stage.iterations} and {stage.epochs:g}"
@@ -295,4 +295,4 @@ def _check_source(source: SourceConfig, where: str) -> None:
 
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise InputError(f"{key} is one of {', '.join(known)}, got {value!r}")
+        raise InputError(f"{key} must be one of {', '.join(known)}, got {value!r}")

@@ -105,7 +105,7 @@ def _refuse_resolvers(value: Any, where: str) -> None:
             _refuse_resolvers(inner, where)
     elif isinstance(value, str) and (found := re.search(r"\$\{[^}]*:[^}]*\}?", value)):
         raise InputError(
-            f"{where}: {found[0]} is not resolved, since recipes are saved with weights; write the value itself, or "
+            f"{where}: {found[0]} is not resolved, because recipes are saved with weights; write the value itself, or "
             "give it as key=value"
         )
 
@@ -129,10 +129,10 @@ def _table(path: Path, kind: type) -> DictConfig:
         if error.errno is not None:  # otherwise it is YAML of a number or a text
             raise
     if not isinstance(given, DictConfig):
-        raise InputError(f"{path} is no recipe; expected {in_words(kind)}")
+        raise InputError(f"{path} is not a recipe; expected {in_words(kind)}")
     for name, part in get_type_hints(kind).items():  # OmegaConf would not name the key
         if is_dataclass(part) and name in given and not isinstance(given[name], DictConfig):
-            raise InputError(f"{path}: {name} is {in_words(part)}, got {given[name]!r}")
+            raise InputError(f"{path}: {name} must be {in_words(part)}, got {given[name]!r}")
     plain: Any = OmegaConf.to_container(given, resolve=False)  # interpolations are resolved after merging
     return OmegaConf.create(by_todays_keys(plain))
 
@@ -178,4 +178,4 @@ def told(error: Exception) -> str:
     if kind is None or not isinstance(error, ValidationError | ConfigTypeError):
         return f"{key}: {line}"
     came = "" if error.key is None else f", got {error.value!r}"
-    return f"{key} is {in_words(kind)}{came}"
+    return f"{key} must be {in_words(kind)}{came}"

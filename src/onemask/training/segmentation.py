@@ -38,13 +38,11 @@ class Segmentation(Task):
         recipe = self.recipe
         if given is not None:
             if recipe.weights or recipe.initial:
-                raise InputError(
-                    "the method to begin with is given, so weights and initial of the recipe must be empty"
-                )
+                raise InputError("an initial method was given, so weights and initial of the recipe must be empty")
             if getattr(given, "config", None) != configuration(recipe.method, recipe.options):
                 raise InputError(
-                    f"the method that was given is not {recipe.method} with the recipe's options; name in the recipe "
-                    "what it was made of"
+                    f"the method that was given is not {recipe.method} with the recipe's options; make the recipe "
+                    "match how it was built"
                 )
             return given
         if recipe.weights:
@@ -69,13 +67,13 @@ class Segmentation(Task):
             return
         backbone = _backbone(method)
         if backbone is None:
-            raise InputError(f"{where}: the method has no backbone whose features could be kept; set cache=false")
+            raise InputError(f"{where}: the method has no backbone whose features could be cached; set cache=false")
         kept = {"the backbone": backbone} | {f"the network of {k}": part for k, part in method.constant_parts().items()}
         for what, part in kept.items():
             if any(parameter.requires_grad for parameter in part.parameters()):
                 raise InputError(
-                    f"{where} trains {what}, so what it gives cannot be kept; "
-                    "freeze it in optimiser.groups, or set cache=false"
+                    f"{where} trains {what}, so its output cannot be cached; freeze it in optimiser.groups, or set "
+                    "cache=false"
                 )
 
     def step(self, network: nn.Module, stage: StageConfig) -> Unroll:
@@ -115,7 +113,7 @@ def _measure(method: Method, stage: StageConfig, where: str) -> None:
     if outside := [part for part in stage.batch_norm if not part.startswith("backbone.")]:
         raise InputError(f"{where}.batch_norm names modules of the backbone, backbone.NAME, got {outside[0]!r}")
     if stage.cache and stage.batch_norm:
-        raise InputError(f"{where}.batch_norm changes the backbone, so its features cannot be kept; set cache=false")
+        raise InputError(f"{where}.batch_norm changes the backbone, so its features cannot be cached; set cache=false")
     backbone = _backbone(method)
     if backbone is not None:
         backbone.measure([part.removeprefix("backbone.") for part in stage.batch_norm])
@@ -139,7 +137,7 @@ def _take_over(method: Method, module: str, path: Path) -> None:
     if absent and (module != "backbone" or len(absent) == len(names)):
         raise InputError(f"initial.{module}: {path} has no {absent[0]}; expected weights with the same module")
     if absent:
-        log.info("initial.backbone: %s ends before %s; what is deeper stays as it is", path.name, absent[0])
+        log.info("initial.backbone: %s ends before %s; deeper layers stay as they are", path.name, absent[0])
     names = [name for name in names if name in stored]
     for name in names:
         if stored[name].shape != expected[name].shape:

@@ -43,7 +43,7 @@ class Validator(Protocol):
     """Data and measures by which weights are judged; the data is opened once."""
 
     def scores(self, trained: nn.Module, rank: int = 0, of: int = 1) -> np.ndarray:
-        """Measure (n, k), with the share of process `rank` out of `of`, and 0 in all other rows, to be summed."""
+        """Measure the share of process `rank` out of `of`: (n, k), 0 in all other rows, to be summed over processes."""
 
     def validation(self, scores: np.ndarray) -> Validation:
         """Summarise the measurements of all processes, (n, k)."""
@@ -93,7 +93,7 @@ class Task(ABC):
 
     def cache(self, folder: Path, network: nn.Module, stage: StageConfig) -> ClipCache:
         """The cache of a stage that asks for one."""
-        raise InputError(f"nothing of {self.recipe.method} can be kept; set cache=false in {stage.name}")
+        raise InputError(f"nothing of {self.recipe.method} can be cached; set cache=false in {stage.name}")
 
     def check(self, network: nn.Module, processes: int) -> None:
         """Refuse a recipe that does not fit the network or the number of processes."""

@@ -195,7 +195,7 @@ class Training:
                 self.reached = replace(self.reached, stage=number + 1, step=0)
                 self._checkpoint(None)
                 if number + 1 < len(stages) and in_any(self.fabric, self.stop.is_set()):
-                    raise Interrupted(f"stopped after {stage.name}; --resume goes on from there")
+                    raise Interrupted(f"stopped after {stage.name}; --resume continues from there")
             finished_before = first == len(stages) and self.folder.weights("last").exists()
             if not finished_before:
                 by_the_first(self.fabric, self._save_last)
@@ -231,11 +231,11 @@ class Training:
                 if self.reached.step < steps and in_any(fabric, self.stop.is_set()):
                     self._checkpoint(optimise)
                     raise Interrupted(
-                        f"stopped after step {self.reached.step} of {stage.name}; --resume goes on from there"
+                        f"stopped after step {self.reached.step} of {stage.name}; --resume continues from there"
                     )
         if self.seconds:
             share = 100 * self.waited / self.seconds
-            self._tell("%s is over; %.1f %% of the time was spent waiting for data", stage.name, share)
+            self._tell("%s finished; %.1f %% of the time was spent waiting for data", stage.name, share)
 
     def _feed(self, number: int, steps: int) -> Feed:
         """This process's share of the batches of a stage, from the next step on."""
@@ -330,15 +330,15 @@ class Training:
         mine = range(self.fabric.global_rank, stage.distinct, self.fabric.world_size)
         missing = [clip for clip in mine if clip not in cache]
         request = stage.request(1.0)
-        for clip in self.progress(missing, len(missing), "keeping features"):
+        for clip in self.progress(missing, len(missing), "caching features"):
             batch = batch_of([mixture.clip(clip, request)])
             cache.fill(clip, batch.map(lambda tensor: tensor.to(self.fabric.device)))
             if self.stop.is_set():
                 break
         if in_any(self.fabric, self.stop.is_set()):  # all processes wait here for the slowest
-            raise Interrupted("stopped while features were kept; --resume uses those that are there")
+            raise Interrupted("stopped while caching features; --resume uses those that exist")
         if absent := next((clip for clip in range(stage.distinct) if clip not in cache), None):
-            raise InputError(f"{cache.path(absent)} is not there; the cache must be a folder that all hosts share")
+            raise InputError(f"{cache.path(absent)} does not exist; the cache must be a folder that all hosts share")
         return cache
 
     # Checkpoints and weights -----------------------------------------------------------------------------------------

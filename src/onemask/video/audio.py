@@ -109,7 +109,7 @@ class _Encoded:
         try:
             sounds = self._source.decode(packet)
         except av.FFmpegError as error:
-            log.warning("a piece of the sound could not be decoded: %s", error.strerror)
+            log.warning("part of the sound could not be decoded: %s", error.strerror)
             return packets
         for sound in sounds:
             if sound.pts is not None and sound.time_base:

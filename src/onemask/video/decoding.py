@@ -86,8 +86,8 @@ class VideoFile(Video):
         crop = self._crop
         if (height, width) in self._others:
             return (
-                "the file has a video stream of the mask's size, too, but the one that is read is marked as the "
-                "default, or comes first: write the other into a file of its own with ffmpeg -map, or give"
+                "the file also has a video stream of the mask's size, but the one that is read is marked as the "
+                "default, or comes first: copy the other into its own file with ffmpeg -map, or give"
             )
         if crop is not None and (height, width) == (crop.height, crop.width):
             return (
@@ -154,7 +154,9 @@ class VideoFile(Video):
                 return None
             if picture.pts == key and not picture.key_frame:
                 log.debug(
-                    "%s: the frame at %d is no key frame, as marked; decoding from the beginning", self.source, key
+                    "%s: the frame at %d is marked as a key frame but is none; decoding from the beginning",
+                    self.source,
+                    key,
                 )
                 return None
             return self._numbered(decoder, chain([picture], pictures), first)
@@ -174,7 +176,7 @@ class VideoFile(Video):
         held: av.VideoFrame | None = None
         for picture in pictures:
             while agree and held is not None and not decoder.damage and self._comes_later(picture, index):
-                log.warning("%s: frame %d has no picture of its own; the one before it stays", self.source, index)
+                log.warning("%s: frame %d has no picture of its own; the previous one is shown", self.source, index)
                 yield index, held, clock(pts[index])
                 index += 1
             held = picture
@@ -183,9 +185,9 @@ class VideoFile(Video):
                 raise self._failure(index, decoder.damage)
             agree = in_place
             if picture.is_corrupt:
-                log.warning("%s: frame %d is damaged; what was lost of it is guessed", self.source, index)
+                log.warning("%s: frame %d is damaged; the lost parts are guessed", self.source, index)
             if index == self._timeline.promised:
-                log.warning("%s: there are more frames than the %d that were announced", self.source, index)
+                log.warning("%s: there are more frames than the %d that the file states", self.source, index)
             yield index, picture, clock(picture.pts)
             index += 1
         if self._timeline.missing:
@@ -207,8 +209,8 @@ class VideoFile(Video):
     def _failure(self, index: int, reason: str) -> DecodeError:
         return DecodeError(
             index,
-            f"{self.source}: frame {index} could not be decoded ({reason}); use a whole copy of the file, "
-            "or only the frames before",
+            f"{self.source}: frame {index} could not be decoded ({reason}); use a complete copy of the file, or only "
+            "the frames before",
         )
 
     def _chunk_start(self, stop: int) -> int:
@@ -311,7 +313,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     if moving:
         stream = next((each for each in moving if each.disposition & Disposition.default), moving[0])
         if stream.codec_context is None:
-            raise InputError(f"{path} is coded in a way that is not known here; convert it to H.264")
+            raise InputError(f"{path} uses an unsupported codec; convert it to H.264")
         stream.thread_type = "AUTO"
         return stream
     kinds = ", ".join(stream.type for stream in container.streams) or "none"

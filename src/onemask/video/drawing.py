@@ -28,8 +28,8 @@ def overlay(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: f
     """
     if image.shape[:2] != labels.shape:
         raise InputError(
-            f"labels are {labels.shape[1]}x{labels.shape[0]} but the image is "
-            f"{image.shape[1]}x{image.shape[0]}; they must have one size"
+            f"labels are {labels.shape[1]}x{labels.shape[0]} but the image is {image.shape[1]}x{image.shape[0]}; they "
+            "must have the same size"
         )
     rows = _colour_rows(labels, len(colours))
     tint = _coloured(rows, colours)

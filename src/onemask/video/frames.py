@@ -114,7 +114,7 @@ class Video(ABC):
 def require_first(start: int) -> None:
     """Raise InputError if `start` is not a frame number."""
     if start < 0:
-        raise InputError(f"frames are numbered from 0, but frame {start} was asked for")
+        raise InputError(f"frames are numbered from 0, but frame {start} was requested")
 
 
 def require_same_size(image: np.ndarray, info: VideoInfo, where: str) -> None:
@@ -122,6 +122,6 @@ def require_same_size(image: np.ndarray, info: VideoInfo, where: str) -> None:
     height, width = image.shape[:2]
     if (width, height) != (info.width, info.height):
         raise InputError(
-            f"{where} is {width}x{height} but the frames before it are {info.width}x{info.height}; "
-            "all frames of a video must have one size: split it there, or resize"
+            f"{where} is {width}x{height} but the frames before it are {info.width}x{info.height}; all frames of a "
+            "video must have the same size: split it there, or resize"
         )

@@ -113,17 +113,17 @@ def refuse_folder(folder: str | Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise OutputError(f"{folder} is no folder; choose another place")
+        raise OutputError(f"{folder} is not a folder; choose another place")
     names = [path.name for path in folder.iterdir()]
     if any(_OURS.fullmatch(name) for name in names) and not overwrite:
-        raise OutputError(f"{folder} has a stream already; choose another place, or pass --overwrite")
+        raise OutputError(f"{folder} already holds a stream; choose another place, or pass --overwrite")
 
 
 def _place(folder: Path) -> Path:
     """The absolute path of a folder, which FFmpeg cannot mistake for an address."""
     place = folder.resolve()
     if "%" in str(place):
-        raise InputError(f"{place} has a % in it, which FFmpeg reads as the place of a number; choose another folder")
+        raise InputError(f"{place} contains %, which FFmpeg takes as a placeholder for a number; choose another folder")
     return place
 
 

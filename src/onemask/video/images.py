@@ -70,8 +70,8 @@ class ImageSequence(Video):
         name, count = Counter(path.stem for path in self._paths).most_common(1)[0]
         if count > 1:
             raise InputError(
-                f"{self.source}: {count} images are called {name}, so their masks would share one file; "
-                "give images with different names (a pattern such as '*.png' chooses one kind)"
+                f"{self.source}: {count} images are called {name}, so their masks would have the same file; give "
+                "images with different names (a pattern such as '*.png' selects one kind)"
             )
 
 
@@ -80,7 +80,7 @@ class ArraySequence(Video):
 
     def __init__(self, images: Sequence[np.ndarray] | np.ndarray) -> None:
         if len(images) == 0:
-            raise InputError("a sequence of arrays without a frame was given; at least one is needed")
+            raise InputError("the sequence of arrays is empty; at least one frame is needed")
         self.source = f"{len(images)} arrays"
         self._images = images
         height, width = self._image(0).shape[:2]
@@ -141,8 +141,8 @@ def read_image(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             if (count := len(pictures_in(image))) > 1:
                 raise InputError(
-                    f"{path} holds {count} pictures, but one a file was expected; give that file alone as a video, or "
-                    "save its pictures as files of their own"
+                    f"{path} holds {count} pictures, but one per file was expected; give that file alone as a video, "
+                    "or save its pictures as separate files"
                 )
             return as_upright_rgb(image)
     except FileNotFoundError:
@@ -154,7 +154,7 @@ def read_image(path: Path) -> np.ndarray:
         deep = _read_deep_tiff(path)
         if deep is None:
             raise InputError(
-                f"{path} could not be read as an image ({error}); is it damaged or another kind of file?"
+                f"{path} could not be read as an image ({error}); is it damaged, or not an image?"
             ) from error
         return deep
 
@@ -188,7 +188,7 @@ def _require_room(image: PngImageFile, count: int) -> None:
     size = image.fp.seek(0, os.SEEK_END)
     image.fp.seek(at)
     if count > size // _APNG_LEAST:
-        raise ValueError(f"it announces {count} pictures, more than its {size} bytes can hold")
+        raise ValueError(f"it states {count} pictures, more than its {size} bytes can hold")
 
 
 def as_upright_rgb(image: Image.Image) -> np.ndarray:

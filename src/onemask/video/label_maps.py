@@ -72,7 +72,7 @@ def join_label_maps(label_maps: Sequence[np.ndarray]) -> np.ndarray:
             number += 1
             joined[labels == object_id] = object_id if distinct else number
     if len(object_ids(joined)) < number:
-        raise InputError("one of the masks lies wholly under those after it; give it last, or take it away")
+        raise InputError("one of the masks is completely covered by those after it; give it last, or leave it out")
     return joined if joined.max(initial=0) > 254 else joined.astype(np.uint8)
 
 
@@ -93,7 +93,7 @@ def write_mask(path: str | Path, labels: np.ndarray, confidence: Mapping[int, fl
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise InputError(f"masks are written as PNG, but the name is {path.name}; end it with .png")
+        raise InputError(f"masks are written as PNG, but the name is {path.name}; end the name with .png")
     image = mask_picture(np.asarray(labels))
     with written_whole(path) as temporary:
         # Label maps are runs of equal values, so run-length coding is as small as zlib's default, and much faster.
@@ -132,10 +132,10 @@ def mask_picture(labels: np.ndarray) -> Image.Image:
     """A label map (H, W) as a picture: indexed in `palette()`, or 16-bit grey for ids above 254. Raises InputError."""
     if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "bui":
         came = f"{labels.dtype} of shape {labels.shape}"
-        raise InputError(f"a label map is an array (height, width) of whole numbers, but this one is {came}")
+        raise InputError(f"a label map must be an array (height, width) of whole numbers, but this one is {came}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > 65535:
-        raise InputError(f"ids in a mask file are 0..65535, but the label map has {low}..{high}; renumber them")
+        raise InputError(f"ids in a mask file must be 0..65535, but the label map has {low}..{high}; renumber them")
     if high > (255 if labels.dtype.itemsize == 1 else 254):  # 255 is void in 8 bits, an ordinary id in 16
         return Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
     image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
@@ -156,18 +156,18 @@ def load_picture(path: Path) -> Image.Image:
     except IsADirectoryError as error:
         raise InputError("a mask file was expected, but this is a folder; give one file in it") from error
     except PermissionError as error:
-        raise InputError("the file may not be read; check its rights") from error
+        raise InputError("the file cannot be read; check its permissions") from error
     except UnidentifiedImageError as error:
         raise InputError(
-            "a picture was expected, but this is not one that can be read; save the mask as PNG (what other tools "
-            "export is known by its suffix: .xml, .json or .npz)"
+            "a picture was expected, but this file cannot be read as one; save the mask as PNG (exports of other "
+            "tools are recognised by their suffix: .xml, .json or .npz)"
         ) from error
     except Image.DecompressionBombError as error:
-        raise InputError("the picture is too large for a mask; give it in the size of the video's frames") from error
+        raise InputError("the picture is too large for a mask; save it at the size of the video's frames") from error
     except DAMAGED as error:
         raise InputError(f"the picture is damaged ({error}); save or copy it again") from error
     if pictures > 1:
-        raise InputError(f"one picture was expected, but the file holds {pictures}; save the one wanted as PNG")
+        raise InputError(f"one picture was expected, but the file holds {pictures}; save the one you want as PNG")
     if image.mode == "F":
         raise InputError("whole numbers were expected, but the values are floating point; save it as 8 or 16 bit PNG")
     if image.mode not in (*GREY_MODES, *ALPHA_MODES, "P", "RGB"):

@@ -147,7 +147,7 @@ def require_size(
     if advice is None:
         advice = "give"
         if tuple(came) == (width, height):
-            advice = "turn it by 90 degrees, or give"
+            advice = "rotate it by 90 degrees, or give"
         elif 0.98 < came[0] * width / (came[1] * height) < 1.02:
             advice = "scale it to the frames' size with nearest neighbour, or give"
     raise InputError(
@@ -162,7 +162,7 @@ def check_mask(mask: MaskFile | np.ndarray, height: int, width: int, advice: str
     """
     labels, void = (mask.labels, mask.void) if isinstance(mask, MaskFile) else (mask, None)
     if labels.ndim != 2:
-        raise InputError(f"a mask has the shape (height, width), but this one's is {labels.shape}")
+        raise InputError(f"a mask must have the shape (height, width), but this one's is {labels.shape}")
     require_size(labels.shape, (height, width), "mask", advice=advice)
     if not object_ids(labels, void):
         only = "background and void" if void is not None else "background (0)"
@@ -171,13 +171,15 @@ def check_mask(mask: MaskFile | np.ndarray, height: int, width: int, advice: str
 
 def _check_options(void: Void, threshold: int | None) -> None:
     if isinstance(void, str) and void != "auto":
-        raise InputError(f"void is auto, none or a number, but it is {void}")
+        raise InputError(f"void must be auto, none or a number, got {void}")
     if isinstance(void, int) and not 1 <= void <= 65535:
-        raise InputError(f"void is a value in 1..65535, but it is {void}; 0 is always background")
+        raise InputError(f"void must be a value in 1..65535, got {void}; 0 is always background")
     if threshold is not None and not 1 <= threshold <= 65535:
-        raise InputError(f"threshold is a value in 1..65535, but it is {threshold}; 128 is half of an 8-bit picture")
+        raise InputError(
+            f"threshold must be a value in 1..65535, got {threshold}; 128 is the middle of an 8-bit picture"
+        )
     if threshold is not None and isinstance(void, int):
-        raise InputError("a picture cut at a threshold has no void; give either a threshold or a void value")
+        raise InputError("a mask read with a threshold has no void; give either a threshold or a void value")
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -203,7 +205,7 @@ def _is_deep(path: Path) -> bool:
 
 def _decode(image: Image.Image, void: Void) -> MaskFile:
     if image.format == "JPEG" and len(distinct_values(np.asarray(image.convert("L")))) > 2:
-        raise _Soft("a JPEG keeps no exact values")
+        raise _Soft("JPEG does not keep exact values")
     if image.mode == "P":
         return _from_palette(image, void)
     if _has_alpha(image):
@@ -236,8 +238,8 @@ def _from_grey(values: np.ndarray, void: Void) -> MaskFile:
     top = _top(values)
     if void == "auto" and _is_unclear(values, top):
         raise InputError(
-            f"{top} is void beside other ids and the foreground without them, but here the other values may "
-            f"be noise; pass --threshold {top // 2 + 1} if {top} is foreground, --void {top} if it is void"
+            f"{top} means void if there are other ids, and foreground if there are none, but here the other values "
+            f"may be noise; pass --threshold {top // 2 + 1} if {top} is foreground, --void {top} if it is void"
         )
     return _label_map(values, void, "grey", "grey picture, value = id", None)
 
@@ -263,8 +265,8 @@ def _from_colours(picture: np.ndarray, void: Void) -> MaskFile:
     first = 0 if colours[0] == (0, 0, 0) else 1  # colours are sorted: black, if present, comes first
     if len(colours) - 1 + first > 254:
         raise InputError(
-            f"colours tell at most 254 objects apart, but there are {len(colours) - 1 + first}; "
-            "save a map of more objects as 16 bit grey PNG"
+            f"colours can distinguish at most 254 objects, but there are {len(colours) - 1 + first}; save more as 16 "
+            "bit grey PNG"
         )
     labels = (codes + first).astype(np.uint8)
     colour_of = {i: colour for i, colour in enumerate(colours, start=first) if i > 0}
@@ -293,14 +295,14 @@ def _label_map(values: np.ndarray, void: Void, kind: str, what: str, colours: Co
     present = object_ids(values)
     top = 65535 if void == 65535 else _top(values)
     if present == (top,) and void != top:
-        text = f"{what.split(',')[0]} with no id but {top}: that is the foreground, object 1"
+        text = f"{what.split(',')[0]} with only {top}: that is the foreground, object 1"
         colours = {1: colours[top]} if colours else None
         return MaskFile((values == top).astype(np.uint8), None, _two_valued(kind), colours, text)
     wanted = top if void == "auto" else void
     found = wanted if wanted in present else None
     if top in present and found != top:
         raise InputError(
-            f"{top} cannot be an object beside others: ids are 1..{top - 1} in a map of "
+            f"{top} cannot be an object if there are others: ids are 1..{top - 1} in a map of "
             f"{8 if top == 255 else 16} bits; renumber it, or read it as void (--void {top})"
         )
     ids = tuple(i for i in present if i != found)
@@ -338,7 +340,7 @@ def _luminance(image: Image.Image) -> np.ndarray:
 
 def _refuse_soft(codes: np.ndarray, picture: np.ndarray) -> None:
     if is_soft(codes, picture):
-        raise _Soft(f"most of its {len(np.unique(codes))} different values are only along edges")
+        raise _Soft(f"most of its {len(np.unique(codes))} different values occur only along edges")
 
 
 # Values and colours ---------------------------------------------------------------------------------------------------

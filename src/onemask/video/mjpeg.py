@@ -44,7 +44,9 @@ class MjpegServer(AbstractContextManager["MjpegServer"]):
         try:
             self._server = _Server(self, port)
         except (OSError, OverflowError) as error:
-            raise InputError(f"port {port} of {HOST} cannot be used ({error}); give another one, or 0") from error
+            raise InputError(
+                f"port {port} of {HOST} cannot be used ({error}); give another one, or 0 for a free one"
+            ) from error
         self.address = f"http://{HOST}:{self._server.server_port}/"
 
     def __enter__(self) -> MjpegServer:

@@ -41,17 +41,17 @@ def number_alike(masks: Mapping[str, MaskFile]) -> dict[str, MaskFile]:
     alike = [name for name in moved if len(set((masks[name].colours or {}).values())) < len(masks[name].colours or {})]
     if by_value and (own or moved):
         raise InputError(
-            f"{(own or sorted(moved))[0]} tells objects apart by colours of its own, but {by_value[0]} by values, so "
-            "which object is which cannot be known; save all masks of a video in the same colours, or all with ids"
+            f"{(own or sorted(moved))[0]} distinguishes objects by its own colours, but {by_value[0]} by values, so "
+            "it is unclear which object is which; save all masks of a video in the same colours, or all with ids"
         )
     if alike:
         raise InputError(
-            f"{alike[0]} has two ids of one colour, and its ids do not agree with the colours of the other masks; save "
-            "all masks of a video with one palette"
+            f"{alike[0]} has two ids with the same colour, and its ids do not agree with the colours of the other "
+            "masks; save all masks of a video with one palette"
         )
     if ids and max(ids.values()) > 254:
         raise InputError(
-            f"colours tell at most 254 objects apart, but the masks have {len(ids)}; save more as 16 bit grey PNG"
+            f"colours can distinguish at most 254 objects, but the masks have {len(ids)}; save more as 16 bit grey PNG"
         )
     return {name: _renumbered(mask, ids) if name in moved else mask for name, mask in masks.items()}
 

@@ -54,8 +54,8 @@ def matrix_of(frame: VideoFrame) -> int:
     if code in (_RGB, _UNSPECIFIED):
         return _SWSCALE_MATRIX[_BT709 if frame.height >= _BT709_FROM_HEIGHT else _BT470BG]
     raise InputError(
-        f"the video's colours are coded with matrix {code} of H.273, which is not supported; "
-        "convert it to BT.709: ffmpeg -i INPUT -vf zscale=m=bt709 OUTPUT.mp4"
+        f"the video's colours use matrix {code} of H.273, which is not supported; convert it to BT.709: ffmpeg -i "
+        "INPUT -vf zscale=m=bt709 OUTPUT.mp4"
     )
 
 

@@ -49,7 +49,7 @@ def open_video(source: Source) -> Video:
     if not isinstance(source, str | os.PathLike):
         return ArraySequence(source)
     if not str(source):
-        raise InputError("no video is named; expected a video file, a folder of images or a pattern")
+        raise InputError("no video is given; expected a video file, a folder of images or a pattern")
     path = Path(source)
     if path.is_dir():
         return ImageSequence(images_in(path), str(path))

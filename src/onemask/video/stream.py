@@ -89,7 +89,7 @@ class Stream(AbstractContextManager["Stream"]):
 
     def __init__(self, source: LiveSource, *, queue: int = 1, retries: int | None = None, told: Told | None = None):
         if queue < 1 or (retries is not None and retries < 0):
-            raise InputError(f"queue is 1 or more, and retries 0 or more or None; got {queue} and {retries}")
+            raise InputError(f"queue must be 1 or more, and retries 0 or more or None; got {queue} and {retries}")
         self.source, self._retries, self.told = str(source), retries, told
         self._open = _opener(source)
         self._queue: deque[tuple[int, Raw, float]] = deque(maxlen=queue)
@@ -132,7 +132,7 @@ class Stream(AbstractContextManager["Stream"]):
             image = raw()
             if self._size not in (None, image.shape[:2]):
                 raise InputError(
-                    f"{self.source}: frames are {image.shape[1]}x{image.shape[0]} now, they were "
+                    f"{self.source}: frames are now {image.shape[1]}x{image.shape[0]}, but were "
                     f"{self._size[1]}x{self._size[0]}; start again"
                 )
             self._size = image.shape[:2]
@@ -171,7 +171,7 @@ class Stream(AbstractContextManager["Stream"]):
                     for raw in frames:
                         if self.arrived == before and before:
                             self.reconnections += 1
-                            self._tell(True, "the stream is there again")
+                            self._tell(True, "the stream is connected again")
                         self._put(raw)
                         if self._stopped.is_set():
                             return
@@ -181,14 +181,14 @@ class Stream(AbstractContextManager["Stream"]):
                 problem = str(error)
             if not self.arrived:
                 raise InputError(
-                    f"{self.source} could not be opened: {problem}; is the address right, and the source on?"
+                    f"{self.source} could not be opened: {problem}; is the address correct, and the source running?"
                 )
             if self.arrived > before:
                 failures, pause = 0, FIRST_PAUSE
                 self._tell(False, problem)
             failures += 1
             if self._retries is not None and failures > self._retries:
-                raise OnemaskError(f"{self.source}: {problem}; {self._retries} tries to connect again were in vain")
+                raise OnemaskError(f"{self.source}: {problem}; gave up after {self._retries} attempts to reconnect")
             self._stopped.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -250,7 +250,7 @@ def _camera(number: int) -> Iterator[Raw]:
         while True:
             there, image = capture.read() if capture.isOpened() else (False, None)
             if not there:
-                raise _BrokenOff(f"there is no camera {number}, or it gives no frames")
+                raise _BrokenOff(f"there is no camera {number}, or it delivers no frames")
             yield partial(cv2.cvtColor, image, cv2.COLOR_BGR2RGB)
     finally:
         capture.release()

@@ -74,7 +74,7 @@ class Views(AbstractContextManager["Views"]):
         try:
             self._writer.__exit__(kind, error, trace)
         except OnemaskError as refused:
-            log.debug("the overlay is made anew: %s", refused)
+            log.debug("the overlay is drawn again: %s", refused)
 
     def _begun(self, path: Path) -> VideoWriter:
         if self._writer is None:
@@ -85,7 +85,7 @@ class Views(AbstractContextManager["Views"]):
 
     def _give_up(self, error: OnemaskError) -> None:
         """Discard the unfinished overlay."""
-        log.debug("the overlay is made anew: %s", error)
+        log.debug("the overlay is drawn again: %s", error)
         writer, self._writer, self._path = self._writer, None, None
         if writer is not None:
             writer.__exit__(type(error), error, error.__traceback__)

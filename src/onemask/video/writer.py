@@ -151,7 +151,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         codec: Codec = H264,
     ) -> None:
         if fps <= 0:
-            raise InputError(f"fps is {fps} frames a second; it must be above 0")
+            raise InputError(f"fps must be above 0 frames per second, got {fps}")
         self.path = Path(path)
         self._encoder, self._codec = Encoder(codec, width, height), codec
         self._fps = Fraction(fps).limit_denominator(100_000)
@@ -231,7 +231,9 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
             stamp = max(stamp, self._last + 1)  # two times within one tick
         self._seconds = seconds
         if self._written and stamp <= self._last:
-            raise InputError(f"frame {self._written} is shown at {float(seconds):.4f} s, not after the one before")
+            raise InputError(
+                f"frame {self._written} is shown at {float(seconds):.4f} s, which is not after the previous one"
+            )
         return stamp
 
     def _finish(self) -> None:

@@ -36,7 +36,7 @@ class Card:
         """Reject invalid fields."""
         for field in fields(self):
             if problem := _problem(field.name, getattr(self, field.name)):
-                raise InputError(f"{field.name} of a card is {problem}, got {getattr(self, field.name)!r}")
+                raise InputError(f"{field.name} of a card must be {problem}, got {getattr(self, field.name)!r}")
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
@@ -44,15 +44,13 @@ class Card:
         try:
             value = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise InputError(
-                f"there is no card {path}; weights that are found by their name have one beside them"
-            ) from error
+            raise InputError(f"there is no card {path}; weights that are found by name need one beside them") from error
         except ValueError as error:  # not JSON, or not text
             raise InputError(f"{path} should be the card of a file of weights, but is not JSON: {error}") from error
         try:
             return cls.from_json(value)
         except InputError as error:
-            raise InputError(f"{path} is not a card that this version of onemask reads: {error}") from error
+            raise InputError(f"{path} is not a card that this version of onemask can read: {error}") from error
 
     @classmethod
     def from_json(cls, value: Any) -> Card:

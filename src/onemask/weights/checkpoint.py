@@ -62,11 +62,11 @@ class Checkpoint:
                 value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except (*SPOILT, pickle.UnpicklingError) as error:
             if content[:2] not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-                reason = "it is no file of torch.save's"
+                reason = "it is not a file of torch.save"
             elif "Unsupported" in str(error) or "weights_only" in str(error).lower():
-                reason = f"it holds something that is no tensor and would have to be run ({_what(error)})"
+                reason = f"it holds something other than tensors, which would have to be executed ({_what(error)})"
             else:
-                reason = f"it is not whole ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+                reason = f"it is incomplete ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
             raise InputError(
                 f"{path} cannot be imported: {reason}; expected a checkpoint of torch.save that holds tensors by name"
             ) from error
@@ -117,8 +117,8 @@ def _tensors_in(value: Any, path: Path) -> dict[str, Tensor]:
     if not (isinstance(value, Mapping) and value and _are_tensors_by_name(value)):
         keys = f"a dictionary with {', '.join(map(repr, list(value)[:5]))}" if isinstance(value, Mapping) else None
         raise InputError(
-            f"{path} holds {keys or type(value).__name__}, but tensors by name were expected, at the top or under "
-            f"{', '.join(map(repr, CONTAINERS))}"
+            f"{path} holds {keys or type(value).__name__}, but tensors by name were expected, at the top level or "
+            f"under {', '.join(map(repr, CONTAINERS))}"
         )
     for name, tensor in value.items():
         if kind := _special(tensor):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Digest(Protocol):
-    """What `hashlib` offers."""
+    """A hash object of `hashlib`."""
 
     def update(self, data: bytes | memoryview, /) -> None:
         """Add bytes."""

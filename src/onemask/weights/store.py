@@ -116,7 +116,7 @@ class Weights:
         try:
             tensors = load(content)
         except SafetensorError as error:
-            raise InputError(f"{self.path} is not a safetensors file, or not a whole one: {error}") from error
+            raise InputError(f"{self.path} is not a safetensors file, or not a complete one: {error}") from error
         return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
@@ -146,7 +146,7 @@ def save(method: nn.Module, path: str | Path, card: Card, *, exact: bool = False
 
     path = Path(path)
     if path.suffix != SUFFIX:
-        raise InputError(f"weights are saved as NAME{SUFFIX}, got {path.name}")
+        raise InputError(f"weights must be saved as NAME{SUFFIX}, got {path.name}")
     content = encoded(_stored(method, exact=exact))
     card = replace(card, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
     write_bytes(path, content)
@@ -173,18 +173,18 @@ def _content(path: Path, card: Card | None) -> bytes:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise InputError(f"there is no file of weights {path}; expected a safetensors file") from error
     except OSError as error:
-        raise InputError(f"{path} could not be read: {error.strerror}; check its rights") from error
+        raise InputError(f"{path} could not be read: {error.strerror}; check its permissions") from error
     if card is None:
         return content
     if len(content) != card.bytes:
         raise InputError(
-            f"{path} has {len(content)} bytes, and {card.bytes} were expected by its card {card_path(path).name}; "
-            "it is not whole, or of another version: get both again"
+            f"{path} has {len(content)} bytes, but its card {card_path(path).name} says {card.bytes}; it is "
+            "incomplete, or of another version: get both again"
         )
     if (found := hashlib.sha256(content).hexdigest()) != card.sha256:
         raise InputError(
-            f"{path} has the SHA-256 {found}, and {card.sha256} was expected by its card {card_path(path).name}; "
-            "it was changed, or is of another version: get both again"
+            f"{path} has the SHA-256 {found}, but its card {card_path(path).name} says {card.sha256}; it was changed, "
+            "or is of another version: get both again"
         )
     return content
 
@@ -217,7 +217,7 @@ def _stored(method: nn.Module, *, exact: bool) -> dict[str, Tensor]:
         if value.is_floating_point():
             value = value.float()
             if not value.isfinite().all():
-                raise InputError(f"{name} holds values that are not finite; such weights are of no use")
+                raise InputError(f"{name} holds values that are not finite; such weights are useless")
             half = value.half()
             value = half if not exact and survives(name, value, half) else value
         state[name] = value

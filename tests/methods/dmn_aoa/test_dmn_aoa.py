@@ -645,10 +645,10 @@ class TestOptions:
         [
             ({"proposals": "yolo"}, "proposals are maskrcnn-lite, maskrcnn-coco, maskrcnn-resnext101 or a file"),
             ({"cells": 0}, "must be 1 or more"),
-            ({"widths": (1, 1, 1)}, "widths must be 4 together or more"),
+            ({"widths": (1, 1, 1)}, "widths must add up to 4 or more"),
             ({"slots": -1}, "slots must be 0 or more"),
             ({"margin": -0.1}, "must be 0 or more"),
-            ({"first": False, "previous": False, "every": 0}, "the memory holds nothing"),
+            ({"first": False, "previous": False, "every": 0}, "the memory would hold nothing"),
             ({"use_memory": False, "frame_memory": True}, "use_memory is false"),
         ],
     )

@@ -360,8 +360,8 @@ class TestWithoutBounds:
         pytest.importorskip("onnxruntime", reason="needs the extra onnx")
         made = export(tiny(**self.OPEN), tmp_path, name="open", frame_size=(64, 96), format="onnx", short_side=None)
         assert made.graphs == ("encode",)
-        assert "a graph has fixed places" in made.missing
-        assert "give `foreground` and `learned` numbers" in made.missing
+        assert "a graph needs sets of fixed size" in made.missing
+        assert "set `foreground` and `learned` to numbers" in made.missing
 
 
 class TestSwitches:

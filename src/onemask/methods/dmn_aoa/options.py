@@ -72,15 +72,15 @@ class DMNAOAOptions(SessionOptions):
         """Reject invalid values."""
         check_values(self)
         if not is_generator(self.proposals):
-            raise InputError(f"proposals are {KNOWN}, got {self.proposals!r}")
+            raise InputError(f"proposals must be {KNOWN}, got {self.proposals!r}")
         if self.matching == "steps" and self.overlap > 1:
-            raise InputError(f"overlap is a share, 0 to 1, with matching=steps, got {self.overlap:g}")
+            raise InputError(f"overlap must be a share, 0 to 1, with matching=steps, got {self.overlap:g}")
         if sum(self.widths) < 4:
-            raise InputError(f"widths must be 4 together or more, got {self.widths}")
+            raise InputError(f"widths must add up to 4 or more, got {self.widths}")
         if not (self.first or self.previous or self.every):
-            raise InputError("the memory holds nothing: one of first, previous and every must be set")
+            raise InputError("the memory would hold nothing: set at least one of first, previous and every")
         if self.frame_memory and not self.use_memory:
-            raise InputError("frame_memory is about the memory network, but use_memory is false")
+            raise InputError("frame_memory needs the memory network, but use_memory is false")
 
     @property
     def needs_weights(self) -> bool:

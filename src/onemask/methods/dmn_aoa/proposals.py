@@ -102,7 +102,7 @@ def proposal_generator(name: str, *, pretrained: bool = True) -> ProposalGenerat
             put it.
     """
     if not is_generator(name):
-        raise InputError(f"proposals are {KNOWN}, got {name!r}")
+        raise InputError(f"proposals must be {KNOWN}, got {name!r}")
     if name == RESNEXT:
         return ProposalGenerator(_resnext(_resnext_weights()) if pretrained else _resnext({}))
     if name == COCO:
@@ -137,7 +137,7 @@ def load_trained(network: nn.Module, name: str) -> None:
         path, stored = found, read(found)
     else:
         raise InputError(
-            f"no weights of {LITE} are found; put {LITE}.safetensors and its card {LITE}.json into {users_folder()}, "
+            f"no weights of {LITE} were found; put {LITE}.safetensors and its card {LITE}.json into {users_folder()}, "
             f"or choose proposals={COCO}"
         )
     try:

@@ -27,10 +27,10 @@ class EnsembleOptions:
     def __post_init__(self):
         """Reject options that cannot work."""
         if not self.members or len(set(self.names)) < len(self.members):
-            raise InputError(f"members are names of methods, each once, got {', '.join(self.members) or 'none'}")
+            raise InputError(f"members must be names of methods, each once, got {', '.join(self.members) or 'none'}")
         if not all(votes > 0 for votes in self.votes) or not math.isfinite(sum(self.votes)):
             raise InputError(
-                "the votes of a member are a number above 0, as in fusion-fast:2, got " + ", ".join(self.members)
+                "the votes of a member must be a number above 0, as in fusion-fast:2, got " + ", ".join(self.members)
             )
 
     @property

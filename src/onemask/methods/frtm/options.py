@@ -105,7 +105,9 @@ class FRTMOptions(SessionOptions):
         """Reject options that cannot work."""
         check_values(self)
         if not (self.strides or self.target_only):
-            raise InputError("strides must not be empty; name those of the features that the network sees, as 4,8,16")
+            raise InputError(
+                "strides must not be empty; name those of the features that the network sees, such as 4,8,16"
+            )
         if not 1 <= self.first_samples <= self.capacity:
             raise InputError(f"first_samples must be 1..capacity ({self.capacity}), got {self.first_samples}")
         if self.first_share and self.first_samples == self.capacity:

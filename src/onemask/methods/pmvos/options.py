@@ -66,9 +66,11 @@ class PMVOSOptions(SessionOptions):
         """Reject invalid values."""
         check_values(self)
         if not self.maps:
-            raise InputError("one of global_matching, local_matching and medial_matching must be true, all are false")
+            raise InputError(
+                "at least one of global_matching, local_matching and medial_matching must be true, but all are false"
+            )
         if self.keys and COARSE not in self.keys:
-            raise InputError(f"keys must be made of stride {COARSE} too, got {', '.join(map(str, self.keys))}")
+            raise InputError(f"keys must also be made of stride {COARSE}, got {', '.join(map(str, self.keys))}")
 
     @property
     def maps(self) -> int:

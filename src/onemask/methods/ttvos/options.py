@@ -97,7 +97,7 @@ class TTVOSOptions(SessionOptions):
         if self.clue not in CLUES:
             raise InputError(f"clue must be one of {', '.join(CLUES)}, got {self.clue!r}")
         if self.dilated and self.backbone.partition(".")[0] not in DILATED:
-            raise InputError(f"dilated is known of {', '.join(DILATED)}, got backbone {self.backbone}")
+            raise InputError(f"dilated needs a backbone of {', '.join(DILATED)}, got backbone {self.backbone}")
         if self.channels % GROUP or self.vectors % GROUP:
             raise InputError(
                 f"channels and vectors must be multiples of {GROUP}, or 0, got {self.channels} and {self.vectors}"

@@ -37,7 +37,7 @@ def tensors(config: TTVOSOptions, theirs: Checkpoint) -> dict[str, Tensor]:
         weight = theirs.take(f"{their_name}.weight")
         channels = sum(outline[f"{name}.{part}.weight"].shape[1] for part in ("of_features", "of_clue"))
         if weight.shape[1] != channels:
-            raise InputError(f"{theirs.path} does not fit: {theirs.latest} has not {channels} input channels")
+            raise InputError(f"{theirs.path} does not fit: {theirs.latest} does not have {channels} input channels")
         ours[f"{name}.of_features.weight"], ours[f"{name}.of_clue.weight"] = weight[:, features], weight[:, clue]
         ours[f"{name}.of_features.bias"] = theirs.take(f"{their_name}.bias")
 
@@ -99,6 +99,6 @@ def _backbone(outline: Mapping[str, Tensor], theirs: Checkpoint) -> dict[str, Te
     stored = theirs.take_under("vos.backbone.")
     if not stored.keys() & set(expected):
         if [tensor.shape for tensor in stored.values()] != [outline[prefix + name].shape for name in expected]:
-            raise InputError(f"{theirs.path} does not hold the tensors of this backbone; is it of another one?")
+            raise InputError(f"{theirs.path} does not hold the tensors of this backbone; is it for another one?")
         stored = dict(zip(expected, stored.values(), strict=True))
     return {prefix + name: tensor for name, tensor in stored.items()}

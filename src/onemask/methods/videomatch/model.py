@@ -217,8 +217,8 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         config = self.config
         if torch.jit.is_tracing() and not (config.foreground and config.learned):
             raise InputError(
-                "a graph has fixed places, but these sets keep all that is learned (0); give `foreground` and "
-                f"`learned` numbers, as 6144 and 2048, got {config.foreground} and {config.learned}"
+                "a graph needs sets of fixed size, but 0 keeps everything that is learned; set `foreground` and "
+                f"`learned` to numbers, such as 6144 and 2048, got {config.foreground} and {config.learned}"
             )
         return (
             FeatureSet.of(x, own, config.foreground, config.learned),

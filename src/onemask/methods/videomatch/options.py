@@ -83,12 +83,12 @@ class VideoMatchOptions(SessionOptions):
         """Reject options that cannot work."""
         check_values(self)
         if not self.strides:
-            raise InputError("strides must not be empty; name one stride or more, as 8")
+            raise InputError("strides must not be empty; name one stride or more, such as 8")
         if self.keys and not set(self.strides) <= set(self.keys):
             own, got = (", ".join(map(str, strides)) for strides in (self.strides, self.keys))
             raise InputError(f"keys must be made of all of strides ({own}), got {got}")
         if 0 < self.learned < self.added:
-            raise InputError(f"learned must be 0 or as many as added ({self.added}) or more, got {self.learned}")
+            raise InputError(f"learned must be 0, or at least added ({self.added}), got {self.learned}")
 
     def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Add the current `rejected` to the options of a session saved before it existed."""
