@@ -93,7 +93,7 @@ class TestPropagate:
         ("annotations", "message"),
         [
             ("mask.png", r"annotations are \{index of a frame: its mask\}, got str; .* give \{0: mask\}"),
-            ({"0": "mask.png"}, "by the index of a frame, a whole number, got '0'"),
+            ({"0": "mask.png"}, "by the index of a frame, a whole number, as key, got '0'"),
             ({0: "nothing.png"}, r"nothing\.png"),
             ({0: None}, r"a label map is .*, got \(\) object"),
             ({99: "mask.png"}, "frame 99 is annotated, but the video's frames are 0..11"),
@@ -145,5 +145,5 @@ class TestJobs:
         assert not (tmp_path / "out").exists()
 
     def test_what_is_no_method(self, here, tmp_path):
-        with pytest.raises(InputError, match="method is a name or a method as load gives it, got int"):
+        with pytest.raises(InputError, match="method must be a name, or a method as returned by load, got int"):
             onemask.run("clip.mp4", {0: "mask.png"}, tmp_path / "out", method=3)

@@ -84,7 +84,7 @@ def test_what_is_there_is_kept_or_replaced_only_where_it_is_asked_for(folder, mo
     command = ["batch", str(folder / "one.csv"), "--out", str(folder / "out")]
     python(folder, monkeypatch, f'echo "$@" >> {folder}/seen')
     assert [main(command), main(command)] == [0, 2]
-    assert "out exists already; it holds something. Choose another place, or pass --resume" in capsys.readouterr().err
+    assert "out exists already and is not empty. Choose another place, or pass --resume" in capsys.readouterr().err
     assert [main([*command, "--resume"]), main([*command, "--overwrite"])] == [0, 0]
     assert main([*command, "--resume", "--overwrite"]) == 2
     assert "--resume keeps what is there, --overwrite replaces it; give one of them" in capsys.readouterr().err
@@ -99,7 +99,7 @@ def test_what_cannot_be_a_batch_is_one_line(folder, capsys):
     for options, message in (
         ([str(folder / "text.mp4")], "text.mp4 exists already and is a file; a folder of that name is needed"),
         ([str(folder / "out"), "--devices", ""], "a batch needs a video and a device; got 1 videos and 0 devices"),
-        ([str(folder / "out"), "--retries", "-1"], "retries are 0 or more, got -1"),
+        ([str(folder / "out"), "--retries", "-1"], "retries must be 0 or more, got -1"),
     ):
         assert main([*batch, *options]) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -125,7 +125,7 @@ def test_json_lines(folder):
         ("a.csv", "video\nnone.mp4\n", "there is no video"),
         ("a.csv", "video\nshort.mp4\nshort.mp4\n", "two videos have the name short"),
         ("a.csv", "video,name\nshort.mp4,../up\n", "expected a name that stays inside"),
-        ("a.csv", "video,out\nshort.mp4,x\n", "has `out`; take it away"),
+        ("a.csv", "video,out\nshort.mp4,x\n", "has `out`; remove it"),
         ("a.csv", "video\nshort.mp4,x\n", "a column without a header"),
         ("a.jsonl", "{", "line 1 should be a JSON object"),
         ("a.jsonl", "[]", "names no video"),

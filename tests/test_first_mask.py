@@ -86,14 +86,14 @@ def test_marks_become_label_maps_under_those_that_are_there(scene):
     [
         ({}, "nothing is marked on the object"),
         ({"clicks": [(5, 5, False)]}, "nothing is marked on the object"),
-        ({"clicks": [(128, 5, True)]}, "128,5 lies outside of the frame, which is 128x96"),
+        ({"clicks": [(128, 5, True)]}, "128,5 lies outside the frame, which is 128x96"),
         ({"clicks": [(float("nan"), 5, True)]}, "nan,5 lies outside"),
         ({"clicks": [(5, 5)]}, "a click must be"),
         ({"scribbles": [([], True)]}, "at least one point"),
         ({"scribbles": [(7, True)]}, "a scribble must be"),
         ({"box": (1, 2, 3)}, "a box must be"),
-        ({"box": (1, 2, 0, 5)}, "a pixel wide and high or more; got 1,2,0,5"),
-        ({"box": (200, 2, 10, 5)}, "the box 200,2,10,5 lies outside of the frame, which is 128x96"),
+        ({"box": (1, 2, 0, 5)}, "at least one pixel wide and high; got 1,2,0,5"),
+        ({"box": (200, 2, 10, 5)}, "the box 200,2,10,5 lies outside the frame, which is 128x96"),
     ],
 )
 def test_what_cannot_be_a_mark_is_refused(selection, marked, message):
@@ -105,12 +105,12 @@ def test_marks_that_clash_are_refused(scene):
     video = open_video(scene.images)
     x, y = middle(scene.labels[0] == 7)
     for marks, message in (
-        ([Marks(0, 1, clicks=((x, y, True),))], "frame 0, object 1 has a mask already"),
+        ([Marks(0, 1, clicks=((x, y, True),))], "frame 0, object 1 already has a mask"),
         ([Marks(0, 0, clicks=((x, y, True),))], "object ids must be 1"),
         ([Marks(9, 1, clicks=((x, y, True),))], "there is no frame 9"),
-        ([Marks(0, i, clicks=((x, 2, True),)) for i in (2, 3)], "frame 0, object 2: nothing is left of it"),
+        ([Marks(0, i, clicks=((x, 2, True),)) for i in (2, 3)], "object 2: the other objects leave nothing of it"),
     ):
         with pytest.raises(InputError, match=message):
             label_maps_of_marks(video, marks, {0: scene.labels[0]})
-    with pytest.raises(InputError, match="a frame is"):
+    with pytest.raises(InputError, match="a frame must be"):
         Selection(scene.images[0][..., :2])

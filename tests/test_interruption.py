@@ -27,7 +27,7 @@ def test_the_first_signal_asks_and_the_second_interrupts(number, caplog):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted_twice()
-    assert "stopping after this frame; once more to stop at once" in caplog.text
+    assert "stopping after this frame; press Ctrl-C again to stop at once" in caplog.text
     assert handlers() == before
 
 

@@ -51,7 +51,7 @@ class TestObjects:
             Objects((1, bad))
 
     def test_an_id_twice(self):
-        with pytest.raises(InputError, match=r"one id of its own, got \[1, 2, 1\]"):
+        with pytest.raises(InputError, match=r"its own id, got \[1, 2, 1\]"):
             Objects((1, 2)).join([1])
 
     def test_an_unknown_id_names_the_known(self):

@@ -28,7 +28,7 @@ def left_by(holder, path):
 def test_a_process_that_holds_a_folder_is_named(path):
     with lock.held(path):
         for take in (lock.refuse_held, lambda path: lock.held(path).__enter__()):
-            with pytest.raises(OutputError, match=rf"out is being written by process {os.getpid()} on .*; wait until"):
+            with pytest.raises(OutputError, match=rf"out has been in use by process {os.getpid()} on .*; wait until"):
                 take(path)
     assert list(path.parent.iterdir()) == []
 

@@ -81,9 +81,9 @@ def test_what_says_that_all_is_there_comes_last(memory, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("nowhere://bucket/a.csv", "nowhere:// is no kind of address"),
+        ("nowhere://bucket/a.csv", "addresses with nowhere:// are not supported"),
         ("memory://none.csv", "memory://none.csv cannot be read"),
-        ("s3://bucket/a.csv", "what reads s3:// is not installed; "),
+        ("s3://bucket/a.csv", "the package that reads s3:// is not installed; "),
     ],
 )
 def test_addresses_that_cannot_be(memory, address, message, capsys, monkeypatch):

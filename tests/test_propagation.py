@@ -195,7 +195,7 @@ def test_it_goes_on_from_a_frame_in_the_middle(two):
         ({2: np.zeros((96, 128), np.uint8)}, "label map of frame 2 is empty"),
         ({2: np.full((96, 128), 255, np.uint8)}, "label map of frame 2 is empty"),
         ({0: np.ones((96, 128), np.float32)}, "integers or bool, got .* float32"),
-        ({0: np.full((96, 128), 70000)}, r"object ids are 1\.\.65534, got \[70000\]"),
+        ({0: np.full((96, 128), 70000)}, r"object ids must be 1\.\.65534, got \[70000\]"),
     ],
 )
 def test_annotations_that_do_not_fit_are_refused_at_once(two, annotations, message):

@@ -250,7 +250,7 @@ def test_what_is_refused_leaves_no_trace(scene, clip, tmp_path):
         ({"annotations": {40: labels}}, "frame 40 is annotated"),
         ({"annotations": {0: labels[:50]}}, "is 50x128 but the video's frames are 96x128"),
         ({"direction": "backward"}, "direction must be"),
-        ({"save": ["mask"]}, "what to save is of masks, overlay, contact-sheet, .*; got 'mask'"),
+        ({"save": ["mask"]}, "what to save must be among masks, overlay, contact-sheet, .*; got 'mask'"),
         ({"save": []}, "there is nothing to save"),
         ({"resume": True, "overwrite": True}, "give one of them"),
         ({"settings": Settings(method="nope")}, "method 'nope' is not known"),
@@ -311,7 +311,7 @@ def test_a_mask_that_is_put_there_while_a_run_overwrites_is_kept(scene, clip, wh
                 (tmp_path / "masks" / "hand-made.png").write_text("mine")
             yield item
 
-    with pytest.raises(OutputError, match="masks holds files that are not onemask's, so the new label maps wait in"):
+    with pytest.raises(OutputError, match="masks holds files that are not onemask's, so the new label maps are kept"):
         run(video, *arguments, save=["masks"], overwrite=True, progress=meanwhile)
     assert (tmp_path / "masks" / "hand-made.png").read_text() == "mine"
     (tmp_path / "masks" / "hand-made.png").unlink()
@@ -401,7 +401,7 @@ def test_a_mask_that_someone_changed_is_neither_used_nor_replaced(scene, clip, w
     assert masks(tmp_path) == whole
     (tmp_path / "masks" / "00003.png").write_bytes(b"corrected by hand")
     assert run(video, *arguments, save=["masks"], resume=True).frames_done_now == 0
-    assert "the run is finished, and 1 of its files were changed since" in caplog.text
+    assert "the run is finished, but 1 of its files were changed since" in caplog.text
     assert (tmp_path / "masks" / "00003.png").read_bytes() == b"corrected by hand"
 
 
@@ -431,7 +431,7 @@ def test_a_folder_that_another_run_writes_is_refused(scene, clip, whole, tmp_pat
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_goes_on_to_the_very_same_masks(scene, clip, whole, tmp_path, number):
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match=r"stopped after frame 6; .*masks\.partial; --resume goes on"):
+    with pytest.raises(Interrupted, match=r"stopped after frame 6; .*masks\.partial; --resume continues"):
         run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], progress=stopping_after(7, number=number))
     assert signal.getsignal(number) == before
     assert list(masks(tmp_path, "masks.partial")) == [f"{index:05d}.png" for index in range(7)]
@@ -469,7 +469,7 @@ def test_a_run_that_goes_on_with_other_threads_says_so(scene, clip, tmp_path, ca
         run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], progress=stopping_after(4))
     (tmp_path / ".onemask/threads.json").write_text("64")
     run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], resume=True)
-    assert "began with 64 threads and goes on with 1; results differ a little (OMP_NUM_THREADS=64" in caplog.text
+    assert "started with 64 threads and continues with 1, so results differ slightly (OMP_NUM_THREADS=64" in caplog.text
 
 
 def test_interrupted_on_the_way_back(scene, clip, whole, tmp_path, caplog):
@@ -522,7 +522,7 @@ def test_a_correction_leaves_as_it_is_what_it_does_not_touch(scene, clip, whole,
     assert run(video, given, again, QUICKLY, save=["masks"], reuse=corrected).frames_done_now == 0
     assert masks(again) == masks(corrected)
     for changed, message in (
-        ({"annotations": late(scene)}, "a mask of frame 8 that is not given now, or another"),
+        ({"annotations": late(scene)}, "a mask of frame 8 that is now missing or different"),
         ({"settings": dataclasses.replace(QUICKLY, short_side=80)}, r"holds a run with short_side 64 \(now 80\)"),
         ({"reuse": tmp_path}, "holds no finished run"),
         ({"out": corrected, "resume": True, "annotations": given | {9: scene.labels[9]}}, "was started with masks"),
@@ -900,7 +900,7 @@ def test_a_damaged_record_of_what_was_asked_for_is_one_clear_error(scene, clip, 
     with pytest.raises(Interrupted):
         run(open_video(clip), late(scene), tmp_path, QUICKLY, progress=stopping_after(3))
     (tmp_path / ".onemask" / "asked.json").write_text(content)
-    with pytest.raises(InputError, match=r"asked\.json .*pass --overwrite to begin anew"):
+    with pytest.raises(InputError, match=r"asked\.json .*pass --overwrite to start over"):
         run(open_video(clip), late(scene), tmp_path, QUICKLY, resume=True)
     run(open_video(clip), late(scene), tmp_path, QUICKLY, save=["masks"], overwrite=True)
     assert masks(tmp_path) == whole

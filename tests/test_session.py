@@ -54,7 +54,7 @@ def test_an_object_that_the_working_size_leaves_nothing_of_is_said(caplog):
     label_map = one_object(1)
     label_map[0, 0] = 2
     session.annotate(np.zeros((96, 128, 3), np.uint8), label_map)
-    assert "object 2 has 1 pixels in its mask, of which nothing is left at the working size" in caplog.text
+    assert "object 2 has 1 pixels in its mask, and none of them is left at the working size" in caplog.text
     assert "object 1" not in caplog.text
 
 
@@ -894,8 +894,8 @@ def test_frames_of_another_kind_are_refused(still, frame, message):
         ([[1, 0], [1]], "integers or bool, got setting an array element"),
         ([[]], r"integers or bool, got \(1, 0\) float64"),
         (one_object(1)[:0], "no object; expected a pixel other than 0"),
-        (-one_object(1).astype(np.int16), r"object ids are 1\.\.65534, got \[-1\]"),
-        (one_object(1).astype(np.int32) * 65535, r"object ids are 1\.\.65534, got \[65535\]"),
+        (-one_object(1).astype(np.int16), r"object ids must be 1\.\.65534, got \[-1\]"),
+        (one_object(1).astype(np.int32) * 65535, r"object ids must be 1\.\.65534, got \[65535\]"),
     ],
 )
 def test_a_refused_label_map_changes_nothing(still, label_map, message):
@@ -912,9 +912,9 @@ def test_a_refused_label_map_changes_nothing(still, label_map, message):
         ({"objects": 3}, r"objects must be ids, such as \[1, 2\], or None .*; got 3"),
         ({"objects": ["1"]}, "objects must be ids"),
         ({"objects": [1.5]}, "objects must be ids"),
-        ({"objects": [0]}, r"object ids are 1\.\.65534, got \[0\]"),
-        ({"objects": [10**30]}, r"object ids are 1\.\.65534"),
-        ({"void": "255"}, "void is a value of the label map, a whole number, or None; got '255'"),
+        ({"objects": [0]}, r"object ids must be 1\.\.65534, got \[0\]"),
+        ({"objects": [10**30]}, r"object ids must be 1\.\.65534"),
+        ({"void": "255"}, "void must be a value of the label map, a whole number, or None; got '255'"),
     ],
 )
 def test_refused_options_of_an_annotation_change_nothing(still, options, message):
@@ -924,7 +924,7 @@ def test_refused_options_of_an_annotation_change_nothing(still, options, message
     assert np.array_equal(still.step(FRAME), one_object(6))
 
 
-@pytest.mark.parametrize(("frames", "message"), [([], "one size expected, got none"), ([None], "got NoneType")])
+@pytest.mark.parametrize(("frames", "message"), [([], "frames of one size, got none"), ([None], "got NoneType")])
 def test_no_frames_to_encode(still, frames, message):
     with pytest.raises(InputError, match=message):
         still.encode(frames)
@@ -974,7 +974,7 @@ def test_bfloat16_is_not_chosen_where_it_is_only_emulated(monkeypatch):
 
 
 def test_an_object_is_named_once(still):
-    with pytest.raises(InputError, match=r"one id of its own, got \[1, 1\]"):
+    with pytest.raises(InputError, match=r"its own id, got \[1, 1\]"):
         still.annotate(FRAME, one_object(1), objects=[1, 1])
 
 
@@ -989,10 +989,10 @@ def test_an_unknown_object_cannot_be_forgotten(still):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"short_side": 15}, "at least 16, got 15"),
-        ({"short_side": -1}, "at least 16, got -1"),
+        ({"short_side": 15}, "at least 16 pixels, got 15"),
+        ({"short_side": -1}, "at least 16 pixels, got -1"),
         ({"precision": "double"}, "float32, bfloat16, float16, int8; got 'double'"),
-        ({"padding": "zeros"}, "padding is edge, reflected or None; got 'zeros'"),
+        ({"padding": "zeros"}, "padding must be edge, reflected or None; got 'zeros'"),
         ({"device": "gpu"}, "device 'gpu' cannot be used here; expected auto, cpu, cuda"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
         ({"device": "meta"}, "device 'meta' cannot be used here"),

@@ -241,7 +241,7 @@ class TestOtherWeights:
         save_file({"x": torch.zeros(1)}, placed)
         if not whole:
             placed.write_bytes(placed.read_bytes()[:20])
-        message = r"of another network, they have no conv1\.weight" if whole else "is not a complete safetensors file"
+        message = r"for another network: they have no conv1\.weight" if whole else "is not a complete safetensors file"
         with pytest.raises(InputError, match=message):
             Backbone("resnet18", (32,))
 

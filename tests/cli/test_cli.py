@@ -171,12 +171,12 @@ def test_objects_are_marked_instead_of_masks(capsys, scene, tmp_path):
     [
         ([], "no object is given; pass --mask FILE, or mark one with --box, --click or --scribble"),
         (["--box", "1,2,3"], "--box 1,2,3: expected [FRAME:][ID@]X,Y,W,H in pixels"),
-        (["--box", "1,2,3,4", "--box", "5,6,7,8"], "object 1 has a box in frame 0 already"),
+        (["--box", "1,2,3,4", "--box", "5,6,7,8"], "object 1 already has a box in frame 0"),
         (["--click", "x,2"], "--click x,2: expected [FRAME:][ID@]X,Y in pixels"),
         (["--click", "1,2,-"], "frame 0, object 1: nothing is marked on the object"),
-        (["--click", "500,2"], "frame 0, object 1: 500,2 lies outside of the frame, which is 128x96"),
+        (["--click", "500,2"], "frame 0, object 1: 500,2 lies outside the frame, which is 128x96"),
         (["--click", "9:5,2"], "there is no frame 9"),
-        (["--scribble", "1,2"], "--scribble 1,2: expected [FRAME:][ID@] and two places or more"),
+        (["--scribble", "1,2"], "--scribble 1,2: expected [FRAME:][ID@] and two points or more"),
     ],
 )
 def test_marks_that_cannot_be(refused, tmp_path, options, message):
@@ -212,7 +212,7 @@ def test_exports_of_a_run_and_masks_that_come_back(capsys, refused, tmp_path):
 def test_a_mask_under_another_is_refused(refused, tmp_path):
     copied = shutil.copy("mask.png", tmp_path / "copied.png")
     message = refused("run", "clip.mp4", "--mask", "mask.png", "--mask", str(copied), "--out", str(tmp_path / "out"))
-    assert "frame 0: one of the masks lies wholly under those after it" in message
+    assert "frame 0: one of the masks is completely covered by those after it" in message
 
 
 def test_a_mask_given_twice_is_refused(refused, tmp_path):
@@ -286,16 +286,19 @@ def test_videos_that_cannot_be_read(refused, tmp_path, video, message):
         ("taken", "taken: a mask file was expected, but this is a folder"),
         ("text.png", "text.png: a picture was expected"),
         ("small.png", "small.png: mask is 48x64 but the video's frames are 96x128 (height x width); scale it"),
-        ("turned.png", "turned.png: mask is 128x96 but the video's frames are 96x128 (height x width); turn it by 90"),
+        (
+            "turned.png",
+            "turned.png: mask is 128x96 but the video's frames are 96x128 (height x width); rotate it by 90",
+        ),
         ("empty.png", "empty.png: mask is empty: every pixel is background (0); mark at least one object"),
-        ("many.png", "many.png: colours tell at most 254 objects apart, but there are 256; save a map of more"),
+        ("many.png", "many.png: colours can distinguish at most 254 objects, but there are 256; save more"),
         ("5:none.png", "none.png: there is no such file"),
         ("6:mask.png", "clip.mp4: frame 6 is annotated, but the video's frames are 0..5"),
-        ("-1:mask.png", "--mask -1:mask.png: expected a file that is there, or FRAME:FILE"),
-        ("last:mask.png", "--mask last:mask.png: expected a file that is there, or FRAME:FILE"),
-        ("²:mask.png", "--mask ²:mask.png: expected a file that is there, or FRAME:FILE"),
-        ("5:", "--mask 5:: expected a file that is there, or FRAME:FILE"),
-        (":mask.png", "--mask :mask.png: expected a file that is there, or FRAME:FILE"),
+        ("-1:mask.png", "--mask -1:mask.png: expected an existing file, or FRAME:FILE"),
+        ("last:mask.png", "--mask last:mask.png: expected an existing file, or FRAME:FILE"),
+        ("²:mask.png", "--mask ²:mask.png: expected an existing file, or FRAME:FILE"),
+        ("5:", "--mask 5:: expected an existing file, or FRAME:FILE"),
+        (":mask.png", "--mask :mask.png: expected an existing file, or FRAME:FILE"),
     ],
 )
 def test_masks_that_do_not_fit(refused, tmp_path, mask, message):
@@ -311,19 +314,19 @@ def test_masks_that_do_not_fit(refused, tmp_path, mask, message):
             "method 'frtn' is not known; there are: best, dmn-aoa, dmn-aoa-lite, dmn-aoa-r101, fast, frtm",
         ),
         (["--set", "memroy=8"], "option 'memroy' is not known; there are: reach, least_side, backbone"),
-        (["--set", "capacity=many"], "option capacity is a whole number, got 'many'"),
-        (["--set", "memory"], "an option is given as name=value, got 'memory'"),
+        (["--set", "capacity=many"], "option capacity must be a whole number, got 'many'"),
+        (["--set", "memory"], "an option must be given as name=value, got 'memory'"),
         (["--set", "capacity=0"], "option capacity must be 1 or more, got 0"),
         (["--set", "backbone=resnet9000"], "resnet9000"),
-        (["--size", "8"], "--short-side is in pixels, at least 16, or 0 for the frames' own size, got 8"),
-        (["--size", "-64"], "--short-side is in pixels, at least 16, or 0 for the frames' own size, got -64"),
+        (["--size", "8"], "--short-side must be at least 16 pixels, or 0 for the frames' own size, got 8"),
+        (["--size", "-64"], "--short-side must be at least 16 pixels, or 0 for the frames' own size, got -64"),
         (["--device", "gpu"], "device 'gpu' cannot be used here; expected auto, cpu, cuda, cuda:N or mps"),
         (["--weights", "none.safetensors"], "there is no file of weights none.safetensors"),
         (["--weights", "mask.png"], "mask.png is not a safetensors file"),
-        (["--save", "mask"], "what to save is of masks, overlay, contact-sheet, youtube-vos, "),
-        (["--save", ","], "nothing is to be saved; name one or more of masks, overlay, contact-sheet"),
-        (["--void", "0"], "void is a value in 1..65535, but it is 0"),
-        (["--threshold", "0"], "threshold is a value in 1..65535, but it is 0"),
+        (["--save", "mask"], "what to save must be among masks, overlay, contact-sheet, youtube-vos, "),
+        (["--save", ","], "there is nothing to save; name one or more of masks, overlay, contact-sheet"),
+        (["--void", "0"], "void must be a value in 1..65535, got 0"),
+        (["--threshold", "0"], "threshold must be a value in 1..65535, got 0"),
         (["--resume", "--overwrite"], "--resume keeps what is there, --overwrite replaces it; give one of them"),
     ],
 )
@@ -497,7 +500,7 @@ def test_weights_are_checked(folders, make_frtm, capsys):
     path = ship(folders.user, "changed", make_frtm())
     ship(folders.user, "good", make_frtm())
     assert main(["weights", "--check"]) == 0
-    assert capsys.readouterr().out.count("  checked     size and SHA-256 are those of the card\n") == 2
+    assert capsys.readouterr().out.count("  checked     size and SHA-256 match the card\n") == 2
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert main(["weights"]) == 0
     capsys.readouterr()
@@ -516,7 +519,7 @@ def test_weights_with_a_bad_card_do_not_hide_others(folders, make_frtm, capsys):
     card.write_text(json.dumps(json.loads(card.read_text()) | {"colour": "red"}))
     assert main(["weights"]) == 2
     bad, good = capsys.readouterr().out.split("\ngood\n")
-    assert "is not a card that this version of onemask reads: unknown: colour" in bad
+    assert "is not a card that this version of onemask can read: unknown: colour" in bad
     assert "  scores      dev J&F 80.1" in good
 
 
@@ -545,7 +548,7 @@ def test_demo(capsys, tmp_path, monkeypatch, refused):
     assert score.startswith("J&F ")
     assert score.endswith("against the clip's annotation")
     assert float(score.split()[1]) > 50
-    assert speed.endswith(" a second")
+    assert speed.endswith(" per second")
     assert [line.split()[1] for line in files] == [
         str(out / name) for name in ("overlay.mp4", "contact-sheet.png", "masks")
     ]

@@ -54,14 +54,14 @@ def test_config_shows_what_is_set_and_where(configured, capsys, tmp_path):
     ("text", "message"),
     [
         ("size = [", "expected TOML"),
-        ("sise = 3", "sise is no option that can have a default"),
-        ("[rum]\nshort_side = 3", "[rum] is no command"),
+        ("sise = 3", "sise is not an option that can have a default"),
+        ("[rum]\nshort_side = 3", "[rum] is not a command"),
         ("overwrite = true", "overwrite cannot be a default"),
-        ('[run]\nout = "x"', "run.out is no option that can have a default"),
+        ('[run]\nout = "x"', "run.out is not an option that can have a default"),
         ('short_side = "large"', "expected what --short-side takes"),
         ('direction = "up"', "expected one of both, forward"),
         ("short_side = [1, 2]", "expected what --short-side takes"),
-        ("method = true", "expected a text or a number"),
+        ("method = true", "expected a string or a number"),
         ("[studio]\nno-browser = 1", "expected true or false"),
     ],
 )

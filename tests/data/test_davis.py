@@ -130,11 +130,11 @@ def test_root_that_is_no_dataset(tmp_path):
 
 def test_empty_list(root):
     add_list(root, 2017, "empty", [""])
-    assert "empty.txt is empty; it should list one sequence a line" in refused(root, 2017, "empty")
+    assert "empty.txt is empty; it should list one sequence per line" in refused(root, 2017, "empty")
 
 
 def test_year_that_does_not_exist(root):
-    assert refused(root, 2018, "val") == "year of a DAVIS dataset is 2016 or 2017, but it is 2018"
+    assert refused(root, 2018, "val") == "year of a DAVIS dataset must be 2016 or 2017, got 2018"
 
 
 def test_all_incomplete_sequences_are_named_at_once(root):

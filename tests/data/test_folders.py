@@ -100,7 +100,7 @@ def test_all_problems_are_named_at_once(root):
     write_masks(root / "masks" / "sizes", {2: MAPS[2][:40]})
     write_masks(root / "masks" / "lost", {0: MAPS[0]})
     message = refused(root)
-    assert "bare has no mask that is called like one of its frames, 00000.png" in message
+    assert "bare has no mask named like one of its frames, 00000.png" in message
     assert "strays has masks without a frame: 00007, 00008, 00009 and 1 more" in message
     assert "sizes: the label map of frame 2 is 40x64 but the video's frames are 48x64" in message
     assert "masks/lost has no frames/lost" in message
@@ -110,7 +110,7 @@ def test_all_problems_are_named_at_once(root):
 def test_masks_that_share_no_name_with_a_frame(root):
     for path in (root / "masks/one").iterdir():
         path.rename(path.with_name(f"mask-{path.name}"))
-    assert "one has no mask that is called like one of its frames, 00000.png" in refused(root)
+    assert "one has no mask named like one of its frames, 00000.png" in refused(root)
 
 
 def test_colours_of_their_own_are_refused_for_they_number_objects_file_by_file(root):
@@ -121,7 +121,7 @@ def test_colours_of_their_own_are_refused_for_they_number_objects_file_by_file(r
 
 def test_ids_above_254(root):
     save_masks(root, "one", {0: MAPS[0].astype(np.uint16) * 300})
-    assert "one/00000.png: ids are 1..254 for training, but there is 600" in refused(root)
+    assert "one/00000.png: ids must be 1..254 for training, but there is 600" in refused(root)
 
 
 def test_masks_with_soft_edges(root):
@@ -152,7 +152,9 @@ def test_sizes_in_headers_are_those_of_the_upright_picture(tmp_path, orientation
 
 
 def test_folders_that_are_not_there(root, tmp_path):
-    assert "none/frames is not a folder; expected frames/VIDEO/*.jpg and masks/VIDEO/*.png" in refused(tmp_path / "none")
+    assert "none/frames is not a folder; expected frames/VIDEO/*.jpg and masks/VIDEO/*.png" in refused(
+        tmp_path / "none"
+    )
     empty = tmp_path / "empty"
     (empty / "frames").mkdir(parents=True)
-    assert "frames holds no folder; expected one for each video, frames/VIDEO" in refused(empty)
+    assert "frames contains no folder; expected one for each video, frames/VIDEO" in refused(empty)

@@ -117,7 +117,7 @@ def test_a_folder_that_is_none_and_one_without_masks(tmp_path):
     with pytest.raises(InputError, match=r"is not a folder; expected \[GROUP/\]SEQUENCE/images"):
         JumpCutDataset(tmp_path / "none")
     save(tmp_path / "cat" / "data" / "0001" / "shots" / "001" / "frame0001.png")
-    with pytest.raises(InputError, match="holds no folder of masks; expected CLASS/data/VIDEO/shots/SHOT/images"):
+    with pytest.raises(InputError, match="contains no folder of masks; expected CLASS/data/VIDEO/shots/SHOT/images"):
         YouTubeObjectsDataset(tmp_path)
 
 
@@ -145,5 +145,5 @@ def test_a_class_that_is_none_of_the_ten(tmp_path):
     for name in ("cat/0001/001", "airplane/0001/001"):
         save(tmp_path / name / "images" / "0.png")
         save(tmp_path / name / "labels" / "0.png")
-    with pytest.raises(InputError, match=r"airplane/0001/001 is in none of the ten classes; .*aeroplane, bird"):
+    with pytest.raises(InputError, match=r"airplane/0001/001 does not belong to any of the ten .*aeroplane, bird"):
         YouTubeObjectsDataset(tmp_path)

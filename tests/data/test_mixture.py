@@ -65,10 +65,10 @@ def test_a_source_of_share_zero_is_never_drawn():
     [
         ([], 0, "at least one source"),
         ([(Noise("a", 0), 1.0)], 0, "one is empty"),
-        ([(Noise("a", 1), -1.0), (Noise("b", 1), 1.0)], 0, "shares are 0 or more and not all 0, got -1, 1"),
+        ([(Noise("a", 1), -1.0), (Noise("b", 1), 1.0)], 0, "shares must be 0 or more and not all 0, got -1, 1"),
         ([(Noise("a", 1), 0.0)], 0, "not all 0, got 0"),
         ([(Noise("a", 1), float("nan"))], 0, "got nan"),
-        ([(Noise("a", 1), 1.0)], -1, "seed is 0 or more, got -1"),
+        ([(Noise("a", 1), 1.0)], -1, "seed must be 0 or more, got -1"),
     ],
 )
 def test_refusals(sources, seed, message):

@@ -316,7 +316,7 @@ def test_colours_change_alike_over_a_clip_and_leave_labels_alone(make_video):
         ({"length": 0}, "1 or more frames"),
         ({"size": (0, 5)}, "1 or more frames and pixels"),
         ({"max_objects": 0}, "objects"),
-        ({"max_objects": 255}, "at most 254"),
+        ({"max_objects": 255}, "1 to 254 objects"),
         ({"max_skip": 0}, "max_skip must be 1 or more"),
     ],
 )

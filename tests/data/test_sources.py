@@ -114,7 +114,7 @@ def test_davis_is_checked_when_it_is_opened_for_training(base):
     [
         (
             SourceConfig(kind="davis", root="x"),
-            "kind of a source is davis2016, davis2017, youtube-vos, folders, stills",
+            "kind of a source must be one of davis2016, davis2017, youtube-vos, folders, stills",
         ),
         (SourceConfig(kind="folders"), "a source of kind folders needs a root"),
         (
@@ -123,7 +123,7 @@ def test_davis_is_checked_when_it_is_opened_for_training(base):
         ),
         (SourceConfig(kind="stills", root="stills", one_object=True), "one_object is an option of folders"),
         (SourceConfig(kind="stills", root="stills", cutouts="none"), "none is not a folder"),
-        (SourceConfig(kind="folders", root="folders", share=-1), "share of a source is 0 or more, got -1"),
+        (SourceConfig(kind="folders", root="folders", share=-1), "share of a source must be 0 or more, got -1"),
     ],
 )
 def test_refusals(base, config, message):

@@ -90,7 +90,7 @@ def test_a_picture_that_is_none_is_named(root):
 
 def test_a_mask_in_colours_is_named(root):
     Image.new("RGB", (30, 4)).save(root / "masks" / "a.png")
-    assert "masks/a.png is no palette or grey PNG but RGB" in refused(StillImages, root)
+    assert "masks/a.png is not a palette or grey PNG but RGB" in refused(StillImages, root)
 
 
 def test_a_file_that_is_gone_is_named_when_it_is_read(root):

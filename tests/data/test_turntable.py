@@ -33,7 +33,7 @@ def root(tmp_path):
 def test_only_whole_rings_turn(root):
     assert Turntable(root / "table").things == ("cup",)
     (root / "table/cup/090-045.png").unlink()
-    with pytest.raises(InputError, match="no thing with 8 views of one elevation"):
+    with pytest.raises(InputError, match="no object with 8 views at one elevation"):
         Turntable(root / "table")
 
 

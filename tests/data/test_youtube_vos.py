@@ -60,7 +60,7 @@ def test_a_split_can_be_a_list(root):
     (lists / "mine.txt").write_text("0a\n")
     assert [sequence.name for sequence in YouTubeVosDataset(root, "mine")] == ["0a"]
     (lists / "mine.txt").write_text("0a\n../2c\n")
-    assert "mine.txt lists 1 videos that are not in meta.json, as ../2c" in refused(root, split="mine")
+    assert "mine.txt lists 1 videos that are not in meta.json, such as ../2c" in refused(root, split="mine")
     (lists / "mine.txt").write_text("\n")
     assert "is empty" in refused(root, split="mine")
 
@@ -135,7 +135,7 @@ def test_a_video_without_masks_and_one_without_frames(root):
     write_masks(root / "train/Annotations/3d", {0: two_squares(0)})
     write_meta(root / "train", {"0a": USUAL, "2c": USUAL, "3d": USUAL})
     message = refused(root)
-    assert "the files of 3 videos do not match meta.json: 2c has no mask that is called like one" in message
+    assert "the files of 3 videos do not match meta.json: 2c has no mask named like one" in message
     assert "; 3d has no frames." in message
     assert "0a" not in message
 
@@ -177,7 +177,7 @@ def test_two_frames_of_one_name(root):
 
 def test_an_object_without_a_mask_in_any_of_its_frames(root):
     write_meta(root / "train", {"0a": listed({"1": ANNOTATED, "2": range(3, 9, 5)})})
-    assert "0a: meta.json lists object 2 in 00003 and others, but no mask of these is there" in refused(root)
+    assert "0a: meta.json lists object 2 in 00003 and others, but no such frame has a mask" in refused(root)
 
 
 def test_a_video_without_objects(root):
@@ -200,7 +200,7 @@ def test_ten_problems_are_named_and_the_rest_counted(root):
         ('{"videos": {"0a": {}}}', "KeyError 'objects'"),
         ('{"videos": {"0a": {"objects": {"one": {}}}}}', "'one'"),
         ('{"videos": {}}', "meta.json lists no video"),
-        ('{"videos": {"0a": {"objects": {"255": {}}}}}', "ids of objects are 1..254, but there is 0a 255"),
+        ('{"videos": {"0a": {"objects": {"255": {}}}}}', "object ids must be 1..254, but there is 0a 255"),
     ],
 )
 def test_a_meta_that_is_something_else(root, text, message):

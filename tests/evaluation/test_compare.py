@@ -205,8 +205,8 @@ def test_what_is_finished_is_reused_and_said(root, copied):
     comparison = compare(root, copied, variants(ALONE, FEWER), say=said.append, resume=True)
     assert written(copied) == before
     assert [line.split(" in ")[0].split(", taken")[0] for line in said] == [
-        "1 of 2, alone: finished before",
-        "2 of 2, never: finished before",
+        "1 of 2, alone: already finished",
+        "2 of 2, never: already finished",
     ]
     assert [row.label for row in comparison.rows] == ["alone", "never"]
 
@@ -217,7 +217,7 @@ def test_only_what_is_missing_is_run(root, copied):
     before, said = written(copied), []
     compare(root, copied, variants(ALONE, FEWER), say=said.append, resume=True)
     after = written(copied)
-    assert said[1].startswith("2 of 2, never: goes on")
+    assert said[1].startswith("2 of 2, never: continues")
     kept = "evaluations/never/predictions/one/00000.png"
     assert after[kept] == before[kept]
     assert all(after[name] == time for name, time in before.items() if "/alone/" in name)
@@ -313,7 +313,7 @@ def test_speeds_of_different_conditions_are_marked(copied):
     scores.write_text(json.dumps(report))
     redraw(copied)
     text = (copied / "comparison.md").read_text()
-    said = "64 pixels, several devices, precisions or runtimes; only speeds on the same device compare"
+    said = "64 pixels, several devices, precisions or runtimes; only speeds on the same device can be compared"
     assert said in " ".join(text.split())
     assert [line.split("|")[-2].strip() for line in text.splitlines() if line.startswith("|")] == [
         "ran",
@@ -382,14 +382,14 @@ def test_a_variant_is_read(text, label, changes):
     ("text", "message"),
     [
         ("", "a label must contain letters or digits|which names no method"),
-        ("label:", r"a variant is '\[LABEL:\] METHOD \[NAME=VALUE ...\]', got 'label:', which names no method"),
+        ("label:", r"a variant must be '\[LABEL:\] METHOD \[NAME=VALUE ...\]', got 'label:', which names no method"),
         ("frtm-lite:update_every=8", "which names no method"),
         (": frtm", "a label must contain letters or digits and have at most 80 characters, got ''"),
         ("...: frtm", "a label must contain letters or digits"),
-        (f"{'x' * 81}: frtm", "80 characters at most"),
-        ("frtm update_every", "an option is given as name=value, got 'update_every'"),
+        (f"{'x' * 81}: frtm", "at most 80 characters"),
+        ("frtm update_every", "an option must be given as name=value, got 'update_every'"),
         ("frtm 'x", "cannot be read: No closing quotation"),
-        ("frtm size=big", "short_side is a whole number of pixels, got 'big'"),
+        ("frtm size=big", "short_side must be a whole number of pixels, got 'big'"),
     ],
 )
 def test_a_variant_that_cannot_be_read(text, message):
@@ -407,10 +407,10 @@ def test_a_variant_that_cannot_be_read(text, message):
         (["frtm-lite", "a: nope"], {}, "a: method 'nope' is not known"),
         (["frtm-lite", "a: frtm-lite memroy=3"], {}, "a: option 'memroy' is not known"),
         (["frtm-lite", "a: frtm-lite weights=none.safetensors"], {}, "a: there is no file of weights"),
-        (["frtm-lite", "a: frtm-lite precision=half"], {}, "a: precision is auto, float32"),
-        (["frtm-lite", "a: frtm-lite size=8"], {}, "a: short_side is in pixels, at least 16"),
-        (["a b: frtm-lite", "A-b: frtm-lite"], {}, "two methods are called alike, 'a b' and 'A-b'"),
-        (["frtm-lite"], {"protocol": "davis2018"}, "^protocol is davis2016 or davis2017 or .*, got"),
+        (["frtm-lite", "a: frtm-lite precision=half"], {}, "a: precision must be one of auto, float32"),
+        (["frtm-lite", "a: frtm-lite size=8"], {}, "a: short_side must be at least 16 pixels"),
+        (["a b: frtm-lite", "A-b: frtm-lite"], {}, "two methods have the same label, 'a b' and 'A-b'"),
+        (["frtm-lite"], {"protocol": "davis2018"}, "^protocol must be davis2016 or davis2017 or .*, got"),
         (["frtm-lite"], {"split": "test"}, "^.*there is no split test"),
         (["frtm-lite"], {"sequences": ["three"]}, "^val of DAVIS 2016 has no sequence three"),
     ],

@@ -199,7 +199,7 @@ def test_changed_frames_and_annotations_are_noticed(root, tmp_path, kind):
     before = (out / "scores.json").read_bytes()
     folder = copied / kind / "480p" / "two"
     shutil.copy(folder / "00001.png", folder / "00003.png")
-    with pytest.raises(InputError, match=r"frames or annotations of two have changed since .*out was begun; choose"):
+    with pytest.raises(InputError, match=r"frames or annotations of two have changed since .*out was started; choose"):
         evaluate(copied, out, QUICKLY, resume=True)
     assert (out / "scores.json").read_bytes() == before
     evaluate(copied, out, QUICKLY, sequences=["one"], resume=True)
@@ -275,7 +275,7 @@ def test_a_folder_of_something_else_is_left_alone(root, tmp_path):
     [
         (
             {"protocol": "davis2018"},
-            "protocol is davis2016 or davis2017 or jumpcut or jumpcut-online or youtube-objects or youtube-vos, "
+            "protocol must be davis2016 or davis2017 or jumpcut or jumpcut-online or youtube-objects or youtube-vos, "
             "got 'davis2018'",
         ),
         ({"split": "train"}, "so there is no split train; there are 2016/val, 2017/val"),

@@ -177,7 +177,7 @@ def test_statistics_of_nothing_are_not_a_number():
 
 
 def test_statistics_are_of_one_series():
-    with pytest.raises(InputError, match=r"shape \(frames,\), but came \(2, 3\); pass one object"):
+    with pytest.raises(InputError, match=r"shape \(frames,\), got \(2, 3\); pass one object"):
         statistics(np.zeros((2, 3)))
 
 

@@ -200,7 +200,7 @@ def test_what_jumpcut_cannot_judge_is_said_before_anything_runs(tmp_path):
         ({"split": "train"}, "this benchmark has no splits, but split is 'train'"),
         ({"sequences": ["bear"]}, "no video or group bear; its videos are ANIMAL/bear, ANIMAL/goat, FAST/bball"),
         ({"sequences": []}, "no sequence is given"),
-        ({"protocol": "youtube-objects"}, "ANIMAL/bear is in none of the ten classes"),
+        ({"protocol": "youtube-objects"}, "ANIMAL/bear does not belong to any of the ten classes"),
         ({"protocol": "davis2016"}, "holds no ImageSets"),
     ],
 )

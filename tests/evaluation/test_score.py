@@ -464,7 +464,7 @@ class TestRefusals:
     def test_too_few_frames(self, write):
         self.refused(
             write([ONE] * 2, [ONE] * 2),
-            r"annotations/bear should have three annotated frames or more, .* but has 2; leave the sequence out",
+            r"annotations/bear should have at least three annotated frames, .* but has 2; leave the sequence out",
         )
 
     def test_nothing_to_score(self, write):

@@ -285,12 +285,12 @@ def test_pictures_are_named_as_the_images(scene, tmp_path):
 @pytest.mark.parametrize(
     ("to", "options", "message"),
     [
-        ("gif", {}, "a format is one of png, youtube-vos"),
+        ("gif", {}, "format must be one of png, youtube-vos"),
         ("csv", {"objects": (2,)}, "there is no object 2; there are 1, 7"),
         ("csv", {"objects": ()}, "no object is given"),
         ("alpha", {"matte": "soft"}, "matte must be one of none, guided, closed-form; got 'soft'"),
-        ("polygons", {"tolerance": float("nan")}, "a tolerance is 0 to 1000 pixels, got nan"),
-        ("youtube-vos", {"every": 0}, "every is a number of frames, 1 or more, got 0"),
+        ("polygons", {"tolerance": float("nan")}, "tolerance must be 0 to 1000 pixels, got nan"),
+        ("youtube-vos", {"every": 0}, "every must be a number of frames, 1 or more, got 0"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(result, tmp_path, to, options, message):

@@ -78,7 +78,7 @@ def test_formats_of_text_refuse_names_that_are_not_utf_8(tmp_path, to):
     if to == "parquet":
         pytest.importorskip("pyarrow")
     write_mask(tmp_path / "masks" / f"{LATIN}.png", np.eye(16, dtype=np.uint8))
-    with pytest.raises(InputError, match=f"{to} holds names in UTF-8 alone, but one is caf.*; rename that file, or"):
+    with pytest.raises(InputError, match=f"{to} only holds names in UTF-8, but caf.* is in another encoding; rename"):
         export(tmp_path / "masks", tmp_path / "out", to)
     assert [path.name for path in tmp_path.iterdir()] == ["masks"]
 
@@ -88,7 +88,7 @@ def test_a_video_whose_name_is_not_utf_8_goes_where_it_is_not_written(tmp_path):
     pytest.importorskip("pyarrow")
     write_mask(tmp_path / LATIN / "0.png", np.eye(16, dtype=np.uint8))
     export(tmp_path / LATIN, tmp_path / f"{LATIN}.parquet", "parquet")
-    with pytest.raises(InputError, match="youtube-vos holds names in UTF-8 alone"):
+    with pytest.raises(InputError, match="youtube-vos only holds names in UTF-8"):
         export(tmp_path / LATIN, tmp_path / "out", "youtube-vos")
 
 
@@ -98,7 +98,7 @@ def test_a_run_refuses_such_names_before_it_computes(tmp_path):
     scene = Scene.of(frames=2)
     video = open_video(write_images(tmp_path / "in", scene.images, [LATIN, f"{LATIN}1"]))
     settings = Settings(method="stub", short_side=64, device="cpu")
-    with pytest.raises(InputError, match="youtube-vos holds names in UTF-8 alone"):
+    with pytest.raises(InputError, match="youtube-vos only holds names in UTF-8"):
         run(video, {0: scene.labels[0]}, tmp_path / "out", settings, save=["masks", "youtube-vos"])
     assert not (tmp_path / "out").exists()
     run(video, {0: scene.labels[0]}, tmp_path / "out", settings, save=["masks", "csv"])

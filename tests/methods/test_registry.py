@@ -121,7 +121,7 @@ class TestOtherPackages:
         offer(frtm="elsewhere.method:CONFIG")
         assert methods.configuration("frtm") == PAPER
         assert methods.names()["frtm"] == methods.METHODS["frtm"].summary
-        assert "method frtm is onemask's own; elsewhere.method:CONFIG, which has the same name, is out" in caplog.text
+        assert "method frtm is onemask's own; elsewhere.method:CONFIG, which has the same name, cannot" in caplog.text
 
     @pytest.mark.parametrize(
         ("code", "value", "told"),
@@ -164,7 +164,7 @@ class TestOtherPackages:
     @pytest.mark.parametrize("width", [2**20, 2**31 - 1])
     def test_options_for_which_there_is_not_enough_memory(self, offer, width):
         offer(other="elsewhere.method:CONFIG")
-        with pytest.raises(InputError, match="other with these options takes more memory than there is; give smaller"):
+        with pytest.raises(InputError, match="other with these options needs more memory than there is; give smaller"):
             onemask.load("other", depth=2**31 - 1, width=width)
 
     def test_two_of_one_name(self, offer, monkeypatch):

@@ -145,7 +145,7 @@ def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_
     export(method, tmp_path, **again)
     assert {path.name for path in tmp_path.iterdir()} == {"encode.onnx", "manifest.json"}
     (tmp_path / "run.py").write_text("mine")
-    with pytest.raises(OutputError, match=r"run\.py is not as an export wrote it, so it is not replaced"):
+    with pytest.raises(OutputError, match=r"run\.py was not written by an export, .*, so it is not replaced"):
         export(method, tmp_path, **again)
 
 

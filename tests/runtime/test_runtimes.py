@@ -114,7 +114,7 @@ def test_parts_of_encode_are_graphs_where_pytorch_computes_the_backbone(graph_ru
 
 
 @pytest.mark.parametrize(
-    ("register", "said"), [(False, "has no place for the part extra"), (True, "did not call it in its first frame")]
+    ("register", "said"), [(False, "has no part extra"), (True, "did not call it in its first frame")]
 )
 def test_a_part_that_is_never_used_is_told_once(register, said, graph_runtime, caplog):
     class WithOneMore(FRTM):
@@ -303,7 +303,7 @@ def test_a_runtime_that_is_missing_or_too_old_is_refused_by_name_of_the_extra(mi
 
 
 def test_what_does_not_go_together_is_refused(graph_runtime):
-    with pytest.raises(InputError, match="runtime is auto, torch"):
+    with pytest.raises(InputError, match="runtime must be one of auto, torch"):
         Session(tiny_frtm(), runtime="tensorrt")
     with pytest.raises(InputError, match="onnx computes on a CPU in float32, not on cpu in bfloat16"):
         Session(tiny_frtm(), device="cpu", precision="bfloat16", runtime=graph_runtime)
@@ -326,8 +326,8 @@ class TestBfloat16:
             found = label_maps(session, frames, first)
         assert (session.runtime, session.precision) == ("openvino", "bfloat16")
         parts = ["features", *(["refinement"] if name == "fusion-fast" else [])]
-        told = [record.message for record in caplog.records if "in bfloat16: a cosine of 0.99" in record.message]
-        told += [record.message for record in caplog.records if "in bfloat16: a cosine of 1.0" in record.message]
+        told = [record.message for record in caplog.records if "PyTorch's result is 0.99" in record.message]
+        told += [record.message for record in caplog.records if "PyTorch's result is 1.0" in record.message]
         assert [line.split(" in ")[0] for line in told] == parts
         assert (found != wanted).mean() < 0.01
         exact = Session(method, short_side=96, device="cpu", runtime="openvino")

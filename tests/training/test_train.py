@@ -384,7 +384,7 @@ class TestGoingOn:
                     os.kill(os.getpid(), signal.SIGINT)
                 yield item
 
-        with pytest.raises(Interrupted, match=r"stopped after .*main; --resume goes on"):
+        with pytest.raises(Interrupted, match=r"stopped after .*main; --resume continues"):
             run(recipe, tmp_path / "out", data, progress=press)
         assert len(losses(tmp_path / "out")) == step
         run(recipe, tmp_path / "out", data, resume=True)
@@ -427,7 +427,7 @@ class TestGoingOn:
         recipe = a_recipe(tmp_path, stage(iterations=1))
         run(recipe, tmp_path / "out", data)
         (tmp_path / "out" / "checkpoint.pt").write_bytes(b"not one")
-        with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read .*; begin anew with --overwrite"):
+        with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read .*; start over with --overwrite"):
             run(recipe, tmp_path / "out", data, resume=True)
 
     @pytest.mark.parametrize("damage", ["a bit", "cut", "gone"])
@@ -554,7 +554,7 @@ class TestRefusals:
         picture = min(own.rglob("*.jpg"))
         with Image.open(picture) as image:
             image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(picture)
-        with pytest.raises(InputError, match=r"pictures of the training data have changed since .*out was begun"):
+        with pytest.raises(InputError, match=r"pictures of the training data have changed since .*out was started"):
             run(recipe, tmp_path / "out", own, resume=True)
         run(recipe, tmp_path / "out", own, overwrite=True)
 

@@ -81,11 +81,11 @@ class TestTrain:
         [
             (
                 lambda r: setattr(r.stages[0].optimiser, "name", "lion"),
-                "optimiser.name is one of adam, adamw, sgd",
+                "optimiser.name must be one of adam, adamw, sgd",
             ),
             (lambda r: setattr(r.stages[0].optimiser, "lr", float("nan")), "optimiser.lr must be a finite number"),
             (lambda r: setattr(r.stages[0], "losses", {"guess": 1.0}), "losses: 'guess' is not known"),
-            (lambda r: setattr(r, "seed", "one"), "seed is a whole number, got 'one'"),
+            (lambda r: setattr(r, "seed", "one"), "seed must be a whole number, got 'one'"),
             (lambda r: setattr(r, "stages", []), "stages is empty"),
             (lambda r: setattr(r, "method", "frmt"), "method 'frmt' is not known"),
             (lambda r: setattr(r.stages[0], "name", "???"), "missing mandatory value: name|name"),
@@ -99,7 +99,7 @@ class TestTrain:
         assert not (tmp_path / "out").exists()
 
     def test_what_is_no_recipe(self, tmp_path):
-        with pytest.raises(InputError, match="a Recipe is expected, or the file of one, got dict"):
+        with pytest.raises(InputError, match="expected a Recipe or a recipe file, got dict"):
             onemask.train({"method": "frtm-lite"}, tmp_path / "out")
         with pytest.raises(InputError, match="there is no recipe"):
             onemask.train(tmp_path / "nothing.yaml", tmp_path / "out")

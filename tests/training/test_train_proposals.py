@@ -135,10 +135,10 @@ class TestTraining:
     @pytest.mark.parametrize(
         ("assignment", "message"),
         [
-            ("stages.0.update=true", "update has no meaning for maskrcnn-lite"),
+            ("stages.0.update=true", "update does not apply to maskrcnn-lite"),
             ("stages.0.losses={cross_entropy: 1}", "'cross_entropy' is not known; there are: loss_objectness"),
             ("stages.0.losses={loss_mask: 1}", "but its losses give it no gradient"),
-            ("initial={backbone: ttvos-lite}", "initial has no meaning"),
+            ("initial={backbone: ttvos-lite}", "initial does not apply"),
             ("options={channels: 9}", "channels must be a multiple of 8"),
             ("held_out=-1", "held_out must be 0 or more"),
         ],

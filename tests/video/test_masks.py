@@ -175,7 +175,7 @@ def test_black_and_white_is_one_object(tmp_path, mode):
     mask = read_mask(saved(tmp_path, image))
     assert (mask.labels == disc()).all()
     assert (mask.kind, mask.void) == ("binary", None)
-    assert mask.description == "grey picture with no id but 255: that is the foreground, object 1"
+    assert mask.description == "grey picture with only 255: that is the foreground, object 1"
 
 
 def test_white_in_16_bit_is_one_object(tmp_path):
@@ -254,7 +254,7 @@ def test_void_number_keeps_a_lone_255_from_being_foreground(tmp_path):
 
 def test_no_void_leaves_no_meaning_for_255_beside_ids(tmp_path):
     path = saved(tmp_path, indexed(blocks(1, 255)))
-    assert "255 cannot be an object beside others: ids are 1..254" in refused(path, void=None)
+    assert "255 cannot be an object if there are others: ids are 1..254" in refused(path, void=None)
     assert (read_mask(saved(tmp_path, grey(blocks(255))), void=None).labels == (blocks(255) > 0)).all()
 
 
@@ -294,7 +294,7 @@ def test_colours_of_the_palette_are_its_ids(tmp_path):
 def test_too_many_colours_are_refused(tmp_path):
     labels = np.kron(np.arange(400).reshape(20, 20), np.ones((8, 8), dtype=int))
     picture = np.stack([labels % 20 * 12, labels // 20 * 12, labels * 0 + 7], axis=-1).astype(np.uint8)
-    assert "at most 254 objects apart, but there are 400" in refused(saved(tmp_path, Image.fromarray(picture)))
+    assert "at most 254 objects, but there are 400" in refused(saved(tmp_path, Image.fromarray(picture)))
 
 
 def test_cut_out_in_one_colour_is_its_alpha(tmp_path):
@@ -432,9 +432,9 @@ def test_mode_of_print(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"void": 0}, "void is a value in 1..65535, but it is 0"),
+        ({"void": 0}, "void must be a value in 1..65535, got 0"),
         ({"void": "255"}, "void must be auto, none or a number"),
-        ({"threshold": 0}, "threshold is a value in 1..65535, but it is 0"),
+        ({"threshold": 0}, "threshold must be a value in 1..65535, got 0"),
         ({"threshold": 128, "void": 255}, "give either a threshold or a void value"),
     ],
 )
@@ -460,7 +460,7 @@ def test_a_mask_of_another_shape_is_not_to_be_scaled():
 
 
 def test_mask_turned_by_90_degrees():
-    with pytest.raises(InputError, match=r"mask is 4x3 .* are 3x4 \(height x width\); turn it by 90 degrees"):
+    with pytest.raises(InputError, match=r"mask is 4x3 .* are 3x4 \(height x width\); rotate it by 90 degrees"):
         check_mask(np.ones((4, 3), dtype=np.uint8), 3, 4)
 
 
@@ -540,7 +540,7 @@ def test_only_label_maps_are_written(tmp_path, labels, said):
 
 
 def test_only_png_is_written(tmp_path):
-    with pytest.raises(InputError, match=r"the name is mask.jpg; end it with .png"):
+    with pytest.raises(InputError, match=r"the name is mask.jpg; end the name with .png"):
         write_mask(tmp_path / "mask.jpg", blocks(1))
 
 
@@ -655,5 +655,5 @@ class TestNumberAlike:
 
     def test_what_cannot_be_told_apart_is_refused(self, tmp_path):
         grey = self.indexed(tmp_path / "grey.png", (255, 255, 255))
-        with pytest.raises(InputError, match="colour tells objects apart by colours of its own, but grey by values"):
+        with pytest.raises(InputError, match="colour distinguishes objects by its own colours, but grey by values"):
             number_alike({"grey": grey, "colour": self.colours(tmp_path / "0.png", self.RED)})

@@ -271,7 +271,7 @@ class TestVideoFile:
         video = open_video(tmp_path / "b.avi")
         assert _numbers(video.frames()) == [0, 1, 2, 3, 4, 4, 6, 7]
         assert _numbers(video.frames(6)) == [6, 7]
-        assert "frame 5 has no picture of its own; the one before it stays" in caplog.text
+        assert "frame 5 has no picture of its own; the previous one is shown" in caplog.text
 
     def test_pictures_before_the_first_key_frame_are_no_frames(self, tmp_path):
         """A recording that began in the middle of a group of pictures."""
@@ -530,7 +530,7 @@ class TestRefusals:
             (tmp_path / "nothing.mp4", "could not be opened as a video"),
             (headless, "could not be opened as a video"),
             (write_sound(tmp_path / "sound.m4a"), r"has no video stream \(its streams: audio\)"),
-            ([], "without a frame"),
+            ([], "sequence of arrays is empty"),
             ([np.zeros((4, 4), np.uint8)], r"frame 0 is an array of shape \(4, 4\)"),
             (np.zeros((2, 4, 4, 3)), "float64"),
         ]:
@@ -585,7 +585,7 @@ class TestImages:
         first.save(tmp_path / "a.png")
         first.save(tmp_path / "b.png", save_all=True, append_images=[second])
         with pytest.raises(
-            InputError, match=r"b.png holds 2 pictures, but one a file was expected; give that file alone"
+            InputError, match=r"b.png holds 2 pictures, but one per file was expected; give that file alone"
         ):
             list(open_video(tmp_path).frames())
 
@@ -605,7 +605,7 @@ class TestImages:
         data[at + 4 : at + 8] = (1 << 30).to_bytes(4, "big")
         data[at + 12 : at + 16] = zlib.crc32(data[at : at + 12]).to_bytes(4, "big")
         (tmp_path / "a.png").write_bytes(data)
-        with pytest.raises(InputError, match=r"a.png could not be read as an image \(it announces 1073741824 pictures"):
+        with pytest.raises(InputError, match=r"a.png could not be read as an image \(it states 1073741824 pictures"):
             open_video(tmp_path / "a.png")
 
     def test_folders_named_like_a_pattern(self, tmp_path):

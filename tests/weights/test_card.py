@@ -31,7 +31,7 @@ class TestRefusals:
         [
             (b"{", "should be the card of a file of weights, but is not JSON"),
             (b"\xff\xfe", "should be the card of a file of weights, but is not JSON"),
-            (b"[1]", "is not a card that this version of onemask reads: an object was expected, got list"),
+            (b"[1]", "is not a card that this version of onemask can read: an object was expected, got list"),
             (b"{}", "missing: method, architecture, data, recipe, commit, date, scores, licence, sha256, bytes$"),
         ],
     )

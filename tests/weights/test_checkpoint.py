@@ -32,7 +32,7 @@ def test_what_would_have_to_be_run_is_refused(tmp_path):
     path = tmp_path / "evil.pth"
     torch.save({"model": TENSORS, "options": argparse.Namespace(rate=0.1)}, path)
     with pytest.raises(
-        InputError, match=r"evil.pth cannot be imported: .* would have to be run \(argparse.Namespace\)"
+        InputError, match=r"evil.pth cannot be imported: .* would have to be executed \(argparse.Namespace\)"
     ):
         Checkpoint.read(path)
 
@@ -82,7 +82,7 @@ def test_the_command_refuses_methods_without_published_weights_and_files_of_othe
     path = tmp_path / "weights.pth"
     torch.save(TENSORS, path)
     assert main(["import-weights", "videomatch", str(path)]) == 2
-    assert "there are no published weights of 'videomatch' to import; there are of" in capsys.readouterr().err
+    assert "there are no published weights of 'videomatch' to import; there are some for" in capsys.readouterr().err
     assert main(["import-weights", "pmvos", str(path)]) == 2
     assert "has no tensor 'vos.pm.conv_in.conv.weight'; its tensors are a.weight" in capsys.readouterr().err
     assert not list(folders.user.glob("*"))

@@ -159,7 +159,7 @@ class TestSaving:
         assert not list(tmp_path.iterdir())
 
     def test_another_suffix_is_refused(self, tmp_path):
-        with pytest.raises(InputError, match=r"weights are saved as NAME\.safetensors, got a\.json"):
+        with pytest.raises(InputError, match=r"weights must be saved as NAME\.safetensors, got a\.json"):
             save(nn.Linear(2, 1), tmp_path / "a.json", a_card())
 
     def test_a_folder_that_cannot_be(self, tmp_path):
@@ -216,7 +216,7 @@ class TestBelief:
     def test_a_file_that_is_not_whole_and_has_no_card(self, path):
         path.with_suffix(".json").unlink()
         path.write_bytes(path.read_bytes()[:-7])
-        with pytest.raises(InputError, match=r"a\.safetensors is not a safetensors file, or not a whole one"):
+        with pytest.raises(InputError, match=r"a\.safetensors is not a safetensors file, or not a complete one"):
             read(path)
 
     def test_a_card_of_another_file(self, path, tmp_path):

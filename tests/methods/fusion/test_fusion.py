@@ -472,5 +472,5 @@ def test_a_session_of_a_version_that_remembered_less_is_refused(tmp_path: Path) 
     session = onemask.Session(made(), short_side=None, device="cpu")
     session.annotate(frames[0], labels)
     without = saved_earlier(session, tmp_path, remembered=("means",))
-    with pytest.raises(InputError, match="saved by an earlier version, which did not remember means; begin anew"):
+    with pytest.raises(InputError, match="saved by an earlier version, which did not store means; start over"):
         onemask.Session.restore(without, made(), device="cpu")

@@ -420,7 +420,7 @@ class TestKeys:
             Session.restore(earlier, tiny(keys=(8, 16)), device="cpu")
 
     def test_without_what_is_matched_they_are_refused(self):
-        with pytest.raises(InputError, match="keys must be made of stride 16 too, got 4, 8"):
+        with pytest.raises(InputError, match="keys must also be made of stride 16, got 4, 8"):
             replace(TINY, keys=(4, 8))
 
 

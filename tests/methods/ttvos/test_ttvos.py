@@ -272,7 +272,7 @@ class TestSwitches:
         [
             ({"deepest": 8}, "deepest must be 16 or 32, got 8"),
             ({"template": "mean"}, "template must be one of product, regions, got 'mean'"),
-            ({"dilated": True}, "dilated is known of resnet18, resnet50, .*, got backbone test_efficientnet"),
+            ({"dilated": True}, "dilated needs a backbone of resnet18, resnet50, .*, got backbone test_efficientnet"),
             ({"clue": "none"}, "clue must be one of heatmaps, previous, reextract, got 'none'"),
             ({"channels": 6}, "channels and vectors must be multiples of 4, or 0, got 6 and 0"),
             ({"fine_width": 0}, "fine_width must be 1 or more, got 0"),
