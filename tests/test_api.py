@@ -92,8 +92,8 @@ class TestPropagate:
     @pytest.mark.parametrize(
         ("annotations", "message"),
         [
-            ("mask.png", r"annotations are \{index of a frame: its mask\}, got str; .* give \{0: mask\}"),
-            ({"0": "mask.png"}, "by the index of a frame, a whole number, as key, got '0'"),
+            ("mask.png", r"annotations must be \{index of a frame: its mask\}, got str; .* give \{0: mask\}"),
+            ({"0": "mask.png"}, "by the index of a frame, a whole number, got '0'"),
             ({0: "nothing.png"}, r"nothing\.png"),
             ({0: None}, r"a label map is .*, got \(\) object"),
             ({99: "mask.png"}, "frame 99 is annotated, but the video's frames are 0..11"),

@@ -16,7 +16,7 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "matched_features.py"
 
 def test_a_method_whose_weights_do_not_fit_is_said_to_be_untrained(monkeypatch, capsys):
     def refuse(name, **options):
-        raise InputError("the weights are for another network")
+        raise InputError("the weights are of another network")
 
     monkeypatch.setattr(onemask, "load", refuse)
     built, asked = runpy.run_path(str(BENCHMARK))["built"], []

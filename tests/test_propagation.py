@@ -188,7 +188,7 @@ def test_it_goes_on_from_a_frame_in_the_middle(two):
     ("annotations", "message"),
     [
         ({}, "no frame is annotated; expected {index of a frame: its label map}"),
-        (np.ones((96, 128), np.uint8), "got ndarray; for a mask of the first frame give {0: mask}"),
+        (np.ones((96, 128), np.uint8), "got ndarray; for a mask of the first frame, give {0: mask}"),
         ({8: np.ones((96, 128), np.uint8)}, r"frame 8 is annotated, but the video's frames are 0\.\.7"),
         ({-1: np.ones((96, 128), np.uint8)}, r"frame -1 is annotated, but the video's frames are 0\.\.7"),
         ({0: np.ones((128, 96), np.uint8)}, "frame 0 is 128x96 but the video's frames are 96x128"),
@@ -224,7 +224,7 @@ def test_an_unknown_end_does_not_hide_a_negative_frame(two):
 
 
 def test_other_words_and_options_are_refused(two):
-    with pytest.raises(InputError, match="direction is both or forward, got 'backward'"):
+    with pytest.raises(InputError, match="direction must be both or forward, got 'backward'"):
         still(two.images, {0: two.labels[0]}, direction="backward")
     with pytest.raises(InputError, match="loaded already; give capacity to load"):
         still(two.images, {0: two.labels[0]}, capacity=8)

@@ -110,7 +110,7 @@ def label_maps_of(annotations: Mapping[int, Annotation], void: int | None = None
             "first frame, give {0: mask}"
         )
     if wrong := [index for index in annotations if not is_whole(index)]:
-        raise InputError(f"annotations must have the index of a frame, a whole number, as key, got {wrong[0]!r}")
+        raise InputError(f"annotations must be keyed by the index of a frame, a whole number, got {wrong[0]!r}")
     read = {
         int(index): read_mask(Path(given), void="auto" if void is None else void)
         if isinstance(given, (str, PathLike))

@@ -265,7 +265,7 @@ def test_an_interruption_is_no_failure(root, tmp_path):
     assert not FILES & {path.name for path in tmp_path.iterdir()}
     said: list[str] = []
     assert not compare(root, tmp_path, variants(ALONE, FEWER), say=said.append, resume=True).failures
-    assert ["finished before" in line for line in said] == [True, False]
+    assert ["already finished" in line for line in said] == [True, False]
 
 
 def test_one_that_fails_does_not_cost_the_others(root, tmp_path, monkeypatch, capsys):
