@@ -29,8 +29,8 @@ from onemask.evaluation.measures import region_and_contour
 from onemask.evaluation.protocols import first_annotations, protocol
 from onemask.evaluation.summary import estimate
 from onemask.exports.result import Result
-from onemask.reviewing import review
-from onemask.running import run
+from onemask.jobs.reviewing import review
+from onemask.jobs.running import run
 from onemask.settings import Settings
 from onemask.video.images import ImageSequence
 from onemask.video.masks import read_label_map

@@ -35,7 +35,7 @@ import av
 import numpy as np
 import torch
 
-import onemask.running
+import onemask.jobs.running
 from onemask.cli import main
 from onemask.video.masks import read_label_map, write_mask
 from onemask.weights.store import installed
@@ -372,7 +372,7 @@ if __name__ == "__main__":
     parser.add_argument("--harmed", type=int, default=2, help="damaged files of an interrupted run, for each method")
     parser.add_argument("--into", type=Path, default=Path("faults.jsonl"), help="outcomes, one a line; gone on with")
     torch.set_num_threads(1)
-    onemask.running.CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
+    onemask.jobs.running.CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
     gc.freeze()
     with tempfile.TemporaryDirectory() as temporary:
         print(table(measured(parser.parse_args(), Path(temporary))))

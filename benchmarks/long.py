@@ -24,10 +24,10 @@ from typing import TypeVar
 import av
 import numpy as np
 
-import onemask.running
+import onemask.jobs.running
 from onemask.allocation import keep_freed_memory
 from onemask.errors import Interrupted
-from onemask.running import run
+from onemask.jobs.running import run
 from onemask.settings import Settings
 from onemask.video.masks import write_mask
 from onemask.video.reader import open_video
@@ -108,14 +108,14 @@ class Meter:
 
 def watch_checkpoints(meter: Meter) -> None:
     """Take the time of each checkpoint."""
-    write = onemask.run_folder.RunFolder.checkpoint
+    write = onemask.jobs.run_folder.RunFolder.checkpoint
 
     def timed(self, *arguments) -> None:
         began = time.perf_counter()
         write(self, *arguments)
         meter.checkpoints.append(time.perf_counter() - began)
 
-    onemask.run_folder.RunFolder.checkpoint = timed  # type: ignore[method-assign]
+    onemask.jobs.run_folder.RunFolder.checkpoint = timed  # type: ignore[method-assign]
 
 
 def table(path: Path) -> str:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from onemask import Session
-from onemask.saved import read_state, write_state
+from onemask.session.saved import read_state, write_state
 
 
 def saved_earlier(

@@ -47,7 +47,7 @@ ON_CPU = {"short_side": None, "device": "cpu"}
 def test_everything_at_the_top_level_is_there():
     for name in onemask.__all__:
         assert callable(getattr(onemask, name)) or name == "__version__"
-    code = "import onemask, onemask.running, sys; assert callable(onemask.run); print(onemask.run.__module__)"
+    code = "import onemask, onemask.jobs.running, sys; assert callable(onemask.run); print(onemask.run.__module__)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "onemask.api\n"
     code = "import onemask, sys; assert not {'torch', 'cv2', 'av', 'numpy'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -9,13 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from onemask import __version__, batching, cluster
+from onemask import __version__, cluster
 from onemask.cli import main
 from onemask.errors import InputError
 from onemask.evaluation.compare import Variant, compare
 from onemask.evaluation.evaluate import evaluate
-from onemask.manifest import Job
-from onemask.running import run
+from onemask.jobs import batching
+from onemask.jobs.manifest import Job
+from onemask.jobs.running import run
 from onemask.settings import Settings
 from onemask.video.label_maps import write_mask
 from onemask.video.reader import open_video

@@ -310,5 +310,5 @@ def test_encoding_ahead_changes_nothing_and_tells_errors_in_their_place(two, ove
 
 
 def test_the_function_is_what_its_name_gives_whatever_was_imported_before():
-    code = "import onemask.running, onemask.evaluation.evaluate, onemask; print(callable(onemask.propagate))"
+    code = "import onemask.jobs.running, onemask.evaluation.evaluate, onemask; print(callable(onemask.propagate))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"

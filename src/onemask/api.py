@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import explaining, running
+from . import explaining
+from .jobs import running
+from .jobs.run_folder import RunReport
 from .methods import DEFAULT
 from .methods.method import Method
 from .progress import Progress, silent
 from .propagation import Annotation, label_maps_of
-from .run_folder import RunReport
 from .settings import Settings
 from .video import writer
 from .video.frames import Video

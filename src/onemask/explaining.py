@@ -15,12 +15,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .annotation import Annotated, fitting
 from .errors import InputError
 from .files import refuse_existing
-from .presence import Diagnostics
 from .progress import Progress, silent
 from .session import Session
+from .session.annotation import Annotated, fitting
+from .session.presence import Diagnostics
 from .settings import Settings
 from .video.drawing import contact_sheet, overlay
 from .video.frames import Video

@@ -30,7 +30,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .errors import InputError
-from .reviewing import Doubt, Watcher
+from .jobs.reviewing import Doubt, Watcher
 from .session import Session
 from .video.labelled import KeptFrame
 from .video.stream import Connection, LiveFrame, LiveSource, Stream

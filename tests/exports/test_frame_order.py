@@ -8,8 +8,8 @@ import pytest
 
 from onemask.exports.exporting import export
 from onemask.exports.result import Result
-from onemask.reviewing import review
-from onemask.running import run
+from onemask.jobs.reviewing import review
+from onemask.jobs.running import run
 from onemask.settings import Settings
 from onemask.video.label_maps import read_label_map, write_mask
 from onemask.video.reader import open_video

@@ -16,7 +16,7 @@ import pytest
 from onemask.errors import InputError, OutputError
 from onemask.exports.exporting import export
 from onemask.exports.formats import FORMATS
-from onemask.running import run
+from onemask.jobs.running import run
 from onemask.settings import Settings
 from onemask.video.label_maps import write_mask
 from onemask.video.reader import open_video

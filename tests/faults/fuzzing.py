@@ -23,7 +23,7 @@ from PIL import Image
 from onemask.data.youtube_vos import YouTubeVosDataset
 from onemask.errors import OnemaskError
 from onemask.evaluation.score import score_folders
-from onemask.saved import read_state, write_state
+from onemask.session.saved import read_state, write_state
 from onemask.training.recipe import read_recipe
 from onemask.video.masks import read_mask, write_mask
 from onemask.video.reader import open_video

@@ -279,7 +279,7 @@ def test_what_can_be_resumed_has_the_same_options():
                if {"--resume", "--overwrite"} & set(action.option_strings)]
         for name, command in commands.items() if "--resume" in command._option_string_actions
     }  # fmt: skip
-    # A batch's folder holds those of many runs, each of which refuses what is not its own: tests/test_batching.py.
+    # A batch's folder holds those of many runs, each of which refuses what is not its own: tests/jobs/test_batching.py.
     assert asked.keys() == {*RESUMED, "batch"}
     assert all(sorted(options) == sorted(asked["run"]) for options in asked.values())
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from onemask import Session
 from onemask.errors import OutputError
 from onemask.evaluation.evaluate import evaluate
-from onemask.running import run
+from onemask.jobs.running import run
 from onemask.settings import Settings
 from onemask.video.masks import read_label_map, write_mask
 from onemask.video.reader import open_video
@@ -48,7 +48,7 @@ def root(scene, tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def checkpoint_after_every_frame(monkeypatch):
-    monkeypatch.setattr("onemask.running.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("onemask.jobs.running.CHECKPOINT_SECONDS", 0.0)
 
 
 def results(out: Path) -> dict[str, bytes]:

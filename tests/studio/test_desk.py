@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onemask import propagate, reviewing
+from onemask import propagate
 from onemask.errors import InputError
 from onemask.exports.result import KeptFrame
+from onemask.jobs import reviewing
 from onemask.studio import commands, runlengths
 from onemask.studio.desk import Desk
 from onemask.studio.messages import HandOver, Request, pack
@@ -242,7 +243,7 @@ def test_a_run_goes_on_where_the_studio_stopped_and_finishes_what_it_has(fresh, 
     run = project.folder / "run"
     assert (run / ".onemask" / "5.safetensors").exists()
     before = (run / "masks.partial" / "004.png").stat().st_mtime_ns
-    monkeypatch.setattr("onemask.running.CHECKPOINT_SECONDS", 1000)
+    monkeypatch.setattr("onemask.jobs.running.CHECKPOINT_SECONDS", 1000)
     assert main([*command, "--save", "masks"]) == 0
     assert "8 frames" in capsys.readouterr().out
     assert (run / "masks" / "004.png").stat().st_mtime_ns == before

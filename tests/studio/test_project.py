@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onemask import plan
 from onemask.errors import InputError, OutputError
+from onemask.jobs import plan
 from onemask.studio import runlengths
 from onemask.studio.project import Made, MethodChoice, Project, new_object
 

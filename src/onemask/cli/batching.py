@@ -49,8 +49,8 @@ def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _batch(options: argparse.Namespace) -> int:
-    from ..batching import Outcome, batch
-    from ..manifest import read_manifest
+    from ..jobs.batching import Outcome, batch
+    from ..jobs.manifest import read_manifest
 
     jobs = read_manifest(options.manifest)
 

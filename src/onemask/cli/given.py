@@ -12,7 +12,7 @@ from .marking import add_marks, with_marks
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..annotation import Annotated
+    from ..session.annotation import Annotated
     from ..video.frames import Video
 
 MANY_FRAMES = (".json", ".xml", ".npz")  # suffixes of files that hold masks of many frames
@@ -46,7 +46,7 @@ def add_masks(parser: argparse.ArgumentParser) -> None:
 
 def annotations_of(options: argparse.Namespace, video: Video) -> dict[int, Annotated]:
     """Return the label maps of --mask, --box, --click and --scribble, by frame."""
-    from ..annotation import Annotated
+    from ..session.annotation import Annotated
 
     annotations = with_marks(options, video, _read_masks(options, video))
     if not annotations:

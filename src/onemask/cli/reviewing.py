@@ -34,7 +34,7 @@ def add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _review(options: argparse.Namespace) -> None:
     from ..exports.result import Result
     from ..files import refuse_existing
-    from ..reviewing import review, write_review_sheet
+    from ..jobs.reviewing import review, write_review_sheet
     from ..video.writer import require_picture_suffix
 
     if options.sheet:

@@ -246,7 +246,7 @@ def add_perturb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _perturb(options: argparse.Namespace) -> None:
     from ..data.davis import DavisDataset
     from ..data.perturbed import SPLITS, perturbed_videos, refuse_too_few
-    from ..results import ResultFolder
+    from ..jobs.results import ResultFolder
 
     dataset = DavisDataset(options.root, options.year, options.split)
     if options.sequences:

@@ -11,7 +11,7 @@ from .exporting import add_matte
 from .given import add_input, annotations_of
 
 if TYPE_CHECKING:
-    from ..run_folder import RunReport
+    from ..jobs.run_folder import RunReport
     from ..video.sample import SampleClip
 
 
@@ -51,7 +51,7 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _run(options: argparse.Namespace) -> None:
     from ..exports.target import ExportOptions
-    from ..running import SAVED, refuse_taken, run
+    from ..jobs.running import SAVED, refuse_taken, run
     from ..video.reader import open_video
 
     video = open_video(options.input)
@@ -108,7 +108,7 @@ def _demo(options: argparse.Namespace) -> None:
     import numpy as np
 
     from ..evaluation.measures import region_and_contour, scored
-    from ..running import run
+    from ..jobs.running import run
     from ..video.label_maps import read_label_map
     from ..video.reader import open_video
     from ..video.sample import sample_clip

@@ -26,10 +26,10 @@ from ..cluster import connected
 from ..data.sequence import SequenceDataset
 from ..errors import InputError, Interrupted, OnemaskError
 from ..files import inside, read_json, write_json
+from ..jobs.results import ResultFolder
 from ..methods import Configuration, configuration
 from ..methods.options import parse_assignments
 from ..progress import Progress, silent
-from ..results import ResultFolder
 from ..settings import Settings, by_todays_keys
 from ..weights.card import as_typed
 from .chart import check_installed

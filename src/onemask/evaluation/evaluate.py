@@ -24,10 +24,10 @@ from ..cluster import LOSSES, Hand, HandLost, hands_of
 from ..data.sequence import SequenceDataset, VideoSequence
 from ..errors import InputError, Interrupted, OutputError
 from ..files import read_json, refuse_existing, remove, write_bytes, write_json
+from ..jobs.results import ResultFolder
 from ..pool import share_out
 from ..progress import Progress, silent
 from ..propagation import LabelledFrame
-from ..results import ResultFolder
 from ..session import Session
 from ..settings import Settings, environment
 from ..video.images import ImageSequence

@@ -24,9 +24,9 @@ from .messages import CLOSE, STOP, FirstMask, HandOver, PropagationJob, WarmUp, 
 
 if TYPE_CHECKING:
     from ..first_mask import Selection
+    from ..jobs.reviewing import Watcher
     from ..methods.method import Method
     from ..propagation import Found
-    from ..reviewing import Watcher
     from ..session import Session
     from ..video.frames import Video
     from .project import MethodChoice
@@ -97,8 +97,8 @@ class _Bench:
 
     def _make(self, job: PropagationJob) -> None:
         """Compute stretches as `onemask run` would with all annotations."""
+        from ..jobs.reviewing import Watcher
         from ..propagation import Propagation
-        from ..reviewing import Watcher
 
         self.say("at", 0, 0, f"Loading {job.method.method}")
         annotations = {index: unpack(packed) for index, packed in job.annotations.items()}
@@ -131,7 +131,7 @@ class _Bench:
             yield in_frame
 
     def _make_backward(self, job: PropagationJob, key: int, last: int) -> None:
-        from ..reviewing import Watcher
+        from ..jobs.reviewing import Watcher
         from ..video.threads import prefetch
 
         self.say("at", 0, 0, f"Loading {job.method.method}")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..run_folder import RunFolder, Timing
-from ..running import what_is_asked
+from ..jobs.run_folder import RunFolder, Timing
+from ..jobs.running import what_is_asked
 from ..session import Session
 from ..video.frames import Video
 from ..video.label_map_files import label_map_files

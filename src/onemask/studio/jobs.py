@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .. import plan
 from ..errors import InputError
+from ..jobs import plan
 from .commands import Propagate
 from .messages import HandOver, Packed, PropagationJob, pack
 from .project import RUN, Project

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..plan import Stretch
+from ..jobs.plan import Stretch
 
 if TYPE_CHECKING:
     from .project import MethodChoice

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..errors import InputError, OutputError
 from ..files import append, fingerprint, read_json, remove, remove_temporaries, write_bytes, write_json
-from ..plan import Key
+from ..jobs.plan import Key
 from ..settings import Settings, by_todays_keys
 from ..video.frames import Video
 from ..video.label_maps import palette, read_label_map, write_mask

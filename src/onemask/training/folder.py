@@ -20,8 +20,8 @@ from .. import __version__
 from ..data.sources import SourceConfig
 from ..errors import InputError
 from ..files import read_json, write_bytes, write_json
+from ..jobs.results import ResultFolder
 from ..methods import trainable
-from ..results import ResultFolder
 from ..weights.card import Card
 from ..weights.store import card_path, save
 from .recipe import Recipe, read_recipe

@@ -20,8 +20,8 @@ from onemask.methods.ensemble.model import Ensemble
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Method
 from onemask.runtime.encoder import Encoder
-from onemask.saved import described
 from onemask.session import Session
+from onemask.session.saved import described
 
 SIZE = (64, 96)
 

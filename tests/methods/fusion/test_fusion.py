@@ -27,7 +27,7 @@ from onemask.methods.fusion.clues import MAPS
 from onemask.methods.fusion.model import Fusion, FusionMemory, FusionPrediction
 from onemask.methods.method import Method
 from onemask.methods.whereabouts import found_mask
-from onemask.saved import described
+from onemask.session.saved import described
 from onemask.testing import moving_shapes
 from onemask.training.unroll import Unroll, batch_of
 
@@ -391,7 +391,7 @@ def test_masks_are_pooled_for_the_next_frame_once(monkeypatch: pytest.MonkeyPatc
         calls.append(len(masks))
         return found_mask(masks)
 
-    monkeypatch.setattr("onemask.following.found_mask", counting)
+    monkeypatch.setattr("onemask.session.following.found_mask", counting)
     monkeypatch.setattr("onemask.methods.fusion.model.found_mask", counting)
     clip = moving_shapes(2, 2)
     session = onemask.Session(made(), device="cpu", runtime="torch")

@@ -14,7 +14,6 @@ from torch import Tensor
 from earlier import saved_earlier
 from onemask.blocks.reach import REMOVED, cells_of, eroded
 from onemask.errors import InputError
-from onemask.following import Follower
 from onemask.labels import aggregate, label_argmax
 from onemask.methods import configuration, load
 from onemask.methods.ensemble import EnsembleConfig
@@ -26,6 +25,7 @@ from onemask.methods.videomatch.records import VideoMatchFeatures, VideoMatchMem
 from onemask.runtime.export import export
 from onemask.runtime.segmenter import Segmenter
 from onemask.session import Session
+from onemask.session.following import Follower
 
 TINY = VideoMatchConfig("test_efficientnet", (8,), 0, foreground=48, background=192, learned=16, added=16)
 

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from onemask import batching
-from onemask.batching import batch
 from onemask.cli import main
 from onemask.errors import InputError
-from onemask.manifest import Job, read_manifest
+from onemask.jobs import batching
+from onemask.jobs.batching import batch
+from onemask.jobs.manifest import Job, read_manifest
 from onemask.video.label_maps import write_mask
 from videos import QUICK, Scene, write_video
 

@@ -25,9 +25,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from . import lock
-from .errors import InputError, OutputError
-from .files import (
+from .. import lock
+from ..errors import InputError, OutputError
+from ..files import (
     append,
     fingerprint,
     inside,
@@ -39,7 +39,7 @@ from .files import (
     write_bytes,
     write_json,
 )
-from .settings import by_todays_keys, differences
+from ..settings import by_todays_keys, differences
 
 SHOWN = 3  # files that an error message names
 HOW = "Choose another place, or pass --resume to keep it or --overwrite to start over"

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from .methods.method import Memory
+from ..methods.method import Memory
 
 
 @dataclass

@@ -27,29 +27,29 @@ from typing import Any
 
 import numpy as np
 
-from .annotation import Annotated, fitting
-from .errors import InputError, Interrupted, OnemaskError, OutputError
-from .exports.exporting import check_names, check_options, check_result
-from .exports.result import Result
-from .exports.target import ExportOptions
-from .files import fingerprint, move, written_whole
-from .interruption import stop_asked
+from ..errors import InputError, Interrupted, OnemaskError, OutputError
+from ..exports.exporting import check_names, check_options, check_result
+from ..exports.result import Result
+from ..exports.target import ExportOptions
+from ..files import fingerprint, move, written_whole
+from ..interruption import stop_asked
+from ..progress import Progress, silent
+from ..propagation import Found, Propagation
+from ..session import Session
+from ..session.annotation import Annotated, fitting
+from ..settings import Settings
+from ..video.frames import Video
+from ..video.images import ArraySequence, ImageSequence
+from ..video.label_maps import palette, read_label_map
+from ..video.labelled import LabelledFrame
+from ..video.sheet import write_contact_sheet
+from ..video.threads import Behind
+from ..video.views import Views
+from ..video.writer import write_overlay, write_picture
 from .plan import content_of
-from .progress import Progress, silent
-from .propagation import Found, Propagation
 from .results import ResultFolder
 from .reusing import Reused
 from .run_folder import EXPORTS, VIEWS, RunFolder, RunReport, Timing
-from .session import Session
-from .settings import Settings
-from .video.frames import Video
-from .video.images import ArraySequence, ImageSequence
-from .video.label_maps import palette, read_label_map
-from .video.labelled import LabelledFrame
-from .video.sheet import write_contact_sheet
-from .video.threads import Behind
-from .video.views import Views
-from .video.writer import write_overlay, write_picture
 
 log = logging.getLogger(__name__)
 

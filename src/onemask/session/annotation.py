@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .labels import Objects, checked_label_map, checked_label_tensor, is_whole
-from .video.frames import Video
-from .video.label_maps import object_ids
-from .video.masks import require_size
+from ..errors import InputError
+from ..labels import Objects, checked_label_map, checked_label_tensor, is_whole
+from ..video.frames import Video
+from ..video.label_maps import object_ids
+from ..video.masks import require_size
 
 log = logging.getLogger(__name__)
 

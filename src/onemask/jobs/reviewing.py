@@ -23,13 +23,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .errors import InputError
-from .exports.result import Result
-from .exports.table import ObjectInFrame, measured
-from .video.drawing import contact_sheet, overlay
-from .video.label_maps import object_ids, palette
-from .video.labelled import KeptFrame
-from .video.writer import write_picture
+from ..errors import InputError
+from ..exports.result import Result
+from ..exports.table import ObjectInFrame, measured
+from ..video.drawing import contact_sheet, overlay
+from ..video.label_maps import object_ids, palette
+from ..video.labelled import KeptFrame
+from ..video.writer import write_picture
 
 MEMORY = 0.9  # decay of the running mean of an object's confidence: about ten frames
 UNSURE_BELOW = 0.7  # confidence that is low by itself

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .labels import Objects, aggregate
-from .methods.method import Features, Memory, Method, Prediction
-from .methods.whereabouts import annotated_there, found_mask, found_there, with_others, within_reach
-from .runtime import Segmenter
+from ..labels import Objects, aggregate
+from ..methods.method import Features, Memory, Method, Prediction
+from ..methods.whereabouts import annotated_there, found_mask, found_there, with_others, within_reach
+from ..runtime import Segmenter
 
 
 @dataclass

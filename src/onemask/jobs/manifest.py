@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .errors import InputError
-from .files import inside, read_text
-from .places import beside, fetch_text, is_elsewhere, on_this_machine
+from ..errors import InputError
+from ..files import inside, read_text
+from ..places import beside, fetch_text, is_elsewhere, on_this_machine
 
 
 @dataclass(frozen=True)

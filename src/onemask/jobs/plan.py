@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .video.label_maps import object_ids
+from ..video.label_maps import object_ids
 
 
 @dataclass(frozen=True)

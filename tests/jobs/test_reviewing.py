@@ -6,7 +6,7 @@ from PIL import Image
 
 from onemask.cli import main
 from onemask.errors import InputError
-from onemask.reviewing import review
+from onemask.jobs.reviewing import review
 from onemask.video.label_maps import write_mask
 from videos import pictures, write_images
 

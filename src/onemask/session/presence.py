@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .geometry import Geometry
-from .labels import Objects, label_argmax, resize
+from ..errors import InputError
+from ..geometry import Geometry
+from ..labels import Objects, label_argmax, resize
 
 Diagnostics = dict[str, np.ndarray | float]  # see Session.diagnostics
 VISIBLE_FROM = 0.5  # confidence, see Session.visible

@@ -32,10 +32,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .cluster import LOSSES, Hand, HandLost, hands_of
-from .errors import InputError, Interrupted, OnemaskError, OutputError
-from .manifest import Job, frame_and_file, whole_path, with_whole_paths
-from .places import (
+from ..cluster import LOSSES, Hand, HandLost, hands_of
+from ..errors import InputError, Interrupted, OnemaskError, OutputError
+from ..places import (
     bring_folder,
     bring_text,
     fetch_file,
@@ -46,9 +45,10 @@ from .places import (
     joined,
     on_this_machine,
 )
-from .pool import POLL_SECONDS, share_out
+from ..pool import POLL_SECONDS, share_out
+from ..video.reader import open_video
+from .manifest import Job, frame_and_file, whole_path, with_whole_paths
 from .results import HOW, refuse_both
-from .video.reader import open_video
 
 CRASHED, REFUSED = 1, 2  # exit codes; a refused run would be refused again
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .files import write_bytes
-from .labels import Objects
-from .methods.method import Memory, Method
-from .methods.options import by_todays_names, newer_options
-from .weights.digest import add_tensors
+from ..errors import InputError
+from ..files import write_bytes
+from ..labels import Objects
+from ..methods.method import Memory, Method
+from ..methods.options import by_todays_names, newer_options
+from ..weights.digest import add_tensors
 
 
 @dataclass(frozen=True)

@@ -27,16 +27,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..device import PRECISIONS, best_device, best_precision, inference
+from ..errors import InputError, OnemaskError, is_out_of_memory
+from ..geometry import Geometry, Picture, shown, size_of
+from ..labels import Objects, is_whole
+from ..methods.method import Features, Memory, Method, Padding
+from ..runtime import Segmenter, encoder_of, usable
 from .annotation import Annotated, annotated_objects, like, out_of_sight, pixels_of
-from .device import PRECISIONS, best_device, best_precision, inference
-from .errors import InputError, OnemaskError, is_out_of_memory
 from .following import Follower, joined, rows_of
-from .geometry import Geometry, Picture, shown, size_of
-from .labels import Objects, is_whole
 from .learning import Background
-from .methods.method import Features, Memory, Method, Padding
 from .presence import LastFrame, Presences
-from .runtime import Segmenter, encoder_of, usable
 from .saved import SavedSession
 
 P = TypeVar("P", np.ndarray, Tensor)

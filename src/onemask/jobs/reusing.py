@@ -11,18 +11,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
+from ..exports.result import Result
+from ..files import read_json
+from ..propagation import Propagation
+from ..session import Session
+from ..session.annotation import Annotated
+from ..settings import by_todays_keys, differences
+from ..video.frames import Video
+from ..video.labelled import KeptFrame, LabelledFrame
 from . import plan
-from .annotation import Annotated
-from .errors import InputError
-from .exports.result import Result
-from .files import read_json
 from .plan import Key
-from .propagation import Propagation
 from .results import ResultFolder
-from .session import Session
-from .settings import by_todays_keys, differences
-from .video.frames import Video
-from .video.labelled import KeptFrame, LabelledFrame
 
 
 class Reused:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from onemask import plan
 from onemask.geometry import Geometry
-from onemask.plan import Key, Stretch
+from onemask.jobs import plan
+from onemask.jobs.plan import Key, Stretch
 
 
 def keys(**ids):

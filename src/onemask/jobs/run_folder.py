@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from .errors import InputError, OutputError
-from .exports.formats import FORMATS
-from .exports.result import MASKS, NAMES, RECORD
-from .exports.target import ExportOptions
-from .files import read_json, remove, write_json
-from .propagation import WayBack
+from ..errors import InputError, OutputError
+from ..exports.formats import FORMATS
+from ..exports.result import MASKS, NAMES, RECORD
+from ..exports.target import ExportOptions
+from ..files import read_json, remove, write_json
+from ..propagation import WayBack
+from ..session import Session
+from ..settings import Settings, differences
+from ..video.frames import Video
+from ..video.label_map_files import label_map_file, label_map_files, names_in_order
+from ..video.label_maps import write_mask
+from ..video.labelled import KeptFrame, LabelledFrame
 from .results import ResultFolder
-from .session import Session
-from .settings import Settings, differences
-from .video.frames import Video
-from .video.label_map_files import label_map_file, label_map_files, names_in_order
-from .video.label_maps import write_mask
-from .video.labelled import KeptFrame, LabelledFrame
 
 log = logging.getLogger(__name__)
 

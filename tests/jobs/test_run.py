@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 from cards import ship
 from onemask.cli import main
 from onemask.errors import InputError, Interrupted, OutputError
+from onemask.jobs.results import ResultFolder
+from onemask.jobs.run_folder import RunFolder
+from onemask.jobs.running import run
 from onemask.methods import load
-from onemask.results import ResultFolder
-from onemask.run_folder import RunFolder
-from onemask.running import run
 from onemask.session import Session
 from onemask.settings import Settings, by_todays_keys
 from onemask.video.frames import DecodeError
@@ -131,8 +131,8 @@ def test_a_masks_size_and_objects_are_looked_at_once(scene, clip, tmp_path, monk
         searched.append(labels.shape)
         return object_ids(labels, void)
 
-    monkeypatch.setattr("onemask.annotation.object_ids", counted)
-    for name in ("onemask.annotation.require_size", "onemask.video.masks.require_size"):
+    monkeypatch.setattr("onemask.session.annotation.object_ids", counted)
+    for name in ("onemask.session.annotation.require_size", "onemask.video.masks.require_size"):
         monkeypatch.setattr(name, lambda came, *args, **kwargs: looked_at.append(tuple(came)))
     if from_files:
         for index, labels in late(scene).items():
@@ -225,7 +225,7 @@ def test_what_is_in_the_way_is_said_before_anything_is_read(clip, tmp_path, monk
         raise AssertionError
 
     (tmp_path / "notes.txt").write_text("mine")
-    monkeypatch.setattr("onemask.running.what_is_asked", too_early)
+    monkeypatch.setattr("onemask.jobs.running.what_is_asked", too_early)
     monkeypatch.setattr("onemask.cli.segmenting.annotations_of", too_early)
     with pytest.raises(OutputError, match="exists already"):
         run(open_video(clip), {}, tmp_path, QUICKLY)
@@ -711,7 +711,7 @@ def read_back(monkeypatch) -> list[Path]:
         paths.append(path)
         return read_label_map(path)
 
-    monkeypatch.setattr("onemask.running.read_label_map", read)
+    monkeypatch.setattr("onemask.jobs.running.read_label_map", read)
     monkeypatch.setattr("onemask.video.sheet.read_label_map", read)
     return paths
 
@@ -782,8 +782,8 @@ def command(clip: Path, scene: Scene, folder: Path) -> list[str]:
 
 SLOWLY = """
 import sys, time
-import onemask.run_folder as folder
-import onemask.running as module
+import onemask.jobs.run_folder as folder
+import onemask.jobs.running as module
 from onemask.cli import main
 write = folder.write_mask
 def slowly(path, labels, confidence):
@@ -843,7 +843,7 @@ def test_masks_before_the_disk_was_full_are_kept(scene, clip, whole, tmp_path, m
 
 
 def test_after_a_full_disk_the_last_checkpoint_holds(scene, clip, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("onemask.running.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("onemask.jobs.running.CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patched:
         refusing_from(8, patched)
         with pytest.raises(OutputError):
@@ -862,7 +862,7 @@ def test_a_checkpoint_that_the_disk_refused_is_not_tried_again(scene, clip, tmp_
         tried.append(done)
         raise OutputError("no space is left")
 
-    monkeypatch.setattr("onemask.running.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("onemask.jobs.running.CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(RunFolder, "checkpoint", refuse)
     with pytest.raises(OutputError, match="no space"):
         run(open_video(clip), late(scene), tmp_path, QUICKLY)

@@ -14,7 +14,6 @@ from torch.overrides import TorchFunctionMode
 
 import onemask
 from onemask import InputError, OnemaskError, Session, labels
-from onemask.annotation import Annotated
 from onemask.blocks import reach
 from onemask.data.davis import DavisDataset
 from onemask.data.perturbed import LEAST_FRAMES, occluded
@@ -22,7 +21,8 @@ from onemask.device import best_device, best_precision
 from onemask.geometry import Geometry, area_resampled
 from onemask.methods import whereabouts
 from onemask.methods.method import Features, Memory, Prediction
-from onemask.saved import checksum, read_state, write_state
+from onemask.session.annotation import Annotated
+from onemask.session.saved import checksum, read_state, write_state
 from videos import FEW, QUICK, Scene, Still, StillMemory, overlap
 
 IDS = (3, 300)
@@ -478,7 +478,7 @@ def test_padding_is_saved_and_copied(tmp_path):
 def test_precision_is_saved_as_it_was_asked(asked, later, tmp_path, monkeypatch):
     session = Session(Still(), device="cpu", precision=asked).copy()
     session.save(tmp_path / "state.safetensors")
-    monkeypatch.setattr("onemask.session.best_precision", lambda device: "bfloat16")  # of another machine
+    monkeypatch.setattr("onemask.session.session.best_precision", lambda device: "bfloat16")  # of another machine
     assert Session.restore(tmp_path / "state.safetensors", Still(), device="cpu").precision == later
 
 
