@@ -14,11 +14,13 @@ from onemask.cli import parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
-EXAMPLES = ("onemask.evaluation.measures", "onemask.methods", "onemask.session", "onemask.video.reader")
+SOURCE = ROOT / "src"
+EXAMPLES = sorted(path for path in SOURCE.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("module", EXAMPLES)
-def test_examples_in_docstrings_give_what_they_say(module):
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_examples_in_docstrings_give_what_they_say(path):
+    module = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0
     assert result.failed == 0

@@ -55,7 +55,7 @@ DEEP = "vos.refine.conv_s4.conv.weight"
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (lambda t: {"net": {**t, "vos.more": torch.zeros(1)}}, "has a tensor vos.more that ttvos has not"),
+        (lambda t: {"net": {**t, "vos.more": torch.zeros(1)}}, "has a tensor vos.more that ttvos does not have"),
         (lambda t: {"net": {name: value for name, value in t.items() if name != MERGED}}, f"has no tensor '{MERGED}'"),
         (lambda t: {"net": {name: value for name, value in t.items() if name != next(iter(t))}}, "is missing"),
         (lambda t: {"net": {**t, MERGED: t[MERGED].flatten()}}, f"{MERGED} (2592,) has the wrong shape"),

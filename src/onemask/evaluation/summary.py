@@ -98,7 +98,8 @@ def error_shares(prediction: ArrayLike, annotation: ArrayLike) -> tuple[float, f
     predicted, annotated = np.asarray(prediction) != 0, np.asarray(annotation) != 0
     if predicted.shape != annotated.shape:
         raise InputError(f"masks must have the same shape, got {predicted.shape} and {annotated.shape}")
-    area = np.count_nonzero(annotated)
+    area = int(np.count_nonzero(annotated))
     if not area:
         raise InputError("errors are shares of the object's area, but the annotation is empty")
-    return np.count_nonzero(predicted & ~annotated) / area, np.count_nonzero(annotated & ~predicted) / area
+    false_positives, false_negatives = predicted & ~annotated, annotated & ~predicted
+    return int(np.count_nonzero(false_positives)) / area, int(np.count_nonzero(false_negatives)) / area

@@ -643,7 +643,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"proposals": "yolo"}, "proposals are maskrcnn-lite, maskrcnn-coco, maskrcnn-resnext101 or a file"),
+            ({"proposals": "yolo"}, "proposals must be maskrcnn-lite, maskrcnn-coco, maskrcnn-resnext101 or a file"),
             ({"cells": 0}, "must be 1 or more"),
             ({"widths": (1, 1, 1)}, "widths must add up to 4 or more"),
             ({"slots": -1}, "slots must be 0 or more"),

@@ -147,7 +147,7 @@ class TestWeights:
     def test_a_name_that_is_not_known(self):
         with pytest.raises(
             InputError,
-            match=r"proposals are maskrcnn-lite, maskrcnn-coco, maskrcnn-resnext101 or a file .*, got 'yolo'",
+            match=r"proposals must be maskrcnn-lite, maskrcnn-coco, maskrcnn-resnext101 or a file .*, got 'yolo'",
         ):
             proposal_generator("yolo")
 
