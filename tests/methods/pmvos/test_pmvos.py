@@ -446,7 +446,7 @@ class TestConfigurations:
         assert card.bytes <= 12e6
         assert card.architecture == LITE.architecture
         with pytest.raises(
-            InputError, match=r"no trained weights ship for pmvos; give a file of weights; the authors published PMVOS_best"
+            InputError, match=r"no trained weights ship for pmvos; give a file of weights; .* published PMVOS_best"
         ):
             weights_for("pmvos", PAPER)
         with pytest.raises(InputError, match="attention=true, but the options say attention=false"):
