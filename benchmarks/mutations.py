@@ -60,12 +60,12 @@ FAULTS = (
     ),
     Fault(
         "kept features are one frame late", "training/unroll.py",
-        "place = time if self.memory is None else time - 1", "place = max(0, time - 1)",
+        "place = time - (self.frames.shape[1] - known)", "place = max(0, time - 1)",
         "tests/training/test_unroll.py",
     ),
     Fault(
         "kept features are one frame early", "training/unroll.py",
-        "place = time if self.memory is None else time - 1", "place = min(time, self.frames.shape[1] - 2)",
+        "place = time - (self.frames.shape[1] - known)", "place = min(time, self.frames.shape[1] - 2)",
         "tests/training/test_unroll.py",
     ),
     Fault(

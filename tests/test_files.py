@@ -59,6 +59,19 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path, writer)
     assert names(tmp_path) == sorted([f".run.{writer}.partial.csv", ".run.partial.json", "run.json"])
 
 
+@pytest.mark.parametrize("name", ["n" * 251 + ".png", "ä" * 125 + ".png", "n" * 255])
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path, name):
+    write_bytes(tmp_path / name, b"whole")
+    assert names(tmp_path) == [name]
+
+
+def test_a_name_that_is_too_long_is_one_clear_error(tmp_path):
+    for path in (tmp_path / ("n" * 300), tmp_path / ("n" * 300) / "file"):
+        with pytest.raises(OutputError, match="File name too long"):
+            write_bytes(path, b"")
+    assert names(tmp_path) == []
+
+
 def test_a_full_disk_is_named_with_what_to_do(tmp_path):
 
     def write() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from .errors import InputError, OutputError
 
 LONGEST_NAME = 255  # bytes in a file name, the limit of all common file systems
+LONGEST_ADDITION = 48  # bytes that a temporary name has besides
 SAMPLES, SAMPLE = 64, 16 * 1024  # number and length in bytes of the samples in a large file's fingerprint
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\d+(-\d+)?\.partial(?P<suffix>\.[^.]*)?")
 
@@ -37,7 +38,7 @@ def written_whole(path: str | Path, *, durable: bool = False, earlier: Path | No
     """
     path = Path(path)
     writer = f"{os.getpid()}-{threading.get_native_id()}"  # two threads may write the same file
-    temporary = path.with_name(f".{path.stem}.{writer}.partial{path.suffix}")
+    temporary = path.with_name(f".{short(path.stem)}.{writer}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -53,6 +54,12 @@ def written_whole(path: str | Path, *, durable: bool = False, earlier: Path | No
     finally:
         with suppress(OSError):  # gone already, or never created: the error above says more
             os.unlink(temporary)
+
+
+def short(name: str) -> str:
+    """A name to make a temporary one of: the same, or a hash of it if that would be too long for a file."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= LONGEST_NAME - LONGEST_ADDITION else hashlib.sha256(encoded).hexdigest()[:16]
 
 
 def write_bytes(
@@ -129,7 +136,7 @@ def refusal(path: Path, error: OSError) -> OutputError:
 
 
 def _reason(path: Path, error: OSError) -> str:
-    not_folder = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
+    not_folder = next((parent for parent in path.parents if os.path.exists(parent) and not parent.is_dir()), None)
     if not_folder is not None:
         return f"{not_folder} is a file; a folder of that name is needed"
     if error.errno == errno.ENOENT:  # folders are created before files are written in them

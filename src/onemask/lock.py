@@ -49,14 +49,17 @@ def refuse_held(path: Path) -> None:
     """Raise OutputError if a live process holds the lock file `path`."""
     holder = _holder(path)
     if holder is not None and not holder.is_gone():
-        raise _held(path, holder)
+        raise _held(path, holder, path.parent.parent)
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` during the block. Raises OutputError if another process or this one already does."""
+def held(path: Path, place: Path | None = None) -> Iterator[None]:
+    """Hold the lock file `path` during the block. Raises OutputError if another process or this one already does.
+
+    place: what is locked, for messages; None: the folder above that of the lock file.
+    """
     mine = Holder.this()
-    _take(path, mine)
+    _take(path, mine, place or path.parent.parent)
     try:
         yield
     finally:
@@ -65,7 +68,7 @@ def held(path: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def _take(path: Path, mine: Holder) -> None:
+def _take(path: Path, mine: Holder, place: Path) -> None:
     whole = path.with_name(f"{path.name}.{mine.pid}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,8 +78,8 @@ def _take(path: Path, mine: Holder) -> None:
                 _place(whole, path)
                 return
             except FileExistsError:
-                _remove_void(path, mine)
-        raise OutputError(f"{path.parent.parent} is being locked by several processes at once; try again")
+                _remove_void(path, mine, place)
+        raise OutputError(f"{place} is being locked by several processes at once; try again")
     except OSError as error:
         raise refusal(path, error) from error
     finally:
@@ -95,18 +98,18 @@ def _place(whole: Path, path: Path) -> None:
             file.write(whole.read_text(encoding="utf-8"))
 
 
-def _remove_void(path: Path, mine: Holder) -> None:
+def _remove_void(path: Path, mine: Holder, place: Path) -> None:
     """Remove a lock whose process is gone; OutputError if it is not gone."""
     holder = _holder(path)
     if holder is not None and not holder.is_gone():
-        raise _held(path, holder)
+        raise _held(path, holder, place)
     aside = path.with_name(f"{path.name}.{mine.pid}.void")
     with suppress(FileNotFoundError):  # another process was faster
         os.rename(path, aside)
         taken = _holder(aside)
         if taken != holder and taken is not None:  # yet another was faster and holds the lock now
             os.rename(aside, path)
-            raise _held(path, taken)
+            raise _held(path, taken, place)
         aside.unlink()
 
 
@@ -119,11 +122,11 @@ def _holder(path: Path) -> Holder | None:
     return holder if isinstance(holder.pid, int) else None
 
 
-def _held(path: Path, holder: Holder) -> OutputError:
+def _held(path: Path, holder: Holder, place: Path) -> OutputError:
     here = holder.host == socket.gethostname() and os.name == "posix"
     way_out = "" if here else f"; if that process is gone, delete {path}"
     return OutputError(
-        f"{path.parent.parent} has been in use by process {holder.pid} on {holder.host} since {holder.since}; wait "
+        f"{place} has been in use by process {holder.pid} on {holder.host} since {holder.since}; wait "
         f"until it ends, or choose another place{way_out}"
     )
 

@@ -22,6 +22,7 @@ from .session import Session
 from .weights.digest import sha256_of
 from .weights.store import Weights
 
+SHA256 = "weights' sha256"  # a key of what is recorded
 RENAMED = {"size": "short_side"}  # earlier name of a setting -> its current name
 
 
@@ -90,12 +91,12 @@ class Settings:
         if isinstance(self.method, Method):
             config: Any = getattr(self.method, "config", None)
             described |= {"method": type(self.method).__name__, "options": asdict(config) if config else {}}
-            return described | {"weights": None, **running, "weights' sha256": sha256_of(self.method)[:16]}
+            return described | {"weights": None, **running, SHA256: sha256_of(self.method)[:16]}
         chosen, weights = self._chosen
         options: Any = chosen
         described |= {"method": self.method, "options": asdict(options)}
         described |= {"weights": None if self.weights is None else str(self.weights), **running}
-        return described | {"weights' sha256": _sha256_of(chosen, weights)}
+        return described | {SHA256: _sha256_of(chosen, weights)}
 
     @property
     def weights_file(self) -> Path | None:
@@ -139,6 +140,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found = []
     for name in dict.fromkeys((*before, *now)):
         old, new = (json.loads(json.dumps(asked.get(name))) for asked in (before, now))
+        if name == SHA256 and old is None and "members" in (now.get("options") or {}):
+            continue  # earlier versions did not record it of ensembles
         if isinstance(old, dict) and isinstance(new, dict):
             found += differences(old, new)
         elif old != new:

@@ -16,6 +16,7 @@ import pytest
 from onemask.errors import InputError, OutputError
 from onemask.exports.exporting import export
 from onemask.exports.formats import FORMATS
+from onemask.exports.target import one_folder
 from onemask.jobs.running import run
 from onemask.settings import Settings
 from onemask.video.label_maps import write_mask
@@ -272,6 +273,24 @@ def test_a_refusal_never_names_the_hidden_folder(masks, tmp_path, monkeypatch, r
     assert ".partial" not in str(error.value)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["masks"]
+
+
+def test_a_folder_may_have_a_long_name(tmp_path):
+    path = tmp_path / ("m" * 250)
+    with one_folder(path) as target, target("a.txt") as file:
+        file.write_text("whole")
+    assert [found.name for found in path.iterdir()] == ["a.txt"]
+    assert not hidden(tmp_path)
+
+
+def test_who_exports_to_one_place_twice_is_told_of_that_place(tmp_path):
+    used = pytest.raises(OutputError, match=r"/out has been in use by process")
+    with one_folder(tmp_path / "out"), used, one_folder(tmp_path / "out"):
+        pass
+    (tmp_path / "file").write_text("")
+    in_the_way = pytest.raises(OutputError, match=r"/file/out could not be written: .*/file is a file")
+    with in_the_way, one_folder(tmp_path / "file" / "out"):
+        pass
 
 
 def test_zip_names_stay_as_they_were(masks, tmp_path):

@@ -838,6 +838,16 @@ def test_what_cannot_be_learned_is_told_and_the_session_goes_on(waiting):
     assert np.array_equal(waiting.step(FRAME), one_object(1))
 
 
+def test_memory_that_is_not_enough_for_the_frame_is_told_at_once(waiting, monkeypatch):
+    def too_much(*given):
+        torch.empty(1 << 55)
+
+    waiting.annotate(FRAME, one_object(1))
+    monkeypatch.setattr(Geometry, "frames", too_much)
+    with pytest.raises(OnemaskError, match="cpu has not enough memory"):
+        waiting.annotate_later(FRAME, one_object(2))
+
+
 def test_a_wrong_annotation_is_refused_at_once(waiting):
     with pytest.raises(InputError, match="label map is 90x128 but the frame is 96x128"):
         waiting.annotate_later(FRAME, one_object(1, 90, 128))

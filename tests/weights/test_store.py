@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cards import a_card, ship
 from onemask.errors import InputError, OutputError
-from onemask.settings import Settings
+from onemask.settings import Settings, differences
 from onemask.weights.card import Card
 from onemask.weights.store import card_of, check, find, home, installed, read, save, users_folder
 
@@ -36,6 +36,11 @@ def test_an_ensembles_fingerprint_is_that_of_its_members():
     """So that a run is not gone on with after one of them got other weights."""
     described = Settings("best", {"members": ("frtm-lite", "fusion-fast:2")}).described()
     assert described["weights' sha256"].split() == [card_of(find(name)).sha256[:16] for name in ("frtm-lite", "fusion")]
+    earlier = described | {"weights' sha256": None}  # which earlier versions recorded, so that their runs go on
+    assert differences(earlier, described) == []
+    assert differences(described | {"weights' sha256": "0 1"}, described) != []
+    alone = Settings("frtm-lite").described()
+    assert differences(alone | {"weights' sha256": None}, alone) != []
 
 
 class TestPlaces:

@@ -42,11 +42,15 @@ def write_exr(result: Result, target: Target, options: ExportOptions) -> None:
 
 def _save(file: Any, path: Path) -> None:
     """Write an OpenEXR file. Raises OutputError or OSError if it cannot be written."""
-    # OpenEXR only accepts paths in UTF-8, folders included, so write to a temporary one and copy.
-    with TemporaryDirectory() as folder:
-        written = Path(folder) / "frame.exr"
-        try:
-            file.write(str(written))
-        except RuntimeError as error:  # the only exception that it raises
-            raise OutputError(f"{path} could not be written: {error}; check the folder and its permissions") from error
-        shutil.copyfile(written, path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # OpenEXR only accepts paths in UTF-8, folders included, so write elsewhere and copy
+        with TemporaryDirectory() as folder:
+            written = Path(folder) / "frame.exr"
+            _save(file, written)
+            shutil.copyfile(written, path)
+        return
+    try:
+        file.write(str(path))
+    except RuntimeError as error:  # the only exception that it raises
+        raise OutputError(f"{path} could not be written: {error}; check the folder and its permissions") from error

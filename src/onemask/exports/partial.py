@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .. import lock
 from ..errors import OutputError
-from ..files import append, inside, refusal, remove, remove_if_empty, remove_temporaries, written_whole
+from ..files import append, inside, refusal, remove, remove_if_empty, remove_temporaries, short, written_whole
 
 
 class Partial:
@@ -27,18 +27,21 @@ class Partial:
 
     def __init__(self, folder: Path):
         self.folder, self.files = folder, folder / "files"
-        self._written, self._lock = folder / "written", folder / "lock"
+        self._written, self.lock = folder / "written", folder / "lock"
 
     @classmethod
     def of(cls, path: Path) -> Partial:
         """Return the one in which this process writes the folder `path`."""
-        return cls(path.with_name(f".{path.name}.{os.getpid()}.partial"))
+        return cls(path.with_name(f".{short(path.name)}.{os.getpid()}.partial"))
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Create and lock the folder for the block, then remove what is left in it. Raises OutputError."""
+    def held(self, path: Path) -> Iterator[None]:
+        """Create and lock the folder for the block, then remove what is left in it. Raises OutputError.
+
+        path: the folder that is written, for messages.
+        """
         try:
-            with lock.held(self._lock):
+            with lock.held(self.lock, path):
                 try:
                     self._begin()
                     yield
@@ -50,15 +53,15 @@ class Partial:
     @classmethod
     def remove_stale(cls, path: Path) -> None:
         """Remove what killed processes left behind while writing the folder `path`."""
-        pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+\.partial")
+        pattern = re.compile(rf"\.{re.escape(short(path.name))}\.\d+\.partial")
         with suppress(OSError):  # writing to this parent will fail with a better error
             for folder in [found for found in path.parent.iterdir() if pattern.fullmatch(found.name)]:
                 stale = cls(folder)
                 with suppress(OutputError):  # another process writes there, or it cannot be removed
-                    if stale._lock.exists():
-                        with lock.held(stale._lock):
+                    if stale.lock.exists():
+                        with lock.held(stale.lock):
                             stale._remove_files()
-                        remove_if_empty(folder)
+                    remove_if_empty(folder)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:

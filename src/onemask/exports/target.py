@@ -54,11 +54,13 @@ def one_folder(path: Path) -> Iterator[Target]:
     partial = Partial.of(path)
     try:
         Partial.remove_stale(path)
-        with partial.held():
+        with partial.held(path):
             yield partial.writing
             rename_folder(partial.files, path)
     except OutputError as error:  # names the temporary folder, which the user does not know
-        text = str(error).replace(str(partial.files), str(path)).replace(str(partial.folder), str(path))
+        text = str(error)
+        for hidden in (partial.files, partial.lock, partial.folder):
+            text = text.replace(str(hidden), str(path))
         raise OutputError(text) from error
 
 

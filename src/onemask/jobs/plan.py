@@ -58,7 +58,9 @@ def _survives(mask: np.ndarray, short_side: int | None) -> bool:
     if short_side is None:
         return bool(mask.any())
     scale = short_side / min(height, width)
-    if scale >= 1:
+    if scale == 1:
+        return bool(mask.any())
+    if scale > 1:
         return bool(cv2.erode(pixels, np.ones((2, 2), np.uint8), borderValue=0).any())
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return bool((cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) > 0.5).any())

@@ -54,8 +54,11 @@ class Follower:
         return aggregate(probabilities, background=self.method.background)
 
     def unseen(self, memory: Memory, masks: Tensor) -> Memory:
-        """Memory of objects that are known to be out of sight in a frame: their appearance is kept, their position is
-        cleared. masks (N, 1, h, w): their annotated masks at the working size, too empty to learn from.
+        """Memory of objects that are known to be out of sight in a frame, as of any that were not found there.
+
+        Their appearance is kept, and where they were last, from which they may return; `found` is cleared, so that the
+        others do not see them there. masks (N, 1, h, w): their annotated masks at the working size, too empty to learn
+        from.
         """
         nowhere = torch.zeros_like(masks)
         noted = found_there(memory, nowhere)

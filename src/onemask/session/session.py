@@ -242,10 +242,10 @@ class Session(Presences):
             masks = geometry.masks(label_map, annotated.ids, self.device)
             rows = annotated.rows_without(out_of_sight(annotated, masks, label_map, known=self._objects))
             ids, masks = annotated.select(rows).ids, masks[rows]
+            # Copied immediately: the caller may read the next frame into the same array.
+            taken = frame.features if isinstance(frame, EncodedFrame) else geometry.frames([frame], self.device)
         self._background.supersede(annotated.ids)
         number = self._next_frame() if ids else self._frame
-        # Encoded immediately: the caller may read the next frame into the same array.
-        taken = frame.features if isinstance(frame, EncodedFrame) else geometry.frames([frame], self.device)
 
         def learned() -> Memory:  # runs in another thread: reads nothing that other calls change
             with self._computing():

@@ -151,10 +151,10 @@ class FrameStore:
                 if passing is None:
                     passing, passes = self._without_thumbnail(), passes + 1
                 self._pass(next(passing))
-            except (StopIteration, InputError):  # the end, or a damaged frame: a request for it gets the error
+            except StopIteration:
                 passing = iter(())
                 self._wake.wait()
-            except Exception:  # such as a network drive error; try again at the next request
+            except Exception:  # such as a network drive error, or a damaged frame; try again at the next request
                 log.exception("frames were not decoded ahead")
                 passing = None if passes < PASSES else iter(())
                 self._wake.wait()

@@ -145,6 +145,8 @@ def mask_picture(labels: np.ndarray) -> Image.Image:
 
 def load_picture(path: Path) -> Image.Image:
     """Decode the file's only picture, in one of the modes that can hold a mask."""
+    if path.is_fifo():
+        raise InputError("a mask file was expected, but this is a pipe; write the mask to a file first")
     try:
         with Image.open(path) as image:
             pictures = getattr(image, "n_frames", 1)

@@ -279,15 +279,19 @@ def _address(address: str) -> Iterator[Raw]:
 
 def _piped(url: str, source: str) -> Iterator[Raw]:
     """Frames from another program, as fast as it writes them. url: as FFmpeg opens it; source: for messages."""
+    arrived = 0
     try:
         with av.open(url, options=_AT_ONCE, metadata_errors="replace") as container:
             convert = RgbConverter()
             for picture in _pictures(container, source):
+                arrived += 1
                 yield partial(convert, picture)
     except (av.FFmpegError, OSError) as error:
+        if arrived:
+            raise OnemaskError(f"{source}: the pipe broke off after {arrived} frames ({error.strerror})") from error
         raise InputError(
-            f"{source}: no video could be read from the pipe ({error.strerror or error}); write one that needs no "
-            "seeking, such as MPEG-TS or Matroska"
+            f"{source}: no video could be read from the pipe ({error.strerror or error}); is anything written to it, "
+            "in a format that needs no seeking, such as MPEG-TS or Matroska?"
         ) from error
     raise _Finished
 
