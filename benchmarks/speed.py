@@ -10,6 +10,7 @@ that ship, where there are any, and freed memory is kept, as in the `onemask` co
     python benchmarks/speed.py --rounds 3                         # in less than half of the time
     python benchmarks/speed.py --memory                           # memory and time after 1,000 frames
     python benchmarks/speed.py --parts --runtime onnx             # where the time of a frame goes
+    python benchmarks/speed.py --steps --runtime openvino         # a step, and adding an object, on the clock
 """
 
 from __future__ import annotations
@@ -199,6 +200,22 @@ def memory(name: str, options: dict[str, str], frames: list[np.ndarray], device:
     print(f"{'':10} median of frames 51 to 150: {early:.0f} ms, of frames 901 to 1,000: {late:.0f} ms")
 
 
+def steps(name: str, options: dict[str, str], counts: list[int], frames: list[np.ndarray], runtime: str) -> None:
+    """The mean time of a session's step with its updates, and the time to add an object, by the clock."""
+    method = ready(name, options)
+    for count in counts:
+        session = Session(method, runtime=runtime)
+        session.annotate(frames[0], objects_over(frames[0], count))
+        for frame in frames[1:9]:
+            session.step(frame)
+        times = [elapsed(partial(session.step, frame), session.device) for frame in frames[9:31]]
+        another = np.where(objects_over(frames[31], 1) == 1, 200, 0).astype(np.uint8)
+        before = elapsed(partial(session.copy().step, frames[31]), session.device)
+        added = elapsed(partial(session.annotate, frames[31], another), session.device)
+        mean, adding = 1000 * float(np.mean(times)), added - before
+        print(f"{name:16} {runtime:9} {count:2} objects  {mean:4.0f} ms a step  {adding:5.2f} s to add one", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", default=DEFAULT)
@@ -210,6 +227,7 @@ def main() -> None:
     )
     parser.add_argument("--memory", action="store_true", help="measure memory and time over 1,000 frames")
     parser.add_argument("--parts", action="store_true", help="where the time of a frame goes")
+    parser.add_argument("--steps", action="store_true", help="the time of a step, and of adding an object")
     parser.add_argument("--runtime", default="torch", help="of sessions; the backbone alone is PyTorch's")
     parser.add_argument("--give-back", action="store_true", help="give freed memory back to the system, as glibc does")
     arguments = parser.parse_args()
@@ -220,6 +238,10 @@ def main() -> None:
         return
     frames = [frame.image for frame in open_video(sample_clip().path).frames(0, 41)]
     device = str(best_device(arguments.device))
+    if arguments.steps:
+        counts = [int(count) for count in arguments.objects.split(",")]
+        steps(arguments.method, parse_assignments(arguments.set or []), counts, frames, arguments.runtime)
+        return
     if arguments.memory:
         memory(arguments.method, parse_assignments(arguments.set or []), frames, device, arguments.runtime)
         return
