@@ -149,6 +149,12 @@ def _shares(have: int, want: int, device: torch.device) -> Tensor:
     return torch.from_numpy((covered * want / have).astype(np.float32)).to(device)
 
 
+def visible(masks: Tensor) -> list[bool]:
+    """Which masks (N, 1, h, w) at the working size have a pixel above one half: of others nothing can be learned."""
+    found: list[bool] = (masks > 0.5).flatten(1).any(1).tolist()
+    return found
+
+
 def size_of(frame: Any) -> tuple[int, int]:
     """Height and width of a frame. InputError if it is not a frame."""
     expected = "a frame must be a numpy array or a torch tensor (height, width, 3) uint8 RGB"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..methods import DEFAULT
-from .arguments import add_running
+from .arguments import add_running, short_side_of
 
 
 def add_studio(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,7 +70,7 @@ def _studio(options: argparse.Namespace) -> None:
     serve(
         options.video,
         None if options.project is None else Path(options.project),
-        MethodChoice(**chosen | {"short_side": options.short_side or None}),
+        MethodChoice(**chosen | {"short_side": short_side_of(options)}),
         host=options.host,
         port=options.port,
         token=options.token,

@@ -112,10 +112,10 @@ class Result:
 
     def frames(self) -> Iterator[KeptFrame]:
         """Read the label maps, one after another."""
-        for index, path in enumerate(self.paths):
-            yield self.frame(index, path.stem)
+        for index in range(len(self)):
+            yield self.frame(index)
 
-    def frame(self, index: int, name: str | None = None) -> KeptFrame:
+    def frame(self, index: int) -> KeptFrame:
         """Read one label map. Raises InputError if it is missing, damaged, or differs in size from the first."""
         path = self.paths[index]
         label_map, confidence = self._read(index)
@@ -124,7 +124,7 @@ class Result:
             raise InputError(
                 f"{path} is {came}, but the first label map is {first} (height x width); give those of one video"
             )
-        return KeptFrame(index, name or path.stem, label_map, confidence)
+        return KeptFrame(index, path.stem, label_map, confidence)
 
     def _read(self, index: int) -> tuple[np.ndarray, dict[int, float]]:
         label_map, confidence = read_label_map_and_confidence(self.paths[index])

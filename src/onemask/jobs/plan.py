@@ -17,7 +17,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 
+from ..geometry import Geometry, visible
 from ..video.label_maps import object_ids
 
 
@@ -35,8 +37,14 @@ class Key:
     @classmethod
     def of(cls, label_map: np.ndarray, short_side: int | None) -> Key:
         """The key for a label map (H, W) of a frame that is segmented at this short side (None: at its own size)."""
-        ids = object_ids(label_map)
-        faint = (object_id for object_id in ids if not _survives(label_map == object_id, short_side))
+        ids, size = object_ids(label_map), (label_map.shape[0], label_map.shape[1])
+        if short_side is None or short_side <= min(size):
+            masks = Geometry.of(size, short_side, stride=1).masks(label_map, ids, torch.device("cpu"))
+            left = visible(masks)
+        else:  # a method may enlarge the frame, by how much is not known here; no interpolation misses a 2x2 square
+            square = np.ones((2, 2), np.uint8)
+            left = [bool(cv2.erode((label_map == i).astype(np.uint8), square, borderValue=0).any()) for i in ids]
+        faint = (object_id for object_id, remains in zip(ids, left, strict=True) if not remains)
         return cls(content_of(label_map), frozenset(ids), frozenset(faint))
 
 
@@ -45,25 +53,6 @@ def content_of(label_map: np.ndarray) -> str:
     fits = label_map.size == 0 or label_map.max() <= np.iinfo(np.uint8).max
     values = np.ascontiguousarray(label_map, np.uint8 if fits else np.uint16)
     return hashlib.sha256(values.tobytes()).hexdigest()[:16]
-
-
-def _survives(mask: np.ndarray, short_side: int | None) -> bool:
-    """Whether a mask (H, W) has a pixel above one half at the working size, as `Geometry.masks` makes it.
-
-    Exact if the frame is shrunk or keeps its size. If a method may enlarge it, the mask must contain a 2x2 square,
-    which no interpolation misses entirely.
-    """
-    pixels = mask.astype(np.float32)
-    height, width = mask.shape
-    if short_side is None:
-        return bool(mask.any())
-    scale = short_side / min(height, width)
-    if scale == 1:
-        return bool(mask.any())
-    if scale > 1:
-        return bool(cv2.erode(pixels, np.ones((2, 2), np.uint8), borderValue=0).any())
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return bool((cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) > 0.5).any())
 
 
 Keys = Mapping[int, Key]

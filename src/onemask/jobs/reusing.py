@@ -72,7 +72,7 @@ class Reused:
         """Yield all frames in order: reused, or recomputed by fresh copies of this session."""
         made = self._made(session)
         for index in range(self.frames):
-            yield next(made) if index in self.touched else self.result.frame(index, self._video.name(index))
+            yield next(made) if index in self.touched else self.result.frame(index)
 
     def _made(self, session: Session) -> Iterator[LabelledFrame]:
         for stretch in self._stretches:

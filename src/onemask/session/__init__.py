@@ -1,4 +1,4 @@
-"""The causal engine: a frame comes in, its label map goes out. `session` has it, the other modules its parts."""
+"""The causal engine: a frame comes in, its label map goes out. The class is in `session`, its parts in the others."""
 
 from .session import EncodedFrame, Session
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..geometry import visible
 from ..labels import Objects, checked_label_map, checked_label_tensor, is_whole
 from ..video.frames import Video
 from ..video.label_maps import object_ids
@@ -111,8 +112,7 @@ def out_of_sight(annotated: Objects, masks: Tensor, label_map: np.ndarray | Tens
 
     Objects that are in the label map but vanish at the working size are logged.
     """
-    seen = (masks > 0.5).flatten(1).any(1).tolist()
-    unseen = [object_id for object_id, visible in zip(annotated.ids, seen, strict=True) if not visible]
+    unseen = [object_id for object_id, seen in zip(annotated.ids, visible(masks), strict=True) if not seen]
     for object_id in unseen:
         if area := int((label_map == object_id).sum()):
             log.warning(
