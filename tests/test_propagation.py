@@ -11,7 +11,7 @@ import torch
 import onemask
 from onemask import InputError, OutputError, Session
 from onemask.methods.method import Features
-from onemask.propagation import Found, LabelMapFile, Propagation, _batches, label_maps_of
+from onemask.propagation import Found, LabelMapFile, Propagation, _batches, label_maps_of, propagate_back
 from onemask.video.frames import DecodeError
 from onemask.video.reader import open_video
 from videos import FEW, BrokenVideo, Scene, Still, overlap, write_images, write_video
@@ -84,6 +84,18 @@ def test_an_annotation_in_mid_video_goes_both_ways(scene):
 
 def test_an_annotation_of_the_last_frame_goes_back_to_the_first(two):
     assert present(still(two.images, {7: two.labels[7]})) == [{5, 300}] * 8
+
+
+def test_from_one_annotation_the_frames_before_it_come_in_reverse(scene):
+    def session():
+        return Session(onemask.load("frtm-lite", **FEW), short_side=128, device="cpu")
+
+    back = list(propagate_back(session(), open_video(scene.images), 4, scene.labels[4]))
+    whole = list(Propagation(session(), open_video(scene.images), {4: scene.labels[4]}))
+    assert [labelled.index for labelled in back] == [3, 2, 1, 0]
+    for labelled in back:
+        assert np.array_equal(labelled.label_map, whole[labelled.index].label_map)
+        assert labelled.confidence == whole[labelled.index].confidence
 
 
 def test_the_way_back_can_be_watched(two):

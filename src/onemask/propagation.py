@@ -9,9 +9,9 @@ backward pass runs first and stores its label maps, compressed, in a file; so me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
+from itertools import islice, takewhile
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -193,15 +193,10 @@ class Propagation:
 
     def _forward(self) -> Iterator[LabelledFrame]:
         waiting = [index for index in self.annotations if index >= self.start]
-        frames = self._taken_in(self.session, self.video.frames(self.start), self.annotations)
-        for frame, features in frames:
-            if frame.index in self.annotations:
-                waiting.remove(frame.index)
-                label_map = self.session.annotate(features, self.annotations[frame.index])
-            else:
-                label_map = self.session.step(features)
-            confidence = self.session.confidences
-            yield LabelledFrame(frame.index, frame.name, label_map, frame.image, frame.time, confidence)
+        for labelled in _followed(self.session, self.video.frames(self.start), self.annotations):
+            if labelled.index in self.annotations:
+                waiting.remove(labelled.index)
+            yield labelled
         if waiting:
             raise InputError(f"{self.video.source}: frame {waiting[0]} is annotated, but the video ends before it")
 
@@ -209,34 +204,11 @@ class Propagation:
         """Yield frames stop - 1, ..., start: each object followed back from its first annotation."""
         session = self.way_back.session = self.way_back.session or self.session.fresh()
         first_seen = self._first_seen()
-        backward = self.video.reversed_frames(stop)
-        frames = takewhile(lambda frame: frame.index >= self.start, backward)
-        for frame, features in self._taken_in(session, frames, self._first_seen().values()):
-            new = [i for i, index in first_seen.items() if index == frame.index]
-            if new:
-                label_map = session.annotate(features, self.annotations[frame.index], objects=new)
-            else:
-                label_map = session.step(features)
-            yield Found(label_map, session.confidences)
-
-    def _taken_in(
-        self, session: Session, frames: Iterable[Frame], annotated: Collection[int]
-    ) -> Iterator[tuple[Frame, np.ndarray | EncodedFrame]]:
-        """Yield frames with the session's input: features, or the picture before any object is followed.
-
-        Frames are decoded ahead in a thread, and encoded in another where that pays: neither depends on the objects.
-        """
-        encoded = self._encoded(session, prefetch(frames), annotated)
-        return prefetch(encoded, depth=1) if session.device.type in OVERLAPPING else encoded
-
-    def _encoded(
-        self, session: Session, frames: Iterable[Frame], annotated: Collection[int]
-    ) -> Iterator[tuple[Frame, np.ndarray | EncodedFrame]]:
-        followed = bool(session.objects)
-        for batch in _batches(frames, ENCODED_AT_ONCE.get(session.device.type, 1)):
-            followed = followed or any(frame.index in annotated for frame in batch)
-            pictures = [frame.image for frame in batch]
-            yield from zip(batch, session.encode(pictures) if followed else pictures, strict=True)
+        frames = takewhile(lambda frame: frame.index >= self.start, self.video.reversed_frames(stop))
+        annotations = {index: self.annotations[index] for index in first_seen.values()}
+        objects = {index: [i for i, first in first_seen.items() if first == index] for index in annotations}
+        for labelled in _followed(session, frames, annotations, objects):
+            yield Found(labelled.label_map, labelled.confidence)
 
     def _first_seen(self) -> dict[int, int]:
         """Object -> the first frame in which it is annotated."""
@@ -248,6 +220,59 @@ class Propagation:
 
     def _first_seen_last(self) -> int:
         return max(self._first_seen().values())
+
+
+def propagate_back(session: Session, video: Video, index: int, label_map: np.ndarray) -> Iterator[LabelledFrame]:
+    """Yield frames index - 1, ..., 0, labelled by following all objects of an annotated frame back from it.
+
+    session: a new one. label_map (H, W): the annotation of frame `index`, as `propagate` takes it.
+
+    Raises:
+        InputError: the annotation does not fit the video.
+    """
+    annotations = fitting(video, {index: label_map})
+    backward = _followed(session, video.reversed_frames(index + 1), annotations)
+    return islice(backward, 1, None)
+
+
+def _followed(
+    session: Session,
+    frames: Iterable[Frame],
+    annotations: Mapping[int, Annotated],
+    objects: Mapping[int, Sequence[int]] | None = None,
+) -> Iterator[LabelledFrame]:
+    """Yield frames, in the order in which they come, with what the session finds in them.
+
+    objects: which objects an annotation is of, by frame; None: all that are in it.
+    """
+    for frame, features in _taken_in(session, frames, annotations):
+        if frame.index in annotations:
+            of = None if objects is None else objects[frame.index]
+            label_map = session.annotate(features, annotations[frame.index], objects=of)
+        else:
+            label_map = session.step(features)
+        yield LabelledFrame(frame.index, frame.name, label_map, frame.image, frame.time, session.confidences)
+
+
+def _taken_in(
+    session: Session, frames: Iterable[Frame], annotated: Collection[int]
+) -> Iterator[tuple[Frame, np.ndarray | EncodedFrame]]:
+    """Yield frames with the session's input: features, or the picture before any object is followed.
+
+    Frames are decoded ahead in a thread, and encoded in another where that pays: neither depends on the objects.
+    """
+    encoded = _encoded(session, prefetch(frames), annotated)
+    return prefetch(encoded, depth=1) if session.device.type in OVERLAPPING else encoded
+
+
+def _encoded(
+    session: Session, frames: Iterable[Frame], annotated: Collection[int]
+) -> Iterator[tuple[Frame, np.ndarray | EncodedFrame]]:
+    followed = bool(session.objects)
+    for batch in _batches(frames, ENCODED_AT_ONCE.get(session.device.type, 1)):
+        followed = followed or any(frame.index in annotated for frame in batch)
+        pictures = [frame.image for frame in batch]
+        yield from zip(batch, session.encode(pictures) if followed else pictures, strict=True)
 
 
 def _merged(forward: LabelledFrame, backward: Found) -> LabelledFrame:

@@ -132,21 +132,18 @@ class _Bench:
 
     def _make_backward(self, job: PropagationJob, key: int, last: int) -> None:
         from ..jobs.reviewing import Watcher
-        from ..video.threads import prefetch
+        from ..propagation import propagate_back
 
         self.say("at", 0, 0, f"Loading {job.method.method}")
         session, watcher = self._session(job.method), Watcher()
-        for frame in prefetch(self.video.reversed_frames(key + 1)):
+        annotation = unpack(job.annotations[key])
+        _doubt(watcher, key, annotation, {})
+        for labelled in propagate_back(session, self.video, key, annotation):
             self._listen()
-            if frame.index == key:
-                session.annotate(frame.image, unpack(job.annotations[key]))
-                _doubt(watcher, key, unpack(job.annotations[key]), {})
-                continue
-            label_map = session.step(frame.image)
-            doubt = _doubt(watcher, frame.index, label_map, session.confidences)
-            self.say("mask", frame.index, pack(label_map), session.confidences, doubt)
-            self.say("at", key - frame.index, key - last, "Propagating backward")
-            if frame.index <= last:
+            doubt = _doubt(watcher, labelled.index, labelled.label_map, labelled.confidence)
+            self.say("mask", labelled.index, pack(labelled.label_map), labelled.confidence, doubt)
+            self.say("at", key - labelled.index, key - last, "Propagating backward")
+            if labelled.index <= last:
                 break
 
     def _listen(self) -> None:
