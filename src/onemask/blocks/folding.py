@@ -86,12 +86,17 @@ def folded(network: nn.Module) -> nn.Module:
     return plain
 
 
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+def folded_into(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that does what it and the batch norm after it do, with stored statistics."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    weight, bias = fuse_conv_bn_weights(
+    return fuse_conv_bn_weights(
         convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    weight, bias = folded_into(convolution, norm)
     convolution.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
     convolution.bias = nn.Parameter(bias, requires_grad=False)
 

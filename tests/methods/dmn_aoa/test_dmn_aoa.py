@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,14 @@ from onemask.methods.dmn_aoa.records import FIRST, PREVIOUS
 from onemask.methods.dmn_aoa.regions import pooled
 from onemask.methods.method import Method
 from onemask.session import Session
+from onemask.training.recipe import read_recipe
 from onemask.training.unroll import Unroll, batch_of
 from onemask.video.reader import open_video
 from onemask.video.sample import sample_clip
 from onemask.weights.card import Card
 from onemask.weights.store import PACKAGE, check, save
 
+RECIPES = Path(__file__).parents[3] / "recipes"
 TINY = DMNAOAConfig(
     "test_efficientnet",
     widths=(4, 4, 8),
@@ -105,6 +108,20 @@ class TestMatching:
         assert prediction.shares.shape == (2, 3 + 1 + 1)
         assert prediction.shares.argmax(1).tolist() == [1, 0]
         assert iou(prediction.coarse, F.avg_pool2d(torch.cat([rectangle(RIGHT), rectangle(LEFT)]), 4)) > 0.95
+
+    @torch.no_grad()
+    @pytest.mark.parametrize(("matching", "least"), [("steps", 0.99), ("nearest", 0.3)])
+    def test_dmm_nets_overlap_is_of_binary_masks(self, matching, least):
+        """A mask of 0.6 everywhere and a proposal of 1 overlap in full; as soft masks they do by 0.6 at most."""
+        method = tiny(overlap=1.0, matching=matching, alignment=False)
+        method.proposal[-1].weight.zero_()  # so the cosine is 0
+        method.proposal[-1].bias.zero_()
+        features = method.encode(frames())
+        memory = method.memorize(features, rectangle(LEFT))
+        memory = replace(memory, mask=0.6 * memory.mask)
+        found = float(method.segment(features, memory).similarity[0, 0])
+        assert least < found
+        assert (found > 0.7) == (matching == "steps")
 
     @torch.no_grad()
     def test_by_looks_alone(self):
@@ -272,6 +289,20 @@ class TestMemory:
             filled = joined.filled[list(rows)].tolist()
             assert filled == [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]]
 
+    @torch.no_grad()
+    def test_a_previous_frame_that_is_kept_as_well_is_read_once(self):
+        """In a memory of all frames; in a bounded one it counts twice, as the weights that ship were trained."""
+        features = tiny().encode(frames(seed=9))
+        for slots, count, twice in ((0, 3, False), (0, 4, None), (4, 3, True)):
+            options = {"slots": slots, "every": 2}
+            memory, _ = self.followed(count, **options)
+            once = replace(memory, filled=memory.filled.clone())
+            once.filled[:, PREVIOUS] = float(twice is None)
+            (read, _), (expected, _) = (tiny(**options)._template(features, m) for m in (memory, once))
+            assert torch.allclose(read, expected, atol=1e-6) != bool(twice)
+        memory, _ = self.followed(1, slots=0, every=2, first=False)
+        assert tiny(slots=0, every=2)._template(features, memory)[0].isfinite().all()
+
     def test_rows_have_ages_of_their_own(self):
         """One object is annotated four frames after the other: its 5th frame is another one."""
         method = tiny(every=2)
@@ -358,8 +389,11 @@ class TestReferences:
 
     @torch.no_grad()
     def test_masks_of_other_frames_have_holes_in_training_alone(self, monkeypatch):
-        """What RefineNet is given: the coarse mask whole, of the others half of the rows holed within the object."""
-        method, given = tiny(), []
+        """What RefineNet is given: the coarse mask whole, of the others half of the rows holed within the object.
+
+        Only where the option says so, which the paper's configuration does not.
+        """
+        method, given = tiny(holes=True), []
         refine = method.refine.forward
         monkeypatch.setattr(
             method.refine, "forward", lambda shared, clues: given.append(clues) or refine(shared, clues)
@@ -376,11 +410,25 @@ class TestReferences:
         taken = (as_it_runs - trained)[:, 3]  # of the previous mask
         assert ((taken > 0) <= (F.avg_pool2d(masks, 4)[:, 0] > 0)).all()
         assert 10 < int(taken.flatten(1).any(1).sum()) < 30
+        given.clear()
+        method.config = replace(method.config, holes=False)
+        method.segment(features, memory)
+        assert torch.equal(torch.cat(given), as_it_runs)
+        assert (PAPER.holes, LITE.holes) == (False, True)
 
 
 def a_clip(make_clip, length: int, objects: int, size: tuple[int, int] = (64, 96), seed: int = 0) -> Clip:
     made = make_clip(length, objects, size, seed=seed)
     return Clip("made", np.stack(made.frames), np.stack(made.label_maps), objects)
+
+
+def test_recipes_of_the_paper_have_clips_in_the_order_of_time_and_no_foreign_objects():
+    """Section 4.1: four temporally ordered frames; affine maps of still images."""
+    for name in ("dmn-aoa", "dmn-aoa-davis", "dmn-aoa-stills"):
+        recipe = read_recipe(RECIPES / f"{name}.yaml")
+        for source in (source for staged in recipe.stages for source in staged.data):
+            absent = "further_object" if source.kind == "stills" else "reverse"
+            assert source.options[absent] == 0, name
 
 
 class TestTable3:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +19,14 @@ from onemask.methods import configuration, weights_for
 from onemask.methods.frtm import FAST, LITE, PAPER, FRTMConfig, online, refiners
 from onemask.methods.frtm.gauss_newton import Samples, fit_last_layer
 from onemask.methods.frtm.model import FRTM, FRTMFeatures, FRTMMemory
+from onemask.methods.options import with_options
 from onemask.session import Session
+from onemask.training.recipe import read_recipe
 from onemask.weights.store import PACKAGE, check
 
 SIZE = (64, 96)
 ETA = 0.1
+RECIPES = Path(__file__).parents[3] / "recipes"
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +309,16 @@ class TestConfigurations:
         assert FAST.backbone == "resnet18.tv_in1k"
         assert FAST.first_iterations == (5, 10, 10, 10)
         assert (FAST.first_last_iterations, FAST.update_iterations) == (5, 5)
+
+    def test_trainings_fit_target_models_alike(self):
+        """As the authors' training does, which has fewer iterations for no backbone."""
+        names = ("frtm", "frtm-fast", "frtm-davis", "frtm-youtube-vos")
+        recipes = [read_recipe(RECIPES / f"{name}.yaml") for name in names]
+        ours = [with_options(configuration(recipe.method), recipe.options) for recipe in recipes]
+        assert {(c.first_iterations, c.first_last_iterations, c.first_samples) for c in ours} == {
+            ((5, 10, 10, 10, 10), 10, 15)
+        }
+        assert len({(c.channels, c.minimum_influence, c.regularisation, c.update_every) for c in ours}) == 1
 
     def test_lite_ships_its_weights(self):
         path = weights_for("frtm-lite", LITE).path

@@ -57,6 +57,26 @@ def test_a_transition_map_beside_the_logits():
     assert network.state_dict().keys() - plain.state_dict().keys() == {"transition.weight", "transition.bias"}
 
 
+def test_batch_norm_between_the_published_convolutions_is_folded_where_no_gradient_is_needed():
+    torch.manual_seed(0)
+    block = ResidualBlock(6, published=True).eval()
+    norm = block.correct[1]
+    for tensor, low in ((norm.running_mean, -1.0), (norm.running_var, 0.5), (norm.weight, 0.5), (norm.bias, -1.0)):
+        torch.nn.init.uniform_(tensor, low, 1.5)
+    norm.register_forward_hook(lambda *_: ran.append(1))
+    ran: list[int] = []
+    maps = torch.randn(2, 6, 9, 11)
+    plain = block(maps)
+    assert len(ran) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(block(maps), plain, rtol=1e-4, atol=1e-5)
+        assert len(ran) == 1
+        norm.running_mean += 1  # it follows the weights
+        assert not torch.allclose(block(maps), plain, rtol=1e-4, atol=1e-5)
+        block.train()(maps)  # with the statistics of the batch
+        assert len(ran) == 2
+
+
 # The network as figure 3 draws it: features and scores are concatenated, and nothing is shared between objects.
 
 

@@ -396,6 +396,18 @@ class TestTraining:
         assert torch.allclose(unrolled.losses["transition"], expected.mean(), atol=1e-6)
 
     @torch.no_grad()
+    def test_an_object_that_is_alone_is_not_aggregated(self, make_clip):
+        """By the light network, as in the authors' training: its estimate is what was predicted, not sharpened."""
+        for config, follows in ((TINY_LIGHT, True), (TINY, False)):
+            unroll = Unroll(tiny(config).train(), ["cross_entropy"], update=True)
+            unrolled = unroll.unrolled(training_batch(make_clip, (2, 1)))
+            first, second = unrolled.predictions
+            own, together = first.logits.sigmoid(), unrolled.probabilities[0]
+            assert (own - together)[2].abs().max() > 1e-3
+            expected = torch.cat([together[:2], own[2:]]) if follows else together
+            assert torch.allclose(second.previous, pooled(expected, beyond=config.borders), atol=1e-5)
+
+    @torch.no_grad()
     def test_a_transition_map_is_of_training_alone(self, clip):
         method = tiny()
         _, _, predictions, masks = followed(method, clip)

@@ -47,6 +47,7 @@ LITE = DMNAOAConfig(
     slots=8,
     own_cells=True,
     stand_in=True,
+    holes=True,
     reach=0.2,
     least_side=480,
 )

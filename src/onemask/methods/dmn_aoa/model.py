@@ -1,10 +1,10 @@
 """DMN-AOA: proposals of a frame matched with templates of objects, which a memory of all past frames generates.
 
 Liang, Shen, Huang, Hua: Video Object Segmentation with Dynamic Memory Networks and Adaptive Object Alignment, ICCV
-2021. A detector proposes boxes and masks in each frame independently. For each object a dynamic memory network
-generates a template of what it should look like now; proposals, aligned to it, are compared with it, and a
-differentiable matching gives each object its proposals. Their masks, summed, are the coarse mask, which a network
-refines with the first and the previous frame, aligned in the same way. The authors' code was never published.
+2021. A detector proposes boxes and masks in each frame. For each object a dynamic memory network generates a template
+of what it should look like now; proposals, aligned to it, are compared with it, and a differentiable matching gives
+each object its proposals. Their summed masks are the coarse mask, which a network refines with the first and the
+previous frame, aligned in the same way. The authors' code was never published.
 
     paper                        here
     base features, res2..res4    DMNAOA.reduce, DMNAOAFeatures.base: strides 4, 8 and 16
@@ -17,36 +17,36 @@ refines with the first and the previous frame, aligned in the same way. The auth
     coarse mask, RefineNet       DMNAOAPrediction.coarse; methods.dmn_aoa.refinenet
     table 3: A1, A2, A3          use_memory=false alignment=false; alignment=false; use_memory=false
     A4, A5, A6                   frame_memory=true; matcher=false; refine=false
-    B1, B2, B3, B4               previous=false every=0; first=false every=0; every=0; every=1
+    B1 to B4                     previous=false every=0; first=false every=0; every=0; every=1
 
 Choices that the paper leaves open:
 - The features of an object are those of all three strides, joined. Boxes enclose a mask above one half, with a margin;
-  an object that is not seen keeps its last box. No gradient flows through boxes, which are only places.
-- The memory holds the first frame, the previous one, and every 5th, or the last `slots` of these, which bounds it.
-- `own_cells`: only the object's cells are read from the memory, each weighted in the softmax by the object's share of
-  it. Otherwise attention fell on cells at the edge of the box, which the padding of convolutions gives away.
+  an object that is not seen keeps its last box. No gradient flows through boxes.
+- The memory holds the first frame, the previous one, and every 5th, or the last `slots` of these, which bounds it. A
+  previous frame that is a 5th one too is read once; with `slots` twice, as the weights that ship were trained.
+- `own_cells`: cells of the memory are weighted in the softmax by the object's share of them. Otherwise attention fell
+  on cells at the edge of the box, which the padding of convolutions gives away.
 - Without the memory network (A1, A3) the template is the object's features in the first frame, times its mask.
-- Similarity is 0.7 times the mean cosine over positions plus 0.3 times the overlap of the proposal's mask with the
-  object's last one, as in DMM-Net. Objects of a frame compete for its proposals. LITE adds the overlap to the cosine in
-  full: once aligned, a box with two birds looks as much like one of them as a box of it alone.
-- Where no proposal fits, or there is none: with `stand_in` the object's own previous mask is a candidate too, with the
-  features of the current frame in its box, and no overlap added. No other row competes for it. Without it, an object of
-  which there is no proposal has an empty coarse mask.
+- The paper names the cosine alone, and DMM-Net's layer. So similarity is 0.7 times the mean cosine over positions plus
+  0.3 times the overlap of the proposal's mask with the object's last one, both binary, as in DMM-Net. Objects of a
+  frame compete for its proposals. LITE adds the overlap of soft masks to the cosine in full: once aligned, a box with
+  two birds looks as much like one of them as a box of it alone.
+- With `stand_in` the object's own previous mask is a candidate too, with the features of the current frame in its box,
+  and no overlap added. Without it, an object of which there is no proposal has an empty coarse mask.
 - RefineNet aligns at stride 16: one correspondence between whole frames serves the features of all strides, averaged to
-  it, and the masks. Objects with the same reference frame share it, so that a row costs little.
+  it, and the masks. Objects with the same reference frame share it, so that a row costs little. In the paper a block
+  sees the reference features of its own stride; here each sees those of all strides. The masks of both references are
+  aligned too, and the previous one is also given as it was.
 - Alignment by appearance alone takes a car's door for the road. So (`nearby`) a position prefers what was near it in
-  the previous frame; and in training the masks of other frames have holes, as when a side of the object is new, so that
-  RefineNet learns to trust the proposals there.
-- A4's memory sees the whole frame in `frame_cells` x `frame_cells` cells. A5 decodes a mask from the template, in its
-  box.
+  the previous frame; and in training (`holes`) the masks of other frames have holes, as when a side of the object is
+  new, so that RefineNet learns to trust the proposals there. The paper has neither.
+- A4's memory sees the whole frame in `frame_cells`^2 cells. A5 decodes a mask from the template, in its box.
 - Nothing in the paper's losses requires alignment to align: a template that is the same everywhere, matched with one
   place of each proposal, tells proposals apart as well, and training led to that. So a loss "correspondence" requires
   that each cell of a template, where it is the object's, finds its place in the frame by equation 2: in a box that is
-  shifted and scaled at random, so that no cell is recognised by its place in the box.
+  shifted and scaled at random, so that no cell is recognised by its place in the box. The recipe of `dmn-aoa-lite` asks
+  for it, that of `dmn-aoa` does not.
 - In training, proposals are the network's own, as at inference. It is not trained with the method.
-
-This file has the four calls, and their steps in the order in which data meets them; the networks, the tensors that the
-calls pass on (`records`) and the losses have files of their own.
 """
 
 from __future__ import annotations
@@ -281,8 +281,8 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         if self.memory_network is None:
             return memory.values[:, FIRST].unflatten(2, seen.shape[-2:]), seen
         inside = memory.inside if self.config.own_cells else torch.ones_like(memory.inside)
-        age = memory.age + 1
-        return self.memory_network.read(seen, age, memory.keys, memory.values, memory.filled, inside), seen
+        read = memory.read(self.config)
+        return self.memory_network.read(seen, memory.age + 1, memory.keys, memory.values, read, inside), seen
 
     # Matching --------------------------------------------------------------------------------------------------------
 
@@ -295,9 +295,11 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         rows = len(memory)
         wanted = self.template(template).float().flatten(2)  # (N, D, l): T'
         masks = features.by_row(features.masks, rows)  # (N, P, h, w)
-        overlap = overlaps(memory.mask.flatten(2), masks.flatten(2))[:, 0].float()
+        stepped, before, proposed = self.config.matching == "steps", memory.mask.flatten(2), masks.flatten(2)
+        if stepped:  # DMM-Net compares binary masks
+            before, proposed = (before > 0.5).float(), (proposed > 0.5).float()
+        overlap = overlaps(before, proposed)[:, 0].float()
         cosine = self._cosine(wanted[:, None], features.by_row(features.proposed, rows))
-        stepped = self.config.matching == "steps"
         similarity = (1 - self.config.overlap if stepped else 1) * cosine + self.config.overlap * overlap
         similarity = similarity.masked_fill(features.by_row(features.scores, rows) <= 0, -torch.inf)
         before, alone = torch.zeros_like(memory.mask), wanted.new_full((rows,), NEVER)
@@ -352,7 +354,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         references = [self._aligned(features, memory, number) for number in range(REFERENCES)]
         masks = torch.cat([aligned_masks.float() for _, _, aligned_masks in references], 1)
         of_others = torch.cat([resize(masks, size), memory.mask], 1)
-        if self.training:
+        if self.training and self.config.holes:
             of_others = of_others * ~holes(memory.box, features.size, FINE)
         clues = torch.cat([coarse, of_others], 1)
         refine, of_rows = self.refine, features.by_row(features.shared, rows)

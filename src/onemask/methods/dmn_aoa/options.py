@@ -37,7 +37,8 @@ class DMNAOAOptions(SessionOptions):
     margin: NotNegative = 0.1
     """Margin around an object's box, as a share of its sides."""
     overlap: NotNegative = 0.3
-    """Weight of the overlap with the previous mask, added to the cosine; with matching=steps their weights sum to 1."""
+    """Weight of the overlap with the previous mask, added to the cosine; with matching=steps their weights sum to 1,
+    and the overlap is that of binary masks."""
     matching: Literal["steps", "nearest"] = "steps"
     """How proposals are assigned: by DMM-Net's steps, or exactly, as the nearest point that these steps approach."""
     use_memory: bool = True
@@ -67,6 +68,9 @@ class DMNAOAOptions(SessionOptions):
     """Weight what is read from the memory by the object's share of each cell; not in the paper."""
     stand_in: bool = False
     """Make the object's own previous mask a candidate besides the proposals; not in the paper."""
+    holes: bool = False
+    """In training, cut holes into the masks of the first and the previous frame, in half of the rows; not in the
+    paper."""
 
     def __post_init__(self):
         """Reject invalid values."""
@@ -81,6 +85,10 @@ class DMNAOAOptions(SessionOptions):
             raise InputError("the memory would hold nothing: set at least one of first, previous and every")
         if self.frame_memory and not self.use_memory:
             raise InputError("frame_memory needs the memory network, but use_memory is false")
+
+    def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the current `holes` to the options of a session saved before it existed; it is of training alone."""
+        return {"holes": self.holes, **values}
 
     @property
     def needs_weights(self) -> bool:

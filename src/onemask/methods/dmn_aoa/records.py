@@ -102,6 +102,14 @@ class DMNAOAMemory(Memory):
             filled=torch.maximum(memory.filled, place),
         )
 
+    def read(self, config: DMNAOAOptions) -> Tensor:
+        """Which places are read, (N, T) in {0, 1}: without `slots`, a previous frame that has two of them once."""
+        if not (config.previous and config.every) or config.slots:
+            return self.filled
+        read = self.filled.clone()
+        read[:, PREVIOUS] *= (self.age == 0) | (self.age % config.every > 0)
+        return read
+
     def join(self, other: DMNAOAMemory) -> DMNAOAMemory:
         """Join two memories: these rows, then the other's, which may have seen fewer frames, or more."""
         here, there = self.filled.shape[1], other.filled.shape[1]

@@ -21,10 +21,16 @@ Neither learns from later frames, whatever `update_every` says.
 What the paper leaves open, and what was decided:
 - Convolutions of the target encoder are 3x3, with as many channels as the target model has between its layers; its
   code passes through a ReLU; the result has one channel, like the scores.
-- The part of the segmentation network that all objects share is not fine-tuned (methods.frtm.refiners).
 - In fine-tuning each part learns from its own loss alone: the target model from equation 2, the segmentation network
   from cross entropy, with the scores as constants. So the two losses need not be balanced.
 - Batches are drawn with replacement in proportion to the samples' weights gamma, so their mean is equation 2.
+
+In F.-T. the paper fine-tunes everything but the feature extractor. Here the part of the segmentation network that all
+objects share (the projections and the features' part of each level's first convolution) is not fine-tuned either
+(methods.frtm.refiners).
+
+D-only learns from "the raw target predictions" in the paper. Here the scores become probabilities first, sigmoid of
+10 (s - 1/2), and are aggregated, as the segmentation network's are.
 """
 
 from __future__ import annotations

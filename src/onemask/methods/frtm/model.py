@@ -19,9 +19,11 @@ What the paper leaves open, and what was decided:
 - Labels of later frames are the masks after aggregation, thresholded at one half; with `published` they stay soft.
 - A mask of fewer than ten pixels is not given more influence: its pixels weigh 1, like all others.
 - Frames are padded to whole cells of every stride; with `published` they are processed at their own size.
+- After the Gauss-Newton steps on the annotated frame the last layer is fitted once more, as in an update
+  (`first_last_iterations`): so does the published code, and the paper does not mention it.
 - The residual contains the square root of the pixels' weights, so the weights enter the loss once.
-- The published code carries the direction of conjugate gradient over to the next update with a factor of 0.9**750,
-  which is negligible, so here every solve starts afresh.
+- The published code carries the direction of conjugate gradient over to the next solve with a factor of 0.9**750,
+  which is negligible, so here every solve starts afresh; also in training, where the factor there is 0.9**75.
 - A Gauss-Newton step that would raise the loss is halved, except with `published`; with the paper's settings that
   hardly ever happens.
 - The first layer is fixed after the first frame, so samples are kept *projected* by it; the loss at full resolution

@@ -49,7 +49,8 @@ class FRTMOptions(SessionOptions):
     first_iterations: tuple[Count, ...] = (5, 10, 10, 10, 10)
     """Iterations of conjugate gradient in each Gauss-Newton step on the annotated frame."""
     first_last_iterations: Whole = 10
-    """Further iterations on the annotated frame, of the last layer alone."""
+    """Further iterations on the annotated frame, of the last layer alone: the authors' code has them, the paper does
+    not."""
     update_iterations: Whole = 10
     """Iterations on the last layer in an update."""
     double: bool = False

@@ -57,6 +57,13 @@ def heatmap_of(masks: Tensor, *, beyond: bool = False) -> Tensor:
     return pooled(both_classes(masks.float()), beyond=True) if beyond else both_classes(pooled(masks))
 
 
+def own_where_alone(logits: Tensor, masks: Tensor, frame_of_row: Tensor | None) -> Tensor:
+    """Aggregated masks (N, 1, H, W), but an object's own probabilities where its frame has no other object."""
+    frames = torch.zeros(len(masks), dtype=torch.long, device=masks.device) if frame_of_row is None else frame_of_row
+    alone = torch.bincount(frames)[frames] == 1
+    return torch.where(alone.view(-1, 1, 1, 1), logits.float().sigmoid(), masks)
+
+
 def coordinates(like: Tensor) -> Tensor:
     """Coordinate maps P (1, 3, h, w): x and y in [-1, 1], and the distance from the centre."""
     height, width = like.shape[-2:]

@@ -27,6 +27,15 @@ fine mask. Matching costs the same in every frame, and nothing is fitted online.
     Attention clue            clue: "heatmaps" (3 heatmaps, coordinates), "previous" (the last one), "reextract"
     Transition map            transition
 
+Where the paper and its authors' code differ, the light network follows the code, so that the authors' weights give
+their results (tests/parity):
+- The product in equation 2 is divided by the square root of the number of cells before the softmax.
+- w_t (equation 4) is predicted from what A_t is made of, before the last convolution, not from A_t.
+- A single object is aggregated with the background as well, which sharpens its heatmap (the paper takes the heatmap as
+  it is); but not in training.
+- There is a third loss, "matching": the mask predicted from S^LT alone.
+But no softmax is applied to the predicted transition map in training: its target lies in (-1, 1).
+
 Choices that the paper leaves open:
 - Masks are brought to stride 8, and 16, by 3x3 average pooling of stride 2. A missing heatmap is 0 in both channels, as
   the paper's first ones are: nothing is known of it.
@@ -69,7 +78,7 @@ from ...blocks.reach import area
 from ...blocks.rows import in_row_batches
 from ...blocks.transition import CLASSES, both_classes, transition_loss
 from ..method import Constant, Features, Memory, Method, Prediction, along
-from .heatmaps import coordinates, halved, heatmap_of, of_known, pooled
+from .heatmaps import coordinates, halved, heatmap_of, of_known, own_where_alone, pooled
 from .light import LightBlend, LightLongTerm, LightRefinement, LightShortTerm
 from .options import COARSE, DILATED, EPSILONS, FINE, MIDDLE, TEMPLATES, TTVOSOptions
 from .refinement import Refinement
@@ -223,7 +232,13 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
     def update(
         self, memory: TTVOSMemory, features: TTVOSFeatures, prediction: TTVOSPrediction, masks: Tensor
     ) -> TTVOSMemory:
-        """Make the frame the previous one, and blend it into the long-term template (equation 3)."""
+        """Make the frame the previous one, and blend it into the long-term template (equation 3).
+
+        masks (N, 1, H, W): probabilities after aggregation. In training the light network takes an object that is alone
+        in its frame as it was predicted, as the authors' code does.
+        """
+        if self.training and self.config.network == "light":
+            masks = own_where_alone(prediction.logits, masks, features.frame_of_row)
         lost, usual = self._lost(memory, masks)
         heatmaps = torch.cat([memory.heatmaps[:, 1:], heatmap_of(masks, beyond=self.config.borders)[:, None]], 1)
         known = F.pad(memory.known[:, 1:], (0, 1), value=True)

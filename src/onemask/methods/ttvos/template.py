@@ -95,7 +95,8 @@ class Embedding(nn.Module):
 class ProductTemplate(nn.Module):
     """Template of the paper: I_c = softmax(f g^T) of the object, Z = LT q of a frame (equations 1 and 2).
 
-    The product is divided by the square root of the number of cells before the softmax.
+    The product is divided by the square root of the number of cells before the softmax, as in the authors' code; the
+    paper does not have that factor.
     """
 
     def __init__(self, channels: int, clue: int, vectors: int, width: int, *, twice: bool = True, group: int = GROUP):
@@ -273,7 +274,10 @@ class Blend(nn.Module):
 
 
 class AdaptiveWeight(nn.Module):
-    """Weight w_t (equation 4), predicted from A_t: how much of a frame goes into the long-term template."""
+    """Weight w_t (equation 4): how much of a frame goes into the long-term template.
+
+    The wide network predicts it from A_t, as the paper says; the light one from A_t's input, as the authors' code does.
+    """
 
     def __init__(self, width: int):
         super().__init__()

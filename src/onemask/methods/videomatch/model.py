@@ -20,6 +20,10 @@ What the paper leaves open, and what was decided:
 - "Weighted softmax": both similarities are multiplied by one positive scale, which is learned.
 - The backbone starts from ImageNet unless a recipe's `initial` gives it weights of Pascal VOC. Features of several
   strides are concatenated as unit vectors, so the similarity is the mean of the strides' cosines.
+- b_t holds what matching alone gives more than one half. The mask begins at c_2, so a pixel between the two is the
+  object's near the previous mask, and neither learned nor the object's far from it. (In the paper, b_t is what matching
+  gives to the object and outlier removal takes from it, without a threshold for the former.)
+- d_c is in pixels for a short side of 480, and scales with the frame.
 - An object too small for half a cell of the grid gets the cells that it covers most.
 - Removed pixels get a logit of at most -10, so they are background but for a chance of e^-10. y_t is eroded by one
   cell.
