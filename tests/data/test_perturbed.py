@@ -1,6 +1,7 @@
 """Perturbed videos: exact, the same every time, and read by everything that reads DAVIS."""
 
 import itertools
+import json
 
 import cv2
 import numpy as np
@@ -128,6 +129,10 @@ def test_the_command_writes_a_dataset_that_can_be_evaluated(root, tmp_path, caps
     assert "--overwrite" in capsys.readouterr().err
     assert main(["perturb", str(root), "--out", str(out), "--resume"]) == 0
     assert "already holds the finished videos" in capsys.readouterr().out
+    assert main(["perturb", str(root), "--out", str(out), "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["videos"] == {"occluded": 2, "two": 3, "three": 3}
+    assert main(["perturb", str(root), "--out", str(out), "--resume", "--sequences", ","]) == 2
+    assert "no sequence is given" in capsys.readouterr().err
     frame = next((root / "JPEGImages/480p/bear").iterdir())
     kept = frame.read_bytes()
     frame.write_bytes(kept + b"x")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from onemask.data.clip import ClipRequest
 from onemask.data.sampling import SamplingConfig
-from onemask.data.sources import KINDS, SourceConfig, open_mixture, open_source
+from onemask.data.sources import KINDS, SourceConfig, data_fingerprint, open_mixture, open_source
 from onemask.errors import InputError
 
 MAPS = [two_squares(time) for time in range(4)]
@@ -128,6 +128,35 @@ def test_davis_is_checked_when_it_is_opened_for_training(base):
 )
 def test_refusals(base, config, message):
     assert message in refused(config, base)
+
+
+def test_stills_whose_masks_are_black_and_white_are_refused(base):
+    mask = base / "stills/masks/squares.png"
+    Image.fromarray(np.uint8(255) * (MAPS[0] > 0)).save(mask)
+    assert "stills/masks has an object: ids are 1..254, and 255 is void" in refused(
+        SourceConfig(kind="stills", root="stills"), base
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "decides", "does_not"),
+    [
+        ("davis2016", "ImageSets/2016/train.txt", "ImageSets/2016/val.txt"),
+        ("davis2017", "ImageSets/2017/train.txt", "ImageSets/2016/train.txt"),
+        ("youtube-vos", "train/meta.json", "ImageSets/other.txt"),
+        ("youtube-vos", "ImageSets/train.txt", "ImageSets/other.txt"),
+    ],
+)
+def test_the_fingerprint_is_of_pictures_and_of_the_lists_that_decide(base, kind, decides, does_not):
+    config, lists = SourceConfig(kind=kind, root=kind), [base / kind / name for name in (does_not, decides)]
+    before = data_fingerprint([config], base)
+    for path, changes in zip(lists, (False, True), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{path.read_text() if path.exists() else 'squares'}\n")
+        assert (data_fingerprint([config], base) != before) == changes
+    assert data_fingerprint([config], base).partition("-")[0] == before.partition("-")[0]
+    next((base / kind).rglob("*.jpg")).write_bytes(b"other")
+    assert data_fingerprint([config], base).partition("-")[0] != before.partition("-")[0]
 
 
 def test_a_source_can_be_written_in_a_configuration_file():

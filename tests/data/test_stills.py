@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,6 +89,20 @@ def test_a_picture_that_is_none_is_named(root):
     assert "b cannot be read" in refused(StillImages, root)
 
 
+def test_a_mask_of_more_pixels_than_pillow_opens_is_named(root, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    assert "a cannot be read (Image size" in refused(StillImages, root)
+
+
+def test_a_mask_with_soft_edges_says_what_can_be_done(root):
+    soft = cv2.GaussianBlur(np.float32(255 * (np.indices((60, 80)).sum(0) > 70)), (0, 0), 4).astype(np.uint8)
+    Image.new("RGB", (80, 60)).save(root / "images" / "a.png")
+    Image.fromarray(soft).save(root / "masks" / "a.png")
+    message = refused(StillImages(root).read, 0)
+    assert "save the ids as palette PNG" in message
+    assert "threshold" not in message  # which training does not have
+
+
 def test_a_mask_in_colours_is_named(root):
     Image.new("RGB", (30, 4)).save(root / "masks" / "a.png")
     assert "masks/a.png is not a palette or grey PNG but RGB" in refused(StillImages, root)
@@ -147,3 +162,19 @@ def test_held_out_pictures(root):
     assert rest.names == ("b",)
     assert (rest.read(0)[0] == stills.read(1)[0]).all()
     assert len(stills) == 3
+
+
+@pytest.mark.parametrize(("names", "every", "told"), [("abc", 1, "all 3 pictures"), ("a", 5, "the only picture")])
+def test_not_all_pictures_can_be_held_out(tmp_path, names, every, told):
+    for name in names:
+        add(tmp_path, name)
+    assert f"held_out={every} holds out {told} of {tmp_path}" in refused(StillImages(tmp_path).without, every)
+
+
+def test_black_and_white_masks_are_refused(tmp_path):
+    add(tmp_path, "a", np.zeros_like(LABELS))
+    StillImages(tmp_path).refuse_black_and_white()  # a background
+    add(tmp_path, "b", np.uint8(255) * (LABELS > 0))
+    assert "no mask in" in refused(StillImages(tmp_path).refuse_black_and_white)
+    add(tmp_path, "c")
+    StillImages(tmp_path).refuse_black_and_white()

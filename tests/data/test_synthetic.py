@@ -332,6 +332,21 @@ def test_regions_of_textures_are_objects_only_as_often_as_the_configuration_says
         assert like(clip.frames[0][under], RED if taken else GREEN, 25).all()
 
 
+def test_rounded_probabilities_need_not_sum_to_1_exactly(stills):
+    source = StillClips(stills, config=SyntheticConfig(distractors=(0.3333333, 0.3333333, 0.3333333)))
+    assert len(clips(source, 0, 3)) == 3
+
+
+@pytest.mark.parametrize("kind", ["hides", "covers", "occluder"])
+def test_a_cutout_that_shows_nothing_hides_nothing(stills, tmp_path, kind):
+    (tmp_path / "cutouts").mkdir()
+    Image.new("RGBA", (20, 20)).save(tmp_path / "cutouts" / "a.png")
+    config = SyntheticConfig(cutout=1, texture=0, further_object=1, **{kind: 1})
+    source = StillClips(stills, Cutouts(tmp_path / "cutouts"), config)
+    for clip in clips(source, 0, 8, length=5, max_skip=3, max_objects=3):
+        assert (pixels_of(clip, 1)[0]) > 0
+
+
 def test_objects_too_small_to_be_learned_are_not_taken(tmp_path):
     add(tmp_path, "a", [(20, 20, 3, RED), (120, 80, 30, BLUE)])
     for scene in SCENES.values():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import resource
 
 import pytest
 import torch
 from made_training import a_recipe, stage
 
 from onemask.data.sources import open_mixture
-from onemask.errors import InputError
+from onemask.errors import InputError, OutputError
 from onemask.methods.dmn_aoa import DMNAOAConfig
 from onemask.methods.dmn_aoa.proposals import LiteConfig, ProposalGenerator, maskrcnn_lite
 from onemask.training import cache as cache_module
@@ -63,6 +65,17 @@ class TestContents:
         made = [ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0]) for _ in range(2)]
         made[0].fill(1, batch(1))
         assert [number in made[1] for number in range(3)] == [False, True, False]
+
+    def test_a_full_disk(self, tmp_path, recipe, batch, make_frtm):
+        cache = ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0])
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        try:
+            with pytest.raises(OutputError, match=r"000\.safetensors could not be written: File too large"):
+                cache.fill(0, batch(0))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert 0 not in cache
 
     @pytest.mark.parametrize("damage", [b"", b"not one", None])
     def test_a_damaged_file(self, tmp_path, recipe, batch, make_frtm, damage):
@@ -149,6 +162,20 @@ class TestKey:
             note="other",
         )
         assert key(tmp_path, make_frtm(width=16, update_every=2), other) == key(tmp_path, make_frtm(), recipe)
+
+    def test_of_other_data(self, tmp_path, recipe, make_frtm):
+        def of(data: str) -> ClipCache:
+            return ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0], data)
+
+        folders = {data: of(data).folder for data in ("one", "other")}
+        assert folders["one"] != folders["other"]
+        assert {data: of(data).folder for data in folders} == folders
+        record = folders["one"] / "clips.json"
+        told = json.loads(record.read_text())
+        assert told.pop("data") == "one"
+        record.write_text(json.dumps(told))  # as earlier versions wrote it
+        assert of("other").folder == folders["one"]
+        assert of("one").folder not in folders.values()
 
     def test_says_what_it_depends_on(self, tmp_path, recipe, make_frtm):
         cache = ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,8 @@ from made_training import a_recipe, stage
 from onemask.data.clip import Clip
 from onemask.data.mixture import Mixture
 from onemask.data.sources import open_mixture
-from onemask.errors import InputError
-from onemask.training.feed import Feed, Order, Parts
+from onemask.errors import InputError, OnemaskError
+from onemask.training.feed import Feed, Order, Parts, worker_deaths_told
 from onemask.training.recipe import StageConfig
 
 
@@ -108,3 +110,16 @@ class TestFeed:
         with pytest.raises(InputError) as caught:
             list(Feed(parts, 0, workers))
         assert str(caught.value) == "picture.png cannot be read; repair it"
+
+    def test_a_worker_that_is_killed_is_one_clear_error(self, tmp_path):
+        class Killed(Broken):
+            def clip(self, index, request, rng) -> Clip:
+                os.kill(os.getpid(), signal.SIGKILL)  # as the system does when memory runs out
+                raise AssertionError
+
+        parts = Parts(Mixture([(Killed(), 1)], 0), a_stage(tmp_path), 2, Order(2, 0, 0))
+        told = r"a worker that makes clips was killed \(DataLoader worker .*\); if memory ran out, set fewer workers"
+        with pytest.raises(OnemaskError, match=told), worker_deaths_told():
+            list(Feed(parts, 0, 1))
+        with pytest.raises(RuntimeError, match="of another kind"), worker_deaths_told():
+            raise RuntimeError("of another kind")

@@ -143,6 +143,11 @@ class TestRefusals:
             ({"bach": 2}, "bach is not known; there are: name, data"),
             ({"batch": "two"}, r"batch must be a whole number, got 'two'"),
             ({"batch": 0}, r"stages\.0\.batch must be 1 or more, got 0"),
+            ({"max_objects": 255}, r"stages\.0\.max_objects must be in \[1, 254\], got 255"),
+            (
+                {"data": [{"kind": "stills", "root": "x", "options": {"smallest": 0.8}}]},
+                r"stages\.0\.data\.0\.options: smallest must not be above largest, got 0\.8 and 0\.7",
+            ),
             ({"batch": 3, "accumulate": 2}, r"stages\.0\.batch \(3\) must be a multiple of accumulate \(2\)"),
             ({"data": []}, r"stages\.0\.data is empty"),
             ({"data": [{"kind": "film", "root": "x"}]}, r"stages\.0\.data\.0\.kind must be one of .*, got 'film'"),

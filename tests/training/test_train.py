@@ -13,6 +13,8 @@ import re
 import shutil
 import signal
 import socket
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,12 +24,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_training import TINY, a_recipe, history, losses, stage, write_davis, write_recipe
+from made_training import SIZE, TINY, a_recipe, history, losses, stage, write_davis, write_recipe
 from PIL import Image
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import onemask.methods
+from onemask.cli import main
 from onemask.data.mixture import Mixture
 from onemask.errors import InputError, Interrupted, OutputError
 from onemask.evaluation.evaluate import evaluate
@@ -35,10 +38,12 @@ from onemask.methods import configuration
 from onemask.settings import Settings
 from onemask.training import train as training
 from onemask.training.folder import TrainingFolder
+from onemask.training.log import Log
 from onemask.training.recipe import ValidationConfig, read_recipe
 from onemask.training.train import Hardware, train
 from onemask.training.unroll import Unroll
 from onemask.training.validation import VideoValidator
+from onemask.video.masks import write_mask
 from onemask.weights.store import card_of, check, read
 
 CPU = Hardware("cpu")
@@ -259,6 +264,15 @@ class TestWhatIsWritten:
         settings = Settings("frtm-lite", TINY, trained.best, short_side=64, device="cpu")
         evaluation = evaluate(data / "davis", tmp_path / "evaluated", settings, split="dev")
         assert evaluation.scores.J_and_F == pytest.approx(max(scores), abs=0.01)
+
+    def test_the_card_names_all_data(self, tmp_path, make_frtm):
+        sources = [
+            {"kind": "stills", "root": "a", "cutouts": "b", "turntable": "c"},
+            {"kind": "stills", "root": "d", "turntable": "c"},
+        ]
+        recipe = a_recipe(tmp_path, stage(data=sources))
+        TrainingFolder(tmp_path / "out").save("last", make_frtm(), recipe, {}, "")
+        assert card_of(tmp_path / "out/last.safetensors").data == ["stills a with b and c", "stills d with c"]
 
     def test_the_best_are_kept(self, tmp_path, data, monkeypatch):
         given = iter([0.3, 0.9, 0.5])
@@ -558,6 +572,30 @@ class TestRefusals:
             run(recipe, tmp_path / "out", own, resume=True)
         run(recipe, tmp_path / "out", own, overwrite=True)
 
+    def test_a_list_of_videos_that_changed(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(iterations=1))
+        shutil.copytree(data, tmp_path / "data")
+        run(recipe, tmp_path / "out", tmp_path / "data")
+        videos = tmp_path / "data/davis/ImageSets/2017/fit.txt"
+        videos.write_text(videos.read_text().splitlines()[0])
+        with pytest.raises(InputError, match=r"lists of videos of the training data have changed since .*out was"):
+            run(recipe, tmp_path / "out", tmp_path / "data", resume=True)
+        record = tmp_path / "out/.onemask/data.json"
+        record.write_text(json.dumps(json.loads(record.read_text()).partition("-")[0]))  # as earlier versions wrote it
+        run(recipe, tmp_path / "out", tmp_path / "data", resume=True)
+
+    def test_features_of_data_that_changed_are_made_again(self, tmp_path, data):
+        recipe = a_recipe(tmp_path, stage(iterations=1, distinct=2, cache=True))
+        shutil.copytree(data, tmp_path / "data")
+        run(recipe, tmp_path / "out", tmp_path / "data")
+        before = losses(tmp_path / "out")
+        for path in (tmp_path / "data/davis/JPEGImages").rglob("*.jpg"):
+            Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+        run(recipe, tmp_path / "out", tmp_path / "data", overwrite=True)
+        run(recipe, tmp_path / "fresh", tmp_path / "data")
+        assert losses(tmp_path / "out") != before
+        assert losses(tmp_path / "out") == losses(tmp_path / "fresh")
+
     def test_another_recipe(self, tmp_path, data):
         run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
         with pytest.raises(InputError, match=r"was started with batch 2 \(now 4\), seed 3 \(now 5\)"):
@@ -673,8 +711,20 @@ class TestRefusals:
         with pytest.raises(InputError, match="has no sequence nobody"):
             VideoValidator(ValidationConfig(**VALIDATION, sequences=["nobody"]), data, make_frtm())
         write_davis(tmp_path / "davis", make_clip, frames=2)
-        with pytest.raises(InputError, match="annotated frames between the first and the last; shape2 has none"):
+        with pytest.raises(InputError, match=r"annotated frames between the first .* the last; shape2 has none"):
             VideoValidator(ValidationConfig(**VALIDATION), tmp_path, make_frtm())
+
+    def test_a_validation_in_which_objects_come_too_late(self, data, make_frtm, tmp_path):
+        shutil.copytree(data / "davis", tmp_path / "davis")
+        masks = sorted((tmp_path / "davis/Annotations/480p/shape2").iterdir())
+        for shown, works in ((len(masks) - 3, True), (len(masks) - 2, False), (len(masks), False)):
+            for mask in masks[:shown]:
+                write_mask(mask, np.zeros(SIZE, np.uint8))
+            if works:
+                VideoValidator(ValidationConfig(**VALIDATION), tmp_path, make_frtm())
+                continue
+            with pytest.raises(InputError, match="between the first that shows an object and the last; shape2 has"):
+                VideoValidator(ValidationConfig(**VALIDATION), tmp_path, make_frtm())
 
     @pytest.mark.parametrize("hardware", [Hardware("abacus"), Hardware("cpu", 0)])
     def test_hardware_that_is_not_there(self, hardware):
@@ -700,6 +750,33 @@ class TestProcesses:
         assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
         scores = [[line["J&F"] for line in history(tmp_path / name) if "J&F" in line] for name in ("one", "two")]
         assert scores[1] == pytest.approx(scores[0], abs=1e-2)
+
+    def test_the_last_weights_are_saved_once(self, tmp_path, data, monkeypatch):
+        """The second process comes to them when the first has saved them already."""
+        recipe, last = a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out" / "last.safetensors"
+        run(recipe, tmp_path / "out", data)
+        last.unlink()
+        forget = Log.forget_after
+
+        def slow(self, step):
+            forget(self, step)
+            if not self.active:
+                time.sleep(1)
+
+        monkeypatch.setattr(Log, "forget_after", slow)
+        assert by_two(lambda: run(recipe, tmp_path / "out", data, resume=True)) == [0, 0]
+        assert last.exists()
+
+    def test_one_of_them_prints_the_result(self, tmp_path, data, capfd):
+        path, out = write_recipe(tmp_path, stage(iterations=1)), tmp_path / "out"
+
+        def act() -> None:
+            sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - in place of pytest's
+            main(["train", str(path), "--data", str(data), "--out", str(out), "--device", "cpu", "--json"])
+            sys.stdout.flush()
+
+        assert by_two(act) == [0, 0]
+        assert json.loads(capfd.readouterr().out)["steps"] == 1
 
     def test_refused_in_all_of_them(self, tmp_path, data):
         """The folder is looked at by the first process alone, and the second does not wait for ever."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,19 @@ class TestTraining:
         assert len(open_mixture(recipe.stages[0].data, 0, data, recipe.held_out)) == 2
         validator = task_of(recipe, data).validator()
         assert {name: len(pictures) for name, pictures in validator.pictures.items()} == {"held-out stills": 2}
+
+    def test_sets_that_are_held_out_are_told_apart(self, data):
+        for folder in ("one/stills", "other/stills"):
+            shutil.copytree(data / "stills", data / folder)
+        sources = "stages.0.data=[{kind: stills, root: one/stills}, {kind: stills, root: other/stills}]"
+        validator = task_of(read_recipe(data / "recipe.yaml", [sources]), data).validator()
+        assert set(validator.pictures) == {"held-out one/stills", "held-out other/stills", "held-out stills"}
+
+    def test_nothing_to_recall_is_refused(self, data):
+        cv2.imwrite(str(data / "stills/masks/0.png"), np.zeros((96, 128), np.uint8))
+        cv2.imwrite(str(data / "stills/masks/3.png"), np.zeros((96, 128), np.uint8))
+        with pytest.raises(InputError, match="no picture of held-out stills has an object, so there is no recall"):
+            trained(data)
 
     def test_goes_on_to_the_same_weights(self, data, monkeypatch):
         whole, steps, step = trained(data, "whole"), [], training.Training._step

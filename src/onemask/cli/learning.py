@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from functools import partial
 
 from ..errors import InputError
@@ -40,6 +41,7 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _train(options: argparse.Namespace) -> None:
     try:
         from ..training.preview import preview
+        from ..training.processes import is_first
         from ..training.recipe import read_recipe
         from ..training.train import Hardware, train
     except ModuleNotFoundError as error:
@@ -63,6 +65,8 @@ def _train(options: argparse.Namespace) -> None:
         progress=partial(show, unit="step"),
     )
     options.answer = trained
+    if not is_first():  # the result is printed once
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if trained.finished_before:
         print(f"{options.out} already holds the finished training")
     scores = ", ".join(f"{name} {value:.1f}" for name, value in trained.scores.items()) or "not validated"

@@ -76,9 +76,14 @@ class DavisDataset(SequenceDataset):
         return None
 
 
+def split_list(root: Path, year: int, split: str) -> Path:
+    """The file that lists the sequences of a split."""
+    return root / "ImageSets" / str(year) / f"{split}.txt"
+
+
 def _listed_names(root: Path, year: int, split: str) -> tuple[str, ...]:
     """Return the sequences that a split lists, in its order, each once."""
-    path = root / "ImageSets" / str(year) / f"{split}.txt"
+    path = split_list(root, year, split)
     if not path.is_file():
         raise InputError(f"{path} does not exist, so there is no split {split}; {_lists_there_are(root)}")
     lines = read_text(path, "one sequence per line").splitlines()

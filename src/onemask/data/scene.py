@@ -232,7 +232,9 @@ class Scene:
     # Things that are pasted -------------------------------------------------------------------------------------------
 
     def _with_distractors(self, layers: list[Layer]) -> list[Layer]:
-        number = int(self.rng.choice(len(self.config.distractors), p=self.config.distractors))
+        # Rounded probabilities may sum to 1 less exactly than NumPy asks for.
+        probabilities = np.array(self.config.distractors)
+        number = int(self.rng.choice(len(probabilities), p=probabilities / probabilities.sum()))
         for _ in range(number):  # anywhere but behind the base
             layer = self._wandering(self._distraction(0.6 * self._share()), 0)
             layers.insert(int(self.rng.integers(1, len(layers) + 1)), layer)

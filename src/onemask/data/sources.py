@@ -14,11 +14,11 @@ from ..files import fingerprint
 from ..methods.options import NotNegative, with_options
 from ..video.images import IMAGE_SUFFIXES
 from .clip import ClipSource
-from .davis import DavisDataset
+from .davis import DavisDataset, split_list
 from .folders import FolderDataset
 from .mixture import Mixture
 from .sampling import SamplingConfig, VideoClips
-from .youtube_vos import YouTubeVosDataset
+from .youtube_vos import YouTubeVosDataset, split_lists
 
 KINDS = ("davis2016", "davis2017", "youtube-vos", "folders", "stills")
 _LOOKED_INTO = 64  # pictures per folder, or a few more, whose contents are part of the fingerprint
@@ -76,9 +76,11 @@ def open_mixture(configs: Sequence[SourceConfig], seed: int, base: Path, held_ou
 
 
 def data_fingerprint(configs: Sequence[SourceConfig], base: Path) -> str:
-    """A hash of the pictures below configured folders: names and sizes, and the contents of about 64 in each folder.
+    """Hashes, "PICTURES-LISTS", of the data of configured sources.
 
-    Raises InputError for a folder that cannot be read.
+    PICTURES: names and sizes of all pictures below the sources' folders, and the contents of about 64 in each folder.
+    LISTS: the files that say which videos and objects belong to a split. Raises InputError for a folder or a list that
+    cannot be read.
     """
     digest = hashlib.blake2b(digest_size=8)
     named = (folder for config in configs for folder in (config.root, config.cutouts, config.turntable) if folder)
@@ -94,7 +96,16 @@ def data_fingerprint(configs: Sequence[SourceConfig], base: Path) -> str:
         for number, path in enumerate(pictures):
             known = fingerprint(path) if number % every == 0 else path.stat().st_size
             digest.update(f"{path.relative_to(folder)} {known}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+    lists = hashlib.blake2b(digest_size=8)
+    for path in dict.fromkeys(path for config in configs for path in _lists_of(config, base / config.root)):
+        lists.update(f"{fingerprint(path)}\n".encode())
+    return f"{digest.hexdigest()}-{lists.hexdigest()}"
+
+
+def _lists_of(config: SourceConfig, root: Path) -> list[Path]:
+    if config.kind in _YEARS:
+        return [split_list(root, _YEARS[config.kind], config.split)]
+    return split_lists(root, config.split) if config.kind == "youtube-vos" else []
 
 
 def _open_stills(config: SourceConfig, root: Path, base: Path, held_out: int) -> ClipSource:
@@ -112,6 +123,7 @@ def _open_stills(config: SourceConfig, root: Path, base: Path, held_out: int) ->
             f"turning is {options.turning:g}, but no turntable is given; give its folder, or leave turning out"
         )
     stills = StillImages(root).without(held_out) if held_out else StillImages(root)
+    stills.refuse_black_and_white()
     return StillClips(stills, cutouts, options, turntable)
 
 

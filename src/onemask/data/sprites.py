@@ -99,8 +99,8 @@ def void_beside(mask: np.ndarray, void: np.ndarray, reach: int) -> np.ndarray:
 
 
 def opaque_side(picture: np.ndarray) -> float:
-    """Return the side, in pixels, of a square with the opaque area of an RGBA picture (h, w, 4)."""
-    return float(np.sqrt(picture[..., 3].sum(dtype=np.float64) / 255))
+    """Return the side, in pixels, of a square with the opaque area of an RGBA picture (h, w, 4); at least 1."""
+    return max(1.0, float(np.sqrt(picture[..., 3].sum(dtype=np.float64) / 255)))
 
 
 def middle(mask: np.ndarray) -> tuple[float, float]:

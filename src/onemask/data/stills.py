@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..video.masks import read_mask
+from ..video.images import UNREADABLE
+from ..video.masks import SoftEdges, read_mask
 from .clip import VOID
 from .sequence import decoded
 
@@ -52,10 +53,30 @@ class StillImages:
         return len(self.names)
 
     def without(self, every: int) -> StillImages:
-        """Return the same pictures without numbers 0, `every`, 2 `every`, ..., which are held out."""
+        """Return the same pictures without numbers 0, `every`, 2 `every`, ..., which are held out.
+
+        Raises InputError if none is left.
+        """
         rest = copy(self)
         rest.names = tuple(name for index, name in enumerate(self.names) if index % every)
+        if not rest.names:
+            count = "the only picture" if len(self) == 1 else f"all {len(self)} pictures"
+            raise InputError(f"held_out={every} holds out {count} of {self.root}; set it to 0, or add pictures")
         return rest
+
+    def refuse_black_and_white(self) -> None:
+        """Raise InputError if masks have void, but none has an object; they are read until one has."""
+        void = False
+        for name in self.names:
+            labels = self._labels(name)
+            if ((labels > 0) & (labels < VOID)).any():
+                return
+            void |= bool((labels == VOID).any())
+        if void:
+            raise InputError(
+                f"no mask in {self.root}/masks has an object: ids are 1..{VOID - 1}, and {VOID} is void here; save the "
+                "object of black and white masks as 1"
+            )
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return picture `index`, (H, W, 3) uint8 RGB, and its label map, (H, W) uint8: 0, 1..N, 255 void.
@@ -64,13 +85,19 @@ class StillImages:
         """
         name = self.names[index]
         image = decoded(self._images[name], cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-        labels = read_mask(self._masks[name], void=VOID).labels
+        labels = self._labels(name)
         if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
             raise InputError(
                 f"{self._masks[name]}: expected a mask of {_sized(image.shape[1::-1])} with values 0..255, but it is "
                 f"{_sized(labels.shape[::-1])} with values up to {labels.max()}"
             )
         return image, labels
+
+    def _labels(self, name: str) -> np.ndarray:
+        try:
+            return read_mask(self._masks[name], void=VOID).labels
+        except SoftEdges as error:
+            raise InputError(error.where_none_can_be_given) from error
 
     def _problem_of_headers(self, name: str) -> str | None:
         if name not in self._masks:
@@ -81,7 +108,7 @@ class StillImages:
                     return f"masks/{name}.png is {_sized(mask.size)}, its picture {_sized(image.size)}"
                 if mask.mode not in _MASK_MODES:
                     return f"masks/{name}.png is not a palette or grey PNG but {mask.mode}"
-        except OSError as error:
+        except UNREADABLE as error:
             return f"{name} cannot be read ({error})"
         return None
 
@@ -141,7 +168,7 @@ def _problem_of_cutout(path: Path) -> str | None:
     try:
         with Image.open(path) as image:
             has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    except OSError as error:
+    except UNREADABLE as error:
         return f"{path.name} cannot be read ({error})"
     return None if has_alpha else f"{path.name} has no alpha"
 

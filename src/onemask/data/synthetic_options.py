@@ -64,3 +64,5 @@ class SyntheticConfig:
         check_values(self)
         if abs(sum(self.distractors) - 1) > 1e-6:
             raise InputError(f"distractors must be probabilities that sum to 1, got {self.distractors}")
+        if self.smallest > self.largest:
+            raise InputError(f"smallest must not be above largest, got {self.smallest:g} and {self.largest:g}")

@@ -35,12 +35,12 @@ class YouTubeVosDataset(SequenceDataset):
         Raises one InputError that names videos without frames or masks, masks without a frame, listed objects without
         a mask in any of their frames, and masks whose size differs from their frame's (from headers, 0.1 ms per mask).
         """
-        own_list = Path(root) / "ImageSets" / f"{split}.txt"
-        self.root = _folder_of(Path(root), "train" if own_list.is_file() else split)
+        meta, *own_list = split_lists(Path(root), split)
+        self.root = meta.parent
         self.split = split
-        videos = _listed_videos(self.root / "meta.json")
-        if own_list.is_file():
-            videos = _of_list(videos, own_list)
+        videos = _listed_videos(meta)
+        if own_list:
+            videos = _of_list(videos, own_list[0])
         listed = {name: {i: frames for i, (frames, _) in objects.items()} for name, objects in videos.items()}
         self.categories: dict[str, dict[int, str]] = {  # of each video's objects; "" where meta.json has none
             name: {i: category for i, (_, category) in objects.items()} for name, objects in videos.items()
@@ -83,6 +83,13 @@ class YouTubeVosDataset(SequenceDataset):
         frames = find_frames(self.root / "JPEGImages" / name)
         masks = find_masks(self.root / "Annotations" / name)
         return VideoSequence(name, frames, tuple(masks.get(frame.stem) for frame in frames), objects=objects)
+
+
+def split_lists(root: Path, split: str) -> list[Path]:
+    """The files that decide what is in a split: its meta.json, and the list of a custom split if it is one."""
+    own_list = root / "ImageSets" / f"{split}.txt"
+    custom = own_list.is_file()
+    return [_folder_of(root, "train" if custom else split) / "meta.json", *([own_list] if custom else [])]
 
 
 def _folder_of(root: Path, split: str) -> Path:

@@ -3,7 +3,7 @@
 A stage with `distinct` clips sees each of them many times. With a frozen backbone, its features are the same every
 time. So is the memory of the reference frame, if no part of it is learned offline (FRTM's target models, section 3.3).
 A step then only has to compute the trained part. Each clip is a file, so recipes that agree on everything that the
-cache depends on share it, and an interrupted cache is continued.
+cache depends on share it, and an interrupted cache is continued. Other data under the same names has another cache.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as encoded
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import write_json, written_whole
+from ..files import read_json, write_bytes, write_json
 from ..methods.method import Memory, Method
 from ..methods.options import newer_options
 from .recipe import Recipe, StageConfig
@@ -38,17 +39,23 @@ class ClipCache:
     """A folder with one file per clip.
 
     Features are kept in half precision, memories as they are.
+
+    data: fingerprint of the data that clips are made of, see `data_fingerprint`.
     """
 
-    def __init__(self, folder: Path, method: Method, recipe: Recipe, stage: StageConfig):
+    def __init__(self, folder: Path, method: Method, recipe: Recipe, stage: StageConfig, data: str = ""):
         self.method = method
         self.with_memory = not method.memory_depends_on_weights
         self.constant_type, self.memory_type = method.constant_type, method.memory_type
         depends_on = _depends_on(method, recipe, stage)
-        name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
-        self.folder = folder / name
-        if not (self.folder / "clips.json").exists():
-            write_json(self.folder / "clips.json", depends_on)
+        of_data = {**depends_on, "data": data}
+        self.folder = folder / _name(depends_on)
+        recorded = _recorded(self.folder)
+        if recorded is not None and recorded.get("data", data) != data:
+            self.folder = folder / _name(of_data)
+            recorded = _recorded(self.folder)
+        if recorded is None or "data" not in recorded:  # earlier versions did not record it
+            write_json(self.folder / "clips.json", of_data)
 
     def __getstate__(self) -> dict[str, Any]:
         """State without the method, which workers do not need: they only read."""
@@ -66,8 +73,8 @@ class ClipCache:
         """Compute the cached tensors of a clip (a batch of one) with the method in evaluation mode, and write them."""
         with as_it_runs(self.method):  # the batch norm of a method that was just built is in training mode
             tensors = self._computed(batch)
-        with written_whole(self.path(index)) as temporary:
-            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary)
+        # If safetensors wrote to the file itself, a full disk would raise an error of its own.
+        write_bytes(self.path(index), encoded({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
 
     def _computed(self, batch: ClipBatch) -> dict[str, Tensor]:
         begins = 1 if self.with_memory and not self.method.renews else 0
@@ -94,6 +101,16 @@ class ClipCache:
             return ClipBatch(tensors["frames"], tensors["labels"], tensors["objects"], constant, memory)
         except (OSError, SafetensorError, LookupError, TypeError) as error:
             raise InputError(f"{path} cannot be read ({error}); delete it, and it will be created again") from error
+
+
+def _name(depends_on: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _recorded(folder: Path) -> dict[str, Any] | None:
+    """Read what a cache says that it depends on; None if there is no cache yet."""
+    path = folder / "clips.json"
+    return read_json(path, f"delete {folder}, and it will be created again") if path.exists() else None
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

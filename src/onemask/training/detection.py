@@ -80,7 +80,11 @@ class Proposing(Task):
         pictures: dict[str, list[Callable[[], Picture]]] = {}
         if recipe.held_out:
             stills = [source.root for stage in recipe.stages for source in stage.data if source.kind == "stills"]
-            pictures |= {f"held-out {Path(r).name}": held_out(base / r, recipe.held_out) for r in dict.fromkeys(stills)}
+            roots = list(dict.fromkeys(stills))
+            distinct = len({Path(root).name for root in roots}) == len(roots)
+            for root in roots:
+                name = Path(root).name if distinct else root
+                pictures[f"held-out {name}"] = held_out(base / root, recipe.held_out)
         if recipe.validation.root:
             pictures[recipe.validation.split] = frames_of(recipe.validation, base)
         if not pictures:
@@ -148,16 +152,24 @@ class RecallValidator:
         return scores
 
     def validation(self, scores: np.ndarray) -> Validation:
-        """Average recall of every set; the criterion is the mean over sets at the largest count."""
+        """Average recall of every set; the criterion is the mean over sets at the largest count.
+
+        Raises InputError if no set has an object.
+        """
         ends = np.cumsum([len(of_set) for of_set in self.pictures.values()])
         figures: dict[str, float] = {}
         for name, of_set in zip(self.pictures, np.split(scores, ends[:-1]), strict=True):
             *found, objects = of_set.T
             if objects.any():  # a set without objects has no recall
                 figures |= {f"{name} AR@{n}": average_recall(f, objects) for n, f in zip(COUNTS, found, strict=True)}
+        if not figures:
+            raise InputError(
+                f"no picture of {', '.join(self.pictures)} has an object, so there is no recall to validate by; "
+                "annotate some, or leave out validation.root and held_out"
+            )
         most = [value for name, value in figures.items() if name.endswith(f"AR@{COUNTS[-1]}")]
         return Validation(
-            criterion=float(np.mean(most)) if most else 0.0,
+            criterion=float(np.mean(most)),
             figures=figures,
             scores={name: round(100 * value, 2) for name, value in figures.items()},
             by_item={},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.mixture import Mixture
-from ..errors import OnemaskError
+from ..errors import OnemaskError, one_line
 from .cache import ClipCache
 from .recipe import StageConfig
 from .unroll import ClipBatch, batch_of, joined
@@ -122,6 +123,20 @@ class _Guarded(Dataset[Any]):
             return self.parts[item]
         except OnemaskError as error:
             return error
+
+
+@contextmanager
+def worker_deaths_told() -> Iterator[None]:
+    """Raise an OnemaskError when a worker is killed; DataLoader notices it at any time, also between two batches."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise OnemaskError(
+            f"a worker that makes clips was killed ({one_line(error)}); if memory ran out, set fewer workers; --resume "
+            "continues from the last checkpoint"
+        ) from error
 
 
 def _begin_worker(number: int) -> None:

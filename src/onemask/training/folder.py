@@ -61,9 +61,14 @@ class TrainingFolder:
 
     def refuse_other_data(self, data: str) -> None:
         """Raise InputError if the fingerprint of the training data differs from that of the data at the start."""
-        if self._data.exists() and read_json(self._data, "pass --overwrite to start over") != data:
+        if not self._data.exists():
+            return
+        pictures = data.partition("-")[0]
+        begun = read_json(self._data, "pass --overwrite to start over")
+        if begun not in (data, pictures):  # earlier versions recorded the pictures alone
+            what = "lists of videos" if str(begun).partition("-")[0] == pictures else "pictures"
             raise InputError(
-                f"the pictures of the training data have changed since {self.path} was started; restore them, or "
+                f"the {what} of the training data have changed since {self.path} was started; restore them, or "
                 "start over in another folder or with --overwrite"
             )
 
@@ -179,7 +184,8 @@ def _by_place(value: Any) -> Any:
 def _described(source: SourceConfig) -> str:
     """Name of a source for the card."""
     split = "" if source.kind in ("folders", "stills") else f" {source.split}"
-    return f"{source.kind} {source.root}{split}{f' with {source.cutouts}' if source.cutouts else ''}"
+    pasted = " and ".join(folder for folder in (source.cutouts, source.turntable) if folder)
+    return f"{source.kind} {source.root}{split}{f' with {pasted}' if pasted else ''}"
 
 
 def commit() -> str:

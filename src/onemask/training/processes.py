@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from ..errors import InputError, OnemaskError
@@ -42,6 +43,11 @@ class Hardware:
             raise InputError(f"{self.accelerator!r} with {devices} devices is not available here: {reason}") from error
         fabric.launch()
         return fabric
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes that were started to train together, or the only one."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def by_the_first(fabric: Fabric, act: Callable[[], None]) -> None:

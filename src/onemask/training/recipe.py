@@ -22,7 +22,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from ..data.clip import ClipRequest
+from ..data.clip import VOID, ClipRequest
 from ..data.davis import YEARS
 from ..data.sampling import SamplingConfig
 from ..data.sources import KINDS, SourceConfig
@@ -96,7 +96,7 @@ class StageConfig:
     max_skip: Annotated[list[int], Range(1)] = field(default_factory=list)
     """Largest distance between neighbouring frames, [at the start, at the end] of the stage; empty: any
     frames in any order."""
-    max_objects: Count = 1
+    max_objects: Annotated[int, Range(1, VOID - 1)] = 1
     """Largest number of objects per clip."""
     batch: Count = 8
     """Clips per step, over all processes and accumulated parts."""

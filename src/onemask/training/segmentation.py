@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..blocks.backbone import Backbone
+from ..data.sources import data_fingerprint
 from ..errors import InputError
 from ..methods import configuration, load
 from ..methods.method import Method
@@ -83,7 +84,7 @@ class Segmentation(Task):
 
     def cache(self, folder: Path, network: nn.Module, stage: StageConfig) -> ClipCache:
         """Cache of features, and of memories of reference frames if these are not trained."""
-        return ClipCache(folder, _method(network), self.recipe, stage)
+        return ClipCache(folder, _method(network), self.recipe, stage, data_fingerprint(stage.data, self.base))
 
     def validator(self) -> VideoValidator | None:
         """Validator on the videos of a split; None if the recipe names none."""

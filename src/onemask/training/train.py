@@ -36,7 +36,7 @@ from ..methods import PARTS
 from ..methods.method import Method
 from ..progress import Progress, silent
 from .cache import ClipCache
-from .feed import Feed, Order, Parts
+from .feed import Feed, Order, Parts, worker_deaths_told
 from .folder import TrainingFolder, commit
 from .log import Log
 from .optimisers import (
@@ -196,7 +196,9 @@ class Training:
                 self._checkpoint(None)
                 if number + 1 < len(stages) and in_any(self.fabric, self.stop.is_set()):
                     raise Interrupted(f"stopped after {stage.name}; --resume continues from there")
-            finished_before = first == len(stages) and self.folder.weights("last").exists()
+            # The first process alone looks: it may have saved them before another one would.
+            saved = self.fabric.is_global_zero and self.folder.weights("last").exists()
+            finished_before = first == len(stages) and in_any(self.fabric, saved)
             if not finished_before:
                 by_the_first(self.fabric, self._save_last)
         waiting = self.waited / self.seconds if self.seconds else 0.0
@@ -219,7 +221,7 @@ class Training:
         if state is not None and state["optimiser"] is not None:
             optimise.load_state_dict(state["optimiser"])
         feed = self._feed(number, steps)
-        with contextlib.closing(_grouped(feed, stage.accumulate)) as batches:
+        with worker_deaths_told(), contextlib.closing(_grouped(feed, stage.accumulate)) as batches:
             began, waited = time.perf_counter(), 0.0
             for batch in self.progress(batches, steps - self.reached.step, stage.name):
                 self._step(stage, steps, step, optimise, batch)

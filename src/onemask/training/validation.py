@@ -23,15 +23,19 @@ class VideoValidator:
     """Validates a method on a dataset that is opened once; call it with the method that is trained.
 
     method: a method that the trained weights fit, with the options of inference, which may differ from training's.
-    Raises InputError if a sequence has no annotated frame between its first, which is given, and its last.
+    Raises InputError if a sequence has no annotated frame between the first that shows an object, which is given, and
+    its last.
     """
 
     def __init__(self, config: ValidationConfig, base: Path, method: Method):
         self.config, self.method = config, method.eval()
         dataset = DavisDataset(base / config.root, config.year, config.split)
         self.dataset = dataset.select(config.sequences) if config.sequences else dataset
-        if bare := [s.name for s in self.dataset if not set(scored(range(len(s)))).intersection(s.annotated)]:
-            raise InputError(f"validation needs annotated frames between the first and the last; {bare[0]} has none")
+        if bare := [s.name for s in self.dataset if not _judged(s)]:
+            raise InputError(
+                "validation needs annotated frames between the first that shows an object and the last; "
+                f"{bare[0]} has none"
+            )
 
     def __call__(self, method: Method) -> Validation:
         """Validate a method's weights on every sequence, on the device that they are on."""
@@ -71,3 +75,9 @@ class VideoValidator:
                 continue
             scores.append(np.mean([region_and_contour(labelled.label_map == i, truth == i) for i in ids], axis=0))
         return np.mean(scores, axis=0)
+
+
+def _judged(sequence: VideoSequence) -> set[int]:
+    """The annotated frames that are scored: those between the first that shows an object and the last."""
+    shown = (index for index in sequence.annotated if np.any(sequence.annotation(index)))
+    return set(scored(range(next(shown, len(sequence)), len(sequence)))).intersection(sequence.annotated)
