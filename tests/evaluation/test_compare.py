@@ -333,6 +333,9 @@ def test_what_cannot_be_compared_is_refused(copied):
     scores.write_text(json.dumps(report | {"asked": report["asked"] | {"split": "train"}}))
     with pytest.raises(InputError, match="alone was evaluated on davis2016 val, never on davis2016 train"):
         redraw(copied)
+    scores.write_text(json.dumps(report | {"global": {}}))
+    with pytest.raises(InputError, match="never has no scores, as its dataset has nothing to score"):
+        redraw(copied)
     scores.write_text("{}")
     with pytest.raises(InputError, match=r"scores.json is not what this version's .* writes"):
         redraw(copied)
@@ -498,3 +501,10 @@ def test_a_single_point_and_equal_points_can_be_drawn(tmp_path):
     for points in ([Point("one", 10, 100)], [Point("one", 10, 100), Point("two", 10, 100)]):
         drawn = write_chart(tmp_path / "chart", points, **words)[1].read_text()
         assert all(f"<!-- {point.label} -->" in drawn for point in points)
+
+
+@pytest.mark.parametrize("label", ["a$b$c", "$^$"])
+def test_dollars_in_a_label_are_no_formula(tmp_path, label):
+    words = {"title": label, "conditions": "c", "speed": "s", "accuracy": "a"}
+    drawn = write_chart(tmp_path / "chart", [Point(label, 10, 100)], **words)[1].read_text()
+    assert drawn.count(f"<!-- {label} -->") == 2

@@ -147,6 +147,23 @@ def test_only_what_is_missing_is_computed(root, tmp_path):
     assert rows(tmp_path)[:3] == [("one", 1), ("two", 1), ("two", 2)]
 
 
+def test_what_ran_is_that_of_each_sequence_and_not_of_the_last_call(root, tmp_path, monkeypatch):
+    def ran(*names: str, runtime: str) -> str:
+        monkeypatch.setattr("onemask.evaluation.evaluate.ran_on", lambda session: {"device": "cpu", "runtime": runtime})
+        evaluate(root, tmp_path, QUICKLY, protocol="davis2017", sequences=names, resume=True)
+        return json.loads((tmp_path / "scores.json").read_text())["ran_on"]["runtime"]
+
+    assert ran("one", runtime="onnx") == "onnx"
+    assert ran("one", runtime="auto") == "onnx"  # computes nothing
+    assert ran("one", "two", runtime="torch") == "onnx and torch"
+    assert ran("two", runtime="auto") == "torch"
+    record = tmp_path / "times" / "two.json"  # as an earlier version left it
+    times = json.loads(record.read_text())
+    del times["ran_on"]
+    record.write_text(json.dumps(times))
+    assert ran("two", runtime="onnx") == QUICKLY.runtime
+
+
 def test_a_sequence_that_was_interrupted_is_begun_anew(root, tmp_path):
     def stop(items, total, what):
         for index, item in enumerate(items):
@@ -318,5 +335,31 @@ def test_annotations_that_do_not_fit_are_named_with_their_sequence(tmp_path):
     write_list(tmp_path, 2017, "val", ["small", "empty"])
     with pytest.raises(InputError, match="small: the label map of frame 0 is 48x128 but the video's frames are 96x128"):
         evaluate(tmp_path, tmp_path / "out", QUICKLY, protocol="davis2017")
-    with pytest.raises(InputError, match="empty: no frame is annotated"):
+    with pytest.raises(InputError, match="empty has no object before its last two annotated frames"):
         evaluate(tmp_path, tmp_path / "out", QUICKLY, protocol="davis2017", sequences=["empty"], resume=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        ("missing", "two has masks without a frame: 00002"),
+        ("twice", "two has more than one frame called 00002"),
+        ("small", "two: frame 2 is 48x64 but the frames before it are 96x128"),
+    ],
+)
+def test_frames_that_do_not_fit_the_masks_are_named_before_anything_runs(root, tmp_path, frame, said):
+    copied = tmp_path / "davis"
+    shutil.copytree(root, copied)
+    (path,) = (copied / "JPEGImages" / "480p" / "two").glob("00002.*")
+    picture = Image.open(path).copy()
+    if frame == "missing":
+        path.unlink()
+    elif frame == "twice":
+        picture.save(path.with_suffix(".jpg" if path.suffix == ".png" else ".png"))
+    else:
+        picture.resize((64, 48)).save(path)
+    with pytest.raises(InputError, match=said):
+        evaluate(copied, tmp_path / "out", QUICKLY)
+    assert not (tmp_path / "out").exists()
+    evaluate(copied, tmp_path / "out", QUICKLY, sequences=["one"])

@@ -281,6 +281,21 @@ def test_a_zip_that_cannot_be_scored(write, tmp_path, names, said):
         score_folders(archive, annotations)
 
 
+@pytest.mark.parametrize("packed", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_zip_is_refused_however_it_is_compressed(write, tmp_path, packed):
+    predictions, annotations = write([ONE] * 4, [ONE] * 4)
+    archive = tmp_path / "results.zip"
+    with zipfile.ZipFile(archive, "w", packed) as file:
+        for path in (predictions / "bear").iterdir():
+            file.write(path, f"bear/{path.name}")
+        begin = file.getinfo("bear/00001.png").header_offset + 30 + len("bear/00001.png")  # of what is compressed
+    content = bytearray(archive.read_bytes())
+    content[begin + 10 : begin + 30] = b"\xff" * 20
+    archive.write_bytes(content)
+    with pytest.raises(InputError, match=r"results\.zip .*cannot be read"):
+        score_folders(archive, annotations)
+
+
 def test_numbers_without_zeros_and_suffixes_in_capitals(write):
     """Frame 10 comes last, so it is the one that is not scored, and frame 2 is."""
     predictions, annotations = write([ONE] * 11, [ONE] * 11)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from onemask.errors import InputError
+from onemask.evaluation.compare import Variant, compare
 from onemask.evaluation.evaluate import evaluate
 from onemask.video.masks import read_label_map, write_mask
 from videos import StillSettings
@@ -144,6 +145,16 @@ def test_a_split_is_a_list_of_videos_of_train(root, tmp_path):
     assert [(row.sequence, row.object_id) for row in scores.rows] == [("short", 1)]
 
 
+def test_a_video_that_shows_no_listed_object_is_named_before_anything_runs(root, tmp_path):
+    add_video(root, "other", {0: labels(_2=(0, 8)), 5: labels(_2=(0, 8))}, {1: "dog"})
+    meta = json.loads((root / "meta.json").read_text())
+    meta["videos"]["other"]["objects"]["1"]["frames"] = ["00000"]
+    (root / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(InputError, match=r"1 of 3 videos have no object to begin with: no mask of other shows any of"):
+        run(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_unknown_video(root, tmp_path):
     with pytest.raises(InputError, match="has no video bear; it has late, short"):
         run(root, tmp_path / "out", sequences=["late", "bear"])
@@ -186,3 +197,11 @@ def test_submission_where_nothing_is_to_be_judged(released, tmp_path):
     assert "nothing to judge" in evaluation.table()
     with zipfile.ZipFile(tmp_path / "submission.zip") as file:
         assert len(file.namelist()) == 3
+
+
+def test_where_nothing_is_to_be_judged_nothing_is_compared(released, tmp_path):
+    write_mask(released / "Annotations" / "a" / "00010.png", labels(_2=(8, 8)))
+    (released / "Annotations" / "a" / "00005.png").unlink()
+    with pytest.raises(InputError, match="nothing to score in this dataset, so nothing to compare"):
+        compare(released, tmp_path / "out", [Variant("still", StillSettings())], protocol="youtube-vos")
+    assert not (tmp_path / "out").exists()

@@ -108,7 +108,7 @@ def test_features_that_are_far_off_are_not_used(method, measured, monkeypatch, c
     session, clip = Session(method, device="cpu", precision="int8"), moving_shapes(1)
     with caplog.at_level(logging.WARNING):
         (found,) = session.encode(clip.frames)
-    assert session.runtime == "torch"
+    assert (session.runtime, session.precision, session.fresh().precision) == ("torch", "float32", "float32")
     assert "cosine" in caplog.text
     (wanted,) = Session(method, device="cpu", runtime="torch").encode(clip.frames)
     assert torch.equal(found.features.target, wanted.features.target)

@@ -44,6 +44,11 @@ class TestRefusals:
         with pytest.raises(InputError, match=r"there is no card .*best\.json"):
             Card.read(tmp_path / "best.json")
 
+    def test_a_card_that_cannot_be_read(self, tmp_path):
+        (tmp_path / "best.json").mkdir()
+        with pytest.raises(InputError, match=r"best\.json could not be read: Is a directory; expected the card of"):
+            Card.read(tmp_path / "best.json")
+
     def test_unknown_keys_are_named(self, tmp_path):
         (tmp_path / "new.json").write_text(json.dumps(a_card().to_json() | {"colour": "red", "smell": "none"}))
         with pytest.raises(InputError, match=r"new\.json .*unknown: colour, smell; its keys are method, architecture"):

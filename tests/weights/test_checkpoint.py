@@ -78,6 +78,18 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path):
                 Checkpoint.read(path)
 
 
+@pytest.mark.parametrize("name", ["best.safetensors", "best.json"])
+def test_the_command_replaces_nothing_unasked(folders, tmp_path, capsys, name):
+    (tmp_path / name).write_text("a week of training")
+    torch.save({"a": torch.ones(1)}, tmp_path / "theirs.pth")
+    arguments = ["import-weights", "pmvos", str(tmp_path / "theirs.pth"), "--out", str(tmp_path / "best.safetensors")]
+    assert main(arguments) == 2
+    assert f"{name} exists already; choose another place, or pass --overwrite" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 2
+    assert "has no tensor" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "a week of training"
+
+
 def test_the_command_refuses_methods_without_published_weights_and_files_of_others(folders, tmp_path, capsys):
     path = tmp_path / "weights.pth"
     torch.save(TENSORS, path)

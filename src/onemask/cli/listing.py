@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .arguments import FAILED, OK
+from .arguments import FAILED, OK, add_overwrite
 
 
 def add_methods(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,17 +64,25 @@ def add_import_weights(commands: argparse._SubParsersAction[argparse.ArgumentPar
     importing.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="set an option of the method; may be repeated"
     )
+    add_overwrite(importing)
     importing.set_defaults(command=_import_weights)
 
 
 def _import_weights(options: argparse.Namespace) -> None:
+    from ..files import refuse_existing
     from ..methods.importing import import_weights
     from ..methods.options import parse_assignments
+    from ..weights.store import SUFFIX, card_path, users_folder
 
+    out = Path(options.out) if options.out else users_folder() / f"{options.method}{SUFFIX}"
+    if out.suffix != SUFFIX:
+        raise InputError(f"--out must be named NAME{SUFFIX}, got {options.out}")
+    for path in (out, card_path(out)):
+        refuse_existing(path, options.overwrite)
     path, card = import_weights(
         options.method,
         options.checkpoint,
-        options.out,
+        out,
         options=parse_assignments(options.set),
         data=options.data,
         licence=options.licence,

@@ -249,14 +249,17 @@ def _perturb(options: argparse.Namespace) -> None:
     from ..jobs.results import ResultFolder
 
     dataset = DavisDataset(options.root, options.year, options.split)
-    if options.sequences:
+    if options.sequences is not None:
+        if not options.sequences:
+            raise InputError("no sequence is given; name one or more of the split, or leave --sequences out for all")
         dataset = dataset.select(options.sequences)
     refuse_too_few(dataset)
     results = ResultFolder(options.out, "perturbed videos", ("JPEGImages", "Annotations", "ImageSets"))
     asked = {"dataset": str(dataset.root.resolve()), "year": options.year, "split": options.split}
     asked["sequences"] = [f"{sequence.name} {sequence.fingerprint()}" for sequence in dataset]
     if results.check(asked, overwrite=options.overwrite, resume=options.resume) and results.finished:
-        options.answer = {"out": options.out, "videos": {split: len(dataset) for split in SPLITS}}
+        made_before = {split: len(DavisDataset(options.out, 2017, split)) for split in SPLITS}
+        options.answer = {"out": options.out, "videos": made_before}
         print(f"{options.out} already holds the finished videos")
         return
     counts: dict[str, int] = {}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import lzma
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from ..errors import InputError
 from ..files import inside, refusal
@@ -27,10 +26,9 @@ def extract_masks(archive: Path, folder: Path) -> None:
                 if not entry.filename or entry.is_dir() or hidden or path.suffix.lower() != ".png":
                     continue
                 target = inside(folder, entry.filename, str(archive))
-                with file.open(entry) as source:
-                    _write(source, target)
+                _write(file.read(entry), target)
                 count += 1
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, RuntimeError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
         raise InputError(
             f"{archive} should be a folder of label maps or a ZIP of one, but cannot be read as a ZIP ({error}); give "
             "a folder, or create the ZIP again"
@@ -43,10 +41,9 @@ def extract_masks(archive: Path, folder: Path) -> None:
         raise InputError(f"{archive} holds no PNG; expected SEQUENCE/FRAME.png in it")
 
 
-def _write(source: IO[bytes], target: Path) -> None:
+def _write(content: bytes, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
-            shutil.copyfileobj(source, file)
+        target.write_bytes(content)
     except OSError as error:
         raise refusal(target, error) from error

@@ -30,6 +30,7 @@ MARKERS = "osD^vPX"
 STYLE = {
     "svg.hashsalt": "onemask",
     "font.size": 10,
+    "text.parse_math": False,  # a $ in a label is a $
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "xtick.color": FAINT,

@@ -35,6 +35,7 @@ from ..weights.card import as_typed
 from .chart import check_installed
 from .comparison import NAME, Comparison, Row
 from .evaluate import asked_for, evaluate, evaluation_folder, refuse_changed_input
+from .protocols import protocol as protocol_of
 
 T = TypeVar("T")
 
@@ -154,6 +155,8 @@ def compare(
             variant.settings.described()
         dataset, asked[variant.label] = asked_for(root, variant.settings, **given)
         _refuse_without_speed(dataset)
+        if not protocol_of(protocol).judges(dataset):
+            raise InputError("there is nothing to score in this dataset, so nothing to compare; use `onemask evaluate`")
         evaluation = evaluation_folder(folders[variant.label])
         if evaluation.check(asked[variant.label], overwrite=overwrite, resume=not overwrite):
             refuse_changed_input(evaluation, dataset)

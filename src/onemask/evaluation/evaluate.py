@@ -1,7 +1,7 @@
 """Evaluation of a method on a dataset: predictions on disk, scores and timings. Can be interrupted and resumed.
 
 OUT/predictions/SEQUENCE/FRAME.png   label maps; a sequence's folder is there only once it is complete
-OUT/times/SEQUENCE.json              seconds for its first frames (one per passage) and for the later ones
+OUT/times/SEQUENCE.json              seconds for its first frames (one per passage) and for the later ones; what ran
 OUT/sheets/SEQUENCE.png              contact sheet, each judged frame with its score
 OUT/scores.json, scores.csv          see `Scores`; the JSON with versions, device, options, times
 OUT/.onemask/                        see `results`
@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -29,7 +29,7 @@ from ..pool import share_out
 from ..progress import Progress, silent
 from ..propagation import LabelledFrame
 from ..session import Session
-from ..settings import Settings, environment
+from ..settings import Settings
 from ..video.images import ImageSequence
 from ..video.label_maps import read_label_map, write_mask
 from ..video.sheet import write_contact_sheet
@@ -111,9 +111,8 @@ def evaluate(
         if session is not None:
             for sequence in computed:
                 _predict(rules, sequence, session, results, progress)
-            device = ran_on(session)
         else:
-            device = _predict_on_cluster(rules, computed, settings, results, str(ray))
+            _predict_on_cluster(rules, computed, settings, results, str(ray))
         times = {s.name: _recorded(results, s) or {} for s in dataset}
         if lost := [s.name for s in dataset if not _recorded(results, s)]:
             raise OutputError(
@@ -123,7 +122,8 @@ def evaluate(
             rules.submit(dataset, results.path / "predictions", submission)
         scores = rules.score(dataset, results.path / "predictions")
         later = sum(t["later"] for t in times.values()) / max(1, sum(t["later_frames"] for t in times.values()))
-        report = {"asked": asked, "ran_on": device | environment(), "seconds_per_frame": later, "times": times}
+        ran = _together([t.pop("ran_on", _as_asked(settings)) for t in times.values()])
+        report = {"asked": asked, "ran_on": ran, "seconds_per_frame": later, "times": times}
         with results.writing("scores.json") as path:
             write_json(path, report | scores.to_json())
         with results.writing("scores.csv") as path:
@@ -196,14 +196,13 @@ def _predict(
     unfinished = _begin(sequence, results)
     write = partial(_write_new, results, unfinished)
     times = segment(sequence.name, sequence.frames, rules.passages(sequence), session, write, progress)
-    _finish(sequence, results, unfinished, times)
+    _finish(sequence, results, unfinished, times, ran_on(session))
 
 
 def _predict_on_cluster(
     rules: Protocol, sequences: Sequence[VideoSequence], settings: Settings, results: ResultFolder, ray: str
-) -> dict[str, str]:
-    """Segment sequences on a cluster, the longest first, and write their label maps; return where they ran."""
-    device = {"device": settings.device, "precision": settings.precision, "runtime": settings.runtime}
+) -> None:
+    """Segment sequences on a cluster, the longest first, and write their label maps."""
     writing, lost = threading.Lock(), Counter[str]()
 
     def do(sequence: VideoSequence, hand: Hand, stop: threading.Event) -> bool:
@@ -223,18 +222,16 @@ def _predict_on_cluster(
             for name, png in predicted.label_maps.items():
                 with results.writing(f"{unfinished}/{name}.png") as path:
                     write_bytes(path, png)
-            _finish(sequence, results, unfinished, predicted.times)
-            device.update(predicted.ran_on)
+            _finish(sequence, results, unfinished, predicted.times, predicted.ran_on)
             log.info("%s is done", sequence.name)
         return True
 
     if not sequences:
-        return device
+        return
     with hands_of(ray, [settings.device], len(sequences), every=True) as hands:
         whole = share_out(sorted(sequences, key=len, reverse=True), hands, do, step="sequence")
     if not whole:
         raise Interrupted(f"stopped; --resume continues from there, and finished sequences are in {results.path}")
-    return device
 
 
 def _begin(sequence: VideoSequence, results: ResultFolder) -> PurePosixPath:
@@ -247,12 +244,30 @@ def _begin(sequence: VideoSequence, results: ResultFolder) -> PurePosixPath:
     return unfinished
 
 
-def _finish(sequence: VideoSequence, results: ResultFolder, unfinished: PurePosixPath, times: dict[str, Any]) -> None:
-    """Rename the completed folder, and record timings and a fingerprint of the input."""
+def _finish(
+    sequence: VideoSequence,
+    results: ResultFolder,
+    unfinished: PurePosixPath,
+    times: dict[str, Any],
+    ran: dict[str, str],
+) -> None:
+    """Rename the completed folder, and record timings, what ran and a fingerprint of the input."""
     count = len(results.files(str(unfinished)))
     results.rename(str(unfinished), f"predictions/{sequence.name}")
     with results.writing(f"times/{sequence.name}.json") as path:
-        write_json(path, times | {"input": sequence.fingerprint(), "predictions": count}, durable=True)
+        more = {"input": sequence.fingerprint(), "predictions": count, "ran_on": ran}
+        write_json(path, times | more, durable=True)
+
+
+def _as_asked(settings: Settings) -> dict[str, str]:
+    """Stand-in for `ran_on` of a sequence whose record of an earlier version lacks it."""
+    return {"device": settings.device, "precision": settings.precision, "runtime": settings.runtime}
+
+
+def _together(each: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Join `ran_on` of all sequences; where they differ, as after a fallback or a resumption, "int8 and float32"."""
+    names = dict.fromkeys(name for ran in each for name in ran)
+    return {name: " and ".join(dict.fromkeys(ran[name] for ran in each if name in ran)) for name in names}
 
 
 def _write_new(results: ResultFolder, folder: PurePosixPath, labelled: LabelledFrame) -> None:

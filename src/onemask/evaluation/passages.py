@@ -13,7 +13,7 @@ from ..data.sequence import VideoSequence
 from ..progress import Progress, silent
 from ..propagation import LabelledFrame, Propagation
 from ..session import Session
-from ..settings import Settings
+from ..settings import Settings, environment
 from ..video.images import ImageSequence
 from ..video.label_maps import write_mask
 from ..video.threads import Behind
@@ -103,5 +103,6 @@ def predict_there(kept: dict[str, Any], settings: Settings, sequence: SentSequen
 
 
 def ran_on(session: Session) -> dict[str, str]:
-    """Device, precision and runtime of a session, for reports."""
-    return {"device": str(session.device), "precision": session.precision, "runtime": session.runtime}
+    """Device, precision and runtime of a session, as used, and versions of packages, for reports."""
+    used = {"device": str(session.device), "precision": session.precision, "runtime": session.runtime}
+    return used | environment()

@@ -45,7 +45,7 @@ import numpy as np
 from ..data.davis import DavisDataset
 from ..data.grouped import GroupedDataset, size_problem
 from ..data.jumpcut import JumpCutDataset
-from ..data.sequence import SequenceDataset, VideoSequence, mask_problems, refuse_problems
+from ..data.sequence import SequenceDataset, VideoSequence, file_problems, mask_problems, refuse_problems
 from ..data.youtube_objects import YouTubeObjectsDataset
 from ..data.youtube_vos import YouTubeVosDataset
 from ..errors import InputError
@@ -55,7 +55,7 @@ from .group_scores import ErrorScore, GroupedScores
 from .measures import error_rates, region_and_contour
 from .score import refuse_unscorable, score_folders
 from .scores import ObjectScore, Scores
-from .youtube_vos import YouTubeVosScores, score_videos, write_submission
+from .youtube_vos import YouTubeVosScores, judged, score_videos, write_submission
 
 KEY_FRAMES = range(0, 97, 16)
 DISTANCE = 16
@@ -87,6 +87,10 @@ class Protocol(ABC):
     @abstractmethod
     def score(self, dataset: SequenceDataset, predictions: Path) -> Scores:
         """Score the label maps predictions/SEQUENCE/FRAME.png."""
+
+    def judges(self, dataset: SequenceDataset) -> bool:
+        """Whether there is anything to score in a dataset that `open` returned."""
+        return len(dataset) > 0
 
     def submit(self, dataset: SequenceDataset, predictions: Path, path: str | Path) -> None:
         """Write the file that the benchmark's server takes, if `submits` is true."""
@@ -143,11 +147,19 @@ class Davis(Protocol):
         annotations = dataset.root / "Annotations" / dataset.resolution
         refuse_unscorable({sequence.name: annotations / sequence.name for sequence in dataset})
         refuse_problems(
-            f"{dataset.root}: annotations of {split} cannot be scored",
-            [problem for sequence in dataset for problem in mask_problems(sequence)],
-            "Repair them, or name the other sequences",
+            f"{dataset.root}: {split} cannot be scored",
+            [problem for sequence in dataset for problem in self._problems(sequence)],
+            "Repair these files, or name the other sequences",
         )
         return dataset
+
+    def _problems(self, sequence: VideoSequence) -> list[str]:
+        """Find what would end the evaluation of a sequence, or its scoring."""
+        if problems := [*file_problems(sequence), *mask_problems(sequence)]:
+            return problems
+        if not any(_has_object(sequence, index) for index in sequence.annotated[:-2]):
+            return [f"{sequence.name} has no object before its last two annotated frames"]
+        return []
 
     def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
         """The whole sequence, each object given where it is annotated first."""
@@ -186,7 +198,14 @@ class YouTubeVos(Protocol):
             )
         folder = split if there else "valid"
         dataset = YouTubeVosDataset(root, folder)
-        return dataset if names is None else dataset.select(names)
+        dataset = dataset if names is None else dataset.select(names)
+        bare = [sequence for sequence in dataset if not _shows_listed(sequence)]
+        refuse_problems(
+            f"{dataset.root}: {len(bare)} of {len(dataset)} videos have no object to begin with",
+            [f"no mask of {sequence.name} shows any of the objects in meta.json" for sequence in bare],
+            "Repair them, or name the other videos",
+        )
+        return dataset
 
     def passages(self, sequence: VideoSequence) -> Iterator[Passage]:
         """The whole video, each object given where it is annotated first."""
@@ -196,6 +215,10 @@ class YouTubeVos(Protocol):
         """J and F of each object, and G if there are seen and unseen classes."""
         assert isinstance(dataset, YouTubeVosDataset)
         return score_videos(dataset, predictions)
+
+    def judges(self, dataset: SequenceDataset) -> bool:
+        """Whether an object is annotated after its first frame, which in the releases is not public."""
+        return any(True for sequence in dataset for _ in judged(sequence))
 
     def submit(self, dataset: SequenceDataset, predictions: Path, path: str | Path) -> None:
         """Write a ZIP of Annotations/VIDEO/FRAME.png."""
@@ -337,6 +360,14 @@ class YouTubeObjects(GroupedProtocol):
 def _reached(sequence: VideoSequence) -> list[int]:
     """The key frames whose target frame exists in the video."""
     return [key for key in KEY_FRAMES if key + DISTANCE < len(sequence)]
+
+
+def _shows_listed(sequence: VideoSequence) -> bool:
+    """Whether an object that the dataset lists for the video is in any of its label maps."""
+    return any(
+        label_map is not None and np.isin(label_map, sequence.objects or ()).any()
+        for label_map in map(sequence.annotation, sequence.annotated)
+    )
 
 
 def _has_object(sequence: VideoSequence, index: int) -> bool:

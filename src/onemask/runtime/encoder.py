@@ -146,6 +146,13 @@ class Encoder:
         return self._chosen or self.asked
 
     @property
+    def precision(self) -> str:
+        """The precision in use, likewise: that of PyTorch's networks if it took over from a graph."""
+        if self.runtime == "torch":
+            return self.in_torch
+        return self.of_graphs if self._quantised is None else "int8"
+
+    @property
     def to_go_on(self) -> str:
         """The runtime that a restored session has to request to continue as this one; see `Session.save`."""
         return self.runtime if self._quantised is None and self.of_graphs == "float32" else self.asked

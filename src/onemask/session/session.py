@@ -119,9 +119,9 @@ class Session(Presences):
         self.method = _evaluating(method if device is None else method.to(best_device(device)))
         self.short_side = None if short_side is None else int(short_side)
         self.device = next(method.parameters()).device
-        self.precision = best_precision(self.device) if precision == "auto" else precision
         self._asked_precision = precision
-        self._encoder = encoder_of(self.method, runtime, device=self.device, precision=self.precision)
+        chosen = best_precision(self.device) if precision == "auto" else precision
+        self._encoder = encoder_of(self.method, runtime, device=self.device, precision=chosen)
         self._follower = Follower(self.method, Segmenter.beside(self._encoder))
         self.padding: Padding = padding or method.padding
         self._stride = method.stride
@@ -136,6 +136,11 @@ class Session(Presences):
     def runtime(self) -> str:
         """The runtime of `encode`; as requested before the first frame, and always where `encode` computes nothing."""
         return self._encoder.runtime
+
+    @property
+    def precision(self) -> str:
+        """The precision of `encode`, likewise: "float32" once PyTorch took over from a graph in a lower one."""
+        return self._encoder.precision
 
     # Calls -----------------------------------------------------------------------------------------------------------
 
@@ -326,15 +331,8 @@ class Session(Presences):
 
     def fresh(self) -> Session:
         """A session like this one before its first frame; it shares the method and its compiled graphs."""
-        other = Session(
-            self.method,
-            short_side=self.short_side,
-            device=None,
-            padding=self.padding,
-            runtime="torch",
-        )
-        other.precision, other._asked_precision = self.precision, self._asked_precision
-        other._encoder, other._follower = self._encoder, self._follower
+        other = Session(self.method, short_side=self.short_side, device=None, padding=self.padding, runtime="torch")
+        other._asked_precision, other._encoder, other._follower = self._asked_precision, self._encoder, self._follower
         return other
 
     def save(self, path: str | Path) -> None:

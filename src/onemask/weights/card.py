@@ -45,6 +45,10 @@ class Card:
             value = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise InputError(f"there is no card {path}; weights that are found by name need one beside them") from error
+        except OSError as error:
+            raise InputError(
+                f"{path} could not be read: {error.strerror}; expected the card of a file of weights"
+            ) from error
         except ValueError as error:  # not JSON, or not text
             raise InputError(f"{path} should be the card of a file of weights, but is not JSON: {error}") from error
         try:
