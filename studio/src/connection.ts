@@ -9,6 +9,7 @@ export class Connection {
   constructor(
     private readonly hear: (event: Event) => void,
     private readonly online: (online: boolean, problem: string) => void,
+    private readonly ended: (why: string) => void, // it is not opened again
   ) {
     this.open();
   }
@@ -41,7 +42,7 @@ export class Connection {
     try {
       const answer = await fetch("/api/state");
       if (answer.status === 401) {
-        this.online(false, "The studio was started anew. Open the address that it printed.");
+        this.ended("The studio was started anew. Open the address that it printed.");
         return;
       }
     } catch {

@@ -11,6 +11,15 @@ export function onClick(id: string, call: () => void): HTMLButtonElement {
   return button;
 }
 
+/** Call when there are more or fewer device pixels to a CSS pixel: the window has come to another screen, or is zoomed. */
+export function onPixelRatio(call: () => void): void {
+  const changed = (): void => {
+    call();
+    onPixelRatio(call);
+  };
+  matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener("change", changed, { once: true });
+}
+
 /** A new element with properties and children. */
 export function make<K extends keyof HTMLElementTagNameMap>(
   tag: K,

@@ -72,8 +72,10 @@ export class Mattes {
     clearTimeout(long);
     this.slow(false);
     this.asking = false;
-    if (this.wanted !== of) void this.ask();
-    else if (picture) {
+    if (this.wanted !== of) {
+      picture?.close();
+      void this.ask();
+    } else if (picture) {
       this.shown?.picture.close();
       this.shown = { of, picture };
       this.arrived();

@@ -55,15 +55,16 @@ export function addExport(store: Store): void {
     status.textContent = "Writing …";
     try {
       const answer = await fetch(`/api/exports/${encodeURIComponent(chosen)}?matte=${encodeURIComponent(matte())}`, { method: "POST", body: "" });
-      const said = (await answer.json()) as { problem?: string; file?: string; name?: string };
-      if (!answer.ok || !said.file) throw new Error(said.problem ?? "The export failed.");
-      const link = make("a", { href: said.file, download: said.name ?? "" });
-      document.body.append(link);
-      link.click();
-      link.remove();
-      status.textContent = `${said.name} is being downloaded.`;
-    } catch (error) {
-      status.textContent = error instanceof Error ? error.message : String(error);
+      const said = (await answer.json().catch(() => null)) as { problem?: string; file?: string; name?: string } | null;
+      if (answer.ok && said?.file) {
+        const link = make("a", { href: said.file, download: said.name ?? "" });
+        document.body.append(link);
+        link.click();
+        link.remove();
+        status.textContent = `${said.name} is being downloaded.`;
+      } else status.textContent = said?.problem ?? "The export failed.";
+    } catch {
+      status.textContent = "The studio does not answer.";
     }
     download.disabled = false;
   }

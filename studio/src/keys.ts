@@ -83,7 +83,8 @@ export function addKeys(store: Store, stage: Stage, notice: (text: string) => vo
       }
     }
     const onControl = target.closest("button, select, input") !== null;
-    if (onControl && (name === " " || name === "enter" || (name.includes("arrow") && !(target instanceof HTMLButtonElement)))) return;
+    const isSetByKeys = onControl && !(target instanceof HTMLButtonElement);
+    if (onControl && (name === " " || name === "enter" || (isSetByKeys && /arrow|^home$|^end$/.test(name)))) return;
     if (name === " ") {
       event.preventDefault();
       if (!event.repeat) {

@@ -9,20 +9,23 @@ import { addOpening } from "./opening";
 import { addMask, addObjects, addPropagation, addTools, addView, TOOLS } from "./panels";
 import { Pictures } from "./pictures";
 import { addPlayer } from "./player";
+import type { Event } from "./protocol";
 import { Stage } from "./stage";
 import { Store } from "./store";
 import { Timeline } from "./timeline";
 
 const NOTICE_MS = 7000;
+const AWAY = "The studio does not answer.";
 
 const store = new Store();
 let stage: Stage | null = null;
+let farewell = ""; // why the studio is not asked any more
 
 const connection = new Connection(
   (event) => {
     if (event.type === "notice") notice(capitalised(event.text));
-    else if (event.type === "proposal") stage?.proposed(event);
-    else if (event.type === "opened") location.reload();
+    if (event.type === "proposal") stage?.proposed(event);
+    else if (event.type === "opened" || isOfAnotherVideo(event)) location.reload();
     else store.hear(event);
     if (event.type === "state" && !stage) start();
   },
@@ -31,10 +34,21 @@ const connection = new Connection(
     if (problem) notice(problem);
     showStatus();
   },
+  (why) => {
+    farewell = why;
+    showStatus();
+  },
 );
 store.send = (command) => {
-  if (!connection.send(command) && command.type !== "look") notice("The studio does not answer: that was not done.");
+  const sent = connection.send(command);
+  if (!sent && command.type !== "look") notice(`${AWAY} That was not done.`);
+  return sent;
 };
+
+/** Whether the studio was started for another video while this page had no connection. */
+function isOfAnotherVideo(event: Event): boolean {
+  return event.type === "state" && store.state !== null && event.video.id !== store.state.video.id;
+}
 
 function start(): void {
   const { video } = store.state!;
@@ -48,7 +62,7 @@ function start(): void {
   addTools(store);
   stage = new Stage(element<HTMLCanvasElement>("stage"), store, pictures, notice);
   new Timeline(element<HTMLCanvasElement>("timeline"), store, pictures);
-  addObjects(store);
+  addObjects(store, stage);
   addMask(store, stage);
   addPropagation(store);
   addView(store);
@@ -99,7 +113,7 @@ function addBar(on: Stage): void {
   onClick("import", () => file.click());
   file.addEventListener("change", () => {
     const [chosen] = file.files ?? [];
-    if (chosen) void importMask(chosen);
+    if (chosen) void importMask(chosen, on);
     file.value = "";
   });
   const send = addOpening();
@@ -107,22 +121,23 @@ function addBar(on: Stage): void {
   addEventListener("drop", (event) => {
     event.preventDefault();
     const [dropped] = event.dataTransfer?.files ?? [];
-    if (dropped?.type === "image/png") void importMask(dropped);
+    if (dropped?.type === "image/png") void importMask(dropped, on);
     else if (dropped) send(dropped);
   });
 }
 
-async function importMask(file: File): Promise<void> {
-  const answer = await fetch(`/api/masks/${store.frame}`, { method: "POST", body: file });
-  const said = (await answer.json().catch(() => null)) as { problem?: string; read?: string } | null;
-  if (answer.ok && said?.read) element("status").textContent = `Read as ${said.read}`;
-  else notice(capitalised(said?.problem ?? "That file was refused: it may be too large."));
+async function importMask(file: File, on: Stage): Promise<void> {
+  on.forgetMarks();
+  const answer = await fetch(`/api/masks/${store.frame}`, { method: "POST", body: file }).catch(() => null);
+  const said = (await answer?.json().catch(() => null)) as { problem?: string; read?: string } | null;
+  if (answer?.ok && said?.read) element("status").textContent = `Read as ${said.read}`;
+  else notice(answer ? capitalised(said?.problem ?? "That file was refused: it may be too large.") : AWAY);
 }
 
 function showStatus(): void {
   const { state } = store;
   const text = !store.online
-    ? "The studio does not answer. Everything is kept; trying again …"
+    ? farewell || `${AWAY} Everything is kept; trying again …`
     : !state
       ? ""
       : state.job
@@ -156,8 +171,10 @@ function showHint(): void {
 }
 
 function notice(text: string): void {
+  const notices = element("notices");
+  if ([...notices.children].some((shown) => shown.textContent === text)) return; // it is being said
   const shown = make("div", { className: "notice" }, text);
-  element("notices").append(shown);
+  notices.append(shown);
   setTimeout(() => shown.remove(), NOTICE_MS);
 }
 

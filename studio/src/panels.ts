@@ -46,22 +46,40 @@ export function addTools(store: Store): void {
   show();
 }
 
-export function addObjects(store: Store): void {
+export function addObjects(store: Store, stage: Stage): void {
   const list = element<HTMLUListElement>("objects");
   let shown = "";
+  /** In place: the click that makes an object the active one may be meant for one of its buttons. */
+  const showActive = (): void => {
+    const active = String(store.active);
+    for (const item of list.querySelectorAll<HTMLElement>("li")) {
+      if (item.hasAttribute("data-active") === (item.dataset.id === active)) continue;
+      item.toggleAttribute("data-active", item.dataset.id === active);
+      if (item.dataset.id !== active) item.removeAttribute("aria-current");
+      else {
+        item.setAttribute("aria-current", "true");
+        item.scrollIntoView({ block: "nearest" });
+      }
+    }
+  };
   const show = (): void => {
+    build();
+    showActive();
+  };
+  const build = (): void => {
     const things = store.state!.objects;
-    const now = JSON.stringify([things, store.active]);
+    const now = JSON.stringify(things);
     if (now === shown) return;
     const ids = things.map((thing) => thing.id).join();
     const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.of : undefined;
     const typing = document.activeElement instanceof HTMLInputElement && list.contains(document.activeElement) && document.activeElement.type === "text";
-    if (typing && list.dataset.ids === ids && shown !== "" && JSON.parse(shown)[1] === store.active) return; // not under the user's hands
+    if (typing && list.dataset.ids === ids) return; // not under the user's hands
     shown = now;
     list.dataset.ids = ids;
     list.replaceChildren(
       ...things.map((thing) => {
         const colour = make("input", { type: "color", value: thing.colour, ariaLabel: `Colour of ${thing.name}` });
+        colour.dataset.of = `colour ${thing.id}`;
         colour.addEventListener("change", () => store.send({ type: "change-object", object: thing.id, colour: colour.value }));
         const name = make("input", { type: "text", value: thing.name, maxLength: 60, ariaLabel: `Name of object ${thing.id}` });
         name.dataset.of = `name ${thing.id}`;
@@ -71,31 +89,31 @@ export function addObjects(store: Store): void {
           else name.value = thing.name;
         });
         name.addEventListener("keydown", (event) => {
+          if (event.key === "Escape") name.value = thing.name;
           if (event.key === "Enter" || event.key === "Escape") name.blur();
         });
         const eye = make("button", { ariaLabel: `${thing.visible ? "Hide" : "Show"} ${thing.name}` }, icon(thing.visible ? "eye" : "hidden"));
         eye.dataset.of = `eye ${thing.id}`;
         eye.addEventListener("click", () => store.send({ type: "change-object", object: thing.id, visible: !thing.visible }));
         const bin = make("button", { ariaLabel: `Remove ${thing.name}` }, icon("remove"));
-        bin.addEventListener("click", () => store.send({ type: "remove-object", object: thing.id }));
+        bin.dataset.of = `bin ${thing.id}`;
+        bin.addEventListener("click", () => {
+          stage.forgetMarks(); // the mask under them may have the object
+          store.send({ type: "remove-object", object: thing.id });
+        });
         const item = make("li", {}, colour, name, eye, bin);
-        item.toggleAttribute("data-active", thing.id === store.active);
-        if (thing.id === store.active) item.setAttribute("aria-current", "true");
+        item.dataset.id = String(thing.id);
         item.addEventListener("pointerdown", () => {
           if (store.active !== thing.id) setTimeout(() => store.set("active", thing.id, "state"));
         });
         return item;
       }),
     );
-    if (focused) list.querySelector<HTMLElement>(`[data-of="${focused}"]`)?.focus();
+    if (focused) (list.querySelector<HTMLElement>(`[data-of="${focused}"]`) ?? element("add")).focus();
   };
   store.on(["state"], show);
   list.addEventListener("focusout", () => setTimeout(show));
-  onClick("add", () => {
-    const taken = new Set(store.state!.objects.map((thing) => thing.id));
-    store.active = Array.from({ length: 254 }, (_, i) => i + 1).find((id) => !taken.has(id)) ?? store.active;
-    store.send({ type: "add-object" });
-  });
+  onClick("add", () => store.addObject());
   show();
 }
 
@@ -151,7 +169,10 @@ export function addPropagation(store: Store): void {
   const typed = (field: HTMLInputElement): number | null => (field.value === "" ? null : Number(field.value));
   first.addEventListener("change", () => store.setRange(typed(first), store.range?.last ?? null));
   last.addEventListener("change", () => store.setRange(store.range?.first ?? null, typed(last)));
-  for (const field of [first, last]) field.addEventListener("keydown", (event) => event.key === "Enter" && field.blur());
+  for (const field of [first, last]) {
+    field.addEventListener("keydown", (event) => event.key === "Enter" && field.blur());
+    field.addEventListener("blur", () => setTimeout(show)); // a number that no frame has gives way to what was taken for it
+  }
   const all = onClick("range-all", () => store.setRange(null, null));
   const stop = onClick("stop", () => store.send({ type: "stop" }));
   both.title = "Make all frames that are not up to date (G)";

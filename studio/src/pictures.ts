@@ -77,7 +77,7 @@ export class Pictures {
     if (coming) return coming;
     const promise = this.load(`/api/frames/${index}.jpg?of=${this.of}`).then((bitmap) => {
       this.coming.delete(index);
-      if (bitmap && index !== this.wanted) this.fetchWanted();
+      if (index !== this.wanted) this.fetchWanted();
       if (bitmap) this.keep(index, bitmap);
     });
     this.coming.set(index, promise);

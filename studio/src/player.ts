@@ -19,7 +19,13 @@ export function addPlayer(store: Store, pictures: Pictures, notice: (text: strin
   onClick("next-doubt", () => jump(store, "doubt", notice));
   const play = onClick("play", () => togglePlay(store));
   const field = element<HTMLInputElement>("frame");
-  field.addEventListener("change", () => store.goTo(Number(field.value)));
+  field.addEventListener("change", () => {
+    const typed = field.value;
+    if (typed === "") return;
+    store.stay();
+    store.goTo(Number(typed));
+  });
+  field.addEventListener("blur", () => setTimeout(show)); // a number that no frame has gives way to that of the one that is shown
   field.addEventListener("keydown", (event) => {
     if (event.key === "Enter") field.blur();
   });
@@ -44,7 +50,9 @@ export function addPlayer(store: Store, pictures: Pictures, notice: (text: strin
     if (due > store.frame) {
       const wanted = Math.min(due, last);
       pictures.get(wanted);
-      if (pictures.has(wanted)) store.goTo(wanted);
+      let newest = wanted; // that is here: where each comes late, none would be in time for its own turn
+      while (newest > store.frame && !pictures.has(newest)) newest--;
+      if (newest > store.frame) store.goTo(newest);
     }
     if (store.frame >= last) store.set("playing", false, "play");
     else requestAnimationFrame(tick);
@@ -68,5 +76,8 @@ export function jump(store: Store, to: "key" | "doubt", notice: (text: string) =
   // Of a stretch of uncertain frames its first one: a correction there mends the rest.
   const found = store.next((i) => (to === "key" ? keys.has(i) : doubtful(i) && (i === 0 || !doubtful(i - 1))), step);
   if (found === null) notice(to === "key" ? "No frame was corrected yet." : "No frame is uncertain.");
-  else store.goTo(found);
+  else {
+    store.stay();
+    store.goTo(found);
+  }
 }

@@ -40,6 +40,7 @@ export type Event =
   | State
   | { type: "frames"; frames: FrameRow[] }
   | { type: "mask"; frame: number; runs: number[]; glimpse: boolean }
+  | { type: "edited"; frame: number } // an edit of this page was taken in, or refused; what it changed was told before
   | { type: "at"; done: number; total: number; at: string }
   | { type: "proposal"; request: number; runs: number[] | null; problem: string | null }
   | { type: "notice"; text: string; to: string }

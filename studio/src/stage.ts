@@ -1,5 +1,6 @@
 // The picture that is worked at: the frame, its objects, and what the pointer does with the tool at hand.
 
+import { onPixelRatio } from "./dom";
 import { Mattes } from "./edges";
 import { LabelMap } from "./labels";
 import { Painter } from "./paint";
@@ -55,6 +56,7 @@ export class Stage {
     this.painter = new Painter(width, height);
     this.mattes = new Mattes(() => this.repaint(), (slow) => this.setSoftening(slow), notice);
     new ResizeObserver(() => this.resize()).observe(canvas);
+    onPixelRatio(() => this.resize());
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
     canvas.addEventListener("pointerup", (event) => this.up(event));
@@ -67,6 +69,9 @@ export class Stage {
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     store.on(["mask", "view", "state"], () => this.repaint());
+    store.on(["online"], () => {
+      if (!store.online && this.waiting) this.forgetMarks(); // the answer would not come any more
+    });
     store.on(["frame"], () => {
       this.abandon();
       this.repaint();
@@ -121,11 +126,17 @@ export class Stage {
   }
 
   private resize(): void {
-    const scale = devicePixelRatio;
-    this.canvas.width = Math.max(1, Math.round(this.canvas.clientWidth * scale));
-    this.canvas.height = Math.max(1, Math.round(this.canvas.clientHeight * scale));
     if (this.fitted) this.fit();
     this.draw();
+  }
+
+  /** Give the canvas as many pixels as it has on the screen, which may be another one than when it was drawn last. */
+  private matchScreen(scale: number): void {
+    const { canvas } = this;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.max(1, Math.round(side * scale)));
+    if (canvas.width === width && canvas.height === height) return;
+    canvas.width = width;
+    canvas.height = height;
   }
 
   private shown: number | null = null;
@@ -136,6 +147,7 @@ export class Stage {
     const scale = devicePixelRatio;
     const picture = this.pictures.get(store.frame);
     if (!picture && this.shown !== store.frame && this.shown !== null) return; // keep the last one until it is here
+    this.matchScreen(scale);
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     context.setTransform(this.zoom * scale, 0, 0, this.zoom * scale, this.offset[0] * scale, this.offset[1] * scale);
@@ -258,8 +270,8 @@ export class Stage {
     this.canvas.focus();
     if (event.pointerType === "touch") {
       this.touches.set(event.pointerId, at);
-      if (this.touches.size === 2) {
-        this.abandonDrag(); // two fingers zoom and pan
+      if (this.touches.size > 1) {
+        if (this.drag && this.touches.has(this.drag.id)) this.abandonDrag(); // two fingers zoom and pan
         return;
       }
     }
@@ -277,6 +289,7 @@ export class Stage {
       this.notice(store.online ? "Add an object first." : "The studio does not answer; what is drawn now would be lost.");
       return;
     }
+    if (!panning) store.stay(); // else the next frame would come under the stroke
     const takes = !this.paints && store.takesAway;
     this.drag = { id, from: at, start: at, moved: false, panning, negative: negative !== takes };
     if (panning) return;
@@ -428,7 +441,7 @@ export class Stage {
 
   private cancelPointer(event: PointerEvent): void {
     this.touches.delete(event.pointerId);
-    this.abandonDrag();
+    if (this.drag?.id === event.pointerId) this.abandonDrag();
   }
 
   private pinch(id: number, at: Point): void {
@@ -561,6 +574,7 @@ export class Stage {
   /** Leave what is half done. Whether anything was. */
   abandon(): boolean {
     const had = this.line.length > 0 || this.drag !== null || this.marks !== null;
+    this.line = [];
     this.abandonDrag();
     this.forgetMarks();
     return had;
@@ -568,7 +582,7 @@ export class Stage {
 
   private abandonDrag(): void {
     this.drag = null;
-    this.line = [];
+    if (this.store.tool !== "polygon") this.line = []; // its corners were set by clicks of before
     this.working = this.stroke = null;
     this.repaint();
   }

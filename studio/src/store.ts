@@ -3,6 +3,8 @@
 import { LabelMap } from "./labels";
 import type { Command, Event, FrameRow, State, Thing } from "./protocol";
 
+const AHEAD = 12; // label maps that are asked for together
+
 export type Tool = "move" | "click" | "box" | "brush" | "eraser" | "polygon" | "lasso";
 export type View = "overlay" | "outline" | "matte" | "cutout" | "difference";
 export interface Range {
@@ -35,10 +37,14 @@ export class Store {
   range: Range | null = null; // in which propagation stays
   playing = false;
   following = false; // the play head goes along with the propagation, until the user goes elsewhere
-  send: (command: Command) => void = () => {};
+  send: (command: Command) => boolean = () => false; // whether there was a connection
 
   private readonly runs = new Map<number, number[]>();
   private readonly asked = new Set<number>();
+  private readonly awaited = new Set<number>(); // of those, the ones that have not come yet
+  private readonly edits: number[] = []; // frames of edits that the server has not taken in yet
+  private readonly aside = new Map<number, number[]>(); // what it said of these frames meanwhile
+  private adding = false; // an object, which is not here yet
   private readonly waiting: { frame: number; call: (map: LabelMap) => void }[] = [];
   private readonly listeners: { topics: Topic[]; call: () => void }[] = [];
 
@@ -54,8 +60,7 @@ export class Store {
     switch (event.type) {
       case "state":
         if (event.video.frames !== this.state?.video.frames) this.frames = Array.from({ length: event.video.frames }, () => ({ status: "none", confidence: null, doubt: "", ids: [] }));
-        this.state = event;
-        if (!this.activeObject) this.active = event.objects[0]?.id ?? 0;
+        this.takeState(event);
         this.tell("state");
         this.tell("job");
         break;
@@ -66,18 +71,35 @@ export class Store {
           const here = this.runs.get(this.frame);
           this.runs.clear();
           this.asked.clear();
+          this.awaited.clear();
           if (here) this.runs.set(this.frame, here);
           this.look([this.frame]);
         }
         this.tell("frames");
         break;
       }
-      case "mask":
-        this.runs.set(event.frame, event.runs);
+      case "mask": {
+        const answers = this.awaited.delete(event.frame); // the propagation need not be there
         this.asked.add(event.frame);
+        if (this.edits.includes(event.frame)) {
+          this.aside.set(event.frame, event.runs); // the page's own is newer
+          break;
+        }
+        this.runs.set(event.frame, event.runs);
         if (!event.glimpse) this.serve(event.frame);
-        if (this.following && this.state?.job) this.goTo(event.frame, true);
+        if (this.following && this.state?.job && !answers) this.goTo(event.frame, true);
         this.tell("mask");
+        break;
+      }
+      case "edited":
+        this.edits.splice(this.edits.indexOf(event.frame), 1);
+        if (!this.edits.includes(event.frame)) this.settle(event.frame);
+        break;
+      case "notice":
+        if (event.to !== "add-object" || !this.state) break;
+        this.adding = false;
+        this.takeState(this.state);
+        this.tell("state");
         break;
       case "at":
         if (this.state?.job) Object.assign(this.state.job, { done: event.done, total: event.total, at: event.at });
@@ -90,9 +112,32 @@ export class Store {
     this.online = online;
     if (!online) {
       this.asked.clear();
-      this.waiting.length = 0;
+      this.awaited.clear();
+      this.aside.clear();
+      this.waiting.length = this.edits.length = 0;
+      this.adding = false;
     }
     this.tell("online");
+  }
+
+  private takeState(state: State): void {
+    const known = this.state?.objects.map(({ id }) => id) ?? [];
+    const added = this.adding ? state.objects.find(({ id }) => !known.includes(id)) : undefined;
+    this.state = state;
+    if (added) [this.active, this.adding] = [added.id, false];
+    else if (!this.activeObject && !this.adding) this.active = state.objects[0]?.id ?? 0;
+  }
+
+  /** All edits of a frame were taken in, or refused: what the server has is shown. */
+  private settle(frame: number): void {
+    const runs = this.aside.get(frame);
+    this.aside.delete(frame);
+    if (runs) this.runs.set(frame, runs);
+    else {
+      this.asked.delete(frame);
+      this.look([frame]);
+    }
+    this.tell("mask");
   }
 
   get activeObject(): Thing | undefined {
@@ -118,9 +163,9 @@ export class Store {
     return LabelMap.decode(runs, this.state.video.width, this.state.video.height);
   }
 
-  /** The label map of the frame that is looked at as it travels; undefined until it is here. */
+  /** The label map of the frame that is looked at as it travels; undefined until it is here, and at the server. */
   get runsHere(): number[] | undefined {
-    return this.runs.get(this.frame);
+    return this.edits.includes(this.frame) ? undefined : this.runs.get(this.frame);
   }
 
   /** Do something with a frame's label map, a copy: now, or as soon as it is here. */
@@ -141,7 +186,10 @@ export class Store {
   look(indices: number[]): void {
     const wanted = indices.filter((i) => i >= 0 && i < this.frames.length && !this.asked.has(i));
     if (!wanted.length || !this.online) return;
-    wanted.forEach((i) => this.asked.add(i));
+    for (const index of wanted) {
+      this.asked.add(index);
+      this.awaited.add(index);
+    }
     this.send({ type: "look", frames: wanted });
   }
 
@@ -149,16 +197,30 @@ export class Store {
   edit(frame: number, map: LabelMap, what: string): void {
     const runs = map.encode();
     this.runs.set(frame, runs);
+    if (this.send({ type: "edit", frame, runs, what })) this.edits.push(frame);
     this.tell("mask");
-    this.send({ type: "edit", frame, runs, what });
+  }
+
+  /** Add an object; it is the active one as soon as it is here, and until then none is. */
+  addObject(): void {
+    this.adding = this.send({ type: "add-object" });
+    if (this.adding) this.set("active", 0, "state");
+  }
+
+  /** The play head stays where it is. */
+  stay(): void {
+    this.following = false;
+    this.set("playing", false, "play");
   }
 
   goTo(index: number, follows = false): void {
     this.following &&= follows;
     const wanted = Math.max(0, Math.min(this.frames.length - 1, Math.round(index)));
     if (wanted === this.frame) return;
+    // Ahead only where the user goes step by step: who jumps about waits for nothing but the frame that is wanted.
+    const ahead = Math.abs(wanted - this.frame) <= 2 ? AHEAD : 1;
     this.frame = wanted;
-    this.look(Array.from({ length: 12 }, (_, i) => wanted + i));
+    if (!follows) this.look(Array.from({ length: ahead }, (_, i) => wanted + i));
     this.tell("frame");
   }
 

@@ -1,5 +1,6 @@
 // The timeline: thumbnails, what is known of each frame, corrected frames, and the play head.
 
+import { onPixelRatio } from "./dom";
 import type { Pictures } from "./pictures";
 import type { Store } from "./store";
 
@@ -19,6 +20,7 @@ export class Timeline {
     private readonly pictures: Pictures,
   ) {
     new ResizeObserver(() => this.draw()).observe(canvas);
+    onPixelRatio(() => this.draw());
     store.on(["frames", "state", "frame", "view", "range"], () => this.draw());
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);

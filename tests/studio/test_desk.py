@@ -217,6 +217,17 @@ def test_a_removed_object_is_gone_from_all_frames_until_that_is_undone(fresh):
     assert (fresh.desk.shown(4) == 2).any()
 
 
+def test_a_new_object_does_not_get_the_masks_of_one_that_was_removed(fresh):
+    shape = fresh.desk.project.shape
+    fresh.do("add-object")
+    fresh.edit(0, square(shape, 20, 20) + square(shape, 2, 60, object_id=2))
+    fresh.propagate()
+    fresh.do("remove-object", object=2)
+    fresh.do("add-object")
+    assert [thing.id for thing in fresh.desk.project.objects] == [1, 3]
+    assert set(np.unique(shown(fresh))) == {0, 1}
+
+
 def test_what_cannot_be_done_is_refused_and_changes_nothing(fresh):
     for values, problem in (
         ({"type": "propagate", "direction": "both"}, "no object is marked"),

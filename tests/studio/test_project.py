@@ -8,7 +8,7 @@ import pytest
 
 from onemask.errors import InputError, OutputError
 from onemask.jobs import plan
-from onemask.studio import runlengths
+from onemask.studio import jobs, runlengths
 from onemask.studio.project import Made, MethodChoice, Project, new_object
 
 from .conftest import square
@@ -61,6 +61,23 @@ def test_a_frame_is_no_anchor_where_an_object_is_too_small_for_the_working_size(
         now.choose(replace(now.method, short_side=16))
         assert plan.anchor(now.keys, 6) == 0
     assert plan.anchor(reopen().keys, 6) == 0
+
+
+def test_the_status_of_many_frames_is_found_once_for_each_stretch(project, monkeypatch):
+    """For a video of 10,000 frames: every edit tells the page the status of each."""
+    settings = project.settings_key()
+    for key in (2, 5):
+        project.change("Brush", {key: square(project.shape, 8, 8 + key)})
+    for index in range(project.frames):
+        of = plan.signature_backward(project.keys, 5, settings) if index in (3, 5) else None
+        of = of or ("old" if index == 6 else plan.signature(project.keys, index, settings))
+        project.write_made(index, square(project.shape, 8, 8), Made(of))
+    asked, accepted = [], plan.accepted
+    monkeypatch.setattr(plan, "accepted", lambda *values: asked.append(values) or accepted(*values))
+    found = list(jobs.statuses(project, range(project.frames)))
+    assert found == [*["fresh"] * 5, "stale", "stale", "fresh"]
+    assert len(asked) == 5
+    assert found == [jobs.status(project, index) for index in range(project.frames)]
 
 
 def test_a_project_of_an_earlier_version(project, reopen):

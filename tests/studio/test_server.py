@@ -24,7 +24,7 @@ from onemask.errors import InputError
 from onemask.studio import runlengths
 from onemask.studio.guard import LARGEST_BODY
 from onemask.studio.project import MethodChoice, Project
-from onemask.studio.serve import Server, serve
+from onemask.studio.serve import Server, _hosts, serve
 from onemask.studio.server import make_app
 from onemask.video.masks import read_label_map, write_mask
 
@@ -72,6 +72,21 @@ def test_the_address_with_the_token_gives_a_cookie_and_is_left(stranger):
     assert stranger.get("/api/state").json()["video"]["frames"] == FRAMES
     with socket(stranger, origin=f"http://{HOST}") as opened:
         assert opened.receive_json()["type"] == "state"
+
+
+@pytest.mark.parametrize("other", ['theme={"dark": true, "at": 1}', "a[0]=b c", "a/b=c", 'open="', "é=1"])
+def test_cookies_of_other_programs_on_this_machine_do_no_harm(stranger, other):
+    cookie = f"{other}; onemask-4711={TOKEN}".encode("latin-1")
+    assert stranger.get("/api/state", headers={"cookie": cookie}).status_code == 200
+
+
+def test_browsers_leave_out_the_port_of_http(studio):
+    app = make_app(studio, TOKEN, _hosts(("[::1]", "127.0.0.1"), 80))
+    for host in ("127.0.0.1", "127.0.0.1:80", "[::1]"):
+        visitor = TestClient(app, base_url=f"http://{host}", headers={"host": host}, follow_redirects=False)
+        given = visitor.get(f"/?token={TOKEN}")
+        assert (given.status_code, given.headers["set-cookie"].partition("=")[0]) == (303, "onemask-80")
+    assert _hosts(("localhost",), 8000) == ("localhost:8000",)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +159,20 @@ MALFORMED = [
     '{"type": "change-object", "object": 1, "colour": "red;}"}',
     "[" * 100_000,
 ]
+
+
+def test_an_edit_is_answered_after_what_it_changed_to_who_made_it(client):
+    """The page shows its own label map until then: an answer to an edit of before would overwrite it."""
+    with socket(client) as opened, socket(client) as other:
+        for each in (opened, other):
+            assert [each.receive_json()["type"] for _ in range(2)] == ["state", "frames"]
+        opened.send_json({"type": "edit", "frame": 2, "runs": [0, 100, 1, 20, 0, 64 * 96 - 120]})
+        assert [opened.receive_json()["type"] for _ in range(4)] == ["state", "frames", "mask", "edited"]
+        opened.send_json({"type": "edit", "frame": 2, "runs": [7, 64 * 96]})
+        assert opened.receive_json()["type"] == "notice"
+        assert opened.receive_json() == {"type": "edited", "frame": 2}
+        other.send_json({"type": "look", "frames": [2]})
+        assert [other.receive_json()["type"] for _ in range(4)] == ["state", "frames", "mask", "mask"]
 
 
 def test_a_malformed_message_closes_its_socket_and_nothing_else(client, desk):

@@ -1,8 +1,8 @@
 """The desk: one project, one worker, and all subscribers. Commands go through `do`, one at a time.
 
 Events go to each subscriber as JSON values: "state" (everything except the frames), "frames" (the status of some
-frames), "mask" (a label map), "at" (progress of a job), "proposal" (a mask from clicks), "notice" (a message for the
-user) and "opened" (another project was opened).
+frames), "mask" (a label map), "at" (progress of a job), "proposal" (a mask from clicks), "edited" (an edit was handled,
+to the socket it came from), "notice" (a message for the user) and "opened" (another project was opened).
 """
 
 from __future__ import annotations
@@ -206,10 +206,7 @@ class Desk:
                     self.project.check_frame(command.frame)
                     self._proposals.ask(command, subscriber)
                 case commands.AddObject():
-                    thing = new_object(self.project.objects, command.name)
-                    self._change(
-                        f"Add {thing.name}", objects=sorted([*self.project.objects, thing], key=attrgetter("id"))
-                    )
+                    self._add_object(command.name)
                 case commands.ChangeObject():
                     self._change_object(command)
                 case commands.RemoveObject():
@@ -264,6 +261,12 @@ class Desk:
         label_map = np.where(shaped & (left == 0), command.object, left).astype(np.uint8)
         if (label_map == command.object).any():
             self._annotate(command.frame, label_map, what)
+
+    def _add_object(self, name: str | None) -> None:
+        # Propagated label maps may hold an object that was removed: its id would bring its masks back.
+        made = {object_id for made in self.project.made.values() for object_id in made.confidence}
+        thing = new_object(self.project.objects, name, avoid=made)
+        self._change(f"Add {thing.name}", objects=sorted([*self.project.objects, thing], key=attrgetter("id")))
 
     def _change_object(self, command: commands.ChangeObject) -> None:
         self._refuse_unknown([command.object])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from http.cookies import SimpleCookie
+import re
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi.responses import RedirectResponse, Response
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST_BODY = 64 * 2**20  # bytes of a mask file, or of a command
@@ -48,7 +49,8 @@ class Guard:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
-        cookie = f"onemask-{host.rpartition(':')[2] or '80'}"  # cookies are not separated by port
+        port = re.search(r":(\d+)$", host)
+        cookie = f"onemask-{port[1] if port else 80}"  # cookies are not separated by port
         problem = self._problem(scope, headers, host, cookie)
         if problem:
             await _refuse(scope, receive, send, *problem)
@@ -120,11 +122,8 @@ class Guard:
         given = list(_query(scope).get("token", []))
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given += [bearer] if scheme.lower() == "bearer" else []
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(cookie)
-        except Exception:  # a malformed cookie
-            morsel = None
-        given += [morsel.value] if morsel is not None else []
+        kept = cookie_parser(headers.get("cookie", "")).get(cookie)  # beside those of other programs, in any form
+        given += [kept] if kept is not None else []
         return any(hmac.compare_digest(value.encode(), self._token.encode()) for value in given)
 
 

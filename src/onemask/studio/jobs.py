@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +33,22 @@ class Running:
 
 def status(project: Project, index: int) -> str:
     """Whether a frame's propagated label map is "none", "fresh" or "stale"."""
-    made = project.made.get(index)
-    if made is None:
-        return "none"
-    return "fresh" if made.of in plan.accepted(project.keys, index, project.settings_key()) else "stale"
+    return next(statuses(project, [index]))
+
+
+def statuses(project: Project, indices: Iterable[int]) -> Iterator[str]:
+    """Yield the status of frames. All frames between two annotated ones are up to date under the same signatures."""
+    settings, keys = project.settings_key(), sorted(project.keys)
+    accepted: dict[tuple[int, bool], set[str]] = {}
+    for index in indices:
+        made = project.made.get(index)
+        if made is None:
+            yield "none"
+            continue
+        place = bisect_right(keys, index), index in project.keys
+        if place not in accepted:
+            accepted[place] = plan.accepted(project.keys, index, settings)
+        yield "fresh" if made.of in accepted[place] else "stale"
 
 
 def order(project: Project, command: Propagate) -> tuple[PropagationJob, Running]:
@@ -54,7 +68,8 @@ def order(project: Project, command: Propagate) -> tuple[PropagationJob, Running
 
 
 def _forward(project: Project, first: int, last: int, what: str) -> tuple[PropagationJob, Running]:
-    wanted = [i for i in range(first, last + 1) if status(project, i) != "fresh"]
+    frames = range(first, last + 1)
+    wanted = [i for i, found in zip(frames, statuses(project, frames), strict=True) if found != "fresh"]
     if not wanted:
         raise InputError("these frames are up to date; correct one to recompute what it affects")
     settings = project.settings_key()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -354,10 +354,11 @@ def colours_of(objects: Iterable[Thing]) -> np.ndarray:
     return colours
 
 
-def new_object(others: Sequence[Thing], name: str | None = None) -> Thing:
-    """Create an object with the lowest free id, a name, and a colour light enough for both themes."""
+def new_object(others: Sequence[Thing], name: str | None = None, avoid: Collection[int] = ()) -> Thing:
+    """Create an object with the lowest free id, but one of `avoid` last, and a colour light enough for both themes."""
     taken = {thing.id for thing in others}
-    free = next((i for i in range(1, runlengths.HIGHEST + 1) if i not in taken), None)
+    ids = sorted(range(1, runlengths.HIGHEST + 1), key=lambda object_id: object_id in avoid)
+    free = next((i for i in ids if i not in taken), None)
     if free is None:
         raise InputError(f"a project can have at most {runlengths.HIGHEST} objects")
     colour = _COLOURS[(free - 1) % len(_COLOURS)] if free <= len(_COLOURS) else _css(free)

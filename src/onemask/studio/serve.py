@@ -66,7 +66,7 @@ def serve(
         if not _is_loopback(host):
             say("others can reach this address, and traffic is not encrypted: put a TLS proxy in front of it")
         say("press Ctrl-C to stop; everything is kept")
-        hosts = tuple(f"{name}:{port}" for name in (shown, "localhost", "127.0.0.1")) if _is_loopback(host) else None
+        hosts = _hosts((shown, "localhost", "127.0.0.1"), port) if _is_loopback(host) else None
         if browse:
             timer = threading.Timer(0.5, webbrowser.open, [address])
             timer.daemon = True
@@ -93,6 +93,11 @@ class Server(uvicorn.Server):
         """Shut down, as called by uvicorn."""
         self._guard.end()
         await super().shutdown(sockets)
+
+
+def _hosts(names: tuple[str, ...], port: int) -> tuple[str, ...]:
+    """Return the "Host" headers of requests to this port; browsers leave out that of HTTP."""
+    return tuple(f"{name}:{port}" for name in names) + (names if port == 80 else ())
 
 
 def _listen(host: str, port: int) -> socket.socket:

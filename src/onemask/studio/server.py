@@ -23,7 +23,7 @@ from starlette.websockets import WebSocketDisconnect
 from .. import __version__
 from ..errors import InputError, OnemaskError
 from ..video.label_maps import write_mask
-from .commands import COMMAND, Command
+from .commands import COMMAND, Command, Edit
 from .desk import Desk, Event
 from .guard import ENDING, VIDEOS, Guard
 from .opening import Studio
@@ -231,6 +231,8 @@ async def _serve_socket(desk: Desk, websocket: WebSocket) -> None:
                 await run_in_threadpool(desk.do, command, subscriber)
             except OnemaskError as error:
                 hear({"type": "notice", "text": str(error), "to": command.type})
+            if isinstance(command, Edit):  # until then the page shows its own label map
+                hear({"type": "edited", "frame": command.frame})
     except (WebSocketDisconnect, RuntimeError):  # it disconnected while a message was sent to it
         return
     finally:

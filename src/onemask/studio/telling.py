@@ -50,13 +50,13 @@ def project(of: Project) -> Event:
 
 def frames(of: Project, indices: Iterable[int]) -> Event:
     """Return the "frames" event: rows [frame, status, lowest confidence of objects in it or None, doubt, ids in it]."""
-    rows = []
-    for index in indices:
+    rows, listed = [], list(indices)
+    for index, status in zip(listed, jobs.statuses(of, listed), strict=True):
         made, key = of.made.get(index), of.keys.get(index)
         seen = {} if made is None else {i: c for i, c in made.confidence.items() if c > 0}
         doubt = "" if made is None or key is not None else made.doubt
         ids = sorted(seen.keys() | (set() if key is None else key.ids))
-        rows.append([index, jobs.status(of, index), min(seen.values(), default=None), doubt, ids])
+        rows.append([index, status, min(seen.values(), default=None), doubt, ids])
     return {"type": "frames", "frames": rows}
 
 
