@@ -111,7 +111,7 @@ FAULTS = (
     ),
     Fault(
         "a query is a frame too young", "methods/dmn_aoa/model.py",
-        "        age = memory.age + 1\n", "        age = memory.age\n",
+        "read(seen, memory.age + 1, memory.keys", "read(seen, memory.age, memory.keys",
         "tests/methods/dmn_aoa/test_dmn_aoa.py",
     ),
     Fault(

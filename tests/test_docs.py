@@ -61,7 +61,8 @@ def test_commands_on_a_page_are_ones_that_the_command_line_takes(page):
             assert callable(parser().parse_args(shlex.split(command)[1:]).command), command
 
 
-def test_the_method_on_the_plugins_page_follows_an_object(make_clip):
+@pytest.mark.parametrize("runtime", ["torch", "auto"])
+def test_the_method_on_the_plugins_page_follows_an_object(runtime, make_clip, monkeypatch):
     import sys
     import types
 
@@ -71,6 +72,7 @@ def test_the_method_on_the_plugins_page_follows_an_object(make_clip):
     module = sys.modules["my_method"] = types.ModuleType("my_method")  # where its dataclasses look for annotations
     exec(code, module.__dict__)
     clip = make_clip(3)
+    monkeypatch.setenv("ONEMASK_RUNTIME", runtime)
     session = onemask.Session(module.CONFIG.build())
     session.annotate(clip.frames[0], clip.label_maps[0])
     found, truth = session.step(clip.frames[1]) > 0, clip.label_maps[1] > 0

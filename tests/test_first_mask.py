@@ -52,6 +52,14 @@ def test_what_is_marked_holds(scene, selection):
     assert both[ground_y, ground_x]
 
 
+def test_a_box_of_one_colour_is_the_object(scene):
+    """The colours tell nothing apart there, and GrabCut finds only background."""
+    plain = Selection(np.full((96, 128, 3), 120, np.uint8), proposals=False, refine=False)
+    found = plain.mask(box=(20, 30, 40, 25))
+    assert found[30:55, 20:60].all()
+    assert found.sum() == 40 * 25
+
+
 def test_the_same_marks_give_the_same_mask(scene):
     x, y = middle(scene.labels[0] == 1)
     masks = [Selection(scene.images[0], proposals=False, refine=False).mask(clicks=[(x, y, True)]) for _ in range(2)]
@@ -109,6 +117,7 @@ def test_marks_that_clash_are_refused(scene):
         ([Marks(0, 0, clicks=((x, y, True),))], "object ids must be 1"),
         ([Marks(9, 1, clicks=((x, y, True),))], "there is no frame 9"),
         ([Marks(0, i, clicks=((x, 2, True),)) for i in (2, 3)], "object 2: the other objects leave nothing of it"),
+        ([Marks(0, 2, (x, y, 2, 2), ((x, y, False),))], "object 2: marks outside it leave nothing of it"),
     ):
         with pytest.raises(InputError, match=message):
             label_maps_of_marks(video, marks, {0: scene.labels[0]})

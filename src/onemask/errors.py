@@ -11,6 +11,8 @@ OUT_OF_MEMORY = (
 class OnemaskError(Exception):
     """Base class: onemask refused or failed to do something; the command line prints one line and exits with 2."""
 
+    told_by_another = False  # whether another process, which raised the same error, tells the user about it
+
 
 class InputError(OnemaskError, ValueError):
     """An input (a file, a mask, an option) is invalid."""

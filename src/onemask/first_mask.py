@@ -7,7 +7,8 @@
 1. The proposals of a small Mask R-CNN (`maskrcnn-lite`, which ships) are compared with the marks, and the one that fits
    best is the guess. If none fits, the guess is the box, or discs around the clicks.
 2. GrabCut (Rother et al., SIGGRAPH 2004) separates the colours of the guess from those around it, with the marks as
-   hard constraints. If it discards most of the guess, the guess is kept instead.
+   hard constraints. If it discards most of the guess, the guess is kept instead; if it leaves nothing of a box, the
+   whole box is.
 3. The default method, without fine-tuning, memorizes that mask and segments the same frame with it: its network knows
    what object boundaries look like.
 4. The marks always override the result. Parts of the result that were neither marked nor guessed are dropped.
@@ -132,6 +133,8 @@ def label_maps_of_marks(
                 mask = selection.mask(box=marked.box, clicks=marked.clicks, scribbles=marked.scribbles)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
+            if not mask.any():
+                raise InputError(f"{where}: marks outside it leave nothing of it; give fewer, or a larger box")
             labels[mask] = marked.object_id
         if index in given:
             labels = np.where(given[index] > 0, given[index], labels).astype(np.uint16)
@@ -186,6 +189,8 @@ class Selection:
         guess = self._best_proposal(corners, strokes)
         if guess is None:
             mask = self._cut(self._around_marks(corners, strokes), on, off)
+            if corners is not None and not mask.any():  # as when the object looks like what is around it
+                mask = inside(corners, self._size)
         else:
             mask = _believed(self._cut(self._around(guess, corners, on), on, off), guess)
         if self._refine and mask.any():

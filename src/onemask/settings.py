@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,20 @@ from .errors import InputError
 from .methods import DEFAULT, Configuration, built, configuration, weights_for
 from .methods.ensemble.options import EnsembleOptions
 from .methods.method import Method
-from .methods.options import by_todays_names
+from .methods.options import by_todays_names, newer_options
 from .session import Session
 from .weights.digest import sha256_of
 from .weights.store import Weights
 
+COMPUTING = ("torch", "torchvision", "timm", "numpy", "cv2", "av")  # modules; their versions are recorded
+RUNTIMES = ("onnxruntime", "openvino")  # likewise, where they were loaded
+DISTRIBUTIONS = {  # names under which a module is installed, the usual one first
+    "cv2": (
+        *("opencv-python-headless", "opencv-python"),
+        *("opencv-contrib-python-headless", "opencv-contrib-python"),
+    ),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"),
+}
 SHA256 = "weights' sha256"  # a key of what is recorded
 RENAMED = {"size": "short_side"}  # earlier name of a setting -> its current name
 
@@ -126,12 +137,16 @@ def _sha256_of(chosen: Configuration, weights: Weights | None) -> str | None:
 
 
 def by_todays_keys(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate settings recorded by earlier versions to current keys and option names."""
+    """Translate settings recorded by earlier versions to current keys and option names.
+
+    Options that did not exist then get the values that give the earlier behaviour.
+    """
     today = {RENAMED.get(key, key): value for key, value in described.items()}
     today.pop("void", None)  # recorded by earlier runs, for unknown pixels in label maps
     if isinstance(today.get("options"), dict):
         with suppress(InputError):  # the method belongs to a package that is not installed
-            today["options"] = by_todays_names(configuration(str(today.get("method"))), today["options"])
+            chosen = configuration(str(today.get("method")))
+            today["options"] = newer_options(chosen) | by_todays_names(chosen, today["options"])
     return today
 
 
@@ -150,8 +165,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Versions of the packages that compute, and the kind of machine, for reports."""
-    packages = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "av")
-    return {"python": platform.python_version(), "machine": platform.machine()} | {
-        package: version(package) for package in packages
-    }
+    """Versions of the packages that compute, with the runtimes that were loaded, and the machine, for reports."""
+    modules = (*COMPUTING, *(name for name in RUNTIMES if name in sys.modules))
+    return {"python": platform.python_version(), "machine": platform.machine()} | dict(map(_version_of, modules))
+
+
+def _version_of(module: str) -> tuple[str, str]:
+    """The name under which a module is installed, and its version."""
+    for name in DISTRIBUTIONS.get(module, (module,)):
+        with suppress(PackageNotFoundError):
+            return name, version(name)
+    return module, str(getattr(import_module(module), "__version__", "unknown"))

@@ -113,6 +113,12 @@ def misused(capsys, *arguments: str) -> str:
     return capsys.readouterr().err
 
 
+def test_an_option_of_another_command_is_refused_with_the_usage_of_this_one(capsys):
+    said = misused(capsys, "compare", "DAVIS", "--set", "reach=none")
+    assert said.startswith("usage: onemask compare ")
+    assert said.endswith("onemask compare: error: unrecognized arguments: --set reach=none\n")
+
+
 # run -----------------------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +161,34 @@ def test_several_masks_of_a_frame_are_joined(capsys, scene, tmp_path):
         first = read_label_map(out / "masks" / "00000.png")
         expected = scene.labels[0] if kind == "own" else np.select([scene.labels[0] == 1, scene.labels[0] == 7], [1, 2])
         assert np.array_equal(first, expected)
+
+
+def test_a_mask_of_one_object_is_given_the_objects_id(capsys, refused, scene, tmp_path):
+    """A black and white mask corrects the object it shows, and not object 1."""
+    out, white = tmp_path / "out", tmp_path / "white.png"
+    Image.fromarray((scene.labels[5] == 7).astype(np.uint8) * 255).save(white)
+    run = ["run", "clip.mp4", "--mask", "mask.png", "--out", str(out), "--save", "masks", *QUICKLY]
+    assert main([*run, "--mask", f"5:7@{white}"]) == 0
+    assert f"{white}: object 7, as given" in capsys.readouterr().out
+    last = read_label_map(out / "masks" / "00005.png")
+    assert np.array_equal(last == 7, scene.labels[5] == 7)
+    assert (last == 1).any()
+    for given, message in (
+        ("1@mask5.png", "1@mask5.png: a mask of one object was expected, but it has objects 1, 7; leave 1@ out"),
+        (f"0@{white}", "object ids must be 1..65534, got 0"),
+        ("2@masks.json", "the objects in masks.json have ids of their own; leave 2@ out"),
+        (f"7@{white}", "frame 0: object 7 is in two masks; give one mask of it"),
+    ):
+        assert message in refused(*run, "--mask", given, "--overwrite")
+
+
+def test_a_name_with_a_number_before_an_at_sign_is_a_name(capsys, monkeypatch, scene, tmp_path):
+    run = ["run", str(Path("clip.mp4").absolute()), "--out", "out", "--save", "masks", *QUICKLY]
+    monkeypatch.chdir(tmp_path)
+    write_mask("3@a.png", scene.labels[0])
+    for given in ("3@a.png", "0:3@a.png"):
+        assert main([*run, "--mask", given, "--overwrite"]) == 0
+        assert "3@a.png: palette picture, index = id: objects 1, 7" in capsys.readouterr().out
 
 
 def test_objects_are_marked_instead_of_masks(capsys, scene, tmp_path):

@@ -133,7 +133,7 @@ def test_refusals(base, config, message):
 def test_stills_whose_masks_are_black_and_white_are_refused(base):
     mask = base / "stills/masks/squares.png"
     Image.fromarray(np.uint8(255) * (MAPS[0] > 0)).save(mask)
-    assert "stills/masks has an object: ids are 1..254, and 255 is void" in refused(
+    assert "have void but no object: ids are 1..254, and 255 is void" in refused(
         SourceConfig(kind="stills", root="stills"), base
     )
 
@@ -152,11 +152,34 @@ def test_the_fingerprint_is_of_pictures_and_of_the_lists_that_decide(base, kind,
     before = data_fingerprint([config], base)
     for path, changes in zip(lists, (False, True), strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{path.read_text() if path.exists() else 'squares'}\n")
+        if path.suffix == ".json":
+            path.write_text(path.read_text().replace('"2"', '"3"'))
+        else:
+            path.write_text("squares\nother\n")
         assert (data_fingerprint([config], base) != before) == changes
     assert data_fingerprint([config], base).partition("-")[0] == before.partition("-")[0]
     next((base / kind).rglob("*.jpg")).write_bytes(b"other")
     assert data_fingerprint([config], base).partition("-")[0] != before.partition("-")[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("davis2016", "ImageSets/2016/train.txt"),
+        ("davis2017", "ImageSets/2017/train.txt"),
+        ("youtube-vos", "train/meta.json"),
+        ("youtube-vos", "ImageSets/train.txt"),
+    ],
+)
+def test_how_the_lines_of_a_list_end_is_no_part_of_the_fingerprint(base, kind, name):
+    config, path = SourceConfig(kind=kind, root=kind), base / kind / name
+    content = path.read_text() if path.exists() else "squares"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = set()
+    for end in ("", "\n", "\r\n", "\n\n"):
+        path.write_bytes((content.rstrip() + end).encode())
+        found.add(data_fingerprint([config], base))
+    assert len(found) == 1
 
 
 def test_a_source_can_be_written_in_a_configuration_file():

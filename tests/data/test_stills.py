@@ -175,6 +175,20 @@ def test_black_and_white_masks_are_refused(tmp_path):
     add(tmp_path, "a", np.zeros_like(LABELS))
     StillImages(tmp_path).refuse_black_and_white()  # a background
     add(tmp_path, "b", np.uint8(255) * (LABELS > 0))
-    assert "no mask in" in refused(StillImages(tmp_path).refuse_black_and_white)
-    add(tmp_path, "c")
+    told = refused(StillImages(tmp_path).refuse_black_and_white)
+    assert told.startswith(f"1 of 2 masks of {tmp_path} that were read, such as masks/b.png, have void but no object")
+    add(tmp_path, "c", np.uint8(LABELS == 1))
+    assert "1 of 3 masks" in refused(StillImages(tmp_path).refuse_black_and_white)
+    add(tmp_path, "d")  # void beside an object: void is void here
     StillImages(tmp_path).refuse_black_and_white()
+
+
+def test_a_good_mask_hides_no_black_and_white_ones(tmp_path, monkeypatch):
+    add(tmp_path, "000")
+    for number in range(1, 200):
+        add(tmp_path, f"{number:03}", np.uint8(255) * (LABELS > 0))
+    stills, read = StillImages(tmp_path), []
+    labels = stills._labels
+    monkeypatch.setattr(stills, "_labels", lambda name: read.append(name) or labels(name))
+    assert "63 of 64 masks" in refused(stills.refuse_black_and_white)
+    assert (len(set(read)), read[0], read[-1]) == (64, "000", "196")

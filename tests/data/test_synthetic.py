@@ -337,7 +337,7 @@ def test_rounded_probabilities_need_not_sum_to_1_exactly(stills):
     assert len(clips(source, 0, 3)) == 3
 
 
-@pytest.mark.parametrize("kind", ["hides", "covers", "occluder"])
+@pytest.mark.parametrize("kind", ["hides", "covers"])
 def test_a_cutout_that_shows_nothing_hides_nothing(stills, tmp_path, kind):
     (tmp_path / "cutouts").mkdir()
     Image.new("RGBA", (20, 20)).save(tmp_path / "cutouts" / "a.png")

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onemask.errors import InputError
+from onemask.errors import InputError, OutputError
+from onemask.evaluation.archives import extract_masks
 from onemask.evaluation.score import score_folders
 from onemask.evaluation.scores import FIGURES, Scores
 
@@ -292,8 +294,27 @@ def test_a_damaged_zip_is_refused_however_it_is_compressed(write, tmp_path, pack
     content = bytearray(archive.read_bytes())
     content[begin + 10 : begin + 30] = b"\xff" * 20
     archive.write_bytes(content)
-    with pytest.raises(InputError, match=r"results\.zip .*cannot be read"):
+    with pytest.raises(InputError, match=r"results\.zip should be .* cannot be read as a ZIP \("):
         score_folders(archive, annotations)
+
+
+def test_a_zip_is_extracted_in_blocks(tmp_path):
+    with zipfile.ZipFile(tmp_path / "results.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("bear/00001.png", bytes(50_000_000))
+    tracemalloc.start()
+    extract_masks(tmp_path / "results.zip", tmp_path / "masks")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10_000_000
+    assert (tmp_path / "masks/bear/00001.png").stat().st_size == 50_000_000
+
+
+def test_a_folder_that_a_zip_cannot_be_extracted_to(tmp_path):
+    with zipfile.ZipFile(tmp_path / "results.zip", "w") as file:
+        file.writestr("bear/00001.png", b"content")
+    (tmp_path / "masks").write_text("")
+    with pytest.raises(OutputError, match=r"00001\.png could not be written: .*masks is a file"):
+        extract_masks(tmp_path / "results.zip", tmp_path / "masks")
 
 
 def test_numbers_without_zeros_and_suffixes_in_capitals(write):

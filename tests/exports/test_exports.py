@@ -356,7 +356,11 @@ def test_without_its_video_pictures_are_refused(result, tmp_path):
         ("a.json", "{", "cannot be read as JSON"),
         ("a.json", "{}", "should be JSON of COCO, YouTube-VIS or Label Studio"),
         ("a.json", '{"images": [{}]}', "is not as expected, COCO's JSON"),
-        ("a.json", '{"images": [{"id": 1, "file_name": "x.jpg"}], "annotations": []}', "no frame of .* is called x"),
+        (
+            "a.json",
+            '{"images": [{"id": 1, "file_name": "x.jpg"}], "annotations": []}',
+            r"no frame of .* is called x \(the first is called 00000\); rename",
+        ),
         ("a.json", '[{"annotations": [{"result": [{"type": "brushlabels"}]}]}]', "is not as expected, Label Studio"),
         ("a.npz", "no archive", "cannot be read"),
         ("a.mp4", "", "masks of many frames must be in .xml"),

@@ -109,10 +109,11 @@ def test_what_cannot_be_a_batch_is_one_line(folder, capsys):
 
 
 def test_json_lines(folder):
-    line = {"video": "long.mp4", "mask": ["0:long.png", "long.png"], "set": ["a=1", "b=2"], "size": 64}
+    masks = ["0:long.png", "3@long.png", "9:3@long.png"]
+    line = {"video": "long.mp4", "mask": masks, "set": ["a=1", "b=2"], "size": 64}
     (folder / "all.jsonl").write_text(json.dumps(line) + "\n\n")
     (job,) = read_manifest(folder / "all.jsonl")
-    assert job.masks == (f"0:{folder / 'long.png'}", str(folder / "long.png"))
+    assert job.masks == tuple(f"{before}{folder / 'long.png'}" for before in ("0:", "3@", "9:3@"))
     assert (job.name, job.options) == ("long", ("--set=a=1", "--set=b=2", "--size=64"))
 
 

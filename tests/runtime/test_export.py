@@ -15,6 +15,7 @@ from torch import nn
 from onemask import Session
 from onemask.blocks.reach import RECENT, REMOVED
 from onemask.errors import InputError, OutputError
+from onemask.geometry import Geometry
 from onemask.labels import EPSILON, aggregate
 from onemask.methods import configuration
 from onemask.methods.method import Memory
@@ -91,6 +92,20 @@ def test_the_reference_program_takes_one_label_map_and_begins_with_nothing(tmp_p
     for empty, number in ((np.full_like(labels, 255), 0), (np.stack([labels, np.full_like(labels, 255)]), 1)):
         with pytest.raises(SystemExit, match=f"the label map of frame {number} has no object"):
             program(frames, empty)
+
+
+@pytest.mark.parametrize("short_side", [16, 32, 64])
+def test_the_reference_program_sees_the_frames_that_a_session_does(short_side, tmp_path):
+    """At a quarter, half and all of their size. Means of four pixels often lie halfway between two values."""
+    (tmp_path / "run.py").write_text(PROGRAM.read_text())
+    geometry = Geometry.of((64, 96), short_side, 8)
+    borders = dict.fromkeys(("above", "below", "left", "right"), 0)
+    frame = {"borders": borders, "size": (64, 96), "working size": geometry.working, "padding": "edge"}
+    manifest = {"frame": frame, "epsilon": EPSILON, "reach": None, "background": "product"}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    found = runpy.run_path(str(tmp_path / "run.py"))["picture"](picture)
+    assert np.array_equal(found, geometry.frames([picture], torch.device("cpu")).numpy())
 
 
 @pytest.mark.parametrize("background", ["product", "least", "softmax"])

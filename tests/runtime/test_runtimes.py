@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from onemask import InputError, Session
 from onemask.geometry import Geometry
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.frtm.model import FRTM
-from onemask.methods.method import Method
+from onemask.methods.method import Features, Memory, Method
 from onemask.methods.videomatch import VideoMatchConfig
 from onemask.runtime import computation, encoder, engines, graphs
 from onemask.runtime import part as part_module
@@ -73,6 +74,40 @@ def test_every_method_gives_pytorchs_label_maps(name, frames):
         found = label_maps(session, frames, first)
         assert session.runtime == runtime  # and no PyTorch in its place
         assert (found != wanted).mean() < 1e-3
+
+
+@dataclass
+class Shade(Features):
+    shade: torch.Tensor | None = None
+
+
+class Elsewhere(Method):
+    """A method of another package, with a network that is none of onemask's backbones."""
+
+    stride, memory_type = 8, Memory
+    memorize = segment = update = None
+
+    def __init__(self, network: str, *, traceable: bool):
+        super().__init__()
+        self.traceable, self.its_name = traceable, network
+        self.add_module(network, torch.nn.Conv2d(3, 1, 1))
+
+    def encode(self, frames: torch.Tensor, constant: object = None) -> Shade:
+        return Shade(frames, shade=self.get_submodule(self.its_name)(frames))
+
+
+@pytest.mark.parametrize("network", ["backbone", "other"])
+@pytest.mark.parametrize("traceable", [True, False])
+def test_methods_of_other_packages_need_no_backbone_of_onemask(graph_runtime, network, traceable, caplog):
+    method, frames = Elsewhere(network, traceable=traceable).eval(), torch.rand(1, 3, 64, 64)
+    chosen = encoder.encoder_of(method, graph_runtime, device=CPU, precision="float32")
+    with torch.no_grad():
+        assert torch.allclose(chosen(frames).shade, method.encode(frames).shade, atol=1e-5)
+    assert chosen.runtime == (graph_runtime if traceable else "torch")
+    assert ("runs in PyTorch alone" in caplog.text) == (not traceable)
+    if not traceable:
+        with pytest.raises(InputError, match="mine cannot be exported: a method whose class says `traceable = True`"):
+            graphs.refuse_without_backbone(method, "mine", "exported")
 
 
 def test_what_is_fitted_online_does_not_enlarge_a_runtimes_rounding(graph_runtime, frames):
@@ -447,6 +482,52 @@ def test_auto_keeps_what_it_measured_and_takes_it_again(graph_runtime, own_home,
         again.annotate(clip.frames[0], clip.label_maps[0])
     assert again.runtime == "onnx"
     assert "the fastest when checked" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["a bit", "cut", "its digest"])
+def test_a_damaged_graph_is_made_again(own_home, damage):
+    made = []
+
+    def make() -> bytes:
+        made.append(1)
+        return bytes(range(100))
+
+    for _ in range(2):
+        assert graphs.kept("key", make) == bytes(range(100))
+    assert len(made) == 1
+    path, digest = (own_home / "runtimes" / f"key.{suffix}" for suffix in ("onnx", "sha256"))
+    if damage == "its digest":
+        digest.write_bytes(b"\xff\x00")
+    else:
+        path.write_bytes(bytes(range(99)) + b"!" if damage == "a bit" else bytes(range(50)))
+    for _ in range(2):
+        assert graphs.kept("key", make) == bytes(range(100))
+    assert len(made) == 2
+
+
+def test_a_session_computes_with_a_graph_that_was_damaged(graph_runtime, own_home, caplog):
+    method, clip = tiny_frtm(), moving_shapes(1)
+    for _ in range(2):
+        session = Session(method, device="cpu", runtime="onnx")
+        session.annotate(clip.frames[0], clip.label_maps[0])
+        assert session.runtime == "onnx"
+        for path in (own_home / "runtimes").glob("*.onnx"):
+            path.write_bytes(path.read_bytes()[:-1000])
+    assert "PyTorch computes" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device", "precision"),
+    [("openvino", "meta", "float32"), ("onnx", "meta", "bfloat16"), ("onnx", "cpu", "bfloat16")],
+)
+def test_a_default_runtime_gives_way_to_a_device_or_precision_that_was_chosen(monkeypatch, runtime, device, precision):
+    monkeypatch.setattr(encoder, "problem_with", lambda name: None)
+    monkeypatch.setenv("ONEMASK_RUNTIME", runtime)
+    asked = {"device": torch.device(device), "precision": precision}
+    chosen = encoder.encoder_of(tiny_frtm(), "auto", **asked)
+    assert (chosen.asked, chosen.in_torch) == ("torch", precision)
+    with pytest.raises(InputError, match=f"runtime {runtime} computes on a CPU"):
+        encoder.encoder_of(tiny_frtm(), runtime, **asked)
 
 
 def test_auto_is_pytorch_where_nothing_else_is_installed(monkeypatch):

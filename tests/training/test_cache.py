@@ -164,18 +164,29 @@ class TestKey:
         assert key(tmp_path, make_frtm(width=16, update_every=2), other) == key(tmp_path, make_frtm(), recipe)
 
     def test_of_other_data(self, tmp_path, recipe, make_frtm):
-        def of(data: str) -> ClipCache:
-            return ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0], data)
+        def of(data: str, folder: str = "cache") -> ClipCache:
+            return ClipCache(tmp_path / folder, make_frtm(), recipe, recipe.stages[0], data)
 
         folders = {data: of(data).folder for data in ("one", "other")}
         assert folders["one"] != folders["other"]
         assert {data: of(data).folder for data in folders} == folders
-        record = folders["one"] / "clips.json"
+        assert of("other", "first elsewhere").folder.name == folders["other"].name  # the order decides nothing
+
+    def test_of_an_earlier_version(self, tmp_path, recipe, make_frtm, caplog):
+        """It did not record the data, and the folder's name did not depend on them."""
+
+        def of(data: str) -> ClipCache:
+            return ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0], data)
+
+        record = of("one").folder / "clips.json"
         told = json.loads(record.read_text())
         assert told.pop("data") == "one"
-        record.write_text(json.dumps(told))  # as earlier versions wrote it
-        assert of("other").folder == folders["one"]
-        assert of("one").folder not in folders.values()
+        record.write_text(json.dumps(told))
+        earlier = record.parent.rename(tmp_path / "cache" / cache_module._name(told))
+        assert not caplog.records
+        assert of("other").folder == of("other").folder == earlier
+        assert [r.message.startswith(f"{earlier} is of an earlier version") for r in caplog.records] == [True]
+        assert of("one").folder == record.parent
 
     def test_says_what_it_depends_on(self, tmp_path, recipe, make_frtm):
         cache = ClipCache(tmp_path / "cache", make_frtm(), recipe, recipe.stages[0])

@@ -32,7 +32,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import onemask.methods
 from onemask.cli import main
 from onemask.data.mixture import Mixture
-from onemask.errors import InputError, Interrupted, OutputError
+from onemask.errors import InputError, Interrupted, OnemaskError, OutputError
 from onemask.evaluation.evaluate import evaluate
 from onemask.methods import configuration
 from onemask.settings import Settings
@@ -444,6 +444,43 @@ class TestGoingOn:
         with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read .*; start over with --overwrite"):
             run(recipe, tmp_path / "out", data, resume=True)
 
+    @pytest.mark.parametrize("change", ["a shape", "a name", "a part", "the optimiser", "how far it came"])
+    def test_a_checkpoint_that_an_upgrade_no_longer_fits(self, tmp_path, data, late, change):
+        shutil.copytree(late, tmp_path / "out")
+        folder = TrainingFolder(tmp_path / "out")
+        found = torch.load(folder.checkpoint, weights_only=True)
+        name = next(iter(found["network"]))
+        if change == "a shape":
+            found["network"][name] = torch.zeros(7)
+        elif change == "a name":
+            found["network"]["formerly"] = found["network"].pop(name)
+        elif change == "a part":
+            del found["network"]
+        elif change == "the optimiser":
+            found["optimiser"]["param_groups"] *= 2
+        else:
+            found["reached"]["epoch"] = 1
+        folder.write_checkpoint(found)
+        told = (
+            r"the checkpoint in .*out does not fit what this version of onemask trains \(.*\); resume with the version "
+            "that began the training, or start over with --overwrite"
+        )
+        with pytest.raises(InputError, match=told) as refusal:
+            run(a_recipe(tmp_path, *STAGES, **LATE), tmp_path / "out", data, resume=True)
+        assert "\n" not in str(refusal.value)
+
+    @pytest.mark.parametrize(
+        "line", [b'{"step": 2, "lo', b"\x00" * 20, b"\xff{}", b"[2]", b'{"loss": 1}', b'{"step": null}']
+    )
+    @pytest.mark.parametrize("place", [0, 1, 3])
+    def test_unreadable_lines_of_the_history_are_left_out(self, tmp_path, caplog, line, place):
+        lines = [json.dumps({"step": step}).encode() for step in (1, 2, 3)]
+        lines.insert(place, line)
+        (tmp_path / "history.jsonl").write_bytes(b"".join(each + b"\n" for each in lines))
+        Log(tmp_path).forget_after(2)
+        assert [each["step"] for each in history(tmp_path)] == [1, 2]
+        assert "history.jsonl: 1 unreadable lines are left out" in caplog.text
+
     @pytest.mark.parametrize("damage", ["a bit", "cut", "gone"])
     def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         self, tmp_path, data, uninterrupted, late, damage, caplog
@@ -620,6 +657,15 @@ class TestRefusals:
             run(a_recipe(tmp_path, stage(**values)), tmp_path / "out", data)
         assert not (tmp_path / "out").exists()
 
+    def test_a_worker_that_is_killed(self, tmp_path, data, monkeypatch):
+        def killed(self, *arguments):
+            os.kill(os.getpid(), signal.SIGKILL)  # as the system does when memory runs out
+
+        monkeypatch.setattr(Mixture, "clip", killed)
+        told = r"^a worker that makes clips was killed \(.*\); if memory ran out, .* from the last checkpoint$"
+        with pytest.raises(OnemaskError, match=told):
+            run(a_recipe(tmp_path, stage(iterations=1), workers=1), tmp_path / "out", data)
+
     def test_weights_to_begin_with(self, tmp_path, data):
         run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
         weights = str(tmp_path / "out" / "last.safetensors")
@@ -777,6 +823,37 @@ class TestProcesses:
 
         assert by_two(act) == [0, 0]
         assert json.loads(capfd.readouterr().out)["steps"] == 1
+
+    def test_a_rank_that_a_scheduler_gives_to_a_training_of_its_own_silences_nothing(
+        self, tmp_path, data, capsys, monkeypatch
+    ):
+        for name in ("LOCAL_RANK", "SLURM_PROCID"):  # not RANK with WORLD_SIZE, as torchrun sets them
+            monkeypatch.setenv(name, "1")
+        monkeypatch.setattr("lightning_fabric.utilities.rank_zero.rank_zero_only.rank", 1)
+        command = ["train", str(write_recipe(tmp_path, stage(iterations=1))), "--data", str(data), "--device", "cpu"]
+        assert main([*command, "--out", str(tmp_path / "out"), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["steps"] == 1
+        assert main([*command, "--out", str(tmp_path / "out")]) == 2
+        assert "exists already" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("wrong", ["the recipe", "the data", "the data of one", "the folder"])
+    def test_an_error_is_printed_once(self, tmp_path, data, capfd, wrong):
+        path, out = write_recipe(tmp_path, stage(iterations=1)), tmp_path / "out"
+        if wrong == "the folder":
+            out.mkdir()
+            (out / "mine.txt").write_text("")
+
+        def act() -> None:
+            sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - in place of pytest's
+            bad = wrong == "the data" or (wrong == "the data of one" and os.environ["RANK"] == "1")
+            recipe = tmp_path / "none.yaml" if wrong == "the recipe" else path
+            command = ["train", str(recipe), "--data", str(tmp_path / "nowhere" if bad else data), "--out", str(out)]
+            code = main([*command, "--device", "cpu"])
+            sys.stderr.flush()
+            os._exit(code)
+
+        assert by_two(act) == [2, 2]
+        assert capfd.readouterr().err.count("onemask: ") == 1
 
     def test_refused_in_all_of_them(self, tmp_path, data):
         """The folder is looked at by the first process alone, and the second does not wait for ever."""

@@ -122,6 +122,7 @@ class TestTraining:
         cv2.imwrite(str(data / "stills/masks/3.png"), np.zeros((96, 128), np.uint8))
         with pytest.raises(InputError, match="no picture of held-out stills has an object, so there is no recall"):
             trained(data)
+        assert not (data / "out").exists()
 
     def test_goes_on_to_the_same_weights(self, data, monkeypatch):
         whole, steps, step = trained(data, "whole"), [], training.Training._step

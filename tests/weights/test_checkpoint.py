@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +51,15 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, content, message):
     (tmp_path / "weights.pth").write_bytes(content)
     with pytest.raises(InputError, match=message):
         Checkpoint.read(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("value", [{"weight": [1.0, 2.0]}, {"weight": np.ones(3)}, TENSORS, argparse.Namespace()])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_plain_pickle_is_named_as_what_it_is(tmp_path, value, protocol):
+    (tmp_path / "weights.pkl").write_bytes(pickle.dumps(value, protocol=protocol))
+    told = "it is a plain pickle that torch.save did not write; .*; expected a checkpoint of torch.save"
+    with pytest.raises(InputError, match=told):
+        Checkpoint.read(tmp_path / "weights.pkl")
 
 
 @pytest.mark.parametrize(

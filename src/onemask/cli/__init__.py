@@ -83,17 +83,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except Interrupted as error:
-        print(f"onemask: {error}", file=sys.stderr)
+        _tell(error)
         return INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again at exit
         return OK
     except (OnemaskError, OSError) as error:  # OSError names the file: no permission, name too long
-        print(f"onemask: {error}", file=sys.stderr)
+        _tell(error)
         return FAILED
     except KeyboardInterrupt:
         print("onemask: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _tell(error: Exception) -> None:
+    if not _is_told(error):
+        print(f"onemask: {error}", file=sys.stderr)
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether another of several processes that train together tells the user about the error."""
+    return isinstance(error, OnemaskError) and error.told_by_another
 
 
 def _done(options: argparse.Namespace) -> int:
@@ -108,9 +118,11 @@ def _done(options: argparse.Namespace) -> int:
         with redirect_stdout(sys.stderr):
             code = options.command(options) or OK
     except (OnemaskError, OSError) as error:
-        print(json.dumps({"error": str(error)}), file=out)
+        if not _is_told(error):
+            print(json.dumps({"error": str(error)}), file=out)
         raise
-    print(json.dumps(options.answer, indent=1, default=plain), file=out)
+    if not getattr(options, "told_by_another", False):
+        print(json.dumps(options.answer, indent=1, default=plain), file=out)
     return code
 
 
@@ -138,7 +150,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         options.set += [text for text in left if not text.startswith("-")]
         left = [text for text in left if text.startswith("-")]
     if left:
-        whole.error(f"unrecognized arguments: {' '.join(left)}")
+        parsers(whole)[options.name_of_command].error(f"unrecognized arguments: {' '.join(left)}")
     apply(options, _given(arguments), whole)
     options.json_answer = getattr(options, "json", None) is True
     return options

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..ids import LARGEST_ID
 from .marking import add_marks, with_marks
 
 if TYPE_CHECKING:
@@ -14,8 +17,24 @@ if TYPE_CHECKING:
 
     from ..session.annotation import Annotated
     from ..video.frames import Video
+    from ..video.masks import MaskFile
 
 MANY_FRAMES = (".json", ".xml", ".npz")  # suffixes of files that hold masks of many frames
+_MASK = re.compile(r"(?:(?P<frame>\d+):)?(?:(?P<id>\d+)@)?(?P<path>.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A mask as `--mask` names it."""
+
+    frame: int | None
+    object_id: int | None
+    path: str
+
+    @property
+    def many(self) -> bool:
+        """Whether the file holds masks of many frames."""
+        return Path(self.path).suffix.lower() in MANY_FRAMES
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +49,11 @@ def add_masks(parser: argparse.ArgumentParser) -> None:
         "--mask",
         action="append",
         default=[],
-        metavar="[FRAME:]FILE",
+        metavar="[FRAME:][ID@]FILE",
         help="mask of a frame (default: 0, the first): palette, grey, binary, 16-bit, RGB or alpha; may be repeated, "
-        "also for the same frame with one object per file. Files with masks of many frames: .json (COCO, "
-        "YouTube-VIS, Label Studio), .xml (CVAT), .npz; with FRAME: only that frame's",
+        "also for the same frame with one object per file. ID@ says which object a mask of one object shows. Files "
+        "with masks of many frames: .json (COCO, YouTube-VIS, Label Studio), .xml (CVAT), .npz; with FRAME: only that "
+        "frame's",
     )
     parser.add_argument(
         "--void", type=_void, default="auto", help="mask value for unknown pixels: a number, none, or auto (default)"
@@ -63,13 +83,13 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
     from ..video.masks import check_mask, read_mask
     from ..video.numbering import number_alike
 
-    given = [_frame_and_file(text) for text in options.mask]
-    pictures = {}
+    pictures: dict[tuple[int, str], MaskFile] = {}
+    named: dict[tuple[int, str], int] = {}  # the id of the only object in a picture
     by_frame: dict[int, list[np.ndarray]] = {}
-    for frame, path in sorted(given, key=lambda frame_and_file: frame_and_file[0] or 0):
-        index = frame or 0
-        if Path(path).suffix.lower() in MANY_FRAMES:
-            _read_many(path, frame, video, by_frame)
+    for given in sorted(map(_parsed, options.mask), key=lambda given: given.frame or 0):
+        index, path = given.frame or 0, given.path
+        if given.many:
+            _read_many(path, given.frame, video, by_frame)
             continue
         if (index, path) in pictures:
             raise InputError(f"--mask {path} is given twice for frame {index}; give each file once")
@@ -78,15 +98,22 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
             check_mask(mask, video.info.height, video.info.width, video.advice(*mask.labels.shape))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+        if given.object_id is not None:
+            mask, named[index, path] = _as_object(given.object_id, mask, path), given.object_id
         pictures[index, path] = mask
-    alike = number_alike({f"{path} (frame {index})": mask for (index, path), mask in pictures.items()})
-    for (index, path), mask in zip(pictures, alike.values(), strict=True):
+    others = {key: mask for key, mask in pictures.items() if key not in named}
+    alike = number_alike({f"{path} (frame {index})": mask for (index, path), mask in others.items()})
+    pictures |= zip(others, alike.values(), strict=True)
+    for (index, path), mask in pictures.items():
         print(f"{path}: {mask.description}")
         if mask.void is not None:
             mask.labels[mask.labels == mask.void] = 0
         by_frame.setdefault(index, []).append(mask.labels)
     annotations: dict[int, np.ndarray] = {}
     for index, label_maps in by_frame.items():
+        for object_id in (object_id for (frame, _), object_id in named.items() if frame == index):
+            if sum(bool((labels == object_id).any()) for labels in label_maps) > 1:
+                raise InputError(f"frame {index}: object {object_id} is in two masks; give one mask of it")
         try:
             annotations[index] = join_label_maps(label_maps)
         except InputError as error:
@@ -95,6 +122,22 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
             ids = ", ".join(map(str, object_ids(annotations[index])))
             print(f"frame {index}: {len(label_maps)} masks are joined: objects {ids}")
     return annotations
+
+
+def _as_object(object_id: int, mask: MaskFile, path: str) -> MaskFile:
+    """The mask of one object with this id instead of its own. Raises InputError if it shows several objects."""
+    import numpy as np
+
+    from ..video.label_maps import object_ids
+
+    own = object_ids(mask.labels, mask.void)
+    if len(own) > 1:
+        raise InputError(
+            f"--mask {object_id}@{path}: a mask of one object was expected, but it has objects "
+            f"{', '.join(map(str, own))}; leave {object_id}@ out, so that they keep their ids"
+        )
+    labels = np.where(np.isin(mask.labels, own), object_id, 0).astype(np.uint16)
+    return replace(mask, labels=labels, void=None, colours=None, description=f"object {object_id}, as given")
 
 
 def _read_many(path: str, frame: int | None, video: Video, by_frame: dict[int, list[np.ndarray]]) -> None:
@@ -112,17 +155,25 @@ def _read_many(path: str, frame: int | None, video: Video, by_frame: dict[int, l
     print(f"{path}: masks of {found} frame{'s' if found > 1 else ''}")
 
 
-def _frame_and_file(given: str) -> tuple[int | None, str]:
-    """Parse FILE (frame None) or FRAME:FILE; if a file has the whole text as its name, the colon is part of it."""
-    before, colon, after = given.partition(":")
-    if not colon or Path(given).exists():
-        return None, given
-    if not before.isdecimal() or not after:
+def _parsed(text: str) -> _Given:
+    """Parse [FRAME:][ID@]FILE; what is the name of an existing file is not taken apart."""
+    if Path(text).exists():
+        return _Given(None, None, text)
+    match = _MASK.fullmatch(text)
+    frame, object_id, path = match.groups() if match else (None, None, "")
+    if frame and Path(text.partition(":")[2]).exists():
+        object_id, path = None, text.partition(":")[2]
+    if not path or (":" in path and not (frame or object_id)):
         raise InputError(
-            f"--mask {given}: expected an existing file, or FRAME:FILE with the number of a frame, such as "
+            f"--mask {text}: expected an existing file, or FRAME:FILE with the number of a frame, such as "
             "12:mask.png (0 is the first frame)"
         )
-    return int(before), after
+    given = _Given(None if frame is None else int(frame), None if object_id is None else int(object_id), path)
+    if given.object_id is not None and not 1 <= given.object_id <= LARGEST_ID:
+        raise InputError(f"--mask {text}: object ids must be 1..{LARGEST_ID}, got {given.object_id}")
+    if given.object_id is not None and given.many:
+        raise InputError(f"--mask {text}: the objects in {path} have ids of their own; leave {object_id}@ out")
+    return given
 
 
 def _void(text: str) -> int | str | None:

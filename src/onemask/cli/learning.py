@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from functools import partial
 
 from ..errors import InputError
@@ -41,19 +40,21 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _train(options: argparse.Namespace) -> None:
     try:
         from ..training.preview import preview
-        from ..training.processes import is_first
+        from ..training.processes import is_first, is_first_of_host, told_once
         from ..training.recipe import read_recipe
         from ..training.train import Hardware, train
     except ModuleNotFoundError as error:
         raise InputError(f"training needs the package {error.name}: {how_to_install('train')}") from error
-    recipe = read_recipe(options.recipe, options.set)
+    with told_once(by=is_first_of_host):
+        recipe = read_recipe(options.recipe, options.set)
     if options.preview:
         preview(recipe, options.preview, data=options.data, overwrite=options.overwrite)
         options.answer = {"preview": options.preview}
         print(f"training clips are in {options.preview}")
         return
     if not options.out:
-        raise InputError("training needs --out DIR, a folder for its weights and logs")
+        with told_once(by=is_first_of_host):
+            raise InputError("training needs --out DIR, a folder for its weights and logs")
     trained = train(
         recipe,
         options.out,
@@ -64,9 +65,9 @@ def _train(options: argparse.Namespace) -> None:
         resume=options.resume,
         progress=partial(show, unit="step"),
     )
-    options.answer = trained
-    if not is_first():  # the result is printed once
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    options.answer, options.told_by_another = trained, not is_first()
+    if options.told_by_another:
+        return
     if trained.finished_before:
         print(f"{options.out} already holds the finished training")
     scores = ", ".join(f"{name} {value:.1f}" for name, value in trained.scores.items()) or "not validated"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
@@ -69,23 +68,17 @@ def add_import_weights(commands: argparse._SubParsersAction[argparse.ArgumentPar
 
 
 def _import_weights(options: argparse.Namespace) -> None:
-    from ..files import refuse_existing
     from ..methods.importing import import_weights
     from ..methods.options import parse_assignments
-    from ..weights.store import SUFFIX, card_path, users_folder
 
-    out = Path(options.out) if options.out else users_folder() / f"{options.method}{SUFFIX}"
-    if out.suffix != SUFFIX:
-        raise InputError(f"--out must be named NAME{SUFFIX}, got {options.out}")
-    for path in (out, card_path(out)):
-        refuse_existing(path, options.overwrite)
     path, card = import_weights(
         options.method,
         options.checkpoint,
-        out,
+        options.out,
         options=parse_assignments(options.set),
         data=options.data,
         licence=options.licence,
+        overwrite=options.overwrite,
     )
     options.answer = {"file": path, "card": card}
     print(path)

@@ -147,7 +147,8 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="evaluate several methods; write a table and a speed-accuracy chart",
         description="Evaluate several methods on a dataset as `evaluate` does, and write one table (Markdown, CSV, "
         "JSON) and the speed-accuracy chart (PNG, SVG; needs the extra `plot`). With --resume finished "
-        "evaluations are reused, and methods can be added. A method that fails is left out, and the exit code is 2.",
+        "evaluations are reused, and methods can be added to the table. A method that fails is left out, and the exit "
+        "code is 2.",
     )
     compare.add_argument("root", nargs="?", metavar="ROOT", help="the dataset's folder, as for evaluate")
     compare.add_argument("--methods", type=listed, default=[], metavar="A,B", help="see `onemask methods`")

@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     options.answer = _as_answer(options.out, report)
     if options.reuse and report.frames_done_now:
-        print(f"{report.frames_done_now} frames recomputed, {report.frames - report.frames_done_now} kept")
+        print(f"{_frames(report.frames_done_now)} recomputed, {report.frames - report.frames_done_now} kept")
     _print_report(options.out, report)
 
 
@@ -85,10 +85,14 @@ def _as_answer(out: str, report: RunReport) -> dict[str, Any]:
 
 def _print_report(out: str, report: RunReport) -> None:
     if report.frames_done_now:
-        print(f"{report.frames} frames, {report.frames_per_second:.2f} per second")
+        print(f"{_frames(report.frames)}, {report.frames_per_second:.2f} per second")
     else:
-        print(f"{out} already holds the finished run: {report.frames} frames")
+        print(f"{out} already holds the finished run: {_frames(report.frames)}")
     print_files(report.files)
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"
 
 
 def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

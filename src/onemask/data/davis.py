@@ -36,7 +36,7 @@ class DavisDataset(SequenceDataset):
         self.year = year
         self.split = split
         self.resolution = resolution
-        names = _listed_names(self.root, year, split)
+        names = listed_names(self.root, year, split)
         self.sequences: tuple[VideoSequence, ...] = tuple(self._find(name) for name in names)
         self._refuse_incomplete()
 
@@ -81,8 +81,8 @@ def split_list(root: Path, year: int, split: str) -> Path:
     return root / "ImageSets" / str(year) / f"{split}.txt"
 
 
-def _listed_names(root: Path, year: int, split: str) -> tuple[str, ...]:
-    """Return the sequences that a split lists, in its order, each once."""
+def listed_names(root: Path, year: int, split: str) -> tuple[str, ...]:
+    """Return the sequences that a split lists, in its order, each once. Raises InputError if there is no such list."""
     path = split_list(root, year, split)
     if not path.is_file():
         raise InputError(f"{path} does not exist, so there is no split {split}; {_lists_there_are(root)}")

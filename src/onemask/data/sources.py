@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import fingerprint
+from ..files import fingerprint, read_json
 from ..methods.options import NotNegative, with_options
 from ..video.images import IMAGE_SUFFIXES
 from .clip import ClipSource
-from .davis import DavisDataset, split_list
+from .davis import DavisDataset, listed_names
 from .folders import FolderDataset
 from .mixture import Mixture
 from .sampling import SamplingConfig, VideoClips
-from .youtube_vos import YouTubeVosDataset, split_lists
+from .youtube_vos import YouTubeVosDataset, names_in, split_lists
 
 KINDS = ("davis2016", "davis2017", "youtube-vos", "folders", "stills")
 _LOOKED_INTO = 64  # pictures per folder, or a few more, whose contents are part of the fingerprint
-_YEARS = {"davis2016": 2016, "davis2017": 2017}
+DAVIS_YEARS = {"davis2016": 2016, "davis2017": 2017}
 
 
 @dataclass
@@ -61,8 +62,8 @@ def open_source(config: SourceConfig, base: Path, held_out: int = 0) -> ClipSour
     if config.kind == "stills":
         return _open_stills(config, root, base, held_out)
     sampling = with_options(SamplingConfig(), config.options)
-    if config.kind in _YEARS:
-        davis = DavisDataset(root, _YEARS[config.kind], config.split, config.resolution)
+    if config.kind in DAVIS_YEARS:
+        davis = DavisDataset(root, DAVIS_YEARS[config.kind], config.split, config.resolution)
         davis.check_files()
         return VideoClips(davis.sequences, sampling)
     if config.kind == "youtube-vos":
@@ -79,8 +80,8 @@ def data_fingerprint(configs: Sequence[SourceConfig], base: Path) -> str:
     """Hashes, "PICTURES-LISTS", of the data of configured sources.
 
     PICTURES: names and sizes of all pictures below the sources' folders, and the contents of about 64 in each folder.
-    LISTS: the files that say which videos and objects belong to a split. Raises InputError for a folder or a list that
-    cannot be read.
+    LISTS: what the files say that decide which videos and objects belong to a split, however their lines end. Raises
+    InputError for a folder or a list that cannot be read.
     """
     digest = hashlib.blake2b(digest_size=8)
     named = (folder for config in configs for folder in (config.root, config.cutouts, config.turntable) if folder)
@@ -97,15 +98,20 @@ def data_fingerprint(configs: Sequence[SourceConfig], base: Path) -> str:
             known = fingerprint(path) if number % every == 0 else path.stat().st_size
             digest.update(f"{path.relative_to(folder)} {known}\n".encode("utf-8", "surrogateescape"))
     lists = hashlib.blake2b(digest_size=8)
-    for path in dict.fromkeys(path for config in configs for path in _lists_of(config, base / config.root)):
-        lists.update(f"{fingerprint(path)}\n".encode())
+    for config in {(config.kind, config.root, config.split): config for config in configs}.values():
+        if listed := _listed(config, base / config.root):
+            lists.update(f"{json.dumps(listed)}\n".encode())
     return f"{digest.hexdigest()}-{lists.hexdigest()}"
 
 
-def _lists_of(config: SourceConfig, root: Path) -> list[Path]:
-    if config.kind in _YEARS:
-        return [split_list(root, _YEARS[config.kind], config.split)]
-    return split_lists(root, config.split) if config.kind == "youtube-vos" else []
+def _listed(config: SourceConfig, root: Path) -> list[Any]:
+    """The contents of the lists that decide what a source holds, as read; nothing where all there is belongs to it."""
+    if config.kind in DAVIS_YEARS:
+        return [listed_names(root, DAVIS_YEARS[config.kind], config.split)]
+    if config.kind == "youtube-vos":
+        meta, *own_list = split_lists(root, config.split)
+        return [read_json(meta, "unpack the dataset again"), *map(names_in, own_list)]
+    return []
 
 
 def _open_stills(config: SourceConfig, root: Path, base: Path, held_out: int) -> ClipSource:

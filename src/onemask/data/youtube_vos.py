@@ -92,6 +92,11 @@ def split_lists(root: Path, split: str) -> list[Path]:
     return [_folder_of(root, "train" if custom else split) / "meta.json", *([own_list] if custom else [])]
 
 
+def names_in(own_list: Path) -> list[str]:
+    """The videos that the list of a custom split names, in its order, each once."""
+    return list(dict.fromkeys(read_text(own_list, "one video per line").split()))
+
+
 def _folder_of(root: Path, split: str) -> Path:
     for folder in (root / split, root):
         if (folder / "meta.json").is_file():
@@ -129,7 +134,7 @@ def _listed_videos(path: Path) -> dict[str, dict[int, tuple[list[str], str]]]:
 
 def _of_list(videos: dict[str, V], path: Path) -> dict[str, V]:
     """The videos that a file lists, in its order."""
-    names = list(dict.fromkeys(read_text(path, "one video per line").split()))
+    names = names_in(path)
     if unknown := [name for name in names if name not in videos]:
         raise InputError(f"{path} lists {len(unknown)} videos that are not in meta.json, such as {unknown[0]}")
     if not names:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import lzma
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
 from ..files import inside, refusal
+
+_BLOCK = 1 << 20  # bytes
 
 
 def extract_masks(archive: Path, folder: Path) -> None:
@@ -26,9 +29,9 @@ def extract_masks(archive: Path, folder: Path) -> None:
                 if not entry.filename or entry.is_dir() or hidden or path.suffix.lower() != ".png":
                     continue
                 target = inside(folder, entry.filename, str(archive))
-                _write(file.read(entry), target)
+                _write(_blocks(file, entry), target)
                 count += 1
-    except (zipfile.BadZipFile, RuntimeError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
         raise InputError(
             f"{archive} should be a folder of label maps or a ZIP of one, but cannot be read as a ZIP ({error}); give "
             "a folder, or create the ZIP again"
@@ -41,9 +44,21 @@ def extract_masks(archive: Path, folder: Path) -> None:
         raise InputError(f"{archive} holds no PNG; expected SEQUENCE/FRAME.png in it")
 
 
-def _write(content: bytes, target: Path) -> None:
+def _blocks(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Yield what an entry holds, a block at a time: a small file may hold much. Raises BadZipFile if it is damaged."""
+    try:
+        with file.open(entry) as source:
+            while block := source.read(_BLOCK):
+                yield block
+    except (OSError, lzma.LZMAError, zlib.error) as error:  # OSError: of bzip2, or of the disk
+        raise zipfile.BadZipFile(str(error)) from error
+
+
+def _write(blocks: Iterator[bytes], target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+        with target.open("wb") as file:
+            for block in blocks:
+                file.write(block)
     except OSError as error:
         raise refusal(target, error) from error

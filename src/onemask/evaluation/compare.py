@@ -12,30 +12,28 @@ evaluations that were made elsewhere and copied into OUT/evaluations.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..cluster import connected
 from ..data.sequence import SequenceDataset
 from ..errors import InputError, Interrupted, OnemaskError
-from ..files import inside, read_json, write_json
+from ..files import inside, write_json
 from ..jobs.results import ResultFolder
-from ..methods import Configuration, configuration
 from ..methods.options import parse_assignments
 from ..progress import Progress, silent
 from ..settings import Settings, by_todays_keys
-from ..weights.card import as_typed
 from .chart import check_installed
 from .comparison import NAME, Comparison, Row
 from .evaluate import asked_for, evaluate, evaluation_folder, refuse_changed_input
 from .protocols import protocol as protocol_of
+from .rows import read, row_of
 
 T = TypeVar("T")
 
@@ -127,13 +125,13 @@ def compare(
         variants: the methods, each with a label of its own.
         overwrite: start everything anew.
         resume: continue an earlier comparison in `out`, or add methods to it; what finished with the same settings is
-            not run again.
+            not run again, and methods of earlier calls stay in the table if they were evaluated on the same sequences.
         ray: see `evaluate`. Whether a method can be loaded is then known only when its turn comes.
         progress: see `evaluate`.
         say: called with a message for each evaluation that begins, is reused, or fails.
 
     Returns:
-        The table.
+        The table, in the order in which methods were first requested.
 
     Raises:
         InputError: something does not fit, such as a method that cannot be loaded, other settings in an earlier call,
@@ -175,8 +173,12 @@ def compare(
             write_json(path, known | {label: folder.name for label, folder in folders.items()})
         with nullcontext() if ray is None else connected(ray):  # once, not for each method
             failures = _evaluated(root, variants, folders, finished, given, ray, progress, say)
-        rows = (_row(v.label, folders[v.label], v.settings) for v in variants if v.label not in failures)
-        comparison = Comparison(tuple(rows), failures)
+        rows = {v.label: row_of(v.label, folders[v.label], v.settings) for v in variants if v.label not in failures}
+        these = {folder.name for folder in folders.values()}
+        earlier = {label: out / "evaluations" / folder for label, folder in known.items() if folder not in these}
+        rows |= _comparable(earlier, dataset, asked[variants[0].label], next(iter(rows.values())), say)
+        order = [label for label in dict.fromkeys((*known, *folders)) if label in rows]
+        comparison = Comparison(tuple(rows[label] for label in order), failures)
         _write(comparison, results)
         results.finish()
     return comparison
@@ -218,6 +220,35 @@ def _evaluated(
     return failures
 
 
+def _comparable(
+    earlier: Mapping[str, Path],
+    dataset: SequenceDataset,
+    asked: Mapping[str, Any],
+    beside: Row,
+    say: Callable[[str], object],
+) -> dict[str, Row]:
+    """The rows of methods of earlier calls that were evaluated in the same way, and say which others there are.
+
+    earlier: label -> folder. dataset, asked: those of a method of this call, whose row is `beside`.
+    """
+    rows = {}
+    for label, folder in earlier.items():
+        try:
+            if not (folder / "scores.json").exists():
+                raise InputError("its evaluation is not finished")
+            row, its = row_of(label, folder), read(folder / "scores.json")["asked"]
+            if differing := [name for name in ("dataset", "protocol", "split") if its.get(name) != asked[name]]:
+                raise InputError(f"it was evaluated with another {' and '.join(differing)}")
+            if set(row.sequences) != set(beside.sequences) or list(row.figures) != list(beside.figures):
+                raise InputError("it was evaluated on other sequences, or by other figures")
+            refuse_changed_input(evaluation_folder(folder), dataset)
+        except OnemaskError as error:
+            say(f"{label}, of an earlier call, is not in the table: {error}")
+        else:
+            rows[label] = row
+    return rows
+
+
 def redraw(out: str | Path) -> Comparison:
     """Rewrite table and chart from all finished evaluations in `out`, without running anything.
 
@@ -240,7 +271,7 @@ def redraw(out: str | Path) -> Comparison:
             f"{out / 'evaluations'} holds no finished evaluation; give the --out of an earlier comparison, or put "
             "there what `onemask evaluate` wrote, a folder a method"
         )
-    rows = (_row(label, folder) for label, folder in folders.items() if label not in failures)
+    rows = (row_of(label, folder) for label, folder in folders.items() if label not in failures)
     comparison = Comparison(tuple(rows), failures)
     results = _comparison_folder(out)
     with results.held():
@@ -303,7 +334,7 @@ def _folders(out: Path) -> dict[str, str]:
     record = out / METHODS
     if not record.exists():
         return {}
-    folders = _read(record)
+    folders = read(record)
     if not isinstance(folders, dict):
         raise InputError(f"{record} is not a table of labels and folders; delete it, or pass --overwrite to start over")
     for folder in folders.values():
@@ -316,78 +347,8 @@ def _is_finished(folder: Path, names: Sequence[str]) -> bool:
     scores = folder / "scores.json"
     if not scores.exists():
         return False
-    report = _read(scores)
+    report = read(scores)
     return isinstance(report, dict) and list(report.get("times", ())) == list(names)
-
-
-def _row(label: str, folder: Path, settings: Settings | None = None) -> Row:
-    """Read the evaluation in a folder. settings: those that it was made with; None: as recorded in the folder."""
-    path = folder / "scores.json"
-    report = _read(path)
-    try:
-        asked, ran, times = by_todays_keys(report["asked"]), report["ran_on"], report["times"]
-        chosen = _configuration(asked)
-        settings = settings or Settings(asked["method"], asked["options"], asked["weights"])
-        each = [time["later"] / time["later_frames"] for time in times.values() if time["later_frames"]]
-        return Row(
-            label=label,
-            what=_what(asked),
-            figures=report["global"],
-            seconds_per_frame=report["seconds_per_frame"],
-            fastest=min(each),
-            slowest=max(each),
-            parameters=None if chosen is None else _parameters(chosen),
-            weights_bytes=None if chosen is None else _weights_bytes(settings),
-            size="own size" if asked["short_side"] is None else f"{asked['short_side']} pixels",
-            ran=_ran(ran),
-            dataset=f"{asked['protocol']} {asked['split']}",
-            sequences=tuple(times),
-        )
-    except InputError:  # a ValueError whose message already says what is wrong
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is not what this version's `onemask evaluate` writes ({error!r}); evaluate again"
-        ) from error
-
-
-def _ran(ran: Mapping[str, Any]) -> str:
-    """Device, precision, and the runtime if it is not PyTorch."""
-    runtime = ran.get("runtime", "torch")
-    return f"{ran['device']}, {ran['precision']}" + (f", {runtime}" if runtime != "torch" else "")
-
-
-def _read(path: Path) -> Any:
-    return read_json(path, "remove its folder, or evaluate again")
-
-
-def _configuration(asked: Mapping[str, Any], options: bool = True) -> Configuration | None:
-    """The configuration that was evaluated, or without `options` its method's default; None: not known here."""
-    try:
-        return configuration(asked["method"], asked["options"] if options else None)
-    except InputError:
-        return None
-
-
-def _what(asked: Mapping[str, Any]) -> str:
-    """The method, with options and weights that differ from its defaults."""
-    default = _configuration(asked, options=False)
-    own = {} if default is None else json.loads(json.dumps(asdict(default)))  # type: ignore[call-overload]
-    changed = [f"{name}={as_typed(value)}" for name, value in asked["options"].items() if own.get(name) != value]
-    weights = [] if asked["weights"] is None else [f"weights={asked['weights']}"]
-    return " ".join([asked["method"], *changed, *weights])
-
-
-def _parameters(chosen: Configuration) -> int:
-    return sum(parameter.numel() for parameter in chosen.build(pretrained=False).parameters())
-
-
-def _weights_bytes(settings: Settings) -> int | None:
-    try:
-        path = settings.weights_file
-        return None if path is None else path.stat().st_size
-    except (InputError, OSError):
-        return None
 
 
 def _listed(failures: Mapping[str, str]) -> str:

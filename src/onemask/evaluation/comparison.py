@@ -46,7 +46,9 @@ class Comparison:
     def __post_init__(self):
         """Refuse evaluations that cannot be compared."""
         if unscored := [row.label for row in self.rows if not row.figures]:
-            raise InputError(f"{unscored[0]} has no scores, as its dataset has nothing to score; remove its folder")
+            raise InputError(
+                f"{unscored[0]} has no scores, as its dataset has nothing to score; move its folder elsewhere"
+            )
         first = self.rows[0]
         for row in self.rows[1:]:
             differ = set(first.sequences) ^ set(row.sequences)

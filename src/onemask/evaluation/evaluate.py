@@ -15,6 +15,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -122,7 +123,8 @@ def evaluate(
             rules.submit(dataset, results.path / "predictions", submission)
         scores = rules.score(dataset, results.path / "predictions")
         later = sum(t["later"] for t in times.values()) / max(1, sum(t["later_frames"] for t in times.values()))
-        ran = _together([t.pop("ran_on", _as_asked(settings)) for t in times.values()])
+        before = _ran_before(results)  # records of earlier versions do not say it by sequence
+        ran = _joined([t.pop("ran_on", before) for t in times.values()])
         report = {"asked": asked, "ran_on": ran, "seconds_per_frame": later, "times": times}
         with results.writing("scores.json") as path:
             write_json(path, report | scores.to_json())
@@ -259,12 +261,15 @@ def _finish(
         write_json(path, times | more, durable=True)
 
 
-def _as_asked(settings: Settings) -> dict[str, str]:
-    """Stand-in for `ran_on` of a sequence whose record of an earlier version lacks it."""
-    return {"device": settings.device, "precision": settings.precision, "runtime": settings.runtime}
+def _ran_before(results: ResultFolder) -> dict[str, str]:
+    """`ran_on` of the report that an earlier call left; empty if there is none."""
+    report = results.path / "scores.json"
+    with suppress(InputError, KeyError, TypeError, ValueError):
+        return dict(read_json(report, "it is written again")["ran_on"]) if report.exists() else {}
+    return {}
 
 
-def _together(each: Sequence[Mapping[str, str]]) -> dict[str, str]:
+def _joined(each: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Join `ran_on` of all sequences; where they differ, as after a fallback or a resumption, "int8 and float32"."""
     names = dict.fromkeys(name for ran in each for name in ran)
     return {name: " and ".join(dict.fromkeys(ran[name] for ran in each if name in ran)) for name in names}

@@ -56,8 +56,9 @@ class FrameNames:
             index = self._of_unknown_length(stem)
         if index is None:
             raise InputError(
-                f"{self._path} names the picture {name}, but no frame of {self._video.source} is called {stem}; give "
-                "the file that belongs to this video"
+                f"{self._path} names the picture {name}, but no frame of {self._video.source} is called {stem} (the "
+                f"first is called {self._video.name(0)}); rename the pictures in the file, or give the file that "
+                "belongs to this video"
             )
         return index
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from ..errors import InputError
 from ..files import inside, read_text
 from ..places import beside, fetch_text, is_elsewhere, on_this_machine
+
+_BEFORE_FILE = re.compile(r"^(?:\d+:)?(?:\d+@)?")
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def _job(line: Any, number: int, file: str) -> Job:
 
 
 def _beside(mask: str, file: str) -> str:
-    """FILE or FRAME:FILE, with the file resolved relative to the manifest."""
+    """[FRAME:][ID@]FILE, with the file resolved relative to the manifest."""
     frame, name = frame_and_file(mask)
     if frame and not is_elsewhere(whole := beside(file, mask)) and Path(on_this_machine(whole)).exists():
         return on_this_machine(whole)  # a file with a colon in its name
@@ -100,9 +103,9 @@ def _beside(mask: str, file: str) -> str:
 
 
 def frame_and_file(mask: str) -> tuple[str, str]:
-    """Split a mask into `FRAME:` and FILE; the former is empty if the mask has no frame."""
-    before, colon, after = mask.partition(":")
-    return (before + colon, after) if colon and before.isdecimal() else ("", mask)
+    """Split a mask into `FRAME:ID@` and FILE; the former is empty if the mask has neither frame nor id."""
+    file = _BEFORE_FILE.sub("", mask)
+    return mask[: len(mask) - len(file)], file
 
 
 def with_whole_paths(job: Job) -> Job:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..files import refuse_existing
 from ..weights.card import Card
 from ..weights.checkpoint import Checkpoint
-from ..weights.store import SUFFIX, save, users_folder
+from ..weights.store import SUFFIX, card_path, save, users_folder
 from . import METHODS, Configuration, Published, configuration, misfit
 
 if TYPE_CHECKING:  # torch is loaded where it is needed
@@ -26,6 +27,7 @@ def import_weights(
     options: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
     licence: str = "",
+    overwrite: bool = False,
 ) -> tuple[Path, Card]:
     """Convert a checkpoint published by a method's authors to onemask weights.
 
@@ -38,6 +40,7 @@ def import_weights(
         options: the method's options, if they differ from the defaults of that name.
         data: what the weights were trained on, one line each; empty: inferred from the checkpoint's name if possible.
         licence: the licence of the weights.
+        overwrite: replace existing weights and their card.
 
     Returns:
         The file that was written, and its card.
@@ -46,9 +49,14 @@ def import_weights(
         InputError: the method has no published weights; the file is not a checkpoint, is one of another method, cannot
             be read without executing code, or stores weights as integers or 8-bit floats; or it leaves out the
             backbone, whose ImageNet weights are not on this machine.
-        OutputError: the file cannot be written.
+        OutputError: the file or its card exists already, or cannot be written.
     """
     published, chosen = _published(name), configuration(name, options)
+    path = users_folder() / f"{name}{SUFFIX}" if out is None else Path(out)
+    if path.suffix != SUFFIX:
+        raise InputError(f"weights must be named NAME{SUFFIX}, got {path}")
+    for written in (path, card_path(path)):
+        refuse_existing(written, overwrite)
     theirs = Checkpoint.read(checkpoint)
     stored = renamed(name, chosen, theirs)
     if left := theirs.left():
@@ -65,7 +73,6 @@ def import_weights(
     if problem := misfit(stored, expected):
         raise InputError(f"{checkpoint} does not fit {name}: {problem}")
     method.load_state_dict(stored)
-    path = users_folder() / f"{name}{SUFFIX}" if out is None else Path(out)
     card = Card(
         method=name,
         architecture=chosen.architecture,

@@ -16,7 +16,7 @@ from ..errors import InputError, is_out_of_memory
 from ..methods.method import Features, Method
 from .computation import GRAPHS, Computation, is_near, short
 from .engines import multiplies_bfloat16, onnx_engine, openvino_engine, problem_with
-from .graphs import FRAME, Reader, Run, frame_graph, kept, key_of_frame, onnx_of
+from .graphs import FRAME, Reader, Run, frame_graph, has_frame_graph, kept, key_of_frame, onnx_of
 from .part import with_parts
 from .quantisation import Quantised, find, int8_onnx
 
@@ -32,7 +32,8 @@ def encoder_of(method: Method, runtime: str, *, device: torch.device, precision:
 
     Args:
         method: in evaluation mode, on the device.
-        runtime: one of `RUNTIMES`. The environment variable ONEMASK_RUNTIME replaces "auto".
+        runtime: one of `RUNTIMES`. The environment variable ONEMASK_RUNTIME replaces "auto"; if that runtime does not
+            support the device or precision, PyTorch computes.
         device: the session's device.
         precision: the session's precision.
 
@@ -45,28 +46,43 @@ def encoder_of(method: Method, runtime: str, *, device: torch.device, precision:
     if precision == "int8":
         return _int8_encoder(method, runtime, device)
     if runtime == "auto":
-        runtime = os.environ.get("ONEMASK_RUNTIME", "auto")
-        if runtime not in RUNTIMES:
-            raise InputError(
-                f"the environment variable ONEMASK_RUNTIME is {runtime!r}; set it to one of {', '.join(RUNTIMES)}"
-            )
+        runtime = _meant_by_auto(device, precision)
     if runtime not in ("auto", "torch") and (problem := problem_with(runtime)):
         raise InputError(f"runtime {runtime} {problem}")
     if device.type == "cpu" and precision == "bfloat16" and runtime in ("auto", "openvino"):
         return _bfloat16_encoder(method, runtime)
-    fits = device.type == "cpu" and precision == "float32"
-    if runtime not in ("auto", "torch") and not fits:
+    if runtime not in ("auto", "torch") and not _supports(runtime, device, precision):
         others = "torch or openvino" if device.type == "cpu" and precision == "bfloat16" else "torch"
         raise InputError(
             f"runtime {runtime} computes on a CPU in float32{', or bfloat16' if runtime == 'openvino' else ''}, not on "
             f"{device.type} in {precision}; choose {others}"
         )
-    return Encoder(method, runtime if fits else "torch", in_torch=precision)
+    on_cpu = device.type == "cpu" and precision == "float32"
+    return Encoder(method, runtime if on_cpu else "torch", in_torch=precision)
+
+
+def _meant_by_auto(device: torch.device, precision: str) -> str:
+    """The runtime of ONEMASK_RUNTIME; a default, so PyTorch where it does not support the session's own settings."""
+    runtime = os.environ.get("ONEMASK_RUNTIME", "auto")
+    if runtime not in RUNTIMES:
+        raise InputError(
+            f"the environment variable ONEMASK_RUNTIME is {runtime!r}; set it to one of {', '.join(RUNTIMES)}"
+        )
+    if runtime in ("auto", "torch") or _supports(runtime, device, precision):
+        return runtime
+    log.info("ONEMASK_RUNTIME is %s, which does not compute on %s in %s; PyTorch computes", runtime, device, precision)
+    return "torch"
+
+
+def _supports(runtime: str, device: torch.device, precision: str) -> bool:
+    """Whether a runtime other than PyTorch computes on a device in a precision."""
+    precisions = ("float32", "bfloat16") if runtime == "openvino" else ("float32",)
+    return device.type == "cpu" and precision in precisions
 
 
 def _bfloat16_encoder(method: Method, runtime: str) -> Encoder:
     """A bfloat16 encoder on a CPU: OpenVINO's if that is faster or the user asks for it, else PyTorch's own."""
-    has_graphs = method.backbone is not None or method.graph_parts or method.encode_parts
+    has_graphs = has_frame_graph(method) or method.graph_parts or method.encode_parts
     gains = has_graphs and problem_with("openvino") is None and multiplies_bfloat16()
     if runtime == "auto" and not gains:
         return Encoder(method, "torch", in_torch="bfloat16")
@@ -191,10 +207,10 @@ class Encoder:
         auto = self.asked == "auto"
         if not self.method.shares_features:  # objects have backbones of their own: the segmenter chooses the runtime
             return self.asked, None, None
-        if self.method.backbone is None:
+        if not has_frame_graph(self.method):
             log.log(
                 logging.INFO if auto else logging.WARNING,
-                "a method of several backbones runs in PyTorch alone, in float32",
+                "a method without one backbone of onemask runs in PyTorch alone, in float32",
             )
             return nothing
         if auto and size[0] * size[1] < WORTH_IT:

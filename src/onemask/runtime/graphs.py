@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import __version__
+from ..blocks.backbone import Backbone
 from ..blocks.deconvolution import Deconvolution
 from ..blocks.replacing import replaced
 from ..errors import InputError, OutputError
-from ..files import write_bytes
+from ..files import write_bytes, write_text
 from ..methods.method import Features, Method
 from ..weights.digest import add_tensors
 from ..weights.store import home
@@ -53,11 +54,22 @@ def frame_graph(method: Method) -> Run:
     return of_frame
 
 
+def has_frame_graph(method: Method) -> bool:
+    """Whether there is a `frame_graph`: of all of `encode`, or of a backbone whose maps are known by their strides."""
+    backbone = getattr(method, "backbone", method)  # methods of other packages may lack it, or have one of their own
+    return backbone is not None and (method.traceable or isinstance(backbone, Backbone))
+
+
 def refuse_without_backbone(method: Method, name: str, what: str) -> None:
-    """Raise InputError for a method that combines others, each with its own backbone: it has no single graph."""
-    if getattr(method, "backbone", method) is None:  # methods of other packages may lack the attribute
+    """Raise InputError for a method without a `frame_graph`."""
+    if getattr(method, "backbone", method) is None:
         raise InputError(
             f"{name} cannot be {what}: it joins several methods, each with its own networks; name one of them"
+        )
+    if not has_frame_graph(method):
+        raise InputError(
+            f"{name} cannot be {what}: a method whose class says `traceable = True` was expected, or one with a "
+            "`backbone` of onemask.blocks"
         )
 
 
@@ -212,16 +224,31 @@ def onnx_of(method: Method, size: tuple[int, int]) -> bytes:
 
 def kept(key: str, made: Callable[[], bytes]) -> bytes:
     """A graph from the cache on disk, or made now and cached if the disk allows."""
-    path = folder() / f"{key}.onnx"
-    if path.exists():
-        return path.read_bytes()
+    path, digest = folder() / f"{key}.onnx", folder() / f"{key}.sha256"
+    if (graph := _intact(path, digest)) is not None:
+        return graph
     graph = made()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, graph)
+        write_text(digest, hashlib.sha256(graph).hexdigest())
     except (OutputError, OSError) as error:
         log.info("the graph could not be kept for other sessions: %s", error)
     return graph
+
+
+def _intact(path: Path, digest: Path) -> bytes | None:
+    """The graph in a file, if its SHA-256 is the one in the file `digest`; None: it has to be made."""
+    try:
+        graph = path.read_bytes()
+        if hashlib.sha256(graph).hexdigest() == digest.read_text(encoding="ascii"):
+            return graph
+    except FileNotFoundError:  # not made yet, or by a version that wrote no digest
+        return None
+    except (OSError, ValueError) as error:
+        log.info("%s cannot be read: %s", path, error)
+    log.info("%s is damaged, so the graph is made again", path)
+    return None
 
 
 def folder() -> Path:
@@ -242,4 +269,5 @@ def key_of(module: nn.Module, *of: Any) -> str:
 
 def key_of_frame(method: Method, size: tuple[int, int]) -> str:
     """`key_of` a method's `encode` for frames of a size."""
-    return f"{key_of(method, method.config, method.backbone.name, size)}-{size[0]}x{size[1]}"
+    backbone = getattr(getattr(method, "backbone", None), "name", None)
+    return f"{key_of(method, method.config, backbone, size)}-{size[0]}x{size[1]}"

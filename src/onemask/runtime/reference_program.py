@@ -106,7 +106,9 @@ def areas(have, want):
 
 def picture(frame):
     """Convert a frame (H, W, 3) uint8 to the input of `encode`."""
-    seen = np.clip(np.rint(at_work(frame, cubic)), 0, 255)
+    seen = at_work(frame, cubic)
+    halved = (2 * WORKING[0], 2 * WORKING[1]) == SIZE  # OpenCV rounds the means of four pixels up, and others to even
+    seen = np.clip(np.floor(seen + 0.5) if halved else np.rint(seen), 0, 255)
     return padded(seen).transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
 
 

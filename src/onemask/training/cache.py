@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -28,6 +29,8 @@ from ..methods.options import newer_options
 from .recipe import Recipe, StageConfig
 from .unroll import ClipBatch, as_it_runs
 
+log = logging.getLogger(__name__)
+
 CLIPS = 1  # increased whenever a seed gives a different clip than before, or the contents of a file change
 NOT_OF_CLIPS = {
     *("name", "batch", "accumulate", "iterations", "epochs", "distinct", "cache", "update", "losses", "bootstrap"),
@@ -40,7 +43,8 @@ class ClipCache:
 
     Features are kept in half precision, memories as they are.
 
-    data: fingerprint of the data that clips are made of, see `data_fingerprint`.
+    data: fingerprint of the data that clips are made of, see `data_fingerprint`. A cache of an earlier version, which
+    did not record it, is taken for one of this data, with a warning; from then on it is recorded.
     """
 
     def __init__(self, folder: Path, method: Method, recipe: Recipe, stage: StageConfig, data: str = ""):
@@ -49,12 +53,18 @@ class ClipCache:
         self.constant_type, self.memory_type = method.constant_type, method.memory_type
         depends_on = _depends_on(method, recipe, stage)
         of_data = {**depends_on, "data": data}
-        self.folder = folder / _name(depends_on)
+        # New caches are named after their data too, so that trainings that begin together never choose the same one.
+        self.folder, earlier = folder / _name(of_data), folder / _name(depends_on)
         recorded = _recorded(self.folder)
-        if recorded is not None and recorded.get("data", data) != data:
-            self.folder = folder / _name(of_data)
-            recorded = _recorded(self.folder)
-        if recorded is None or "data" not in recorded:  # earlier versions did not record it
+        if recorded is None and (of_earlier := _recorded(earlier)) and of_earlier.get("data", data) == data:
+            self.folder, recorded = earlier, of_earlier
+            if "data" not in of_earlier:
+                log.warning(
+                    "%s is of an earlier version, which did not record its data, and is used as if it were of today's; "
+                    "if the data have changed since, delete it, and start over with --overwrite",
+                    earlier,
+                )
+        if recorded is None or "data" not in recorded:
             write_json(self.folder / "clips.json", of_data)
 
     def __getstate__(self) -> dict[str, Any]:

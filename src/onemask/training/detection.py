@@ -75,7 +75,10 @@ class Proposing(Task):
         return Detection(cast(MaskRCNN, network), tuple(stage.losses))
 
     def validator(self) -> RecallValidator | None:
-        """Validator on held-out stills and on frames of a split; None if the recipe has neither."""
+        """Validator on held-out stills and on frames of a split; None if the recipe has neither.
+
+        Raises InputError if no picture of them has an object.
+        """
         recipe, base = self.recipe, self.base
         pictures: dict[str, list[Callable[[], Picture]]] = {}
         if recipe.held_out:
@@ -136,10 +139,16 @@ class RecallValidator:
     """Average recall of boxes at COUNTS proposals, over all objects of sets of pictures, which are read one by one.
 
     network: a network that the trained weights fit. pictures: name of a set -> functions that each read a picture.
+    Raises InputError if no picture has an object; pictures are read until one has.
     """
 
     def __init__(self, network: nn.Module, pictures: dict[str, list[Callable[[], Picture]]]):
         self.generator, self.pictures = ProposalGenerator(cast(MaskRCNN, network)), pictures
+        if not any(_shows_object(reader()) for of_set in pictures.values() for reader in of_set):
+            raise InputError(
+                f"no picture of {', '.join(pictures)} has an object, so there is no recall to validate by; "
+                "annotate some, or leave out validation.root and held_out"
+            )
 
     def scores(self, trained: nn.Module, rank: int = 0, of: int = 1) -> np.ndarray:
         """(pictures, counts + 1): objects found at each count, the mean over thresholds, then the number of objects."""
@@ -152,21 +161,13 @@ class RecallValidator:
         return scores
 
     def validation(self, scores: np.ndarray) -> Validation:
-        """Average recall of every set; the criterion is the mean over sets at the largest count.
-
-        Raises InputError if no set has an object.
-        """
+        """Average recall of every set; the criterion is the mean over sets at the largest count."""
         ends = np.cumsum([len(of_set) for of_set in self.pictures.values()])
         figures: dict[str, float] = {}
         for name, of_set in zip(self.pictures, np.split(scores, ends[:-1]), strict=True):
             *found, objects = of_set.T
             if objects.any():  # a set without objects has no recall
                 figures |= {f"{name} AR@{n}": average_recall(f, objects) for n, f in zip(COUNTS, found, strict=True)}
-        if not figures:
-            raise InputError(
-                f"no picture of {', '.join(self.pictures)} has an object, so there is no recall to validate by; "
-                "annotate some, or leave out validation.root and held_out"
-            )
         most = [value for name, value in figures.items() if name.endswith(f"AR@{COUNTS[-1]}")]
         return Validation(
             criterion=float(np.mean(most)),
@@ -174,6 +175,11 @@ class RecallValidator:
             scores={name: round(100 * value, 2) for name, value in figures.items()},
             by_item={},
         )
+
+
+def _shows_object(picture: Picture) -> bool:
+    _, labels = picture
+    return len(objects_of(torch.from_numpy(labels))["boxes"]) > 0
 
 
 def found_of(generator: ProposalGenerator, image: np.ndarray, labels: np.ndarray) -> list[float]:

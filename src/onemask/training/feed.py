@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -107,6 +107,16 @@ class Feed:
                 yield batch
         finally:
             del batches  # otherwise the traceback of an error would keep its workers alive
+
+
+def grouped(parts: Iterable[ClipBatch], size: int) -> Generator[list[ClipBatch], None, None]:
+    """Yield the parts of each step, `size` of them."""
+    group: list[ClipBatch] = []
+    for part in parts:
+        group.append(part)
+        if len(group) == size:
+            yield group
+            group = []
 
 
 class _Guarded(Dataset[Any]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import numpy as np
 
 from ..files import append, write_bytes
 from .task import Validation
+
+log = logging.getLogger(__name__)
 
 FLUSHED_EVERY = 10.0  # seconds by which history.jsonl lags behind at most
 
@@ -88,16 +91,29 @@ class Log:
         self._flushed = time.monotonic()
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of later steps, which will be run again."""
+        """Drop the lines of later steps, which will be run again, and, with a warning, lines that cannot be read."""
         self._forgotten = step + 1
         if self.active and self._history.exists():
             # A killed process may have left its last line incomplete.
-            lines = self._history.read_text(encoding="utf-8").split("\n")[:-1]
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            write_bytes(self._history, "".join(f"{line}\n" for line in kept).encode())
+            lines = self._history.read_bytes().split(b"\n")[:-1]
+            steps = [_step_of(line) for line in lines]
+            if unreadable := steps.count(None):
+                log.warning(
+                    "%s: %d unreadable lines are left out; training needs none of them", self._history, unreadable
+                )
+            kept = [line for line, its in zip(lines, steps, strict=True) if its is not None and its <= step]
+            write_bytes(self._history, b"".join(line + b"\n" for line in kept))
 
     def close(self) -> None:
         """Write everything logged so far, and close TensorBoard's file."""
         self.flush()
         if self._writer is not None:
             self._writer.close()
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step that a line of the history is about; None for a line that is damaged, as by a power failure."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, LookupError, TypeError):
+        return None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
-from lightning_fabric.utilities.rank_zero import rank_zero_only
-from torch import Tensor
+from torch import Tensor, distributed
 
 from ..errors import InputError, OnemaskError
 from .recipe import PRECISIONS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,46 @@ class Hardware:
 
 
 def is_first() -> bool:
-    """Whether this is the first of the processes that were started to train together, or the only one."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+    """Whether this is the first of the processes that train together, or the only one.
+
+    Ranks that a scheduler gives to jobs that have nothing to do with each other do not count.
+    """
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def is_first_of_host() -> bool:
+    """Whether this is the first of those processes on its host; known before they are connected."""
+    alone = int(os.environ.get("WORLD_SIZE") or 1) == 1
+    return alone or os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+@contextmanager
+def told_once(kind: type[OnemaskError] = OnemaskError, by: Callable[[], bool] = is_first) -> Iterator[None]:
+    """Mark an error of the block, which every process raises, so that the user reads it once.
+
+    kind: the errors that all processes raise alike. by: whether this process tells the user.
+    """
+    try:
+        yield
+    except kind as error:
+        error.told_by_another = not by()
+        raise
+
+
+def in_each(fabric: Fabric, act: Callable[[], T]) -> T:
+    """Call `act` in every process; all raise the OnemaskError of the first that it failed in, so that none hangs."""
+    done: list[T] = []
+    refusal: OnemaskError | None = None
+    try:
+        done.append(act())
+    except OnemaskError as error:
+        refusal = error
+    for rank in range(fabric.world_size):
+        of_rank = fabric.broadcast(refusal, src=rank) if fabric.world_size > 1 else refusal
+        if of_rank is not None:
+            with told_once():
+                raise of_rank
+    return done[0]
 
 
 def by_the_first(fabric: Fabric, act: Callable[[], None]) -> None:
@@ -61,7 +102,8 @@ def by_the_first(fabric: Fabric, act: Callable[[], None]) -> None:
     if fabric.world_size > 1:
         refusal = fabric.broadcast(refusal)
     if refusal is not None:
-        raise refusal
+        with told_once():
+            raise refusal
 
 
 def in_any(fabric: Fabric, here: bool) -> bool:

@@ -16,8 +16,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Generator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -36,7 +35,7 @@ from ..methods import PARTS
 from ..methods.method import Method
 from ..progress import Progress, silent
 from .cache import ClipCache
-from .feed import Feed, Order, Parts, worker_deaths_told
+from .feed import Feed, Order, Parts, grouped, worker_deaths_told
 from .folder import TrainingFolder, commit
 from .log import Log
 from .optimisers import (
@@ -47,24 +46,15 @@ from .optimisers import (
     set_lr,
     trained_parameters,
 )
-from .processes import Hardware, by_the_first, in_any, total
+from .processes import Hardware, by_the_first, in_any, in_each, is_first_of_host, told_once, total
 from .recipe import Recipe, StageConfig, checked_recipe
+from .seen import refuse_seen
 from .segmentation import Segmentation
+from .state import TrainingProgress, taking_up
 from .task import Task, Validator
 from .unroll import ClipBatch, batch_of
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class TrainingProgress:
-    """How far training has come."""
-
-    stage: int = 0
-    step: int = 0  # the next step of the stage
-    steps: int = 0  # completed steps of all stages
-    best: float = -1.0  # criterion of the best validation
-    of_best: dict[str, float] = field(default_factory=dict)  # its scores, in percent
 
 
 @dataclass(frozen=True)
@@ -114,16 +104,24 @@ def train(
         OutputError: `out` already holds something, or cannot be written.
         Interrupted: after Ctrl-C; `resume` continues.
     """
-    recipe = checked_recipe(recipe)
-    fabric, folder, data = (hardware or Hardware()).fabric(recipe.precision), TrainingFolder(Path(out)), Path(data)
+    with told_once(by=is_first_of_host):
+        recipe = checked_recipe(recipe)
+        fabric = (hardware or Hardware()).fabric(recipe.precision)
+    folder, data = TrainingFolder(Path(out)), Path(data)
     by_the_first(fabric, lambda: folder.check(recipe, overwrite=overwrite, resume=resume))
     torch.manual_seed(recipe.seed)  # untrained parts start from random values
     task = task_of(recipe, data)
-    network = task.begin(method)
-    task.check(network, fabric.world_size)
-    mixtures = [open_mixture(stage.data, recipe.seed, data, recipe.held_out) for stage in recipe.stages]
-    validator = task.validator()
-    shown = data_fingerprint([source for stage in recipe.stages for source in stage.data], data)
+
+    def opened_data() -> tuple[nn.Module, list[Mixture], Validator | None, str]:
+        network = task.begin(method)
+        task.check(network, fabric.world_size)
+        mixtures = [open_mixture(stage.data, recipe.seed, data, recipe.held_out) for stage in recipe.stages]
+        validator = task.validator()
+        refuse_seen(recipe, data)
+        shown = data_fingerprint([source for stage in recipe.stages for source in stage.data], data)
+        return network, mixtures, validator, shown
+
+    network, mixtures, validator, shown = in_each(fabric, opened_data)
     if resume:
         by_the_first(fabric, lambda: folder.refuse_other_data(shown))
     kept = folder.path / "cache" if cache is None else Path(cache)
@@ -189,7 +187,7 @@ class Training:
         """Run all stages, from the checkpoint on if there is one."""
         state = self._take_up_checkpoint()
         first, stages = self.reached.stage, self.recipe.stages
-        with contextlib.closing(self.log), stop_asked("step") as self.stop:
+        with contextlib.closing(self.log), stop_asked("step") as self.stop, told_once(Interrupted):
             for number, stage in enumerate(stages[first:], first):
                 self._run_stage(number, state if number == first else None)
                 self.reached = replace(self.reached, stage=number + 1, step=0)
@@ -219,9 +217,10 @@ class Training:
         self.all_have_gradients = False
         step, optimise = fabric.setup(self.task.step(self.network, stage), optimiser(stage.optimiser, groups))
         if state is not None and state["optimiser"] is not None:
-            optimise.load_state_dict(state["optimiser"])
+            with told_once(), taking_up(self.folder.path):
+                optimise.load_state_dict(state["optimiser"])
         feed = self._feed(number, steps)
-        with worker_deaths_told(), contextlib.closing(_grouped(feed, stage.accumulate)) as batches:
+        with worker_deaths_told(), contextlib.closing(grouped(feed, stage.accumulate)) as batches:
             began, waited = time.perf_counter(), 0.0
             for batch in self.progress(batches, steps - self.reached.step, stage.name):
                 self._step(stage, steps, step, optimise, batch)
@@ -268,13 +267,15 @@ class Training:
             for name, value in {"loss": loss, **result.losses}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach() / len(batches)
         if not self.all_have_gradients:
-            refuse_without_gradient(self.network, f"stages.{self.reached.stage}")
+            with told_once():
+                refuse_without_gradient(self.network, f"stages.{self.reached.stage}")
             self.all_have_gradients = True
         norm = self.fabric.clip_gradients(
             step, optimise, max_norm=stage.clip_gradient or math.inf, error_if_nonfinite=False
         )
         means = self._means(sums) | {"gradient": float(torch.as_tensor(norm))}
-        self._refuse_infinite(means, stage)
+        with told_once():
+            self._refuse_infinite(means, stage)
         optimise.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
@@ -368,13 +369,14 @@ class Training:
         by_the_first(self.fabric, read)
         state = self.fabric.broadcast(found[0])
         if state is not None:
-            self.reached = TrainingProgress(**state["reached"])
-            self.network.load_state_dict(state["network"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
-            if state.get("scaler"):
-                self.fabric.strategy.precision.load_state_dict(state["scaler"])
-            self.seconds, self.waited = state.get("times", (0.0, 0.0))
+            with told_once(), taking_up(self.folder.path):
+                self.reached = TrainingProgress(**state["reached"])
+                self.network.load_state_dict(state["network"])
+                if self.average is not None:
+                    self.average.load_state_dict(state["average"])
+                if state.get("scaler"):
+                    self.fabric.strategy.precision.load_state_dict(state["scaler"])
+                self.seconds, self.waited = state.get("times", (0.0, 0.0))
         self.log.forget_after(self.reached.steps)
         return state
 
@@ -386,13 +388,3 @@ class Training:
         if self.validator is None:
             self._save("best", {})
         self._save("last", {})
-
-
-def _grouped(feed: Feed, size: int) -> Generator[list[ClipBatch], None, None]:
-    """Yield the parts of each step."""
-    group: list[ClipBatch] = []
-    for batch in feed:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []

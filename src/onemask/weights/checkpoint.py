@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch is only imported when needed
 
 # Exceptions of torch.load for truncated or damaged files, beside unpickling errors
 SPOILT = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError, struct.error)
+MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # near the start of files of torch.save that are not ZIP archives
 COUNTS = ("num_batches_tracked",)  # last parts of the names of integer counters
 CONTAINERS = ("model", "net", "state_dict")  # keys under which a checkpoint may hold the tensors, beside other entries
 
@@ -63,6 +64,10 @@ class Checkpoint:
         except (*SPOILT, pickle.UnpicklingError) as error:
             if content[:2] not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
                 reason = "it is not a file of torch.save"
+            elif content[:2] != b"PK" and MAGIC not in content[:64]:
+                reason = (
+                    "it is a plain pickle that torch.save did not write; pickles are not opened, as they can run code"
+                )
             elif "Unsupported" in str(error) or "weights_only" in str(error).lower():
                 reason = f"it holds something other than tensors, which would have to be executed ({_what(error)})"
             else:

@@ -20,6 +20,7 @@ class DMNAOAOptions(SessionOptions):
     """The paper's values, and the switches of its table 3."""
 
     renamed: ClassVar[Mapping[str, str]] = {"memory": "use_memory"}
+    newer: ClassVar[Mapping[str, Any]] = {"holes": True}
 
     backbone: str = "resnet50"
     """Any timm model with features by stage."""
@@ -87,7 +88,7 @@ class DMNAOAOptions(SessionOptions):
             raise InputError("frame_memory needs the memory network, but use_memory is false")
 
     def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Add the current `holes` to the options of a session saved before it existed; it is of training alone."""
+        """Add the current `holes` to the options of a session saved before it existed; only training depends on it."""
         return {"holes": self.holes, **values}
 
     @property
