@@ -31,7 +31,7 @@ from ..progress import Progress, silent
 from ..settings import Settings, by_todays_keys
 from .chart import check_installed
 from .comparison import NAME, Comparison, Row
-from .evaluate import asked_for, evaluate, evaluation_folder, refuse_changed_input
+from .evaluate import asked_of, evaluate, evaluation_folder, opened, refuse_changed_input
 from .protocols import protocol as protocol_of
 from .rows import read, row_of
 
@@ -151,10 +151,12 @@ def compare(
     for variant in variants:
         with _named(variant.label):
             variant.settings.described()
-        dataset, asked[variant.label] = asked_for(root, variant.settings, **given)
-        _refuse_without_speed(dataset)
-        if not protocol_of(protocol).judges(dataset):
-            raise InputError("there is nothing to score in this dataset, so nothing to compare; use `onemask evaluate`")
+    dataset = opened(root, **given)
+    _refuse_without_speed(dataset)
+    if not protocol_of(protocol).judges(dataset):
+        raise InputError("there is nothing to score in this dataset, so nothing to compare; use `onemask evaluate`")
+    for variant in variants:
+        asked[variant.label] = asked_of(dataset, variant.settings, protocol=protocol, split=split)
         evaluation = evaluation_folder(folders[variant.label])
         if evaluation.check(asked[variant.label], overwrite=overwrite, resume=not overwrite):
             refuse_changed_input(evaluation, dataset)

@@ -100,7 +100,8 @@ def evaluate(
         OutputError: `out` holds something else, or cannot be written.
     """
     settings, rules = settings or Settings(), protocol_of(protocol)
-    dataset, asked = asked_for(root, settings, protocol=protocol, split=split, sequences=sequences)
+    dataset = opened(root, protocol=protocol, split=split, sequences=sequences)
+    asked = asked_of(dataset, settings, protocol=protocol, split=split)
     if submission is not None:
         _refuse_submission(rules, protocol, sequences, Path(submission), replace=overwrite or resume)
     results = evaluation_folder(out)
@@ -153,16 +154,18 @@ def evaluation_folder(out: str | Path) -> ResultFolder:
     return ResultFolder(out, "an evaluation", ("predictions", "times", "sheets", "scores.json", "scores.csv"))
 
 
-def asked_for(
-    root: str | Path, settings: Settings, *, protocol: str, split: str, sequences: Sequence[str] | None
-) -> tuple[SequenceDataset, dict[str, Any]]:
-    """The dataset of an evaluation, and the record of its settings. Raises InputError if they do not fit."""
-    rules = protocol_of(protocol)
+def opened(root: str | Path, *, protocol: str, split: str, sequences: Sequence[str] | None) -> SequenceDataset:
+    """The dataset of an evaluation. Raises InputError if it cannot be evaluated."""
     if sequences is not None and not sequences:
         raise InputError("no sequence is given; name one or more of the split, or leave them out for all")
-    dataset = rules.open(root, split, sequences)
-    asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split if rules.splits else "all"}
-    return dataset, asked | settings.described()
+    return protocol_of(protocol).open(root, split, sequences)
+
+
+def asked_of(dataset: SequenceDataset, settings: Settings, *, protocol: str, split: str) -> dict[str, Any]:
+    """The record of what an evaluation of a dataset was asked for. Raises InputError if the settings do not fit."""
+    has_splits = protocol_of(protocol).splits
+    asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split if has_splits else "all"}
+    return asked | settings.described()
 
 
 def refuse_changed_input(results: ResultFolder, dataset: SequenceDataset) -> None:

@@ -281,8 +281,8 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         if self.memory_network is None:
             return memory.values[:, FIRST].unflatten(2, seen.shape[-2:]), seen
         inside = memory.inside if self.config.own_cells else torch.ones_like(memory.inside)
-        read = memory.read(self.config)
-        return self.memory_network.read(seen, memory.age + 1, memory.keys, memory.values, read, inside), seen
+        places = memory.places_read(self.config)
+        return self.memory_network.read(seen, memory.age + 1, memory.keys, memory.values, places, inside), seen
 
     # Matching --------------------------------------------------------------------------------------------------------
 

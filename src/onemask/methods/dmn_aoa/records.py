@@ -102,7 +102,7 @@ class DMNAOAMemory(Memory):
             filled=torch.maximum(memory.filled, place),
         )
 
-    def read(self, config: DMNAOAOptions) -> Tensor:
+    def places_read(self, config: DMNAOAOptions) -> Tensor:
         """Which places are read, (N, T) in {0, 1}: without `slots`, a previous frame that has two of them once."""
         if not (config.previous and config.every) or config.slots:
             return self.filled
