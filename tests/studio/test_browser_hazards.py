@@ -63,6 +63,7 @@ class Wire:
     def __init__(self, page):
         self.sent: list[dict] = []
         self.late: list[str] = []
+        self.passed: list[dict] = []
         self.holds = self.drops = False
         self.change = lambda text: text
         page.route_web_socket(re.compile("api/socket"), self._through)
@@ -85,6 +86,7 @@ class Wire:
             self.late.append(text)
         else:
             self._page_side.send(self.change(text))
+            self.passed.append(json.loads(text))
 
     def close(self) -> None:
         self._page_side.close()
@@ -150,6 +152,7 @@ def mark_for_propagation(page, right: float) -> None:
 def test_no_stroke_is_lost_on_a_server_that_answers_late(page, server):
     page.keyboard.press("b")
     page.fill("#brush", "6")
+    until(page, lambda: any((told["type"], told.get("frame")) == ("mask", 0) for told in page.wire.passed))
     page.wire.holds = True
     stroke(page, 10, 10)
     stroke(page, 10, 30)
