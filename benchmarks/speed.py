@@ -132,14 +132,20 @@ class Parts:
         self.seconds: dict[str, list[float]] = {}
 
     def timed(self, part: str, call):
-        def timed(*args, **kwargs):
-            began = time.process_time()
-            result = call(*args, **kwargs)
-            self.seconds[part][-1] += time.process_time() - began
-            return result
+        """`call`, timed; what else is asked of it is asked of the object that it was."""
+        seconds = self.seconds[part] = []
 
-        self.seconds[part] = []
-        return timed
+        class Timed:
+            def __call__(self, *args, **kwargs):
+                began = time.process_time()
+                result = call(*args, **kwargs)
+                seconds[-1] += time.process_time() - began
+                return result
+
+            def __getattr__(self, name):
+                return getattr(call, name)
+
+        return Timed()
 
     def next_frame(self) -> None:
         for times in self.seconds.values():
@@ -154,7 +160,8 @@ def parts(name: str, options: dict[str, str], objects: int, runtime: str) -> Non
     decode = took.timed("decode", partial(next, images, None))
     pad = Geometry.frames  # of all geometries: an own one cannot be written to
     session._encoder = took.timed("encode", session._encoder)
-    Geometry.frames = took.timed("shrink, pad, to floats", pad)
+    padded = took.timed("shrink, pad, to floats", pad)
+    Geometry.frames = lambda *arguments: padded(*arguments)
     session._label_map = took.timed("label map", session._label_map)
     follower = session._follower
     follower.aggregate = took.timed("aggregate", follower.aggregate)

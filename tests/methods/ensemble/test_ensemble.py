@@ -114,19 +114,47 @@ def test_diagnostics_tell_where_members_disagree(seen, make_clip):
 
 
 def test_members_are_named(monkeypatch):
-    monkeypatch.setattr("onemask.methods.load", lambda name: target_model(len(name)))
+    monkeypatch.setattr("onemask.methods.weights_for", lambda name, chosen: None)
+    monkeypatch.setattr("onemask.methods.built", lambda name, chosen, weights: target_model(len(name)))
     built = configuration("best", {"members": "frtm-lite,ttvos-lite:3", "mirrored": "true"}).build()
     assert [member.config.seed for member in built.members] == [9, 10]
     assert list(built.parts) == ["frtm-lite", "ttvos-lite"]
+    assert built.config.votes == (1, 3)
     with pytest.raises(InputError, match="names of methods, each once, got frtm, frtm:2"):
         EnsembleConfig(("frtm", "frtm:2"))
     for wrong in (("frtm:0",), ("frtm:-1",), ("frtm:inf",), ("frtm:nan",), ("frtm:1e308", "ttvos:1e308")):
         with pytest.raises(InputError, match=f"a number above 0, as in fusion-fast:2, got {', '.join(wrong)}"):
             EnsembleConfig(wrong)
-    assert EnsembleConfig(("lab:net", "lab:net2:2.5")).names == ("lab:net", "lab:net2")  # whoever calls them so
+    assert EnsembleConfig(("lab:net", "lab:net2:2.5")).labels == ("lab:net", "lab:net2")  # whoever calls them so
     monkeypatch.undo()
     with pytest.raises(InputError, match="method 'no' is not known"):
         onemask.load("best", members="no")
+
+
+def test_a_member_has_options_of_its_own():
+    members = ("ttvos-lite:2 reach=0.3 returns=false", "ttvos-lite:0.5", "fusion-fast veto=0")
+    built = EnsembleConfig(members).build(pretrained=False)
+    assert [member.reach for member in built.members] == [0.3, 0.2, onemask.load("fusion-fast").reach]
+    assert built.members[2].config.veto == 0
+    assert built.config.votes == (2, 0.5, 1)
+    assert list(built.parts) == ["ttvos-lite reach=0.3 returns=false", "ttvos-lite", "fusion-fast"]
+    assert onemask.load("best", members="ttvos-lite reach=0.3").members[0].reach == 0.3  # with weights
+    with pytest.raises(InputError, match="option 'no' is not known"):
+        onemask.load("best", members="ttvos-lite no=1")
+
+
+@pytest.mark.parametrize(
+    ("member", "expected"),
+    [
+        ("", "names no method"),
+        ("reach=0.3", "names no method"),
+        ("frtm-lite 2", "must be given as name=value, got '2'"),
+        ("frtm-lite 'reach", "cannot be read: No closing quotation"),
+    ],
+)
+def test_a_member_that_cannot_be_read_is_refused(member, expected):
+    with pytest.raises(InputError, match=expected):
+        EnsembleConfig(("ttvos-lite", member))
 
 
 def test_an_ensemble_runs_in_pytorch(make_clip, caplog):
@@ -206,3 +234,17 @@ def test_a_saved_session_goes_on_with_the_votes_that_there_are(make_clip, tmp_pa
     assert not np.array_equal(found, of_before)
     with pytest.raises(InputError, match=r"another method: members"):
         Session.restore(tmp_path / "state.safetensors", ensemble(members[0]), device="cpu")
+
+
+def test_a_saved_session_refuses_other_options_of_a_member(make_clip, tmp_path):
+    clip = make_clip(2, 1, SIZE)
+    before, same, other = (
+        EnsembleConfig((member,)).build(pretrained=False).eval()
+        for member in ("ttvos-lite reach=0.3", "ttvos-lite:2 reach=0.3", "ttvos-lite reach=0.4")
+    )
+    session = Session(before, device="cpu", short_side=None)
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    session.save(tmp_path / "state.safetensors")
+    Session.restore(tmp_path / "state.safetensors", same, device="cpu").step(clip.frames[1])
+    with pytest.raises(InputError, match=r"another method: ttvos-lite: reach 0.3 \(now 0.4\)"):
+        Session.restore(tmp_path / "state.safetensors", other, device="cpu")

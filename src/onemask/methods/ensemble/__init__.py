@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .model import Ensemble
 from .options import EnsembleOptions
+
+if TYPE_CHECKING:
+    from .. import Configuration
+    from ..method import Method
 
 
 @dataclass(frozen=True)
@@ -14,10 +19,15 @@ class EnsembleConfig(EnsembleOptions):
 
     def build(self, *, pretrained: bool = True) -> Ensemble:
         """Build the ensemble. pretrained: whether members have the weights that ship for them, or are untrained."""
-        from .. import configuration, load
+        from .. import built, configuration, weights_for
 
-        named = [load(name) if pretrained else configuration(name).build(pretrained=False) for name in self.names]
-        return Ensemble(named, self)
+        def member(name: str, chosen: Configuration) -> Method:
+            if pretrained:
+                return built(name, chosen, weights_for(name, chosen))
+            return chosen.build(pretrained=False)
+
+        members = [member(each.name, configuration(each.name, each.options)) for each in self.each]
+        return Ensemble(members, self)
 
 
 BEST = EnsembleConfig()

@@ -95,7 +95,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         super().__init__()
         self.config = config
         self.members = nn.ModuleList(members)
-        self.parts = dict(zip(config.names, members, strict=True))
+        self.parts = dict(zip(config.labels, members, strict=True))
         self.stride = math.lcm(*(member.stride for member in members))
         self.stride_before = math.lcm(*(member.stride_before or member.stride for member in members))
         self.reach = max(member.reach for member in members)
@@ -195,7 +195,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
     def _names(self) -> list[str]:
         """A caption for each voice."""
         suffixes = ("", ", mirrored")[: 1 + self.config.mirrored]
-        return [name + suffix for name in self.config.names for suffix in suffixes]
+        return [name + suffix for name in self.config.labels for suffix in suffixes]
 
     def _joined(self, memories: Iterable[Memory]) -> Memory:
         """The memories of all voices as one."""

@@ -1,15 +1,51 @@
-"""The options of an ensemble: its members, their votes, and whether they also see the frames mirrored."""
+"""The options of an ensemble: its members, their votes and options, and whether they also see the frames mirrored."""
 
 from __future__ import annotations
 
 import math
+import shlex
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ...errors import InputError
+from ..options import parse_assignments
 
 VOTES = ":"  # between a member's name and its votes
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of an ensemble."""
+
+    name: str  # of a method
+    votes: float = 1.0
+    options: Mapping[str, str] = field(default_factory=dict)  # where they differ from the method's defaults
+
+    @classmethod
+    def parse(cls, text: str) -> Member:
+        """Parse `NAME[:VOTES] [OPTION=VALUE ...]`, quoted as in a shell.
+
+        A name may contain colons: only a number after the last one is votes. Raises InputError for other text.
+        """
+        try:
+            word, *assignments = shlex.split(text) or [""]
+        except ValueError as error:
+            raise InputError(f"member {text!r} cannot be read: {error}") from error
+        if not word or "=" in word:
+            raise InputError(f"a member must be 'NAME[:VOTES] [OPTION=VALUE ...]', got {text!r}, which names no method")
+        name, _, votes = word.rpartition(VOTES)
+        options = parse_assignments(assignments)
+        try:
+            return cls(name, float(votes), options) if name else cls(word, options=options)
+        except ValueError:
+            return cls(word, options=options)
+
+    def __str__(self) -> str:
+        """The member without its votes."""
+        return " ".join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
 
 
 @dataclass(frozen=True)
@@ -17,8 +53,9 @@ class EnsembleOptions:
     """Options of an ensemble."""
 
     members: tuple[str, ...] = ("frtm-lite", "videomatch-lite", "fusion-fast:2")
-    """Names of methods, see `onemask methods`; each runs with its defaults and its own weights. NAME:VOTES gives a
-    member that many votes, any number above 0; the default is one."""
+    """Names of methods, see `onemask methods`; each runs with its own weights. NAME:VOTES gives a member that many
+    votes, any number above 0; the default is one. 'NAME OPTION=VALUE ...' sets options of a member, which otherwise has
+    its defaults."""
     mirrored: bool = False
     """Each member also segments the mirrored frames, with a separate memory; takes twice the time."""
     feedback: bool = False
@@ -26,27 +63,37 @@ class EnsembleOptions:
 
     def __post_init__(self):
         """Reject options that cannot work."""
-        if not self.members or len(set(self.names)) < len(self.members):
+        if not self.members or len({str(member) for member in self.each}) < len(self.members):
             raise InputError(f"members must be names of methods, each once, got {', '.join(self.members) or 'none'}")
         if not all(votes > 0 for votes in self.votes) or not math.isfinite(sum(self.votes)):
             raise InputError(
                 "the votes of a member must be a number above 0, as in fusion-fast:2, got " + ", ".join(self.members)
             )
 
+    @cached_property
+    def each(self) -> tuple[Member, ...]:
+        """The members."""
+        return tuple(Member.parse(member) for member in self.members)
+
     @property
-    def names(self) -> tuple[str, ...]:
-        """The members' names."""
-        return tuple(_parted(member)[0] for member in self.members)
+    def labels(self) -> tuple[str, ...]:
+        """What tells the members apart: their names, with options if one name occurs more than once."""
+        times = Counter(member.name for member in self.each)
+        return tuple(member.name if times[member.name] == 1 else str(member) for member in self.each)
 
     @property
     def votes(self) -> tuple[float, ...]:
         """The members' votes."""
-        return tuple(_parted(member)[1] for member in self.members)
+        return tuple(member.votes for member in self.each)
 
     def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Give a saved session's options the current votes, as nothing in its memory depends on them."""
-        before = [_parted(member)[0] for member in values.get("members", ())]
-        return {**values, "members": list(self.members)} if before == list(self.names) else dict(values)
+        """Give a saved session's options the current members if they are the same methods.
+
+        Nothing in its memory depends on votes, and it describes each member's options by themselves.
+        """
+        before = [Member.parse(member).name for member in values.get("members", ())]
+        same = before == [member.name for member in self.each]
+        return {**values, "members": list(self.members)} if same else dict(values)
 
     @property
     def needs_weights(self) -> bool:
@@ -58,11 +105,3 @@ class EnsembleOptions:
         """The options that weights depend on: none, as the ensemble has no weights of its own."""
         return {}
 
-
-def _parted(member: str) -> tuple[str, float]:
-    """Split a member into its name and its votes: the number after the last colon, if there is one, else 1."""
-    name, _, votes = member.rpartition(VOTES)
-    try:
-        return (name, float(votes)) if name else (member, 1.0)
-    except ValueError:
-        return member, 1.0
