@@ -104,4 +104,3 @@ class EnsembleOptions:
     def architecture(self) -> dict[str, Any]:
         """The options that weights depend on: none, as the ensemble has no weights of its own."""
         return {}
-
