@@ -77,7 +77,7 @@ class EnsembleOptions:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What tells the members apart: their names, with options if one name occurs more than once."""
+        """A name for each member: its method, with its options if the method occurs more than once."""
         times = Counter(member.name for member in self.each)
         return tuple(member.name if times[member.name] == 1 else str(member) for member in self.each)
 
