@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,8 @@ from PIL import Image
 
 from onemask.data.clip import VOID, Clip, ClipRequest
 from onemask.data.davis import DavisDataset
-from onemask.data.sampling import SamplingConfig, VideoClips, draw_places
+from onemask.data.mixture import Mixture
+from onemask.data.sampling import SamplingConfig, VideoClips, draw_places, objects_of
 from onemask.data.sequence import VideoSequence
 from onemask.errors import InputError
 
@@ -197,6 +199,86 @@ def test_a_video_without_a_large_enough_object_gives_way_to_the_next(make_video)
     assert {clip.name for clip in draws(VideoClips([small, large], AS_IT_IS), count=3)} == {"large"}
     with pytest.raises(InputError, match="no object of 1 videos covers 4 pixels of a 48x64 clip"):
         VideoClips([small], AS_IT_IS).clip(0, ANY, np.random.default_rng(0))
+
+
+# Objects drawn alike --------------------------------------------------------------------------------------------------
+
+
+def of_colour(clip: Clip) -> int:
+    """Which object of `two_squares` is object 1 of a clip."""
+    red, _, blue = clip.frames[0][clip.labels[0] == 1].mean(axis=0)
+    return 1 if red > blue else 2
+
+
+def two_videos(make_video, **options) -> list[VideoSequence]:
+    """A video of object 1 alone, and one of objects 1 and 2."""
+    alone = make_video([np.where(two_squares(time) == 1, 1, 0).astype(np.uint8) for time in range(5)], name="alone")
+    return [alone, make_video([two_squares(time) for time in range(5)], name="both", **options)]
+
+
+@pytest.mark.parametrize("by_object", [False, True])
+def test_objects_are_drawn_alike_or_videos_are(make_video, by_object):
+    source = VideoClips(two_videos(make_video), replace(AS_IT_IS, by_object=by_object))
+    stream = Mixture([(source, 1.0)], seed=0)
+    clips = [stream.clip(number, replace(ANY, max_objects=1)) for number in range(120)]
+    drawn = Counter((clip.name, of_colour(clip)) for clip in clips)
+    expected = (1 / 3, 1 / 3, 1 / 3) if by_object else (1 / 2, 1 / 4, 1 / 4)
+    assert len(source) == (3 if by_object else 2)
+    for key, share in zip((("alone", 1), ("both", 1), ("both", 2)), expected, strict=True):
+        assert drawn[key] / 120 == pytest.approx(share, abs=0.1)
+
+
+def test_the_drawn_object_is_in_the_clip_and_others_may_join_it(make_video):
+    source = VideoClips(two_videos(make_video), replace(AS_IT_IS, by_object=True))
+    for index, key in enumerate((("alone", 1), ("both", 1), ("both", 2))):
+        for seed in range(8):
+            clip = source.clip(index, replace(ANY, max_objects=1), np.random.default_rng(seed))
+            assert (clip.name, of_colour(clip)) == key
+    assert source.clip(2, ANY, np.random.default_rng(0)).objects == 2
+
+
+def test_an_object_is_looked_for_in_the_frames_that_show_it(make_video):
+    late = make_video([two_squares(time, late=9) for time in range(10)])
+    source = VideoClips([late], replace(AS_IT_IS, by_object=True))
+    for seed in range(8):
+        clip = source.clip(1, replace(ANY, max_objects=1), np.random.default_rng(seed))
+        assert (times(clip.frames)[0], of_colour(clip)) == (9, 2)
+
+
+def test_in_place_of_an_object_that_is_too_small_any_other_is_drawn(make_video):
+    maps = [two_squares(time) for time in range(4)]
+    for labels in maps:
+        labels[0, 0] = 3
+    source = VideoClips([make_video(maps)], replace(AS_IT_IS, by_object=True))
+    clips = [source.clip(2, replace(ANY, max_objects=1), np.random.default_rng(seed)) for seed in range(16)]
+    drawn = Counter(of_colour(clip) for clip in clips)
+    assert len(source) == 3
+    assert min(drawn[1], drawn[2]) > 3
+
+
+def test_objects_are_those_that_the_dataset_lists_or_that_label_maps_show(make_video):
+    maps = [two_squares(time, late=2) for time in range(4)]
+    maps[1][:6, :9] = VOID
+    assert objects_of(make_video(maps, name="shown")) == (1, 2)
+    assert objects_of(make_video(maps, name="listed", objects=(2,))) == (2,)
+    assert objects_of(make_video(maps, name="one", one_object=True)) == (1,)
+    listed = VideoClips([make_video(maps, name="of_two", objects=(2,))], replace(AS_IT_IS, by_object=True))
+    clip = listed.clip(0, replace(ANY, max_objects=1), np.random.default_rng(0))
+    assert of_colour(clip) == 2
+
+
+def test_videos_without_any_object_cannot_be_drawn_from_by_object(make_video):
+    with pytest.raises(InputError, match="the label maps of 1 videos show no object"):
+        VideoClips([make_video([np.zeros(SIZE, np.uint8)] * 2)], replace(AS_IT_IS, by_object=True))
+
+
+def test_short_videos_can_be_left_out(make_video):
+    short = make_video([two_squares(time) for time in range(6)], annotated=[0, 3, 5], name="short")
+    long = make_video([two_squares(time) for time in range(4)], name="long")
+    source = VideoClips([short, long], replace(AS_IT_IS, minimum_frames=4))
+    assert {clip.name for clip in draws(source)} == {"long"}
+    with pytest.raises(InputError, match="none of 2 videos has 5 annotated frames; lower minimum_frames"):
+        VideoClips([short, long], replace(AS_IT_IS, minimum_frames=5))
 
 
 # Void -----------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image
 
 from onemask.data.clip import ClipRequest
 from onemask.data.sampling import SamplingConfig
-from onemask.data.sources import KINDS, SourceConfig, data_fingerprint, open_mixture, open_source
+from onemask.data.sources import KINDS, SourceConfig, data_fingerprint, open_mixture, open_source, recorded_values
 from onemask.errors import InputError
 
 MAPS = [two_squares(time) for time in range(4)]
@@ -84,6 +84,33 @@ def test_a_mixture_of_all_kinds_follows_the_shares(base):
     assert {clip.objects for clip in clips} == {1, 2}
     again = open_mixture(configs, 3, base)
     assert all((clip.frames == again.clip(number, REQUEST).frames).all() for number, clip in enumerate(clips))
+
+
+def test_a_share_can_be_of_each_object(base):
+    """As the authors of FRTM count: eight clips of each object of DAVIS beside a fixed number of another dataset."""
+    by_object = {**PLAIN, "by_object": True}
+    configs = [
+        SourceConfig(kind="youtube-vos", root="youtube-vos", share=4, options=by_object),
+        SourceConfig(kind="davis2017", root="davis2017", share=6, share_each=True, options=by_object),
+        SourceConfig(kind="davis2016", root="davis2016", share=0, share_each=True),
+    ]
+    mixture = open_mixture(configs, 0, base)
+    assert len(mixture) == 2 + 2 + 1
+    assert mixture.shares == pytest.approx([4 / 16, 12 / 16, 0])
+
+
+@pytest.mark.parametrize("kind", ["davis2016", "davis2017", "youtube-vos", "folders"])
+def test_videos_of_every_kind_can_be_drawn_by_object(base, kind):
+    source = open_source(SourceConfig(kind=kind, root=kind, options={**PLAIN, "by_object": True}), base)
+    assert len(source) == (1 if kind == "davis2016" else 2)
+    clip = source.clip(len(source) - 1, replace(REQUEST, max_objects=1), np.random.default_rng(0))
+    assert clip.objects == 1
+
+
+def test_records_name_newer_options_only_where_they_act():
+    source = SourceConfig(kind="folders", root="folders")
+    assert "share_each" not in recorded_values(asdict(source))
+    assert recorded_values(asdict(replace(source, share_each=True)))["share_each"] is True
 
 
 def test_roots_are_meant_from_the_base_unless_they_are_absolute(base):

@@ -19,6 +19,8 @@ from onemask.training.cache import ClipCache
 from onemask.training.segmentation import Segmentation
 from onemask.training.unroll import Unroll, batch_of, joined
 
+SOURCE = stage()["data"][0]
+
 
 @pytest.fixture
 def recipe(tmp_path):
@@ -103,6 +105,8 @@ class TestKey:
             {"max_objects": 1},
             {"max_skip": [2, 2]},
             {"data": [{"kind": "davis2016", "root": "davis", "split": "fit"}]},
+            {"data": [{**SOURCE, "share_each": True}]},
+            {"data": [{**SOURCE, "options": {**SOURCE["options"], "by_object": True}}]},
         ],
     )
     def test_of_other_clips(self, tmp_path, recipe, make_frtm, values):
@@ -193,6 +197,7 @@ class TestKey:
         told = (cache.folder / "clips.json").read_text()
         assert '"root": "davis"' in told
         assert "batch_norm" not in told  # which came later, and changes no clip
+        assert "share_each" not in told  # which came later, and as it is by itself changes no clip
         assert "first_anywhere" not in told  # which came later, and as it is by itself changes no memory
         method = make_frtm(first_anywhere=True)
         other = ClipCache(tmp_path / "cache", method, recipe, recipe.stages[0])

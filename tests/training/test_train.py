@@ -505,6 +505,7 @@ class TestGoingOn:
         asked["asked"]["options"]["memory"] = asked["asked"]["options"].pop("capacity")
         del asked["asked"]["held_out"]
         for staged in asked["asked"]["stages"].values():
+            assert "share_each" not in staged["data"]["0"]  # which came later, and is only named where it acts
             staged["optimiser"]["rate"] = staged["optimiser"].pop("lr")
         record.write_text(json.dumps(asked))
         run(a_recipe(tmp_path, *STAGES, **LATE), tmp_path / "out", data, resume=True)

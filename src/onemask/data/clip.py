@@ -37,7 +37,7 @@ class ClipSource(Protocol):
     """Pictures or videos from which clips are made."""
 
     def __len__(self) -> int:
-        """Number of pictures or videos."""
+        """Number of pictures, videos or objects that clips are made of."""
 
     def clip(self, index: int, request: ClipRequest, rng: np.random.Generator) -> Clip:
-        """Make a clip of picture or video `index`; all its randomness comes from `rng`."""
+        """Make a clip of picture, video or object `index`; all its randomness comes from `rng`."""

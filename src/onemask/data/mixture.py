@@ -37,17 +37,17 @@ class Mixture:
             raise InputError(f"seed must be 0 or more, got {seed}")
         self.seed = seed
         self._sources = [source for source, _ in sources]
-        self._shares = np.array(shares) / sum(shares)
+        self.shares = np.array(shares) / sum(shares)  # of each source; their sum is 1
 
     def __len__(self) -> int:
-        """Number of pictures and videos in all sources together."""
+        """Number of pictures, videos and objects that clips are made of, in all sources together."""
         return sum(len(source) for source in self._sources)
 
     def clip(self, number: int, request: ClipRequest) -> Clip:
         """Make clip `number` (0 or more) of the stream, a function of the seed and the number alone.
 
-        The source is drawn by the shares, its picture or video uniformly, and the clip with the same generator.
+        The source is drawn by the shares, its picture, video or object uniformly, and the clip with the same generator.
         """
         rng = np.random.default_rng([self.seed, number])
-        source = self._sources[rng.choice(len(self._sources), p=self._shares)]
+        source = self._sources[rng.choice(len(self._sources), p=self.shares)]
         return source.clip(int(rng.integers(len(source))), request, rng)

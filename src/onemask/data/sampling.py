@@ -6,6 +6,8 @@ A clip is drawn in four steps, all with one generator:
     view      an affine map of the picture into the window: flip, scale, rotation, shear, and a crop around the anchor
     warp      each frame and its label map are warped once, from the file's resolution; void outside the picture
     objects   the anchor and others that are visible in the reference become 1..N, the rest background
+
+A video is drawn and then one of its objects, or, with `by_object`, an object of all videos alike.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..methods.options import Count, Positive, Range, Share, check_values
+from ..video.label_maps import distinct_values
 from .clip import VOID, Clip, ClipRequest
 from .photometry import jitter_colours
 from .sequence import VideoSequence, decoded
@@ -44,6 +47,8 @@ class SamplingConfig:
     reverse: Share = 0.5  # probability that frames in order run backwards in time
     minimum_pixels: Count = 100  # of every object in the reference, after the crop
     kept: Share = 0.75  # smallest share of the anchor that the crop leaves in the reference
+    by_object: bool = False  # draw the objects of all videos equally often; false: videos, and an object of each
+    minimum_frames: Count = 1  # annotated ones of a video; shorter videos are left out
 
 
 class VideoClips:
@@ -52,24 +57,38 @@ class VideoClips:
     def __init__(self, sequences: Sequence[VideoSequence], config: SamplingConfig | None = None) -> None:
         """Take the videos as they are; the dataset validates files (`check`).
 
-        config: None stands for `SamplingConfig()`. Raises InputError if there are no videos, for a video without any
-        annotation, and for a configuration out of range.
+        config: None stands for `SamplingConfig()`. With `by_object` the label maps of videos whose objects the dataset
+        does not list are read, to find them. Raises InputError if there are no videos, or none of `minimum_frames`, for
+        a video without any annotation, for a configuration out of range, and with `by_object` for label maps that
+        cannot be read and if there is no object.
         """
         self.config = config or SamplingConfig()
-        self.sequences = tuple(sequences)
         _require_sensible(self.config)
-        if not self.sequences:
+        if not sequences:
             raise InputError("clips need at least one video to be drawn from, but there is none")
-        if bare := [sequence.name for sequence in self.sequences if not sequence.annotated]:
+        if bare := [sequence.name for sequence in sequences if not sequence.annotated]:
             raise InputError(
                 f"clips are drawn from annotated frames, but {len(bare)} videos have none: {', '.join(bare[:10])}"
             )
+        least = self.config.minimum_frames
+        self.sequences = tuple(sequence for sequence in sequences if len(sequence.annotated) >= least)
+        if not self.sequences:
+            raise InputError(f"none of {len(sequences)} videos has {least} annotated frames; lower minimum_frames")
+        self._drawn: list[tuple[VideoSequence, int | None]] = [(sequence, None) for sequence in self.sequences]
+        if self.config.by_object:
+            self._drawn = [(sequence, i) for sequence in self.sequences for i in objects_of(sequence)]
+            if not self._drawn:
+                raise InputError(f"the label maps of {len(self.sequences)} videos show no object; give them objects")
 
     def __len__(self) -> int:
-        return len(self.sequences)
+        """Number of videos, or with `by_object` of all their objects."""
+        return len(self._drawn)
 
     def clip(self, index: int, request: ClipRequest, rng: np.random.Generator) -> Clip:
         """Draw a clip of video `index`, or of the next one if no object of this one is large enough.
+
+        With `by_object` the clip is of object `index`, counted over all videos, or of one drawn from the others if no
+        frame shows it large enough; others of its video join it where request.max_objects allows.
 
         frames (length, H, W, 3), labels (length, H, W) with (H, W) = request.size; every object 1..N has at least
         `minimum_pixels` in frame 0. request.max_skip None: a reference and any other annotated frames in any order;
@@ -79,25 +98,39 @@ class VideoClips:
         differ in size, and if no video has a large enough object.
         """
         _require_possible(request)
-        for step in range(len(self)):
-            sequence = self.sequences[(index + step) % len(self)]
-            found = self._find(sequence, request, rng)
+        for place in self._order(index, rng):
+            sequence, anchor = self._drawn[place]
+            found = self._find(sequence, anchor, request, rng)
             if found is not None:
                 return self._cut(sequence, *found, request, rng)
         raise InputError(
-            f"no object of {len(self)} videos covers {self.config.minimum_pixels} pixels of a "
+            f"no object of {len(self.sequences)} videos covers {self.config.minimum_pixels} pixels of a "
             f"{request.size[0]}x{request.size[1]} clip; ask for larger clips, or lower minimum_pixels"
         )
 
+    def _order(self, index: int, rng: np.random.Generator) -> Iterator[int]:
+        """`index`, and then what takes its place: the next videos in turn, or other objects at random.
+
+        Were it the next object, the one that follows an object too small for any clip would be drawn twice as often.
+        """
+        if self.config.by_object:
+            yield index
+            yield from (place for place in rng.permutation(len(self)).tolist() if place != index)
+        else:
+            yield from ((index + step) % len(self) for step in range(len(self)))
+
     def _find(
-        self, sequence: VideoSequence, request: ClipRequest, rng: np.random.Generator
+        self, sequence: VideoSequence, anchor: int | None, request: ClipRequest, rng: np.random.Generator
     ) -> tuple[list[int], np.ndarray, _View, np.ndarray] | None:
-        """Frames, the reference's label map, a view of it and the ids of objects large enough in it; or None."""
+        """Frames, the reference's label map, a view of it and the ids of objects large enough in it; or None.
+
+        anchor: the object that has to be large enough; None: any.
+        """
         annotated, config = sequence.annotated, self.config
         for places in self._tries(len(annotated), request, rng):
             chosen = [annotated[place] for place in places]
             labels = _labels(sequence, chosen[0])
-            if (seen := _view_of_object(labels, request.size, config, rng)) is not None:
+            if (seen := _view_of_object(labels, anchor, request.size, config, rng)) is not None:
                 return chosen, labels, *seen
         return None
 
@@ -135,6 +168,22 @@ class VideoClips:
         pictures = jitter_colours(np.stack(frames), rng, strength=self.config.colour)
         pictures[np.stack(outside)] = _OUTSIDE  # restored after the jitter
         return Clip(sequence.name, pictures, np.stack(labels), len(objects))
+
+
+# Objects --------------------------------------------------------------------------------------------------------------
+
+
+def objects_of(sequence: VideoSequence) -> tuple[int, ...]:
+    """Return the ids of a video's objects: those that the dataset lists, or else all that its label maps show.
+
+    Raises InputError for label maps that cannot be read.
+    """
+    if sequence.objects is not None:
+        return sequence.objects
+    if sequence.one_object:
+        return (1,)
+    shown = (distinct_values(_labels(sequence, index)) for index in sequence.annotated)
+    return tuple(sorted(set().union(*shown) - {0, VOID}))
 
 
 # Frames ---------------------------------------------------------------------------------------------------------------
@@ -231,15 +280,18 @@ class _View:
 
 
 def _view_of_object(
-    labels: np.ndarray, size: tuple[int, int], config: SamplingConfig, rng: np.random.Generator
+    labels: np.ndarray, wanted: int | None, size: tuple[int, int], config: SamplingConfig, rng: np.random.Generator
 ) -> tuple[_View, np.ndarray] | None:
     """Draw an object to be the anchor and a view that shows it; None if no object is large enough in any view.
+
+    wanted: the object that is to be the anchor; None: any.
 
     Returns the view and the ids of objects that are large enough in it, (n,), the anchor first, the others shuffled.
     """
     areas = np.bincount(labels.ravel(), minlength=256)
     areas[[0, VOID]] = 0
-    for anchor in rng.permutation(np.flatnonzero(areas)):
+    present = np.flatnonzero(areas)
+    for anchor in rng.permutation(present if wanted is None else present[present == wanted]):
         box = _box(labels == anchor)
         for attempt in range(_VIEWS + 1):
             plain = attempt == _VIEWS  # the whole picture, when random crops show too little of the anchor

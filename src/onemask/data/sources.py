@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import InputError
 from ..files import fingerprint, read_json
@@ -30,6 +30,8 @@ DAVIS_YEARS = {"davis2016": 2016, "davis2017": 2017}
 class SourceConfig:
     """One source of a mixture."""
 
+    newer: ClassVar[Mapping[str, Any]] = {"share_each": False}
+
     kind: str = "davis2017"
     """davis2016, davis2017, youtube-vos, folders or stills."""
     root: str = ""
@@ -48,6 +50,8 @@ class SourceConfig:
     """With folders: everything annotated is one object, as it always is with davis2016."""
     options: dict[str, Any] = field(default_factory=dict)
     """Values of `SamplingConfig`, or of `SyntheticConfig` with stills."""
+    share_each: bool = False
+    """Take `share` for each picture, video or (with `by_object`) object of the source; false: for all of it."""
 
 
 def open_source(config: SourceConfig, base: Path, held_out: int = 0) -> ClipSource:
@@ -73,7 +77,23 @@ def open_source(config: SourceConfig, base: Path, held_out: int = 0) -> ClipSour
 
 def open_mixture(configs: Sequence[SourceConfig], seed: int, base: Path, held_out: int = 0) -> Mixture:
     """Open several sources, which are mixed by their shares. Raises InputError as `open_source` does."""
-    return Mixture([(open_source(config, base, held_out), config.share) for config in configs], seed)
+    sources = [open_source(config, base, held_out) for config in configs]
+    return Mixture(
+        [
+            (source, config.share * (len(source) if config.share_each else 1))
+            for source, config in zip(sources, configs, strict=True)
+        ],
+        seed,
+    )
+
+
+def recorded_values(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a `SourceConfig` for a record that is compared later: newer options only where they have an effect.
+
+    A cache or training begun before such an option existed then still fits a recipe that does not use it.
+    """
+    newer = SourceConfig.newer
+    return {name: value for name, value in source.items() if name not in newer or value != newer[name]}
 
 
 def data_fingerprint(configs: Sequence[SourceConfig], base: Path) -> str:

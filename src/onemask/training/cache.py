@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as encoded
 from torch import Tensor, nn
 
+from ..data.sources import recorded_values
 from ..errors import InputError
 from ..files import read_json, write_bytes, write_json
 from ..methods.method import Memory, Method
@@ -131,6 +132,7 @@ def _depends_on(method: Method, recipe: Recipe, stage: StageConfig) -> dict[str,
     """Everything that determines the cached tensors of clip i, as plain values."""
     others = {f"weights of {name}": _fingerprint(part) for name, part in method.constant_parts().items()}
     of_clips = {key: value for key, value in asdict(stage).items() if key not in NOT_OF_CLIPS}
+    of_clips["data"] = [recorded_values(source) for source in of_clips["data"]]
     config = method.config
     before = {now: then for then, now in getattr(config, "renamed", {}).items()}  # caches outlive new names
     newer = newer_options(config)  # and new options

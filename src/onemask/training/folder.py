@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..data.sources import SourceConfig
+from ..data.sources import SourceConfig, recorded_values
 from ..errors import InputError
 from ..files import read_json, write_bytes, write_json
 from ..jobs.results import ResultFolder
@@ -165,7 +165,10 @@ def _checkpoint_in(path: Path) -> dict[str, Any]:
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:
     """All values that affect the result; lists of tables become tables by index, so that each difference has a name."""
-    return {name: _by_place(value) for name, value in asdict(recipe).items() if name not in NOT_OF_RESULT}
+    values = asdict(recipe)
+    for stage in values["stages"]:
+        stage["data"] = [recorded_values(source) for source in stage["data"]]
+    return {name: _by_place(value) for name, value in values.items() if name not in NOT_OF_RESULT}
 
 
 def _of_earlier_versions(asked: dict[str, Any]) -> dict[str, Any]:

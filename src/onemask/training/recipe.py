@@ -105,7 +105,8 @@ class StageConfig:
     iterations: Whole = 0
     """Length of the stage in steps; give this or `epochs`."""
     epochs: NotNegative = 0.0
-    """Length of the stage in passes; a pass has as many clips as there are pictures and videos, or `distinct` clips."""
+    """Length of the stage in passes; a pass has as many clips as there are pictures and videos (or objects, in sources
+    with `by_object`), or `distinct` clips."""
     distinct: Whole = 0
     """Number of different clips, which are then repeated; 0: every clip is new. Required by `cache`."""
     cache: bool = False

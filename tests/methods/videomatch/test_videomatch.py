@@ -184,6 +184,21 @@ class TestUpdate:
         assert number(after.background_usage) == [2]
         assert torch.equal(after.background[0, :, :2].T, torch.eye(6)[[1, 1]])
 
+    @pytest.mark.parametrize(("confidence", "learned"), [(None, 2), (0.5, 0)])
+    def test_outliers_begin_where_masks_do(self, second, confidence, learned):
+        """What would have been in the mask if outlier removal had not taken it: 0.45 is above c_2, 0.35 is not."""
+        method = tiny(k=1, distance=160.0, outlier_confidence=confidence)
+        memory = method.memorize(of_colours(second), box(16, 48, 8, 40))
+        features = of_colours(second)
+        prediction = method.segment(features, memory)
+        scores = torch.full_like(prediction.scores, -9.0)
+        scores[..., 7, 8:10], scores[..., 7, 10:12] = torch.tensor([0.35, 0.45]).logit()
+        after = method.update(memory, features, replace(prediction, scores=scores), box(16, 48, 8, 40))
+        assert number(after.background_usage) == [learned]
+
+    def test_the_papers_outliers_begin_where_masks_do(self):
+        assert (PAPER.outlier_threshold, PAPER.fusion, LITE.outlier_threshold) == (0.4, 0.4, 0.5)
+
     @pytest.mark.parametrize("rejected", [False, True])
     def test_what_another_object_won_is_learned_as_background(self, second, rejected):
         second[2:6, 5:7] = 1  # beside the object, and within its reach
@@ -195,7 +210,8 @@ class TestUpdate:
 
     def test_what_was_not_sure_enough_to_be_taken_was_not_rejected(self, second):
         second[2:6, 5:7] = 1
-        _, after = self.run(second=second, mask=box(16, 48, 8, 40), rejected=True, scale=1.0, fusion=0.9)
+        options = {"rejected": True, "scale": 1.0, "fusion": 0.9, "outlier_confidence": 0.5}
+        _, after = self.run(second=second, mask=box(16, 48, 8, 40), **options)
         assert number(after.background_usage) == [2]  # the outliers; all that matches the object is 0.73 sure
 
     @pytest.mark.parametrize(("rejected", "learned"), [(False, 0), (True, 2)])

@@ -17,7 +17,7 @@ FINE, COARSE = STRIDES[0], STRIDES[-1]
 
 @dataclass(frozen=True)
 class DMNAOAOptions(SessionOptions):
-    """The paper's values, and the switches of its table 3."""
+    """The paper's values, those of DMM-Net and STM where it refers to them, and the switches of its table 3."""
 
     renamed: ClassVar[Mapping[str, str]] = {"memory": "use_memory"}
     newer: ClassVar[Mapping[str, Any]] = {"holes": True}

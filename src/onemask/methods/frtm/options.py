@@ -16,7 +16,7 @@ TARGETS = ("learned", "encoded", "finetuned")
 
 @dataclass(frozen=True)
 class FRTMOptions(SessionOptions):
-    """Options of FRTM; the defaults are the paper's values."""
+    """Options of FRTM; the defaults are the paper's values, and the authors' code's where it gives none."""
 
     renamed: ClassVar[Mapping[str, str]] = {"memory": "capacity", "finetune_rate": "finetune_lr"}
     newer: ClassVar[Mapping[str, Any]] = {"first_anywhere": False}  # with it memories are as before

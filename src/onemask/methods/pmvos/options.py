@@ -18,7 +18,7 @@ COARSE = STRIDES[-1]
 
 @dataclass(frozen=True)
 class PMVOSOptions(SessionOptions):
-    """The paper's values, and the switches of its table 1."""
+    """The authors' values, of their code where it differs from the paper, and the switches of the paper's table 1."""
 
     renamed: ClassVar[Mapping[str, str]] = {"rate": "momentum"}
     newer: ClassVar[Mapping[str, Any]] = {"keys": ()}

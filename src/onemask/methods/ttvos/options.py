@@ -29,7 +29,7 @@ TEMPLATES: dict[str, type[ProductTemplate] | type[RegionTemplate]] = {
 
 @dataclass(frozen=True)
 class TTVOSOptions(SessionOptions):
-    """The paper's values, and the switches of its table 4."""
+    """The authors' values, of their code where it differs from the paper, and the switches of the paper's table 4."""
 
     backbone: str = "hrnet_w18_small"
     """Any timm model with features by stage."""

@@ -37,6 +37,7 @@ LITE = VideoMatchConfig(
     learned=256,
     added=128,
     rejected=True,
+    outlier_confidence=0.5,
     finetune_lr=1e-4,
     reach=0.2,
     least_side=480,

@@ -20,9 +20,9 @@ What the paper leaves open, and what was decided:
 - "Weighted softmax": both similarities are multiplied by one positive scale, which is learned.
 - The backbone starts from ImageNet unless a recipe's `initial` gives it weights of Pascal VOC. Features of several
   strides are concatenated as unit vectors, so the similarity is the mean of the strides' cosines.
-- b_t holds what matching alone gives more than one half. The mask begins at c_2, so a pixel between the two is the
-  object's near the previous mask, and neither learned nor the object's far from it. (In the paper, b_t is what matching
-  gives to the object and outlier removal takes from it, without a threshold for the former.)
+- b_t is what matching gives to the object and outlier removal takes from it. From which probability matching does so is
+  not said; here it is c_2, where the mask begins. With `outlier_confidence` above c_2, as in `videomatch-lite`, a pixel
+  between the two is the object's near the previous mask, and far from it neither the object's nor learned.
 - d_c is in pixels for a short side of 480, and scales with the frame.
 - An object too small for half a cell of the grid gets the cells that it covers most.
 - Removed pixels get a logit of at most -10, so they are background but for a chance of e^-10. y_t is eroded by one
@@ -156,9 +156,9 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         share = F.interpolate(masks.float(), prediction.scores.shape[-2:], mode="area")
         mask, initial, most = share > 0.5, prediction.initial, config.added or config.learned
         reach, lost = self._reach(memory, mask, self._radius(features))
-        outliers = (initial > 0.5) & ~memory.reach  # b_t
+        outliers = (initial > config.outlier_threshold) & ~memory.reach  # b_t
         if config.background_update:
-            taken = initial > max(0.5, config.fusion)
+            taken = initial > max(config.outlier_threshold, config.fusion)
             wrong = outliers | (taken & (share < REJECTED)) if config.rejected else outliers
             learned = wrong & ~lost.view(-1, 1, 1, 1)
             room = background.room(0, config.learned)

@@ -17,7 +17,7 @@ class VideoMatchOptions(SessionOptions):
     """Options of VideoMatch; the defaults are the paper's values, except `returns`, which is off in `videomatch`."""
 
     renamed: ClassVar[Mapping[str, str]] = {"finetune_rate": "finetune_lr"}
-    newer: ClassVar[Mapping[str, Any]] = {"keys": (), "rejected": False}
+    newer: ClassVar[Mapping[str, Any]] = {"keys": (), "rejected": False, "outlier_confidence": 0.5}
 
     backbone: str = "resnet101"
     """Any timm model with features by stage."""
@@ -35,6 +35,8 @@ class VideoMatchOptions(SessionOptions):
     """Remove what lies far from the previous mask (table 5)."""
     background_update: bool = True
     """Learn removed outliers as background (table 5)."""
+    outlier_confidence: ProperShare | None = field(default=None, kw_only=True)
+    """Probability of matching alone from which a removed outlier is learned; none: `fusion`, where masks begin."""
     rejected: bool = field(default=False, kw_only=True)
     """Also learn as background what matched the object but is not in its final mask, as it is another object's or
     beyond `reach`; false: outliers alone, as in the paper."""
@@ -89,6 +91,11 @@ class VideoMatchOptions(SessionOptions):
             raise InputError(f"keys must be made of all of strides ({own}), got {got}")
         if 0 < self.learned < self.added:
             raise InputError(f"learned must be 0, or at least added ({self.added}), got {self.learned}")
+
+    @property
+    def outlier_threshold(self) -> float:
+        """The probability that `outlier_confidence` stands for."""
+        return self.fusion if self.outlier_confidence is None else self.outlier_confidence
 
     def upgraded(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Add the current `rejected` to the options of a session saved before it existed."""
