@@ -15,11 +15,13 @@ from torch import nn
 from onemask import Session
 from onemask.blocks.reach import RECENT, REMOVED
 from onemask.errors import InputError, OutputError
+from onemask.files import fingerprint
 from onemask.geometry import Geometry
 from onemask.labels import EPSILON, aggregate
 from onemask.methods import configuration
 from onemask.methods.method import Memory
 from onemask.methods.whereabouts import CELL, FADES, LOST, annotated_there, found_there, within_reach
+from onemask.runtime import export as export_module
 from onemask.runtime.export import PROGRAM, export
 from onemask.runtime.quantisation import quantise
 from onemask.testing import moving_shapes
@@ -162,6 +164,47 @@ def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_
     (tmp_path / "run.py").write_text("mine")
     with pytest.raises(OutputError, match=r"run\.py was not written by an export, .*, so it is not replaced"):
         export(method, tmp_path, **again)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_an_export_that_was_interrupted_says_so_and_can_be_made_again(earlier, tmp_path, monkeypatch, make_frtm):
+    """Of a method with fewer graphs than the earlier export has."""
+    method = make_frtm(first_iterations=(1,), first_last_iterations=1, update_iterations=1).eval()
+    files = {"encode.onnx": b"a new graph"}
+    monkeypatch.setattr(export_module, "_write_onnx", lambda graph, model: files)
+    again = {"name": "frtm", "frame_size": (64, 96), "format": "onnx", "overwrite": True}
+    if earlier:
+        monkeypatch.setattr(export_module, "_write_onnx", lambda graph, model: {"encode.onnx": b"an old graph"})
+        export(method, tmp_path, **again)
+        monkeypatch.setattr(export_module, "_write_onnx", lambda graph, model: files)
+    (tmp_path / "run.py").write_bytes(PROGRAM.read_bytes())
+    known = json.loads((tmp_path / "manifest.json").read_text()) if earlier else {"files": {}}
+    known["files"]["run.py"] = fingerprint(tmp_path / "run.py")
+    (tmp_path / "manifest.json").write_text(json.dumps(known))
+    files["segment.onnx"] = b"another"
+    written = []
+
+    def killed(path, data):
+        if written:
+            path.with_name(f".{path.stem}.1-1.partial{path.suffix}").write_bytes(data[:3])
+            raise KeyboardInterrupt
+        written.append(path.name)
+        path.write_bytes(data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(export_module, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export(method, tmp_path, **again)
+    assert written == ["encode.onnx"]
+    with pytest.raises(SystemExit, match="was interrupted; run onemask export again"):
+        runpy.run_path(str(tmp_path / "run.py"))
+    (tmp_path / "update.onnx").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"update\.onnx was not written by an export"):
+        export(method, tmp_path, **again)
+    (tmp_path / "update.onnx").unlink()
+    export(method, tmp_path, **again)
+    assert {path.name for path in tmp_path.iterdir()} == {"encode.onnx", "segment.onnx", "manifest.json"}
+    assert "unfinished" not in json.loads((tmp_path / "manifest.json").read_text())
 
 
 def test_a_method_that_joins_others_is_refused_before_anything_is_made(tmp_path):

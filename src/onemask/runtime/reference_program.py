@@ -18,6 +18,8 @@ import numpy as np
 
 HERE = Path(__file__).parent
 MANIFEST = json.loads((HERE / "manifest.json").read_text())
+if "unfinished" in MANIFEST:
+    sys.exit(MANIFEST["unfinished"])
 SIZE, WORKING = (tuple(MANIFEST["frame"][of]) for of in ("size", "working size"))
 BORDERS = MANIFEST["frame"]["borders"]
 EPSILON = np.float32(MANIFEST["epsilon"])
