@@ -91,9 +91,27 @@ def test_the_reference_program_takes_one_label_map_and_begins_with_nothing(tmp_p
     assert np.array_equal(program(frames, later), later)
     with pytest.raises(SystemExit, match="frames of 64x96 are expected"):
         program(frames[:, 1:], labels)
+    with pytest.raises(SystemExit, match=r"all uint8; got \(2, 64, 96, 3\) float64"):
+        program(frames / 255, labels)
     for empty, number in ((np.full_like(labels, 255), 0), (np.stack([labels, np.full_like(labels, 255)]), 1)):
         with pytest.raises(SystemExit, match=f"the label map of frame {number} has no object"):
             program(frames, empty)
+
+
+def test_the_reference_program_keeps_an_object_whose_correction_vanishes_at_the_working_size(tmp_path):
+    torch.manual_seed(0)
+    method = configuration("ttvos-lite", TINY).build(pretrained=False).eval()
+    export(method, tmp_path, name="ttvos-lite", frame_size=(128, 192), format="onnx", short_side=32)
+    clip, program = moving_shapes(4, 1, (128, 192)), runpy.run_path(str(tmp_path / "run.py"))["main"]
+    labels = np.zeros((4, 128, 192), np.uint8)
+    labels[0], labels[2, 0, 0] = clip.label_maps[0] == 1, 1
+    session = Session(method, device="cpu", runtime="torch", short_side=32)
+    wanted = [
+        session.annotate(frame, given) if given.any() else session.step(frame)
+        for frame, given in zip(clip.frames, labels, strict=True)
+    ]
+    assert (wanted[3] == 1).any()
+    assert (program(np.stack(clip.frames), labels) != np.stack(wanted)).mean() < 1e-3
 
 
 @pytest.mark.parametrize("short_side", [16, 32, 64])

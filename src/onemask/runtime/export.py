@@ -319,7 +319,7 @@ def _manifest(
             "then padded; so is a mask (by areas, or linearly)",
             "features = encode(frame), once a frame; what it gives as NAME others take as features.NAME",
             "where an object is annotated: memory = memorize(features, mask); mask (1, 1, height, width) in [0, 1], "
-            "its p in this frame",
+            "its p in this frame (a known object of whose mask no pixel is above 1/2 keeps its memory)",
             "in other frames: prediction = segment(features, memory), for each object; p = sigmoid(prediction.logits)",
             "where reach is not null, logits that are too far from where the object was are lowered before, which "
             "Whereabouts in run.py does",
