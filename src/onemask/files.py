@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import IO, Any
 
 from .errors import InputError, OutputError
 
@@ -212,16 +213,25 @@ def fingerprint(path: Path) -> str:
     """
     try:
         size = path.stat().st_size
-        digest = hashlib.blake2b(digest_size=8)
         with path.open("rb") as file:
-            if size <= SAMPLES * SAMPLE:
-                digest.update(file.read())
-            else:
-                for number in range(SAMPLES):
-                    file.seek(number * (size - SAMPLE) // (SAMPLES - 1))
-                    digest.update(file.read(SAMPLE))
+            return _fingerprint(file, size)
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror}; check that it exists, and its permissions"
         ) from error
+
+
+def fingerprint_of(data: bytes) -> str:
+    """The `fingerprint` that a file with these bytes will have."""
+    return _fingerprint(io.BytesIO(data), len(data))
+
+
+def _fingerprint(file: IO[bytes], size: int) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    if size <= SAMPLES * SAMPLE:
+        digest.update(file.read())
+    else:
+        for number in range(SAMPLES):
+            file.seek(number * (size - SAMPLE) // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE))
     return f"{size}-{digest.hexdigest()}"

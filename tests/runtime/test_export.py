@@ -15,11 +15,13 @@ from torch import nn
 from onemask import Session
 from onemask.blocks.reach import RECENT, REMOVED
 from onemask.errors import InputError, OutputError
+from onemask.files import fingerprint
 from onemask.geometry import Geometry
 from onemask.labels import EPSILON, aggregate
 from onemask.methods import configuration
 from onemask.methods.method import Memory
 from onemask.methods.whereabouts import CELL, FADES, LOST, annotated_there, found_there, within_reach
+from onemask.runtime import export as export_module
 from onemask.runtime.export import PROGRAM, export
 from onemask.runtime.quantisation import quantise
 from onemask.testing import moving_shapes
@@ -89,9 +91,27 @@ def test_the_reference_program_takes_one_label_map_and_begins_with_nothing(tmp_p
     assert np.array_equal(program(frames, later), later)
     with pytest.raises(SystemExit, match="frames of 64x96 are expected"):
         program(frames[:, 1:], labels)
+    with pytest.raises(SystemExit, match=r"all uint8; got \(2, 64, 96, 3\) float64"):
+        program(frames / 255, labels)
     for empty, number in ((np.full_like(labels, 255), 0), (np.stack([labels, np.full_like(labels, 255)]), 1)):
         with pytest.raises(SystemExit, match=f"the label map of frame {number} has no object"):
             program(frames, empty)
+
+
+def test_the_reference_program_keeps_an_object_whose_correction_vanishes_at_the_working_size(tmp_path):
+    torch.manual_seed(0)
+    method = configuration("ttvos-lite", TINY).build(pretrained=False).eval()
+    export(method, tmp_path, name="ttvos-lite", frame_size=(128, 192), format="onnx", short_side=32)
+    clip, program = moving_shapes(4, 1, (128, 192)), runpy.run_path(str(tmp_path / "run.py"))["main"]
+    labels = np.zeros((4, 128, 192), np.uint8)
+    labels[0], labels[2, 0, 0] = clip.label_maps[0] == 1, 1
+    session = Session(method, device="cpu", runtime="torch", short_side=32)
+    wanted = [
+        session.annotate(frame, given) if given.any() else session.step(frame)
+        for frame, given in zip(clip.frames, labels, strict=True)
+    ]
+    assert (wanted[3] == 1).any()
+    assert (program(np.stack(clip.frames), labels) != np.stack(wanted)).mean() < 1e-3
 
 
 @pytest.mark.parametrize("short_side", [16, 32, 64])
@@ -150,9 +170,10 @@ def test_the_program_follows_where_objects_are_as_a_session_does(tmp_path):
     assert kept == [False] * 6 + [True, False]
 
 
-def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_named(tmp_path, make_frtm):
+def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_named(tmp_path, make_frtm, capfd):
     method = make_frtm(first_iterations=(1,), first_last_iterations=1, update_iterations=1).eval()
     exported = export(method, tmp_path, name="frtm", frame_size=(64, 96), format="onnx")
+    assert capfd.readouterr().out == ""  # PyTorch's exporter would write the graph that it cannot finish
     assert exported.graphs == ("encode",)
     assert json.loads((tmp_path / "manifest.json").read_text())["loop"] == exported.missing
     assert not (tmp_path / "run.py").exists()
@@ -162,6 +183,47 @@ def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_
     (tmp_path / "run.py").write_text("mine")
     with pytest.raises(OutputError, match=r"run\.py was not written by an export, .*, so it is not replaced"):
         export(method, tmp_path, **again)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_an_export_that_was_interrupted_says_so_and_can_be_made_again(earlier, tmp_path, monkeypatch, make_frtm):
+    """Of a method with fewer graphs than the earlier export has."""
+    method = make_frtm(first_iterations=(1,), first_last_iterations=1, update_iterations=1).eval()
+    files = {"encode.onnx": b"a new graph"}
+    monkeypatch.setattr(export_module, "_write_onnx", lambda graph, model: files)
+    again = {"name": "frtm", "frame_size": (64, 96), "format": "onnx", "overwrite": True}
+    if earlier:
+        monkeypatch.setattr(export_module, "_write_onnx", lambda graph, model: {"encode.onnx": b"an old graph"})
+        export(method, tmp_path, **again)
+        monkeypatch.setattr(export_module, "_write_onnx", lambda graph, model: files)
+    (tmp_path / "run.py").write_bytes(PROGRAM.read_bytes())
+    known = json.loads((tmp_path / "manifest.json").read_text()) if earlier else {"files": {}}
+    known["files"]["run.py"] = fingerprint(tmp_path / "run.py")
+    (tmp_path / "manifest.json").write_text(json.dumps(known))
+    files["segment.onnx"] = b"another"
+    written = []
+
+    def killed(path, data):
+        if written:
+            path.with_name(f".{path.stem}.1-1.partial{path.suffix}").write_bytes(data[:3])
+            raise KeyboardInterrupt
+        written.append(path.name)
+        path.write_bytes(data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(export_module, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export(method, tmp_path, **again)
+    assert written == ["encode.onnx"]
+    with pytest.raises(SystemExit, match="was interrupted; run onemask export again"):
+        runpy.run_path(str(tmp_path / "run.py"))
+    (tmp_path / "update.onnx").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"update\.onnx was not written by an export"):
+        export(method, tmp_path, **again)
+    (tmp_path / "update.onnx").unlink()
+    export(method, tmp_path, **again)
+    assert {path.name for path in tmp_path.iterdir()} == {"encode.onnx", "segment.onnx", "manifest.json"}
+    assert "unfinished" not in json.loads((tmp_path / "manifest.json").read_text())
 
 
 def test_a_method_that_joins_others_is_refused_before_anything_is_made(tmp_path):

@@ -125,6 +125,16 @@ def test_a_file_that_is_no_such_thing_is_refused(measured, tmp_path, harm):
         Quantised.read(path)
 
 
+@pytest.mark.parametrize("damaged", ['{"method": ', "[" * 100_000])
+def test_a_damaged_file_is_named_where_no_other_fits(damaged, method, caplog):
+    path = users_folder() / f"tiny{SUFFIX}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(damaged)
+    with pytest.raises(InputError, match="int8 needs calibration, and there is none yet"):
+        Session(method, device="cpu", precision="int8")
+    assert f"{path} was not written by onemask quantize" in caplog.text
+
+
 def test_pictures_are_taken_from_folders_in_folders_evenly_and_keep_their_shape(tmp_path):
     for number in range(9):
         (tmp_path / f"video{number % 3}").mkdir(exist_ok=True)

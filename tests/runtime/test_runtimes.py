@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import textwrap
@@ -22,7 +23,7 @@ from onemask.methods.frtm import FRTMConfig
 from onemask.methods.frtm.model import FRTM
 from onemask.methods.method import Features, Memory, Method
 from onemask.methods.videomatch import VideoMatchConfig
-from onemask.runtime import computation, encoder, engines, graphs
+from onemask.runtime import choice, computation, encoder, engines, graphs
 from onemask.runtime import part as part_module
 from onemask.testing import moving_shapes
 from onemask.video.sample import sample_clip
@@ -481,7 +482,55 @@ def test_auto_keeps_what_it_measured_and_takes_it_again(graph_runtime, own_home,
     with caplog.at_level(logging.INFO):
         again.annotate(clip.frames[0], clip.label_maps[0])
     assert again.runtime == "onnx"
-    assert "the fastest when checked" in caplog.text
+    assert "the fastest when checked on this machine; measured then: torch 3000 ms, onnx 1000 ms" in caplog.text
+
+
+def test_a_choice_is_made_again_on_another_processor(own_home, monkeypatch):
+    ways = {"torch": lambda given: [], "onnx": lambda given: []}
+    chosen = choice.choose(ways, {}, "features", "key", 1)
+    told, measured = choice.kept_choice("key", 1)
+    assert told == chosen
+    assert re.fullmatch(r"torch \d+ ms, onnx \d+ ms", measured)
+    assert choice.kept_choice("key", 2) is None
+    monkeypatch.setattr(choice, "_processor", lambda: "another")
+    assert choice.kept_choice("key", 1) is None
+
+
+def test_a_processor_is_told_by_what_it_has_not_by_the_machines_name(monkeypatch):
+    told, processors = choice._processor.__wrapped__, "processor : {}\nmodel name : EPYC\ncpu MHz : {}\nflags : {}\n\n"
+    found = []
+    for number, speed, flags in ((0, 2400, "avx2"), (3, 1100, "avx2"), (0, 2400, "avx2 avx512f")):
+        read = processors.format(number, speed, flags) * 2
+        monkeypatch.setattr(choice.Path, "read_text", lambda *_, read=read, **__: read)
+        monkeypatch.setattr(choice.platform, "node", lambda: f"container {len(found)}")
+        found.append(told())
+    assert found[0] == found[1] != found[2]
+    assert "EPYC" in found[0]
+    for nothing in ("", "Hardware : board\n"):
+        monkeypatch.setattr(choice.Path, "read_text", lambda *_, nothing=nothing, **__: nothing)
+        monkeypatch.setattr(choice.platform, "node", lambda: "laptop")
+        assert "laptop" in told()
+
+
+@pytest.mark.parametrize("other_works", [True, False])
+def test_auto_says_what_it_does_where_one_of_its_runtimes_fails(other_works, own_home, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("illegal instruction")
+
+    def other(*_):
+        return (lambda given: [given["x"]]) if other_works else broken()
+
+    monkeypatch.setattr(computation, "problem_with", lambda name: None)
+    monkeypatch.setattr(computation, "onnx_engine", broken)
+    monkeypatch.setattr(computation, "openvino_engine", other)
+    monkeypatch.setattr(computation, "choose", lambda ways, *_: max(ways.keys() - {"torch"}))
+    task = computation.Computation("features", "key", lambda given: [given["x"]], lambda: b"")
+    with caplog.at_level(logging.INFO):
+        found, _ = task.runtime("auto", [{"x": torch.ones(2)}], 1)
+    assert found == ("openvino" if other_works else "torch")
+    assert "illegal instruction); auto chooses among the others" in caplog.text
+    assert ("auto chooses torch for features" in caplog.text) != other_works
+    assert "PyTorch computes it" not in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["a bit", "cut", "its digest"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import platform
@@ -9,7 +10,9 @@ import statistics
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,14 +26,18 @@ log = logging.getLogger(__name__)
 
 ROUNDS = 5
 GAIN = 1.1  # least speed-up over PyTorch for a runtime to be worth its memory
+IDENTIFYING = {  # Linux's names for what a processor is, on x86 and on ARM
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
+    *("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features"),
+}
 
 
-def kept_choice(key: str, threads: int) -> str | None:
-    """The choice made earlier on this machine with these packages; None: none yet."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+def kept_choice(key: str, threads: int) -> tuple[str, str] | None:
+    """The choice made earlier on this processor with these packages, and the times behind it; None: none yet."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         kept = json.loads((folder() / f"{key}.json").read_text(encoding="utf-8"))
         if kept["of"] == _circumstances(threads):
-            return str(kept["chosen"])
+            return str(kept["chosen"]), _shown(kept["milliseconds"])
     return None
 
 
@@ -45,7 +52,7 @@ def choose(ways: Mapping[str, Run], given: Given, what: str, key: str, threads: 
     milliseconds = {name: round(1000 * statistics.median(times), 1) for name, times in seconds.items()}
     fastest = min(milliseconds, key=milliseconds.__getitem__)
     chosen = fastest if milliseconds["torch"] > GAIN * milliseconds[fastest] else "torch"
-    shown = ", ".join(f"{name} {value:.0f} ms" for name, value in milliseconds.items())
+    shown = _shown(milliseconds)
     log.info("auto chooses %s for %s; measured: %s (checked once, kept in %s)", chosen, what, shown, folder())
     record = {"chosen": chosen, "what": what, "milliseconds": milliseconds, "of": _circumstances(threads)}
     try:
@@ -56,12 +63,32 @@ def choose(ways: Mapping[str, Run], given: Given, what: str, key: str, threads: 
     return chosen
 
 
+def _shown(milliseconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.0f} ms" for name, value in milliseconds.items())
+
+
 def _circumstances(threads: int) -> dict[str, Any]:
     """Everything that a choice depends on besides the method and the frame size."""
-    found = {"machine": f"{platform.machine()} {platform.node()}", "threads": threads, "torch": torch.__version__}
+    found = {"processor": _processor(), "threads": threads, "torch": torch.__version__}
     for package, _ in PACKAGES.values():
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = None
     return found
+
+
+@cache
+def _processor() -> str:
+    """This processor, by everything that tells it from others; by the machine's name if the system tells nothing.
+
+    Machines of the same kind share a choice, such as containers, each of which has a name of its own. A model's name is
+    not enough: in clouds it may be the same over several generations.
+    """
+    with suppress(OSError):
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+        told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}
+        if identity := sorted((name, told[name]) for name in IDENTIFYING.intersection(told)):
+            digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
+            return f"{platform.machine()} {told.get('model name', '')} {digest}"
+    return f"{platform.machine()} {platform.processor()} {platform.node()}"

@@ -48,19 +48,29 @@ class Computation:
         auto = asked == "auto"
         names = [name for name in GRAPHS if problem_with(name) is None] if auto else [asked]
         if auto and names and (earlier := kept_choice(self.key, threads)) is not None:
-            log.info("auto chooses %s for %s, the fastest when checked on this machine", earlier, self.what)
-            if earlier not in names:
+            name, measured = earlier
+            log.info(
+                "auto chooses %s for %s, the fastest when checked on this machine; measured then: %s",
+                *(name, self.what, measured),
+            )
+            if name not in names:
                 return "torch", None
-            names, auto = [earlier], False
-        engines = {name: run for name in names if (run := self._engine(name, examples, threads)) is not None}
+            names, auto = [name], False
+        instead = "auto chooses among the others" if len(names) > 1 else "PyTorch computes it, in float32"
+        engines = {name: run for name in names if (run := self._engine(name, examples, threads, instead)) is not None}
         if not engines:
+            if auto and names:
+                log.info("auto chooses torch for %s: no runtime gives its result", self.what)
             return "torch", None
         ways = {"torch": self.torch, **engines}
         chosen = choose(ways, examples[0], self.what, self.key, threads) if auto else names[0]
         return chosen, engines.get(chosen)
 
-    def _engine(self, name: str, examples: Sequence[Given], threads: int) -> Run | None:
-        """An engine whose results match PyTorch's; None if it fails or differs."""
+    def _engine(self, name: str, examples: Sequence[Given], threads: int, instead: str) -> Run | None:
+        """An engine whose results match PyTorch's; None if it fails or differs, and the log says what happens instead.
+
+        instead: what happens then.
+        """
         try:
             if name == "compiled":
                 log.warning("compiling %s, which takes a minute or more", self.what)
@@ -73,14 +83,10 @@ class Computation:
         except Exception as failure:
             if is_out_of_memory(failure):
                 raise
-            log.warning(
-                "runtime %s cannot compute %s (%s); PyTorch computes it, in float32", name, self.what, short(failure)
-            )
+            log.warning("runtime %s cannot compute %s (%s); %s", name, self.what, short(failure), instead)
             return None
         if error > TOLERANCE:
-            log.warning(
-                "runtime %s is off by %.2g of its range in %s; PyTorch computes it, in float32", name, error, self.what
-            )
+            log.warning("runtime %s is off by %.2g of its range in %s; %s", name, error, self.what, instead)
             return None
         log.info("runtime %s gives PyTorch's result for %s to %.1g of its range", name, self.what, error)
         return run

@@ -11,7 +11,6 @@ identified by name, and the output of one graph is the input of another under th
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
@@ -27,7 +26,16 @@ from torch import Tensor
 from .. import __version__
 from ..blocks.reach import RECENT, REMOVED
 from ..errors import InputError, OutputError, is_out_of_memory
-from ..files import fingerprint, read_json, refuse_existing, remove, write_bytes
+from ..files import (
+    fingerprint,
+    fingerprint_of,
+    read_json,
+    refuse_existing,
+    remove,
+    remove_temporaries,
+    write_bytes,
+    write_json,
+)
 from ..geometry import Geometry
 from ..labels import EPSILON, aggregate
 from ..methods.method import Method, Record
@@ -44,6 +52,7 @@ DIFFERING = 1e-3  # largest share of pixels that may differ
 MANIFEST, PROGRAM_NAME = "manifest.json", "run.py"
 NAMES = (PROGRAM_NAME, *(f"{graph}{suffix}" for graph in ("encode", *LOOP) for suffix in (".onnx", ".xml", ".bin")))
 PROGRAM = Path(__file__).with_name("reference_program.py")
+UNFINISHED = "this export was interrupted; run onemask export again, with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,9 @@ def export(
     overwrite: bool = False,
 ) -> Exported:
     """Write a method's graphs, a manifest that explains them, and a program that segments a video with them.
+
+    The manifest is complete when all else is written. Until then it says that the export is unfinished, and which files
+    belong to it, so that `overwrite` also replaces what an interrupted export left.
 
     If the graphs of objects do not reproduce PyTorch's masks, as for methods that solve or sort depending on the frame,
     only `encode` is written, and the manifest says why.
@@ -113,16 +125,19 @@ def export(
     parts = {graph: write(graph, model) for graph, model in models.items()}
     if missing is None:
         parts["program"] = {PROGRAM_NAME: PROGRAM.read_bytes()}
-    files, fingerprints = {"manifest": str(folder / MANIFEST)}, {}
+    manifest = _manifest(method, name, geometry, format, models, missing)
+    fingerprints = {path: fingerprint_of(data) for contents in parts.values() for path, data in contents.items()}
+    remove_temporaries(folder, (MANIFEST, *NAMES))
+    begun = {"onemask": __version__, "unfinished": UNFINISHED, "files": fingerprints, "replaced files": earlier}
+    write_json(folder / MANIFEST, begun)
+    files = {"manifest": str(folder / MANIFEST)}
     for part, contents in parts.items():
         for path, data in contents.items():
             write_bytes(folder / path, data)
             files.setdefault(part, str(folder / path))
-            fingerprints[path] = fingerprint(folder / path)
-    for left in set(earlier).difference(fingerprints, [MANIFEST]):  # graphs that this method does not have
+    for left in set(earlier).difference(fingerprints):  # graphs that this method does not have
         remove(folder / left)
-    manifest = _manifest(method, name, geometry, format, models, missing) | {"files": fingerprints}
-    write_bytes(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    write_json(folder / MANIFEST, manifest | {"files": fingerprints})
     return Exported(tuple(models), files, missing)
 
 
@@ -240,16 +255,20 @@ def _differing(method: Method, size: tuple[int, int], models: Mapping[str, bytes
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def _earlier(folder: Path) -> list[str]:
-    """Files of an earlier export in a folder. Raises OutputError if one to be replaced is not as an export wrote it."""
-    known: Any = {}
+def _earlier(folder: Path) -> dict[str, str]:
+    """Fingerprints of an earlier export's files in a folder, without the manifest.
+
+    Raises OutputError if a file that is to be replaced is not as an export wrote it.
+    """
+    manifest: Any = {}
     with suppress(InputError):  # then nothing is known about the files
-        known = read_json(folder / MANIFEST, "")
-    known = known.get("files") if isinstance(known, dict) else None
-    written = {name: was for name, was in known.items() if name in NAMES} if isinstance(known, dict) else {}
-    ours = [MANIFEST] if isinstance(known, dict) else []
-    ours += [name for name, was in written.items() if (folder / name).is_file() and fingerprint(folder / name) == was]
-    if foreign := [name for name in (MANIFEST, *NAMES) if name not in ours and (folder / name).exists()]:
+        manifest = read_json(folder / MANIFEST, "")
+    known = [manifest.get(key) for key in ("files", "replaced files")] if isinstance(manifest, dict) else []
+    known = [files for files in known if isinstance(files, dict)]
+    there = {name: fingerprint(folder / name) for name in NAMES if known and (folder / name).is_file()}
+    ours = {name: is_now for name, is_now in there.items() if is_now in [files.get(name) for files in known]}
+    written = [*ours, MANIFEST] if known else []
+    if foreign := [name for name in (MANIFEST, *NAMES) if name not in written and (folder / name).exists()]:
         raise OutputError(
             f"{folder / foreign[0]} was not written by an export, or was changed since, so it is not replaced; move "
             "it, or choose another place"
@@ -300,7 +319,7 @@ def _manifest(
             "then padded; so is a mask (by areas, or linearly)",
             "features = encode(frame), once a frame; what it gives as NAME others take as features.NAME",
             "where an object is annotated: memory = memorize(features, mask); mask (1, 1, height, width) in [0, 1], "
-            "its p in this frame",
+            "its p in this frame (a known object of whose mask no pixel is above 1/2 keeps its memory)",
             "in other frames: prediction = segment(features, memory), for each object; p = sigmoid(prediction.logits)",
             "where reach is not null, logits that are too far from where the object was are lowered before, which "
             "Whereabouts in run.py does",

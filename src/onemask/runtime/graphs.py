@@ -196,7 +196,7 @@ def traced(owner: nn.Module, function: Run, given: Given, outputs: Sequence[str]
         outputs: names of its outputs.
     """
     file: Any = io.BytesIO()  # accepted by the exporter, although undocumented
-    with _exporting, ordinary_tensors(), warnings.catch_warnings():
+    with _exporting, _without_dumps(), ordinary_tensors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about traced constants, and about the exporter's deprecation
         torch.onnx.export(
             _Traced(owner, function, list(given)),
@@ -208,6 +208,24 @@ def traced(owner: nn.Module, function: Run, given: Given, outputs: Sequence[str]
             dynamo=False,
         )
     return file.getvalue()
+
+
+@contextmanager
+def _without_dumps() -> Iterator[None]:
+    """Keep PyTorch's exporter from writing the whole graph to standard output if it fails.
+
+    It tests the function that tells whether its log is on (torch 2.15), not what that function returns.
+    """
+    exporter: Any = torch._C
+    is_on = getattr(exporter, "_jit_is_onnx_log_enabled", None)
+    if not callable(is_on):
+        yield
+        return
+    exporter._jit_is_onnx_log_enabled = is_on()
+    try:
+        yield
+    finally:
+        exporter._jit_is_onnx_log_enabled = is_on
 
 
 def onnx_of(method: Method, size: tuple[int, int]) -> bytes:

@@ -14,7 +14,6 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -86,7 +85,7 @@ class Quantised:
             raise InputError(
                 f"{path} could not be read: {error.strerror}; expected what onemask quantize wrote"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path} was not written by onemask quantize of this version; run it again") from error
 
     def write(self, path: Path) -> None:
@@ -96,13 +95,20 @@ class Quantised:
 
 
 def find(method: Method) -> Quantised | None:
-    """Find the calibration for exactly these weights: one that ships, of another package, or the user's own."""
-    wanted = sha256_of(method)
+    """Find the calibration for exactly these weights: one that ships, of another package, or the user's own.
+
+    If there is none, files that cannot be read are logged: one may be what was looked for.
+    """
+    wanted, unreadable = sha256_of(method), []
     for folder in (users_folder(), *plugins.folders("weights"), PACKAGE):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
-            with suppress(InputError):
+            try:
                 if (found := Quantised.read(path)).weights == wanted:
                     return found
+            except InputError as error:
+                unreadable.append(error)
+    for error in unreadable:
+        log.warning("%s", error)
     return None
 
 

@@ -18,11 +18,13 @@ import numpy as np
 
 HERE = Path(__file__).parent
 MANIFEST = json.loads((HERE / "manifest.json").read_text())
+if "unfinished" in MANIFEST:
+    sys.exit(MANIFEST["unfinished"])
 SIZE, WORKING = (tuple(MANIFEST["frame"][of]) for of in ("size", "working size"))
 BORDERS = MANIFEST["frame"]["borders"]
 EPSILON = np.float32(MANIFEST["epsilon"])
 REACH = MANIFEST["reach"]  # None: an object may be anywhere
-UNKNOWN = 255
+UNKNOWN, UINT8 = 255, np.dtype(np.uint8)
 
 
 @cache
@@ -245,6 +247,11 @@ class Objects:
             tensors = {**seen, **others[number], **predictions[number], "mask": mask[None, None]}
             others[number].update(self.update(tensors))
         for number, mask in given.items():
+            if number in self.memories and not (mask > 0.5).any():  # nothing is left at the working size: out of sight
+                others[number] = self.memories[number]
+                if REACH:
+                    self.places[number].follow(np.zeros_like(mask))
+                continue
             others[number] = self.memorize({**seen, "mask": mask[None, None]})
             if REACH:
                 self.places[number] = Whereabouts(mask)
@@ -263,8 +270,9 @@ def main(frames, labels):
     """Label maps (T, H, W) of frames (T, H, W, 3), from the labels of the first (H, W) or of each (T, H, W)."""
     if labels.ndim == 2:
         labels = np.concatenate([labels[None], np.zeros((len(frames) - 1, *labels.shape), labels.dtype)])
-    if frames.shape[1:] != (*SIZE, 3) or labels.shape != frames.shape[:3]:
-        sys.exit(f"frames of {SIZE[0]}x{SIZE[1]} are expected, got {frames.shape} and labels {labels.shape}")
+    if frames.shape[1:] != (*SIZE, 3) or labels.shape != frames.shape[:3] or {frames.dtype, labels.dtype} != {UINT8}:
+        got = f"{frames.shape} {frames.dtype} and labels {labels.shape} {labels.dtype}"
+        sys.exit(f"frames of {SIZE[0]}x{SIZE[1]} are expected, and labels, all uint8; got {got}")
     annotated = [number for number, of_frame in enumerate(labels) if of_frame.any()] or [0]
     if empty := [number for number in annotated if np.isin(labels[number], (0, UNKNOWN)).all()]:
         sys.exit(f"the label map of frame {empty[0]} has no object; a pixel other than 0 and {UNKNOWN} is expected")

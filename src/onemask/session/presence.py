@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, floor
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..eager import eager_on_cpu
 from ..errors import InputError
 from ..geometry import Geometry
 from ..labels import Objects, label_argmax, resize
@@ -195,27 +197,51 @@ def presences(
     if winner is None:
         winner = label_argmax(objects, geometry.crop(background), geometry.working)
     (height, width), own = geometry.working, geometry.own
-    found = []
+    by_opencv = eager_on_cpu(objects) and objects.dtype == torch.float32
+    shown = []
+    down, across = own[0] / height, own[1] / width
+    for count, left, top, right, bottom, sure in (_measured_by_opencv if by_opencv else _measured)(objects, winner):
+        box = (
+            floor(left * across),
+            floor(top * down),
+            min(own[1], ceil(right * across)),
+            min(own[0], ceil(bottom * down)),
+        )
+        shown.append(Presence(round(count * down * across), box if count else None, sure))
+    return shown
+
+
+def _measured(objects: Tensor, winner: Tensor) -> list[list[float]]:
+    """Number of pixels, box (left, top, right, bottom) and mean probability of each row, in one transfer.
+
+    objects: (N, 1, h, w); winner: (h, w). The box of a row without pixels has no meaning.
+    """
+    (height, width), found = winner.shape, []
     for row in range(len(objects)):
         mask = winner == row + 1
-        rows, columns = (mask.view(torch.uint8).amax(axis) for axis in (1, 0))  # `any` takes ten times as long on a CPU
+        rows, columns = (mask.view(torch.uint8).amax(axis) for axis in (1, 0))
         places = [
-            rows.int().argmax(),
-            rows.flip(0).int().argmax(),
             columns.int().argmax(),
-            columns.flip(0).int().argmax(),
+            rows.int().argmax(),
+            width - columns.flip(0).int().argmax(),
+            height - rows.flip(0).int().argmax(),
         ]
         count = torch.count_nonzero(mask)
         sure = (objects[row, 0] * mask.float()).sum() / count.clamp(min=1)
         found.append(torch.stack([count, *places, sure]).double())
-    shown = []
-    down, across = own[0] / height, own[1] / width
-    for count, top, below, left, beside, sure in torch.stack(found).tolist() if found else []:
-        box = (
-            floor(left * across),
-            floor(top * down),
-            min(own[1], ceil((width - beside) * across)),
-            min(own[0], ceil((height - below) * down)),
-        )
-        shown.append(Presence(round(count * down * across), box if count else None, sure))
-    return shown
+    measured: list[list[float]] = torch.stack(found).tolist() if found else []
+    return measured
+
+
+def _measured_by_opencv(objects: Tensor, winner: Tensor) -> list[list[float]]:
+    """`_measured` on a CPU, where OpenCV takes a tenth of the time: it sums only within the box."""
+    rows, measured = winner.detach().numpy(), []
+    for row, own in enumerate(objects.detach()[:, 0].numpy()):
+        mask = (rows == row + 1).view(np.uint8)
+        left, top, width, height = cv2.boundingRect(mask)
+        right, bottom = left + width, top + height
+        within = mask[top:bottom, left:right]
+        count = cv2.countNonZero(within) if width else 0
+        sure = cv2.mean(own[top:bottom, left:right], within)[0] if count else 0.0
+        measured.append([float(value) for value in (count, left, top, right, bottom, sure)])
+    return measured
