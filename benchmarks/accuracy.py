@@ -187,7 +187,8 @@ def by_size(results: Results, sizes: dict[str, dict[tuple[str, int], float]]) ->
             for row in measured[name].rows
         ]
         of_size = [[score for size, score in scores if low < size <= high] for low, high in bounds]
-        lines.append(f"| `{label}` | " + " | ".join(f"{np.mean(part):.1f} ({len(part)})" for part in of_size) + " |")
+        cells = [f"{np.mean(part):.1f} ({len(part)})" if part else "-" for part in of_size]
+        lines.append(f"| `{label}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

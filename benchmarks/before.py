@@ -34,6 +34,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
 import numpy as np
 
@@ -44,14 +45,17 @@ from onemask.video.sample import sample_clip
 
 ROOT = Path(__file__).parents[1]
 
-# Both revisions can run it: a line is written for each that is read, with the seconds that a step took.
+# Both revisions can run it, whatever a session of theirs calls its size: a line is written for each that is read, with
+# the seconds that a step took.
 STEPS = """
-import sys, time
+import inspect, sys, time
 import numpy as np, torch, onemask
 torch.set_num_threads(1)
 getattr(onemask, "keep_freed_memory", lambda: None)()
-folder, method, size, side, *options = sys.argv[1:]
-how = {side: int(size), "device": "cpu"} | ({"runtime": "torch"} if side == "short_side" else {})
+folder, method, size, *options = sys.argv[1:]
+known = inspect.signature(onemask.Session).parameters
+how = {"short_side" if "short_side" in known else "size": int(size), "device": "cpu"}
+how |= {"runtime": "torch"} if "runtime" in known else {}
 session = onemask.Session(onemask.load(method, **dict(option.split("=") for option in options)), **how)
 images, mask = np.load(f"{folder}/images.npy"), np.load(f"{folder}/mask.npy")
 session.annotate(images[0], mask)
@@ -65,11 +69,13 @@ for _ in sys.stdin:
 
 
 MASKS = """
-import sys
+import inspect, sys
 import numpy as np, torch, onemask
 torch.set_num_threads(1)
-folder, method, size, side, out, *options = sys.argv[1:]
-how = {side: int(size), "device": "cpu"} | ({"runtime": "torch"} if side == "short_side" else {})
+folder, method, size, out, *options = sys.argv[1:]
+known = inspect.signature(onemask.Session).parameters
+how = {"short_side" if "short_side" in known else "size": int(size), "device": "cpu"}
+how |= {"runtime": "torch"} if "runtime" in known else {}
 images, loaded = np.load(f"{folder}/images.npy"), onemask.load(method, **dict(o.split("=") for o in options))
 for objects in (1, 2):
     session = onemask.Session(loaded, **how)
@@ -81,8 +87,9 @@ for objects in (1, 2):
 
 def seconds(source: Path, video: Path, mask: Path, out: Path, options: list[str]) -> float:
     """Time for a frame, as the run's own record has it."""
+    environment = os.environ | {"PYTHONPATH": str(source), "ONEMASK_RUNTIME": "torch"}
     command = [sys.executable, "-m", "onemask.cli", "run", str(video), "--mask", str(mask), "--out", str(out), *options]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(source)})
+    subprocess.run(command, check=True, capture_output=True, env=environment)
     return 1 / float(json.loads((out / "run.json").read_text())["frames_per_second"])
 
 
@@ -90,7 +97,7 @@ def steps(
     sources: dict[str, Path], folder: Path, method: str, size: int, number: int, now: list[str]
 ) -> dict[str, list[float]]:
     """Processor's seconds of each step, by revision, the first few left out."""
-    given = {"before": ["size"], "now": ["short_side", *now]}
+    given = {"before": [], "now": now}
     workers = {
         which: subprocess.Popen(
             [sys.executable, "-c", STEPS, str(folder), method, str(size), *given[which]],
@@ -126,9 +133,8 @@ def with_todays_weights(source: Path, method: str) -> None:
 def different(sources: dict[str, Path], folder: Path, method: str, size: int, now: list[str]) -> Iterator[str]:
     """How label maps of one and of two objects differ, in words."""
     with_todays_weights(sources["before"], method)
-    given = {"before": ["size"], "now": ["short_side"]}
     for which, source in sources.items():
-        command = [sys.executable, "-c", MASKS, str(folder), method, str(size), *given[which], str(folder / which)]
+        command = [sys.executable, "-c", MASKS, str(folder), method, str(size), str(folder / which)]
         command += now if which == "now" else []
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(source)})
     for objects in (1, 2):
@@ -164,7 +170,8 @@ def main() -> None:
         np.save(folder / "mask-2.npy", np.where((first > 0) & right, 2, first))
         sources = {"before": folder / "src", "now": ROOT / "src"}
         for method in options.method:
-            known = {field.name for field in fields(configuration(method))}
+            config: Any = configuration(method)
+            known = {field.name for field in fields(config)}
             of_now = [option for option in options.now if option.partition("=")[0] in known]
             if options.masks:
                 for line in different(sources, folder, method, options.size, of_now):
@@ -178,7 +185,7 @@ def main() -> None:
             else:
                 how = ["--method", method, "--size", str(options.size), "--device", "cpu", "--save", options.save]
                 more = [word for option in of_now for word in ("--set", option)]
-                given = {"before": how, "now": [*how, "--runtime", "torch", *more]}
+                given = {"before": how, "now": [*how, *more]}
                 times = {"before": [], "now": []}
                 for number in range(options.rounds):
                     for which, source in sources.items():

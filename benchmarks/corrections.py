@@ -121,7 +121,8 @@ def behind(folder: Path, sequence: VideoSequence, corrected: int) -> tuple[float
 
 def table_behind(sequences: list[VideoSequence], folders: dict[str, Path]) -> str:
     """What `behind` measures, of each corrected frame, and the differences with intervals over videos."""
-    rows, by_video = [], {}
+    rows: list[str] = []
+    by_video: dict[str, list[dict[str, tuple[float, float | None, float]]]] = {}
     for sequence in sequences:
         made = [{path.name for path in (folder / sequence.name).glob("*")} for folder in folders.values()]
         for corrected in sorted(int(name) for name in set.intersection(*made) if name.isdigit()):
@@ -137,7 +138,7 @@ def table_behind(sequences: list[VideoSequence], folders: dict[str, Path]) -> st
     head = [f"| sequence | corrected | {' | '.join(names)} |", f"|---|---:|{'---:|' * len(names)}"]
     for place, what in enumerate(("J&F", "J&F of corrected objects in sight", "wrong pixels")):
         videos = {
-            name: {how: np.mean([found[how][place] for found in every]) for how in names}
+            name: {how: float(np.mean([found[how][place] or 0.0 for found in every])) for how in names}
             for name, every in by_video.items()
             if all(found[how][place] is not None for found in every for how in names)
         }

@@ -42,9 +42,9 @@ def timed(method: DMNAOA, device: torch.device) -> dict[str, float]:
     spent: dict[str, float] = defaultdict(float)
 
     def wrapped(part: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any) -> Any:
+        def run(*arguments: Any, **named: Any) -> Any:
             began = now(device)
-            result = call(*arguments)
+            result = call(*arguments, **named)
             spent[part] += now(device) - began
             return result
 
@@ -93,7 +93,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {device}; ms a frame")
     print("objects " + " ".join(f"{part:>7}" for part in (*PARTS, "frame")))
     for number in map(int, arguments.objects.split(",")):
-        session = Session(method, device=device)
+        session = Session(method, device=device, runtime="torch")  # whose parts are timed
         session.annotate(frames[0], objects_over(frames[0], number))
         for frame in frames[1:3]:
             session.step(frame)

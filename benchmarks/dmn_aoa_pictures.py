@@ -64,6 +64,8 @@ def pieced(picture: np.ndarray, source: np.ndarray, cells: int) -> np.ndarray:
 def alignment(method: DMNAOA, features: Any, memory: Any, before: Place, frame: np.ndarray) -> np.ndarray:
     """The first picture."""
     cells = method.config.cells
+    assert method.template is not None
+    assert method.correspondence is not None
     template, _ = method._template(features, memory)
     wanted = method.template(template).float().flatten(2)[0]
     best = int(method.segment(features, memory).similarity[0, :-1].argmax())
@@ -77,10 +79,12 @@ def alignment(method: DMNAOA, features: Any, memory: Any, before: Place, frame: 
 def attention(method: DMNAOA, features: Any, memory: Any, places: dict[int, Place]) -> tuple[np.ndarray, float, float]:
     """The second picture; the attention's share on the object, and the object's share of the cells."""
     network, cells = method.memory_network, method.config.cells
+    assert network is not None
     box = method._box(features, memory)
-    seen = method._seen_in(features, box, cells)
+    seen = features.seen_in(box, cells)
     query = network.query(seen + position(memory.age + 1, network.channels)).float().flatten(2)[0]
-    held = [place for place in places if memory.filled[0, place] > 0]
+    read = memory.places_read(method.config)[0]
+    held = [place for place in places if read[place] > 0]
     keys = torch.cat([memory.keys[0, place] for place in held], 1)
     share = torch.cat([memory.inside[0, place] for place in held]).clamp(min=OUTSIDE).log()
     weights = (query.T @ keys / math.sqrt(len(query)) + share).softmax(1).unflatten(1, (len(held), -1))
@@ -112,7 +116,7 @@ def main() -> None:
     arguments = parser.parse_args()
     method: Any = onemask.load(arguments.method, **parse_assignments(arguments.set or []))
     session = Session(method, device="cpu")
-    config, places = method.config, {}
+    config, places = method.config, dict[int, Place]()
     for frame in open_video(arguments.video).frames(0, arguments.frame + 1):
         index, image = frame.index, frame.image
         if index == arguments.frame:
@@ -127,7 +131,12 @@ def main() -> None:
         place = Place(index, image, box, memory.mask)
         due = config.every and index % config.every == 0 and index > 0
         numbers = [FIRST] * (index == 0) + [PREVIOUS]
-        places |= dict.fromkeys(numbers + [REFERENCES + (index // config.every - 1) % config.slots] * bool(due), place)
+        if due:
+            number = index // config.every - 1
+            numbers.append(REFERENCES + (number % config.slots if config.slots else number))
+        places |= dict.fromkeys(numbers, place)
+    else:
+        parser.error(f"{arguments.video} has no frame {arguments.frame}; give an earlier --frame")
     write_picture(Path(f"{arguments.out}-alignment.jpg"), alignment(method, features, memory, places[PREVIOUS], image))
     picture, on_object, covered = attention(method, features, memory, dict(sorted(places.items())))
     write_picture(Path(f"{arguments.out}-memory.jpg"), picture)

@@ -36,7 +36,7 @@ import numpy as np
 import torch
 
 import onemask.jobs.running
-from onemask.cli import main
+from onemask.cli import main as onemask_main
 from onemask.video.masks import read_label_map, write_mask
 from onemask.weights.store import installed
 
@@ -177,7 +177,7 @@ def unreadable(out: Path) -> str | None:
 
 def resumed(work: Work, out: Path, messages: Path) -> str | None:
     """Resume and compare; what did not hold."""
-    code = ended(started(lambda: main([*work.arguments, "--out", str(out), "--resume"]), messages))
+    code = ended(started(lambda: onemask_main([*work.arguments, "--out", str(out), "--resume"]), messages))
     if code != 0:
         return f"--resume ended with {code}: {messages.read_text()[-300:]}"
     if results(out) != work.files:
@@ -192,7 +192,7 @@ def resumed(work: Work, out: Path, messages: Path) -> str | None:
 
 def killed_after(arguments: list[str], out: Path, masks: int, delay: float, messages: Path) -> bool:
     """Kill a process so many seconds after it has written so many masks; False where it had ended before."""
-    pid = started(lambda: main(arguments), messages)
+    pid = started(lambda: onemask_main(arguments), messages)
     while len(masks_in(out)) < masks:
         if os.waitpid(pid, os.WNOHANG)[0]:
             return False
@@ -226,7 +226,7 @@ def on_a_small_disk(work: Work, out: Path, size: int) -> str:
         mounted(out, size)
         place = out / "out"
         with told.open("w") as file, contextlib.redirect_stderr(file):
-            code = main([*work.arguments, "--out", str(place)])
+            code = onemask_main([*work.arguments, "--out", str(place)])
         said = told.read_text()
         if code == 0:
             return 1
@@ -296,7 +296,7 @@ def whole(name: str, arguments: list[str], out: Path) -> Work:
     modules = out.with_suffix(".modules")
 
     def act() -> int:
-        code = main([*arguments, "--out", str(out)])
+        code = onemask_main([*arguments, "--out", str(out)])
         modules.write_text("\n".join(sys.modules))
         return code
 
@@ -365,14 +365,19 @@ def table(outcomes: list[dict[str, str]]) -> str:
     return "\n".join([*lines, *failed])
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="What killed processes and full disks cost.")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*", help="(default: all that have weights, and best)")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--harmed", type=int, default=2, help="damaged files of an interrupted run, for each method")
     parser.add_argument("--into", type=Path, default=Path("faults.jsonl"), help="outcomes, one a line; gone on with")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     onemask.jobs.running.CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
     gc.freeze()
     with tempfile.TemporaryDirectory() as temporary:
-        print(table(measured(parser.parse_args(), Path(temporary))))
+        print(table(measured(options, Path(temporary))))
+
+
+if __name__ == "__main__":
+    main()

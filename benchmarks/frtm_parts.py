@@ -30,6 +30,8 @@ from onemask.evaluation.measures import region_similarity
 from onemask.geometry import Geometry
 from onemask.labels import resize
 from onemask.methods.frtm.gauss_newton import label_terms, neighbours
+from onemask.methods.frtm.model import FRTM
+from onemask.methods.frtm.online import FRTMFeatures, FRTMMemory
 from onemask.methods.method import Method
 from onemask.video.frames import Frame
 from onemask.video.images import ImageSequence
@@ -38,8 +40,8 @@ from onemask.video.images import ImageSequence
 def best_scores(annotation: torch.Tensor, stride: int = 16) -> torch.Tensor:
     """The scores (1, 1, h, w) on the grid that fit an annotation (H, W) best (least squares, conjugate gradient)."""
     labels = annotation.double()[None]
-    grid = tuple(-(-side // stride) for side in annotation.shape)
-    quadratic, linear = label_terms(labels, grid)
+    height, width = annotation.shape
+    quadratic, linear = label_terms(labels, (-(-height // stride), -(-width // stride)))
     scores, residual = torch.zeros_like(linear), linear
     direction = residual
     for _ in range(50):
@@ -67,10 +69,17 @@ class Parts(Session):
 
     def refined(self, frame: np.ndarray, annotation: np.ndarray) -> np.ndarray:
         """What the network makes of the best scores for an annotation."""
-        encoded = self.encode([frame])[0]
+        encoded, method, memory = self.encode([frame])[0], self.method, self._memory
+        features = encoded.features
+        assert isinstance(method, FRTM)
+        assert isinstance(features, FRTMFeatures)
+        assert isinstance(memory, FRTMMemory)
+        assert method.network is not None
         with self._computing():
             target = encoded.geometry.masks(annotation, (1,), self.device)[0, 0]
-            logits = self.method._refined(encoded.features, best_scores(target), self._memory)
+            size = method.network.size_for(features.frames)
+            logits = method.refiner.logits(method.network, features.shared, best_scores(target), memory, size)
+            logits = resize(logits.float(), features.size)
         return self._mask(logits, encoded.geometry)
 
     def _mask(self, logits: torch.Tensor, geometry: Geometry) -> np.ndarray:
@@ -87,7 +96,7 @@ def follow(method: Method, sequence: VideoSequence, taught: bool = False) -> flo
     session = Parts(method, device="cpu")
     values = []
     for frame in frames_of(sequence):
-        annotation = sequence.annotation(frame.index)
+        annotation = annotation_of(sequence, frame.index)
         if frame.index == 0:
             session.annotate(frame.image, annotation)
             continue
@@ -102,11 +111,17 @@ def refine(method: Method, sequence: VideoSequence, before: int) -> float:
     values = []
     for frame in list(frames_of(sequence))[:-1]:
         if frame.index == 0:
-            session.annotate(frame.image, sequence.annotation(0))
+            session.annotate(frame.image, annotation_of(sequence, 0))
             continue
-        mask = session.refined(frame.image, sequence.annotation(frame.index - before))
-        values.append(region_similarity(mask, sequence.annotation(frame.index) > 0))
+        mask = session.refined(frame.image, annotation_of(sequence, frame.index - before))
+        values.append(region_similarity(mask, annotation_of(sequence, frame.index) > 0))
     return float(np.mean(values))
+
+
+def annotation_of(sequence: VideoSequence, index: int) -> np.ndarray:
+    annotation = sequence.annotation(index)
+    assert annotation is not None  # DAVIS annotates every frame
+    return annotation
 
 
 def frames_of(sequence: VideoSequence) -> Iterator[Frame]:
@@ -127,7 +142,7 @@ def main() -> None:
     rows = []
     print(f"{'sequence':18}", *(f"{name:>9}" for name in names))
     for sequence in DavisDataset(options.root, 2016, options.split):
-        annotations = [sequence.annotation(i) for i in range(1, len(sequence) - 1)]
+        annotations = [annotation_of(sequence, i) for i in range(1, len(sequence) - 1)]
         row = [
             float(np.mean([region_similarity(on_grid(a), a > 0) for a in annotations])),
             follow(alone, sequence, taught=True),

@@ -184,7 +184,7 @@ def table(outcomes: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Fuzz, or try one file once more."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
     parser.add_argument("--into", type=Path, default=Path("fuzz.jsonl"), help="outcomes, one a line; gone on with")

@@ -35,7 +35,7 @@ from onemask.video.sample import sample_clip
 from speed import objects_over, peak_memory
 
 METHODS = ("ttvos-lite", "pmvos-lite", "videomatch-lite", "frtm-lite", "fusion-fast", "dmn-aoa-lite")
-OPTIONS = {"frtm-lite": {"finetune_iterations": 0}}
+OPTIONS: dict[str, dict[str, Any]] = {"frtm-lite": {"finetune_iterations": 0}}
 
 
 class Check:
@@ -83,7 +83,7 @@ def agreement(check: Check, name: str) -> dict[str, Any]:
             maps = [check.label_maps(check.session(name, check.device, precision), objects) for _ in range(2)]
             found[f"{precision}, {objects} objects"] = {
                 "differ": float((maps[0] != wanted).mean()),
-                "twice the same": bool(np.array_equal(*maps)),
+                "twice the same": bool(np.array_equal(maps[0], maps[1])),
             }
     return found
 

@@ -78,7 +78,7 @@ class Meter:
 
     def __call__(self, items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
         """As `onemask.progress.Progress`."""
-        if what not in ("segmenting", "looking back"):
+        if what not in ("segmenting", "backward pass"):
             yield from items
             return
         done = self._frames - (total or 0)
@@ -115,7 +115,7 @@ def watch_checkpoints(meter: Meter) -> None:
         write(self, *arguments)
         meter.checkpoints.append(time.perf_counter() - began)
 
-    onemask.jobs.run_folder.RunFolder.checkpoint = timed  # type: ignore[method-assign]
+    onemask.jobs.run_folder.RunFolder.checkpoint = timed  # type: ignore[assignment, method-assign]
 
 
 def table(path: Path) -> str:

@@ -102,7 +102,7 @@ def features_of(method: Method, path: Path) -> Tensor:
     size = (SHORT_SIDE, round(width * SHORT_SIDE / height / STRIDE) * STRIDE)
     frame = F.interpolate(frame, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     features = method.encode(frame)
-    matched = features.matched if hasattr(features, "matched") else features.matching  # type: ignore[attr-defined]
+    matched = features.matched if hasattr(features, "matched") else features.matching
     if matched.ndim == 3:  # of PMVOS, whose cells are in a row
         matched = matched.unflatten(2, (size[0] // method.stride, size[1] // method.stride))
     return F.normalize(matched[0].float(), dim=0)

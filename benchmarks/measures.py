@@ -79,7 +79,7 @@ def run(measure: Measure, masks: list[tuple[Mask, Mask]]) -> tuple[float, NDArra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time and exactness of the measures J and F.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("davis", type=Path, help="root of DAVIS: the folder of ImageSets and Annotations")
     parser.add_argument("--split", default="dev", help="list of sequences in ImageSets/2016 (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs, of which the fastest counts (%(default)s)")

@@ -50,12 +50,18 @@ def varied(data: Path) -> Iterator[tuple[list[Path], Path]]:
         yield sorted(folder.glob("*.jpg")), data / "varied/Annotations" / folder.name
 
 
+def labels_in(annotation: Path) -> np.ndarray:
+    """A label map; in DAVIS 2016's, the one object is white."""
+    labels = np.array(Image.open(annotation))
+    return labels // 255 if set(np.unique(labels)) <= {0, 255} else labels
+
+
 def judged(session: onemask.Session, frames: list[Path], annotations: Path) -> float:
     """Mean J over objects, each over the annotated frames behind the one in which it first appears."""
     found: dict[int, list[float]] = {}
     for path in frames:
         frame, annotation = np.array(Image.open(path).convert("RGB")), annotations / f"{path.stem}.png"
-        truth = np.array(Image.open(annotation)) if annotation.exists() else None
+        truth = labels_in(annotation) if annotation.exists() else None
         new = [] if truth is None else [int(i) for i in np.unique(truth) if i not in (0, 255, *found)]
         if truth is not None and new:
             labels = session.annotate(frame, np.where(np.isin(truth, new), truth, 0).astype(np.uint8))

@@ -176,6 +176,7 @@ def accuracy(name: str, data: Path, which: str) -> Row:
             if truth is not None and which == "dev":
                 truth = (truth > 0).astype(np.uint8)
             if path is paths[0]:
+                assert truth is not None
                 for session in sessions.values():
                     session.annotate(image, truth)
                 continue

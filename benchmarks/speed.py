@@ -96,7 +96,7 @@ def measure(
     for count, session in sessions.items():
         session.annotate(frames[0], objects_over(frames[0], count))
     alone = backbone_call(sessions[counts[0]], frames[0])
-    times = {count: [] for count in counts}
+    times: dict[int, list[np.ndarray]] = {count: [] for count in counts}
     for start in [1, *(1 + 8 * (turn % 4) for turn in range(rounds))]:
         for count, session in sessions.items():
             turn = [
@@ -161,12 +161,12 @@ def parts(name: str, options: dict[str, str], objects: int, runtime: str) -> Non
     pad = Geometry.frames  # of all geometries: an own one cannot be written to
     session._encoder = took.timed("encode", session._encoder)
     padded = took.timed("shrink, pad, to floats", pad)
-    Geometry.frames = lambda *arguments: padded(*arguments)
-    session._label_map = took.timed("label map", session._label_map)
+    Geometry.frames = lambda *arguments: padded(*arguments)  # type: ignore[method-assign]
+    session._label_map = took.timed("label map", session._label_map)  # type: ignore[method-assign]
     follower = session._follower
-    follower.aggregate = took.timed("aggregate", follower.aggregate)
+    follower.aggregate = took.timed("aggregate", follower.aggregate)  # type: ignore[method-assign]
     follower.segmenter = took.timed("segment", follower.segmenter)
-    method.update = took.timed("update", method.update)
+    method.update = took.timed("update", method.update)  # type: ignore[method-assign]
     confidences = took.timed("confidence", lambda: session.confidences)
     with tempfile.TemporaryDirectory() as folder:
         write = took.timed("PNG", partial(write_mask, Path(folder, "mask.png")))
@@ -182,7 +182,7 @@ def parts(name: str, options: dict[str, str], objects: int, runtime: str) -> Non
             label_map = session.step(frame)
             write(label_map, confidences())
             whole.append(time.process_time() - began)
-    Geometry.frames = pad
+    Geometry.frames = pad  # type: ignore[method-assign]
     median = {part: float(np.median(times[4:-1])) for part, times in took.seconds.items()}
     total = float(np.median(whole[3:]))
     print(

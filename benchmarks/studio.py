@@ -53,7 +53,7 @@ def make_video(path: Path, frames: int, height: int) -> Path:
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index in range(frames):
             x, y = middle_of(index, frames, width, height)
-            image = cv2.circle(texture.copy(), (x, y), height // 8, (210, 40, 40), -1)
+            image: Any = cv2.circle(texture.copy(), (x, y), height // 8, (210, 40, 40), -1)
             file.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
         file.mux(stream.encode())
     return path
@@ -235,7 +235,7 @@ def go_through(page: Page, address: str, options: argparse.Namespace, server: in
     with figures.timed("first frame", server):
         page.goto(address)
         page.wait_for_selector('#stage[data-frame="0"]')
-    decoded = page.wait_for_selector("body[data-frames]").get_attribute("data-frames") == "decoded"
+    decoded = page.locator("body[data-frames]").get_attribute("data-frames") == "decoded"
     print("frames ahead are decoded by the browser" if decoded else "frames ahead are pictures of the server")
     if "first mask by lasso, drawn and kept" not in figures:
         page.keyboard.press("l")

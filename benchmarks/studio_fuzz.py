@@ -70,7 +70,7 @@ def send_broken(address: str, rng: random.Random, counts: Counter[str]) -> None:
         counts["sockets"] += 1
         try:
             for _ in range(20):
-                message: str | bytes = broken(rng)
+                message = broken(rng)
                 socket.send(message.encode() if rng.random() < 0.1 else message)
                 counts["messages"] += 1
             socket.send("no command")

@@ -163,7 +163,7 @@ class Tour:
                 image = cv2.imdecode(np.frombuffer(self.pictures[number][1], np.uint8), cv2.IMREAD_COLOR)
                 assert image is not None
                 image = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-                file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(image.astype(np.uint8, copy=False), format="bgr24")))
             file.mux(stream.encode())
         print(f"recording: {len(shown) / FPS:.0f} s, {path.stat().st_size / 2**20:.1f} MiB")
 

@@ -15,6 +15,7 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ from onemask.video.sample import sample_clip
 
 METHODS = ("ttvos-lite", "pmvos-lite", "videomatch-lite", "fusion-fast", "fusion", "frtm-lite", "dmn-aoa-lite", "best")
 # Each object fine-tunes a network of its own in some: briefly here, for what threads share is the same.
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "fusion": {"finetune_iterations": 3},
     "frtm-lite": {"finetune_iterations": 3, "capacity": 8, "first_samples": 2},
 }

@@ -8,6 +8,7 @@ setuptools of the version that pyproject.toml asks for.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import tempfile
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE", "NOTICE")
@@ -37,6 +39,7 @@ def unpacked(sdist: Path) -> set[str]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         source = folder / "source"  # a copy: what an earlier build left in the repository must not get in
@@ -69,7 +72,11 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "pip", *into], check=True)
         packages = next(environment.rglob("site-packages"))
         (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        run = {"cwd": folder, "check": True, "env": {"ONEMASK_HOME": str(folder / "home"), "PATH": "/usr/bin:/bin"}}
+        run: dict[str, Any] = {
+            "cwd": folder,
+            "check": True,
+            "env": {"ONEMASK_HOME": str(folder / "home"), "PATH": "/usr/bin:/bin"},
+        }
         where = [str(python), "-c", "import onemask; print(onemask.__file__)"]
         printed = subprocess.run(where, **run, stdout=subprocess.PIPE, text=True).stdout
         if not Path(printed.strip()).is_relative_to(packages):
