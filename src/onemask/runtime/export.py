@@ -263,8 +263,8 @@ def _earlier(folder: Path) -> dict[str, str]:
     manifest: Any = {}
     with suppress(InputError):  # then nothing is known about the files
         manifest = read_json(folder / MANIFEST, "")
-    known = [manifest.get(key) for key in ("files", "replaced files")] if isinstance(manifest, dict) else []
-    known = [files for files in known if isinstance(files, dict)]
+    parts = [manifest.get(key) for key in ("files", "replaced files")] if isinstance(manifest, dict) else []
+    known: list[dict[str, str]] = [files for files in parts if isinstance(files, dict)]
     there = {name: fingerprint(folder / name) for name in NAMES if known and (folder / name).is_file()}
     ours = {name: is_now for name, is_now in there.items() if is_now in [files.get(name) for files in known]}
     written = [*ours, MANIFEST] if known else []

@@ -99,7 +99,7 @@ def find(method: Method) -> Quantised | None:
 
     If there is none, files that cannot be read are logged: one may be what was looked for.
     """
-    wanted, unreadable = sha256_of(method), []
+    wanted, unreadable = sha256_of(method), list[InputError]()
     for folder in (users_folder(), *plugins.folders("weights"), PACKAGE):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             try:
@@ -107,8 +107,8 @@ def find(method: Method) -> Quantised | None:
                     return found
             except InputError as error:
                 unreadable.append(error)
-    for error in unreadable:
-        log.warning("%s", error)
+    for problem in unreadable:
+        log.warning("%s", problem)
     return None
 
 
