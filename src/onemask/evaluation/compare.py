@@ -21,7 +21,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..cluster import connected
 from ..data.sequence import SequenceDataset
 from ..errors import InputError, Interrupted, OnemaskError
 from ..files import inside, write_json
@@ -30,6 +29,7 @@ from ..methods import configuration
 from ..methods.options import by_todays_names, parse_assignments
 from ..progress import Progress, silent
 from ..settings import Settings, by_todays_keys
+from ..workers.cluster import connected
 from .chart import check_installed
 from .comparison import NAME, Comparison, Row
 from .evaluate import asked_of, evaluate, evaluation_folder, opened, refuse_changed_input

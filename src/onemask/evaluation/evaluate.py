@@ -21,12 +21,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..cluster import LOSSES, Hand, HandLost, hands_of
 from ..data.sequence import SequenceDataset, VideoSequence
 from ..errors import InputError, Interrupted, OutputError
 from ..files import read_json, refuse_existing, remove, write_bytes, write_json
 from ..jobs.results import ResultFolder
-from ..pool import share_out
 from ..progress import Progress, silent
 from ..propagation import LabelledFrame
 from ..session import Session
@@ -34,6 +32,8 @@ from ..settings import Settings
 from ..video.images import ImageSequence
 from ..video.label_maps import read_label_map, write_mask
 from ..video.sheet import write_contact_sheet
+from ..workers.cluster import LOSSES, Hand, HandLost, hands_of
+from ..workers.pool import share_out
 from .passages import predict_there, ran_on, segment, sent
 from .protocols import Protocol
 from .protocols import protocol as protocol_of
