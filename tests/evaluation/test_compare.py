@@ -434,9 +434,16 @@ def test_a_variant_that_cannot_be_read(text, message):
 def test_options_of_all_methods(monkeypatch):
     """`--set`, and keywords in Python; what a variant says itself counts, also by the option's earlier name."""
     told = []
-    monkeypatch.setattr(module, "compare", lambda root, out, variants, **_: told.extend(variants) or Comparison((), {}))
+
+    def compared(root, out, variants, **_):
+        told.extend(variants)
+        raise InputError("only what is asked for is looked at here")
+
+    monkeypatch.setattr(module, "compare", compared)
     arguments = ["compare", "ROOT", "--set", "least_side=0", "--set", "capacity=8", "--methods", "frtm,frtm-lite"]
-    main([*arguments, "--variant", "own: frtm-lite memory=9 update_every=0", "--variant", "frtm capacity=7"])
+    assert (
+        main([*arguments, "--variant", "own: frtm-lite memory=9 update_every=0", "--variant", "frtm capacity=7"]) == 2
+    )
     shared = {"least_side": "0", "capacity": "8"}
     expected = {
         "frtm": shared,
@@ -446,7 +453,8 @@ def test_options_of_all_methods(monkeypatch):
     }
     assert {variant.label: variant.settings.options for variant in told} == expected
     told.clear()
-    onemask.compare("ROOT", "OUT", {"own": "frtm-lite capacity=9", "other": "frtm"}, least_side=0, capacity=8)
+    with pytest.raises(InputError, match="looked at here"):
+        onemask.compare("ROOT", "OUT", {"own": "frtm-lite capacity=9", "other": "frtm"}, least_side=0, capacity=8)
     assert [variant.settings.options for variant in told] == [
         {"least_side": 0, "capacity": "9"},
         {"least_side": 0, "capacity": 8},

@@ -57,6 +57,26 @@ def labels(server: Server, index: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(server.get(f"/api/masks/{index}.png"))))
 
 
+class Delay:
+    """Holds back pictures of frames whose address has a pattern, until it is over."""
+
+    def __init__(self, page, pattern: str):
+        self.held: list = []
+        self.is_over = False
+        page.route(re.compile(pattern), lambda route: self._hold(route))
+
+    def _hold(self, route) -> None:
+        if self.is_over:
+            route.continue_()
+        else:
+            self.held.append(route)
+
+    def end(self) -> None:
+        self.is_over = True
+        for route in self.held:
+            route.continue_()
+
+
 class Wire:
     """What a page and the server say to each other; what the server says can be held back, or be changed."""
 
@@ -187,8 +207,7 @@ def test_no_stroke_is_lost_when_the_server_says_of_another_frame_that_its_edit_w
 
 
 def test_the_frame_that_is_seen_is_the_one_that_is_edited(page, server):
-    held = []
-    page.route(re.compile(r"/api/frames/4[0-9]\.jpg"), lambda route: held.append(route))
+    delay = Delay(page, r"/api/frames/4[0-9]\.jpg")
     do(server, type="edit", frame=45, runs=[1, 96, 0, 96 * 63], what="Brush")
     page.keyboard.press("b")
     go_to(page, 20)
@@ -196,7 +215,7 @@ def test_the_frame_that_is_seen_is_the_one_that_is_edited(page, server):
         page.fill("#frame", "45")
         page.press("#frame", "Enter")
         expect(page.locator("#frame")).to_have_value("45")
-        until(page, lambda: held)
+        until(page, lambda: delay.held)
         assert page.get_attribute("#stage", "data-frame") == "20"
         if x == 10:
             stroke(page, x, 10)
@@ -207,24 +226,20 @@ def test_the_frame_that_is_seen_is_the_one_that_is_edited(page, server):
             until(page, lambda: server.state()["keys"] == [45])
         expect(page.locator("#frame")).to_have_value("20")
     assert labels(server, 45)[:2, 12].tolist() == [1, 0]
-    page.unroute(re.compile(r"/api/frames/4[0-9]\.jpg"))
-    for route in held:
-        route.continue_()
+    delay.end()
     go_to(page, 45)
     stroke(page, 10, 40)
     until(page, lambda: labels(server, 45)[40, 12])
 
 
 def test_nothing_is_edited_before_there_is_a_picture(page, server):
-    held = []
-    page.route(re.compile(r"/api/frames/"), lambda route: held.append(route))
+    delay = Delay(page, "/api/frames/")
     page.reload()
-    until(page, lambda: held)
+    until(page, lambda: delay.held)
     page.keyboard.press("b")
     stroke(page, 10, 10)
     expect(page.locator(".notice")).to_have_text("The picture is not here yet.")
-    for route in held:
-        route.continue_()
+    delay.end()
     page.wait_for_selector("#stage[data-frame]")
     stroke(page, 10, 30)
     until(page, lambda: server.state()["keys"])
