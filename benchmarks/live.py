@@ -23,12 +23,11 @@ import cv2
 import numpy as np
 
 from onemask import keep_freed_memory
-from onemask.live import Event, Live
-from onemask.live_output import follow
+from onemask.live import Event, Live, follow
+from onemask.live.stream import Stream
 from onemask.settings import Settings
 from onemask.video.reader import open_video
 from onemask.video.sample import sample_clip
-from onemask.video.stream import Stream
 
 PIECES = 20  # a second
 

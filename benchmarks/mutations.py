@@ -39,9 +39,9 @@ class Fault:
 FAULTS = (
     # Those that the tests missed when this list was begun
     Fault(
-        "where both ways meet the way back wins", "propagation.py",
+        "where both ways meet the way back wins", "propagation/propagation.py",
         "np.where(ahead > 0, ahead, back)", "np.where(back > 0, back, ahead)",
-        "tests/test_propagation.py",
+        "tests/propagation/test_propagation.py",
     ),
     Fault(
         "the moving average is never updated", "training/train.py",
@@ -278,40 +278,40 @@ FAULTS = (
         "tests/session/test_session.py",
     ),
     Fault(
-        "the way back begins a frame early", "propagation.py",
+        "the way back begins a frame early", "propagation/propagation.py",
         "self._backward(last + 1 - len(earlier))",
         "self._backward(last - len(earlier))",
-        "tests/test_propagation.py",
+        "tests/propagation/test_propagation.py",
     ),
     Fault(
-        "only what is seen last is followed back", "propagation.py",
+        "only what is seen last is followed back", "propagation/propagation.py",
         "first.setdefault(object_id, index)",
         "first[object_id] = index",
-        "tests/test_propagation.py",
+        "tests/propagation/test_propagation.py",
     ),
     Fault(
-        "void is an object", "propagation.py",
+        "void is an object", "propagation/propagation.py",
         "return labels if void is None else np.where",
         "return labels if True else np.where",
-        "tests/test_propagation.py",
+        "tests/propagation/test_propagation.py",
     ),
     Fault(
         "a frame beyond the end is taken", "session/annotation.py",
         "index >= info.frames)",
         "index > info.frames)",
-        "tests/test_propagation.py",
+        "tests/propagation/test_propagation.py",
     ),
     Fault(
-        "a batch is given one frame late", "propagation.py",
+        "a batch is given one frame late", "propagation/propagation.py",
         "if len(batch) == size:",
         "if len(batch) > size:",
-        "tests/test_propagation.py",
+        "tests/propagation/test_propagation.py",
     ),
     Fault(
-        "the way back's stack is a queue", "way_back.py",
+        "the way back's stack is a queue", "propagation/way_back.py",
         "position = self._entries.pop()",
         "position = self._entries.pop(0)",
-        "tests/test_propagation.py",
+        "tests/propagation/test_propagation.py",
     ),
     Fault(
         "a checkpoint is named after the frame done", "jobs/running.py",

@@ -55,6 +55,7 @@ def test_numbers_stand_below_and_a_frame_without_diagnostics_has_an_empty_cell()
     ("options", "message"),
     [
         ({"object_id": 7}, "has the objects 1, 2, not 7"),
+        ({"object_id": "1"}, "an object's id must be a whole number, such as 1; got '1'"),
         ({"frames": 1}, "frames must be 2 or more"),
         ({"annotate": 6}, "there is no frame after frame 6"),
     ],

@@ -230,6 +230,7 @@ def compare(
     resume: bool = False,
     ray: str | None = None,
     progress: Progress = silent,
+    **options: Any,
 ) -> Comparison:
     """Evaluate several methods, and write a table and a chart of speed and accuracy, as `onemask compare` does.
 
@@ -249,6 +250,7 @@ def compare(
         device: see `propagate`; for methods whose string does not set it.
         precision: see `propagate`; for methods whose string does not set it.
         runtime: see `propagate`; for methods whose string does not set it.
+        options: options that all methods have; for methods whose string does not set them.
 
     Returns:
         The contents of the table.
@@ -260,7 +262,7 @@ def compare(
     """
     from .evaluation import compare as comparing
 
-    shared = Settings(short_side=short_side, device=device, precision=precision, runtime=runtime)
+    shared = Settings(options=options, short_side=short_side, device=device, precision=precision, runtime=runtime)
     named = methods.items() if isinstance(methods, Mapping) else ((None, text) for text in methods)
     variants = [_variant(label, method, shared) for label, method in named]
     return comparing.compare(

@@ -17,6 +17,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import refuse_existing
+from .labels import checked_id
 from .progress import Progress, silent
 from .session import Session
 from .session.annotation import Annotated, fitting
@@ -63,7 +64,7 @@ def explain(
     annotated = fitting(video, annotations)
     start, first = next(iter(annotated.items()))
     ids = first.objects.ids
-    chosen = ids[0] if object_id is None and ids else object_id
+    chosen = ids[0] if object_id is None and ids else checked_id(object_id)
     if chosen not in ids:
         raise InputError(
             f"the label map of frame {start} has the objects {', '.join(map(str, ids)) or '-'}, not {chosen}"

@@ -47,7 +47,8 @@ class Objects:
         return object_id in self.ids
 
     def row(self, object_id: int) -> int:
-        """The row of an object; InputError if it is not known."""
+        """The row of an object; InputError if it is not known, or not an id."""
+        object_id = checked_id(object_id)
         if object_id not in self.ids:
             raise InputError(f"object {object_id} is not known; known: {list(self.ids) or 'none'}")
         return self.ids.index(object_id)
@@ -112,6 +113,13 @@ def is_boolean(label_map: Any) -> bool:
 def is_whole(value: Any) -> bool:
     """Whether a value is an integer and not a boolean."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def checked_id(object_id: Any) -> int:
+    """The id of an object; InputError for anything but a whole number, such as a text, a boolean or 1.0."""
+    if not is_whole(object_id):
+        raise InputError(f"an object's id must be a whole number, such as 1; got {object_id!r}")
+    return int(object_id)
 
 
 def aggregate(

@@ -19,12 +19,11 @@ export function addKeys(store: Store, stage: Stage, notice: (text: string) => vo
     store.goTo(store.frame + step);
   };
   const press = (id: string) => () => element<HTMLButtonElement>(id).click();
-  const resize = (factor: number) => () =>
-    store.set("brush", Math.max(1, Math.min(200, factor > 1 ? Math.ceil(store.brush * factor) : Math.floor(store.brush * factor))), "brush");
   const shortcuts: Shortcut[] = [
     ...TOOLS.map(({ tool, name, key }) => ({ keys: [key.toLowerCase()], shown: key, what: name, call: () => store.set("tool", tool, "tool") })),
     { keys: ["w"], shown: "W", what: "Take away, add again", call: press("take-away") },
-    { keys: ["[", "]"], shown: "[ ]", what: "Brush smaller, larger", call: () => {} },
+    { keys: ["s", "["], shown: "S, [ or Shift wheel", what: "Brush smaller", call: () => store.resizeBrush(false) },
+    { keys: ["d", "]"], shown: "D, ] or Shift wheel", what: "Brush larger", call: () => store.resizeBrush(true) },
     { keys: ["arrowleft", ","], shown: "← or ,", what: "Previous frame", call: by(-1) },
     { keys: ["arrowright", "."], shown: "→ or .", what: "Next frame", call: by(1) },
     { keys: ["shift+arrowleft"], shown: "Shift ←", what: "Ten frames back", call: by(-10) },
@@ -58,8 +57,6 @@ export function addKeys(store: Store, stage: Stage, notice: (text: string) => vo
     { keys: ["?"], shown: "?", what: "This list", call: help },
   ];
   const table = new Map(shortcuts.flatMap(({ keys, call }) => keys.map((key) => [key, call] as const)));
-  table.set("[", resize(1 / 1.2));
-  table.set("]", resize(1.2));
   table.delete(" ");
   element("shortcuts").replaceChildren(
     ...shortcuts.map(({ shown, what }) => make("div", {}, make("span", {}, what), make("kbd", {}, shown))),
@@ -114,6 +111,7 @@ export function addKeys(store: Store, stage: Stage, notice: (text: string) => vo
 
 function named(event: KeyboardEvent): string {
   const key = event.key.toLowerCase();
+  if (event.altKey && /^[[\]]$/.test(key)) return key; // typed with AltGr, or Option
   const mod = event.ctrlKey || event.metaKey ? "mod+" : "";
   const shift = event.shiftKey && (key.length > 1 || /[a-z]/.test(key)) ? "shift+" : "";
   return event.altKey && key !== "alt" ? "" : `${mod}${shift}${key}`;

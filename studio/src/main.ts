@@ -128,6 +128,7 @@ function addBar(on: Stage): void {
 
 async function importMask(file: File, on: Stage): Promise<void> {
   on.forgetMarks();
+  if (!on.toSeen()) return;
   const answer = await fetch(`/api/masks/${store.frame}`, { method: "POST", body: file }).catch(() => null);
   const said = (await answer?.json().catch(() => null)) as { problem?: string; read?: string } | null;
   if (answer?.ok && said?.read) element("status").textContent = `Read as ${said.read}`;

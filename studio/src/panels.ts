@@ -9,8 +9,8 @@ import type { Store, Tool, View } from "./store";
 export const TOOLS: { tool: Tool; name: string; key: string; hint: string }[] = [
   { tool: "click", name: "Click or scribble on the object", key: "C", hint: "Click on the object. A right-click takes away what is not part of it." },
   { tool: "box", name: "Box around the object", key: "X", hint: "Drag a box around the object." },
-  { tool: "brush", name: "Brush", key: "B", hint: "Paint the object. [ and ] change the size." },
-  { tool: "eraser", name: "Eraser", key: "E", hint: "Wipe off the object. [ and ] change the size." },
+  { tool: "brush", name: "Brush", key: "B", hint: "Paint the object. S and D change the size." },
+  { tool: "eraser", name: "Eraser", key: "E", hint: "Wipe off the object. S and D change the size." },
   { tool: "polygon", name: "Polygon", key: "P", hint: "Click corners; Enter or a click on the first one closes. Take away with W, or Alt." },
   { tool: "lasso", name: "Lasso", key: "L", hint: "Draw around the object. Take away with W, or Alt." },
   { tool: "move", name: "Move the picture", key: "V", hint: "" },
@@ -128,13 +128,16 @@ export function addMask(store: Store, stage: Stage): void {
   for (const button of document.querySelectorAll<HTMLButtonElement>("[data-shape]")) {
     button.addEventListener("click", () => {
       stage.forgetMarks();
+      if (!stage.toSeen() || button.disabled) return;
       store.send({ type: "shape", frame: store.frame, object: store.active, do: button.dataset.shape as "fill" | "grow" | "shrink" | "tidy" });
     });
   }
-  const keep = onClick("keep", () => store.send({ type: "keep", frame: store.frame }));
+  const keep = onClick("keep", () => {
+    if (stage.toSeen() && !keep.disabled) store.send({ type: "keep", frame: store.frame });
+  });
   const clear = onClick("clear", () => {
     stage.forgetMarks();
-    store.send({ type: "clear", frame: store.frame });
+    if (stage.toSeen() && !clear.disabled) store.send({ type: "clear", frame: store.frame });
   });
   keep.title = "Take the mask of this frame for a correction (K)";
   clear.title = "Drop what was drawn in this frame (Delete)";

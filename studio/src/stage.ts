@@ -11,6 +11,7 @@ import { type Brush, Stroke } from "./stroke";
 
 const MOST_ZOOM = 32;
 const KEYBOARD = -1; // in place of a pointer's id
+const WHEEL_STEP = 40; // pixels of scrolling by which the brush changes
 const CLICK = 4; // CSS pixels: a pointer that moved less has clicked
 
 /** What was marked of one object in one frame since the tool was taken up. */
@@ -139,7 +140,14 @@ export class Stage {
     canvas.height = height;
   }
 
-  private shown: number | null = null;
+  private shown: number | null = null; // the frame whose picture is seen: the last one, until that of another is here
+
+  /** Go to the frame that is seen: it is the one to be edited, not one whose picture is on its way. Whether any is seen. */
+  toSeen(): boolean {
+    if (this.shown === null) this.notice("The picture is not here yet.");
+    else this.store.goTo(this.shown);
+    return this.shown !== null;
+  }
 
   private render(): void {
     const { store, context, painter } = this;
@@ -260,8 +268,17 @@ export class Stage {
     return [event.clientX - box.left, event.clientY - box.top];
   }
 
+  private wheeled = 0; // pixels, with Shift, since the last step
+
   private wheel(event: WheelEvent): void {
     event.preventDefault();
+    if (event.shiftKey && this.paints) {
+      this.wheeled += (event.deltaY || event.deltaX) * (event.deltaMode ? 30 : 1); // Shift may have it scroll sideways
+      if (Math.abs(this.wheeled) < WHEEL_STEP) return;
+      this.store.resizeBrush(this.wheeled < 0);
+      this.wheeled = 0;
+      return;
+    }
     this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), this.at(event));
   }
 
@@ -289,7 +306,10 @@ export class Stage {
       this.notice(store.online ? "Add an object first." : "The studio does not answer; what is drawn now would be lost.");
       return;
     }
-    if (!panning) store.stay(); // else the next frame would come under the stroke
+    if (!panning) {
+      store.stay(); // else the next frame would come under the stroke
+      if (!this.toSeen()) return;
+    }
     const takes = !this.paints && store.takesAway;
     this.drag = { id, from: at, start: at, moved: false, panning, negative: negative !== takes };
     if (panning) return;

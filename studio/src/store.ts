@@ -42,7 +42,7 @@ export class Store {
   private readonly runs = new Map<number, number[]>();
   private readonly asked = new Set<number>();
   private readonly awaited = new Set<number>(); // of those, the ones that have not come yet
-  private readonly edits: number[] = []; // frames of edits that the server has not taken in yet
+  private readonly edits = new Map<number, number>(); // frame -> its edits that the server has not taken in yet
   private readonly aside = new Map<number, number[]>(); // what it said of these frames meanwhile
   private adding = false; // an object, which is not here yet
   private readonly waiting: { frame: number; call: (map: LabelMap) => void }[] = [];
@@ -81,7 +81,7 @@ export class Store {
       case "mask": {
         const answers = this.awaited.delete(event.frame); // the propagation need not be there
         this.asked.add(event.frame);
-        if (this.edits.includes(event.frame)) {
+        if (this.edits.has(event.frame)) {
           this.aside.set(event.frame, event.runs); // the page's own is newer
           break;
         }
@@ -92,8 +92,7 @@ export class Store {
         break;
       }
       case "edited":
-        this.edits.splice(this.edits.indexOf(event.frame), 1);
-        if (!this.edits.includes(event.frame)) this.settle(event.frame);
+        this.takenIn(event.frame);
         break;
       case "notice":
         if (event.to !== "add-object" || !this.state) break;
@@ -114,7 +113,8 @@ export class Store {
       this.asked.clear();
       this.awaited.clear();
       this.aside.clear();
-      this.waiting.length = this.edits.length = 0;
+      this.edits.clear();
+      this.waiting.length = 0;
       this.adding = false;
     }
     this.tell("online");
@@ -126,6 +126,17 @@ export class Store {
     this.state = state;
     if (added) [this.active, this.adding] = [added.id, false];
     else if (!this.activeObject && !this.adding) this.active = state.objects[0]?.id ?? 0;
+  }
+
+  /** The server has taken in an edit, or refused it; one that this page does not wait for is of before it was offline. */
+  private takenIn(frame: number): void {
+    const count = this.edits.get(frame);
+    if (count === undefined) return;
+    if (count > 1) this.edits.set(frame, count - 1);
+    else {
+      this.edits.delete(frame);
+      this.settle(frame);
+    }
   }
 
   /** All edits of a frame were taken in, or refused: what the server has is shown. */
@@ -165,7 +176,7 @@ export class Store {
 
   /** The label map of the frame that is looked at as it travels; undefined until it is here, and at the server. */
   get runsHere(): number[] | undefined {
-    return this.edits.includes(this.frame) ? undefined : this.runs.get(this.frame);
+    return this.edits.has(this.frame) ? undefined : this.runs.get(this.frame);
   }
 
   /** Do something with a frame's label map, a copy: now, or as soon as it is here. */
@@ -197,7 +208,7 @@ export class Store {
   edit(frame: number, map: LabelMap, what: string): void {
     const runs = map.encode();
     this.runs.set(frame, runs);
-    if (this.send({ type: "edit", frame, runs, what })) this.edits.push(frame);
+    if (this.send({ type: "edit", frame, runs, what })) this.edits.set(frame, (this.edits.get(frame) ?? 0) + 1);
     this.tell("mask");
   }
 
@@ -255,6 +266,11 @@ export class Store {
     const range = from <= to ? { first: from, last: to } : moved ? { first: from, last: end } : { first: 0, last: to };
     this.range = range.first === 0 && range.last === end ? null : range;
     this.tell("range");
+  }
+
+  /** Make the brush larger or smaller, by a step that can be seen. */
+  resizeBrush(larger: boolean): void {
+    this.set("brush", larger ? Math.min(200, Math.ceil(this.brush * 1.2)) : Math.max(1, Math.floor(this.brush / 1.2)), "brush");
   }
 
   set<K extends "takesAway" | "tool" | "view" | "opacity" | "edges" | "brush" | "soft" | "active" | "playing">(key: K, value: this[K], topic: Topic): void {

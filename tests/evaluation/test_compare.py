@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import onemask
 from onemask import lock
 from onemask import settings as settings_module
 from onemask.cli import main
@@ -26,7 +27,7 @@ from onemask.settings import Settings
 from onemask.video.masks import write_mask
 from onemask.weights import store
 from onemask.weights.store import find
-from videos import QUICK, Scene, write_images
+from videos import QUICK, Scene, Still, write_images
 
 SHARED = Settings(short_side=64, device="cpu")
 FEW = {"first_iterations": "4", "first_last_iterations": 4, **QUICK, "finetune_iterations": 0}
@@ -428,6 +429,47 @@ def test_a_variant_is_read(text, label, changes):
 def test_a_variant_that_cannot_be_read(text, message):
     with pytest.raises(InputError, match=message):
         Variant.parse(text, SHARED)
+
+
+def test_options_of_all_methods(monkeypatch):
+    """`--set`, and keywords in Python; what a variant says itself counts, also by the option's earlier name."""
+    told = []
+
+    def compared(root, out, variants, **_):
+        told.extend(variants)
+        raise InputError("only what is asked for is looked at here")
+
+    monkeypatch.setattr(module, "compare", compared)
+    arguments = ["compare", "ROOT", "--set", "least_side=0", "--set", "capacity=8", "--methods", "frtm,frtm-lite"]
+    assert (
+        main([*arguments, "--variant", "own: frtm-lite memory=9 update_every=0", "--variant", "frtm capacity=7"]) == 2
+    )
+    shared = {"least_side": "0", "capacity": "8"}
+    expected = {
+        "frtm": shared,
+        "frtm-lite": shared,
+        "own": shared | {"capacity": "9", "update_every": "0"},
+        "frtm capacity=7": shared | {"capacity": "7"},
+    }
+    assert {variant.label: variant.settings.options for variant in told} == expected
+    told.clear()
+    with pytest.raises(InputError, match="looked at here"):
+        onemask.compare("ROOT", "OUT", {"own": "frtm-lite capacity=9", "other": "frtm"}, least_side=0, capacity=8)
+    assert [variant.settings.options for variant in told] == [
+        {"least_side": 0, "capacity": "9"},
+        {"least_side": 0, "capacity": 8},
+    ]
+
+
+def test_an_option_of_all_methods_that_one_does_not_have(tmp_path, capsys):
+    arguments = ["compare", "ROOT", "--out", str(tmp_path / "out"), "--set", "capacity=8"]
+    for others in (["--methods", "frtm-lite,ttvos-lite"], ["--variant", "a: ttvos-lite reach=0"]):
+        assert main([*arguments, *others]) == 2
+        message = capsys.readouterr().err
+        assert "option 'capacity' is set for all methods, but ttvos-lite does not have it" in message
+        assert "set it only for methods that do, in their variants: 'LABEL: METHOD capacity=VALUE'" in message
+    with pytest.raises(InputError, match="loaded already; give capacity to load"):
+        onemask.compare("ROOT", tmp_path / "out", {"loaded": Still()}, capacity=8)
 
 
 # Refusals, before anything runs --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from PIL import Image
 from onemask.errors import InputError
 from onemask.evaluation.compare import Variant, compare
 from onemask.evaluation.evaluate import evaluate
+from onemask.evaluation.rows import of_earlier_versions
 from onemask.video.masks import read_label_map, write_mask
 from videos import StillSettings
 
@@ -133,6 +134,47 @@ def test_a_split_is_a_folder(root, tmp_path):
     assert len(run(split.parent, tmp_path / "named", split="valid").scores.rows) == 3
     with pytest.raises(InputError, match=r"no folder test, and no list ImageSets/test\.txt, so there is no such split"):
         run(split.parent, tmp_path / "other", split="test")
+
+
+def split_in(out: Path) -> str:
+    return json.loads((out / "scores.json").read_text())["asked"]["split"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "evaluated"),
+    [
+        ("mine", {}, "all"),
+        ("YouTube-VOS/valid", {}, "valid"),
+        ("YouTube-VOS/valid", {"split": "valid"}, "valid"),
+        ("YouTube-VOS/val", {}, "val"),
+        ("YouTube-VOS/train", {"split": "jjvalid"}, "jjvalid"),
+    ],
+)
+def test_the_split_that_was_evaluated_is_recorded(root, tmp_path, folder, options, evaluated):
+    place = tmp_path / folder
+    place.parent.mkdir(exist_ok=True)
+    root.rename(place)
+    given = place if folder == "mine" else place.parent
+    (given / "ImageSets").mkdir()
+    (given / "ImageSets" / "jjvalid.txt").write_text("short\nlate\n")
+    run(given, tmp_path / "out", **options)
+    assert split_in(tmp_path / "out") == evaluated
+    if folder.endswith("valid"):
+        run(place, tmp_path / "out", resume=True)  # the same videos
+
+
+@pytest.mark.parametrize(("folder", "evaluated"), [("mine", "all"), ("YouTube-VOS/valid", "valid")])
+def test_an_evaluation_of_a_version_that_recorded_another_split_is_resumed(root, tmp_path, folder, evaluated):
+    place, out = tmp_path / folder, tmp_path / "out"
+    place.parent.mkdir(exist_ok=True)
+    root.rename(place)
+    given = place if folder == "mine" else place.parent
+    run(given, out)
+    record = out / ".onemask" / "asked.json"
+    record.write_text(record.read_text().replace(f'"split": "{evaluated}"', '"split": "val"'))
+    assert '"val"' in record.read_text()
+    assert run(given, out, resume=True).computed == 0
+    assert of_earlier_versions(json.loads(record.read_text())["asked"])["split"] == evaluated
 
 
 def test_a_split_is_a_list_of_videos_of_train(root, tmp_path):

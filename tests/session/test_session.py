@@ -1,5 +1,6 @@
 import contextlib
 import json
+import re
 import threading
 import tracemalloc
 from dataclasses import replace
@@ -281,6 +282,23 @@ def test_a_forgotten_object_is_gone_and_the_others_are_as_before(still):
     assert not still.step(frame).any()
     still.annotate(frame, both)  # and a session without objects takes new ones
     assert still.objects == (4, 9)
+
+
+@pytest.mark.parametrize("odd", ["1", True, 1.0, None, [1], np.float64(1), np.True_])
+def test_what_is_no_id_is_refused_as_that(still, odd):
+    """Not as an object that is not known, nor as the object 1, which some of these are equal to."""
+    still.annotate(FRAME, one_object(1))
+    calls = (still.forget, still.area, still.box, still.confidence, still.visible)
+    for call in calls:
+        with pytest.raises(InputError, match=re.escape(f"id must be a whole number, such as 1; got {odd!r}")):
+            call(odd)
+    assert still.objects == (1,)
+    learning = still.annotate_later(FRAME, one_object(2))
+    with pytest.raises(InputError, match="id must be a whole number"):
+        still.forget(odd)
+    learning.result()
+    still.forget(np.int64(1))
+    assert still.objects == ()
 
 
 def test_an_object_can_be_said_to_be_out_of_sight(still):
@@ -918,8 +936,9 @@ def test_a_refused_label_map_changes_nothing(still, label_map, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objects": 3}, r"objects must be ids, such as \[1, 2\], or None .*; got 3"),
-        ({"objects": ["1"]}, "objects must be ids"),
+        ({"objects": 3}, r"objects must be ids, whole numbers such as \[1, 2\], or None .*; got 3"),
+        ({"objects": [1, "1"]}, r"objects must be ids, whole numbers such as \[1, 2\], or None .*; got '1' among them"),
+        ({"objects": iter([True])}, "objects must be ids, .*; got True among them"),
         ({"objects": [1.5]}, "objects must be ids"),
         ({"objects": [0]}, r"object ids must be 1\.\.65534, got \[0\]"),
         ({"objects": [10**30]}, r"object ids must be 1\.\.65534"),

@@ -57,6 +57,26 @@ def labels(server: Server, index: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(server.get(f"/api/masks/{index}.png"))))
 
 
+class Delay:
+    """Holds back pictures of frames whose address has a pattern, until it is over."""
+
+    def __init__(self, page, pattern: str):
+        self.held: list = []
+        self.is_over = False
+        page.route(re.compile(pattern), lambda route: self._hold(route))
+
+    def _hold(self, route) -> None:
+        if self.is_over:
+            route.continue_()
+        else:
+            self.held.append(route)
+
+    def end(self) -> None:
+        self.is_over = True
+        for route in self.held:
+            route.continue_()
+
+
 class Wire:
     """What a page and the server say to each other; what the server says can be held back, or be changed."""
 
@@ -90,6 +110,10 @@ class Wire:
 
     def close(self) -> None:
         self._page_side.close()
+
+    def say(self, **event) -> None:
+        """Have the server say something."""
+        self._page_side.send(json.dumps(event))
 
     def pass_on(self, last: str | None = None) -> None:
         """Pass on what was held back, up to the first message of a type, or all, and from then on everything."""
@@ -165,6 +189,61 @@ def test_no_stroke_is_lost_on_a_server_that_answers_late(page, server):
     stroke(page, 60, 50)
     until(page, lambda: labels(server, 0)[50, 62])
     assert labels(server, 0)[[10, 30, 50], 12].tolist() == [1, 1, 1]
+
+
+def test_no_stroke_is_lost_when_the_server_says_of_another_frame_that_its_edit_was_taken_in(page, server):
+    page.keyboard.press("b")
+    page.fill("#brush", "6")
+    until(page, lambda: any((told["type"], told.get("frame")) == ("mask", 0) for told in page.wire.passed))
+    page.wire.holds = True
+    stroke(page, 10, 10)
+    until(page, lambda: labels(server, 0)[10, 12])
+    page.wire.say(type="edited", frame=7)
+    page.wire.say(type="mask", frame=0, runs=[0, 96 * 64], glimpse=False)  # on its way since before the stroke
+    stroke(page, 10, 30)
+    until(page, lambda: labels(server, 0)[30, 12])
+    assert labels(server, 0)[[10, 30], 12].tolist() == [1, 1]
+    page.wire.pass_on()
+
+
+def test_the_frame_that_is_seen_is_the_one_that_is_edited(page, server):
+    delay = Delay(page, r"/api/frames/4[0-9]\.jpg")
+    do(server, type="edit", frame=45, runs=[1, 96, 0, 96 * 63], what="Brush")
+    page.keyboard.press("b")
+    go_to(page, 20)
+    for x in (10, 30):
+        page.fill("#frame", "45")
+        page.press("#frame", "Enter")
+        expect(page.locator("#frame")).to_have_value("45")
+        until(page, lambda: delay.held)
+        assert page.get_attribute("#stage", "data-frame") == "20"
+        if x == 10:
+            stroke(page, x, 10)
+            until(page, lambda: labels(server, 20)[10, 12])
+        else:
+            expect(page.locator("#clear")).to_be_enabled()
+            page.keyboard.press("Delete")
+            until(page, lambda: server.state()["keys"] == [45])
+        expect(page.locator("#frame")).to_have_value("20")
+    assert labels(server, 45)[:2, 12].tolist() == [1, 0]
+    delay.end()
+    go_to(page, 45)
+    stroke(page, 10, 40)
+    until(page, lambda: labels(server, 45)[40, 12])
+
+
+def test_nothing_is_edited_before_there_is_a_picture(page, server):
+    delay = Delay(page, "/api/frames/")
+    page.reload()
+    until(page, lambda: delay.held)
+    page.keyboard.press("b")
+    stroke(page, 10, 10)
+    expect(page.locator(".notice")).to_have_text("The picture is not here yet.")
+    delay.end()
+    page.wait_for_selector("#stage[data-frame]")
+    stroke(page, 10, 30)
+    until(page, lambda: server.state()["keys"])
+    assert labels(server, 0)[[10, 30], 12].tolist() == [0, 1]
 
 
 def test_a_refused_edit_is_taken_back(page, server):
@@ -367,6 +446,39 @@ def test_home_moves_the_slider_that_has_the_focus_and_not_the_play_head(page):
     page.keyboard.press("Home")
     expect(page.locator("#brush")).to_have_value("1")
     expect(page.locator("#frame")).to_have_value("7")
+
+
+def test_keys_of_every_keyboard_change_the_brush(page):
+    """Brackets need AltGr or Option on German, French and Nordic keyboards."""
+    size = lambda: int(page.input_value("#brush"))  # noqa: E731
+    type_bracket = (
+        "held => document.body.dispatchEvent(new KeyboardEvent('keydown', { key: ']', bubbles: true, ...held }))"
+    )
+    page.keyboard.press("b")
+    expect(page.locator("#hint")).to_contain_text("S and D change the size")
+    for smaller, larger in (("s", "d"), ("[", "]")):
+        before = size()
+        page.keyboard.press(larger)
+        assert size() > before
+        page.keyboard.press(smaller)
+        page.keyboard.press(smaller)
+        assert size() < before
+    for held in ({"altKey": True}, {"altKey": True, "ctrlKey": True}):
+        before = size()
+        page.evaluate(type_bracket, held)
+        assert size() > before
+    page.mouse.move(*place(page, 30, 30))
+    page.keyboard.down("Shift")
+    zoom, before = page.inner_text("#zoom-fit"), size()
+    page.mouse.wheel(0, -100)
+    until(page, lambda: size() > before)
+    page.mouse.wheel(0, 100)
+    page.mouse.wheel(0, 100)
+    until(page, lambda: size() < before)
+    assert page.inner_text("#zoom-fit") == zoom
+    page.keyboard.up("Shift")
+    page.keyboard.press("?")
+    expect(page.locator("#shortcuts")).to_contain_text("S, [ or Shift wheel")
 
 
 def test_a_pen_draws_on_though_a_palm_comes_and_goes(page, context, server):

@@ -566,7 +566,72 @@ class TestRefusals:
         else:
             assert refused_by_two(lambda: run(recipe, tmp_path / "out", data), InputError, told)
         frozen = stage(iterations=1, optimiser={"groups": {"network.transition": 0}})
-        run(a_recipe(tmp_path, frozen, options={**TINY, "transition": True}), tmp_path / "out", data, overwrite=True)
+        run(a_recipe(tmp_path, frozen, options={**TINY, "transition": True}), tmp_path / "out", data)
+
+    def test_one_that_is_refused_in_its_first_step_leaves_nothing(self, tmp_path, data):
+        unreached = {**TINY, "transition": True}
+        with pytest.raises(InputError, match="give it no gradient"):
+            run(a_recipe(tmp_path, stage(iterations=1), options=unreached), tmp_path / "out", data)
+        assert not (tmp_path / "out").exists()
+        (tmp_path / "out").mkdir()  # a folder of the user's own stays
+        with pytest.raises(InputError, match="give it no gradient"):
+            run(a_recipe(tmp_path, stage(iterations=1), options=unreached), tmp_path / "out", data)
+        assert list((tmp_path / "out").iterdir()) == []
+        run(a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out", data)
+
+    def test_one_that_is_refused_in_its_first_step_leaves_its_cache(self, tmp_path, data):
+        unreached, cached = {**TINY, "transition": True}, stage(distinct=2, cache=True, iterations=1)
+        with pytest.raises(InputError, match="give it no gradient"):
+            run(a_recipe(tmp_path, cached, options=unreached), tmp_path / "out", data)
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["cache"]
+        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cache").rglob("*.safetensors")}
+        assert len(kept) == 2
+        frozen = cached | {"optimiser": {"groups": {"network.transition": 0}}}
+        run(a_recipe(tmp_path, frozen, options=unreached), tmp_path / "out", data)
+        assert all(path.stat().st_mtime_ns == made for path, made in kept.items())
+
+    def test_one_that_is_refused_later_keeps_what_it_has(self, tmp_path, data, monkeypatch):
+        """Resumed, and refused in the first step after that."""
+        recipe, out = a_recipe(tmp_path, stage(iterations=4), checkpoint_every=1), tmp_path / "out"
+        killed_in(2, recipe, out, data)
+        before = (out / "checkpoint.pt").read_bytes()
+
+        def refuse(self, *arguments):
+            raise InputError("the data do not fit")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training.Training, "_step", refuse)
+            with pytest.raises(InputError, match="the data do not fit"):
+                run(recipe, out, data, resume=True)
+        assert (out / "checkpoint.pt").read_bytes() == before
+        with pytest.raises(OutputError, match="a training that was interrupted; pass --resume or --overwrite"):
+            run(recipe, out, data)
+        run(recipe, out, data, resume=True)
+        assert len(losses(out)) == 4
+
+    @pytest.mark.parametrize("resume", [False, True])
+    def test_one_that_was_killed_in_its_first_step_is_not_in_the_way(self, tmp_path, data, resume):
+        out = tmp_path / "out"
+
+        def act():
+            training.Training._step = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            run(a_recipe(tmp_path, stage(iterations=1, batch=4)), out, data)
+
+        process = forked(act)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert (out / "recipe.yaml").exists()
+        (out / "notes.txt").write_text("the user's")
+        with pytest.raises(OutputError, match="exists already"):
+            run(a_recipe(tmp_path, stage(iterations=1)), out, data, resume=resume)
+        (out / "notes.txt").unlink()
+        written = (out / "recipe.yaml").read_text()
+        (out / "recipe.yaml").write_text(written + "# the user's\n")
+        with pytest.raises(OutputError, match=r"recipe\.yaml was changed since onemask wrote it"):
+            run(a_recipe(tmp_path, stage(iterations=1)), out, data, resume=resume)
+        (out / "recipe.yaml").write_text(written)
+        run(a_recipe(tmp_path, stage(iterations=1)), out, data, resume=resume)
+        assert len(losses(out)) == 1
 
     def test_nothing_but_its_own_is_removed(self, tmp_path, data):
         recipe, weights = a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out" / "best.safetensors"

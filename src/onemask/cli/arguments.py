@@ -73,14 +73,13 @@ def named_method(options: argparse.Namespace) -> Method:
     return load(options.method, weights=options.weights, **parse_assignments(options.set))
 
 
+def add_set(group: argparse._ActionsContainer, what: str) -> None:
+    """Add --set; `what` it does is its help."""
+    group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{what}; may be repeated")
+
+
 def _add_options_and_weights(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="set an option of the method (see `onemask methods METHOD`); may be repeated",
-    )
+    add_set(group, "set an option of the method (see `onemask methods METHOD`)")
     group.add_argument("--weights", metavar="FILE", help="safetensors file with the method's weights")
 
 

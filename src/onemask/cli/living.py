@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..live import Event, LiveReport
-    from ..live_output import Preview
+    from ..live.output import Preview
 
 METHOD = "ttvos-lite"  # the fastest method, which fits nothing to an object
 
@@ -82,9 +82,7 @@ def add_live(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _live(options: argparse.Namespace) -> None:
-    from ..live import Live
-    from ..live_output import follow
-    from ..video.stream import Stream
+    from ..live import Live, Stream, follow
 
     out = sys.stdout
 
@@ -124,8 +122,8 @@ def _label_map(options: argparse.Namespace, image: np.ndarray) -> np.ndarray:
 
 
 def _preview(options: argparse.Namespace, stack: ExitStack) -> Preview | None:
-    from ..video.mjpeg import MjpegServer
-    from ..video.window import Window
+    from ..live.mjpeg import MjpegServer
+    from ..live.window import Window
 
     if options.preview == "none":
         return None

@@ -17,6 +17,7 @@ from .arguments import (
     add_resume,
     add_running,
     add_sequences,
+    add_set,
     listed,
     settings_of,
     short_side_of,
@@ -173,7 +174,9 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="run nothing; rebuild table and chart from the finished evaluations in --out",
     )
     add_sequences(compare)
-    add_running(compare.add_argument_group("for all methods"))
+    for_all = compare.add_argument_group("for all methods")
+    add_set(for_all, "set an option of every method, which all must have; NAME=VALUE in --variant takes precedence")
+    add_running(for_all)
     add_resume(compare)
     add_overwrite(compare)
     add_ray(compare)
@@ -181,9 +184,8 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from dataclasses import replace
-
     from ..evaluation.compare import Variant, compare, redraw
+    from ..methods.options import parse_assignments
     from ..settings import Settings
 
     named = [*options.methods, *options.variant]
@@ -195,12 +197,13 @@ def _compare(options: argparse.Namespace) -> int:
         if not options.root or not named:
             raise InputError("a comparison needs ROOT, and --methods or --variant; only --redraw works without them")
         shared = Settings(
+            options=parse_assignments(options.set),
             short_side=short_side_of(options),
             device=options.device,
             precision=options.precision,
             runtime=options.runtime,
         )
-        variants = [Variant(name, replace(shared, method=name)) for name in options.methods]
+        variants = [Variant.of(name, name, {}, shared) for name in options.methods]
         comparison = compare(
             options.root,
             options.out,

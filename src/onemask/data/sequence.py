@@ -129,6 +129,7 @@ class SequenceDataset:
     """The videos of a dataset; base class of all layouts."""
 
     root: Path
+    split: str = "all"  # the name of the split; "all" for a dataset without splits
     sequences: tuple[VideoSequence, ...]
 
     def __len__(self) -> int:

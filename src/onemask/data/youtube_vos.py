@@ -37,7 +37,8 @@ class YouTubeVosDataset(SequenceDataset):
         """
         meta, *own_list = split_lists(Path(root), split)
         self.root = meta.parent
-        self.split = split
+        if own_list or self.root.resolve().name == split:  # otherwise the root is the whole dataset
+            self.split = split
         videos = _listed_videos(meta)
         if own_list:
             videos = _of_list(videos, own_list[0])

@@ -17,23 +17,24 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..cluster import connected
 from ..data.sequence import SequenceDataset
 from ..errors import InputError, Interrupted, OnemaskError
 from ..files import inside, write_json
 from ..jobs.results import ResultFolder
-from ..methods.options import parse_assignments
+from ..methods import configuration
+from ..methods.options import by_todays_names, parse_assignments
 from ..progress import Progress, silent
 from ..settings import Settings, by_todays_keys
+from ..workers.cluster import connected
 from .chart import check_installed
 from .comparison import NAME, Comparison, Row
 from .evaluate import asked_of, evaluate, evaluation_folder, opened, refuse_changed_input
 from .protocols import protocol as protocol_of
-from .rows import read, row_of
+from .rows import of_earlier_versions, read, row_of
 
 T = TypeVar("T")
 
@@ -63,11 +64,19 @@ class Variant:
             )
 
     @classmethod
+    def of(cls, label: str, method: str, options: Mapping[str, Any], shared: Settings) -> Variant:
+        """Make a variant of a method's name and options; `shared` has everything else, and options of all methods.
+
+        Raises InputError for an option of `shared` that the method does not have.
+        """
+        return cls(label, replace(shared, method=method, options=_with_shared(shared.options, options, method)))
+
+    @classmethod
     def parse(cls, text: str, shared: Settings) -> Variant:
         """Parse a method as a user types it: `[LABEL:] METHOD [NAME=VALUE ...]`, quoted as in a shell.
 
         NAME: an option of the method, or weights, short_side, precision or runtime, which default to those of `shared`.
-        Without a label, the text is the label. Raises InputError for text that cannot be parsed.
+        Without a label, the text is the label. Raises InputError for text that cannot be parsed, and as `of` does.
         """
         label, colon, rest = text.partition(":")
         labelled = bool(colon) and "=" not in label  # otherwise the colon belongs to a value
@@ -86,13 +95,27 @@ class Variant:
             if not re.fullmatch(r"[0-9]+", own["short_side"]):
                 raise InputError(f"{text!r}: short_side must be a whole number of pixels, got {own['short_side']!r}")
             own["short_side"] = int(own["short_side"]) or None
-        settings = replace(shared, method=name, options=options, **own)
-        return cls(label.strip() if labelled else " ".join(text.split()), settings)
+        return cls.of(label.strip() if labelled else " ".join(text.split()), name, options, replace(shared, **own))
 
     @property
     def folder(self) -> str:
         """Name of the folder, derived from the label."""
         return re.sub(r"[^\w.=+,-]+", "-", self.label).strip("-.")
+
+
+def _with_shared(shared: Mapping[str, Any], own: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """A method's options: those shared by all methods, and its own. Raises InputError if it lacks one of the former."""
+    if not shared:
+        return dict(own)
+    chosen: Any = configuration(method)
+    of_all, its = by_todays_names(chosen, shared), by_todays_names(chosen, own)
+    known = {field.name for field in fields(chosen)}
+    if unknown := [name for name in of_all if name not in known]:
+        raise InputError(
+            f"option {unknown[0]!r} is set for all methods, but {method} does not have it (see `onemask methods "
+            f"{method}`); set it only for methods that do, in their variants: 'LABEL: METHOD {unknown[0]}=VALUE'"
+        )
+    return of_all | its
 
 
 # Running, and reading what ran ----------------------------------------------------------------------------------------
@@ -156,7 +179,7 @@ def compare(
     if not protocol_of(protocol).judges(dataset):
         raise InputError("there is nothing to score in this dataset, so nothing to compare; use `onemask evaluate`")
     for variant in variants:
-        asked[variant.label] = asked_of(dataset, variant.settings, protocol=protocol, split=split)
+        asked[variant.label] = asked_of(dataset, variant.settings, protocol)
         evaluation = evaluation_folder(folders[variant.label])
         if evaluation.check(asked[variant.label], overwrite=overwrite, resume=not overwrite):
             refuse_changed_input(evaluation, dataset)
@@ -238,7 +261,7 @@ def _comparable(
         try:
             if not (folder / "scores.json").exists():
                 raise InputError("its evaluation is not finished")
-            row, its = row_of(label, folder), read(folder / "scores.json")["asked"]
+            row, its = row_of(label, folder), of_earlier_versions(read(folder / "scores.json")["asked"])
             if differing := [name for name in ("dataset", "protocol", "split") if its.get(name) != asked[name]]:
                 raise InputError(f"it was evaluated with another {' and '.join(differing)}")
             if set(row.sequences) != set(beside.sequences) or list(row.figures) != list(beside.figures):

@@ -21,12 +21,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..cluster import LOSSES, Hand, HandLost, hands_of
 from ..data.sequence import SequenceDataset, VideoSequence
 from ..errors import InputError, Interrupted, OutputError
 from ..files import read_json, refuse_existing, remove, write_bytes, write_json
 from ..jobs.results import ResultFolder
-from ..pool import share_out
 from ..progress import Progress, silent
 from ..propagation import LabelledFrame
 from ..session import Session
@@ -34,9 +32,12 @@ from ..settings import Settings
 from ..video.images import ImageSequence
 from ..video.label_maps import read_label_map, write_mask
 from ..video.sheet import write_contact_sheet
+from ..workers.cluster import LOSSES, Hand, HandLost, hands_of
+from ..workers.pool import share_out
 from .passages import predict_there, ran_on, segment, sent
 from .protocols import Protocol
 from .protocols import protocol as protocol_of
+from .rows import of_earlier_versions
 from .scores import Scores
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def evaluate(
     """
     settings, rules = settings or Settings(), protocol_of(protocol)
     dataset = opened(root, protocol=protocol, split=split, sequences=sequences)
-    asked = asked_of(dataset, settings, protocol=protocol, split=split)
+    asked = asked_of(dataset, settings, protocol)
     if submission is not None:
         _refuse_submission(rules, protocol, sequences, Path(submission), replace=overwrite or resume)
     results = evaluation_folder(out)
@@ -151,7 +152,8 @@ def _refuse_submission(
 
 def evaluation_folder(out: str | Path) -> ResultFolder:
     """The folder of an evaluation."""
-    return ResultFolder(out, "an evaluation", ("predictions", "times", "sheets", "scores.json", "scores.csv"))
+    targets = ("predictions", "times", "sheets", "scores.json", "scores.csv")
+    return ResultFolder(out, "an evaluation", targets, of_earlier_versions)
 
 
 def opened(root: str | Path, *, protocol: str, split: str, sequences: Sequence[str] | None) -> SequenceDataset:
@@ -161,10 +163,9 @@ def opened(root: str | Path, *, protocol: str, split: str, sequences: Sequence[s
     return protocol_of(protocol).open(root, split, sequences)
 
 
-def asked_of(dataset: SequenceDataset, settings: Settings, *, protocol: str, split: str) -> dict[str, Any]:
+def asked_of(dataset: SequenceDataset, settings: Settings, protocol: str) -> dict[str, Any]:
     """The record of what an evaluation of a dataset was asked for. Raises InputError if the settings do not fit."""
-    has_splits = protocol_of(protocol).splits
-    asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": split if has_splits else "all"}
+    asked = {"dataset": str(dataset.root.resolve()), "protocol": protocol, "split": dataset.split}
     return asked | settings.described()
 
 

@@ -73,7 +73,6 @@ class Passage:
 class Protocol(ABC):
     """A benchmark's rules. Sequences are named as in its dataset."""
 
-    splits = False  # whether the dataset lists splits
     submits = False  # whether there is a file to submit, see `submit`
 
     @abstractmethod
@@ -138,7 +137,6 @@ class Davis(Protocol):
     """DAVIS 2016 (everything annotated is one object) or 2017."""
 
     year: int
-    splits = True
 
     def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> DavisDataset:
         """The sequences of a split."""
@@ -180,7 +178,6 @@ class Davis(Protocol):
 class YouTubeVos(Protocol):
     """YouTube-VOS, and any dataset in its layout."""
 
-    splits = True
     submits = True
 
     def open(self, root: str | Path, split: str, names: Sequence[str] | None) -> YouTubeVosDataset:

@@ -25,7 +25,7 @@ def row_of(label: str, folder: Path, settings: Settings | None = None) -> Row:
     path = folder / "scores.json"
     report = read(path)
     try:
-        asked, ran, times = by_todays_keys(report["asked"]), report["ran_on"], report["times"]
+        asked, ran, times = of_earlier_versions(report["asked"]), report["ran_on"], report["times"]
         chosen = _configuration(asked)
         settings = settings or Settings(asked["method"], asked["options"], asked["weights"])
         each = [time["later"] / time["later_frames"] for time in times.values() if time["later_frames"]]
@@ -49,6 +49,22 @@ def row_of(label: str, folder: Path, settings: Settings | None = None) -> Row:
         raise InputError(
             f"{path} is not what this version's `onemask evaluate` writes ({error!r}); evaluate again"
         ) from error
+
+
+def of_earlier_versions(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the record of an evaluation to current keys, and to the name of the split that was evaluated.
+
+    Earlier versions recorded the default "val" for YouTube-VOS's "valid", and for a folder without splits.
+    """
+    today = by_todays_keys(asked)
+    if (today.get("protocol"), today.get("split")) == ("youtube-vos", "val"):
+        folder = Path(str(today.get("dataset")))
+        with_lists = [folder, folder.parent] if folder.name == "train" else [folder]
+        if folder.name == "valid":
+            today["split"] = "valid"
+        elif folder.name != "val" and not any((root / "ImageSets" / "val.txt").is_file() for root in with_lists):
+            today["split"] = "all"
+    return today
 
 
 def _ran(ran: Mapping[str, Any]) -> str:

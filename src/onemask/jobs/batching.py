@@ -32,9 +32,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cluster import LOSSES, Hand, HandLost, hands_of
 from ..errors import InputError, Interrupted, OnemaskError, OutputError
-from ..places import (
+from ..video.reader import open_video
+from ..workers.cluster import LOSSES, Hand, HandLost, hands_of
+from ..workers.pool import POLL_SECONDS, share_out
+from .manifest import Job, frame_and_file, whole_path, with_whole_paths
+from .places import (
     bring_folder,
     bring_text,
     fetch_file,
@@ -45,9 +48,6 @@ from ..places import (
     joined,
     on_this_machine,
 )
-from ..pool import POLL_SECONDS, share_out
-from ..video.reader import open_video
-from .manifest import Job, frame_and_file, whole_path, with_whole_paths
 from .results import HOW, refuse_both
 
 CRASHED, REFUSED = 1, 2  # exit codes; a refused run would be refused again

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import inside, read_text
-from ..places import beside, fetch_text, is_elsewhere, on_this_machine
+from .places import beside, fetch_text, is_elsewhere, on_this_machine
 
 _BEFORE_FILE = re.compile(r"^(?:\d+:)?(?:\d+@)?")
 

@@ -49,6 +49,8 @@ class ResultFolder:
     """The folder `path`, to which work of some kind ("a run") writes the files and folders in `targets`.
 
     earlier: converts settings recorded by earlier versions to today's form.
+    reused: names in the folder that new work may find there: what earlier work left for it, such as a cache.
+    holds_work: whether recorded work got far enough to be kept; if not, new work takes its place.
     """
 
     def __init__(
@@ -57,8 +59,12 @@ class ResultFolder:
         kind: str,
         targets: Sequence[str],
         earlier: Callable[[dict[str, Any]], dict[str, Any]] = by_todays_keys,
+        *,
+        reused: Sequence[str] = (),
+        holds_work: Callable[[], bool] = lambda: True,
     ):
         self.path, self.kind, self.targets, self._earlier = Path(path), kind, targets, earlier
+        self._reused, self._holds_work = reused, holds_work
         self.own = self.path / ".onemask"
         self._asked, self._finished = self.own / "asked.json", self.own / "finished"
         self._manifest, self._lock = self.own / "files.jsonl", self.own / "lock"
@@ -67,9 +73,14 @@ class ResultFolder:
     # Before the work -------------------------------------------------------------------------------------------------
 
     @property
+    def recorded(self) -> bool:
+        """Whether any work was asked for."""
+        return self._asked.exists()
+
+    @property
     def begun(self) -> bool:
         """Whether there is any work to resume."""
-        return self._asked.exists()
+        return self.recorded and self._holds_work()
 
     @property
     def finished(self) -> bool:
@@ -95,7 +106,8 @@ class ResultFolder:
         if self.begun:
             self._refuse_other(asked, resume)
             return True
-        if self.path.is_dir() and any(path != self.own for path in self.path.iterdir()):
+        expected = {self.own.name, *self._reused, *(self._written if self.recorded else ())}
+        if self.path.is_dir() and any(path.name not in expected for path in self.path.iterdir()):
             raise OutputError(f"{self.path} exists already; choose another place, or pass --overwrite")
         return False
 
@@ -218,6 +230,11 @@ class ResultFolder:
     def finish(self) -> None:
         """Record that nothing is left to do."""
         write_bytes(self._finished, b"", durable=True)
+
+    def forget(self) -> None:
+        """Remove the record of work that was not begun, once its results are removed."""
+        for path in (self._asked, self._finished, self._manifest):
+            remove(path)
 
     # The manifest ----------------------------------------------------------------------------------------------------
 

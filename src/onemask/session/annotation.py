@@ -144,10 +144,11 @@ def _ids_in(labels: np.ndarray | Tensor, void: int | None) -> tuple[int, ...]:
 
 
 def _whole_numbers(objects: Any) -> tuple[int, ...]:
+    expected = "objects must be ids, whole numbers such as [1, 2], or None for those in the label map"
     try:
         ids = tuple(objects)
     except TypeError:
-        ids = (None,)
-    if not all(is_whole(i) for i in ids):
-        raise InputError(f"objects must be ids, such as [1, 2], or None for those in the label map; got {objects!r}")
+        raise InputError(f"{expected}; got {objects!r}") from None
+    if odd := [i for i in ids if not is_whole(i)]:
+        raise InputError(f"{expected}; got {odd[0]!r} among them")
     return tuple(int(i) for i in ids)

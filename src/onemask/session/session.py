@@ -30,7 +30,7 @@ from torch import Tensor
 from ..device import PRECISIONS, best_device, best_precision, inference
 from ..errors import InputError, OnemaskError, is_out_of_memory
 from ..geometry import Geometry, Picture, shown, size_of
-from ..labels import Objects, is_whole
+from ..labels import Objects, checked_id, is_whole
 from ..methods.method import Features, Memory, Method, Padding
 from ..runtime import Segmenter, encoder_of, usable
 from .annotation import Annotated, annotated_objects, like, out_of_sight, pixels_of
@@ -310,7 +310,8 @@ class Session(Presences):
         return self._encode(frames, geometry)
 
     def forget(self, object_id: int) -> None:
-        """Stop following an object; InputError if it is not known."""
+        """Stop following an object; InputError if it is not known, or not an id."""
+        object_id = checked_id(object_id)
         if object_id not in self._background:
             self._objects.row(object_id)  # raises for unknown objects
         self._background.supersede([object_id])

@@ -7,7 +7,7 @@ import logging
 import subprocess
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -18,8 +18,8 @@ from torch import nn
 
 from .. import __version__
 from ..data.sources import SourceConfig, recorded_values
-from ..errors import InputError
-from ..files import read_json, write_bytes, write_json
+from ..errors import InputError, Interrupted, OutputError
+from ..files import read_json, remove, remove_if_empty, write_bytes, write_json
 from ..jobs.results import ResultFolder
 from ..methods import trainable
 from ..weights.card import Card
@@ -46,7 +46,14 @@ class TrainingFolder:
         checkpoints = [self.checkpoint, self.earlier_checkpoint]
         files = [self.recipe, *checkpoints, self.path / "history.jsonl", *weights, *map(card_path, weights)]
         self._files = [path.name for path in files]
-        self.results = ResultFolder(self.path, "a training", (*self._files, "log"), _of_earlier_versions)
+        self.results = ResultFolder(
+            self.path,
+            "a training",
+            (*self._files, "log"),
+            _of_earlier_versions,
+            reused=("cache",),
+            holds_work=self._holds_work,
+        )
         self._data = self.results.own / "data.json"
 
     def weights(self, name: str) -> Path:
@@ -55,13 +62,13 @@ class TrainingFolder:
 
     def check(self, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
         """Refuse a folder that holds something else, as `ResultFolder.check` does."""
-        if resume and not self.results.begun and self.recipe.exists():
+        if resume and not self.results.recorded and self.recipe.exists():
             self._take_over()
         self.results.check(_decisive(recipe), overwrite=overwrite, resume=resume)
 
     def refuse_other_data(self, data: str) -> None:
         """Raise InputError if the fingerprint of the training data differs from that of the data at the start."""
-        if not self._data.exists():
+        if not self.results.begun or not self._data.exists():
             return
         pictures = data.partition("-")[0]
         begun = read_json(self._data, "pass --overwrite to start over")
@@ -76,14 +83,41 @@ class TrainingFolder:
     def opened(self, recipe: Recipe, data: str, *, overwrite: bool, resume: bool) -> Iterator[None]:
         """Hold the folder for the block. Unless an earlier run is resumed, its files are removed.
 
+        A block that is refused before its first step leaves nothing behind but the cache.
         data: fingerprint of the training data.
         """
-        with self.results.opened(_decisive(recipe), overwrite=overwrite, resume=resume):
-            write_json(self._data, data, durable=True)
-            self.results.adopt(*self._files)
-            self.note_log()
-            write_bytes(self.recipe, to_yaml(recipe).encode())
-            yield
+        was_there = self.path.exists()
+        try:
+            with self.results.opened(_decisive(recipe), overwrite=overwrite, resume=resume):
+                write_json(self._data, data, durable=True)
+                self.results.adopt(*self._files)
+                self.note_log()
+                with self.results.writing(self.recipe.name) as path:
+                    write_bytes(path, to_yaml(recipe).encode())
+                try:
+                    yield
+                except Interrupted:
+                    raise
+                except Exception:
+                    if not self._holds_work():
+                        self._withdraw()
+                    raise
+        finally:
+            remove_if_empty(self.results.own)  # only then: the lock is in there
+            if not was_there:
+                remove_if_empty(self.path)
+
+    def _holds_work(self) -> bool:
+        """Whether there is anything of a training that has taken a step."""
+        made = (self.path / name for name in self._files if name != self.recipe.name)
+        return any(path.exists() for path in made) or any(self.path.glob("log/events.*"))
+
+    def _withdraw(self) -> None:
+        """Remove the recipe and the records of a training that never took a step."""
+        with suppress(OutputError):  # the error that ended the training says more
+            self.results.remove(self.recipe.name)
+            remove(self._data)
+            self.results.forget()
 
     def note_log(self) -> None:
         """Add TensorBoard's files, whose names it chooses itself, to the manifest."""

@@ -11,7 +11,8 @@ import torch
 import onemask
 from onemask import InputError, OutputError, Session
 from onemask.methods.method import Features
-from onemask.propagation import Found, LabelMapFile, Propagation, _batches, label_maps_of, propagate_back
+from onemask.propagation import Found, LabelMapFile, Propagation, label_maps_of, propagate_back
+from onemask.propagation.propagation import _batches
 from onemask.video.frames import DecodeError
 from onemask.video.reader import open_video
 from videos import FEW, BrokenVideo, Scene, Still, overlap, write_images, write_video
@@ -294,7 +295,7 @@ def test_what_stands_before_a_failure_is_given_first():
 
 def test_frames_in_batches_are_segmented_as_one_by_one(two, monkeypatch):
     one_by_one = still(two.images, {0: two.labels[0], 5: two.labels[5]})
-    monkeypatch.setattr("onemask.propagation.ENCODED_AT_ONCE", {"cpu": 3})
+    monkeypatch.setattr("onemask.propagation.propagation.ENCODED_AT_ONCE", {"cpu": 3})
     method = Still()
     annotations = {0: two.labels[0], 5: two.labels[5]}
     found = list(onemask.propagate(two.images, annotations, method=method, short_side=None, device="cpu"))
@@ -305,7 +306,7 @@ def test_frames_in_batches_are_segmented_as_one_by_one(two, monkeypatch):
 
 @pytest.mark.parametrize("overlapping", [(), ("cpu",)])
 def test_encoding_ahead_changes_nothing_and_tells_errors_in_their_place(two, overlapping, monkeypatch):
-    monkeypatch.setattr("onemask.propagation.OVERLAPPING", overlapping)
+    monkeypatch.setattr("onemask.propagation.propagation.OVERLAPPING", overlapping)
     threads, method = set(), Still()
     monkeypatch.setattr(method, "encode", lambda frames: threads.add(threading.get_ident()) or Features(frames))
     annotations = {2: two.labels[2], 5: two.labels[5]}

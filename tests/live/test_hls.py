@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onemask.errors import InputError, OutputError
-from onemask.video.hls import PLAYLIST, SEGMENTS, HlsWriter, refuse_folder
+from onemask.live.hls import PLAYLIST, SEGMENTS, HlsWriter, refuse_folder
 
 
 def picture(number: int) -> np.ndarray:

@@ -17,15 +17,14 @@ from PIL import Image
 
 from onemask.cli import main
 from onemask.errors import InputError, OnemaskError
-from onemask.live import Live
-from onemask.live_output import follow
+from onemask.live import Live, follow
+from onemask.live.mjpeg import MjpegServer
+from onemask.live.stream import LiveFrame, Stream
+from onemask.live.window import Window
 from onemask.methods.method import Features, Memory, Prediction
 from onemask.session import Session
 from onemask.video.label_maps import read_label_map, write_mask
-from onemask.video.mjpeg import MjpegServer
 from onemask.video.reader import open_video
-from onemask.video.stream import LiveFrame, Stream
-from onemask.video.window import Window
 from videos import Scene, Still, write_video
 
 
@@ -66,7 +65,7 @@ def server(scene, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr("onemask.video.stream.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("onemask.live.stream.FIRST_PAUSE", 0.01)
 
 
 def still() -> Session:

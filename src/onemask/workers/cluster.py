@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from . import __version__
-from .errors import InputError, Interrupted, OnemaskError, one_line
-from .extras import how_to_install
+from .. import __version__
+from ..errors import InputError, Interrupted, OnemaskError, one_line
+from ..extras import how_to_install
 from .pool import POLL_SECONDS
 
 T = TypeVar("T")

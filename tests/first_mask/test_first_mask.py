@@ -72,7 +72,7 @@ def test_a_click_finds_the_car_of_the_sample_clip_and_all_else_was_prepared(monk
     selection = Selection(frame)
     selection.prepare()
     kept = set(vars(selection))
-    monkeypatch.setattr("onemask.first_mask.Selection", lambda _: selection)
+    monkeypatch.setattr("onemask.first_mask.selection.Selection", lambda _: selection)
     assert overlap(first_mask(frame, clicks=[(*middle(truth), True)]), truth) > 0.7
     assert set(vars(selection)) == kept
 

@@ -12,14 +12,14 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from .errors import InputError, OnemaskError, OutputError
-from .files import refuse_existing
-from .interruption import stop_asked
+from ..errors import InputError, OnemaskError, OutputError
+from ..files import refuse_existing
+from ..interruption import stop_asked
+from ..video.drawing import overlay
+from ..video.label_maps import palette, write_mask
+from ..video.writer import H264, VideoWriter
+from .hls import HlsWriter, refuse_folder
 from .live import Live, LiveReport
-from .video.drawing import overlay
-from .video.hls import HlsWriter, refuse_folder
-from .video.label_maps import palette, write_mask
-from .video.writer import H264, VideoWriter
 
 _TICKS = Fraction(90)  # ticks per second in recorded files
 _RECORDED = replace(H264, options={"crf": "20", "preset": "veryfast"})
@@ -49,7 +49,7 @@ def follow(
         preview: shows frames with their objects and their latency.
         record: a video file of the same pictures, timed by the frames' arrival; .mkv, .mp4 or .mov.
         masks: a folder for the label map of each segmented frame: NUMBER.png, as `onemask run` writes them.
-        hls: a folder for the same pictures as HTTP Live Streaming, `onemask.video.hls.PLAYLIST` and the last segments.
+        hls: a folder for the same pictures as HTTP Live Streaming, `onemask.live.hls.PLAYLIST` and the last segments.
         seconds: maximum duration, from the first frame.
         overwrite: replace an existing file, or an existing stream of `hls`. Masks are only written into a folder that
             is new or empty.

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import OutputError
-from .files import refusal
-from .session import Session
+from ..errors import OutputError
+from ..files import refusal
+from ..session import Session
 
 log = logging.getLogger(__name__)
 

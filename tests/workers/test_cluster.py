@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from onemask import __version__, cluster
+from onemask import __version__
 from onemask.cli import main
 from onemask.errors import InputError
 from onemask.evaluation.compare import Variant, compare
@@ -20,6 +20,7 @@ from onemask.jobs.running import run
 from onemask.settings import Settings
 from onemask.video.label_maps import write_mask
 from onemask.video.reader import open_video
+from onemask.workers import cluster
 from videos import QUICK, Scene, write_images, write_video
 
 SETTINGS = Settings(method="stub", options=QUICK, short_side=64, device="cpu")

@@ -15,7 +15,7 @@ from av.video.frame import PictureType
 
 from ..errors import InputError, OutputError
 from ..files import refusal, remove
-from .writer import DEFAULT_FPS, H264, Encoder
+from ..video.writer import DEFAULT_FPS, H264, Encoder
 
 PLAYLIST = "live.m3u8"
 SECONDS = 2  # duration of a segment; longer if frames come less often

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from .interruption import stop_asked
+from ..interruption import stop_asked
 
 POLL_SECONDS = 0.2
 

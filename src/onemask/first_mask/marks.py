@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 
 LEAST_PART = 0.1  # as a share of the largest part: smaller unmarked parts are dropped
 

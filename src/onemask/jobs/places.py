@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import InputError, OutputError
-from .extras import how_to_install
-from .files import inside, write_text, written_whole
+from ..errors import InputError, OutputError
+from ..extras import how_to_install
+from ..files import inside, write_text, written_whole
 
 T = TypeVar("T")
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # protocol -> the extra that provides it

@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from .errors import InputError
-from .geometry import Geometry
-from .ids import LARGEST_ID
-from .labels import resize
+from ..errors import InputError
+from ..geometry import Geometry
+from ..ids import LARGEST_ID
+from ..labels import resize
+from ..methods import DEFAULT, load
+from ..video.frames import Video
 from .marks import (
     Stroke,
     box_of,
@@ -43,12 +45,10 @@ from .marks import (
     right_share,
     shown,
 )
-from .methods import DEFAULT, load
-from .video.frames import Video
 
 if TYPE_CHECKING:
-    from .methods.dmn_aoa.proposals import ProposalGenerator
-    from .methods.method import Features, Method
+    from ..methods.dmn_aoa.proposals import ProposalGenerator
+    from ..methods.method import Features, Method
 
 WORKING_SIDE = 360  # short side in pixels at which GrabCut and the method run
 BRUSH = 1 / 100  # radius of a click, and half the width of a scribble, as a share of the frame's short side
@@ -351,7 +351,7 @@ class Selection:
 @lru_cache(maxsize=1)
 def _generator() -> ProposalGenerator:
     """The proposal network, shared and never modified."""
-    from .methods.dmn_aoa.proposals import LITE, proposal_generator
+    from ..methods.dmn_aoa.proposals import LITE, proposal_generator
 
     return proposal_generator(LITE)
 

@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .errors import InputError
-from .labels import checked_label_map, is_boolean, is_whole
-from .methods import DEFAULT, load
-from .methods.method import Method
-from .session import EncodedFrame, Session
-from .session.annotation import Annotated, fitting
-from .video.frames import Frame, Video
-from .video.labelled import LabelledFrame as LabelledFrame  # documented as part of this module
-from .video.masks import MaskFile, read_mask
-from .video.numbering import number_alike
-from .video.reader import Source, open_video
-from .video.threads import prefetch
+from ..errors import InputError
+from ..labels import checked_label_map, is_boolean, is_whole
+from ..methods import DEFAULT, load
+from ..methods.method import Method
+from ..session import EncodedFrame, Session
+from ..session.annotation import Annotated, fitting
+from ..video.frames import Frame, Video
+from ..video.labelled import LabelledFrame
+from ..video.masks import MaskFile, read_mask
+from ..video.numbering import number_alike
+from ..video.reader import Source, open_video
+from ..video.threads import prefetch
 from .way_back import Found, LabelMapFile, WayBack
 
 DIRECTIONS = ("both", "forward")

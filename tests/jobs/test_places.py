@@ -8,9 +8,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from onemask import places
 from onemask.cli import main
 from onemask.errors import InputError, OutputError
+from onemask.jobs import places
 from onemask.video.label_maps import write_mask
 from videos import QUICK, Scene, write_video
 

@@ -26,8 +26,8 @@ from av import VideoFrame
 from av.container import InputContainer
 
 from ..errors import InputError, OnemaskError
-from .decoding import VideoFile, is_pipe
-from .pixels import RgbConverter, refuse_hdr
+from ..video.decoding import VideoFile, is_pipe
+from ..video.pixels import RgbConverter, refuse_hdr
 
 log = logging.getLogger(__name__)
 

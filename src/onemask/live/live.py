@@ -29,11 +29,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .errors import InputError
-from .jobs.reviewing import Doubt, Watcher
-from .session import Session
-from .video.labelled import KeptFrame
-from .video.stream import Connection, LiveFrame, LiveSource, Stream
+from ..errors import InputError
+from ..jobs.reviewing import Doubt, Watcher
+from ..session import Session
+from ..video.labelled import KeptFrame
+from .stream import Connection, LiveFrame, LiveSource, Stream
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Jobs distributed among processes of this machine (`pool`) or of a Ray cluster (`cluster`)."""
