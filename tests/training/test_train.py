@@ -34,6 +34,7 @@ from onemask.cli import main
 from onemask.data.mixture import Mixture
 from onemask.errors import InputError, Interrupted, OnemaskError, OutputError
 from onemask.evaluation.evaluate import evaluate
+from onemask.jobs.results import ResultFolder
 from onemask.methods import configuration
 from onemask.settings import Settings
 from onemask.training import train as training
@@ -632,6 +633,31 @@ class TestRefusals:
         (out / "recipe.yaml").write_text(written)
         run(a_recipe(tmp_path, stage(iterations=1)), out, data, resume=resume)
         assert len(losses(out)) == 1
+
+    def test_a_recipe_of_the_users_own_in_the_folder_is_not_taken_for_a_trainings(self, tmp_path, data):
+        """As `onemask train MINE/recipe.yaml --out MINE --resume` has it; --resume also starts a training."""
+        out = tmp_path / "out"
+        out.mkdir()
+        path = write_recipe(out, stage(iterations=1), options={**TINY, "transition": True})
+        path.write_text("# mine\n" + path.read_text())
+        written = path.read_text()
+        with pytest.raises(OutputError, match="exists already; choose another place"):
+            run(read_recipe(path), out, data, resume=True)
+        with pytest.raises(OutputError, match=r"recipe\.yaml is not onemask's"):
+            run(read_recipe(path), out, data, overwrite=True)
+        assert path.read_text() == written
+
+    @pytest.mark.parametrize("resume", [False, True])
+    def test_results_of_another_kind_are_not_taken_for_a_training_without_a_step(self, tmp_path, data, resume):
+        out = tmp_path / "out"
+        other = ResultFolder(out, "a run", ("run.json",))
+        with other.opened({"method": "frtm"}, overwrite=False, resume=False), other.writing("run.json") as path:
+            path.write_text("{}")
+        asked = (out / ".onemask" / "asked.json").read_text()
+        with pytest.raises(OutputError, match="holds a run, not a training; choose another place"):
+            run(a_recipe(tmp_path, stage(iterations=1)), out, data, resume=resume)
+        assert (out / "run.json").read_text() == "{}"
+        assert (out / ".onemask" / "asked.json").read_text() == asked
 
     def test_nothing_but_its_own_is_removed(self, tmp_path, data):
         recipe, weights = a_recipe(tmp_path, stage(iterations=1)), tmp_path / "out" / "best.safetensors"

@@ -103,9 +103,11 @@ class ResultFolder:
         if overwrite:
             self._refuse_foreign()
             return False
-        if self.begun:
-            self._refuse_other(asked, resume)
-            return True
+        if self.recorded:
+            earlier = self._record()
+            if self._holds_work():
+                self._refuse_other(earlier, asked, resume)
+                return True
         expected = {self.own.name, *self._reused, *(self._written if self.recorded else ())}
         if self.path.is_dir() and any(path.name not in expected for path in self.path.iterdir()):
             raise OutputError(f"{self.path} exists already; choose another place, or pass --overwrite")
@@ -265,19 +267,23 @@ class ResultFolder:
 
     # Refusals --------------------------------------------------------------------------------------------------------
 
-    def _refuse_other(self, asked: Mapping[str, Any], resume: bool) -> None:
-        """Refuse existing work if it is of another kind, has other settings, or `resume` is not given."""
+    def _record(self) -> dict[str, Any]:
+        """Settings of the existing work. Raises InputError if they cannot be read, OutputError for another kind."""
         record = read_json(self._asked, "choose another place, or pass --overwrite to start over")
         if not isinstance(record, dict) or not isinstance(record.get("asked"), dict):
             raise InputError(
                 f"{self._asked} is not what onemask writes; choose another place, or pass --overwrite to start over"
             )
         self._refuse_other_kind(record)
+        return record["asked"]
+
+    def _refuse_other(self, earlier: dict[str, Any], asked: Mapping[str, Any], resume: bool) -> None:
+        """Refuse existing work if it has other settings, or `resume` is not given."""
         if not resume and not self.finished:
             raise OutputError(f"{self.path} holds {self.kind} that was interrupted; pass --resume or --overwrite")
         if not resume:
             raise OutputError(f"{self.path} exists already; it holds {self.kind}. {HOW}")
-        if different := differences(self._earlier(record["asked"]), asked):
+        if different := differences(self._earlier(earlier), asked):
             raise InputError(
                 f"{self.path} holds {self.kind} that was started with {', '.join(different)}; resume it with that, "
                 "choose another place, or pass --overwrite to start over"

@@ -62,7 +62,7 @@ class TrainingFolder:
 
     def check(self, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
         """Refuse a folder that holds something else, as `ResultFolder.check` does."""
-        if resume and not self.results.recorded and self.recipe.exists():
+        if resume and not self.results.recorded and self.recipe.exists() and self._holds_work():
             self._take_over()
         self.results.check(_decisive(recipe), overwrite=overwrite, resume=resume)
 
