@@ -144,6 +144,14 @@ def test_a_member_has_options_of_its_own():
         onemask.load("best", members="ttvos-lite no=1")
 
 
+@pytest.mark.parametrize("quoted", ["fusion-fast 'clues={}'", 'fusion-fast clues="{}"', "fusion-fast:2 'clues=({})'"])
+def test_an_option_of_a_member_may_hold_commas(quoted):
+    members = f"ttvos-lite, {quoted.format('target, bank')}, frtm-lite finetune_share=0.8"
+    chosen = configuration("best", {"members": members})
+    assert [member.name for member in chosen.each] == ["ttvos-lite", "fusion-fast", "frtm-lite"]
+    assert configuration("fusion-fast", chosen.each[1].options).clues == ("target", "bank")
+
+
 @pytest.mark.parametrize(
     ("member", "expected"),
     [
