@@ -231,8 +231,8 @@ FAULTS = (
     ),
     Fault(
         "the box is a pixel too narrow", "session/presence.py",
-        "ceil((width - beside) * across)",
-        "floor((width - beside - 1) * across)",
+        "ceil(right * across)",
+        "floor((right - 1) * across)",
         "tests/session/test_session.py",
     ),
     Fault(
@@ -243,9 +243,9 @@ FAULTS = (
     ),
     Fault(
         "confidence is not over the object's own pixels", "session/presence.py",
-        "(objects[row, 0] * mask.float()).sum()",
-        "objects[row, 0].sum()",
-        "tests/session/test_session.py",
+        "cv2.mean(own[top:bottom, left:right], within)",
+        "cv2.mean(own[top:bottom, left:right])",
+        "tests/session/test_presence.py",
     ),
     Fault(
         "what is out of sight is learned", "session/session.py",

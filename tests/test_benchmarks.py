@@ -42,6 +42,8 @@ def module_of(script: str) -> ModuleType:
     """A script, imported under a name of its own."""
     if script.startswith("studio"):
         pytest.importorskip("playwright", reason="the studio's benchmarks need the extra dev")
+    if script == "ttvos_weight":
+        pytest.importorskip("matplotlib", reason="figures need the extra plot")
     spec = importlib.util.spec_from_file_location(f"benchmark_{script}", BENCHMARKS / f"{script}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -299,6 +301,8 @@ def test_frtm_parts(called, data, make_frtm, monkeypatch):
 
 @pytest.mark.parametrize("part", ["first", "frames", "steps"])
 def test_frtm_time(part, called, on_a_small_clip, make_frtm, monkeypatch, tmp_path):
+    if part != "steps":
+        pytest.importorskip("matplotlib", reason="figures need the extra plot")
     module = on_a_small_clip("frtm_time")
     monkeypatch.setattr(module.onemask, "load", lambda name, weights=None, **options: make_frtm(**options).eval())
     for name, value in {"LARGEST": 6, "FIRST": 2, "OF_FIRST": (1,), "OF_FRAMES": (3,)}.items():

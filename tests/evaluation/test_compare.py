@@ -19,6 +19,7 @@ from onemask import settings as settings_module
 from onemask.cli import main
 from onemask.errors import InputError, OnemaskError, OutputError
 from onemask.evaluation import compare as module
+from onemask.evaluation import rows
 from onemask.evaluation.chart import Box, Point, placed, write_chart
 from onemask.evaluation.compare import Variant, compare, redraw
 from onemask.evaluation.comparison import Comparison, Row
@@ -429,6 +430,19 @@ def test_a_variant_is_read(text, label, changes):
 def test_a_variant_that_cannot_be_read(text, message):
     with pytest.raises(InputError, match=message):
         Variant.parse(text, SHARED)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "best members='frtm-lite finetune_share=0.8,fusion-fast:2' mirrored=true",
+        "frtm-lite regularisation=0.001,0.1 finetune_share=0.8",
+    ],
+)
+def test_a_row_says_the_method_as_a_variant_takes_it(text):
+    variant = Variant.parse(text, SHARED)
+    asked = json.loads(json.dumps(variant.settings.described()))
+    assert rows._what(asked) == text
 
 
 def test_options_of_all_methods(monkeypatch):

@@ -47,6 +47,11 @@ class TestAssignments:
             parse_assignments(["a=1", typed])
 
 
+@dataclass(frozen=True)
+class Words:
+    words: tuple[str, ...] = ()
+
+
 class TestValues:
     @pytest.mark.parametrize(
         ("name", "text", "value"),
@@ -85,6 +90,18 @@ class TestValues:
         found = getattr(with_options(Example(), {name: given}), name)
         assert found == value
         assert type(found) is type(value)
+
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("'a, b', c", ("'a, b'", "c")),
+            ('a "b,c",d', ('a "b,c"', "d")),
+            ("it's, a", ("it's", "a")),
+            ("a,,b", ("a", "b")),
+        ],
+    )
+    def test_commas_in_quotes_are_part_of_a_value(self, text, value):
+        assert with_options(Words(), {"words": text}).words == value
 
     def test_the_original_stays(self):
         original = Example()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,8 @@ from ..methods import Configuration, configuration
 from ..settings import Settings, by_todays_keys
 from ..weights.card import as_typed
 from .comparison import Row
+
+SPECIAL = set(" \t'\"\\")  # to a shell, in an option's value
 
 
 def row_of(label: str, folder: Path, settings: Settings | None = None) -> Row:
@@ -89,12 +92,16 @@ def _configuration(asked: Mapping[str, Any], options: bool = True) -> Configurat
 
 
 def _what(asked: Mapping[str, Any]) -> str:
-    """The method, with options and weights that differ from its defaults."""
+    """The method, with options and weights that differ from its defaults, quoted as `--variant` takes it."""
     default = _configuration(asked, options=False)
     own = {} if default is None else json.loads(json.dumps(asdict(default)))  # type: ignore[call-overload]
-    changed = [f"{name}={as_typed(value)}" for name, value in asked["options"].items() if own.get(name) != value]
-    weights = [] if asked["weights"] is None else [f"weights={asked['weights']}"]
-    return " ".join([asked["method"], *changed, *weights])
+    changed = {name: value for name, value in asked["options"].items() if own.get(name) != value}
+    changed |= {} if asked["weights"] is None else {"weights": asked["weights"]}
+    return " ".join([asked["method"], *(f"{name}={_quoted(as_typed(value))}" for name, value in changed.items())])
+
+
+def _quoted(value: str) -> str:
+    return shlex.quote(value) if SPECIAL.intersection(value) else value
 
 
 def _parameters(chosen: Configuration) -> int:

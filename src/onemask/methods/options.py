@@ -16,6 +16,7 @@ have at most 31 bits, whatever else a field says.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from types import NoneType, UnionType
@@ -28,6 +29,7 @@ BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "
 LARGEST = 2**31 - 1  # integer
 TYPES = "bool, int, float, str, Literal, tuples of one of these, and any of them | None"
 SHOWN = 40  # characters of a value that an error shows
+ELEMENT = re.compile(r"""(?:"[^"]*"|'[^']*'|[^,])+""")  # of a list that is typed: a comma in quotes does not end it
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _valid(where: str, value: Any, kind: Any, bounds: Range | None = None, *, ty
         return _valid_of_any(where, value, kind, bounds, typed=typed)
     text = value if typed and isinstance(value, str) else None
     if origin is tuple:
-        parts = value if text is None else [p.strip() for p in text.strip("()").split(",") if p.strip()]
+        parts = value if text is None else [p.strip() for p in ELEMENT.findall(text.strip("()")) if p.strip()]
         if not isinstance(parts, (tuple, list)) or (inner[-1] is not Ellipsis and len(inner) != len(parts)):
             raise _wrong(where, kind, value)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from ..labels import Objects
 from ..methods.method import Memory, Method
 from ..methods.options import by_todays_names, newer_options
 from ..weights.digest import add_tensors
+
+PART_CLASS = ": class"  # ends the key of a part's class in a description
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,10 @@ class SavedSession:
             }
             frame = int(state.get("frame", 0))  # absent from older files as well
             stride = int(state.get("stride", method.stride_before or method.stride))  # likewise
-            before = _by_todays_options(method, before)
-            refuse_another_method(path, before, described(method))
+            parts, now = _parts(before), described(method)
+            refuse_another_method(path, _by_todays_options(method, before), now)
+            if parts and parts != _parts(now):  # their options agree, but some are missing or in another order
+                raise another_method(path, [f"members {', '.join(parts)} (now {', '.join(_parts(now))})"])
             if stride < 1 or stride % method.stride:
                 raise ValueError(f"its stride is {stride}, and the method's {method.stride}")
             memory = _memory(path, method, tensors) if tensors else None
@@ -132,6 +136,11 @@ def described(method: Method) -> dict[str, Any]:
     return _plain({"class": type(method).__name__, **options, **of_parts})
 
 
+def _parts(description: Mapping[str, Any]) -> list[str]:
+    """Names of the parts that a description tells of, in their order; none if it is of an earlier version."""
+    return [name.removesuffix(PART_CLASS) for name in description if name.endswith(PART_CLASS)]
+
+
 def _by_todays_options(method: Method, before: Mapping[str, Any]) -> dict[str, Any]:
     """Translate a file's description of its method to current options.
 
@@ -173,4 +182,9 @@ def refuse_another_method(path: str | Path, before: Mapping[str, Any], now: Mapp
     names = ["class"] if before.get("class") != now["class"] else list(dict.fromkeys((*before, *now)))
     different = [f"{n} {before.get(n)} (now {now.get(n)})" for n in names if before.get(n) != now.get(n)]
     if different:
-        raise InputError(f"{path} was saved with another method: {', '.join(different)}; restore it with the same one")
+        raise another_method(path, different)
+
+
+def another_method(path: str | Path, different: Sequence[str]) -> InputError:
+    """The error for a session of another method. different: what differs, as "name value (now other value)"."""
+    return InputError(f"{path} was saved with another method: {', '.join(different)}; restore it with the same one")

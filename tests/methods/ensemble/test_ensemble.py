@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -143,6 +144,14 @@ def test_a_member_has_options_of_its_own():
         onemask.load("best", members="ttvos-lite no=1")
 
 
+@pytest.mark.parametrize("quoted", ["fusion-fast 'clues={}'", 'fusion-fast clues="{}"', "fusion-fast:2 'clues=({})'"])
+def test_an_option_of_a_member_may_hold_commas(quoted):
+    members = f"ttvos-lite, {quoted.format('target, bank')}, frtm-lite finetune_share=0.8"
+    chosen = configuration("best", {"members": members})
+    assert [member.name for member in chosen.each] == ["ttvos-lite", "fusion-fast", "frtm-lite"]
+    assert configuration("fusion-fast", chosen.each[1].options).clues == ("target", "bank")
+
+
 @pytest.mark.parametrize(
     ("member", "expected"),
     [
@@ -247,4 +256,27 @@ def test_a_saved_session_refuses_other_options_of_a_member(make_clip, tmp_path):
     session.save(tmp_path / "state.safetensors")
     Session.restore(tmp_path / "state.safetensors", same, device="cpu").step(clip.frames[1])
     with pytest.raises(InputError, match=r"another method: ttvos-lite: reach 0.3 \(now 0.4\)"):
+        Session.restore(tmp_path / "state.safetensors", other, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        ("ttvos-lite reach=0.4", "ttvos-lite"),
+        ("ttvos-lite", "ttvos-lite reach=0.3"),
+        ("ttvos-lite reach=0.3", "ttvos-lite returns=false"),
+    ],
+)
+def test_a_saved_session_refuses_other_members_of_the_same_method(make_clip, tmp_path, now):
+    clip, members = make_clip(2, 1, SIZE), ("ttvos-lite reach=0.3", "ttvos-lite")
+    before, same, other = (
+        EnsembleConfig(names).build(pretrained=False).eval()
+        for names in (members, ("ttvos-lite:2 reach=0.3", "ttvos-lite"), now)
+    )
+    session = Session(before, device="cpu", short_side=None)
+    session.annotate(clip.frames[0], clip.label_maps[0])
+    session.save(tmp_path / "state.safetensors")
+    Session.restore(tmp_path / "state.safetensors", same, device="cpu").step(clip.frames[1])
+    expected = f"another method: members {', '.join(members)} (now {', '.join(now)}); restore"
+    with pytest.raises(InputError, match=re.escape(expected)):
         Session.restore(tmp_path / "state.safetensors", other, device="cpu")
