@@ -131,7 +131,7 @@ def _sha256_of(chosen: Configuration, weights: Weights | None) -> str | None:
         return weights.sha256[:16]
     if not isinstance(chosen, EnsembleOptions):
         return None
-    members = [configuration(member.name, member.options) for member in chosen.each]
+    members = [member.configuration() for member in chosen.each]
     found = [weights_for(member.name, own) for member, own in zip(chosen.each, members, strict=True)]
     return " ".join(_sha256_of(member, own) or "none" for member, own in zip(members, found, strict=True))
 

@@ -98,7 +98,7 @@ def _of_frtm(backbone: str, scored: str, *, on_davis: bool = False) -> Published
 
 METHODS = {
     "best": Entry(
-        "FRTM, VideoMatch, PMVOS and Fusion (which has as many votes as the others) together: the slowest; weights ship",
+        "FRTM, VideoMatch, PMVOS and Fusion (with as many votes as the others) together: the slowest; weights ship",
         "onemask.methods.ensemble:BEST",
     ),
     "fast": Entry(

@@ -121,7 +121,7 @@ def test_members_are_named(monkeypatch):
     assert [member.config.seed for member in built.members] == [9, 10]
     assert list(built.parts) == ["frtm-lite", "ttvos-lite"]
     assert built.config.votes == (1, 3)
-    with pytest.raises(InputError, match="names of methods, each once, got frtm, frtm:2"):
+    with pytest.raises(InputError, match="names of methods, each once or with different options, got frtm, frtm:2"):
         EnsembleConfig(("frtm", "frtm:2"))
     for wrong in (("frtm:0",), ("frtm:-1",), ("frtm:inf",), ("frtm:nan",), ("frtm:1e308", "ttvos:1e308")):
         with pytest.raises(InputError, match=f"a number above 0, as in fusion-fast:3, got {', '.join(wrong)}"):
@@ -140,7 +140,7 @@ def test_a_member_has_options_of_its_own():
     assert built.config.votes == (2, 0.5, 1)
     assert list(built.parts) == ["ttvos-lite reach=0.3 returns=false", "ttvos-lite", "fusion-fast"]
     assert onemask.load("best", members="ttvos-lite reach=0.3").members[0].reach == 0.3  # with weights
-    with pytest.raises(InputError, match="option 'no' is not known"):
+    with pytest.raises(InputError, match="member 'ttvos-lite no=1': option 'no' is not known"):
         onemask.load("best", members="ttvos-lite no=1")
 
 

@@ -19,14 +19,14 @@ class EnsembleConfig(EnsembleOptions):
 
     def build(self, *, pretrained: bool = True) -> Ensemble:
         """Build the ensemble. pretrained: whether members have the weights that ship for them, or are untrained."""
-        from .. import built, configuration, weights_for
+        from .. import built, weights_for
 
         def member(name: str, chosen: Configuration) -> Method:
             if pretrained:
                 return built(name, chosen, weights_for(name, chosen))
             return chosen.build(pretrained=False)
 
-        members = [member(each.name, configuration(each.name, each.options)) for each in self.each]
+        members = [member(each.name, each.configuration()) for each in self.each]
         return Ensemble(members, self)
 
 

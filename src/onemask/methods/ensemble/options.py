@@ -8,10 +8,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ..options import parse_assignments
+
+if TYPE_CHECKING:
+    from .. import Configuration
 
 VOTES = ":"  # between a member's name and its votes
 
@@ -43,6 +46,15 @@ class Member:
         except ValueError:
             return cls(word, options=options)
 
+    def configuration(self) -> Configuration:
+        """Return the member's configuration. Raises InputError if its method or an option is not known."""
+        from .. import configuration
+
+        try:
+            return configuration(self.name, self.options)
+        except InputError as error:
+            raise InputError(f"member {str(self)!r}: {error}") from error
+
     def __str__(self) -> str:
         """The member without its votes."""
         return " ".join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
@@ -55,7 +67,7 @@ class EnsembleOptions:
     members: tuple[str, ...] = ("frtm-lite finetune_share=0.8", "videomatch-lite", "pmvos-lite", "fusion-fast:3")
     """Names of methods, see `onemask methods`; each runs with its own weights. NAME:VOTES gives a member that many
     votes, any number above 0; the default is one. 'NAME OPTION=VALUE ...' sets options of a member, which otherwise has
-    its defaults."""
+    its defaults; values with spaces or commas are quoted."""
     mirrored: bool = False
     """Each member also segments the mirrored frames, with a separate memory; takes twice the time."""
     feedback: bool = False
@@ -64,7 +76,10 @@ class EnsembleOptions:
     def __post_init__(self):
         """Reject options that cannot work."""
         if not self.members or len({str(member) for member in self.each}) < len(self.members):
-            raise InputError(f"members must be names of methods, each once, got {', '.join(self.members) or 'none'}")
+            raise InputError(
+                "members must be names of methods, each once or with different options, got "
+                + (", ".join(self.members) or "none")
+            )
         if not all(votes > 0 for votes in self.votes) or not math.isfinite(sum(self.votes)):
             raise InputError(
                 "the votes of a member must be a number above 0, as in fusion-fast:3, got " + ", ".join(self.members)
