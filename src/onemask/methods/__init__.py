@@ -98,7 +98,7 @@ def _of_frtm(backbone: str, scored: str, *, on_davis: bool = False) -> Published
 
 METHODS = {
     "best": Entry(
-        "FRTM, VideoMatch, PMVOS and Fusion (with as many votes as the others) together: the slowest; weights ship",
+        "FRTM, VideoMatch and Fusion (with double weight) together: two to three times as slow as FRTM; weights ship",
         "onemask.methods.ensemble:BEST",
     ),
     "fast": Entry(

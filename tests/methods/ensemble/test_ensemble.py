@@ -124,7 +124,7 @@ def test_members_are_named(monkeypatch):
     with pytest.raises(InputError, match="names of methods, each once or with different options, got frtm, frtm:2"):
         EnsembleConfig(("frtm", "frtm:2"))
     for wrong in (("frtm:0",), ("frtm:-1",), ("frtm:inf",), ("frtm:nan",), ("frtm:1e308", "ttvos:1e308")):
-        with pytest.raises(InputError, match=f"a number above 0, as in fusion-fast:3, got {', '.join(wrong)}"):
+        with pytest.raises(InputError, match=f"a number above 0, as in fusion-fast:2, got {', '.join(wrong)}"):
             EnsembleConfig(wrong)
     assert EnsembleConfig(("lab:net", "lab:net2:2.5")).labels == ("lab:net", "lab:net2")  # whoever calls them so
     monkeypatch.undo()

@@ -64,7 +64,7 @@ class Member:
 class EnsembleOptions:
     """Options of an ensemble."""
 
-    members: tuple[str, ...] = ("frtm-lite finetune_share=0.8", "videomatch-lite", "pmvos-lite", "fusion-fast:3")
+    members: tuple[str, ...] = ("frtm-lite finetune_share=0.8", "videomatch-lite", "fusion-fast:2")
     """Names of methods, see `onemask methods`; each runs with its own weights. NAME:VOTES gives a member that many
     votes, any number above 0; the default is one. 'NAME OPTION=VALUE ...' sets options of a member, which otherwise has
     its defaults; values with spaces or commas are quoted."""
@@ -82,7 +82,7 @@ class EnsembleOptions:
             )
         if not all(votes > 0 for votes in self.votes) or not math.isfinite(sum(self.votes)):
             raise InputError(
-                "the votes of a member must be a number above 0, as in fusion-fast:3, got " + ", ".join(self.members)
+                "the votes of a member must be a number above 0, as in fusion-fast:2, got " + ", ".join(self.members)
             )
 
     @cached_property
