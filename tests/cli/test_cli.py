@@ -114,9 +114,9 @@ def misused(capsys, *arguments: str) -> str:
 
 
 def test_an_option_of_another_command_is_refused_with_the_usage_of_this_one(capsys):
-    said = misused(capsys, "compare", "DAVIS", "--set", "reach=none")
-    assert said.startswith("usage: onemask compare ")
-    assert said.endswith("onemask compare: error: unrecognized arguments: --set reach=none\n")
+    said = misused(capsys, "score", "predictions", "annotations", "--set", "reach=none")
+    assert said.startswith("usage: onemask score ")
+    assert said.endswith("onemask score: error: unrecognized arguments: --set reach=none\n")
 
 
 # run -----------------------------------------------------------------------------------------------------------------

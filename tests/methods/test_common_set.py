@@ -74,7 +74,7 @@ def built(config: Any) -> Method:
     if isinstance(config, DMNAOAConfig):
         return config.build(pretrained=False, proposals=Tiles())
     if isinstance(config, EnsembleConfig):
-        return Ensemble([built(small(configuration(name))) for name in config.names], config)
+        return Ensemble([built(small(each.configuration())) for each in config.each], config)
     method: Method = config.build(pretrained=False)
     if isinstance(method, PMVOS) and method.attention is not None:
         with torch.no_grad():  # at first both are 0, and what stands before them learns nothing

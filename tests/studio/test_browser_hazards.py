@@ -455,7 +455,7 @@ def test_keys_of_every_keyboard_change_the_brush(page):
         "held => document.body.dispatchEvent(new KeyboardEvent('keydown', { key: ']', bubbles: true, ...held }))"
     )
     page.keyboard.press("b")
-    expect(page.locator("#hint")).to_contain_text("S and D change the size")
+    expect(page.locator("#brush")).to_be_visible()
     for smaller, larger in (("s", "d"), ("[", "]")):
         before = size()
         page.keyboard.press(larger)
