@@ -18,6 +18,7 @@ from onemask.labels import aggregate
 from onemask.methods import configuration
 from onemask.methods.ensemble import EnsembleConfig
 from onemask.methods.ensemble.model import Ensemble
+from onemask.methods.ensemble.options import Member
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Method
 from onemask.runtime.encoder import Encoder
@@ -140,6 +141,9 @@ def test_a_member_has_options_of_its_own():
     assert built.config.votes == (2, 0.5, 1)
     assert list(built.parts) == ["ttvos-lite reach=0.3 returns=false", "ttvos-lite", "fusion-fast"]
     assert onemask.load("best", members="ttvos-lite reach=0.3").members[0].reach == 0.3  # with weights
+    quoted = Member.parse("fusion-fast 'clues=target, bank'")
+    assert quoted.options == {"clues": "target, bank"}
+    assert Member.parse(str(quoted)) == quoted
     with pytest.raises(InputError, match="member 'ttvos-lite no=1': option 'no' is not known"):
         onemask.load("best", members="ttvos-lite no=1")
 

@@ -56,8 +56,8 @@ class Member:
             raise InputError(f"member {str(self)!r}: {error}") from error
 
     def __str__(self) -> str:
-        """The member without its votes."""
-        return " ".join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
+        """The member without its votes, as `parse` takes it."""
+        return shlex.join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
 
 
 @dataclass(frozen=True)
