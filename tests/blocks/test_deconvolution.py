@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from onemask.blocks.deconvolution import Deconvolution, pixels_of_cells
+from onemask.blocks.deconvolution import Deconvolution, pixels_of_windows
 
 
 @pytest.mark.parametrize(("stride", "kernel"), [(2, None), (4, None), (4, 6), (6, None)])
@@ -34,12 +34,14 @@ def test_refuses_odd_strides():
 
 
 @pytest.mark.parametrize("kernel", [2, 5, 10])
-def test_refuses_kernels_of_more_than_three_cells(kernel):
+def test_refuses_kernels_of_more_than_two_cells(kernel):
     with pytest.raises(ValueError, match="from 4 to 8"):
         Deconvolution(1, 1, 4, kernel)
 
 
-def test_pixels_of_cells_is_pixel_shuffle():
-    cells = torch.rand(2, 18, 5, 4)
-    for layout in (torch.contiguous_format, torch.channels_last):
-        assert torch.equal(pixels_of_cells(cells.contiguous(memory_format=layout), 3), F.pixel_shuffle(cells, 3))
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_windows_lose_half_of_themselves_at_borders(layout):
+    windows = torch.rand(2, 3, 16, 5, 4)
+    found = pixels_of_windows(windows.transpose(1, 2).flatten(1, 2).contiguous(memory_format=layout), 4)
+    assert torch.equal(found, F.pixel_shuffle(windows.flatten(1, 2), 4)[:, :, 2:-2, 2:-2])
+    assert found.is_contiguous(memory_format=torch.channels_last)

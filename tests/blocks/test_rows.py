@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onemask.blocks.deconvolution import pixels_of_cells
+from onemask.blocks.deconvolution import pixels_of_windows
 from onemask.blocks.reach import connected, squared_distances, without_outliers
 from onemask.blocks.rows import batches_of_rows, in_row_batches
 from onemask.methods.method import Memory
@@ -76,7 +76,7 @@ NEAR[:, :, 1:3, 2:4] = True
         (lambda mask: squared_distances(mask > 0.5), NEAR.float(), NEAR.flip(-1).float()),
         (lambda mask: connected(mask > 0.5, mask > 0.7), NEAR * 0.6, NEAR * 0.8),
         (lambda logits: without_outliers(logits, NEAR), torch.zeros(2, 1, 24, 32), torch.ones(2, 1, 24, 32)),
-        (lambda cells: pixels_of_cells(cells, 2), torch.zeros(1, 8, 3, 5), torch.rand(1, 8, 3, 5)),
+        (lambda windows: pixels_of_windows(windows, 2), torch.zeros(1, 8, 3, 5), torch.rand(1, 8, 3, 5)),
     ],
     ids=["distances", "connected", "outliers", "pixels"],
 )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..blocks.backbone import Backbone
-from ..blocks.deconvolution import Deconvolution
+from ..blocks.deconvolution import Deconvolution, pixels_of_windows
 from ..blocks.replacing import replaced
 from ..errors import InputError, OutputError
 from ..files import write_bytes, write_text
@@ -164,18 +164,17 @@ class _Fixed(nn.Module):
     def __init__(self, part: Deconvolution):
         super().__init__()
         self.training = False
-        kernel, bias = part.of_cells()
+        kernel, bias = part.of_windows()
         self.stride = part.stride
         self.register_buffer("kernel", kernel.detach().contiguous())
         self.register_buffer("bias", bias.detach().contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C', s h, s w)."""
-        convolved = F.conv2d(x, self.kernel.flatten(0, 2), self.bias.flatten(), padding=1)
-        return F.pixel_shuffle(convolved, self.stride[0])
+        return pixels_of_windows(F.conv2d(x, self.kernel.flatten(0, 2), self.bias.flatten(), padding=1), self.stride[0])
 
-    def of_cells(self) -> tuple[Tensor, Tensor]:
-        """See `Deconvolution.of_cells`."""
+    def of_windows(self) -> tuple[Tensor, Tensor]:
+        """See `Deconvolution.of_windows`."""
         return self.kernel, self.bias
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...blocks.deconvolution import Deconvolution, pixels_of_cells
+from ...blocks.deconvolution import Deconvolution, pixels_of_windows
 from .template import SplitConv
 
 SHUFFLE = 2  # the last enlargement, by PixelShuffle
@@ -36,7 +36,7 @@ class Refinement(nn.Module):
             nn.ConvTranspose2d(fine_width, fine_width, 4, stride=2, padding=1),
         )
         self.detail = SplitConv(channels, fine_width, fine_width, kernel=3)
-        self.localise = nn.ConvTranspose2d(short_width, LOCALISED, 8, stride=4, padding=2)
+        self.localise = Deconvolution(short_width, LOCALISED, stride=4)
         self.logits = Deconvolution(2 * fine_width + LOCALISED, SHUFFLE**2, stride=2)
 
     def prepare(self, features: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Refinement(nn.Module):
 
 def shuffled(last: Deconvolution, maps: Tensor) -> Tensor:
     """Apply the last deconvolution, of SHUFFLE**2 outputs, with PixelShuffle: (N, C, H/4, W/4) -> (N, 1, H, W)."""
-    kernel, bias = last.of_cells()  # (dy dx, py, px, C, 3, 3): pixel d of the cell p
-    kernel = kernel.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1, 4, 5, 6).flatten(0, 3)
-    bias = bias.unflatten(0, (SHUFFLE, SHUFFLE)).permute(2, 0, 3, 1).flatten()
-    return pixels_of_cells(F.conv2d(maps, kernel, bias, padding=1), 2 * SHUFFLE)
+    kernel, bias = last.of_windows()  # (py, px, dy dx, C, 2, 2): pixel d of the output cell p
+    kernel = kernel.unflatten(2, (SHUFFLE, SHUFFLE)).permute(0, 2, 1, 3, 4, 5, 6).flatten(0, 3)
+    bias = bias.unflatten(2, (SHUFFLE, SHUFFLE)).permute(0, 2, 1, 3).flatten()
+    return pixels_of_windows(F.conv2d(maps, kernel, bias, padding=1), 2 * SHUFFLE)
