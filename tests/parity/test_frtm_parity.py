@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_files import Golden, picture
+from golden_files import Golden, float64_of, golden_start, picture
 
 from onemask.blocks.first_frame import published_samples
 from onemask.labels import aggregate, label_argmax, resize
@@ -52,16 +52,6 @@ def test_the_refinement_network(golden, size):
     assert np.abs(logits.numpy() - expected).max() <= 1e-3 * np.ptp(expected)
 
 
-def rolled(frame: torch.Tensor, mask: torch.Tensor, copies: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The samples of the annotated frame that the golden tracker was given, in place of the augmented ones."""
-    pairs = []
-    for shift, mirrored in (((8, -24), False), ((-16, 40), False), ((0, 0), True), ((12, 20), True)):
-        pair = [part.roll(shift, (-2, -1)) for part in (frame, mask)]
-        pairs.append([part.flip(-1) for part in pair] if mirrored else pair)
-    assert len(pairs) == copies
-    return torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs])
-
-
 def test_copies_of_the_annotated_frame():
     """What the authors' code makes of a drawn picture with its seed, on a CPU, lies beside this file."""
     stored = np.load(Path(__file__).with_name("frtm-first-samples.npz"))
@@ -81,14 +71,7 @@ def method(golden, monkeypatch) -> FRTM:
     backbone = golden.tensors("frtm/backbone-resnet18.json", "frtm")
     of_network = method.backbone.network.state_dict()
     method.backbone.network.load_state_dict({name: backbone[f"backbone.{name}"] for name in of_network})
-    first = 0.05 * golden.draw("target.project.weight").standard_normal((96, 256))
-    last = 0.02 * golden.draw("target.filter.weight").standard_normal((96, 9))
-
-    def begun(features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.from_numpy(w).float().expand(len(features), -1, -1) for w in (first, last))
-
-    monkeypatch.setattr(method, "warped", rolled)
-    monkeypatch.setattr(method, "initial_model", begun)
+    golden_start(golden, method, monkeypatch)
     return method
 
 
@@ -207,14 +190,11 @@ def test_the_tracker(golden, method, objects, monkeypatch):
     frames = [picture(frame) for frame in golden.clip("frtm")]
     session.annotate(frames[0], golden.first_labels("frtm", objects))
     labels = np.stack([session.step(frame) for frame in frames[1:]])
-    file = golden.folder / "frtm" / f"tracker-{objects}.npz"
-    in_float32, before = np.load(file), FAST.update_every
+    in_float32, before = np.load(golden.folder / "frtm" / f"tracker-{objects}.npz"), FAST.update_every
     for place, frame in enumerate(in_float32["frames"]):
         if frame <= before:
             assert np.abs(scores[frame - 1] - in_float32["scores"][place]).max() <= 0.1
     assert (labels == in_float32["labels"]).mean((1, 2)).min() >= {"one": 0.999, "two": 0.92}[objects]
-    in_float64 = np.load(Path(__file__).with_name(f"frtm-float64-{objects}.npz"))
-    if hashlib.sha256(file.read_bytes()).hexdigest() != str(in_float64["sha256"]):
-        pytest.skip("the golden files are others than those whose tensors the authors' code was run with in float64")
+    in_float64 = float64_of(golden, objects)
     assert np.abs(np.stack(scores[:before]) - in_float64["scores"][:before]).max() <= 1e-2
     assert (labels == in_float64["labels"]).mean((1, 2)).min() >= 0.99

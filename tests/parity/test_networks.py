@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_files import Golden, picture
+from golden_files import FOLDERS, LABELS, Golden, picture
 
 from onemask.methods import configuration
 from onemask.methods.importing import importable, renamed
@@ -15,15 +15,7 @@ from onemask.methods.method import Method
 from onemask.session import Session
 from onemask.weights.checkpoint import Checkpoint
 
-FOLDERS = {
-    "pmvos": "pmvos",
-    "ttvos": "ttvos/hrnet",
-    "ttvos-resnet18": "ttvos/resnet18",
-    "ttvos-resnet50": "ttvos/resnet50",
-    "ttvos-mobilenetv3": "ttvos/mobilenetv3",
-}
 LOGITS = 1e-3  # of their range
-LABELS = 1e-3  # of the pixels
 
 
 def filled(golden: Golden, name: str) -> Method:
