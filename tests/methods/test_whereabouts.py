@@ -56,6 +56,17 @@ def test_logits_stay_as_they_are_where_all_is_connected_or_nothing_is_known():
     assert within_reach(logits, _Memory(torch.zeros(1)), 0.2) is logits
 
 
+@pytest.mark.parametrize("eager", [True, False])
+def test_an_object_is_not_cut_for_what_another_one_does(eager, monkeypatch):
+    """What is not the object's either way, its doubtful pixels far away, counts where objects are aggregated."""
+    monkeypatch.setattr("onemask.methods.whereabouts.eager_on_cpu", lambda tensor: eager)
+    one, other, far = box(0, 16, 0, 16), box(0, 16, 40, 56), box(40, 56, 72, 96)
+    stray, doubtful = logits_of(one, far), logits_of(other) + 2 * far
+    together = within_reach(torch.cat([stray, doubtful]), memory_of(torch.cat([one, other])), 0.2)
+    assert torch.equal(together[:1], within_reach(stray, memory_of(one), 0.2))
+    assert torch.equal(together[1:], doubtful)
+
+
 def test_places_follow_masks_and_that_of_a_lost_object_stays():
     memory, moved = memory_of(box(0, 16, 0, 16)), box(48, 64, 80, 96)
     nothing, there = torch.zeros_like(moved), touched(moved, (8, 12))

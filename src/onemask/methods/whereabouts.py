@@ -77,15 +77,23 @@ def with_others(memory: M, together: Tensor) -> M:
 def within_reach(logits: Tensor, memory: Memory, share: float) -> Tensor:
     """Remove from logits (N, 1, H, W) what is farther from an object than a share of its size, see blocks.reach.
 
-    Returns the logits unchanged if all that is found is connected to where the objects were, as in most frames, or if
-    the memory does not say where they were.
+    Rows stay as they are in which all that is found is connected to where the object was, as in most frames, whatever
+    the other objects do. Returns the very logits if all do, or if the memory does not say where the objects were.
     """
     if memory.unseen is None or memory.size is None or memory.away is None:
         return logits
     found = any_above(logits, memory.unseen.shape[-2:], 0)
-    if torch.equal(connected(found, memory.unseen < RECENT), found):
+    kept = connected(found, memory.unseen < RECENT)
+    if torch.equal(kept, found):
         return logits
-    return without_outliers(logits, reach_by_size(memory.unseen, memory.size, memory.away, share), whole=True)
+    strays = (kept != found).flatten(1).any(1)
+    if not eager_on_cpu(logits):
+        reach = reach_by_size(memory.unseen, memory.size, memory.away, share)
+        return torch.where(strays.view(-1, 1, 1, 1), without_outliers(logits, reach, whole=True), logits)
+    left = logits.clone()
+    reach = reach_by_size(memory.unseen[strays], memory.size[strays], memory.away[strays], share)
+    left[strays] = without_outliers(logits[strays], reach, whole=True)
+    return left
 
 
 def _cells(masks: Tensor) -> Tensor:
