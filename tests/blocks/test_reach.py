@@ -138,7 +138,9 @@ def test_largest_of_cells_and_area():
             assert torch.equal(any_above(some, (6, 5), least), F.adaptive_max_pool2d(some, (6, 5)) > least)
             assert torch.equal(any_above(some, (48, 40), least), some > least)
     maps[0, 0, 0, :4] = torch.tensor([0.5, 0.5000001, 1.0, 0.4999999])
-    assert torch.equal(area(maps), (maps > 0.5).sum((1, 2, 3)).float())
+    wanted = (maps > 0.5).sum((1, 2, 3)).float()
+    for of in (maps, maps > 0.5, maps.double(), (maps > 0.5).flatten(1, 2)):
+        assert torch.equal(area(of), wanted)
 
 
 def test_what_is_no_number_is_above_nothing_and_hides_nothing():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...blocks.backbone import Backbone
 from ...blocks.first_frame import first_frame_samples, published_samples
+from ...blocks.reach import area
 from ...blocks.rows import batches_of_rows
 from ...blocks.transition import transition_loss
 from ...eager import eager_on_cpu
@@ -268,7 +269,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
 
     def _large_enough(self, labels: Tensor) -> Tensor:
         """Whether enough of the target is visible to learn from: labels (N, H, W) bool -> (N,) bool."""
-        return labels.sum((1, 2)) >= self.config.minimum_pixels
+        return area(labels) >= self.config.minimum_pixels
 
     def _fit_last(self, memory: FRTMMemory, rows: Sequence[int], iterations: int) -> None:
         """Fit the last layer of the given rows to their samples, in place."""
