@@ -492,6 +492,8 @@ def test_a_choice_is_made_again_on_another_processor(own_home, monkeypatch):
     assert told == chosen
     assert re.fullmatch(r"torch \d+ ms, onnx \d+ ms", measured)
     assert choice.kept_choice("key", 2) is None
+    choice.choose(ways, {}, "features", "key", 2)  # which does not replace the other
+    assert choice.kept_choice("key", 1) == (told, measured)
     monkeypatch.setattr(choice, "_processor", lambda: "another")
     assert choice.kept_choice("key", 1) is None
 

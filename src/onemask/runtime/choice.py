@@ -34,9 +34,10 @@ IDENTIFYING = {  # Linux's names for what a processor is, on x86 and on ARM
 
 def kept_choice(key: str, threads: int) -> tuple[str, str] | None:
     """The choice made earlier on this processor with these packages, and the times behind it; None: none yet."""
+    circumstances = _circumstances(threads)
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        kept = json.loads((folder() / f"{key}.json").read_text(encoding="utf-8"))
-        if kept["of"] == _circumstances(threads):
+        kept = json.loads(_file(key, circumstances).read_text(encoding="utf-8"))
+        if kept["of"] == circumstances:
             return str(kept["chosen"]), _shown(kept["milliseconds"])
     return None
 
@@ -54,10 +55,11 @@ def choose(ways: Mapping[str, Run], given: Given, what: str, key: str, threads: 
     chosen = fastest if milliseconds["torch"] > GAIN * milliseconds[fastest] else "torch"
     shown = _shown(milliseconds)
     log.info("auto chooses %s for %s; measured: %s (checked once, kept in %s)", chosen, what, shown, folder())
-    record = {"chosen": chosen, "what": what, "milliseconds": milliseconds, "of": _circumstances(threads)}
+    circumstances = _circumstances(threads)
+    record = {"chosen": chosen, "what": what, "milliseconds": milliseconds, "of": circumstances}
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        write_json(folder() / f"{key}.json", record)
+        write_json(_file(key, circumstances), record)
     except (OutputError, OSError) as error:
         log.info("the choice could not be kept for other sessions: %s", error)
     return chosen
@@ -65,6 +67,12 @@ def choose(ways: Mapping[str, Run], given: Given, what: str, key: str, threads: 
 
 def _shown(milliseconds: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.0f} ms" for name, value in milliseconds.items())
+
+
+def _file(key: str, circumstances: Mapping[str, Any]) -> Path:
+    """Where a choice is kept; those of other circumstances, such as other numbers of threads, are kept beside it."""
+    digest = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()[:12]
+    return folder() / f"{key}-{digest}.json"
 
 
 def _circumstances(threads: int) -> dict[str, Any]:
