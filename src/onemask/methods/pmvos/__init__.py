@@ -35,8 +35,6 @@ LITE = PMVOSConfig(
     signed=False,
     medial="mean",
     whole_pixels=True,
-    background="product",
-    padding="edge",
     reach=0.2,
     least_side=480,
 )

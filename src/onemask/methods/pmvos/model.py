@@ -18,7 +18,7 @@ the previous mask, turns them into a fine mask. Nothing is fitted online.
     G, L, M, A           PMVOSOptions.global_matching, .local_matching, .medial_matching, .attention
 
 Where the paper and its authors' code differ, the options default to the code, so that the authors' weights give their
-results (tests/parity), and the other value is what `pmvos-lite` was trained with:
+results (tests/parity). `pmvos-lite` was trained with the other value of each, and keeps it but for the last two:
 - signed: the paper says that X lies in [0, 1]; the code has no ReLU before the features are normalised. Keys, which
   neither has and `pmvos-lite` uses by now, are signed.
 - medial: the paper averages means (equations 2 and 3); the code averages *directions*, which are sums of features with
@@ -27,7 +27,7 @@ results (tests/parity), and the other value is what `pmvos-lite` was trained wit
   noise: an object that is gone leaves Yint as it was, and Y^0 finds it again. The code has no such gate.
 - whole_pixels: m is the mean of M over 16x16 pixels; with this option, less than one of these 256 pixels counts as
   none. So most of m is 0 or 1, as in the first frame, which makes matching fast.
-- background, padding: see labels.aggregate and Session.
+- background, padding: see labels.aggregate and Session. The code's are better for `pmvos-lite`, too.
 
 Choices that both leave open, or that give the same at less cost:
 - Templates are kept as X and m, and weighted when they are compared, as objects share a frame's X. A feature without
