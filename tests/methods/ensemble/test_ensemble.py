@@ -134,12 +134,12 @@ def test_members_are_named(monkeypatch):
 
 
 def test_a_member_has_options_of_its_own():
-    members = ("ttvos-lite:2 reach=0.3 returns=false", "ttvos-lite:0.5", "fusion-fast veto=0")
+    members = ("ttvos-lite:2 reach=0.3 returns=true", "ttvos-lite:0.5", "fusion-fast veto=0")
     built = EnsembleConfig(members).build(pretrained=False)
     assert [member.reach for member in built.members] == [0.3, 0.2, onemask.load("fusion-fast").reach]
     assert built.members[2].config.veto == 0
     assert built.config.votes == (2, 0.5, 1)
-    assert list(built.parts) == ["ttvos-lite reach=0.3 returns=false", "ttvos-lite", "fusion-fast"]
+    assert list(built.parts) == ["ttvos-lite reach=0.3 returns=true", "ttvos-lite", "fusion-fast"]
     assert onemask.load("best", members="ttvos-lite reach=0.3").members[0].reach == 0.3  # with weights
     quoted = Member.parse("fusion-fast 'clues=target, bank'")
     assert quoted.options == {"clues": "target, bank"}
@@ -268,7 +268,7 @@ def test_a_saved_session_refuses_other_options_of_a_member(make_clip, tmp_path):
     [
         ("ttvos-lite reach=0.4", "ttvos-lite"),
         ("ttvos-lite", "ttvos-lite reach=0.3"),
-        ("ttvos-lite reach=0.3", "ttvos-lite returns=false"),
+        ("ttvos-lite reach=0.3", "ttvos-lite returns=true"),
     ],
 )
 def test_a_saved_session_refuses_other_members_of_the_same_method(make_clip, tmp_path, now):

@@ -25,9 +25,7 @@ MOBILENETV3 = replace(RESNET18, backbone="mobilenetv3_large_100")
 LITE = TTVOSConfig(
     network="wide",
     borders=False,
-    background="product",
     padding="edge",
-    returns=True,
     backbone="tf_efficientnet_lite0",
     deepest=16,
     joined=True,
