@@ -372,6 +372,17 @@ def test_files_that_hold_no_masks_are_refused(result, tmp_path, name, text, mess
         list(read_masks(tmp_path / name, result.video))
 
 
+@pytest.mark.parametrize("to", ["cvat", "label-studio"])
+def test_a_labels_number_is_the_objects_whatever_label_comes_first(to, result, scene, tmp_path):
+    path = exported(result, tmp_path, to)
+    text = path.read_text(encoding="utf-8").replace('object 1"', 'cat"').replace('object 7"', 'object 1"')
+    path.write_text(text, encoding="utf-8")
+    meant = {1: 7, 2: 1}
+    for frame, masks in read_masks(path, result.video):
+        assert [object_id for object_id, _ in masks] == [i for i in (2, 1) if (scene.labels[frame] == meant[i]).any()]
+        assert all(np.array_equal(mask, scene.labels[frame] == meant[object_id]) for object_id, mask in masks)
+
+
 @pytest.mark.parametrize(
     ("values", "dtype", "wanted"),
     [
