@@ -160,6 +160,23 @@ class Still(Method):
         return StillMemory(memory.logits, memory.age + 1)
 
 
+class Unsure(Still):
+    """Gives an object's own mask away where another one is annotated."""
+
+    def memorize(self, features: Features, masks: Tensor) -> StillMemory:
+        memory = super().memorize(features, masks)
+        return StillMemory(memory.logits / 4, memory.age)
+
+
+def gap_where_a_correction_begins(like: np.ndarray) -> dict[int, np.ndarray]:
+    """Annotations of frames 0, 4 and 8: object 1 in all of them, in frame 4 with a gap, and behind it object 7 in 8."""
+    one, gap, both = (np.zeros_like(like) for _ in range(3))
+    one[23:56, 33:68] = gap[23:56, 33:68] = both[21:52, 31:66] = 1
+    gap[45, 55] = gap[50, 60] = 0
+    both[40:71, 50:83] = 7
+    return {0: one, 4: gap, 8: both}
+
+
 @dataclass(frozen=True)
 class StillSettings(Settings):
     """Settings that run `Still`, under the default method's name."""

@@ -372,6 +372,36 @@ def test_files_that_hold_no_masks_are_refused(result, tmp_path, name, text, mess
         list(read_masks(tmp_path / name, result.video))
 
 
+@pytest.mark.parametrize("to", ["cvat", "label-studio"])
+def test_a_labels_number_is_the_objects_whatever_label_comes_first(to, result, scene, tmp_path):
+    path = exported(result, tmp_path, to)
+    text = path.read_text(encoding="utf-8").replace('object 1"', 'cat"').replace('object 7"', 'object 1"')
+    path.write_text(text, encoding="utf-8")
+    meant = {1: 7, 2: 1}
+    for frame, masks in read_masks(path, result.video):
+        assert [object_id for object_id, _ in masks] == [i for i in (2, 1) if (scene.labels[frame] == meant[i]).any()]
+        assert all(np.array_equal(mask, scene.labels[frame] == meant[object_id]) for object_id, mask in masks)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "wanted"),
+    [
+        ((3, 255), np.uint8, {0: [3]}),
+        ((255, 255), np.uint8, {0: [1], 1: [1]}),
+        ((3, 255), np.uint16, {0: [3], 1: [255]}),
+    ],
+)
+def test_255_in_an_archive_is_what_it_is_in_pictures(values, dtype, wanted, tmp_path):
+    """Void beside other ids, and the only object without; an id in 16 bits, where `npz` has 255 as an object."""
+    label_maps = np.zeros((2, 8, 8), dtype)
+    label_maps[0, 2:4], label_maps[1, 4:6] = values
+    np.savez(tmp_path / "masks.npz", label_maps=label_maps)
+    video = open_video(np.zeros((2, 8, 8, 3), np.uint8))
+    found = {masks.frame: masks.masks for masks in read_masks(tmp_path / "masks.npz", video)}
+    assert {frame: [object_id for object_id, _ in masks] for frame, masks in found.items()} == wanted
+    assert all(np.array_equal(masks[0][1], label_maps[frame] > 0) for frame, masks in found.items())
+
+
 def test_masks_of_another_video_are_refused(result, tmp_path):
     path = exported(result, tmp_path, "npz")
     for images, message in (

@@ -36,6 +36,12 @@ def test_an_object_that_is_annotated_first_in_a_later_frame_comes_back_from_ther
     assert touched(keys(f30={1}), keys(f30={1}) | keys(f50={1})) == list(range(50, 60))
 
 
+def test_a_frame_in_which_all_begins_depends_on_which_objects_the_way_back_learns_there():
+    before = keys(f20={1, 3}, f40={2})
+    assert touched(before, before | keys(f0={1, 3})) == list(range(21))
+    assert touched(keys(f20={1}), keys(f20={1}) | keys(f0={1})) == list(range(20))  # nothing comes back
+
+
 def test_a_known_object_of_which_too_little_is_left_is_not_replaced():
     faint = {20: Key("content f20", frozenset({1}), frozenset({1}))}
     assert plan.anchor(keys(f0={1}) | faint, 30) == 0

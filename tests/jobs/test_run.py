@@ -31,7 +31,7 @@ from onemask.video.frames import DecodeError
 from onemask.video.masks import object_ids, read_label_map, read_mask, write_mask
 from onemask.video.reader import open_video
 from onemask.video.writer import VideoWriter
-from videos import QUICK, BrokenVideo, Scene, Still, write_images, write_video
+from videos import QUICK, BrokenVideo, Scene, Still, Unsure, gap_where_a_correction_begins, write_images, write_video
 
 QUICKLY = Settings(method="stub", options=QUICK, short_side=64, device="cpu")
 
@@ -561,6 +561,19 @@ def test_what_a_correction_leaves_is_what_a_whole_run_makes(scene, tmp_path, see
     run(video, given, tmp_path / "whole", settings, save=["masks"])
     run(video, given, tmp_path / "reused", settings, save=["masks"], reuse=tmp_path / "first")
     assert masks(tmp_path / "reused") == masks(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("first", [(0, 8), (4, 8)])
+def test_the_way_back_is_the_same_where_a_correction_begins(scene, tmp_path, first):
+    """There it learns only what is not annotated before: not object 1 in frame 4, in a gap of which is object 7."""
+    given = gap_where_a_correction_begins(scene.labels[0])
+    settings = Settings(method=Unsure(), short_side=48, device="cpu", runtime="torch")
+    video = open_video(scene.images)
+    run(video, {index: given[index] for index in first}, tmp_path / "first", settings, save=["masks"])
+    run(video, given, tmp_path / "whole", settings, save=["masks"])
+    report = run(video, given, tmp_path / "reused", settings, save=["masks"], reuse=tmp_path / "first")
+    assert masks(tmp_path / "reused") == masks(tmp_path / "whole")
+    assert report.frames_done_now < len(scene.images)
 
 
 @pytest.mark.parametrize("stops", [(1, 1, 1), (5, 1), (12,)])

@@ -23,7 +23,7 @@ from onemask.methods.frtm import FRTMConfig
 from onemask.methods.frtm.model import FRTM
 from onemask.methods.method import Features, Memory, Method
 from onemask.methods.videomatch import VideoMatchConfig
-from onemask.runtime import choice, computation, encoder, engines, graphs
+from onemask.runtime import choice, computation, encoder, engines, graphs, segmenter
 from onemask.runtime import part as part_module
 from onemask.testing import moving_shapes
 from onemask.video.sample import sample_clip
@@ -483,6 +483,40 @@ def test_auto_keeps_what_it_measured_and_takes_it_again(graph_runtime, own_home,
         again.annotate(clip.frames[0], clip.label_maps[0])
     assert again.runtime == "onnx"
     assert "the fastest when checked on this machine; measured then: torch 3000 ms, onnx 1000 ms" in caplog.text
+
+
+@pytest.mark.parametrize("of_features", ["onnx", "torch"])
+def test_each_network_of_a_restored_session_is_computed_by_what_auto_chose(of_features, graph_runtime, monkeypatch):
+    chosen, runtime = {}, computation.Computation.runtime
+
+    def noted(task, *asked):
+        found = runtime(task, *asked)
+        chosen[task.what] = found[0]
+        return found
+
+    for module in (encoder, segmenter):
+        monkeypatch.setattr(module, "WORTH_IT", 0)
+    monkeypatch.setenv("ONEMASK_RUNTIME", "auto")
+    monkeypatch.setattr(computation, "GRAPHS", ("onnx",))
+    others = "torch" if of_features == "onnx" else "onnx"
+    fastest = {"features": of_features, "network": others}
+    monkeypatch.setattr(computation, "choose", lambda ways, given, what, *_: fastest[what])
+    monkeypatch.setattr(computation.Computation, "runtime", noted)
+    method, clip, path = tiny_frtm(), moving_shapes(4), graphs.folder() / "session"
+    session = Session(method, device="cpu")
+    label_maps(session, clip.frames[:2], clip.label_maps[0])
+    assert chosen == fastest
+    session.save(path)
+    chosen.clear()
+    restored = Session.restore(path, method, device="cpu")
+    assert restored.runtime == of_features
+    restored.save(path)  # before its first frame
+    restored = Session.restore(path, method, device="cpu")
+    for frame in clip.frames[2:]:
+        assert np.array_equal(restored.step(frame), session.step(frame))
+        assert np.array_equal(restored.probabilities[1], session.probabilities[1])
+    assert chosen["network"] == others
+    assert chosen.get("features", "torch") == of_features == restored.runtime
 
 
 def test_a_choice_is_made_again_on_another_processor(own_home, monkeypatch):

@@ -17,6 +17,8 @@ from .reading import FrameNames, Masks, broken
 from .result import Result
 from .target import ExportOptions, Target
 
+TOP = 255  # never an object in 8 bits
+
 
 def write_npz(result: Result, target: Target, options: ExportOptions) -> None:
     """Write one NPZ: `label_maps` (T, H, W) uint8 or uint16, frame `names` (T,) and object `ids` (N,)."""
@@ -37,7 +39,10 @@ def write_npz(result: Result, target: Target, options: ExportOptions) -> None:
 
 
 def read_npz(path: Path, video: Video) -> Iterator[Masks]:
-    """Read masks from an archive of label maps; frames are matched by `names` if it has them, otherwise by order."""
+    """Read masks from an archive of label maps; frames are matched by `names` if it has them, otherwise by order.
+
+    In 8 bits, 255 is void if there are other ids, and object 1 if there are none, as in pictures.
+    """
     frame_named = FrameNames(video, path)
     with broken(path, "an NPZ with label_maps (T, H, W)"):
         try:
@@ -46,7 +51,11 @@ def read_npz(path: Path, video: Video) -> Iterator[Masks]:
                 names = archive["names"].tolist() if "names" in archive else None
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} cannot be read as an NPZ with label_maps ({error}); write it again") from error
-        for place, label_map in enumerate(label_maps):
-            masks = [(i, label_map == i) for i in object_ids(label_map)]
+        ids_of = [object_ids(label_map) for label_map in label_maps]
+        meant = {value: value for ids in ids_of for value in ids}
+        if label_maps.dtype == np.uint8 and meant.pop(TOP, None) and not meant:
+            meant = {TOP: 1}
+        for place, (label_map, ids) in enumerate(zip(label_maps, ids_of, strict=True)):
+            masks = [(meant[value], label_map == value) for value in ids if value in meant]
             if masks:
                 yield Masks(place if names is None else frame_named(f"{names[place]}.png"), masks)

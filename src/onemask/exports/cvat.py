@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..video.frames import Video
-from .reading import Masks, broken, object_of_label
+from .reading import Masks, broken, ids_of_labels
 from .result import Result
 from .target import ExportOptions, Target
 
@@ -66,22 +66,23 @@ def _meta(result: Result, ids: list[int]) -> ElementTree.Element:
 def read_cvat(path: Path, video: Video) -> Iterator[Masks]:
     """Read the masks of a CVAT file frame by frame, from a video or an image task; other shapes are skipped."""
     by_frame: dict[int, list[tuple[int, np.ndarray]]] = {}
-    known: dict[str, int] = {}
     size = video.info.height, video.info.width
     with broken(path, "CVAT's XML, version 1.1, with masks in tracks or images"):
         try:
             root = ElementTree.parse(path).getroot()
         except (OSError, ElementTree.ParseError) as error:
             raise InputError(f"{path} cannot be read as XML ({error}); export it again") from error
-        for track in root.iter("track"):
-            for mask in track.iter("mask"):
-                if mask.attrib.get("outside") != "1":
-                    entry = object_of_label(track.attrib["label"], known), _mask(mask, size)
-                    by_frame.setdefault(int(mask.attrib["frame"]), []).append(entry)
+        shapes = [
+            (mask.attrib["frame"], track.attrib["label"], mask)
+            for track in root.iter("track")
+            for mask in track.iter("mask")
+            if mask.attrib.get("outside") != "1"
+        ]
         for image in root.iter("image"):
-            for mask in image.iter("mask"):
-                entry = object_of_label(mask.attrib["label"], known), _mask(mask, size)
-                by_frame.setdefault(int(image.attrib["id"]), []).append(entry)
+            shapes += [(image.attrib["id"], mask.attrib["label"], mask) for mask in image.iter("mask")]
+        ids = ids_of_labels(label for _, label, _ in shapes)
+        for frame, label, mask in shapes:
+            by_frame.setdefault(int(frame), []).append((ids[label], _mask(mask, size)))
         for index in sorted(by_frame):
             yield Masks(index, by_frame[index])
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import __version__
 from ..video.frames import Video
-from .reading import FrameNames, Masks, broken, loaded_json, object_of_label
+from .reading import FrameNames, Masks, broken, ids_of_labels, loaded_json
 from .result import Result
 from .target import ExportOptions, Target
 
@@ -58,19 +58,20 @@ def write_label_studio(result: Result, target: Target, options: ExportOptions) -
 
 def read_label_studio(path: Path, video: Video) -> Iterator[Masks]:
     """Read the masks of a Label Studio file frame by frame: each task's first annotation, or else first prediction."""
-    known: dict[str, int] = {}
     by_frame: dict[int, list[tuple[int, np.ndarray]]] = {}
     frame_named = FrameNames(video, path)
     with broken(path, "Label Studio's JSON, a list of tasks with brush labels"):
-        for task in loaded_json(path):
-            for stroke in (task.get("annotations") or task.get("predictions") or [{"result": []}])[0]["result"]:
-                if stroke.get("type") != "brushlabels":
-                    continue
-                size = int(stroke["original_height"]), int(stroke["original_width"])
-                value = stroke["value"]
-                mask = unpacked(bytes(value["rle"]), size)
-                masks = by_frame.setdefault(frame_named(task["data"]["image"]), [])
-                masks.append((object_of_label(value["brushlabels"][0], known), mask))
+        strokes = [
+            (task["data"]["image"], stroke)
+            for task in loaded_json(path)
+            for stroke in (task.get("annotations") or task.get("predictions") or [{"result": []}])[0]["result"]
+            if stroke.get("type") == "brushlabels"
+        ]
+        ids = ids_of_labels(stroke["value"]["brushlabels"][0] for _, stroke in strokes)
+        for image, stroke in strokes:
+            size = int(stroke["original_height"]), int(stroke["original_width"])
+            mask = unpacked(bytes(stroke["value"]["rle"]), size)
+            by_frame.setdefault(frame_named(image), []).append((ids[stroke["value"]["brushlabels"][0]], mask))
         for index in sorted(by_frame):
             yield Masks(index, by_frame[index])
 

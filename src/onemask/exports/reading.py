@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -70,12 +70,15 @@ class FrameNames:
         return index if self._video.name(index) == stem else None
 
 
-def object_of_label(label: str, known: dict[str, int]) -> int:
-    """Return the object id for a label: the number at its end if that is free, otherwise the lowest free id."""
-    if label not in known:
+def ids_of_labels(labels: Iterable[str]) -> dict[str, int]:
+    """Return the object id of each label: the number at its end unless an earlier label has it, else a free id."""
+    in_order = list(dict.fromkeys(labels))
+    ids: dict[str, int] = {}
+    for label in in_order:
         digits = str(label).rpartition(" ")[2]
-        number = int(digits) if digits.isdecimal() and 1 <= int(digits) <= LARGEST_ID else 0
-        taken = set(known.values())
-        free = (i for i in range(1, LARGEST_ID + 1) if i not in taken)
-        known[label] = number if number and number not in taken else next(free)
-    return known[label]
+        number = int(digits) if digits.isdecimal() else 0
+        if 1 <= number <= LARGEST_ID and number not in ids.values():
+            ids[label] = number
+    taken = set(ids.values())
+    free = (i for i in range(1, LARGEST_ID + 1) if i not in taken)
+    return {label: ids[label] if label in ids else next(free) for label in in_order}

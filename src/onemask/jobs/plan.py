@@ -87,6 +87,9 @@ def signature(keys: Keys, index: int, settings: str) -> str:
     forward = [f"forward {k} {keys[k].content}" for k in sorted(keys) if begin <= k <= index and start is not None]
     later = sorted({k for k in first_seen(keys, begin).values() if k > index})
     backward = [f"backward {k} {keys[k].content}" for k in later]
+    if backward and index == start:  # the way back learns there only the objects that are not annotated before
+        new = {object_id for object_id, first in first_seen(keys, 0).items() if first == index}
+        backward += [f"new {sorted(new)}"] if new != keys[index].ids else []
     return _hash(settings, forward + backward)
 
 

@@ -76,9 +76,8 @@ class Reused:
 
     def _made(self, session: Session) -> Iterator[LabelledFrame]:
         for stretch in self._stretches:
-            later = {index: given for index, given in self._annotations.items() if index >= stretch.start}
             propagation = Propagation(
-                session.fresh(), self._video, later, direction=self._direction, start=stretch.start
+                session.fresh(), self._video, self._annotations, direction=self._direction, start=stretch.start
             )
             with closing(propagation.frames()) as frames:
                 for labelled in frames:

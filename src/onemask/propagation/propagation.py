@@ -150,7 +150,8 @@ class LabelMaps(Iterator[np.ndarray]):
 class Propagation:
     """The work of `propagate`, as an iterable whose session can be saved between two frames and resumed.
 
-    session: a new one, or, to resume from frame `start`, one that has seen all frames before it.
+    session: a new one, or, to begin at frame `start`, one that has seen all frames before it, or a new one if all
+    objects annotated before it are annotated in it, too. annotations: of the whole video in either case.
     way_back: the state of the backward pass and its file; by default a new pass in a temporary file.
     """
 

@@ -154,12 +154,18 @@ class Encoder:
         self._through = with_parts(method, () if method.traceable else method.encode_parts, runtime, of_graphs)
         self._made: dict[_Place, tuple[str, Run | None, Reader | None]] = {}
         self._making = threading.Lock()
+        self._before: str | None = None
         self._chosen: str | None = None
+
+    def go_on_in(self, runtime: str) -> None:
+        """Compute features in the runtime that a saved session had come to; networks in `segment` are not affected."""
+        if runtime != "auto" and self.asked != "torch" and self._quantised is None and self.of_graphs == "float32":
+            self._before = runtime
 
     @property
     def runtime(self) -> str:
         """The runtime in use; before the first frame, the one that was requested."""
-        return self._chosen or self.asked
+        return self._chosen or self._before or self.asked
 
     @property
     def precision(self) -> str:
@@ -169,9 +175,9 @@ class Encoder:
         return self.of_graphs if self._quantised is None else "int8"
 
     @property
-    def to_go_on(self) -> str:
-        """The runtime that a restored session has to request to continue as this one; see `Session.save`."""
-        return self.runtime if self._quantised is None and self.of_graphs == "float32" else self.asked
+    def to_go_on(self) -> tuple[str, str]:
+        """The runtime that a restored session's features continue in, see `go_on_in`, and the one that it requests."""
+        return (self.runtime if self._quantised is None and self.of_graphs == "float32" else self.asked), self.asked
 
     def __call__(self, frames: Tensor) -> Features:
         """Encode frames (B, 3, H, W), RGB in [0, 1], into the method's features."""
@@ -213,7 +219,7 @@ class Encoder:
                 "a method without one backbone of onemask runs in PyTorch alone, in float32",
             )
             return nothing
-        if auto and size[0] * size[1] < WORTH_IT:
+        if self._before == "torch" or (auto and size[0] * size[1] < WORTH_IT):
             return nothing
         if auto and not any(problem_with(name) is None for name in GRAPHS):
             log.info("auto chooses torch: neither ONNX Runtime nor OpenVINO is installed")
@@ -231,7 +237,7 @@ class Encoder:
             chosen, run = self._in_eight_bits(task, threads, frame)
         else:
             examples = [{FRAME: picture} for picture in (frame, frame.flip(-1), 1 - frame)]
-            chosen, run = task.runtime(self.asked, examples, threads)
+            chosen, run = task.runtime(self._before or self.asked, examples, threads)
         return (chosen, run, reader) if run is not None else nothing
 
     def _in_eight_bits(self, task: Computation, threads: int, frame: Tensor) -> tuple[str, Run | None]:

@@ -37,6 +37,9 @@ class SavedSession:
     stride: int
     """Frames were padded to multiples of this."""
     runtime: str
+    """The runtime that features were computed in."""
+    asked: str
+    """The runtime that was requested, which each network in `segment` takes or chooses for itself."""
 
     def write(self, path: str | Path, method: Method) -> None:
         """Write the file of a session with this method. Raises OutputError if it cannot be written."""
@@ -48,6 +51,7 @@ class SavedSession:
             "frame": self.frame,
             "stride": self.stride,
             "runtime": self.runtime,
+            "asked_runtime": self.asked,
         }
         write_state(path, state, {} if self.memory is None else self.memory.tensors())
 
@@ -77,7 +81,9 @@ class SavedSession:
             raise
         except (LookupError, TypeError, ValueError) as error:
             raise no_session(path, error) from error
-        return cls(memory, objects, own, frame, how, stride, str(state.get("runtime", "auto")))
+        runtime = str(state.get("runtime", "auto"))
+        asked = str(state.get("asked_runtime", runtime))  # absent from older files
+        return cls(memory, objects, own, frame, how, stride, runtime, asked)
 
 
 def write_state(path: str | Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

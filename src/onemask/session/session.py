@@ -349,7 +349,7 @@ class Session(Presences):
         """
         own = None if self._geometry is None else self._geometry.own
         how = {"short_side": self.short_side, "precision": self._asked_precision, "padding": self.padding}
-        state = self._memory, self._objects, own, self._frame, how, self._stride, self._encoder.to_go_on
+        state = self._memory, self._objects, own, self._frame, how, self._stride, *self._encoder.to_go_on
         SavedSession(*state).write(path, self.method)
 
     @classmethod
@@ -366,7 +366,9 @@ class Session(Presences):
         """
         saved = SavedSession.read(path, method)
         where = next(method.parameters()).device if device is None else best_device(device)
-        session = cls(method, device=device, runtime=usable(saved.runtime, where), **saved.how)
+        session = cls(method, device=device, runtime=usable(saved.asked, where), **saved.how)
+        if saved.runtime != saved.asked:
+            session._encoder.go_on_in(usable(saved.runtime, where))
         session._objects, session._frame, session._stride = saved.objects, saved.frame, saved.stride
         session._geometry = None if saved.own is None else session._geometry_for(saved.own)
         session._memory = None if saved.memory is None else saved.memory.to(session.device)

@@ -106,8 +106,7 @@ class _Bench:
         done = 0
         for stretch in job.stretches:
             session = self._session(job.method)
-            from_start = {index: labels for index, labels in annotations.items() if index >= stretch.start}
-            propagation = Propagation(session, self.video, from_start, start=stretch.start)
+            propagation = Propagation(session, self.video, annotations, start=stretch.start)
             watcher = Watcher()
             for labelled in propagation.frames(partial(self._watched, start=stretch.start)):
                 self._reached = (session, labelled.index + 1)
