@@ -28,6 +28,8 @@ NAMES = ["frtm", "frtm-lite", "videomatch", "videomatch-lite", "pmvos", "pmvos-l
 NAMES += ["dmn-aoa-lite", "fusion-fast", "ensemble"]
 TRAINED = ["videomatch-lite", "pmvos-lite", "ttvos-lite", "dmn-aoa-lite"]
 SIZE = (48, 64)
+FINE_TUNED = {"videomatch": {"finetune": 1}, "frtm-lite": {"finetune_samples": 2, "finetune_iterations": 1}}
+HALF = ["frtm", "videomatch-lite", "pmvos-lite", "ttvos-lite", "dmn-aoa-lite", "fusion-fast"]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -39,7 +41,7 @@ def method(request) -> Method:
 def built(name: str) -> Method:
     if name == "ensemble":
         return Ensemble([tiny("ttvos-lite"), tiny("pmvos-lite")], EnsembleConfig(("ttvos-lite", "pmvos-lite"))).eval()
-    return tiny(name, **{"finetune": 3} if name == "videomatch" else {}).eval()
+    return tiny(name, **FINE_TUNED.get(name, {})).eval()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,10 @@ def test_a_session_finds_what_it_finds_on_a_cpu(method, clip, tmp_path, tensors)
         np.testing.assert_allclose(other, one, rtol=0.02, atol=1e-4)
 
 
-def test_it_computes_in_bfloat16_as_a_gpu_does_by_default(method, clip):
+@pytest.mark.parametrize("name", HALF)
+def test_it_computes_in_bfloat16_as_a_gpu_does_by_default(name, clip):
+    torch.manual_seed(0)
+    method = built(name)
     expected = Session(deepcopy(method), device="cpu", precision="float32")
     with pretended_gpu():
         assert best_precision(torch.device("cuda")) == "bfloat16"
