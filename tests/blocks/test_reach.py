@@ -27,6 +27,7 @@ from onemask.blocks.reach import (
     without_outliers,
 )
 from onemask.labels import resize
+from pretended_gpu import pretended_gpu
 
 
 def box(top: int, bottom: int, left: int, right: int, size: tuple[int, int] = (64, 96)) -> Tensor:
@@ -82,6 +83,14 @@ def test_parts_with_a_seed_are_connected():
     assert connected(mask, seeds)[0, 0].int().tolist() == [[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0] * 5, [0] * 5]
     long = torch.ones(1, 1, 1, 100, dtype=torch.bool)
     assert connected(long, torch.arange(100).view(1, 1, 1, 100) == 0).all()
+
+
+def test_a_gpu_is_waited_for_once_where_parts_are_small():
+    mask, seeds = torch.ones(1, 1, 8, 8, dtype=torch.bool), torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    seeds[0, 0, 4, 4] = True
+    with pretended_gpu() as gpu:
+        assert connected(mask.to("cuda"), seeds.to("cuda")).sum().cpu() == 64
+    assert gpu.waits == {"equal": 1, "cpu": 1}
 
 
 def test_what_is_connected_with_what_is_near_is_kept_whole():

@@ -37,11 +37,12 @@ class Tiles(torch.nn.Module):
     def forward(self, frames: Tensor) -> Proposals:
         height, width = frames.shape[-2:]
         corners = [(x / 4, y / 4, x / 4 + 0.5, y / 4 + 0.5) for y in range(3) for x in range(3)]
-        boxes = torch.tensor(corners) * torch.tensor([width, height, width, height])
-        place = torch.linspace(-1, 1, 8)
+        corners = [(x * width, y * height, to_x * width, to_y * height) for x, y, to_x, to_y in corners]
+        boxes = torch.tensor(corners, device=frames.device)
+        place = torch.linspace(-1, 1, 8, device=frames.device)
         mask = (1.5 - 1.5 * (place[:, None] ** 2 + place**2)).clamp(0, 1)
-        count = len(frames)
-        return Proposals(boxes.expand(count, 9, 4), torch.full((count, 9), 0.5), mask.expand(count, 9, 8, 8))
+        count, scores = len(frames), torch.full((len(frames), 9), 0.5, device=frames.device)
+        return Proposals(boxes.expand(count, 9, 4), scores, mask.expand(count, 9, 8, 8))
 
 
 # Options that make an entry of the registry small, by kind; all others are the entry's own.

@@ -155,9 +155,8 @@ def _grown(mask: Tensor, seeds: Tensor) -> Tensor:
     """`connected` on any device."""
     found = mask & seeds
     while True:
-        before = found
         for _ in range(STEPS):
-            found = (F.max_pool2d(found.float(), 3, 1, 1) > 0) & mask
+            before, found = found, (F.max_pool2d(found.float(), 3, 1, 1) > 0) & mask
         if torch.equal(found, before):
             return found
 

@@ -126,8 +126,8 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
             due = memory.age % self.config.update_every == 0
             if self.config.published:
                 due = due & self._large_enough(masks[:, 0] > 0.5)
-            due = torch.nonzero(due)[:, 0]
-            self._fit_last(memory, due.tolist(), self.config.update_iterations)
+            rows = [row for row, is_due in enumerate(due.tolist()) if is_due]
+            self._fit_last(memory, rows, self.config.update_iterations)
         return memory
 
     def losses(self, prediction: PredictionT, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
