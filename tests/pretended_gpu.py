@@ -42,39 +42,15 @@ PRODUCTS = {"mm", "bmm", "matmul", "linear", "einsum", "addmm", "baddbmm", "conv
 # What a GPU's result must be waited for: values that Python needs, and shapes that depend on values.
 WAITS = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__", "__contains__", "equal", "allclose"}
 WAITS |= {"nonzero", "argwhere", "unique", "masked_select", "bincount", "unique_consecutive"}
-
-
 # What autocast on "cuda" computes in the lower precision, in float32, and in the widest precision of the arguments.
-LOWER = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "mm", "bmm", "mv"}
-LOWER |= {
-    "matmul",
-    "rmatmul",
-    "linear",
-    "einsum",
-    "addmm",
-    "baddbmm",
-    "addbmm",
-    "addmv",
-    "scaled_dot_product_attention",
-}
-FULL = {
-    "exp",
-    "expm1",
-    "log",
-    "log1p",
-    "log2",
-    "log10",
-    "pow",
-    "rpow",
-    "reciprocal",
-    "rsqrt",
-    "softplus",
-    "sum",
-    "prod",
-}
-FULL |= {"cumsum", "cumprod", "norm", "normalize", "vector_norm", "layer_norm", "group_norm", "softmax", "log_softmax"}
-FULL |= {"logsumexp", "cosine_similarity", "cdist", "dist", "interpolate", "acos", "asin", "tan", "cosh", "sinh"}
-FULL |= {"binary_cross_entropy_with_logits", "smooth_l1_loss", "mse_loss", "l1_loss", "nll_loss", "cross_entropy"}
+LOWER = {"addbmm", "addmm", "addmv", "baddbmm", "bmm", "conv1d", "conv2d", "conv3d", "conv_transpose1d"}
+LOWER |= {"conv_transpose2d", "conv_transpose3d", "einsum", "linear", "matmul", "mm", "mv", "rmatmul"}
+LOWER |= {"scaled_dot_product_attention"}
+FULL = {"acos", "asin", "binary_cross_entropy_with_logits", "cdist", "cosh", "cosine_similarity", "cross_entropy"}
+FULL |= {"cumprod", "cumsum", "dist", "exp", "expm1", "group_norm", "interpolate", "l1_loss", "layer_norm", "log"}
+FULL |= {"log10", "log1p", "log2", "log_softmax", "logsumexp", "mse_loss", "nll_loss", "norm", "normalize", "pow"}
+FULL |= {"prod", "reciprocal", "rpow", "rsqrt", "sinh", "smooth_l1_loss", "softmax", "softplus", "sum", "tan"}
+FULL |= {"vector_norm"}
 WIDEST = {"addcdiv", "addcmul", "atan2", "dot", "grid_sample", "index_put", "scatter_add"}
 
 
