@@ -13,7 +13,6 @@ With as few output channels as a mask has, this is several times as fast on a CP
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
