@@ -45,3 +45,8 @@ def test_windows_lose_half_of_themselves_at_borders(layout):
     found = pixels_of_windows(windows.transpose(1, 2).flatten(1, 2).contiguous(memory_format=layout), 4)
     assert torch.equal(found, F.pixel_shuffle(windows.flatten(1, 2), 4)[:, :, 2:-2, 2:-2])
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_under_vmap_is_that_of_each():
+    layer, x = Deconvolution(3, 2, 2), torch.rand(2, 1, 3, 5, 4)
+    assert torch.allclose(torch.func.vmap(layer)(x), torch.stack([layer(one) for one in x]), atol=1e-6)

@@ -13,7 +13,6 @@ With as few output channels as a mask has, this is several times as fast on a CP
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,7 +25,7 @@ def pixels_of_windows(windows: Tensor, side: int) -> Tensor:
     half = side // 2
     rows = windows.permute(0, 2, 3, 1).unflatten(3, (side, side, -1)).transpose(2, 3)  # (N, h + 1, y, w + 1, x, C)
     pixels = rows.flatten(3, 4).flatten(1, 2)[:, half:-half, half:-half]
-    return pixels.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    return pixels.contiguous().permute(0, 3, 1, 2)  # the copy before: vmap knows no other layout
 
 
 class Deconvolution(nn.ConvTranspose2d):

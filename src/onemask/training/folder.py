@@ -8,7 +8,7 @@ import subprocess
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ..errors import InputError, Interrupted, OutputError
 from ..files import read_json, remove, remove_if_empty, write_bytes, write_json
 from ..jobs.results import ResultFolder
 from ..methods import trainable
+from ..methods.options import newer_options
 from ..weights.card import Card
 from ..weights.store import card_path, save
 from .recipe import Recipe, read_recipe
@@ -30,6 +31,11 @@ from .recipe_file import by_todays_keys, to_yaml
 log = logging.getLogger(__name__)
 
 RENAMED = {"place": "reached", "method": "network"}  # old key of a checkpoint -> present key
+# Defaults of options that have changed since records named only the options that recipes set.
+CHANGED: dict[str, dict[str, Any]] = {
+    "pmvos-lite": {"background": "product", "padding": "edge"},
+    "ttvos-lite": {"background": "product", "returns": True},
+}
 # Options that may change when training is resumed.
 NOT_OF_RESULT = ("workers", "checkpoint_every", "picture_every", "attribution", "licence", "note")
 
@@ -198,8 +204,12 @@ def _checkpoint_in(path: Path) -> dict[str, Any]:
 
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:
-    """All values that affect the result; lists of tables become tables by index, so that each difference has a name."""
+    """All values that affect the result, with every option of the method, as its defaults may change.
+
+    Lists of tables become tables by index, so that each difference has a name.
+    """
     values = asdict(recipe)
+    values["options"] = _configured(trainable(recipe.method, recipe.options))
     for stage in values["stages"]:
         stage["data"] = [recorded_values(source) for source in stage["data"]]
     return {name: _by_place(value) for name, value in values.items() if name not in NOT_OF_RESULT}
@@ -207,7 +217,18 @@ def _decisive(recipe: Recipe) -> dict[str, Any]:
 
 def _of_earlier_versions(asked: dict[str, Any]) -> dict[str, Any]:
     """Settings that a run began with, under today's keys; options added since have the value that applied then."""
-    return {"held_out": 0, **by_todays_keys(asked)}
+    today = {"held_out": 0, **by_todays_keys(asked)}
+    with suppress(InputError):  # the method belongs to a package that is not installed
+        method, given = str(today.get("method")), today.get("options") or {}
+        every, newer = _configured(trainable(method)), newer_options(trainable(method))
+        recorded_all = every.keys() - newer.keys() <= given.keys()
+        today["options"] = (newer if recorded_all else every | CHANGED.get(method, {})) | given
+    return today
+
+
+def _configured(chosen: Any) -> dict[str, Any]:
+    """Every option of what is trained; none if it is no dataclass."""
+    return asdict(chosen) if is_dataclass(chosen) and not isinstance(chosen, type) else {}
 
 
 def _by_place(value: Any) -> Any:
