@@ -104,6 +104,15 @@ def test_frames_are_enlarged_as_one_of_the_members_asks():
     assert ensemble(*members).least_side == 96
 
 
+def test_frames_are_padded_as_members_have_it_or_repeated_where_these_differ():
+    members = target_model(0), target_model(1)
+    assert ensemble(*members).padding == "edge"
+    members[0].padding = "reflected"
+    assert ensemble(*members).padding == "edge"
+    members[1].padding = "reflected"
+    assert ensemble(*members).padding == "reflected"
+
+
 def test_diagnostics_tell_where_members_disagree(seen, make_clip):
     clip = make_clip(2, 1, SIZE)
     method = Ensemble([target_model(0), target_model(1)], EnsembleConfig(("m0", "m1:2"))).eval()

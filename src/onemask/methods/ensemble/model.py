@@ -100,6 +100,8 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.stride_before = math.lcm(*(member.stride_before or member.stride for member in members))
         self.reach = max(member.reach for member in members)
         self.least_side = max(member.least_side for member in members)
+        alike = len({member.padding for member in members}) == 1
+        self.padding = members[0].padding if alike else Method.padding
         self.sees_others = any(member.sees_others for member in members)
         self._sources = _sources(members)
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_sources", _sources(members)))
