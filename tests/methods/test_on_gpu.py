@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,7 +54,9 @@ def only(label_map: np.ndarray, *ids: int) -> np.ndarray:
     return np.where(np.isin(label_map, ids), label_map, 0)
 
 
-def followed(method: Method, clip, device: str, path, *, tensors: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def followed(
+    method: Method, clip: Clip, device: str, path: Path, *, tensors: bool
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Label maps and measures of a session in which objects are added, corrected, hidden and forgotten."""
     frames = [torch.from_numpy(frame).to(device) for frame in clip.frames] if tensors else clip.frames
     session = Session(method, device=device, precision="float32")
@@ -78,18 +81,25 @@ def followed(method: Method, clip, device: str, path, *, tensors: bool) -> tuple
     return [np.asarray(each.cpu() if tensors else each) for each in label_maps], [np.asarray(each) for each in told]
 
 
-@pytest.mark.parametrize("tensors", [False, True], ids=["arrays", "tensors"])
-def test_a_session_finds_what_it_finds_on_a_cpu(method, clip, tmp_path, tensors):
-    if tensors and not isinstance(method.config, type(tiny("ttvos-lite").config)):
-        pytest.skip("what a session makes of tensors does not depend on the method")
-    expected = followed(deepcopy(method), clip, "cpu", tmp_path / "session", tensors=tensors)
+def assert_the_same_on_both(method: Method, clip: Clip, path: Path, *, tensors: bool = False) -> None:
+    expected = followed(deepcopy(method), clip, "cpu", path, tensors=tensors)
     with pretended_gpu():
-        found = followed(deepcopy(method), clip, "cuda", tmp_path / "session", tensors=tensors)
+        found = followed(deepcopy(method), clip, "cuda", path, tensors=tensors)
     assert all(
         agreement(one, other) > 0.99 for one, other in zip(*(maps for maps, _ in (expected, found)), strict=True)
     )
     for one, other in zip(expected[1], found[1], strict=True):
         np.testing.assert_allclose(other, one, rtol=0.02, atol=1e-4)
+
+
+def test_a_session_finds_what_it_finds_on_a_cpu(method, clip, tmp_path):
+    assert_the_same_on_both(method, clip, tmp_path / "session")
+
+
+def test_so_it_does_with_tensors(clip, tmp_path):
+    """What a session makes of them does not depend on the method."""
+    torch.manual_seed(0)
+    assert_the_same_on_both(built("ttvos-lite"), clip, tmp_path / "session", tensors=True)
 
 
 @pytest.mark.parametrize("name", HALF)
