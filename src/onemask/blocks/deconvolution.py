@@ -28,6 +28,11 @@ def pixels_of_windows(windows: Tensor, side: int) -> Tensor:
     return pixels.contiguous().permute(0, 3, 1, 2)  # the copy before: vmap knows no other layout
 
 
+def deconvolved(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """Maps (N, channels, h, w), and the result of `Deconvolution.of_windows` -> (N, outputs, s h, s w)."""
+    return pixels_of_windows(F.conv2d(x, kernel.flatten(0, 2), bias.flatten(), padding=1), len(kernel))
+
+
 class Deconvolution(nn.ConvTranspose2d):
     """Transposed convolution of even stride s: (N, channels, h, w) -> (N, outputs, s h, s w).
 
@@ -45,8 +50,7 @@ class Deconvolution(nn.ConvTranspose2d):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the deconvolution; `output_size` must be None."""
         assert output_size is None
-        kernel, bias = self.of_windows()
-        return pixels_of_windows(F.conv2d(x, kernel.flatten(0, 2), bias.flatten(), padding=1), len(kernel))
+        return deconvolved(x, *self.of_windows())
 
     def of_windows(self) -> tuple[Tensor, Tensor]:
         """The equivalent convolution to s x s windows: weights (s, s, outputs, channels, 2, 2), bias (s, s, outputs).

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import __version__
 from ..blocks.backbone import Backbone
-from ..blocks.deconvolution import Deconvolution, pixels_of_windows
+from ..blocks.deconvolution import Deconvolution, deconvolved
 from ..blocks.replacing import replaced
 from ..errors import InputError, OutputError
 from ..files import write_bytes, write_text
@@ -165,13 +164,12 @@ class _Fixed(nn.Module):
         super().__init__()
         self.training = False
         kernel, bias = part.of_windows()
-        self.stride = part.stride
         self.register_buffer("kernel", kernel.detach().contiguous())
         self.register_buffer("bias", bias.detach().contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C', s h, s w)."""
-        return pixels_of_windows(F.conv2d(x, self.kernel.flatten(0, 2), self.bias.flatten(), padding=1), self.stride[0])
+        return deconvolved(x, self.kernel, self.bias)
 
     def of_windows(self) -> tuple[Tensor, Tensor]:
         """See `Deconvolution.of_windows`."""
