@@ -91,6 +91,7 @@ def pretended_gpu() -> Iterator[PretendedGPU]:
         patched.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
         patched.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
         patched.setattr(threading.Thread, "run", with_gpu)
+        patched.setattr(torch, "vmap", _in_turn)
         yield gpu
 
 
@@ -122,14 +123,24 @@ def _called(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         result = function(*args, **kwargs)
         if asked is not None and any(result is tensor and is_on_gpu(tensor) != to_gpu for tensor in given):
             result = result.clone()  # moved
-    if name == "__set__ data" and not is_on_gpu(args[0]) and is_on_gpu(args[1]):
-        _put_on_gpu(args[0])
+    if name == "__set__ data" and is_on_gpu(args[0]) != is_on_gpu(args[1]):
+        (_put_on_gpu if is_on_gpu(args[1]) else _take_from_gpu)(args[0])
     if name == "__iter__":
         result = list(result)
     for tensor in _tensors(result):
         if to_gpu and not any(tensor is one for one in given):
             _put_on_gpu(tensor)
     return iter(result) if name == "__iter__" else result
+
+
+def _in_turn(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What `torch.vmap` computes, one row after another: its tensors would be of no class that is known here."""
+
+    def mapped(*by_row: Any) -> Tensor:
+        rows = range(len(by_row[0]))
+        return torch.stack([function(*tree_map(lambda tensor, row=row: tensor[row], by_row)) for row in rows])
+
+    return mapped
 
 
 def _autocast(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -159,6 +170,10 @@ def _put_on_gpu(tensor: Tensor) -> None:
     if isinstance(tensor, torch.nn.Parameter):
         tensor._is_param = True  # by which torch knows a parameter that is of another class
     tensor.__class__ = OnGPU
+
+
+def _take_from_gpu(tensor: Tensor) -> None:
+    tensor.__class__ = torch.nn.Parameter if isinstance(tensor, torch.nn.Parameter) else Tensor
 
 
 def _deep_copy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:

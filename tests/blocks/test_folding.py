@@ -9,9 +9,12 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from onemask.blocks import folding
 from onemask.blocks.backbone import Backbone
 from onemask.blocks.folding import Folded, folded
+from pretended_gpu import is_on_gpu, pretended_gpu
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
@@ -34,6 +37,18 @@ def close(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(
         torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(a.abs().max())) for a, b in zip(one, other, strict=True)
     )
+
+
+class Casts(TorchDispatchMode):
+    """Counts casts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.number += operation is torch.ops.aten._to_copy.default
+        return operation(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_large_100", "hrnet_w18_small"])
@@ -102,10 +117,34 @@ class TestOfABackbone:
     def test_is_made_once(self, backbone):
         assert backbone._folded.of(backbone.network) is backbone._folded.of(backbone.network)
 
+    @torch.inference_mode()
+    def test_under_autocast_weights_are_cast_once(self, backbone):
+        picture = torch.rand(1, 3, 64, 64)
+        in_full = backbone._folded.of(backbone.network)
+        with torch.autocast("cpu", torch.bfloat16):
+            wanted = in_full((picture - backbone.mean) / backbone.std)
+            backbone(picture)
+            with Casts() as casts:
+                found = backbone(picture)
+            assert backbone._folded.of(backbone.network) is backbone._folded.of(backbone.network) is not in_full
+        assert casts.number <= 1  # the frame's
+        assert all(torch.equal(a, b) for a, b in zip(wanted, found.values(), strict=True))
+        assert backbone._folded.of(backbone.network) is in_full
+
+    def test_what_it_gives_is_compared_on_the_cpu(self, backbone, monkeypatch):
+        """A GPU's convolutions round more than folding changes, and would have it refused."""
+        compared = []
+        monkeypatch.setattr(folding, "_same", lambda *networks: bool(compared.append(networks)) or True)
+        with pretended_gpu():
+            found = backbone.to("cuda")._folded.of(backbone.network)
+            assert all(is_on_gpu(parameter) for parameter in found.parameters())
+        ((plain, _),) = compared
+        assert not any(is_on_gpu(parameter) for parameter in plain.parameters())
+
     def test_is_no_part_of_what_is_saved_or_copied(self, backbone):
         names = list(backbone.state_dict())
         with torch.no_grad():
             backbone(torch.rand(1, 3, 64, 64))
         assert list(backbone.state_dict()) == names
-        assert copy.deepcopy(backbone)._folded._kept == (None, None)
+        assert copy.deepcopy(backbone)._folded._kept == (None, {})
         assert isinstance(copy.deepcopy(backbone)._folded, Folded)

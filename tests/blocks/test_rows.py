@@ -5,11 +5,12 @@ from itertools import chain
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from onemask.blocks.deconvolution import pixels_of_windows
 from onemask.blocks.reach import connected, squared_distances, without_outliers
-from onemask.blocks.rows import batches_of_rows, in_row_batches
+from onemask.blocks.rows import _together, batches_of_rows, in_row_batches, row_by_row, with_own_networks
 from onemask.methods.method import Memory
 
 
@@ -64,6 +65,32 @@ class TestBatchesOfRows:
         like = torch.rand(3, 1, device="meta")
         assert batches_of_rows([0, 1, 2], like) == [slice(None)]
         assert batches_of_rows([0, 2], like) == [[0, 2]]
+
+
+class TestWithOwnNetworks:
+    @staticmethod
+    def convolved(x: Tensor, maps: dict[str, Tensor], own: Tensor) -> Tensor:
+        return F.conv2d(x + maps["a"].mean((2, 3), keepdim=True), own[0].view(4, 3, 3, 3), padding=1)
+
+    @pytest.fixture
+    def given(self):
+        generator = torch.Generator().manual_seed(0)
+        x, other, own = (torch.rand(3, *size, generator=generator) for size in ((3, 8, 9), (3, 8, 9), (108,)))
+        return x, {"a": other}, own
+
+    def test_one_by_one_on_a_cpu(self, given):
+        seen = []
+        with_own_networks(lambda *row: seen.append(len(row[0])) or self.convolved(*row), *given)
+        assert seen == [1, 1, 1]
+
+    def test_together_it_is_the_same(self, given):
+        assert torch.allclose(_together(self.convolved, *given), row_by_row(self.convolved, *given), atol=1e-5)
+
+    def test_together_autocast_is_obeyed(self, given):
+        with torch.autocast("cpu", torch.bfloat16):
+            found, expected = _together(self.convolved, *given), row_by_row(self.convolved, *given)
+        assert found.dtype == expected.dtype == torch.bfloat16
+        assert torch.allclose(found, expected, rtol=0.05)
 
 
 NEAR = torch.zeros(2, 1, 6, 8, dtype=torch.bool)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from test_common_set import tiny
 
+from onemask.blocks import reach
 from onemask.data.clip import Clip
 from onemask.device import best_precision
 from onemask.methods.ensemble import EnsembleConfig
@@ -154,16 +155,22 @@ def test_training_has_the_gradients_that_it_has_on_a_cpu(name, make_clip):
         np.testing.assert_allclose(found[key], gradient, rtol=0.02, atol=rounding)
 
 
-# Of a frame of three objects; the label map's way to the CPU is one.
-WAITS = {"pmvos": 1, "ttvos": 1, "frtm": 2}
+# For each frame: the label map's way to the CPU. With a `reach`, whether all is connected with where the object was.
+# VideoMatch: how many features its sets hold and how many cells are matched; and, for several objects of one frame, how
+# many cells are anyone's, and how many have too few matches. DMN-AOA: the costs, as it assigns proposals on the CPU.
+# FRTM: whether the object is large enough to refit to it, in every eighth frame, here every second.
+WAITS = {"pmvos": 1, "pmvos-lite": 2, "ttvos": 1, "ttvos-lite": 2, "frtm": 2, "frtm-lite": 2, "fusion-fast": 2}
+WAITS |= {"videomatch": 3, "videomatch-lite": 5, "dmn-aoa": 2, "dmn-aoa-lite": 3, "ensemble": 4}
 
 
+@pytest.mark.parametrize("objects", [1, 3])
 @pytest.mark.parametrize("name", WAITS)
-def test_a_frame_waits_for_little(name, clip):
+def test_a_frame_waits_for_little_however_many_objects_there_are(name, objects, clip, monkeypatch):
+    monkeypatch.setattr(reach, "STEPS", sum(SIZE))  # what untrained networks find is not connected in a few steps
     torch.manual_seed(0)
     with pretended_gpu() as gpu:
-        session = Session(tiny(name).eval(), device="cuda", precision="float32")
-        session.annotate(clip.frames[0], clip.label_maps[0])
+        session = Session(built(name), device="cuda", precision="float32")
+        session.annotate(clip.frames[0], only(clip.label_maps[0], *range(1, objects + 1)))
         session.step(clip.frames[1])
         gpu.waits.clear()
         session.step(clip.frames[2])

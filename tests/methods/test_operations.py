@@ -12,6 +12,7 @@ from test_common_set import tiny
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from onemask.blocks import rows
 from onemask.blocks.folding import Folded
 from onemask.labels import aggregate
 from onemask.methods.method import Method
@@ -68,3 +69,22 @@ def test_a_frame_waits_for_nothing_and_launches_hardly_more_for_five_objects_tha
     one, five = (operations_of_a_frame(tiny(name).eval(), objects) for objects in (1, 5))
     assert one <= AT_MOST[name]
     assert five <= 1.1 * one
+
+
+@pytest.mark.parametrize("name", ["frtm-lite", "fusion"])
+def test_five_networks_of_their_own_launch_half_of_what_they_do_one_by_one(name, monkeypatch):
+    """With values, on the CPU, as what memorizes a frame takes copies of it from there."""
+    method = tiny(name, **{"finetune_samples": 2, "finetune_iterations": 1}).eval()
+    features, numbers, found = method.encode(torch.rand(1, 3, 64, 96)), [], []
+    masks = torch.zeros(5, 1, 64, 96)
+    for row, mask in enumerate(masks):
+        mask[:, 8:40, 8 + 8 * row : 40 + 8 * row] = 1
+    memory = method.memorize(features, masks)
+    with torch.no_grad():
+        for run in (rows.row_by_row, rows._together):
+            with monkeypatch.context() as patched, Counted() as counted:
+                patched.setattr(rows, "row_by_row", run)
+                found.append(method.segment(features, memory).logits)
+            numbers.append(counted.number)
+    assert torch.allclose(*found, atol=1e-4)
+    assert numbers[1] < 0.5 * numbers[0]

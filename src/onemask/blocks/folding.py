@@ -2,7 +2,8 @@
 
 A frozen batch norm scales and shifts each channel, which the convolution's own weights can do as well, with one pass
 over memory less. The network that is trained, saved and loaded is not modified; a folded copy replaces it where no
-gradient is needed, and is rebuilt whenever a weight has changed.
+gradient is needed, and is rebuilt whenever a weight has changed. Under autocast the copy's weights have its precision:
+autocast keeps no casts of weights that need no gradient, and would cast each of them anew in every frame.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ TOLERANCE = 1e-3  # largest difference, as a share of the largest value of an ou
 
 
 class Folded:
-    """Cache of a network's folded copy."""
+    """Cache of a network's folded copies, one for each precision in which it runs."""
 
     def __init__(self) -> None:
-        self._kept: tuple[Any, nn.Module | None] = None, None  # one value, so that threads never see half of a change
+        # State of the network, and the copies; one value, so that threads never see half of a change.
+        self._kept: tuple[Any, dict[torch.dtype | None, nn.Module]] = None, {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the folded network: a copy builds its own."""
-        return {"_kept": (None, None)}
+        """Leave out the folded networks: a copy builds its own."""
+        return {"_kept": (None, {})}
 
     def of(self, network: nn.Module) -> nn.Module:
         """The folded copy of a network as it is now, without the batch norms that can be folded.
@@ -40,10 +42,14 @@ class Folded:
         if state is None:
             return network
         of_state, kept = self._kept
-        if kept is None or state != of_state:
-            kept = folded(network)
+        device, dtype = next(network.parameters()).device.type, None
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        if state != of_state or dtype not in kept:
+            of_dtype = _cast(folded(network), dtype)
+            kept = {**kept, dtype: of_dtype} if state == of_state else {dtype: of_dtype}
             self._kept = state, kept
-        return kept
+        return kept[dtype]
 
 
 def state_of(network: nn.Module) -> tuple[tuple[int, int], ...] | None:
@@ -66,9 +72,11 @@ def state_of(network: nn.Module) -> tuple[tuple[int, int], ...] | None:
 def folded(network: nn.Module) -> nn.Module:
     """Copy an image network and fold its batch norms; where that changes the output, return a plain copy.
 
-    A network's modules do not tell for certain which convolution precedes a batch norm, so the result is checked.
+    A network's modules do not tell for certain which convolution precedes a batch norm, so the result is checked: on
+    the CPU, as convolutions of a GPU round more (TF32) than folding changes.
     """
-    plain = copy.deepcopy(network).eval().requires_grad_(False)
+    device = next(network.parameters()).device
+    plain = copy.deepcopy(network).cpu().eval().requires_grad_(False)
     copied, before = copy.deepcopy(plain), None
     for name, module in list(copied.named_modules()):
         if isinstance(module, nn.Conv2d):
@@ -81,9 +89,17 @@ def folded(network: nn.Module) -> nn.Module:
                 setattr(copied.get_submodule(parent), own, getattr(module, "act", nn.Identity()))
             before = None
     if _same(plain, copied):
-        return copied
+        return copied.to(device)
     log.warning("batch norm of %s is not where folding expects it; the network runs unfolded", type(network).__name__)
-    return plain
+    return plain.to(device)
+
+
+def _cast(network: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """Cast the weights of plain convolutions and linear layers, in place, as autocast would; None: it would not."""
+    for module in network.modules():
+        if dtype is not None and type(module) in (nn.Conv2d, nn.Linear):
+            module.to(dtype)
+    return network
 
 
 def folded_into(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -102,9 +118,9 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 
 def _same(plain: nn.Module, copied: nn.Module) -> bool:
-    one = next(plain.parameters())
-    picture = torch.linspace(-2, 2, 3 * PICTURE**2, device=one.device, dtype=one.dtype).view(1, 3, PICTURE, PICTURE)
-    with torch.autocast(one.device.type, enabled=False):
+    dtype = next(plain.parameters()).dtype
+    picture = torch.linspace(-2, 2, 3 * PICTURE**2, dtype=dtype).view(1, 3, PICTURE, PICTURE)
+    with torch.autocast("cpu", enabled=False):
         wanted, found = (_outputs(each(picture)) for each in (plain, copied))
     return all(bool((a - b).abs().max() <= TOLERANCE * a.abs().max()) for a, b in zip(wanted, found, strict=True))
 

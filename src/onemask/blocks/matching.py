@@ -12,12 +12,14 @@ input's dtype, regardless of autocast, so the caller decides how finely they can
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..eager import eager_on_cpu
 
 NO_MATCH = -1.0  # the similarity with an empty set: the smallest possible cosine
 LIMITS = {"cpu": 1 << 23}  # similarities at once: on a CPU, few products with many columns are fastest,
@@ -38,6 +40,25 @@ def columns(features: Tensor, chosen: Tensor) -> Tensor:
     """Select columns of features (C, P) by indices (p,) or bool (P,): (C, p), in a tenth of indexing's time on CPU."""
     indices = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen
     return features.gather(1, indices.expand(len(features), -1))
+
+
+def read(*numbers: Tensor) -> list[list[int]]:
+    """The values of whole numbers, (n,) each, for all of which a GPU is waited for once."""
+    values = iter(torch.cat(numbers).tolist())
+    return [[next(values) for _ in range(len(of))] for of in numbers]
+
+
+def indices_of(chosen: Sequence[Tensor], counts: Sequence[int] | None = None) -> list[Tensor]:
+    """Indices (p,) of what each of several masks (P,) bool chooses, in ascending order.
+
+    counts: how many each chooses, if it is known; else a GPU is waited for, once.
+    """
+    if all(each.device.type == "cpu" for each in chosen):
+        return [each.nonzero()[:, 0] for each in chosen]
+    if counts is None:
+        (counts,) = read(torch.stack([each.sum() for each in chosen]))
+    order = [each.byte().sort(descending=True, stable=True).indices for each in chosen]
+    return [indices[:count] for indices, count in zip(order, counts, strict=True)]
 
 
 def top_k(
@@ -189,10 +210,10 @@ def _best(
     values, indices = known, torch.full(known.shape, template.shape[2], dtype=torch.long, device=known.device)
     for block in _slices(template.shape[2], at_once):
         similarity = _products(query, template[:, :, block], None if excluded is None else excluded[:, :, block])
-        if values.shape[2] < k or torch.jit.is_tracing():
+        if values.shape[2] < k or not eager_on_cpu(similarity):
             values, indices = _better(values, indices, similarity, block.start, k)
             continue
-        # Few pixels gain from a small set beside a large one, and finding those is fast.
+        # Few pixels gain from a small set beside a large one, and finding those is fast, but a GPU is waited for.
         gain = (similarity.detach().amax(2) > values.detach().amin(2)).any(0).nonzero()[:, 0]
         if len(gain):
             better = _better(values[:, gain], indices[:, gain], similarity[:, gain], block.start, k)

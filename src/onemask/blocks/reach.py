@@ -28,7 +28,7 @@ from ..labels import resize
 REMOVED = -10.0  # largest logit of what is out of reach
 LARGE = 1e30  # more than any logit
 RECENT = 5  # frames after which a cell that is no longer the object's is forgotten
-STEPS = 8  # of growth between checks for convergence, each of which synchronises a GPU
+STEPS = 8  # of growth between checks for convergence, for each of which a GPU is waited for
 
 
 def cells_of(masks: Tensor, grid: Sequence[int]) -> Tensor:
@@ -146,19 +146,32 @@ def reach_by_size(unseen: Tensor, size: Tensor, away: Tensor, share: float) -> T
 
 def connected(mask: Tensor, seeds: Tensor) -> Tensor:
     """The 8-connected parts of a mask (N, 1, h, w) that hold a seed (N, 1, h, w); all bool."""
+    return _connected_on_cpu(mask, seeds) if eager_on_cpu(mask) else _grown(mask, seeds)[0]
+
+
+def with_strays(mask: Tensor, seeds: Tensor) -> Tensor | None:
+    """Which rows of a mask (N, 1, h, w) have a part that is not `connected` to a seed: (N,) bool; None: no row has."""
     if eager_on_cpu(mask):
-        return torch.from_numpy(np.stack([_connected(m, s) for m, s in zip(mask[:, 0], seeds[:, 0], strict=True)]))
-    return _grown(mask, seeds)
+        kept = _connected_on_cpu(mask, seeds)
+        whole = torch.equal(kept, mask)
+    else:
+        kept, whole = _grown(mask, seeds)
+    return None if whole else (kept != mask).flatten(1).any(1)
 
 
-def _grown(mask: Tensor, seeds: Tensor) -> Tensor:
-    """`connected` on any device."""
+def _grown(mask: Tensor, seeds: Tensor) -> tuple[Tensor, bool]:
+    """`connected` on any device, and whether that is the whole mask."""
     found = mask & seeds
     while True:
         for _ in range(STEPS):
             before, found = found, (F.max_pool2d(found.float(), 3, 1, 1) > 0) & mask
-        if torch.equal(found, before):
-            return found
+        settled, whole = torch.stack([(found == before).all(), (found == mask).all()]).tolist()
+        if settled or whole:
+            return found, whole
+
+
+def _connected_on_cpu(mask: Tensor, seeds: Tensor) -> Tensor:
+    return torch.from_numpy(np.stack([_connected(m, s) for m, s in zip(mask[:, 0], seeds[:, 0], strict=True)]))
 
 
 def _connected(mask: Tensor, seeds: Tensor) -> np.ndarray:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # borders, with the larger half of the padding above and on the left.
 Padding = Literal["edge", "reflected"]
 
+# Metadata of a field that Python reads in every frame: its tensor stays on the CPU, as a GPU would be waited for.
+ON_CPU = MappingProxyType({"on_cpu": True})
+
 R = TypeVar("R", bound="Record")
 C = TypeVar("C", bound="Constant")
 M = TypeVar("M", bound="Memory")
@@ -39,8 +42,9 @@ class Record:
         return replace(self, **{f.name: _map(getattr(self, f.name), change) for f in fields(self)})
 
     def to(self: R, *args: Any, **kwargs: Any) -> R:
-        """Move or cast every tensor, as `torch.Tensor.to` does."""
-        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+        """Move or cast every tensor, as `torch.Tensor.to` does, but for fields that stay on the CPU (ON_CPU)."""
+        moved = self.map(lambda tensor: tensor.to(*args, **kwargs))
+        return replace(moved, **{f.name: getattr(self, f.name) for f in fields(self) if "on_cpu" in f.metadata})
 
 
 def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -130,8 +134,8 @@ class Memory(Record):
     mask and passes the others' masks to `segment`; None: there are none.
     """
 
-    first_frame: Tensor | None = field(default=None, kw_only=True)  # (N,) int64
-    last_frame: Tensor | None = field(default=None, kw_only=True)  # (N,) int64
+    first_frame: Tensor | None = field(default=None, kw_only=True, metadata=ON_CPU)  # (N,) int64
+    last_frame: Tensor | None = field(default=None, kw_only=True, metadata=ON_CPU)  # (N,) int64
     unseen: Tensor | None = field(default=None, kw_only=True)  # (N, 1, H/8, W/8) uint8: frames since it was in a cell
     annotated: Tensor | None = field(default=None, kw_only=True)  # (N,): number of annotated cells
     size: Tensor | None = field(default=None, kw_only=True)  # (N,): side of a square of its largest recent area

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..blocks.reach import RECENT, any_above, area, connected, is_lost, reach_by_size, touched, without_outliers
+from ..blocks.reach import RECENT, any_above, area, is_lost, reach_by_size, touched, with_strays, without_outliers
 from ..eager import eager_on_cpu
 from .method import Memory
 
@@ -83,10 +83,9 @@ def within_reach(logits: Tensor, memory: Memory, share: float) -> Tensor:
     if memory.unseen is None or memory.size is None or memory.away is None:
         return logits
     found = any_above(logits, memory.unseen.shape[-2:], 0)
-    kept = connected(found, memory.unseen < RECENT)
-    if torch.equal(kept, found):
+    strays = with_strays(found, memory.unseen < RECENT)
+    if strays is None:
         return logits
-    strays = (kept != found).flatten(1).any(1)
     if not eager_on_cpu(logits):
         reach = reach_by_size(memory.unseen, memory.size, memory.away, share)
         return torch.where(strays.view(-1, 1, 1, 1), without_outliers(logits, reach, whole=True), logits)

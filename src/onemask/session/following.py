@@ -27,7 +27,7 @@ class Follower:
 
     def memorize(self, features: Features, masks: Tensor, number: int) -> Memory:
         """Memory of new objects with masks (N, 1, h, w), annotated in frame `number`."""
-        frame_of_row = _numbered(masks, number)
+        frame_of_row = _numbered(len(masks), number)
         noted: dict[str, Tensor] = {"first_frame": frame_of_row, "last_frame": frame_of_row}
         if self.method.reach:
             noted |= annotated_there(masks)
@@ -68,7 +68,7 @@ class Follower:
 
     def update(self, memory: Memory, features: Features, prediction: Prediction, masks: Tensor, number: int) -> Memory:
         """Memory after frame `number`, in which the objects were found with masks (N, 1, h, w)."""
-        noted = {"last_frame": _numbered(masks, number), **found_there(memory, masks)}
+        noted = {"last_frame": _numbered(len(masks), number), **found_there(memory, masks)}
         first_frame, before = memory.first_frame, memory.found
         after = self.method.update(memory, features, prediction, masks)
         # Some methods set `found` themselves; others keep the earlier one, or build a memory without it.
@@ -91,5 +91,5 @@ def joined(memory: Memory | None, other: Memory | None) -> Memory | None:
     return memory.join(other)
 
 
-def _numbered(masks: Tensor, number: int) -> Tensor:
-    return torch.full((len(masks),), number, device=masks.device)
+def _numbered(rows: int, number: int) -> Tensor:
+    return torch.full((rows,), number)  # on the CPU: Python reads it

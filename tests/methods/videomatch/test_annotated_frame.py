@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onemask.blocks.matching import NO_MATCH, mean_of_valid, normalised
+from onemask.blocks.matching import NO_MATCH, indices_of, mean_of_valid, normalised
 from onemask.methods.videomatch import annotated_frame
 from onemask.methods.videomatch.annotated_frame import AnnotatedFrame
 
@@ -52,7 +52,7 @@ def test_rows_together_are_as_rows_alone(frame, wanted, k):
     query = query_of(frame)
     of_all = plainly(frame, query, wanted, k)
     for asked in (query, query.expand(6, -1, -1)):
-        found = frame.best_of_others(asked, wanted, k)
+        found = frame.best_of_others(asked, indices_of(wanted), k)
         assert all(values.shape[2] <= k for values in found)
         for values, mean in zip(found, of_all, strict=True):
             assert torch.allclose(mean_of_valid(values)[0], mean, atol=1e-5)
@@ -62,7 +62,7 @@ def test_half_precision(frame, wanted):
     query = query_of(frame)
     half = AnnotatedFrame(frame.features.half(), frame.own, frame.frame_of_row)
     for values, mean in zip(
-        half.best_of_others(query.half(), wanted, 20), plainly(frame, query, wanted, 20), strict=True
+        half.best_of_others(query.half(), indices_of(wanted), 20), plainly(frame, query, wanted, 20), strict=True
     ):
         assert values.dtype == torch.float16
         assert torch.allclose(mean_of_valid(values)[0].float(), mean, atol=5e-3)
@@ -70,7 +70,9 @@ def test_half_precision(frame, wanted):
 
 def test_rows_that_look_at_other_frames(frame, wanted):
     query = some(6, PIXELS, seed=4)
-    for values, mean in zip(frame.best_of_others(query, wanted, 5), plainly(frame, query, wanted, 5), strict=True):
+    for values, mean in zip(
+        frame.best_of_others(query, indices_of(wanted), 5), plainly(frame, query, wanted, 5), strict=True
+    ):
         assert torch.allclose(mean_of_valid(values)[0], mean, atol=1e-5)
 
 
@@ -83,7 +85,7 @@ def test_rows_of_one_frame_are_matched_once(frame, wanted, monkeypatch):
 
     original = annotated_frame.top_k
     monkeypatch.setattr(annotated_frame, "top_k", watched)
-    frame.best_of_others(query_of(frame), wanted, 5)
+    frame.best_of_others(query_of(frame), indices_of(wanted), 5)
     whole, *others = [pixels for pixels, cells in sizes if cells == CELLS]
     assert whole == wanted[[0, 1, 2, 4, 5]].any(0).sum()
     assert not others
@@ -97,7 +99,7 @@ def test_gradients_are_those_of_rows_alone(frame, wanted):
     query, of_ways = query_of(frame), []
     for asked in (query, query.expand(6, -1, -1)):
         features, seen = frame.features.clone().requires_grad_(), asked.clone().requires_grad_()
-        values = AnnotatedFrame(features, frame.own, frame.frame_of_row).best_of_others(seen, wanted, 5)
+        values = AnnotatedFrame(features, frame.own, frame.frame_of_row).best_of_others(seen, indices_of(wanted), 5)
         torch.cat([mean_of_valid(v)[0] for v in values]).square().sum().backward()
         assert features.grad is not None
         assert seen.grad is not None

@@ -38,6 +38,24 @@ STEP, TRAINING_STEPS, STEPS, PROJECTIONS = 0.1, 10, 40, 5  # of DMM-Net's layer
 LEAST_SHARE = 0.01  # smaller shares are dropped in its training
 
 
+def shares_of(
+    similarity: Tensor, frame_of_row: Tensor | None, *, stepped: bool, stand_in: bool, training: bool
+) -> Tensor:
+    """Match rows with proposals of their frames, by `stepped_assignment` or else by `assignment`.
+
+    similarity: (N, P + 1), of each row with each proposal, and last with what stands in for one, if anything does.
+    Returns (N, P + 1), as they do. Computed on the CPU, for which a GPU is waited for: hundreds of operations on a few
+    numbers would each be a launch there.
+    """
+    cost = -similarity.cpu()
+    frames = None if frame_of_row is None else frame_of_row.cpu()
+    if stepped:
+        shares = stepped_assignment(cost[:, :-1], cost[:, -1] if stand_in else None, frames, training=training)
+    else:
+        shares = assignment(cost[:, :-1], cost[:, -1], frames)
+    return shares.to(similarity.device)
+
+
 def assignment(
     cost: Tensor,
     alone: Tensor,

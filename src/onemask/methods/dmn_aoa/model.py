@@ -65,7 +65,7 @@ from ...blocks.sharing import groups
 from ...labels import resize
 from ..method import Constant, Features, Method
 from .alignment import SHARPNESS, Correspondence, Nearness, Projector, bottleneck, mean_cosine, translated
-from .assignment import assignment, stepped_assignment
+from .assignment import shares_of
 from .object_memory import DynamicMemoryNetwork
 from .options import COARSE, FINE, STRIDES, DMNAOAOptions
 from .own_losses import logits_of, losses_of
@@ -305,14 +305,12 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
         before, alone = torch.zeros_like(memory.mask), wanted.new_full((rows,), NEVER)
         if self.config.stand_in:
             before, alone = memory.mask, self._cosine(wanted, self.proposal(seen).float().flatten(2))
-        if stepped:
-            own = -alone if self.config.stand_in else None
-            shares = stepped_assignment(-similarity, own, features.frame_of_row, training=self.training)
-        else:
-            shares = assignment(-similarity, -alone, features.frame_of_row)
+        both = torch.cat([similarity, alone[:, None]], 1)
+        shares = shares_of(
+            both, features.frame_of_row, stepped=stepped, stand_in=self.config.stand_in, training=self.training
+        )
         coarse = (shares[:, None, :-1] @ masks.flatten(2)).unflatten(2, masks.shape[-2:])
         coarse = (coarse.float() + shares[:, -1, None, None, None] * before).clamp(0, 1)
-        both = torch.cat([similarity, alone[:, None]], 1)
         prediction = DMNAOAPrediction(coarse, coarse, both, shares, coarse[:, :0])
         if not self.training:
             return prediction

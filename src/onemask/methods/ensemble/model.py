@@ -112,9 +112,9 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.memory_type = make_dataclass(
             "EnsembleMemoryOfVoices",
             [
-                (_named(number, f.name), Tensor)
+                (_named(number, f.name), Tensor, field(metadata=f.metadata))
                 if f.default is MISSING
-                else (_named(number, f.name), Tensor | None, field(default=None, kw_only=True))
+                else (_named(number, f.name), Tensor | None, field(default=None, kw_only=True, metadata=f.metadata))
                 for number, (member, _) in enumerate(self._voices)
                 for f in fields(member.memory_type)
                 if f.name not in SHARED

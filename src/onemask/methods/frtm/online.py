@@ -19,7 +19,7 @@ from ...blocks.reach import area
 from ...blocks.rows import batches_of_rows
 from ...blocks.transition import transition_loss
 from ...eager import eager_on_cpu
-from ..method import Features, Memory, Method, Prediction
+from ..method import ON_CPU, Features, Memory, Method, Prediction
 from .gauss_newton import Samples, fit_last_layer, fit_two_layers, label_terms, scores
 from .options import FRTMOptions
 from .segmentation_network import SegmentationNetwork
@@ -47,7 +47,7 @@ class FRTMMemory(Memory):
     linear: Tensor  # (N, K, h, w): their labels, see methods.frtm.gauss_newton
     weights: Tensor  # (N, K): gamma, sum 1; 0 where there is no sample yet
     next_weight: Tensor  # (N,): weight of the next sample, before normalisation
-    age: Tensor  # (N,) int64: frames since the object was annotated
+    age: Tensor = field(metadata=ON_CPU)  # (N,) int64: frames since the object was annotated
     previous: Tensor  # (N, 1, H, W): the last estimate, where a transition map is learned; else (N, 0, 0, 0)
     network: Tensor  # (N, P): parameters of each object's own network, see `refiners`; (N, 0): all share one
 
@@ -124,8 +124,8 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
         with full_precision(masks):
             self._remember(memory, prediction, masks[:, 0])
             due = memory.age % self.config.update_every == 0
-            if self.config.published:
-                due = due & self._large_enough(masks[:, 0] > 0.5)
+            if self.config.published and due.any():
+                due = due & self._large_enough(masks[:, 0] > 0.5).cpu()
             rows = [row for row, is_due in enumerate(due.tolist()) if is_due]
             self._fit_last(memory, rows, self.config.update_iterations)
         return memory
@@ -227,7 +227,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
             linear=with_space(samples.linear),
             weights=with_space(samples.weights),
             next_weight=samples.weights.new_full((rows,), rate * (1 - rate) if self.config.published else rate),
-            age=torch.zeros(rows, dtype=torch.long, device=first.device),
+            age=torch.zeros(rows, dtype=torch.long),
             previous=first.new_zeros(rows, 0, 0, 0),
             network=first.new_zeros(rows, 0),
         )

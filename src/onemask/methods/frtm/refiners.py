@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...blocks.finetuning import fine_tuned, unflattened
-from ...blocks.rows import in_row_batches, row_by_row
+from ...blocks.rows import in_row_batches, with_own_networks
 from ...labels import resize
 from ..method import Record
 from .gauss_newton import Samples
@@ -106,7 +106,7 @@ class PerObject:
         size: tuple[int, int] | None,
     ) -> Tensor:
         """See Refiner."""
-        return row_by_row(
+        return with_own_networks(
             lambda scores, maps, own: through(network, own[0], maps, scores, size), coarse, shared, memory.network
         )
 

@@ -43,7 +43,7 @@ from ...blocks.cells import shares_of_cells
 from ...blocks.finetuning import fine_tuned, unflattened
 from ...blocks.keys import Keys, matching_loss
 from ...blocks.matching import normalised
-from ...blocks.rows import in_row_batches, row_by_row
+from ...blocks.rows import in_row_batches, with_own_networks
 from ...blocks.sharing import groups
 from ...blocks.weighted_matching import best_weighted_match, best_weighted_match_shared
 from ...eager import eager_on_cpu
@@ -313,10 +313,10 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         In training every frame is due: the frames of a clip are any distance apart.
         """
         bank, due = self._bank_of(memory, matching), memory.age % (1 if self.training else self.config.bank_every) == 0
-        if eager_on_cpu(due) and not due.any():
+        if eager_on_cpu(due) and not due.any():  # ages are on the CPU on any device
             return bank
         newest = Bank.of_frame(matching, masks, prediction.clues["bank"], self.config.bank_cells)
-        return bank.joined_by(newest, due & (masks > 0.5).flatten(1).any(1))
+        return bank.joined_by(newest, due.to(masks.device) & (masks > 0.5).flatten(1).any(1))
 
     def _bank_of(self, memory: FusionMemory, matching: Tensor) -> Bank:
         """The bank of a memory; an empty one for sessions that were saved without."""
@@ -330,7 +330,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
         networks: (N, P), each row's parameters; (N, 0): all rows share one network.
         """
         if networks.shape[1]:
-            return row_by_row(
+            return with_own_networks(
                 lambda scores, maps, told, own: self._through(own[0], maps, scores, told),
                 *(coarse, shared, clues, networks),
             )

@@ -10,14 +10,16 @@ Shapes: N rows, C channels, T features of the annotated frame, P query pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...blocks.matching import EXCLUDED, columns, top_k
+from ...blocks.matching import EXCLUDED, columns, indices_of, top_k
 from ...blocks.sharing import groups
+from ...eager import eager_on_cpu
 from .feature_set import spread
 
 
@@ -41,11 +43,12 @@ class AnnotatedFrame:
             own = marks[:, 0] > 0
         return cls(features, own)
 
-    def best_of_others(self, query: Tensor, wanted: Tensor | None, k: int) -> list[Tensor]:
+    def best_of_others(self, query: Tensor, wanted: Sequence[Tensor] | None, k: int) -> list[Tensor]:
         """The k best similarities of pixels with features that are not the row's own, in any order.
 
-        query (N, C, P), or (1, C, P) if all rows look at one frame: only then are they matched together. wanted (N, P)
-        bool: for which pixels; None: all. Returns for each row (1, P wanted, j), as `matching.top_k` does.
+        query (N, C, P), or (1, C, P) if all rows look at one frame: only then are they matched together. wanted: for
+        which pixels, each row's indices; None: all. Returns for each row (1, pixels wanted, j), as `matching.top_k`
+        does.
         """
         found = {}
         for rows in groups(self.frame_of_row if len(query) == 1 else None, len(self.own)):
@@ -55,35 +58,41 @@ class AnnotatedFrame:
                 seen = (seen if wanted is None else columns(seen, wanted[row]))[None]
                 found[row] = self._best_of_others_alone(row, seen, k)
             else:
-                everywhere = torch.ones(len(self.own), query.shape[2], dtype=torch.bool, device=query.device)
-                some = everywhere if wanted is None else wanted
-                found.update(self._best_of_others_together(rows, query, some, k))
+                found.update(self._best_of_others_together(rows, query, wanted, k))
         return [found[row] for row in range(len(self.own))]
 
     def _best_of_others_alone(self, row: int, query: Tensor, k: int) -> Tensor:
         """`best_of_others` for a query (1, C, P) of one row: (1, P, at most k)."""
-        if torch.jit.is_tracing():  # a graph must work for any number of others
+        if not eager_on_cpu(query):  # a graph must work for any number of others, and a GPU not be waited for
             return top_k(query, self.features[row, None].to(query.dtype), k, valid=~self.own[row, None])[0]
         return top_k(query, columns(self.features[row], ~self.own[row])[None].to(query.dtype), k)[0]
 
-    def _best_of_others_together(self, rows: list[int], query: Tensor, wanted: Tensor, k: int) -> dict[int, Tensor]:
-        """`best_of_others` for rows of one frame: row -> (1, P wanted, k)."""
-        anyones = wanted[rows].any(0)
-        seen, place = columns(query[0], anyones)[None], anyones.cumsum(0) - 1
+    def _best_of_others_together(
+        self, rows: list[int], query: Tensor, wanted: Sequence[Tensor] | None, k: int
+    ) -> dict[int, Tensor]:
+        """`best_of_others` for rows of one frame: row -> (1, pixels wanted, k)."""
+        if wanted is None:
+            seen, places = query, [torch.arange(query.shape[2], device=query.device)] * len(rows)
+        else:
+            anyones = query.new_zeros(query.shape[2], dtype=torch.bool)
+            anyones[torch.cat([wanted[row] for row in rows])] = True
+            seen, place = columns(query[0], indices_of([anyones])[0])[None], anyones.cumsum(0) - 1
+            places = [place[wanted[row]] for row in rows]
         (best,), (which,) = top_k(seen, self.features[rows[:1]].to(query.dtype), 2 * k)
         best, order = best.sort(1, descending=True)
-        which, found = which.gather(1, order), {}
-        for row in rows:
-            at = place[wanted[row]]
+        which, found, lacking = which.gather(1, order), {}, []
+        for row, at in zip(rows, places, strict=True):
             others = ~self.own[row][which[at]]
             number = others.cumsum(1)  # from 1
             values = best.new_full((len(at), k + 1), EXCLUDED)  # the last slot takes any beyond k
             values.scatter_(1, torch.where(others & (number <= k), number - 1, k), best[at])
-            values = values[:, :k]
-            # With fewer than k others among the 2k best, there are more beyond these.
-            short = (number[:, -1] < k).nonzero()[:, 0]
-            if which.shape[1] < self.own.shape[1] and len(short):
+            found[row] = values[None, :, :k]
+            lacking.append(number[:, -1] < k)
+        if which.shape[1] == self.own.shape[1]:
+            return found
+        # With fewer than k others among the 2k best, there are more beyond these.
+        for row, at, short in zip(rows, places, indices_of(lacking), strict=True):
+            if len(short):
                 rest = self._best_of_others_alone(row, columns(seen[0], at[short])[None], k)[0]
-                values[short] = F.pad(rest, (0, k - rest.shape[1]), value=EXCLUDED)
-            found[row] = values[None]
+                found[row][0, short] = F.pad(rest, (0, k - rest.shape[1]), value=EXCLUDED)
         return found

@@ -63,18 +63,24 @@ class FeatureSet:
         """The set of one row."""
         return FeatureSet(self.features[number : number + 1], self.usage[number : number + 1])
 
-    def similarity(self, query: Tensor, k: int, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    @property
+    def used(self) -> Tensor:
+        """Number of slots in use, (N,)."""
+        return (self.usage != EMPTY).sum(1)
+
+    def similarity(
+        self, query: Tensor, k: int, known: Tensor | None = None, used: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The soft matching layer: query (N, C, P) -> S (N, P) float32, and how often each slot was used, (N, M).
 
-        known (N, P, j): the best similarities with features outside the set, as `matching.top_k` returns them.
+        known (N, P, j): the best similarities with features outside the set, as `matching.top_k` returns them. used:
+        how many slots any row uses; None: all are looked at.
         """
-        valid = self.usage != EMPTY
-        used = valid.shape[1] if torch.jit.is_tracing() else int(valid.sum(1).max())  # a graph takes any number
-        template, valid = self.features[:, :, :used].to(query.dtype), valid[:, :used]
+        template, valid = self.features[:, :, :used].to(query.dtype), (self.usage != EMPTY)[:, :used]
         if torch.is_grad_enabled():
             return top_k_mean(query, template, valid, k, known=known).float(), torch.zeros_like(self.usage)
         means, counts = top_k_mean_counted(query, template, valid, k, known=known)
-        return means.float(), F.pad(counts, (0, self.usage.shape[1] - used))
+        return means.float(), F.pad(counts, (0, self.usage.shape[1] - valid.shape[1]))
 
     def after(
         self, counts: Tensor, features: Tensor, chosen: Tensor, most: int, room: Tensor | int | None

@@ -71,7 +71,7 @@ from ...blocks.backbone import Backbone
 from ...blocks.cells import shares_of_cells
 from ...blocks.finetuning import unflattened
 from ...blocks.keys import Keys, matching_loss
-from ...blocks.matching import columns, normalised
+from ...blocks.matching import columns, indices_of, normalised, read
 from ...blocks.reach import cells_of, eroded, extruded, is_lost, next_reach, without_outliers
 from ...errors import InputError
 from ...labels import resize
@@ -245,13 +245,14 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         """
         (height, width), rows = grid, []
         chosen = None if wanted is None else wanted.flatten(1)
-        known = None if self.config.foreground_only else frame.best_of_others(query, chosen, self.config.k)
+        pixels, used = _looked_at(chosen, foreground, background)
+        known = None if self.config.foreground_only else frame.best_of_others(query, pixels, self.config.k)
         for row in range(len(frame.own)):
             seen = query[row % len(query), None]
-            if chosen is not None:
-                seen = columns(seen[0], chosen[row])[None]
+            if pixels is not None:
+                seen = columns(seen[0], pixels[row])[None]
             found, *counts = self._scores_of_row(
-                seen, foreground.row(row), background.row(row), None if known is None else known[row]
+                seen, foreground.row(row), background.row(row), None if known is None else known[row], used[row]
             )
             if chosen is not None:
                 found = found.new_zeros(1, height * width).masked_scatter(chosen[row, None], found)
@@ -264,18 +265,24 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         return scores.view(-1, 1, height, width), counts[0], counts[1]
 
     def _scores_of_row(
-        self, query: Tensor, foreground: FeatureSet, background: FeatureSet, known: Tensor | None
+        self,
+        query: Tensor,
+        foreground: FeatureSet,
+        background: FeatureSet,
+        known: Tensor | None,
+        used: tuple[int | None, int | None],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`_scores` for the pixels of a query (1, C, P): (1, P).
 
-        known: their best similarities with the background of the annotated frame; None: match foreground alone.
+        known: their best similarities with the background of the annotated frame; None: match foreground alone. used:
+        number of slots in use of both sets, see `FeatureSet.similarity`.
         """
-        to_foreground, foreground_counts = foreground.similarity(query, self.config.k)
+        to_foreground, foreground_counts = foreground.similarity(query, self.config.k, used=used[0])
         if known is None:
             to_background = torch.full_like(to_foreground, self.config.threshold)
             background_counts = torch.zeros_like(background.usage)
         else:
-            to_background, background_counts = background.similarity(query, self.config.k, known)
+            to_background, background_counts = background.similarity(query, self.config.k, known, used[1])
         return self.log_scale.exp() * (to_foreground - to_background), foreground_counts, background_counts
 
     # Where an object may be ------------------------------------------------------------------------------------------
@@ -330,6 +337,20 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         template, query = (self._matched_by(parameters, seen[None]) for seen in (frame, later))
         scores, _, _ = self._scores(query[:, :, pixels], (1, len(pixels)), None, *self._sets(template, own))
         return scores.flatten()
+
+
+def _looked_at(
+    chosen: Tensor | None, foreground: FeatureSet, background: FeatureSet
+) -> tuple[list[Tensor] | None, list[tuple[int | None, int | None]]]:
+    """Indices of each row's chosen pixels (N, P) bool, None: all; and how many slots of both sets it uses.
+
+    A GPU is waited for once. In a graph, which must work for any number, the latter are None: all are looked at.
+    """
+    if torch.jit.is_tracing():
+        return None, [(None, None)] * len(foreground.usage)
+    nothing = foreground.used[:0]
+    counts, *used = read(nothing if chosen is None else chosen.sum(1), foreground.used, background.used)
+    return None if chosen is None else indices_of(chosen.unbind(), counts), list(zip(*used, strict=True))
 
 
 def _matching_dtype(like: Tensor) -> torch.dtype:
