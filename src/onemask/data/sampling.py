@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
-from ..methods.options import Count, Positive, Range, Share, check_values
+from ..methods.options import Count, NotNegative, Positive, Range, Share, check_values
 from ..video.label_maps import distinct_values
 from .clip import VOID, Clip, ClipRequest
 from .photometry import jitter_colours
@@ -36,19 +36,28 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2
 class SamplingConfig:
     """How clips are sampled from videos; random values are drawn once per clip and hold for all its frames."""
 
-    flip: Share = 0.5  # probability of a horizontal flip
-    scale: tuple[Positive, Positive] = (0.5, 1.5)  # 1: the whole frame just fits into the clip; log-uniform
-    rotation: Annotated[float, Range(0, 90, "[)")] = 5.0  # largest angle in either direction, degrees
-    shear: Annotated[float, Range(0, 90, "[)")] = 5.0  # largest angle in either direction, degrees
-    drift: Annotated[float, Range(0, 90, "[)")] = (
-        0.01  # of the crop from one frame to the next: standard deviation, in clip sides
-    )
-    colour: Annotated[float, Range(0, 90, "[)")] = 1.0  # strength of the colour jitter; 0: colours stay as they are
-    reverse: Share = 0.5  # probability that frames in order run backwards in time
-    minimum_pixels: Count = 100  # of every object in the reference, after the crop
-    kept: Share = 0.75  # smallest share of the anchor that the crop leaves in the reference
-    by_object: bool = False  # draw the objects of all videos equally often; false: videos, and an object of each
-    minimum_frames: Count = 1  # annotated ones of a video; shorter videos are left out
+    flip: Share = 0.5
+    """Probability of a horizontal flip."""
+    scale: tuple[Positive, Positive] = (0.5, 1.5)
+    """Smallest and largest scale, log-uniform; 1: the whole frame just fits into the clip."""
+    rotation: Annotated[float, Range(0, 90, "[)")] = 5.0
+    """Largest angle in either direction, degrees."""
+    shear: Annotated[float, Range(0, 90, "[)")] = 5.0
+    """Largest angle in either direction, degrees."""
+    drift: NotNegative = 0.01
+    """Standard deviation of the crop's movement from one frame to the next, in clip sides."""
+    colour: NotNegative = 1.0
+    """Strength of the colour jitter; 0: colours stay as they are."""
+    reverse: Share = 0.5
+    """Probability that frames in order run backwards in time."""
+    minimum_pixels: Count = 100
+    """Smallest size of every object in the reference, after the crop."""
+    kept: Share = 0.75
+    """Smallest share of the anchor that the crop leaves in the reference."""
+    by_object: bool = False
+    """Draw the objects of all videos equally often; false: videos, and an object of each."""
+    minimum_frames: Count = 1
+    """Annotated frames of a video; shorter videos are left out."""
 
 
 class VideoClips:
@@ -378,8 +387,8 @@ def _read_reduced(path: Path, size: tuple[int, ...], divisor: int) -> tuple[np.n
 
 
 def _require_sensible(config: SamplingConfig) -> None:
-    low, high = config.scale
     check_values(config)
+    low, high = config.scale
     if low > high:
         raise InputError(f"scale must be two positive numbers, the smaller first, got {low} and {high}")
 
