@@ -11,7 +11,8 @@ from PIL import Image
 from onemask.data.clip import VOID, Clip, ClipRequest
 from onemask.data.davis import DavisDataset
 from onemask.data.mixture import Mixture
-from onemask.data.sampling import SamplingConfig, VideoClips, draw_places, objects_of
+from onemask.data.sampling import VideoClips, draw_places, objects_of
+from onemask.data.sampling_options import SamplingConfig
 from onemask.data.sequence import VideoSequence
 from onemask.errors import InputError
 

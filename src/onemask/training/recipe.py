@@ -24,7 +24,7 @@ from omegaconf.errors import (
 
 from ..data.clip import VOID, ClipRequest
 from ..data.davis import YEARS
-from ..data.sampling import SamplingConfig
+from ..data.sampling_options import SamplingConfig
 from ..data.sources import KINDS, SourceConfig
 from ..data.synthetic_options import SyntheticConfig
 from ..errors import InputError
