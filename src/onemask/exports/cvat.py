@@ -25,7 +25,7 @@ from .target import ExportOptions, Target
 
 def write_cvat(result: Result, target: Target, options: ExportOptions) -> None:
     """Write one XML: for each frame, a single-frame track per object."""
-    ids = [i for i in result.ids if options.objects is None or i in options.objects]
+    ids = result.chosen(options.objects)
     with target("") as path, open(path, "w", encoding="utf-8") as file:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
         file.write(ElementTree.tostring(_meta(result, ids), "unicode"))
