@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from ..data.sequence import VideoSequence, find_masks
-from ..errors import InputError
+from ..errors import InputError, some
 from ..video.label_maps import object_ids
 from ..video.masks import SoftEdges, void_of
 from .archives import extract_masks
@@ -141,7 +141,7 @@ def _pairs(predictions: Path, annotations: Path, wanted: Iterable[str] | None) -
     if not predicted.keys() & annotated.keys():
         raise InputError(
             f"predictions and annotations should have sequences in common, but {predictions} holds "
-            f"{_some(predicted)} and {annotations} holds {_some(annotated)}; give the two folders that "
+            f"{some(predicted)} and {annotations} holds {some(annotated)}; give the two folders that "
             "hold the sequences, or the two of one sequence"
         )
     names = sorted(annotated) if wanted is None else list(dict.fromkeys(wanted))
@@ -152,7 +152,7 @@ def _pairs(predictions: Path, annotations: Path, wanted: Iterable[str] | None) -
         if absent:
             raise InputError(
                 f"{folder / absent[0]} should hold the label maps of a sequence to score, but there are none "
-                f"({len(absent)} of {len(names)} sequences are missing: {_some(absent)}); add them, or name "
+                f"({len(absent)} of {len(names)} sequences are missing: {some(absent)}); add them, or name "
                 "the sequences to score"
             )
     return [(name, predicted[name], annotated[name]) for name in names]
@@ -309,14 +309,14 @@ def _refuse_unknown_ids(video: _Video, frames: list[_Measured], known: Collectio
         path, unknown = video.predictions.annotations[index], measured.predicted.difference(known)
         if unknown:
             raise InputError(
-                f"{path} should have no ids but those of its sequence's annotations, {_some(sorted(known))}, but has "
-                f"{_some(sorted(unknown))}; write the annotations' ids"
+                f"{path} should have no ids but those of its sequence's annotations, {some(sorted(known))}, but has "
+                f"{some(sorted(unknown))}; write the annotations' ids"
             )
         black_and_white = video.predictions.void is None and not video.predictions.one_object
         if black_and_white and measured.predicted and len(known) > 1:
             raise InputError(
                 f"{path} is black and white, like all predictions of {video.name}, so they hold one object, but the "
-                f"annotations have {_some(sorted(known))}; write their ids, or score all as one with --single-object"
+                f"annotations have {some(sorted(known))}; write their ids, or score all as one with --single-object"
             )
 
 
@@ -331,9 +331,3 @@ def _refuse_empty(video: _Video, frames: list[_Measured]) -> None:
             f"{folder} should hold predictions, but no mask in it has any object; write the annotations' ids, or, if "
             "a method found nothing in the whole sequence, pass --missing empty to count that"
         )
-
-
-def _some(names: Iterable[object], most: int = 5) -> str:
-    """The first few of many, for a message."""
-    every = [str(name) for name in names]
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
