@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import (
-    OmegaConfBaseException,
-)
+from omegaconf.errors import OmegaConfBaseException
 
 from ..data.clip import VOID, ClipRequest
 from ..data.davis import YEARS
