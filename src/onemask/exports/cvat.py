@@ -8,7 +8,7 @@ one key frame. The label, such as "object 7", carries the id.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -43,7 +43,7 @@ def write_cvat(result: Result, target: Target, options: ExportOptions) -> None:
         file.write("\n</annotations>\n")
 
 
-def _meta(result: Result, ids: list[int]) -> ElementTree.Element:
+def _meta(result: Result, ids: Sequence[int]) -> ElementTree.Element:
     """Build the file header: a description of the task, and its labels."""
     height, width = result.size
     meta = ElementTree.Element("meta")

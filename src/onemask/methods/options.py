@@ -248,8 +248,8 @@ def in_words(kind: Any) -> str:
         return " or ".join("none" if each is NoneType else in_words(each) for each in inner)
     if origin is tuple:
         count = "a list of" if inner[-1] is Ellipsis else len(inner)
-        words = SEVERAL.get(_bare(inner[0])[0], f"values, each {in_words(inner[0])}")
-        return f"{count} {words}, separated by commas"
+        several = SEVERAL.get(_bare(inner[0])[0], f"values, each {in_words(inner[0])}")
+        return f"{count} {several}, separated by commas"
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if is_dataclass(kind):
