@@ -32,7 +32,11 @@ def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="score predictions against annotations",
         description="Compute J and F as DAVIS defines them, for two folders of SEQUENCE/FRAME.png, or ZIPs of them.",
     )
-    score.add_argument("predictions", metavar="PREDICTIONS", help="folder or ZIP of the predicted masks")
+    score.add_argument(
+        "predictions",
+        metavar="PREDICTIONS",
+        help="folder or ZIP of the predicted masks; also a finished run, or a batch",
+    )
     score.add_argument("annotations", metavar="ANNOTATIONS", help="folder or ZIP of the annotations")
     score.add_argument(
         "--json",

@@ -1,10 +1,10 @@
 """Scoring of a folder of predictions against a folder of annotations: J and F of every object in every frame.
 
 Both folders hold `SEQUENCE/FRAME.png`, label maps in the layout of DAVIS; a folder that holds PNGs itself is one
-sequence, and a ZIP stands for its contents. Masks are read as everywhere, see `video.masks`. The rules are those of the
-semi-supervised task of DAVIS: the first annotation of an object is given to the method, so it is not scored; nor is the
-last frame of a sequence. For an object that is in neither map, both measures are 1. Pont-Tuset et al., The 2017 DAVIS
-Challenge on Video Object Segmentation, 2017.
+sequence, a finished run stands for its masks, and a ZIP for its contents. Masks are read as everywhere, see
+`video.masks`. The rules are those of the semi-supervised task of DAVIS: the first annotation of an object is given to
+the method, so it is not scored; nor is the last frame of a sequence. For an object that is in neither map, both
+measures are 1. Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, 2017.
 
 Unlike in DAVIS, where all objects are present in the first frame, an object may appear in a later annotation, as in
 YouTube-VOS; it is scored from the next frame on.
@@ -25,6 +25,7 @@ import numpy as np
 
 from ..data.sequence import VideoSequence, find_masks
 from ..errors import InputError, some
+from ..exports.result import MASKS, RECORD
 from ..video.label_maps import object_ids
 from ..video.masks import SoftEdges, void_of
 from .archives import extract_masks
@@ -49,7 +50,7 @@ def score_folders(
     sequence without ids, it is the one object.
 
     Args:
-        predictions: the folder of predicted label maps, or a ZIP of it.
+        predictions: the folder of predicted label maps, a finished run or a folder of runs; or a ZIP of it.
         annotations: the folder of annotations, or a ZIP of it.
         missing: whether a scored frame without a prediction is an "error" or an "empty" prediction.
         sequences: names of the sequences to score; None: all that are annotated.
@@ -120,12 +121,17 @@ def _folder(path: str | Path) -> Iterator[Path]:
 
 
 def _innermost(folder: Path) -> Path:
-    while folder.is_dir() and not find_masks(folder):
+    while folder.is_dir() and not find_masks(_masks_of(folder)):
         within = [path for path in folder.iterdir() if path.is_dir() and _is_visible(path)]
-        if len(within) != 1 or find_masks(within[0]):
+        if len(within) != 1 or find_masks(_masks_of(within[0])):
             break
         folder = within[0]
-    return folder
+    return _masks_of(folder)
+
+
+def _masks_of(folder: Path) -> Path:
+    """The masks of a finished run if the folder is one's, otherwise the folder itself."""
+    return folder / MASKS if (folder / RECORD).is_file() and find_masks(folder / MASKS) else folder
 
 
 def _is_visible(folder: Path) -> bool:
@@ -159,13 +165,14 @@ def _pairs(predictions: Path, annotations: Path, wanted: Iterable[str] | None) -
 
 
 def _sequences(folder: Path, role: str) -> dict[str, Path]:
-    """The sequences in a folder: the folder itself if it holds PNGs, otherwise each folder in it that does."""
+    """The sequences in a folder: the folder itself if it holds PNGs, otherwise each folder or run in it that does."""
     if not folder.is_dir():
         raise InputError(
             f"{role} should be a folder of label maps or a ZIP of one, but there is no {folder}; check the path"
         )
     candidates = [folder] if find_masks(folder) else sorted(filter(_is_visible, filter(Path.is_dir, folder.iterdir())))
-    sequences = {path.name: path for path in candidates if find_masks(path)}
+    found = {path.name: _masks_of(path) for path in candidates}
+    sequences = {name: path for name, path in found.items() if find_masks(path)}
     if not sequences:
         raise InputError(
             f"{role} should be SEQUENCE/FRAME.png, but neither {folder} nor a folder in it holds a PNG; check the path"
