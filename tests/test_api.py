@@ -55,8 +55,8 @@ def test_everything_at_the_top_level_is_there():
 
 class TestPropagate:
     def test_paths(self, here, scene):
-        for label_map in onemask.propagate("clip.mp4", {0: "mask.png"}, method=Still(), **ON_CPU):
-            assert np.array_equal(label_map, scene.labels[0])
+        found = list(onemask.propagate("clip.mp4", {0: "mask.png"}, method=Still(), **ON_CPU))
+        assert np.array_equal(found, [scene.labels[0]] * len(scene.images))
 
     @pytest.mark.parametrize("kind", ["path", "array", "mask file", "tensor", "list"])
     def test_kinds_of_masks(self, here, scene, kind):

@@ -85,9 +85,7 @@ def run(
         open_video(video),
         label_maps_of(annotations, void),
         out,
-        Settings.of(
-            method, options, weights, short_side=short_side, device=device, precision=precision, runtime=runtime
-        ),
+        Settings(method, options, weights, short_side, device, precision, runtime),
         direction=direction,
         save=save,
         overwrite=overwrite,
@@ -134,9 +132,7 @@ def explain(
         InputError: an argument is invalid, or does not fit the others.
         OutputError: the file already exists, or cannot be written.
     """
-    settings = Settings.of(
-        method, options, weights, short_side=short_side, device=device, precision=precision, runtime=runtime
-    )
+    settings = Settings(method, options, weights, short_side, device, precision, runtime)
     explaining.explain(
         open_video(video),
         label_maps_of(annotations, None),
@@ -197,9 +193,7 @@ def evaluate(
     """
     from .evaluation import evaluate as evaluating
 
-    settings = Settings.of(
-        method, options, weights, short_side=short_side, device=device, precision=precision, runtime=runtime
-    )
+    settings = Settings(method, options, weights, short_side, device, precision, runtime)
     return evaluating.evaluate(
         root,
         out,

@@ -1,5 +1,9 @@
 """Errors that a user can cause; each message says what was expected, what came, and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 OUT_OF_MEMORY = (
     "can't allocate memory",
     "not enough memory",
@@ -24,6 +28,12 @@ class Interrupted(OnemaskError):
 
 class OutputError(OnemaskError):
     """An output could not be written (it exists already, the disk is full); whatever was written before is kept."""
+
+
+def some(things: Iterable[object], most: int = 5) -> str:
+    """The first `most` of many things in words, and how many more there are."""
+    every = [str(thing) for thing in things]
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
 def one_line(error: BaseException) -> str:

@@ -65,21 +65,6 @@ class Settings:
                 f"method must be a name, or a method as returned by load, got {type(self.method).__name__}"
             )
 
-    @classmethod
-    def of(
-        cls,
-        method: str | Method,
-        options: Mapping[str, Any],
-        weights: str | Path | None = None,
-        *,
-        short_side: int | None,
-        device: str,
-        precision: str,
-        runtime: str = "auto",
-    ) -> Settings:
-        """Make settings from separate arguments, as functions take them."""
-        return cls(method, options, weights, short_side, device, precision, runtime)
-
     def session(self) -> Session:
         """A new session; the method is loaded if it is given by name."""
         return Session(

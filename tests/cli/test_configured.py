@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from onemask.cli import LINES, _options, main, parser
+from onemask.cli import WITHOUT_JSON, _options, main, parser
 from onemask.cli.configured import parsers
 
 RUN = ["run", "clip.mp4", "--out", "result"]
@@ -84,7 +84,7 @@ def test_a_file_that_the_variable_names(configured, monkeypatch, tmp_path, capsy
 
 def test_every_command_that_has_a_result_gives_it_as_json(capsys):
     for name, command in parsers(parser()).items():
-        assert ("--json" in command._option_string_actions) is (name not in LINES)
+        assert ("--json" in command._option_string_actions) is (name not in WITHOUT_JSON)
     assert main(["methods", "frtm-lite", "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["options"]["capacity"] > 0

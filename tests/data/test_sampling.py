@@ -11,7 +11,8 @@ from PIL import Image
 from onemask.data.clip import VOID, Clip, ClipRequest
 from onemask.data.davis import DavisDataset
 from onemask.data.mixture import Mixture
-from onemask.data.sampling import SamplingConfig, VideoClips, draw_places, objects_of
+from onemask.data.sampling import VideoClips, draw_places, objects_of
+from onemask.data.sampling_options import SamplingConfig
 from onemask.data.sequence import VideoSequence
 from onemask.errors import InputError
 
@@ -412,6 +413,9 @@ def test_requests_out_of_range(video, change, message):
     [
         ({"scale": (0, 1)}, "scale must be above 0, got 0"),
         ({"scale": (2, 1)}, "the smaller first, got 2 and 1"),
+        ({"scale": (1,)}, r"scale must be 2 numbers, separated by commas, got \(1,\)"),
+        ({"drift": -0.1}, "drift must be 0 or more, got -0.1"),
+        ({"colour": -1}, "colour must be 0 or more, got -1"),
         ({"flip": 1.5}, r"flip must be in \[0, 1\], got 1.5"),
         ({"rotation": -1}, r"rotation must be in \[0, 90\)"),
         ({"minimum_pixels": 0}, "minimum_pixels must be 1 or more"),

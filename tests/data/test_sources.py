@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from onemask.data.clip import ClipRequest
-from onemask.data.sampling import SamplingConfig
+from onemask.data.sampling_options import SamplingConfig
 from onemask.data.sources import KINDS, SourceConfig, data_fingerprint, open_mixture, open_source, recorded_values
 from onemask.errors import InputError
 

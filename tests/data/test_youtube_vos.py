@@ -9,7 +9,8 @@ from made_videos import SIZE, times, two_squares, write_frames, write_masks
 from PIL import Image
 
 from onemask.data.clip import VOID, ClipRequest
-from onemask.data.sampling import SamplingConfig, VideoClips
+from onemask.data.sampling import VideoClips
+from onemask.data.sampling_options import SamplingConfig
 from onemask.data.youtube_vos import YouTubeVosDataset
 from onemask.errors import InputError
 

@@ -130,6 +130,19 @@ def test_predictions_between_annotations_are_passed_over(write):
     assert score_folders(predictions, annotations).rows[0].frames == ("00001", "00003")
 
 
+@pytest.mark.parametrize("what", ["a batch", "a run"])
+def test_finished_runs_stand_for_their_masks(write, what):
+    predictions, annotations = write([ONE] * 4, [ONE] * 4)
+    run = predictions / "bear"
+    masks = run.rename(predictions / "moved")
+    run.mkdir()
+    masks.rename(run / "masks")
+    (run / "run.json").write_text("{}")
+    scores = score_folders(*((predictions, annotations) if what == "a batch" else (run, annotations / "bear")))
+    assert scores.J.mean == 1
+    assert [row.sequence for row in scores.rows] == ["bear"]
+
+
 def test_an_object_that_is_in_neither_map_counts_as_found(write):
     (row,) = score_folders(*write([EMPTY] * 4, [ONE, EMPTY, ONE, ONE]), missing="empty").rows
     assert row.region == row.contour == (1.0, 0.0)

@@ -378,7 +378,9 @@ def test_a_labels_number_is_the_objects_whatever_label_comes_first(to, result, s
     text = path.read_text(encoding="utf-8").replace('object 1"', 'cat"').replace('object 7"', 'object 1"')
     path.write_text(text, encoding="utf-8")
     meant = {1: 7, 2: 1}
-    for frame, masks in read_masks(path, result.video):
+    found = list(read_masks(path, result.video))
+    assert [frame for frame, _ in found] == [frame for frame, labels in enumerate(scene.labels) if labels.any()]
+    for frame, masks in found:
         assert [object_id for object_id, _ in masks] == [i for i in (2, 1) if (scene.labels[frame] == meant[i]).any()]
         assert all(np.array_equal(mask, scene.labels[frame] == meant[object_id]) for object_id, mask in masks)
 

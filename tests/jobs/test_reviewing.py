@@ -55,6 +55,13 @@ def test_the_worst_come_first_and_apart(result):
     assert min(np.diff(places)) >= 5
 
 
+def test_where_nothing_is_doubtful_the_sheet_is_said_to_be_left_out(tmp_path, capsys):
+    for index in range(3):
+        write_mask(tmp_path / f"{index}.png", np.eye(32, dtype=np.uint8))
+    assert main(["review", str(tmp_path), "--sheet", "sheet.png"]) == 0
+    assert capsys.readouterr().out == "no frame is doubtful, so sheet.png is not written\n"
+
+
 def test_the_command_lists_them_and_draws_a_sheet(result, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     assert main(["review", str(result), "--sheet", str(sheet)]) == 0

@@ -122,10 +122,14 @@ class TestRefusals:
             ("only", "perhaps", "option only must be true or false, got 'perhaps'"),
             ("only", 1, "option only must be true or false, got 1"),
             ("name", 5, "option name must be text, got 5"),
-            ("penalties", "1,2,3", "option penalties must be 2 of float, separated by commas, got '1,2,3'"),
-            ("penalties", 0.1, "option penalties must be 2 of float, separated by commas, got 0.1"),
-            ("strides", 4, "option strides must be a list of int, separated by commas, got 4"),
-            ("strides", "4,eight", "option strides must be a list of int, separated by commas, got '4,eight'"),
+            ("penalties", "1,2,3", "option penalties must be 2 numbers, separated by commas, got '1,2,3'"),
+            ("penalties", 0.1, "option penalties must be 2 numbers, separated by commas, got 0.1"),
+            ("strides", 4, "option strides must be a list of whole numbers, separated by commas, got 4"),
+            (
+                "strides",
+                "4,eight",
+                "option strides must be a list of whole numbers, separated by commas, got '4,eight'",
+            ),
         ],
     )
     def test_a_value_that_cannot_be_read(self, name, value, message):

@@ -20,6 +20,7 @@ import onemask
 from cards import ship
 from onemask import methods, plugins
 from onemask.errors import InputError
+from onemask.methods.ensemble.options import EnsembleOptions
 from onemask.methods.frtm import FAST, LITE, PAPER
 from onemask.methods.fusion import FAST as FUSION_FAST
 from onemask.methods.fusion.model import Fusion
@@ -106,6 +107,16 @@ class TestNames:
         found = methods.configuration("frtm", {"update_every": "4", "target_only": True})
         assert (found.update_every, found.target_only, found.backbone) == (4, True, "resnet101.tv_in1k")
         assert PAPER.update_every == 8
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_the_table_says_whose_weights_ship(name):
+    chosen = methods.configuration(name)
+    members = [member.name for member in chosen.each] if isinstance(chosen, EnsembleOptions) else [name]
+    of_package = Path(store.__file__).parent
+    shipped = all((of_package / f"{methods.METHODS[m].weights or m}.safetensors").exists() for m in members)
+    assert methods.METHODS[name].ships == shipped
+    assert methods.names()[name].endswith("; weights ship") == shipped
 
 
 class TestOtherPackages:

@@ -140,8 +140,7 @@ def test_an_object_that_is_annotated_late(two, direction, before):
 
 def test_a_later_annotation_corrects_from_there_on(two):
     found = still(two.images, {0: two.labels[0], 4: two.labels[4]})
-    for index, label_map in enumerate(found):
-        assert np.array_equal(label_map, two.labels[0 if index < 4 else 4])
+    assert np.array_equal(found, [two.labels[0]] * 4 + [two.labels[4]] * 4)
 
 
 def test_where_both_ways_meet_the_object_that_was_annotated_earlier_is_known_better():
@@ -149,6 +148,7 @@ def test_where_both_ways_meet_the_object_that_was_annotated_earlier_is_known_bet
     early, late = np.zeros((2, 32, 32), np.uint8)
     early[:, :20], late[:, 12:] = 1, 2
     found = still(images, {0: early, 2: late})
+    assert len(found) == 3
     for label_map in found[:2]:  # on the way back only the second frame lacks an annotation of object 1
         assert np.array_equal(label_map, np.where(early, early, late))
 

@@ -97,15 +97,15 @@ def test_what_is_propagated_is_what_a_run_makes_and_a_correction_touches_what_fo
     shape = fresh.desk.project.shape
     fresh.edit(0, square(shape, 20, 20))
     assert fresh.propagate() == list(range(8))
-    assert all(map(np.array_equal, shown(fresh), as_run(fresh)))
+    assert np.array_equal(shown(fresh), as_run(fresh))
     before = shown(fresh)
     fresh.edit(5, square(shape, 30, 40))
     assert fresh.propagate() == [5, 6, 7]
     fresh.edit(3, square(shape, 10, 10))
     assert fresh.propagate() == [3, 4]
     after = shown(fresh)
-    assert all(map(np.array_equal, after, as_run(fresh)))
-    assert all(map(np.array_equal, before[:3], after[:3]))
+    assert np.array_equal(after, as_run(fresh))
+    assert np.array_equal(before[:3], after[:3])
     with pytest.raises(InputError, match="up to date"):
         fresh.propagate()
     assert all(0 < made.confidence[1] <= 1 for made in fresh.desk.project.made.values())
@@ -122,7 +122,7 @@ def test_propagation_stays_in_a_range(fresh):
         fresh.propagate(first=4, last=3)
     assert fresh.propagate("forward", frame=0, last=6) == [0, 1]
     fresh.propagate()
-    assert all(map(np.array_equal, shown(fresh)[:3], as_run(fresh)[:3]))
+    assert np.array_equal(shown(fresh)[:3], as_run(fresh)[:3])
 
 
 def test_frames_are_in_doubt_that_onemask_review_would_list(fresh):
@@ -148,7 +148,7 @@ def test_objects_that_are_annotated_later_come_back_and_are_seen_on_their_way(fr
     assert seen[-1]["keys"] == [2, 6]
     glimpses = [event["frame"] for event in seen if event["type"] == "mask" and event["glimpse"]]
     assert glimpses == [6, 5, 4, 3, 2, 1, 0]
-    assert all(map(np.array_equal, shown(fresh), as_run(fresh)))
+    assert np.array_equal(shown(fresh), as_run(fresh))
     assert set(fresh.desk.project.made[0].confidence) == {1, 2}
 
 
@@ -160,7 +160,7 @@ def test_backward_makes_the_stretch_before_a_corrected_frame_and_keeps_it(fresh)
     assert fresh.propagate("backward", frame=4) == [5, 4, 3, 2, 1]
     back = shown(fresh)
     assert fresh.propagate() == [6, 7]
-    assert all(map(np.array_equal, shown(fresh)[:6], back[:6]))
+    assert np.array_equal(shown(fresh)[:6], back[:6])
 
 
 def test_propagation_stops_when_asked_and_keeps_what_is_made(fresh):
@@ -185,7 +185,7 @@ def test_a_worker_that_dies_is_replaced_and_the_project_is_whole(fresh):
     assert {0, 1} <= set(again.made)
     fresh.propagate()
     assert fresh.desk.worker.pid not in (None, died)
-    assert all(map(np.array_equal, shown(fresh), as_run(fresh)))
+    assert np.array_equal(shown(fresh), as_run(fresh))
 
 
 def test_shapes_of_an_object_leave_others_alone(fresh):
@@ -262,7 +262,7 @@ def test_a_run_goes_on_where_the_studio_stopped_and_finishes_what_it_has(fresh, 
     until(lambda: (run / ".onemask" / "segmented.json").exists() and (run / "masks.partial" / "007.png").exists())
     assert main([*command, "--save", "masks"]) == 0
     made = [read_label_map(path) for path in sorted((run / "masks").iterdir())]
-    assert all(map(np.array_equal, made, shown(fresh)))
+    assert np.array_equal(made, shown(fresh))
 
 
 class Recorder:

@@ -46,6 +46,12 @@ def test_the_command_that_is_shown_resumes_the_run_handed_over(method, folder_of
     assert "already holds the finished run" in capsys.readouterr().out
 
 
+def test_methods_that_can_run_are_offered(stub):
+    offered = {each["name"] for each in telling.methods()}
+    assert {"stub", "fusion-fast", "best", "ttvos-lite"} <= offered
+    assert not {"frtm", "ttvos", "dmn-aoa-r101"} & offered
+
+
 def test_the_studios_arguments_are_all_chosen(folder_of_frames, monkeypatch):
     served = []
     monkeypatch.setattr("onemask.studio.serve.serve", lambda video, folder, method, **how: served.append(method))

@@ -148,6 +148,10 @@ class TestRefusals:
                 {"data": [{"kind": "stills", "root": "x", "options": {"smallest": 0.8}}]},
                 r"stages\.0\.data\.0\.options: smallest must not be above largest, got 0\.8 and 0\.7",
             ),
+            (
+                {"data": [{"kind": "folders", "root": "x", "options": {"scale": "2,1"}}]},
+                r"stages\.0\.data\.0\.options: scale must be .*, the smaller first, got 2\.0 and 1\.0",
+            ),
             ({"batch": 3, "accumulate": 2}, r"stages\.0\.batch \(3\) must be a multiple of accumulate \(2\)"),
             ({"data": []}, r"stages\.0\.data is empty"),
             ({"data": [{"kind": "film", "root": "x"}]}, r"stages\.0\.data\.0\.kind must be one of .*, got 'film'"),

@@ -54,21 +54,9 @@ COMMANDS = (
     add_config,
     add_completion,
 )
-LINES = (
-    "live",
-    "studio",
-)  # commands without --json: `live` prints JSON lines anyway, `studio` serves
-TELLING = (
-    "live",
-    "review",
-    "score",
-    "evaluate",
-    "compare",
-    "methods",
-    "weights",
-    "config",
-    "completion",
-)  # commands that print even with --quiet
+WITHOUT_JSON = ("live", "studio")  # `live` prints JSON lines anyway, `studio` serves
+# Commands whose output is what they are called for, which --quiet therefore leaves.
+PRINT_WHEN_QUIET = ("live", "review", "score", "evaluate", "compare", "methods", "weights", "config", "completion")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,7 +97,7 @@ def _is_told(error: Exception) -> bool:
 def _done(options: argparse.Namespace) -> int:
     """Run the command; return the exit code. With --json, standard output has only the result or the error."""
     if not options.json_answer:
-        if not options.quiet or options.name_of_command in TELLING:
+        if not options.quiet or options.name_of_command in PRINT_WHEN_QUIET:
             return options.command(options) or OK
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
             return options.command(options) or OK
@@ -178,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     for name, command in commands.choices.items():
         command.set_defaults(name_of_command=name, answer={})
         _add_volume(command, argparse.SUPPRESS)
-        if "--json" not in command._option_string_actions and name not in LINES:
+        if "--json" not in command._option_string_actions and name not in WITHOUT_JSON:
             command.add_argument(
                 "--json",
                 action="store_true",

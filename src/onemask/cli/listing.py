@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..errors import InputError
-from .arguments import FAILED, OK, add_overwrite
+from .arguments import FAILED, OK, add_overwrite, add_set
 
 
 def add_methods(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,9 +60,7 @@ def add_import_weights(commands: argparse._SubParsersAction[argparse.ArgumentPar
         help="what it was trained on, for the card (default: what FILE's name tells, if anything); may be repeated",
     )
     importing.add_argument("--licence", default="", metavar="TEXT", help="its licence, for the card")
-    importing.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="set an option of the method; may be repeated"
-    )
+    add_set(importing, "set an option of the method")
     add_overwrite(importing)
     importing.set_defaults(command=_import_weights)
 

@@ -46,7 +46,7 @@ def _review(options: argparse.Namespace) -> None:
         write_review_sheet(result, frames, options.sheet)
     options.answer = [frame.to_json() for frame in frames]
     if not frames:
-        print("no frame is doubtful")
+        print("no frame is doubtful" + (f", so {options.sheet} is not written" if options.sheet else ""))
     for frame in frames:
         why = "; ".join(f"object {doubt.object} {doubt.detail}" for doubt in frame.doubts)
         print(f"frame {frame.frame:6} ({frame.name})  {frame.weight:.2f}  {why}")

@@ -32,7 +32,11 @@ def add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="score predictions against annotations",
         description="Compute J and F as DAVIS defines them, for two folders of SEQUENCE/FRAME.png, or ZIPs of them.",
     )
-    score.add_argument("predictions", metavar="PREDICTIONS", help="folder or ZIP of the predicted masks")
+    score.add_argument(
+        "predictions",
+        metavar="PREDICTIONS",
+        help="folder or ZIP of the predicted masks; also a finished run, or a batch",
+    )
     score.add_argument("annotations", metavar="ANNOTATIONS", help="folder or ZIP of the annotations")
     score.add_argument(
         "--json",
@@ -248,30 +252,23 @@ def add_perturb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _perturb(options: argparse.Namespace) -> None:
-    from ..data.davis import DavisDataset
-    from ..data.perturbed import SPLITS, perturbed_videos, refuse_too_few
-    from ..jobs.results import ResultFolder
+    from ..jobs.perturbing import perturb
 
-    dataset = DavisDataset(options.root, options.year, options.split)
-    if options.sequences is not None:
-        if not options.sequences:
-            raise InputError("no sequence is given; name one or more of the split, or leave --sequences out for all")
-        dataset = dataset.select(options.sequences)
-    refuse_too_few(dataset)
-    results = ResultFolder(options.out, "perturbed videos", ("JPEGImages", "Annotations", "ImageSets"))
-    asked = {"dataset": str(dataset.root.resolve()), "year": options.year, "split": options.split}
-    asked["sequences"] = [f"{sequence.name} {sequence.fingerprint()}" for sequence in dataset]
-    if results.check(asked, overwrite=options.overwrite, resume=options.resume) and results.finished:
-        made_before = {split: len(DavisDataset(options.out, 2017, split)) for split in SPLITS}
-        options.answer = {"out": options.out, "videos": made_before}
+    perturbed = perturb(
+        options.root,
+        options.out,
+        split=options.split,
+        year=options.year,
+        sequences=options.sequences,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        progress=partial(show, unit="video"),
+    )
+    options.answer = {"out": options.out, "videos": perturbed.videos}
+    if perturbed.finished_before:
         print(f"{options.out} already holds the finished videos")
         return
-    counts: dict[str, int] = {}
-    options.answer = {"out": options.out, "videos": counts}
-    with results.opened(asked, overwrite=options.overwrite, resume=options.resume):
-        for split in SPLITS:
-            made = perturbed_videos(dataset, options.out, split, results.writing)
-            counts[split] = len(list(show(made, len(dataset), split, unit="video")))
-            print(f"{split}: {counts[split]} videos")
-        results.finish()
-    print(f"evaluate them with: onemask evaluate {options.out} --protocol davis2017 --split {SPLITS[0]} --out DIR")
+    for split, count in perturbed.videos.items():
+        print(f"{split}: {count} videos")
+    first = next(iter(perturbed.videos))
+    print(f"evaluate them with: onemask evaluate {options.out} --protocol davis2017 --split {first} --out DIR")

@@ -30,7 +30,7 @@ def jitter_colours(frames: np.ndarray, rng: np.random.Generator, strength: float
     """
     if strength == 0:
         return frames.copy()
-    mixing = _colour_matrix(frames, rng, strength)
+    mixing = _colour_matrix(rng, strength)
     gamma = np.exp(strength * rng.uniform(-0.3, 0.3))
     contrast = np.exp(strength * rng.uniform(-0.25, 0.2))
     gain = np.exp(strength * rng.uniform(-0.3, 0.15))  # less upwards, since overexposed detail is lost
@@ -47,7 +47,7 @@ def jitter_colours(frames: np.ndarray, rng: np.random.Generator, strength: float
     return changed
 
 
-def _colour_matrix(frames: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+def _colour_matrix(rng: np.random.Generator, strength: float) -> np.ndarray:
     """Matrix (3, 3) that rotates hue and scales saturation in YIQ, where both are linear: one product per pixel."""
     angle = strength * np.deg2rad(rng.uniform(-18, 18))
     saturation = max(0.0, 1 + strength * rng.uniform(-0.5, 0.35))

@@ -15,40 +15,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import cv2
 import numpy as np
 
 from ..errors import InputError
-from ..methods.options import Count, Positive, Range, Share, check_values
 from ..video.label_maps import distinct_values
 from .clip import VOID, Clip, ClipRequest
 from .photometry import jitter_colours
+from .sampling_options import SamplingConfig
 from .sequence import VideoSequence, decoded
 
 _REFERENCES, _VIEWS = 8, 4  # random tries before all references, or the whole picture, are tried
 _OUTSIDE = (124, 116, 104)  # RGB outside the picture: the mean of ImageNet, which networks see as zero
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How clips are sampled from videos; random values are drawn once per clip and hold for all its frames."""
-
-    flip: Share = 0.5  # probability of a horizontal flip
-    scale: tuple[Positive, Positive] = (0.5, 1.5)  # 1: the whole frame just fits into the clip; log-uniform
-    rotation: Annotated[float, Range(0, 90, "[)")] = 5.0  # largest angle in either direction, degrees
-    shear: Annotated[float, Range(0, 90, "[)")] = 5.0  # largest angle in either direction, degrees
-    drift: Annotated[float, Range(0, 90, "[)")] = (
-        0.01  # of the crop from one frame to the next: standard deviation, in clip sides
-    )
-    colour: Annotated[float, Range(0, 90, "[)")] = 1.0  # strength of the colour jitter; 0: colours stay as they are
-    reverse: Share = 0.5  # probability that frames in order run backwards in time
-    minimum_pixels: Count = 100  # of every object in the reference, after the crop
-    kept: Share = 0.75  # smallest share of the anchor that the crop leaves in the reference
-    by_object: bool = False  # draw the objects of all videos equally often; false: videos, and an object of each
-    minimum_frames: Count = 1  # annotated ones of a video; shorter videos are left out
 
 
 class VideoClips:
@@ -59,11 +39,10 @@ class VideoClips:
 
         config: None stands for `SamplingConfig()`. With `by_object` the label maps of videos whose objects the dataset
         does not list are read, to find them. Raises InputError if there are no videos, or none of `minimum_frames`, for
-        a video without any annotation, for a configuration out of range, and with `by_object` for label maps that
-        cannot be read and if there is no object.
+        a video without any annotation, and with `by_object` for label maps that cannot be read and if there is no
+        object.
         """
         self.config = config or SamplingConfig()
-        _require_sensible(self.config)
         if not sequences:
             raise InputError("clips need at least one video to be drawn from, but there is none")
         if bare := [sequence.name for sequence in sequences if not sequence.annotated]:
@@ -375,13 +354,6 @@ def _read_reduced(path: Path, size: tuple[int, ...], divisor: int) -> tuple[np.n
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------
-
-
-def _require_sensible(config: SamplingConfig) -> None:
-    low, high = config.scale
-    check_values(config)
-    if low > high:
-        raise InputError(f"scale must be two positive numbers, the smaller first, got {low} and {high}")
 
 
 def _require_possible(request: ClipRequest) -> None:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, some
 from ..files import fingerprint
 from ..video.images import UNREADABLE, natural_key
 from ..video.label_maps import object_ids, palette
@@ -179,10 +179,10 @@ def file_problems(sequence: VideoSequence) -> list[str]:
         return [f"{name} has no mask named like one of its frames, {sequence.frames[0].stem}.png"]
     stems = Counter(frame.stem for frame in sequence.frames)
     if twice := [stem for stem, count in stems.items() if count > 1]:
-        problems.append(f"{name} has more than one frame called {_some(twice)}")
+        problems.append(f"{name} has more than one frame called {some(twice, _NAMED_FILES)}")
     folders = {path.parent for path in sequence.annotations if path is not None}
     if strays := [stem for folder in folders for stem in find_masks(folder) if stem not in stems]:
-        problems.append(f"{name} has masks without a frame: {_some(strays)}")
+        problems.append(f"{name} has masks without a frame: {some(strays, _NAMED_FILES)}")
     return problems + _size_problems(sequence)
 
 
@@ -281,8 +281,3 @@ def _count(problems: list[str]) -> str:
 
 def _size(size: tuple[int, ...]) -> str:
     return "x".join(map(str, size))
-
-
-def _some(things: list) -> str:
-    rest = len(things) - _NAMED_FILES
-    return ", ".join(map(str, things[:_NAMED_FILES])) + (f" and {rest} more" if rest > 0 else "")

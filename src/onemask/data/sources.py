@@ -18,7 +18,8 @@ from .clip import ClipSource
 from .davis import DavisDataset, listed_names
 from .folders import FolderDataset
 from .mixture import Mixture
-from .sampling import SamplingConfig, VideoClips
+from .sampling import VideoClips
+from .sampling_options import SamplingConfig
 from .youtube_vos import YouTubeVosDataset, names_in, split_lists
 
 KINDS = ("davis2016", "davis2017", "youtube-vos", "folders", "stills")

@@ -17,11 +17,7 @@ class SyntheticConfig:
     elsewhere: Share = 0.3  # probability that the objects are pasted over another picture; otherwise over their own
     largest_hole: Share = 0.35  # largest share of their picture that objects leave empty; otherwise they go elsewhere
     further_object: Share = 0.7  # probability of a foreign object if the picture has fewer objects than were asked for
-    distractors: tuple[NotNegative, ...] = (
-        0.4,
-        0.4,
-        0.2,
-    )  # probabilities of 0, 1, 2.. foreign things that are background
+    distractors: tuple[NotNegative, ...] = (0.4, 0.4, 0.2)  # probabilities of 0, 1, 2.. foreign things as background
     occluder: Share = 0.35  # probability that something passes in front of an object
     hides: Share = 0.0  # probability that an object is out of sight for some frames and comes back; from 4 frames on
     covers: Share = 0.0  # probability that something covers a part of an object in the reference, and then leaves it
@@ -35,9 +31,7 @@ class SyntheticConfig:
     texture_prefixes: tuple[str, ...] = ("bsds-",)  # name prefixes of pictures whose regions may be textures
     texture_as_object: Share = 0.1  # probability that such a region is used as an object anyway
 
-    smallest: Annotated[float, Range(0, 1, "(]")] = (
-        0.05  # smallest share of the frame that the first object is to cover in the reference
-    )
+    smallest: Annotated[float, Range(0, 1, "(]")] = 0.05  # share of the reference that the first object covers, least
     largest: Annotated[float, Range(0, 1, "(]")] = 0.7  # largest share; most are near 0.15
     enlargement: Positive = 2.2  # largest magnification of a picture's pixels
     least_pixels: Count = 150  # smallest object that is used, in pixels of its picture

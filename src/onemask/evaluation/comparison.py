@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import InputError
 from ..files import write_json, write_text
 from .chart import Point, write_chart
+from .scores import aligned
 
 NAME = "comparison"  # stem of its files
 
@@ -74,11 +75,7 @@ class Comparison:
 
     def table(self) -> str:
         """The table as aligned text."""
-        lines = [self._titles(), *map(self._cells, self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]).rstrip() for cells in lines
-        )
+        return aligned([self._titles(), *map(self._cells, self.rows)])
 
     def markdown(self) -> str:
         """The table as Markdown, with the chart and notes on what was measured and how."""

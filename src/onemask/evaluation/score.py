@@ -1,10 +1,10 @@
 """Scoring of a folder of predictions against a folder of annotations: J and F of every object in every frame.
 
 Both folders hold `SEQUENCE/FRAME.png`, label maps in the layout of DAVIS; a folder that holds PNGs itself is one
-sequence, and a ZIP stands for its contents. Masks are read as everywhere, see `video.masks`. The rules are those of the
-semi-supervised task of DAVIS: the first annotation of an object is given to the method, so it is not scored; nor is the
-last frame of a sequence. For an object that is in neither map, both measures are 1. Pont-Tuset et al., The 2017 DAVIS
-Challenge on Video Object Segmentation, 2017.
+sequence, a finished run stands for its masks, and a ZIP for its contents. Masks are read as everywhere, see
+`video.masks`. The rules are those of the semi-supervised task of DAVIS: the first annotation of an object is given to
+the method, so it is not scored; nor is the last frame of a sequence. For an object that is in neither map, both
+measures are 1. Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, 2017.
 
 Unlike in DAVIS, where all objects are present in the first frame, an object may appear in a later annotation, as in
 YouTube-VOS; it is scored from the next frame on.
@@ -24,7 +24,8 @@ from typing import Literal
 import numpy as np
 
 from ..data.sequence import VideoSequence, find_masks
-from ..errors import InputError
+from ..errors import InputError, some
+from ..exports.result import MASKS, RECORD
 from ..video.label_maps import object_ids
 from ..video.masks import SoftEdges, void_of
 from .archives import extract_masks
@@ -49,7 +50,7 @@ def score_folders(
     sequence without ids, it is the one object.
 
     Args:
-        predictions: the folder of predicted label maps, or a ZIP of it.
+        predictions: the folder of predicted label maps, a finished run or a folder of runs; or a ZIP of it.
         annotations: the folder of annotations, or a ZIP of it.
         missing: whether a scored frame without a prediction is an "error" or an "empty" prediction.
         sequences: names of the sequences to score; None: all that are annotated.
@@ -120,12 +121,17 @@ def _folder(path: str | Path) -> Iterator[Path]:
 
 
 def _innermost(folder: Path) -> Path:
-    while folder.is_dir() and not find_masks(folder):
+    while folder.is_dir() and not find_masks(_masks_of(folder)):
         within = [path for path in folder.iterdir() if path.is_dir() and _is_visible(path)]
-        if len(within) != 1 or find_masks(within[0]):
+        if len(within) != 1 or find_masks(_masks_of(within[0])):
             break
         folder = within[0]
-    return folder
+    return _masks_of(folder)
+
+
+def _masks_of(folder: Path) -> Path:
+    """The masks of a finished run if the folder is one's, otherwise the folder itself."""
+    return folder / MASKS if (folder / RECORD).is_file() and find_masks(folder / MASKS) else folder
 
 
 def _is_visible(folder: Path) -> bool:
@@ -141,7 +147,7 @@ def _pairs(predictions: Path, annotations: Path, wanted: Iterable[str] | None) -
     if not predicted.keys() & annotated.keys():
         raise InputError(
             f"predictions and annotations should have sequences in common, but {predictions} holds "
-            f"{_some(predicted)} and {annotations} holds {_some(annotated)}; give the two folders that "
+            f"{some(predicted)} and {annotations} holds {some(annotated)}; give the two folders that "
             "hold the sequences, or the two of one sequence"
         )
     names = sorted(annotated) if wanted is None else list(dict.fromkeys(wanted))
@@ -152,20 +158,21 @@ def _pairs(predictions: Path, annotations: Path, wanted: Iterable[str] | None) -
         if absent:
             raise InputError(
                 f"{folder / absent[0]} should hold the label maps of a sequence to score, but there are none "
-                f"({len(absent)} of {len(names)} sequences are missing: {_some(absent)}); add them, or name "
+                f"({len(absent)} of {len(names)} sequences are missing: {some(absent)}); add them, or name "
                 "the sequences to score"
             )
     return [(name, predicted[name], annotated[name]) for name in names]
 
 
 def _sequences(folder: Path, role: str) -> dict[str, Path]:
-    """The sequences in a folder: the folder itself if it holds PNGs, otherwise each folder in it that does."""
+    """The sequences in a folder: the folder itself if it holds PNGs, otherwise each folder or run in it that does."""
     if not folder.is_dir():
         raise InputError(
             f"{role} should be a folder of label maps or a ZIP of one, but there is no {folder}; check the path"
         )
     candidates = [folder] if find_masks(folder) else sorted(filter(_is_visible, filter(Path.is_dir, folder.iterdir())))
-    sequences = {path.name: path for path in candidates if find_masks(path)}
+    found = {path.name: _masks_of(path) for path in candidates}
+    sequences = {name: path for name, path in found.items() if find_masks(path)}
     if not sequences:
         raise InputError(
             f"{role} should be SEQUENCE/FRAME.png, but neither {folder} nor a folder in it holds a PNG; check the path"
@@ -309,14 +316,14 @@ def _refuse_unknown_ids(video: _Video, frames: list[_Measured], known: Collectio
         path, unknown = video.predictions.annotations[index], measured.predicted.difference(known)
         if unknown:
             raise InputError(
-                f"{path} should have no ids but those of its sequence's annotations, {_some(sorted(known))}, but has "
-                f"{_some(sorted(unknown))}; write the annotations' ids"
+                f"{path} should have no ids but those of its sequence's annotations, {some(sorted(known))}, but has "
+                f"{some(sorted(unknown))}; write the annotations' ids"
             )
         black_and_white = video.predictions.void is None and not video.predictions.one_object
         if black_and_white and measured.predicted and len(known) > 1:
             raise InputError(
                 f"{path} is black and white, like all predictions of {video.name}, so they hold one object, but the "
-                f"annotations have {_some(sorted(known))}; write their ids, or score all as one with --single-object"
+                f"annotations have {some(sorted(known))}; write their ids, or score all as one with --single-object"
             )
 
 
@@ -331,9 +338,3 @@ def _refuse_empty(video: _Video, frames: list[_Measured]) -> None:
             f"{folder} should hold predictions, but no mask in it has any object; write the annotations' ids, or, if "
             "a method found nothing in the whole sequence, pass --missing empty to count that"
         )
-
-
-def _some(names: Iterable[object], most: int = 5) -> str:
-    """The first few of many, for a message."""
-    every = [str(name) for name in names]
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

@@ -22,7 +22,7 @@ TOP = 255  # never an object in 8 bits
 
 def write_npz(result: Result, target: Target, options: ExportOptions) -> None:
     """Write one NPZ: `label_maps` (T, H, W) uint8 or uint16, frame `names` (T,) and object `ids` (N,)."""
-    ids = [i for i in result.ids if options.objects is None or i in options.objects]
+    ids = result.chosen(options.objects)
     dtype = np.dtype(np.uint8 if max(ids, default=0) < 255 else np.uint16)
     with target("") as path, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         with archive.open("label_maps.npy", "w", force_zip64=True) as file:
@@ -30,8 +30,7 @@ def write_npz(result: Result, target: Target, options: ExportOptions) -> None:
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for frame in result.frames():
-                kept = np.where(np.isin(frame.label_map, ids), frame.label_map, 0)
-                file.write(np.ascontiguousarray(kept, dtype).tobytes())
+                file.write(np.ascontiguousarray(frame.only(options.objects), dtype).tobytes())
         for name, values in (("names", [path.stem for path in result.paths]), ("ids", ids)):
             buffer = io.BytesIO()
             np.save(buffer, np.array(values), allow_pickle=False)

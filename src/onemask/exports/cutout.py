@@ -29,7 +29,5 @@ def _write(result: Result, target: Target, options: ExportOptions, codec: Codec)
         VideoWriter(path, width, height, video.info.fps or DEFAULT_FPS, like=video, codec=codec) as writer,
     ):
         for labelled, frame in result.pictures():
-            labels = labelled.label_map
-            mask = labels > 0 if options.objects is None else np.isin(labels, options.objects)
-            alpha = np.rint(255 * alpha_of(mask, frame.image, soften)).astype(np.uint8)
+            alpha = np.rint(255 * alpha_of(labelled.only(options.objects) > 0, frame.image, soften)).astype(np.uint8)
             writer.write(cv2.merge([*cv2.split(frame.image), alpha]), frame.time)

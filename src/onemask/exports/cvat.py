@@ -8,7 +8,7 @@ one key frame. The label, such as "object 7", carries the id.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,7 +25,7 @@ from .target import ExportOptions, Target
 
 def write_cvat(result: Result, target: Target, options: ExportOptions) -> None:
     """Write one XML: for each frame, a single-frame track per object."""
-    ids = [i for i in result.ids if options.objects is None or i in options.objects]
+    ids = result.chosen(options.objects)
     with target("") as path, open(path, "w", encoding="utf-8") as file:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
         file.write(ElementTree.tostring(_meta(result, ids), "unicode"))
@@ -43,7 +43,7 @@ def write_cvat(result: Result, target: Target, options: ExportOptions) -> None:
         file.write("\n</annotations>\n")
 
 
-def _meta(result: Result, ids: list[int]) -> ElementTree.Element:
+def _meta(result: Result, ids: Sequence[int]) -> ElementTree.Element:
     """Build the file header: a description of the task, and its labels."""
     height, width = result.size
     meta = ElementTree.Element("meta")

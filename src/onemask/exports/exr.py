@@ -30,7 +30,7 @@ def openexr() -> Any:
 def write_exr(result: Result, target: Target, options: ExportOptions) -> None:
     """Write NAME.exr: half-float alpha in a channel mattes.objectID per object, for every frame, visible or not."""
     package = openexr()
-    ids = result.ids if options.objects is None else options.objects
+    ids = result.chosen(options.objects)
     if not ids:
         raise InputError(f"{result.name} has no object, so there is no matte to write")
     header = {"compression": package.ZIP_COMPRESSION, "type": package.scanlineimage}

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..ids import LARGEST_ID
 from ..video.frames import Video
+from ..video.label_maps import narrowed
 from ..video.masks import require_size
 from .formats import export_format, function
 from .reading import Masks, loaded_json
@@ -57,7 +58,7 @@ def label_maps_in(path: str | Path, video: Video) -> Iterator[tuple[int, np.ndar
                     "renumber it"
                 )
             labels[mask] = object_id
-        yield masks.frame, labels if labels.max() > 254 else labels.astype(np.uint8)
+        yield masks.frame, narrowed(labels)
 
 
 def recognised(path: Path) -> str:

@@ -19,16 +19,13 @@ from .target import ExportOptions, Target
 def write_indexed(result: Result, target: Target, options: ExportOptions) -> None:
     """Write NAME.png: label maps in the format of DAVIS and YouTube-VOS."""
     for frame in result.frames():
-        labels = frame.label_map
-        if options.objects is not None:
-            labels = np.where(np.isin(labels, options.objects), labels, 0).astype(labels.dtype)
         with target(f"{frame.name}.png") as path:
-            write_mask(path, labels)
+            write_mask(path, frame.only(options.objects))
 
 
 def write_binary(result: Result, target: Target, options: ExportOptions) -> None:
     """Write ID/NAME.png: 255 inside the object, for every frame, even if the object is not visible."""
-    ids = result.ids if options.objects is None else options.objects
+    ids = result.chosen(options.objects)
     for frame in result.frames():
         for object_id in ids:
             with target(f"{object_id}/{frame.name}.png") as path:
@@ -46,7 +43,7 @@ def write_alpha_16(result: Result, target: Target, options: ExportOptions) -> No
 
 
 def _write_alpha(result: Result, target: Target, options: ExportOptions, dtype: type[np.uint8 | np.uint16]) -> None:
-    ids = result.ids if options.objects is None else options.objects
+    ids = result.chosen(options.objects)
     top = np.iinfo(dtype).max
     for labelled, alphas in mattes(result, ids, options.matte):
         for object_id, alpha in alphas.items():
@@ -62,13 +59,8 @@ def write_youtube_vos(result: Result, target: Target, options: ExportOptions) ->
                 continue
             if frame.label_map.max() > 254:
                 raise InputError(f"frame {frame.name} has an object above 254, which YouTube-VOS's 8 bits cannot hold")
-            kept = (
-                frame.label_map
-                if options.objects is None
-                else frame.label_map * np.isin(frame.label_map, options.objects)
-            )
             picture = io.BytesIO()
-            mask_picture(kept).save(picture, format="PNG")
+            mask_picture(frame.only(options.objects)).save(picture, format="PNG")
             entry = zipfile.ZipInfo(f"Annotations/{result.name}/{frame.name}.png")
             archive.writestr(entry, picture.getvalue())
 

@@ -96,6 +96,10 @@ class Result:
             found.update(object_ids(frame.label_map))
         return tuple(sorted(found))
 
+    def chosen(self, objects: Sequence[int] | None) -> tuple[int, ...]:
+        """The ids to export, sorted: the given ones, as `exporting.check_result` passed them; None: all."""
+        return self.ids if objects is None else tuple(sorted(set(objects)))
+
     @property
     def video(self) -> Video:
         """The video. Raises InputError if it is not available."""

@@ -32,6 +32,7 @@ from ..ids import LARGEST_ID
 from ..labels import resize
 from ..methods import DEFAULT, load
 from ..video.frames import Video
+from ..video.label_maps import narrowed
 from .marks import (
     Stroke,
     box_of,
@@ -140,7 +141,7 @@ def label_maps_of_marks(
             labels = np.where(given[index] > 0, given[index], labels).astype(np.uint16)
         if hidden := [marked.object_id for marked in in_frame if not (labels == marked.object_id).any()]:
             raise InputError(f"frame {index}, object {hidden[0]}: the other objects leave nothing of it; mark it last")
-        given[index] = labels.astype(np.uint8) if labels.max() <= 254 else labels
+        given[index] = narrowed(labels)
     return given
 
 

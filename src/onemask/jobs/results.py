@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import lock
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, some
 from ..files import (
     append,
     fingerprint,
@@ -329,6 +329,4 @@ def _line(entry: Mapping[str, Any]) -> bytes:
 
 def _shown(folder: Path, names: Sequence[str]) -> str:
     """Format names as the beginning of a sentence."""
-    more = len(names) - SHOWN
-    listed = ", ".join(str(folder / name) for name in names[:SHOWN])
-    return f"{listed}{f' and {more} more' if more > 0 else ''} {'is' if len(names) == 1 else 'are'}"
+    return f"{some((folder / name for name in names), SHOWN)} {'is' if len(names) == 1 else 'are'}"

@@ -240,7 +240,7 @@ class Live(AbstractContextManager["Live"]):
             event = Event(
                 "",
                 frame.index,
-                self._since(),
+                round(self._seconds, 3),
                 object_id,
                 confidence=round(session.confidence(object_id), 3),
                 box=session.box(object_id),
@@ -260,9 +260,6 @@ class Live(AbstractContextManager["Live"]):
                     reason=doubt_of_it.reason,
                     weight=doubt_of_it.weight,
                 )
-
-    def _since(self) -> float:
-        return round(self._seconds, 3)
 
 
 @dataclass

@@ -70,6 +70,12 @@ class Entry:
     configuration: str  # "module:NAME"
     weights: str | None = None  # the method whose trained weights it uses, if it has none of its own
     published: Published | None = None
+    ships: bool = False  # whether trained weights ship: its own, those it shares, or those of all its members
+
+    @property
+    def line(self) -> str:
+        """The summary as lists of methods show it."""
+        return f"{self.summary}; weights ship" if self.ships else self.summary
 
 
 def _of_ttvos(backbone: str, davis_2016: float, davis_2017: float) -> Published:
@@ -98,22 +104,26 @@ def _of_frtm(backbone: str, scored: str, *, on_davis: bool = False) -> Published
 
 METHODS = {
     "best": Entry(
-        "FRTM, VideoMatch and Fusion (with double weight) together: two to three times as slow as FRTM; weights ship",
+        "FRTM, VideoMatch and Fusion (with double weight) together: two to three times as slow as FRTM",
         "onemask.methods.ensemble:BEST",
+        ships=True,
     ),
     "fast": Entry(
-        "TTVOS on EfficientNet-Lite0, the fastest: another name for ttvos-lite; weights ship",
+        "TTVOS on EfficientNet-Lite0, the fastest: another name for ttvos-lite",
         "onemask.methods.ttvos:LITE",
         weights="ttvos-lite",
+        ships=True,
     ),
     "fusion": Entry(
-        "Fusion: the clues of FRTM, VideoMatch, PMVOS and TTVOS in one network; weights ship",
+        "Fusion: the clues of FRTM, VideoMatch, PMVOS and TTVOS in one network",
         "onemask.methods.fusion:DEFAULT",
+        ships=True,
     ),
     "fusion-fast": Entry(
-        "Fusion without fine-tuning: adding an object is quick; weights ship",
+        "Fusion without fine-tuning: adding an object is quick",
         "onemask.methods.fusion:FAST",
         weights="fusion",
+        ships=True,
     ),
     "frtm": Entry(
         "FRTM: a target model fitted online, ResNet-101, the paper's",
@@ -130,12 +140,14 @@ METHODS = {
         published=_of_frtm("rn18", "rn18_all 78.5 on DAVIS 2016's validation set, 70.2 on DAVIS 2017's"),
     ),
     "frtm-lite": Entry(
-        "FRTM on EfficientNet-Lite0, fine-tuned to each object; weights ship", "onemask.methods.frtm:LITE"
+        "FRTM on EfficientNet-Lite0, fine-tuned to each object",
+        "onemask.methods.frtm:LITE",
+        ships=True,
     ),
     "videomatch": Entry(
         "VideoMatch: pixels matched with sets of features, ResNet-101, the paper's", "onemask.methods.videomatch:PAPER"
     ),
-    "videomatch-lite": Entry("VideoMatch on EfficientNet-Lite0; weights ship", "onemask.methods.videomatch:LITE"),
+    "videomatch-lite": Entry("VideoMatch on EfficientNet-Lite0", "onemask.methods.videomatch:LITE", ships=True),
     "pmvos": Entry(
         "PMVOS: pixels matched with templates of past frames, ResNet-50, the paper's",
         "onemask.methods.pmvos:PAPER",
@@ -146,7 +158,7 @@ METHODS = {
             "onemask.methods.pmvos.published:tensors",
         ),
     ),
-    "pmvos-lite": Entry("PMVOS on EfficientNet-Lite0; weights ship", "onemask.methods.pmvos:LITE"),
+    "pmvos-lite": Entry("PMVOS on EfficientNet-Lite0", "onemask.methods.pmvos:LITE", ships=True),
     "ttvos": Entry(
         "TTVOS: light short-term and long-term templates, HRNet, the paper's",
         "onemask.methods.ttvos:PAPER",
@@ -167,12 +179,12 @@ METHODS = {
         "onemask.methods.ttvos:MOBILENETV3",
         published=_of_ttvos("MobileNetV3", 79.8, 62.9),
     ),
-    "ttvos-lite": Entry("TTVOS on EfficientNet-Lite0, the fastest; weights ship", "onemask.methods.ttvos:LITE"),
+    "ttvos-lite": Entry("TTVOS on EfficientNet-Lite0, the fastest", "onemask.methods.ttvos:LITE", ships=True),
     "dmn-aoa": Entry(
         "DMN-AOA: proposals matched with a memory of objects, ResNet-50, the paper's", "onemask.methods.dmn_aoa:PAPER"
     ),
     "dmn-aoa-r101": Entry("DMN-AOA with ResNet-101, the paper's", "onemask.methods.dmn_aoa:R101"),
-    "dmn-aoa-lite": Entry("DMN-AOA on EfficientNet-Lite0; weights ship", "onemask.methods.dmn_aoa:LITE"),
+    "dmn-aoa-lite": Entry("DMN-AOA on EfficientNet-Lite0", "onemask.methods.dmn_aoa:LITE", ships=True),
 }
 
 # Configurations of networks that are part of a method but trained separately, with their own recipes.
@@ -182,7 +194,7 @@ PARTS = {"maskrcnn-lite": "onemask.methods.dmn_aoa.proposals:LITE_CONFIG"}
 def names() -> dict[str, str]:
     """All methods, including those of other packages: name -> one-line summary."""
     others = {name: f"from {' and from '.join(p.module for p in offers)}" for name, offers in plugins.points().items()}
-    return others | {name: entry.summary for name, entry in METHODS.items()}
+    return others | {name: entry.line for name, entry in METHODS.items()}
 
 
 def configuration(name: str, options: Mapping[str, Any] | None = None) -> Configuration:

@@ -28,6 +28,7 @@ C = TypeVar("C")
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 LARGEST = 2**31 - 1  # integer
 TYPES = "bool, int, float, str, Literal, tuples of one of these, and any of them | None"
+SEVERAL = {int: "whole numbers", float: "numbers", str: "texts"}
 SHOWN = 40  # characters of a value that an error shows
 ELEMENT = re.compile(r"""(?:"[^"]*"|'[^']*'|[^,])+""")  # of a list that is typed: a comma in quotes does not end it
 
@@ -246,11 +247,9 @@ def in_words(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join("none" if each is NoneType else in_words(each) for each in inner)
     if origin is tuple:
-        element = _bare(inner[0])[0]
-        return (
-            f"{'a list' if inner[-1] is Ellipsis else len(inner)} of "
-            f"{getattr(element, '__name__', element)}, separated by commas"
-        )
+        count = "a list of" if inner[-1] is Ellipsis else len(inner)
+        several = SEVERAL.get(_bare(inner[0])[0], f"values, each {in_words(inner[0])}")
+        return f"{count} {several}, separated by commas"
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if is_dataclass(kind):

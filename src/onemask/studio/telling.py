@@ -79,5 +79,5 @@ def methods() -> list[dict[str, str]]:
     return [
         {"name": name, "summary": summary}
         for name, summary in names().items()
-        if name not in METHODS or "weights ship" in METHODS[name].summary
+        if name not in METHODS or METHODS[name].ships
     ]

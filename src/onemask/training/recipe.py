@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import (
-    OmegaConfBaseException,
-)
+from omegaconf.errors import OmegaConfBaseException
 
 from ..data.clip import VOID, ClipRequest
 from ..data.davis import YEARS
-from ..data.sampling import SamplingConfig
+from ..data.sampling_options import SamplingConfig
 from ..data.sources import KINDS, SourceConfig
 from ..data.synthetic_options import SyntheticConfig
 from ..errors import InputError

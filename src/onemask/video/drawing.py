@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 
+CELL_WIDTH = 320  # of a contact sheet, pixels
 # Colours of the sheet: light grey on nearly black, which does not distract from the pictures.
 _SHEET, _CAPTION = (22, 23, 26), (206, 208, 214)
 _MARGIN, _GAP = 12, 8
@@ -18,13 +19,18 @@ _CAPTION_HEIGHT, _FONT, _FONT_SCALE = 24, cv2.FONT_HERSHEY_SIMPLEX, 0.42
 def overlay(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: float = 0.5) -> np.ndarray:
     """Tint each object in its colour and draw its outline; the background stays as it is.
 
-    image    (H, W, 3) uint8, RGB
-    labels   (H, W) integers, 0 is background
-    colours  (n, 3) uint8, RGB: colour of label i in row i; higher labels start again at row 1. Dark colours are
-             brightened, so that they are visible
-    alpha    opacity of the colour inside objects, 0..1; outlines are always opaque
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        labels: (H, W) integers; 0 is background.
+        colours: (n, 3) uint8 RGB, the colour of label i in row i; higher labels start again at row 1. Dark colours are
+            brightened, so that they are visible.
+        alpha: opacity of the colour inside objects, in [0, 1]; outlines are always opaque.
 
-    Returns a new (H, W, 3) uint8 image. Raises InputError if image and labels differ in size.
+    Returns:
+        A new image, (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: image and labels differ in size.
     """
     if image.shape[:2] != labels.shape:
         raise InputError(
@@ -41,16 +47,21 @@ def overlay(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: f
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray], captions: Sequence[str] | None = None, columns: int = 4, width: int = 320
+    images: Sequence[np.ndarray], captions: Sequence[str] | None = None, columns: int = 4, width: int = CELL_WIDTH
 ) -> np.ndarray:
     """Lay images out in a grid of equal cells, row by row, each with its caption below.
 
-    images    (H, W, 3) uint8, RGB; sizes may differ: each is fitted into its cell, keeping its aspect ratio
-    captions  one for each image
-    columns   images in a row
-    width     width of a cell in pixels
+    Args:
+        images: (H, W, 3) uint8 RGB each; sizes may differ: each is fitted into its cell, keeping its aspect ratio.
+        captions: one for each image; None: no captions.
+        columns: images in a row, at most.
+        width: width of a cell in pixels.
 
-    Returns one (H, W, 3) uint8 image. Raises InputError without images, or if captions do not match them.
+    Returns:
+        One image, (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: there are no images, or captions do not match them.
     """
     if not images:
         raise InputError("a contact sheet needs at least one image")
@@ -71,10 +82,10 @@ def contact_sheet(
     return sheet
 
 
-def thumbnail(image: np.ndarray, width: int = 320) -> np.ndarray:
+def thumbnail(image: np.ndarray) -> np.ndarray:
     """Shrink an image to its size on a contact sheet, given that all images of the sheet have its shape."""
-    height = max(1, round(width * image.shape[0] / image.shape[1]))
-    return _fitted(image, height, width)
+    height = max(1, round(CELL_WIDTH * image.shape[0] / image.shape[1]))
+    return _fitted(image, height, CELL_WIDTH)
 
 
 def _colour_rows(labels: np.ndarray, count: int) -> np.ndarray:

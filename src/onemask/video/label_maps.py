@@ -73,7 +73,12 @@ def join_label_maps(label_maps: Sequence[np.ndarray]) -> np.ndarray:
             joined[labels == object_id] = object_id if distinct else number
     if len(object_ids(joined)) < number:
         raise InputError("one of the masks is completely covered by those after it; give it last, or leave it out")
-    return joined if joined.max(initial=0) > 254 else joined.astype(np.uint8)
+    return narrowed(joined)
+
+
+def narrowed(labels: np.ndarray) -> np.ndarray:
+    """A label map in 8 bits if its ids allow it (up to 254, since 255 may mean void there), unchanged otherwise."""
+    return labels if labels.max(initial=0) > 254 else labels.astype(np.uint8)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

@@ -40,6 +40,12 @@ class KeptFrame:
     confidence: Mapping[int, float]
     """Object -> mean probability over its pixels, in [0, 1]; empty if the run did not write it."""
 
+    def only(self, objects: Sequence[int] | None) -> np.ndarray:
+        """The label map (H, W), of the same dtype, with all but these objects as background; None: all are kept."""
+        if objects is None:
+            return self.label_map
+        return np.where(np.isin(self.label_map, objects), self.label_map, 0).astype(self.label_map.dtype)
+
     def masks(self, objects: Sequence[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the id and the mask (H, W) bool of every object in this frame. objects: only these."""
         for object_id in object_ids(self.label_map):

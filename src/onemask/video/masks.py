@@ -31,7 +31,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, some
 from .label_maps import (
     ALPHA_MODES,
     DAMAGED,
@@ -384,5 +384,4 @@ def listed(ids: tuple[int, ...]) -> str:
     """Format ids for a sentence."""
     if not ids:
         return "no objects"
-    shown = ", ".join(map(str, ids[:10])) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")
-    return f"object{'s' if len(ids) > 1 else ''} {shown}"
+    return f"object{'s' if len(ids) > 1 else ''} {some(ids, 10)}"

@@ -273,12 +273,21 @@ def write_overlay(
     *,
     alpha: float = 0.5,
 ) -> int:
-    """Write `video` with its label maps drawn over the frames, its timing and its sound; return the number of frames.
+    """Write `video` with its label maps drawn over the frames, its timing and its sound.
 
-    label_maps  (H, W) for frames 0, 1, ...; the overlay ends with the last of them
-    colours     (n, 3) uint8, RGB, by label
+    Args:
+        video: the video.
+        label_maps: (H, W) integers, of frames 0, 1, ...; the overlay ends with the last of them.
+        path: the file; its suffix chooses the format.
+        colours: (n, 3) uint8 RGB, by label.
+        alpha: see `drawing.overlay`.
 
-    Raises InputError if there are more label maps than frames, or they differ in size.
+    Returns:
+        The number of frames written.
+
+    Raises:
+        InputError: there are more label maps than frames, or they differ in size.
+        OutputError: the file cannot be written.
     """
     info = video.info
     done = 0
