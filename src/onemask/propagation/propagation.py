@@ -269,11 +269,16 @@ def _taken_in(
 def _encoded(
     session: Session, frames: Iterable[Frame], annotated: Collection[int]
 ) -> Iterator[tuple[Frame, np.ndarray | EncodedFrame]]:
-    followed = bool(session.objects)
-    for batch in _batches(frames, ENCODED_AT_ONCE.get(session.device.type, 1)):
+    followed, size = bool(session.objects), ENCODED_AT_ONCE.get(session.device.type, 1)
+    for batch in _batches(frames, size):
         followed = followed or any(frame.index in annotated for frame in batch)
         pictures = [frame.image for frame in batch]
-        yield from zip(batch, session.encode(pictures) if followed else pictures, strict=True)
+        if followed:
+            # A batch that is not full is filled up: kernels depend on its size, and so do the last bits of features,
+            # which must not depend on where a run was resumed.
+            yield from zip(batch, session.encode(pictures + pictures[-1:] * (size - len(batch))), strict=False)
+        else:
+            yield from zip(batch, pictures, strict=True)
 
 
 def _merged(forward: LabelledFrame, backward: Found) -> LabelledFrame:

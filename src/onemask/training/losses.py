@@ -29,7 +29,8 @@ class Segmented:
         """(N, ...) -> (B, ...): the mean over the rows of each clip."""
         clips = len(self.background)
         sums = of_rows.new_zeros(clips, *of_rows.shape[1:]).index_add(0, self.frame_of_row, of_rows)
-        rows = torch.bincount(self.frame_of_row, minlength=clips).clamp(min=1)
+        ones = torch.ones_like(self.frame_of_row, dtype=of_rows.dtype)
+        rows = of_rows.new_zeros(clips).index_add(0, self.frame_of_row, ones).clamp(min=1)
         return sums / rows.view(-1, *[1] * (of_rows.ndim - 1))
 
     @property
