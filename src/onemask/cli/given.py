@@ -140,9 +140,7 @@ def _as_object(object_id: int, mask: MaskFile, path: str) -> MaskFile:
     return replace(mask, labels=labels, void=None, colours=None, description=f"object {object_id}, as given")
 
 
-def _read_many(
-    path: str, frame: int | None, video: Video, void: Void, by_frame: dict[int, list[np.ndarray]]
-) -> None:
+def _read_many(path: str, frame: int | None, video: Video, void: Void, by_frame: dict[int, list[np.ndarray]]) -> None:
     """Add the masks in a file of many frames to `by_frame`; only those of `frame` if it is given."""
     from ..exports.importing import label_maps_in
 

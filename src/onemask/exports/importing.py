@@ -15,9 +15,7 @@ from .formats import export_format, function
 from .reading import Masks, loaded_json
 
 
-def read_masks(
-    path: str | Path, video: Video, format: str | None = None, *, void: Void = "auto"
-) -> Iterator[Masks]:
+def read_masks(path: str | Path, video: Video, format: str | None = None, *, void: Void = "auto") -> Iterator[Masks]:
     """Read masks that another tool wrote, frame by frame, in order.
 
     Args:
