@@ -82,6 +82,16 @@ def test_the_folder_of_the_split_may_be_given_itself(root):
     assert len(YouTubeVosDataset(root / "train")) == 2
 
 
+def test_a_split_may_be_a_link(root):
+    """A link is called like the split, or what it leads to is."""
+    (root / "newest").symlink_to("train")
+    (root / "valid").symlink_to("newest")
+    assert YouTubeVosDataset(root, "valid").split == "valid"
+    assert YouTubeVosDataset(root / "valid", "valid").split == "valid"
+    assert YouTubeVosDataset(root / "newest", "train").split == "train"
+    assert YouTubeVosDataset(root / "newest", "valid").split == "all"
+
+
 def test_videos_that_meta_does_not_list_are_left_out(root):
     write_meta(root / "train", {"0a": USUAL})
     assert [sequence.name for sequence in YouTubeVosDataset(root)] == ["0a"]

@@ -404,6 +404,33 @@ def test_255_in_an_archive_is_what_it_is_in_pictures(values, dtype, wanted, tmp_
     assert all(np.array_equal(masks[0][1], label_maps[frame] > 0) for frame, masks in found.items())
 
 
+@pytest.mark.parametrize(
+    ("values", "dtype", "void", "wanted"),
+    [
+        ((3, 7), np.uint8, 7, {0: [3]}),
+        ((3, 255), np.uint8, 255, {0: [3]}),
+        ((255, 255), np.uint8, 255, {}),
+        ((255, 255), np.uint8, None, {0: [1], 1: [1]}),
+        ((3, 255), np.uint16, 255, {0: [3]}),
+        ((3, 65535), np.uint16, 65535, {0: [3]}),
+        ((3, 255), np.uint8, None, "255 cannot be an object if there are others"),
+        ((3, 255), np.uint8, 3, "255 cannot be an object if there are others"),
+        ((3, 7), np.uint8, 0, r"void must be a value in 1\.\.65535, got 0"),
+    ],
+)
+def test_void_in_an_archive_may_be_given(values, dtype, void, wanted, tmp_path):
+    label_maps = np.zeros((2, 8, 8), dtype)
+    label_maps[0, 2:4], label_maps[1, 4:6] = values
+    np.savez(tmp_path / "masks.npz", label_maps=label_maps)
+    video = open_video(np.zeros((2, 8, 8, 3), np.uint8))
+    if isinstance(wanted, str):
+        with pytest.raises(InputError, match=wanted):
+            list(read_masks(tmp_path / "masks.npz", video, void=void))
+        return
+    found = read_masks(tmp_path / "masks.npz", video, void=void)
+    assert {masks.frame: [object_id for object_id, _ in masks.masks] for masks in found} == wanted
+
+
 def test_masks_of_another_video_are_refused(result, tmp_path):
     path = exported(result, tmp_path, "npz")
     for images, message in (

@@ -86,6 +86,24 @@ def test_a_stretch_made_backward_from_a_correction_stays_up_to_date():
     assert plan.signature_backward(of, 40, "") not in plan.accepted(of | keys(f30={1}), 20, "")
 
 
+def test_what_a_run_found_backward_is_out_of_date_once_an_annotation_before_it_is_added():
+    """A stretch that was asked for is not."""
+    of, after = keys(f40={1}), keys(f0={1}, f40={1})
+    assert plan.signature(of, 20, "") not in plan.accepted(after, 20, "")
+    assert plan.signature_backward(of, 40, "") in plan.accepted(after, 20, "")
+
+
+def test_a_stretch_made_backward_is_one_of_a_run_if_all_objects_begin_where_it_does():
+    def is_of_run(of):
+        return plan.signature_backward(of, 40, "") in plan.signatures_of_run(of, 20, "")
+
+    assert is_of_run(keys(f40={1, 2}))
+    assert is_of_run(keys(f40={1, 2}, f50={1}))
+    assert not is_of_run(keys(f40={1}, f50={2}))
+    assert not is_of_run(keys(f0={1}, f40={1}))
+    assert plan.signatures_of_run({}, 20, "") == set()
+
+
 def test_no_frame_is_up_to_date_without_annotations_or_with_other_settings():
     assert plan.accepted({}, 3, "") == set()
     of = keys(f0={1})

@@ -9,10 +9,12 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 import torch
+from av.stream import Disposition
 from PIL import Image
 
 from onemask.cli import main
@@ -161,6 +163,39 @@ def test_a_pipe_without_a_video_and_one_that_would_be_read_twice(tmp_path):
             open_video(source)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_of_several_streams_in_a_pipe_the_one_is_read_that_a_file_is_read_from(scene, tmp_path):
+    """The second, which is marked as the default."""
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=24, options={"crf": "12", "g": "1"}) for _ in range(2)]
+        for stream, disposition in zip(streams, (Disposition(0), Disposition.default), strict=True):
+            stream.height, stream.width, stream.pix_fmt = *scene.images.shape[1:3], "yuv420p"
+            stream.disposition = disposition
+        for number, image in enumerate(scene.images):
+            for stream, shown in zip(streams, (np.zeros_like(image), image), strict=True):
+                frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
+                frame.pts = number
+                container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    writer = written_into(tmp_path / "pipe", path.read_bytes())
+    with Stream(str(tmp_path / "pipe"), queue=99) as stream:
+        frames = list(stream)
+    writer.join()
+    in_file = list(open_video(path).frames())
+    assert [np.array_equal(a.image, b.image) for a, b in zip(frames, in_file, strict=True)] == [True] * 12
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_that_ends_before_its_first_frame(scene, tmp_path):
+    data = write_video(tmp_path / "scene.mkv", scene.images).read_bytes()
+    writer = written_into(tmp_path / "pipe", data[: data.index(b"\x1f\x43\xb6\x75") + 200])  # in the first cluster
+    with pytest.raises(InputError, match="ended before a frame could be decoded"), Stream(tmp_path / "pipe") as s:
+        list(s)
+    writer.join()
+
+
 def test_standard_input(scene, tmp_path, stub):
     video = write_video(tmp_path / "scene.ts", scene.images)
     write_mask(tmp_path / "mask.png", scene.labels[0])
@@ -178,7 +213,11 @@ def test_standard_input(scene, tmp_path, stub):
         ("missing.mp4", {}, "does not exist; expected the number of a camera.* or - for standard input"),
         ("ftp://camera/stream", {}, "expected one of rtsp"),
         ("http://127.0.0.1:9/", {}, "could not be opened"),
+        ("99999999999999999999", {}, "there is no camera 99999999999999999999"),
+        (".", {}, "is a folder, which is not live"),
+        ("http://[camera/stream", {}, "is not an address"),
         (0, {"queue": 0}, "queue must be 1 or more"),
+        (0, {"queue": 10**20}, "queue must be 1 or more, and at most"),
         (0, {"retries": -1}, "retries 0 or more"),
     ],
 )

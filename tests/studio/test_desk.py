@@ -163,6 +163,24 @@ def test_backward_makes_the_stretch_before_a_corrected_frame_and_keeps_it(fresh)
     assert np.array_equal(shown(fresh)[:6], back[:6])
 
 
+def test_a_correction_before_the_first_annotation_touches_what_follows(fresh):
+    shape = fresh.desk.project.shape
+    fresh.edit(5, square(shape, 20, 40))
+    assert fresh.propagate() == list(range(8))
+    fresh.edit(1, square(shape, 12, 10))
+    assert fresh.propagate() == [0, 1, 2, 3, 4]
+    assert all(map(np.array_equal, shown(fresh), as_run(fresh)))
+
+
+def test_a_stretch_that_was_made_backward_is_handed_over_if_a_run_makes_the_same(fresh):
+    fresh.edit(4, square(fresh.desk.project.shape, 20, 30))
+    fresh.propagate("backward", frame=0)
+    fresh.propagate("forward", frame=4)
+    until(lambda: fresh.desk.command().endswith("--resume"))
+    assert (fresh.desk.project.folder / "run" / ".onemask" / "segmented.json").exists()
+    assert all(map(np.array_equal, shown(fresh), as_run(fresh)))
+
+
 def test_propagation_stops_when_asked_and_keeps_what_is_made(fresh):
     fresh.edit(0, square(fresh.desk.project.shape, 20, 20))
     fresh.do("propagate", direction="forward", frame=0)

@@ -332,6 +332,10 @@ def test_what_cannot_be_done_is_told_to_who_asked(client):
         assert opened.receive_json()["text"] == "there is nothing to undo"
     assert client.post("/api/commands", json={"type": "undo"}).status_code == 400
     assert client.post("/api/commands", json={"type": "format"}).status_code == 422
+    nested = client.post("/api/commands", content=b"[" * 100_000, headers={"content-type": "application/json"})
+    for refused in (nested, client.get("/api/nothing"), client.get("/api/projects/1")):
+        assert refused.status_code in (400, 404, 405)
+        assert list(refused.json()) == ["problem"]
 
 
 def test_a_mask_file_is_read_and_comes_back(client, desk, tmp_path):

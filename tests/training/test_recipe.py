@@ -8,6 +8,7 @@ import pytest
 from made_training import a_recipe, recipe_text, stage, write_recipe
 
 from onemask.errors import InputError
+from onemask.methods import trainable
 from onemask.training.recipe import read_recipe, to_yaml
 from onemask.weights.store import described, installed
 
@@ -24,6 +25,15 @@ class TestReading:
         recipe = read_recipe(path)
         assert path.stem.removesuffix("-davis").removesuffix("-youtube-vos").removesuffix("-stills") == recipe.method
         assert recipe.stages
+
+    @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+    def test_those_that_validate_run_the_method_as_it_ships(self, path):
+        recipe = read_recipe(path)
+        if not recipe.validation.root:
+            pytest.skip("it has no validation")
+        shipped = {"finetune_iterations": 0} if recipe.method == "fusion" else {}  # its weights are fusion-fast's
+        validated = trainable(recipe.method, {**recipe.options, **recipe.validation.options})
+        assert validated == trainable(recipe.method, shipped)
 
     def test_values_and_what_is_left_out(self, tmp_path):
         recipe = read(tmp_path, iterations=7)

@@ -574,7 +574,11 @@ class TestRefusals:
         with pytest.raises(InputError, match="give it no gradient"):
             run(a_recipe(tmp_path, stage(iterations=1), options=unreached), tmp_path / "out", data)
         assert not (tmp_path / "out").exists()
-        (tmp_path / "out").mkdir()  # a folder of the user's own stays
+        (tmp_path / "mine").mkdir()  # a folder of the user's own stays
+        with pytest.raises(InputError, match="give it no gradient"):
+            run(a_recipe(tmp_path, stage(iterations=1), options=unreached), tmp_path / "mine" / "new" / "out", data)
+        assert list((tmp_path / "mine").iterdir()) == []
+        (tmp_path / "out").mkdir()
         with pytest.raises(InputError, match="give it no gradient"):
             run(a_recipe(tmp_path, stage(iterations=1), options=unreached), tmp_path / "out", data)
         assert list((tmp_path / "out").iterdir()) == []

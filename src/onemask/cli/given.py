@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..session.annotation import Annotated
     from ..video.frames import Video
-    from ..video.masks import MaskFile
+    from ..video.masks import MaskFile, Void
 
 MANY_FRAMES = (".json", ".xml", ".npz")  # suffixes of files that hold masks of many frames
 _MASK = re.compile(r"(?:(?P<frame>\d+):)?(?:(?P<id>\d+)@)?(?P<path>.+)", re.DOTALL)
@@ -89,7 +89,7 @@ def _read_masks(options: argparse.Namespace, video: Video) -> dict[int, np.ndarr
     for given in sorted(map(_parsed, options.mask), key=lambda given: given.frame or 0):
         index, path = given.frame or 0, given.path
         if given.many:
-            _read_many(path, given.frame, video, by_frame)
+            _read_many(path, given.frame, video, options.void, by_frame)
             continue
         if (index, path) in pictures:
             raise InputError(f"--mask {path} is given twice for frame {index}; give each file once")
@@ -140,12 +140,12 @@ def _as_object(object_id: int, mask: MaskFile, path: str) -> MaskFile:
     return replace(mask, labels=labels, void=None, colours=None, description=f"object {object_id}, as given")
 
 
-def _read_many(path: str, frame: int | None, video: Video, by_frame: dict[int, list[np.ndarray]]) -> None:
+def _read_many(path: str, frame: int | None, video: Video, void: Void, by_frame: dict[int, list[np.ndarray]]) -> None:
     """Add the masks in a file of many frames to `by_frame`; only those of `frame` if it is given."""
     from ..exports.importing import label_maps_in
 
     found = 0
-    for index, label_map in label_maps_in(path, video):
+    for index, label_map in label_maps_in(path, video, void=void):
         if frame is None or index == frame:
             found += 1
             by_frame.setdefault(index, []).append(label_map)

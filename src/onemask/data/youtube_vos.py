@@ -37,7 +37,8 @@ class YouTubeVosDataset(SequenceDataset):
         """
         meta, *own_list = split_lists(Path(root), split)
         self.root = meta.parent
-        if own_list or self.root.resolve().name == split:  # otherwise the root is the whole dataset
+        names = {self.root.absolute().name, self.root.resolve().name}  # a link may be called otherwise than its target
+        if own_list or split in names:  # otherwise the root is the whole dataset
             self.split = split
         videos = _listed_videos(meta)
         if own_list:

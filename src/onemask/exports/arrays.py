@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..video.frames import Video
 from ..video.label_maps import object_ids
+from ..video.masks import Void, check_options, not_an_object
 from .reading import FrameNames, Masks, broken
 from .result import Result
 from .target import ExportOptions, Target
@@ -37,11 +38,13 @@ def write_npz(result: Result, target: Target, options: ExportOptions) -> None:
             archive.writestr(f"{name}.npy", buffer.getvalue())
 
 
-def read_npz(path: Path, video: Video) -> Iterator[Masks]:
+def read_npz(path: Path, video: Video, void: Void = "auto") -> Iterator[Masks]:
     """Read masks from an archive of label maps; frames are matched by `names` if it has them, otherwise by order.
 
-    In 8 bits, 255 is void if there are other ids, and object 1 if there are none, as in pictures.
+    void: the value of void pixels; None: no value. "auto": in 8 bits, 255 is void if there are other ids, and object 1
+    if there are none, as in pictures; in 16 bits, nothing is.
     """
+    check_options(void)
     frame_named = FrameNames(video, path)
     with broken(path, "an NPZ with label_maps (T, H, W)"):
         try:
@@ -51,10 +54,18 @@ def read_npz(path: Path, video: Video) -> Iterator[Masks]:
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} cannot be read as an NPZ with label_maps ({error}); write it again") from error
         ids_of = [object_ids(label_map) for label_map in label_maps]
-        meant = {value: value for ids in ids_of for value in ids}
-        if label_maps.dtype == np.uint8 and meant.pop(TOP, None) and not meant:
-            meant = {TOP: 1}
+        meant = _meant({value for ids in ids_of for value in ids}, void, eight_bits=label_maps.dtype == np.uint8)
         for place, (label_map, ids) in enumerate(zip(label_maps, ids_of, strict=True)):
             masks = [(meant[value], label_map == value) for value in ids if value in meant]
             if masks:
                 yield Masks(place if names is None else frame_named(f"{names[place]}.png"), masks)
+
+
+def _meant(values: set[int], void: Void, *, eight_bits: bool) -> dict[int, int]:
+    """Map each value that is not void to the id of its object."""
+    if eight_bits and values == {TOP} and void != TOP:
+        return {TOP: 1}
+    wanted = (TOP if eight_bits else None) if void == "auto" else void
+    if eight_bits and TOP in values and wanted != TOP:
+        raise InputError(not_an_object(TOP))
+    return {value: value for value in values if value != wanted}

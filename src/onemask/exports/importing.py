@@ -11,28 +11,31 @@ from ..errors import InputError
 from ..ids import LARGEST_ID
 from ..video.frames import Video
 from ..video.label_maps import narrowed
-from ..video.masks import require_size
+from ..video.masks import Void, require_size
 from .formats import export_format, function
 from .reading import Masks, loaded_json
 
 
-def read_masks(path: str | Path, video: Video, format: str | None = None) -> Iterator[Masks]:
+def read_masks(path: str | Path, video: Video, format: str | None = None, *, void: Void = "auto") -> Iterator[Masks]:
     """Read masks that another tool wrote, frame by frame, in order.
 
     Args:
         path: a file in one of the formats that can be read.
         video: the video that the masks belong to.
         format: name of the format; None: detected from the file's suffix and content.
+        void: in an NPZ, whose label maps have values like pictures, the value of void pixels, as for `read_mask`; the
+            other formats have no such value.
 
     Raises:
         InputError: the file has none of these formats, is damaged, or does not fit the video.
     """
     file = Path(path)
-    reader = export_format(format or recognised(file)).reader
+    name = format or recognised(file)
+    reader = export_format(name).reader
     if reader is None:
         raise InputError(f"{file}: masks in the format {format} cannot be read; give label maps as PNG")
-    size = video.info.height, video.info.width
-    for masks in function(reader)(file, video):
+    size, options = (video.info.height, video.info.width), {"void": void} if name == "npz" else {}
+    for masks in function(reader)(file, video, **options):
         if not 0 <= masks.frame < (video.info.frames or masks.frame + 1):
             raise InputError(
                 f"{file} has masks of frame {masks.frame}, but {video.source} has {video.info.frames} frames; give the "
@@ -43,13 +46,13 @@ def read_masks(path: str | Path, video: Video, format: str | None = None) -> Ite
         yield masks
 
 
-def label_maps_in(path: str | Path, video: Video) -> Iterator[tuple[int, np.ndarray]]:
+def label_maps_in(path: str | Path, video: Video, *, void: Void = "auto") -> Iterator[tuple[int, np.ndarray]]:
     """Read frame numbers and label maps (H, W) with `read_masks`; where masks overlap, the later one wins.
 
     Raises:
         InputError: see `read_masks`; or an id is out of range.
     """
-    for masks in read_masks(path, video):
+    for masks in read_masks(path, video, void=void):
         labels = np.zeros((video.info.height, video.info.width), np.uint16)
         for object_id, mask in masks.masks:
             if not 1 <= object_id <= LARGEST_ID:

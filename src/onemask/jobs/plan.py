@@ -94,8 +94,12 @@ def signature(keys: Keys, index: int, settings: str) -> str:
 
 
 def signature_backward(keys: Keys, key: int, settings: str) -> str:
-    """Signature of everything that label maps made backward from the annotated frame `key` depend on."""
-    return _hash(settings, [f"backward {key} {keys[key].content}"])
+    """Signature of everything that label maps made backward from the annotated frame `key` depend on.
+
+    It is never one of `signature`: what the user asked for stays, what a run made there does not if an annotation
+    before it is added.
+    """
+    return _hash(settings, [f"only backward {key} {keys[key].content}"])
 
 
 def _hash(settings: str, parts: list[str]) -> str:
@@ -112,6 +116,14 @@ def accepted(keys: Keys, index: int, settings: str) -> set[str]:
     found = {signature(keys, index, settings)}
     after = next_key(keys, index)
     if after is not None and index not in keys:
+        found.add(signature_backward(keys, after, settings))
+    return found - {""}
+
+
+def signatures_of_run(keys: Keys, index: int, settings: str) -> set[str]:
+    """The signatures that mark the label map of frame `index` as one that `onemask run` makes, too."""
+    found, after = {signature(keys, index, settings)}, next_key(keys, index)
+    if after is not None and set(first_seen(keys, 0).values()) == {after}:  # no annotation is before it
         found.add(signature_backward(keys, after, settings))
     return found - {""}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 import time
 from collections import deque
@@ -26,7 +27,7 @@ from av import VideoFrame
 from av.container import InputContainer
 
 from ..errors import InputError, OnemaskError
-from ..video.decoding import VideoFile, is_pipe
+from ..video.decoding import VideoFile, is_pipe, video_stream
 from ..video.pixels import RgbConverter, refuse_hdr
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "srt
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a reconnection; doubled each time
 OPEN_SECONDS, READ_SECONDS = 10.0, 10.0  # timeouts after which a silent stream counts as interrupted
 _JOIN_SECONDS = 2.0
+_LAST_CAMERA = 2**31 - 1  # OpenCV's numbers have 32 bits
 _NEAR_THE_END = 2.0  # seconds; a stream that ends earlier than its stated duration was interrupted
 _RTSP = {"rtsp_transport": "tcp"}  # over UDP, a lost packet damages pictures until the next key frame
 _AT_ONCE = {"probesize": "500000", "analyzeduration": "1000000"}
@@ -88,8 +90,11 @@ class Stream(AbstractContextManager["Stream"]):
     """
 
     def __init__(self, source: LiveSource, *, queue: int = 1, retries: int | None = None, told: Told | None = None):
-        if queue < 1 or (retries is not None and retries < 0):
-            raise InputError(f"queue must be 1 or more, and retries 0 or more or None; got {queue} and {retries}")
+        if not 1 <= queue <= sys.maxsize or (retries is not None and retries < 0):
+            raise InputError(
+                f"queue must be 1 or more, and at most {sys.maxsize}, and retries 0 or more or None; got {queue} and "
+                f"{retries}"
+            )
         self.source, self._retries, self.told = str(source), retries, told
         self._open = _opener(source)
         self._queue: deque[tuple[int, Raw, float]] = deque(maxlen=queue)
@@ -217,8 +222,13 @@ class _BrokenOff(Exception):
 
 
 def is_address(source: LiveSource) -> bool:
-    """Whether a source is a network address."""
-    return isinstance(source, str) and urlsplit(source).scheme.lower() in SCHEMES and "://" in source
+    """Whether a source is a network address. Raises InputError for one that cannot be read."""
+    if not isinstance(source, str) or "://" not in source:
+        return False
+    try:
+        return urlsplit(source).scheme.lower() in SCHEMES
+    except ValueError as error:
+        raise InputError(f"{source} is not an address ({error}); expected one such as rtsp://camera/stream") from error
 
 
 def _opener(source: LiveSource) -> Callable[[], Any]:
@@ -239,12 +249,16 @@ def _opener(source: LiveSource) -> Callable[[], Any]:
             f"{source} does not exist; expected the number of a camera, an address such as rtsp://camera/stream, a "
             f"video file, a named pipe, or {STDIN} for standard input"
         )
+    if path.is_dir():
+        raise InputError(f"{source} is a folder, which is not live; expected a video file, or use `onemask run`")
     video = VideoFile(path)
     return lambda: _file(video)
 
 
 def _camera(number: int) -> Iterator[Raw]:
     """Read a camera with OpenCV: the FFmpeg that PyAV ships has no camera support on Linux."""
+    if number > _LAST_CAMERA:
+        raise InputError(f"there is no camera {number}; the numbers of cameras are 0..{_LAST_CAMERA}")
     capture = cv2.VideoCapture(number)
     try:
         while True:
@@ -293,14 +307,14 @@ def _piped(url: str, source: str) -> Iterator[Raw]:
             f"{source}: no video could be read from the pipe ({error.strerror or error}); is anything written to it, "
             "in a format that needs no seeking, such as MPEG-TS or Matroska?"
         ) from error
+    if not arrived:
+        raise InputError(f"{source}: the pipe ended before a frame could be decoded; is the whole video written to it?")
     raise _Finished
 
 
 def _pictures(container: InputContainer, source: str) -> Iterator[VideoFrame]:
-    """Decode the first video stream as it arrives. Raises InputError if there is none, or if it is HDR."""
-    if not container.streams.video:
-        raise InputError(f"{source} has no video stream; expected one")
-    stream = container.streams.video[0]
+    """Decode the stream that `VideoFile` reads, as it arrives. Raises InputError if there is none, or if it is HDR."""
+    stream = video_stream(container, source)
     refuse_hdr(int(stream.codec_context.color_trc), source)
     stream.thread_type = "SLICE"  # frame threading would delay frames by the number of threads
     for packet in container.demux(stream):

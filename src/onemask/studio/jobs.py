@@ -107,7 +107,7 @@ def hand_over(project: Project) -> HandOver | None:
     settings, masks = project.settings_key(), []
     for index in range(project.frames):
         made = project.made.get(index)
-        if made is None or made.of != plan.signature(project.keys, index, settings):
+        if made is None or made.of not in plan.signatures_of_run(project.keys, index, settings):
             break
         masks.append(project.mask_file(index))
     if not masks:

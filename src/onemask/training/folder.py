@@ -92,7 +92,7 @@ class TrainingFolder:
         A block that is refused before its first step leaves nothing behind but the cache.
         data: fingerprint of the training data.
         """
-        was_there = self.path.exists()
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]  # innermost first
         try:
             with self.results.opened(_decisive(recipe), overwrite=overwrite, resume=resume):
                 write_json(self._data, data, durable=True)
@@ -109,9 +109,8 @@ class TrainingFolder:
                         self._withdraw()
                     raise
         finally:
-            remove_if_empty(self.results.own)  # only then: the lock is in there
-            if not was_there:
-                remove_if_empty(self.path)
+            for folder in (self.results.own, *made):  # only now: the lock is in the first
+                remove_if_empty(folder)
 
     def _holds_work(self) -> bool:
         """Whether there is anything of a training that has taken a step."""

@@ -294,7 +294,7 @@ def opened(path: Path, options: dict[str, str] | None = None) -> Iterator[tuple[
             "is it complete, and a video or a folder of images?"
         ) from error
     with container:
-        yield container, _video_stream(container, path)
+        yield container, video_stream(container, str(path))
 
 
 def is_pipe(path: Path) -> bool:
@@ -307,14 +307,18 @@ def _stored_size(stream: VideoStream) -> tuple[int, int] | None:
     return None if context is None else (context.height, context.width)
 
 
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+def video_stream(container: InputContainer, source: str) -> VideoStream:
+    """The video stream that is marked as the default, else the first; set to decode in several threads.
+
+    source: for messages. Raises InputError if there is none, or if its codec is not supported.
+    """
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image  # covers, previews
     moving = [stream for stream in container.streams.video if not stream.disposition & pictures]
     if moving:
         stream = next((each for each in moving if each.disposition & Disposition.default), moving[0])
         if stream.codec_context is None:
-            raise InputError(f"{path} uses an unsupported codec; convert it to H.264")
+            raise InputError(f"{source} uses an unsupported codec; convert it to H.264")
         stream.thread_type = "AUTO"
         return stream
     kinds = ", ".join(stream.type for stream in container.streams) or "none"
-    raise InputError(f"{path} has no video stream (its streams: {kinds}); expected a video")
+    raise InputError(f"{source} has no video stream (its streams: {kinds}); expected a video")

@@ -91,7 +91,7 @@ def read_mask(path: str | Path, *, void: Void = "auto", threshold: int | None = 
         SoftEdges: a threshold is needed.
         InputError: the file is missing or damaged, or does not say which pixel belongs to which object.
     """
-    _check_options(void, threshold)
+    check_options(void, threshold)
     try:
         image = load_picture(Path(path))
         return _cut(image, threshold) if threshold is not None else _decode(image, void)
@@ -169,7 +169,8 @@ def check_mask(mask: MaskFile | np.ndarray, height: int, width: int, advice: str
         raise InputError(f"mask is empty: every pixel is {only}; mark at least one object")
 
 
-def _check_options(void: Void, threshold: int | None) -> None:
+def check_options(void: Void, threshold: int | None = None) -> None:
+    """Raise InputError unless these can be options of `read_mask`."""
     if isinstance(void, str) and void != "auto":
         raise InputError(f"void must be auto, none or a number, got {void}")
     if isinstance(void, int) and not 1 <= void <= 65535:
@@ -301,10 +302,7 @@ def _label_map(values: np.ndarray, void: Void, kind: str, what: str, colours: Co
     wanted = top if void == "auto" else void
     found = wanted if wanted in present else None
     if top in present and found != top:
-        raise InputError(
-            f"{top} cannot be an object if there are others: ids are 1..{top - 1} in a map of "
-            f"{8 if top == 255 else 16} bits; renumber it, or read it as void (--void {top})"
-        )
+        raise InputError(not_an_object(top))
     ids = tuple(i for i in present if i != found)
     if present == (1,):
         kind = _two_valued(kind)
@@ -314,6 +312,14 @@ def _label_map(values: np.ndarray, void: Void, kind: str, what: str, colours: Co
     if colours:
         colours = {i: colour for i, colour in colours.items() if i != found}
     return MaskFile(values, found, kind, colours, text)
+
+
+def not_an_object(top: int) -> str:
+    """The error for 255 or 65535 beside other ids, where it is not void."""
+    return (
+        f"{top} cannot be an object if there are others: ids are 1..{top - 1} in a map of "
+        f"{8 if top == 255 else 16} bits; renumber it, or read it as void (--void {top})"
+    )
 
 
 def _cut(image: Image.Image, threshold: int) -> MaskFile:
