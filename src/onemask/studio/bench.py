@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def work(pipe: Connection, source: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server handles Ctrl-C and ends this process
     keep_freed_memory()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        bench = _Bench(pipe, open_video(source))
+        bench = _Bench(pipe, lambda: open_video(source))
         while True:
             bench.handle(pipe.recv())
 
@@ -55,10 +55,15 @@ class _Bench:
     """State of the process between requests."""
 
     pipe: Connection
-    video: Video
+    open_video: Callable[[], Video]
     _loaded: tuple[str, Method] | None = None  # name and method
     _selection: tuple[int, Selection] | None = None  # for the frame that was marked last
     _reached: tuple[Session, int] | None = None  # session of the last job, and its next frame
+
+    @cached_property
+    def video(self) -> Video:
+        """The video, opened by the request that needs it first: if that fails, it gets the error as its answer."""
+        return self.open_video()
 
     def handle(self, message: Any) -> None:
         if isinstance(message, PropagationJob):
