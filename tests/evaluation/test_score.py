@@ -130,15 +130,20 @@ def test_predictions_between_annotations_are_passed_over(write):
     assert score_folders(predictions, annotations).rows[0].frames == ("00001", "00003")
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("what", ["a batch", "a run"])
-def test_finished_runs_stand_for_their_masks(write, what):
+def test_finished_runs_stand_for_their_masks(write, tmp_path, what, packed):
     predictions, annotations = write([ONE] * 4, [ONE] * 4)
     run = predictions / "bear"
     masks = run.rename(predictions / "moved")
     run.mkdir()
     masks.rename(run / "masks")
     (run / "run.json").write_text("{}")
-    scores = score_folders(*((predictions, annotations) if what == "a batch" else (run, annotations / "bear")))
+    indexed(ONE).save(run / "contact-sheet.png")
+    given = (predictions, annotations) if what == "a batch" else (run, annotations / "bear")
+    if packed:
+        given = (Path(shutil.make_archive(str(tmp_path / "results"), "zip", given[0])), given[1])
+    scores = score_folders(*given)
     assert scores.J.mean == 1
     assert [row.sequence for row in scores.rows] == ["bear"]
 

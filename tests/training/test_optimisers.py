@@ -117,3 +117,11 @@ class TestMovingAverage:
 
     def test_in_the_long_run_a_step_leaves_its_share(self):
         assert float(self.averaged(0.9, 400).module.weight) == pytest.approx(399 - 0.9 / 0.1, abs=0.01)
+
+    def test_what_does_not_change_stays_identical_to_the_bit(self):
+        layer = nn.Linear(4, 1, bias=False)
+        layer.weight.data = torch.tensor([[-0.0, torch.inf, -torch.inf, 0.1]])
+        average = AveragedModel(layer, multi_avg_fn=moving_average(0.9))
+        for _ in range(3):
+            average.update_parameters(layer)
+        assert torch.equal(average.module.weight.view(torch.int32), layer.weight.view(torch.int32))

@@ -13,6 +13,7 @@ import logging
 from typing import Any
 
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -97,7 +98,7 @@ def folded(network: nn.Module) -> nn.Module:
 def _cast(network: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     """Cast the weights of plain convolutions and linear layers, in place, as autocast would; None: it would not."""
     for module in network.modules():
-        if dtype is not None and type(module) in (nn.Conv2d, nn.Linear):
+        if dtype is not None and type(module) in (nn.Conv2d, Conv2dSame, nn.Linear):
             module.to(dtype)
     return network
 

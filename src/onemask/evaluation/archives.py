@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
+from ..exports.result import RECORD
 from ..files import inside, refusal
 
 _BLOCK = 1 << 20  # bytes
@@ -16,6 +17,8 @@ _BLOCK = 1 << 20  # bytes
 
 def extract_masks(archive: Path, folder: Path) -> None:
     """Extract the PNGs of a ZIP into a folder, with their paths, except files that macOS adds (`__MACOSX`, `._NAME`).
+
+    The records of finished runs come along, by which their masks are told from other pictures in their folders.
 
     Raises InputError for a file that is not a ZIP, is damaged or encrypted, holds no PNG, or names files outside the
     folder; OutputError if the folder cannot be written.
@@ -26,11 +29,12 @@ def extract_masks(archive: Path, folder: Path) -> None:
             for entry in file.infolist():
                 path = PurePosixPath(entry.filename)
                 hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts if part != "..")
-                if not entry.filename or entry.is_dir() or hidden or path.suffix.lower() != ".png":
+                picture = path.suffix.lower() == ".png"
+                if not entry.filename or entry.is_dir() or hidden or not (picture or path.name == RECORD):
                     continue
                 target = inside(folder, entry.filename, str(archive))
                 _write(_blocks(file, entry), target)
-                count += 1
+                count += picture
     except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
         raise InputError(
             f"{archive} should be a folder of label maps or a ZIP of one, but cannot be read as a ZIP ({error}); give "

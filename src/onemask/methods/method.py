@@ -128,10 +128,11 @@ class Memory(Record):
     """State that a method keeps about its objects. Every field is one tensor, first axis: rows, N.
 
     A session numbers its frames and records in which frame each row was annotated and which it saw last: rows with the
-    same number share that frame, and what depends on the frame alone is computed once for all (`blocks.sharing`). None:
-    unknown, as in training. For a method with a `reach`, it also records where each object was recently, in cells of 8
-    pixels (`methods.whereabouts`); None: it may be anywhere. For a method that `sees_others`, it records each object's
-    mask and passes the others' masks to `segment`; None: there are none.
+    same number share that frame, and what depends on the frame alone is computed once for all (`blocks.sharing`). These
+    numbers are on the CPU, whatever the device. None: unknown, as in training. For a method with a `reach`, it also
+    records where each object was recently, in cells of 8 pixels (`methods.whereabouts`); None: it may be anywhere. For
+    a method that `sees_others`, it records each object's mask and passes the others' masks to `segment`; None: there
+    are none.
     """
 
     first_frame: Tensor | None = field(default=None, kw_only=True, metadata=ON_CPU)  # (N,) int64

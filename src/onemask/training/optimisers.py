@@ -103,8 +103,8 @@ def moving_average(share: float) -> Callable[[Any, Any, Any], None]:
         n = int(steps)
         left = min(share, (1 + n) / (10 + n))
         for kept, new in zip(average, weights, strict=True):
-            if kept.is_floating_point():  # a mean of equal weights is equal to them, so frozen ones stay as they are
-                kept.lerp_(new.to(kept.dtype), 1 - left)
+            if kept.is_floating_point():  # frozen weights stay identical to the bit; lerp turns -0 into 0, inf into NaN
+                kept.copy_(torch.where(new == kept, kept, kept.lerp(new.to(kept.dtype), 1 - left)))
             else:
                 kept.copy_(new)
 
