@@ -165,16 +165,18 @@ WAITS |= {"videomatch": 3, "videomatch-lite": 5, "dmn-aoa": 2, "dmn-aoa-lite": 3
 
 @pytest.mark.parametrize("objects", [1, 3])
 @pytest.mark.parametrize("name", WAITS)
-def test_a_frame_waits_for_little_however_many_objects_there_are(name, objects, clip, monkeypatch):
+def test_a_frame_waits_for_little_however_many_objects_there_are(name, objects, clip, monkeypatch, tmp_path):
     monkeypatch.setattr(reach, "STEPS", sum(SIZE))  # what untrained networks find is not connected in a few steps
     torch.manual_seed(0)
     with pretended_gpu() as gpu:
         session = Session(built(name), device="cuda", precision="float32")
         session.annotate(clip.frames[0], only(clip.label_maps[0], *range(1, objects + 1)))
         session.step(clip.frames[1])
-        gpu.waits.clear()
-        session.step(clip.frames[2])
-    assert gpu.waits.total() <= WAITS[name], gpu.waits
+        session.save(tmp_path / "session")
+        for each in (session, Session.restore(tmp_path / "session", session.method, device="cuda")):
+            gpu.waits.clear()
+            each.step(clip.frames[2])
+            assert gpu.waits.total() <= WAITS[name], gpu.waits
 
 
 # The pretended GPU itself ---------------------------------------------------------------------------------------------

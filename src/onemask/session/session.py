@@ -67,8 +67,8 @@ class Session(Presences):
 
     All frames of a session have the same size. Frames are (H, W, 3) uint8 RGB, numpy arrays or torch tensors; label
     maps are (H, W) integer with the caller's ids, 1..254 or 1..65534. For a frame given as a tensor, the label map is a
-    tensor on the session's device (uint8, or int32 if an id is above 254), and no picture is copied to the host, except
-    where a method makes warped copies of an annotated frame (FRTM, Fusion, VideoMatch's fine-tuning); few numbers are.
+    tensor on the session's device (uint8, or int32 if an id is above 254), and only a few numbers are copied to the
+    host, except where a method makes warped copies of an annotated frame (FRTM, Fusion, VideoMatch's fine-tuning).
 
     Threads: one method can serve any number of sessions in any number of threads, because no session ever modifies it.
     The exception is its device: a session moves the method there, so all sessions of a method must use the same one. A
