@@ -34,7 +34,7 @@ def _methods(options: argparse.Namespace) -> None:
     for name, summary in sorted(names().items()):
         print(f"{name:17} {summary}")
         if name in METHODS and (published := METHODS[name].published):
-            print(f"{'':17} weights: {published.files}, {published.offered}: {published.scored}")
+            print(f"{'':17} for import-weights: {published.files}, {published.offered}: {published.scored}")
 
 
 def add_import_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

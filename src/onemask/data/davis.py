@@ -110,4 +110,5 @@ def _lists_there_are(root: Path) -> str:
     lists = sorted(root.glob("ImageSets/*/*.txt"))
     if not lists:
         return f"{root} holds no ImageSets/YEAR/SPLIT.txt at all; give the dataset's own folder"
-    return f"there are {', '.join(f'{path.parent.name}/{path.stem}' for path in lists)}"
+    there = ", ".join(f"{path.parent.name}/{path.stem}" for path in lists)
+    return f"there are {there} (year/split); name one of them as the split"
