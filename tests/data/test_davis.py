@@ -120,7 +120,7 @@ def test_frames_in_natural_order_and_suffixes_in_any_case(root):
 def test_missing_list_names_those_that_exist(root):
     message = refused(root, 2017, "train")
     assert "2017/train.txt does not exist" in message
-    assert message.endswith("there are 2016/train, 2017/val")
+    assert message.endswith("there are 2016/train, 2017/val (year/split); name one of them as the split")
 
 
 def test_root_that_is_no_dataset(tmp_path):
