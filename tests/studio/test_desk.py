@@ -183,8 +183,12 @@ def test_a_stretch_that_was_made_backward_is_handed_over_if_a_run_makes_the_same
 
 def test_propagation_stops_when_asked_and_keeps_what_is_made(fresh):
     fresh.edit(0, square(fresh.desk.project.shape, 20, 20))
+    fresh.propagate("forward", last=1)
+    working = fresh.desk.worker.pid
+    os.kill(working, signal.SIGSTOP)  # so that it is not done before it hears that it should stop
     fresh.do("propagate", direction="forward", frame=0)
     fresh.do("stop")
+    os.kill(working, signal.SIGCONT)
     assert any(event["type"] == "state" and event["job"] and event["job"]["stopping"] for event in fresh.until_done())
     made = len(fresh.desk.project.made)
     assert made < 8
