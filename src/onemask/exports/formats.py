@@ -27,6 +27,8 @@ class Format:
     """Whether the video's pictures are always needed."""
     has_alpha: bool = False
     """Whether it stores alpha, which --matte softens."""
+    has_void: bool = False
+    """Whether it stores label maps, one of whose values may be void: its reader also takes `void`."""
 
     @property
     def is_folder(self) -> bool:
@@ -86,7 +88,9 @@ FORMATS = {
     "polygons": Format(
         "outlines of every object, JSON", "polygons.json", "polygons:write_polygons", "polygons:read_polygons"
     ),
-    "npz": Format("all label maps in one NumPy archive", "label-maps.npz", "arrays:write_npz", "arrays:read_npz"),
+    "npz": Format(
+        "all label maps in one NumPy archive", "label-maps.npz", "arrays:write_npz", "arrays:read_npz", has_void=True
+    ),
     "exr": Format(
         "a matte for each object as a channel of OpenEXR, hard or soft", "exr/", "exr:write_exr", has_alpha=True
     ),

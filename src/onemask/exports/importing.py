@@ -31,11 +31,11 @@ def read_masks(path: str | Path, video: Video, format: str | None = None, *, voi
     """
     file = Path(path)
     name = format or recognised(file)
-    reader = export_format(name).reader
-    if reader is None:
-        raise InputError(f"{file}: masks in the format {format} cannot be read; give label maps as PNG")
-    size, options = (video.info.height, video.info.width), {"void": void} if name == "npz" else {}
-    for masks in function(reader)(file, video, **options):
+    entry = export_format(name)
+    if entry.reader is None:
+        raise InputError(f"{file}: masks in the format {name} cannot be read; give label maps as PNG")
+    size, options = (video.info.height, video.info.width), {"void": void} if entry.has_void else {}
+    for masks in function(entry.reader)(file, video, **options):
         if not 0 <= masks.frame < (video.info.frames or masks.frame + 1):
             raise InputError(
                 f"{file} has masks of frame {masks.frame}, but {video.source} has {video.info.frames} frames; give the "

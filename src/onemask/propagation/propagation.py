@@ -272,13 +272,13 @@ def _encoded(
     followed, size = bool(session.objects), ENCODED_AT_ONCE.get(session.device.type, 1)
     for batch in _batches(frames, size):
         followed = followed or any(frame.index in annotated for frame in batch)
-        pictures = [frame.image for frame in batch]
+        taken_in: Sequence[np.ndarray | EncodedFrame] = [frame.image for frame in batch]
         if followed:
             # A batch that is not full is filled up: kernels depend on its size, and so do the last bits of features,
             # which must not depend on where a run was resumed.
-            yield from zip(batch, session.encode(pictures + pictures[-1:] * (size - len(batch))), strict=False)
-        else:
-            yield from zip(batch, pictures, strict=True)
+            filled = [frame.image for frame in batch + batch[-1:] * (size - len(batch))]
+            taken_in = session.encode(filled)[: len(batch)]
+        yield from zip(batch, taken_in, strict=True)
 
 
 def _merged(forward: LabelledFrame, backward: Found) -> LabelledFrame:

@@ -348,8 +348,8 @@ def _looked_at(
     """
     if torch.jit.is_tracing():
         return None, [(None, None)] * len(foreground.usage)
-    nothing = foreground.used[:0]
-    counts, *used = read(nothing if chosen is None else chosen.sum(1), foreground.used, background.used)
+    of_foreground, of_background = foreground.used, background.used
+    counts, *used = read(of_foreground[:0] if chosen is None else chosen.sum(1), of_foreground, of_background)
     return None if chosen is None else indices_of(chosen.unbind(), counts), list(zip(*used, strict=True))
 
 
