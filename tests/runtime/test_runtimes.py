@@ -19,6 +19,8 @@ import torch
 import onemask
 from onemask import InputError, Session
 from onemask.geometry import Geometry
+from onemask.methods.ensemble import EnsembleConfig
+from onemask.methods.ensemble.model import Ensemble
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.frtm.model import FRTM
 from onemask.methods.method import Features, Memory, Method
@@ -30,6 +32,7 @@ from onemask.video.sample import sample_clip
 
 LITE = {name: {} for name in ("videomatch-lite", "pmvos-lite", "ttvos-lite", "dmn-aoa-lite", "fusion-fast")}
 LITE["frtm-lite"] = {"finetune_iterations": 0}  # fine-tuning takes most of a minute, and is PyTorch's own
+LITE["best"] = {"members": ["frtm-lite finetune_iterations=0", "videomatch-lite", "fusion-fast:2"]}
 CPU = torch.device("cpu")
 
 
@@ -39,6 +42,10 @@ def tiny_frtm(seed: int = 0, *, own_networks: bool = False) -> Method:
     if own_networks:
         few |= {"refiner": "per_object", "finetune_iterations": 1, "finetune_samples": 1, "finetune_batch": 1}
     return FRTMConfig("test_efficientnet", channels=8, width=8, **few).build(pretrained=False)
+
+
+def tiny_ensemble(*members: Method) -> Ensemble:
+    return Ensemble(members, EnsembleConfig(tuple(f"m{n}" for n in range(len(members))))).eval()
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +154,63 @@ def test_parts_of_encode_are_graphs_where_pytorch_computes_the_backbone(graph_ru
     assert not any("for features " in line for line in computed)
     wanted = label_maps(Session(method, short_side=96, device="cpu", runtime="torch"), frames, first)
     assert (found != wanted).mean() < 1e-3
+
+
+def test_the_networks_of_an_ensembles_members_are_graphs(graph_runtime, own_home, monkeypatch, caplog):
+    """A backbone that members share is one graph; a restored session goes on as the saved one does."""
+    own, method = tiny_frtm(seed=1), tiny_ensemble(tiny_frtm(), tiny_frtm(), tiny_frtm(seed=1))
+    assert method._sources == {0: 0, 1: 0}
+    assert not torch.equal(next(own.backbone.parameters()), next(method.members[0].backbone.parameters()))
+    clip, made, ran = moving_shapes(4, 2), computation.onnx_engine, []
+
+    def noting(graph, threads):
+        run, number = made(graph, threads), len(graph)
+        return lambda given: ran.append(number) or run(given)
+
+    wanted = label_maps(Session(method, device="cpu", runtime="torch"), clip.frames, clip.label_maps[0])
+    monkeypatch.setattr(computation, "onnx_engine", noting)
+    before = {name: (module.training, set(vars(module))) for name, module in method.named_modules()}
+    session = Session(method, device="cpu", runtime=graph_runtime)
+    with caplog.at_level(logging.INFO, "onemask.runtime"):
+        found = label_maps(session, clip.frames[:2], clip.label_maps[0])
+    computed = [record.args[1] for record in caplog.records if "gives PyTorch's result" in record.message]
+    assert computed == ["members.0.backbone", "members.2.backbone", *(f"members.{n}.network" for n in range(3))]
+    assert (session.runtime, session.precision) == (graph_runtime, "float32")
+    session.save(own_home / "session")
+    restored = Session.restore(own_home / "session", method, device="cpu")
+    ran.clear()
+    for frame, expected in zip(clip.frames[2:], wanted[2:], strict=True):
+        label_map = session.step(frame)
+        assert (label_map != expected).mean() < 1e-3
+    assert len(ran) == 2 * (2 + 3 * 2)  # in each frame two backbones, and three networks for each of two objects
+    for frame in clip.frames[2:]:
+        label_map = restored.step(frame)
+    assert np.array_equal(restored.probabilities[1], session.probabilities[1])
+    assert restored.runtime == graph_runtime
+    assert (found != wanted[:2]).mean() < 1e-3
+    assert {name: (module.training, set(vars(module))) for name, module in method.named_modules()} == before
+
+
+def test_a_restored_session_of_an_ensemble_goes_on_in_pytorch(graph_runtime, own_home, monkeypatch):
+    for module in (encoder, segmenter):
+        monkeypatch.setattr(module, "WORTH_IT", 0)
+    monkeypatch.setenv("ONEMASK_RUNTIME", "auto")
+    monkeypatch.setattr(computation, "GRAPHS", ("onnx",))
+    fastest = {"backbone": "torch", "network": "torch"}
+    monkeypatch.setattr(computation, "choose", lambda ways, given, what, *_: fastest[what.split(".")[-1]])
+    method, clip, path = tiny_ensemble(tiny_frtm(), tiny_frtm(seed=1)), moving_shapes(3), own_home / "session"
+    session = Session(method, device="cpu")
+    label_maps(session, clip.frames[:2], clip.label_maps[0])
+    assert session.runtime == "torch"
+    session.save(path)
+    fastest["backbone"] = "onnx"
+    restored = Session.restore(path, method, device="cpu")
+    assert np.array_equal(restored.step(clip.frames[2]), session.step(clip.frames[2]))
+    assert np.array_equal(restored.probabilities[1], session.probabilities[1])
+    assert restored.runtime == "torch"
+    fresh = Session(method, device="cpu")
+    label_maps(fresh, clip.frames[:2], clip.label_maps[0])
+    assert fresh.runtime == "onnx"
 
 
 @pytest.mark.parametrize(
@@ -343,6 +407,8 @@ def test_what_does_not_go_together_is_refused(graph_runtime):
         Session(tiny_frtm(), runtime="tensorrt")
     with pytest.raises(InputError, match="onnx computes on a CPU in float32, not on cpu in bfloat16"):
         Session(tiny_frtm(), device="cpu", precision="bfloat16", runtime=graph_runtime)
+    with pytest.raises(InputError, match="int8 needs one backbone, but this method joins several methods"):
+        Session(tiny_ensemble(tiny_frtm()), device="cpu", precision="int8", runtime=graph_runtime)
 
 
 class TestBfloat16:

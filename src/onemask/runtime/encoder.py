@@ -17,7 +17,7 @@ from ..methods.method import Features, Method
 from .computation import GRAPHS, Computation, is_near, short
 from .engines import multiplies_bfloat16, onnx_engine, openvino_engine, problem_with
 from .graphs import FRAME, Reader, Run, frame_graph, has_frame_graph, kept, key_of_frame, onnx_of
-from .part import with_parts
+from .part import chosen_by_parts, with_parts
 from .quantisation import Quantised, find, int8_onnx
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,8 @@ def _int8_encoder(method: Method, runtime: str, device: torch.device) -> Encoder
     for needed in ("onnx", chosen):  # ONNX Runtime's tools quantise the graph
         if problem := problem_with(needed):
             raise InputError(f"int8 {problem}")
+    if getattr(method, "backbone", method) is None:
+        raise InputError("int8 needs one backbone, but this method joins several methods; choose float32 or bfloat16")
     if not method.shares_features:
         raise InputError(
             "int8 needs features that objects share, but with these options each object has its own backbone; choose "
@@ -151,7 +153,7 @@ class Encoder:
     ):
         self.method, self.asked, self._quantised = method, runtime, quantised
         self.of_graphs, self.in_torch = of_graphs, in_torch
-        self._through = with_parts(method, () if method.traceable else method.encode_parts, runtime, of_graphs)
+        self._use_parts(runtime)
         self._made: dict[_Place, tuple[str, Run | None, Reader | None]] = {}
         self._making = threading.Lock()
         self._before: str | None = None
@@ -161,6 +163,13 @@ class Encoder:
         """Compute features in the runtime that a saved session had come to; networks in `segment` are not affected."""
         if runtime != "auto" and self.asked != "torch" and self._quantised is None and self.of_graphs == "float32":
             self._before = runtime
+            if not has_frame_graph(self.method):
+                self._use_parts(runtime)
+
+    def _use_parts(self, runtime: str) -> None:
+        """Have a runtime compute those networks of `encode` that no graph of all of it contains."""
+        parts = () if self.method.traceable else self.method.encode_parts
+        self._through = with_parts(self.method, parts, runtime, self.of_graphs)
 
     @property
     def runtime(self) -> str:
@@ -213,10 +222,10 @@ class Encoder:
         auto = self.asked == "auto"
         if not self.method.shares_features:  # objects have backbones of their own: the segmenter chooses the runtime
             return self.asked, None, None
-        if not has_frame_graph(self.method):
+        if not (has_frame_graph(self.method) or self.method.encode_parts):
             log.log(
                 logging.INFO if auto else logging.WARNING,
-                "a method without one backbone of onemask runs in PyTorch alone, in float32",
+                "a method without a backbone of onemask runs in PyTorch alone, in float32",
             )
             return nothing
         if self._before == "torch" or (auto and size[0] * size[1] < WORTH_IT):
@@ -227,6 +236,9 @@ class Encoder:
         if state is None:
             log.warning("only PyTorch can use weights made in inference mode; PyTorch computes, in float32")
             return nothing
+        if not has_frame_graph(self.method):  # several backbones, each a part with a runtime of its own
+            self._through.encode(frame)
+            return chosen_by_parts(self._through), None, None
         task = Computation(
             *("features", key_of_frame(self.method, size), frame_graph(self.method)),
             lambda: onnx_of(self.method, size),

@@ -63,6 +63,12 @@ def tell_unused(method: Method) -> None:
             log.info("the part %s has a runtime, but the method did not call it in its first frame", part._name)
 
 
+def chosen_by_parts(method: Method) -> str:
+    """The runtime of those parts of a method from `with_parts` that were used; the first one's if they differ."""
+    parts = (part for part in method.modules() if isinstance(part, Part) and part.is_used)
+    return next((part.runtime for part in parts), "torch")
+
+
 class Part(nn.Module):
     """A network of a method, computed by a runtime; all other attributes are those of the network itself."""
 
@@ -71,6 +77,7 @@ class Part(nn.Module):
         self.training = False
         self._wrapped = network  # not `network`, a name that backbones use themselves
         self._name, self._asked, self._precision, self.is_used = name, asked, precision, False
+        self.runtime = "torch"  # in use
         self._made: dict[Any, tuple[Run | None, Any]] = {}
         self._making = threading.Lock()
 
@@ -106,7 +113,7 @@ class Part(nn.Module):
             if is_out_of_memory(error):
                 raise
             log.warning("the runtime failed in %s (%s); PyTorch continues, in float32", self._name, short(error))
-            self._made[place] = None, None
+            self._made[place], self.runtime = (None, None), "torch"
             return self._wrapped(*values, **named)
 
     def _state(self) -> Any:
@@ -137,7 +144,7 @@ class Part(nn.Module):
         results, shape_of_results = _pytree.tree_flatten(through(self._wrapped, given))
         key = f"{key_of(self._wrapped, self._name, shapes)}-{self._name}"
         task = Computation(self._name, key, lambda tensors: computed(self._wrapped, tensors), graph, self._precision)
-        _, run = task.runtime(self._asked, [given, _mirrored(given)], torch.get_num_threads())
+        self.runtime, run = task.runtime(self._asked, [given, _mirrored(given)], torch.get_num_threads())
         return run, shape_of_results
 
 

@@ -21,7 +21,6 @@ from onemask.methods.ensemble.model import Ensemble
 from onemask.methods.ensemble.options import Member
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Method
-from onemask.runtime.encoder import Encoder
 from onemask.session import Session
 from onemask.session.saved import described
 
@@ -177,14 +176,6 @@ def test_an_option_of_a_member_may_hold_commas(quoted):
 def test_a_member_that_cannot_be_read_is_refused(member, expected):
     with pytest.raises(InputError, match=expected):
         EnsembleConfig(("ttvos-lite", member))
-
-
-def test_an_ensemble_runs_in_pytorch(make_clip, caplog):
-    frame = torch.from_numpy(make_clip(1, 1, SIZE).frames[0]).permute(2, 0, 1)[None].float() / 255
-    encoder = Encoder(ensemble(target_model()), "onnx")
-    assert len(encoder(frame).voices) == 1
-    assert encoder.runtime == "torch"
-    assert "runs in PyTorch alone" in caplog.text
 
 
 def test_one_backbone_runs_once(seen, monkeypatch):

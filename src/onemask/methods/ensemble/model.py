@@ -25,6 +25,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from ...blocks.backbone import Backbone
 from ...labels import aggregate
 from ..method import Constant, Features, Memory, Method, Prediction
 from ..whereabouts import within_reach
@@ -103,9 +104,14 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         alike = len({member.padding for member in members}) == 1
         self.padding = members[0].padding if alike else Method.padding
         self.sees_others = any(member.sees_others for member in members)
+        self.encode_parts = tuple(f"members.{n}.{name}" for n, m in enumerate(members) for name in _encoding(m))
+        self.graph_parts = tuple(f"members.{n}.{name}" for n, m in enumerate(members) for name in m.graph_parts)
         self._sources = _sources(members)
-        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_sources", _sources(members)))
-        self._voices = [(member, mirrored) for member in members for mirrored in (False, True)[: 1 + config.mirrored]]
+        self.register_load_state_dict_post_hook(
+            lambda module, _: setattr(module, "_sources", _sources([*module.members]))
+        )
+        views = (False, True)[: 1 + config.mirrored]
+        self._seen_by = [(n, mirrored) for n in range(len(members)) for mirrored in views]
         votes = [each for each in config.votes for _ in range(1 + config.mirrored)]
         self._shares = [each / sum(votes) for each in votes]
         # Memories are flat, so the fields of all voices are side by side, under different names.
@@ -115,12 +121,12 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
                 (_named(number, f.name), Tensor, field(metadata=f.metadata))
                 if f.default is MISSING
                 else (_named(number, f.name), Tensor | None, field(default=None, kw_only=True, metadata=f.metadata))
-                for number, (member, _) in enumerate(self._voices)
+                for number, (member, _) in enumerate(self._voices())
                 for f in fields(member.memory_type)
                 if f.name not in SHARED
             ],
             bases=(EnsembleMemory,),
-            namespace={"voices": tuple(member.memory_type for member, _ in self._voices)},
+            namespace={"voices": tuple(member.memory_type for member, _ in self._voices())},
         )
 
     # The four calls --------------------------------------------------------------------------------------------------
@@ -128,24 +134,24 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
     def encode(self, frames: Tensor, constant: Constant | None = None) -> EnsembleFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features of every voice."""
         seen = {False: frames, True: frames.flip(-1) if self.config.mirrored else frames}
-        known: dict[tuple[Method, bool], Constant] = {}  # backbone outputs that more than one voice reads
+        known: dict[tuple[int, bool], Constant] = {}  # backbone outputs that more than one voice reads
 
-        def encoded(member: Method, mirrored: bool) -> Features:
-            source = self._sources.get(member)
+        def encoded(number: int, mirrored: bool) -> Features:
+            member, source = self._member(number), self._sources.get(number)
             if source is None or self.training:
                 return cast(Features, member.encode(seen[mirrored]))
             if (source, mirrored) not in known:
-                known[source, mirrored] = source.constant(seen[mirrored])
+                known[source, mirrored] = self._member(source).constant(seen[mirrored])
             return cast(Features, member.encode(seen[mirrored], known[source, mirrored]))
 
-        voices = tuple(encoded(member, mirrored) for member, mirrored in self._voices)
+        voices = tuple(encoded(number, mirrored) for number, mirrored in self._seen_by)
         return EnsembleFeatures(frames, voices=voices)
 
     def memorize(self, features: EnsembleFeatures, masks: Tensor) -> Memory:
         """Create the memories of all voices: masks (N, 1, H, W) in [0, 1]."""
         return self._joined(
             member.memorize(voice, _seen(masks, mirrored))
-            for (member, mirrored), voice in zip(self._voices, features.voices, strict=True)
+            for (member, mirrored), voice in zip(self._voices(), features.voices, strict=True)
         )
 
     def segment(self, features: EnsembleFeatures, memory: Memory) -> EnsemblePrediction:
@@ -153,12 +159,12 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         voices = tuple(
             _within(member.segment(of_frame, of_objects), memory, mirrored, member.reach)
             for (member, mirrored), of_frame, of_objects in zip(
-                self._voices, features.voices, self._parted(memory), strict=True
+                self._voices(), features.voices, self._parted(memory), strict=True
             )
         )
         probabilities = [
             share * _seen(voice.logits.float().sigmoid(), mirrored)
-            for share, (_, mirrored), voice in zip(self._shares, self._voices, voices, strict=True)
+            for share, (_, mirrored), voice in zip(self._shares, self._voices(), voices, strict=True)
         ]
         mean = torch.stack(probabilities).sum(0).clamp(SURE, 1 - SURE)
         return EnsemblePrediction(mean.logit(), voices=voices)
@@ -167,7 +173,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self, memory: Memory, features: EnsembleFeatures, prediction: EnsemblePrediction, masks: Tensor
     ) -> Memory:
         """Update every voice with its own masks, or with `feedback` with the common ones (N, 1, H, W)."""
-        parts = zip(self._voices, self._parted(memory), features.voices, prediction.voices, strict=True)
+        parts = zip(self._voices(), self._parted(memory), features.voices, prediction.voices, strict=True)
         return self._joined(
             member.update(
                 of_objects,
@@ -182,17 +188,29 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         """Return an empty constant: every voice encodes frames by itself."""
         return Constant({})
 
+    def graph_part(self, name: str) -> nn.Module | None:
+        """The member's own, for a name as in "members.0.network"."""
+        _, number, part = name.split(".", 2)
+        return self._member(int(number)).graph_part(part)
+
     def diagnostics(
         self, features: EnsembleFeatures, memory: Memory, prediction: EnsemblePrediction
     ) -> dict[str, Tensor]:
         """The masks that each voice found by itself, and how much they differ."""
         found = {}
-        for (_, mirrored), name, voice in zip(self._voices, self._names(), prediction.voices, strict=True):
+        for (_, mirrored), name, voice in zip(self._voices(), self._names(), prediction.voices, strict=True):
             found[name] = _seen(voice.logits.float().sigmoid(), mirrored)
         each = torch.stack(list(found.values()))
         return found | {"disagreement": each.amax(0) - each.amin(0)}
 
     # Voices ----------------------------------------------------------------------------------------------------------
+
+    def _member(self, number: int) -> Method:
+        return cast(Method, self.members[number])
+
+    def _voices(self) -> list[tuple[Method, bool]]:
+        """Each voice's member, and whether it sees frames mirrored."""
+        return [(self._member(number), mirrored) for number, mirrored in self._seen_by]
 
     def _names(self) -> list[str]:
         """A caption for each voice."""
@@ -218,17 +236,26 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
                 **{name: getattr(memory, _named(number, name)) for name in _own_fields(member.memory_type)},
                 **(shared | {"others": seen[mirrored]}),
             )
-            for number, (member, mirrored) in enumerate(self._voices)
+            for number, (member, mirrored) in enumerate(self._voices())
         ]
 
 
-def _sources(members: Sequence[Method]) -> dict[Method, Method]:
+def _encoding(member: Method) -> tuple[str, ...]:
+    """Names of the networks in a member's `encode` that a runtime can compute."""
+    return (*(("backbone",) if member.shares_features and _has_backbone(member) else ()), *member.encode_parts)
+
+
+def _has_backbone(member: Method) -> bool:
+    return isinstance(getattr(member, "backbone", None), Backbone)
+
+
+def _sources(members: Sequence[Method]) -> dict[int, int]:
     """Map members to the one whose backbone they share: of those with the same weights, that with the most strides."""
-    able = [member for member in members if member.constant_type is Constant and member.backbone is not None]
-    widest = sorted(able, key=lambda member: -len(member.backbone.strides))
-    sources = {m: next(other for other in widest if other.backbone.covers(m.backbone)) for m in able}
-    shared = [source for source in sources.values() if sum(source is other for other in sources.values()) > 1]
-    return {member: source for member, source in sources.items() if source in shared}
+    able = [n for n, member in enumerate(members) if member.constant_type is Constant and _has_backbone(member)]
+    widest = sorted(able, key=lambda n: -len(members[n].backbone.strides))
+    sources = {n: next(o for o in widest if members[o].backbone.covers(members[n].backbone)) for n in able}
+    shared = [source for source in sources.values() if list(sources.values()).count(source) > 1]
+    return {number: source for number, source in sources.items() if source in shared}
 
 
 def _own_fields(memory_type: type[Memory]) -> list[str]:
