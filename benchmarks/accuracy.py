@@ -3,10 +3,11 @@
     python benchmarks/accuracy.py DATA --out out/accuracy --variant frtm-lite --variant fusion [--perturbed MADE]
 
 DATA holds davis-2016/ (its split dev) and varied/ (YouTube-VOS layout); MADE is what `onemask perturb` wrote. Each
-method is run over each set, unless that is finished in --out already, and four tables are printed as Markdown:
+method is run over each set, unless that is finished in --out already, and five tables are printed as Markdown:
 
 - by set: J&F with its 95 % interval over videos, and the mean of the worst quarter of the videos;
 - errors: J, F, false positives and negatives as shares of the object's area, and the decay of J, over both sets;
+- the same errors set by set, with their medians;
 - sizes: J of objects, by the share of the frame that they cover where they are first annotated;
 - differences from the first method, video by video; one whose interval holds 0 is none.
 
@@ -111,6 +112,7 @@ def main() -> None:
     both = [s.name for s in chosen]
     print(by_set(results, [[name] for name in both] + [both] + [[s.name] for s in made]))
     print(errors(results, both))
+    print(errors_by_set(results, [s.name for s in (*chosen, *made)]))
     print(by_size(results, {c.name: c.sizes() for c in chosen}))
     if len(variants) > 1:
         print(differences(results, both))
@@ -171,6 +173,20 @@ def errors(results: Results, sets: list[str]) -> str:
         decay = np.mean(list(_videos(measured, sets, "J-Decay").values()))
         speed = 1000 * np.mean([measured[name].seconds for name in sets])
         cells = [f"{value:.1f}" for value in (*figures, *wrong, decay)] + [f"{speed:.0f}"]
+        lines.append(f"| `{label}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def errors_by_set(results: Results, sets: list[str]) -> str:
+    """Errors in each set: means over videos, which small objects decide, and medians."""
+    titles = [f"false {kind}, {name}" for name in sets for kind in ("positives", "negatives")]
+    lines = ["| mean (median) over videos, % | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
+    for label, measured in results.items():
+        cells = []
+        for name in sets:
+            of_videos = 100 * np.array(list(measured[name].errors.values()))
+            pairs = zip(of_videos.mean(0), np.median(of_videos, 0), strict=True)
+            cells += [f"{mean:.1f} ({median:.1f})" for mean, median in pairs]
         lines.append(f"| `{label}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -258,6 +258,8 @@ def test_accuracy(called, data, tmp_path):
     words = [word for text in variants for word in ("--variant", text)]
     printed = called("accuracy", data, "--out", tmp_path, *words, "--worst", 1)
     assert "| `again` | 0.0 (0.0 to 0.0) | 0 of 3 | none that is certain |" in printed
+    shares = re.findall(r"^\| `again`(?: \| [\d.]+ \([\d.]+\)){4} \|$", printed, re.M)
+    assert len(shares) == 1
     assert len(list(tmp_path.glob("worst/*/*.png"))) == 2
 
 
