@@ -170,6 +170,14 @@ def test_rows_of_switches_are_recipes(path):
         assert read_recipe(path.parent / asked["recipe"], [*asked["common"], *row]).stages
 
 
+def test_switches_compare_seed_by_seed():
+    """A row that lacks a seed yet is compared with the first row's same seeds."""
+    scores = [{"J&F": value, "J": value + 1, "F": value - 1} for value in (60.0, 80.0, 63.0)]
+    printed = module_of("switches").table({"whole": scores[:2], "without": scores[2:]})
+    assert "| whole | 70.0 | 71.0 | 69.0 | +0.0 | 60.0, 80.0 |" in printed
+    assert "| without | 63.0 | 64.0 | 62.0 | +3.0 | 63.0 |" in printed
+
+
 def test_faults_stand_in_the_code_and_name_tests():
     mutations = module_of("mutations")
     for fault in mutations.FAULTS:
