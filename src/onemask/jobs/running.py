@@ -109,18 +109,18 @@ def run(
     with folder.results.opened(asked, overwrite=overwrite, resume=resume, discard=folder.discard) as resumed:
         taken = folder.segmented(video) if resumed else None
         views: Views | None = None
-        if taken is None and reused is not None:
-            folder.discard()
-            taken = _segment_touched(folder, reused, propagation.session, progress)
-            folder.mark_segmented(video, taken)
-        elif resumed and taken is None:
-            session, start = folder.session(settings, video)
-            propagation = Propagation(session, video, annotated, direction=direction, start=start)
         if taken is None:
-            propagation.way_back = folder.way_back(settings)
-            if propagation.start == 0:  # a resumed run is drawn from its files instead
-                views = Views(video, folder.drawn if "overlay" in save else None, sheet="contact-sheet" in save)
-            taken = _segment(folder, propagation, progress, views)
+            if reused is not None:
+                folder.discard()
+                taken = _segment_touched(folder, reused, propagation.session, progress)
+            else:
+                if resumed:
+                    session, start = folder.session(settings, video)
+                    propagation = Propagation(session, video, annotated, direction=direction, start=start)
+                propagation.way_back = folder.way_back(settings)
+                if propagation.start == 0:  # a resumed run is drawn from its files instead
+                    views = Views(video, folder.drawn if "overlay" in save else None, sheet="contact-sheet" in save)
+                taken = _segment(folder, propagation, progress, views)
             folder.mark_segmented(video, taken)
         folder.finish_masks()
         files = _save_views(folder, video, taken.frames, save, progress, views)
