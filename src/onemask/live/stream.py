@@ -129,7 +129,7 @@ class Stream(AbstractContextManager["Stream"]):
         """Yield the newest frame, repeatedly, until the source ends or `stop` is called.
 
         Raises:
-            InputError: the source cannot be opened, or comes back with frames of another size.
+            InputError: the source cannot be opened, or its frames change their size.
             OnemaskError: the source was interrupted, and all retries failed.
         """
         while (taken := self._next()) is not None:
@@ -138,7 +138,7 @@ class Stream(AbstractContextManager["Stream"]):
             if self._size not in (None, image.shape[:2]):
                 raise InputError(
                     f"{self.source}: frames are now {image.shape[1]}x{image.shape[0]}, but were "
-                    f"{self._size[1]}x{self._size[0]}; start again"
+                    f"{self._size[1]}x{self._size[0]}; start again, with a mask or marks of the new size"
                 )
             self._size = image.shape[:2]
             yield LiveFrame(index, image, arrived)
