@@ -216,6 +216,7 @@ def test_standard_input(scene, tmp_path, stub):
         ("99999999999999999999", {}, "there is no camera 99999999999999999999"),
         (".", {}, "is a folder, which is not live"),
         ("http://[camera/stream", {}, "is not an address"),
+        (None, {}, "None is no source; expected the number of a camera"),
         (0, {"queue": 0}, "queue must be 1 or more"),
         (0, {"queue": 10**20}, "queue must be 1 or more, and at most"),
         (0, {"retries": -1}, "retries 0 or more"),

@@ -82,6 +82,8 @@ def run(
     Interrupted after Ctrl-C. Label maps finished before an error are kept in `out/masks.partial`. Results that
     `overwrite` replaces are kept until the new label maps are complete.
     """
+    if isinstance(save, str):
+        raise InputError(f"what to save must be a list of names, got the text {save!r}; give [{save!r}]")
     if unknown := [kind for kind in save if kind not in KINDS]:
         raise InputError(f"what to save must be among {', '.join(KINDS)}; got {unknown[0]!r}")
     if not save:

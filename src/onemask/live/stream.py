@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -233,6 +234,8 @@ def is_address(source: LiveSource) -> bool:
 
 def _opener(source: LiveSource) -> Callable[[], Any]:
     """The function that opens a source and reads its frames. Raises InputError if it is not a source."""
+    if not isinstance(source, int | str | PathLike):
+        raise InputError(f"{source!r} is no source; expected the number of a camera, an address or a path")
     if isinstance(source, int) or (isinstance(source, str) and source.isdecimal() and not Path(source).exists()):
         return lambda: _camera(int(source))
     if device := re.fullmatch(r"/dev/video(\d+)", str(source)):
