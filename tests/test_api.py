@@ -42,6 +42,7 @@ def here(clip, monkeypatch) -> Path:
 
 
 ON_CPU = {"short_side": None, "device": "cpu"}
+EMPTY = np.zeros((96, 128), np.uint8)
 
 
 def test_everything_at_the_top_level_is_there():
@@ -51,6 +52,40 @@ def test_everything_at_the_top_level_is_there():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "onemask.api\n"
     code = "import onemask, sys; assert not {'torch', 'cv2', 'av', 'numpy'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda frames: onemask.open_video(iter(frames)), r"sequence of .* frames, got .*iterator; .* list\(frames\)"),
+        (lambda frames: onemask.open_video(3), "expected a video file, .* got int"),
+        (lambda frames: onemask.open_video(None), "expected a video file, .* got NoneType"),
+        (lambda frames: onemask.open_video(frames).frame(1.5), "with whole numbers, but frame 1.5"),
+        (lambda frames: onemask.open_video(frames).frame("1"), "with whole numbers, but frame '1'"),
+        (lambda frames: onemask.read_mask(frames[0]), "path of a mask file, got ndarray"),
+        (lambda frames: onemask.run(frames, {0: EMPTY}, "out", save="masks"), r"got the text 'masks'; give \["),
+        (lambda frames: onemask.evaluate("data", "out", sequences="bear"), r"got the text 'bear'; give \["),
+        (lambda frames: onemask.compare("data", "out", "fast"), "methods must be a list.* got the text 'fast'"),
+    ],
+)
+def test_plausible_mistakes_are_one_line_errors(scene, call, expected):
+    with pytest.raises(InputError, match=expected):
+        call(scene.images)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"alpha": 2}, r"alpha must be in \[0, 1\], got 2"),
+        ({"colours": np.zeros((1, 3), np.uint8)}, r"colours must be .* got \(1, 3\) uint8"),
+        ({"colours": np.zeros((4, 3))}, r"colours must be .* got \(4, 3\) float64"),
+        ({"label_maps": [np.zeros((96, 128))]}, "labels must be integers, got float64"),
+    ],
+)
+def test_overlays_that_cannot_be(scene, tmp_path, given, expected):
+    with pytest.raises(InputError, match=expected):
+        onemask.write_overlay(scene.images, **{"label_maps": scene.labels, "path": tmp_path / "o.mp4"} | given)
+    assert not list(tmp_path.iterdir())
 
 
 class TestPropagate:
@@ -95,7 +130,7 @@ class TestPropagate:
             ("mask.png", r"annotations must be \{index of a frame: its mask\}, got str; .* give \{0: mask\}"),
             ({"0": "mask.png"}, "by the index of a frame, a whole number, got '0'"),
             ({0: "nothing.png"}, r"nothing\.png"),
-            ({0: None}, r"a label map is .*, got \(\) object"),
+            ({0: None}, r"a label map is .*, got NoneType"),
             ({99: "mask.png"}, "frame 99 is annotated, but the video's frames are 0..11"),
             ({}, "no frame is annotated"),
         ],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import explaining
+from .errors import InputError
 from .jobs import running
 from .jobs.run_folder import RunReport
 from .methods import DEFAULT
@@ -257,6 +258,8 @@ def compare(
     from .evaluation import compare as comparing
 
     shared = Settings(options=options, short_side=short_side, device=device, precision=precision, runtime=runtime)
+    if isinstance(methods, str):
+        raise InputError(f"methods must be a list, or a mapping of labels to methods, got the text {methods!r}")
     named = methods.items() if isinstance(methods, Mapping) else ((None, text) for text in methods)
     variants = [_variant(label, method, shared) for label, method in named]
     return comparing.compare(
@@ -345,7 +348,7 @@ def write_overlay(
         The number of frames written.
 
     Raises:
-        InputError: there are more label maps than frames, or they differ in size.
+        InputError: there are more label maps than frames, or they differ in size; or an argument is out of range.
         OutputError: the file cannot be written.
     """
     return writer.write_overlay(

@@ -86,7 +86,8 @@ def checked_label_map(label_map: Any) -> np.ndarray:
     except ValueError as error:  # lists of different lengths
         raise InputError(f"{LABEL_MAP}, got {error}") from error
     if array.ndim != 2 or array.dtype.kind not in "bui":
-        raise InputError(f"{LABEL_MAP}, got {array.shape} {array.dtype}; read pictures with onemask.read_mask")
+        got = f"{array.shape} {array.dtype}" if array.ndim else type(label_map).__name__
+        raise InputError(f"{LABEL_MAP}, got {got}; read pictures with onemask.read_mask")
     return array.astype(np.uint8) if array.dtype == bool else array
 
 

@@ -216,6 +216,7 @@ def test_standard_input(scene, tmp_path, stub):
         ("99999999999999999999", {}, "there is no camera 99999999999999999999"),
         (".", {}, "is a folder, which is not live"),
         ("http://[camera/stream", {}, "is not an address"),
+        (None, {}, "None is no source; expected the number of a camera"),
         (0, {"queue": 0}, "queue must be 1 or more"),
         (0, {"queue": 10**20}, "queue must be 1 or more, and at most"),
         (0, {"retries": -1}, "retries 0 or more"),
@@ -422,6 +423,30 @@ def test_the_command(scene, server, stub, tmp_path, capsys, monkeypatch):
         assert message in capsys.readouterr().err
     assert main(["live", "0"]) == 2
     assert "no object is given" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("piped", [True, False])
+def test_frames_that_change_their_size(scene, stub, tmp_path, capsys, piped):
+    smaller = np.ascontiguousarray(scene.images[:, 16:, 32:])
+    parts = [write_video(tmp_path / f"{n}.ts", images) for n, images in enumerate((scene.images, smaller))]
+    source, data = tmp_path / "both.ts", b"".join(part.read_bytes() for part in parts)
+    if piped:
+        written_into(source, data)
+    else:
+        source.write_bytes(data)
+    write_mask(tmp_path / "mask.png", scene.labels[0])
+    record, masks = tmp_path / "seen.mkv", tmp_path / "masks"
+    words = ["live", str(source), "--mask", str(tmp_path / "mask.png"), "--method", stub, "--device", "cpu"]
+    words += ["--preview", "none", "--queue", "99", "--record", str(record), "--masks-out", str(masks)]
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    height, width = scene.images.shape[1:3]
+    assert f"{width - 32}x{height - 16}" in printed.err.splitlines()[-1]
+    assert f"{width}x{height}" in printed.err.splitlines()[-1]
+    ended = json.loads(printed.out.splitlines()[-1])
+    assert (ended["event"], ended["segmented"]) == ("ended", 12)
+    assert open_video(record).info.frames == len(list(masks.iterdir())) == 12
 
 
 def test_following_ends_with_the_preview(scene, server):

@@ -4,6 +4,7 @@ import re
 import threading
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from onemask.methods import whereabouts
 from onemask.methods.method import Features, Memory, Prediction
 from onemask.session.annotation import Annotated
 from onemask.session.saved import checksum, read_state, write_state
+from onemask.video.masks import read_mask, write_mask
 from videos import FEW, QUICK, Scene, Still, StillMemory, overlap
 
 IDS = (3, 300)
@@ -377,6 +379,23 @@ def test_void_of_what_was_checked_is_no_object_and_its_size_counts(still):
     with pytest.raises(InputError, match="label map is 90x128 but the frame is 96x128"):
         still.annotate(np.zeros((96, 128, 3), np.uint8), Annotated.of(one_object(2, 90, 128)))
     assert still.objects == (1,)
+
+
+def test_a_mask_as_it_was_read(still, tmp_path):
+    """What it says is void is no object."""
+    with_void = one_object(3)
+    with_void[:10] = 255
+    write_mask(tmp_path / "mask.png", with_void)
+    mask = read_mask(tmp_path / "mask.png")
+    assert mask.void == 255
+    label_map = still.annotate(np.zeros((96, 128, 3), np.uint8), mask)
+    assert still.objects == (3,)
+    assert np.array_equal(label_map, one_object(3))
+
+
+def test_a_path_as_a_mask_is_refused(still):
+    with pytest.raises(InputError, match=r"got (Posix|Windows)Path; read pictures with onemask.read_mask"):
+        still.annotate(FRAME, Path("mask.png"))
 
 
 def test_void_is_no_object(still):

@@ -8,9 +8,9 @@ import sys
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from ..errors import InputError
+from ..errors import InputError, OnemaskError
 from .arguments import add_method, add_overwrite, settings_of
 from .given import add_masks, annotations_of
 
@@ -98,17 +98,21 @@ def _live(options: argparse.Namespace) -> None:
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(sys.stderr))  # standard output is for events only
         preview = _preview(options, stack)
-        report = follow(
-            live,
-            preview=preview,
-            record=options.record,
-            masks=options.masks_out,
-            hls=options.hls,
-            seconds=options.seconds,
-            overwrite=options.overwrite,
-        )
-        print(json.dumps({"event": "ended", **asdict(report)}), file=out, flush=True)
-        print(_summary(report))
+        try:
+            follow(
+                live,
+                preview=preview,
+                record=options.record,
+                masks=options.masks_out,
+                hls=options.hls,
+                seconds=options.seconds,
+                overwrite=options.overwrite,
+            )
+        except OnemaskError:
+            if live.report.segmented:
+                _tell_end(live.report, out)
+            raise
+        _tell_end(live.report, out)
 
 
 def _label_map(options: argparse.Namespace, image: np.ndarray) -> np.ndarray:
@@ -136,6 +140,11 @@ def _preview(options: argparse.Namespace, stack: ExitStack) -> Preview | None:
     server = stack.enter_context(MjpegServer(options.port))
     print(f"preview: {server.address}", flush=True)
     return server
+
+
+def _tell_end(report: LiveReport, out: TextIO) -> None:
+    print(json.dumps({"event": "ended", **asdict(report)}), file=out, flush=True)
+    print(_summary(report))
 
 
 def _summary(report: LiveReport) -> str:

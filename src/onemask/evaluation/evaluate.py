@@ -158,6 +158,8 @@ def evaluation_folder(out: str | Path) -> ResultFolder:
 
 def opened(root: str | Path, *, protocol: str, split: str, sequences: Sequence[str] | None) -> SequenceDataset:
     """The dataset of an evaluation. Raises InputError if it cannot be evaluated."""
+    if isinstance(sequences, str):
+        raise InputError(f"sequences must be a list of names, got the text {sequences!r}; give [{sequences!r}]")
     if sequences is not None and not sequences:
         raise InputError("no sequence is given; name one or more of the split, or leave them out for all")
     return protocol_of(protocol).open(root, split, sequences)

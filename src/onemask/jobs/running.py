@@ -82,6 +82,8 @@ def run(
     Interrupted after Ctrl-C. Label maps finished before an error are kept in `out/masks.partial`. Results that
     `overwrite` replaces are kept until the new label maps are complete.
     """
+    if isinstance(save, str):
+        raise InputError(f"what to save must be a list of names, got the text {save!r}; give [{save!r}]")
     if unknown := [kind for kind in save if kind not in KINDS]:
         raise InputError(f"what to save must be among {', '.join(KINDS)}; got {unknown[0]!r}")
     if not save:
@@ -109,18 +111,18 @@ def run(
     with folder.results.opened(asked, overwrite=overwrite, resume=resume, discard=folder.discard) as resumed:
         taken = folder.segmented(video) if resumed else None
         views: Views | None = None
-        if taken is None and reused is not None:
-            folder.discard()
-            taken = _segment_touched(folder, reused, propagation.session, progress)
-            folder.mark_segmented(video, taken)
-        elif resumed and taken is None:
-            session, start = folder.session(settings, video)
-            propagation = Propagation(session, video, annotated, direction=direction, start=start)
         if taken is None:
-            propagation.way_back = folder.way_back(settings)
-            if propagation.start == 0:  # a resumed run is drawn from its files instead
-                views = Views(video, folder.drawn if "overlay" in save else None, sheet="contact-sheet" in save)
-            taken = _segment(folder, propagation, progress, views)
+            if reused is not None:
+                folder.discard()
+                taken = _segment_touched(folder, reused, propagation.session, progress)
+            else:
+                if resumed:
+                    session, start = folder.session(settings, video)
+                    propagation = Propagation(session, video, annotated, direction=direction, start=start)
+                propagation.way_back = folder.way_back(settings)
+                if propagation.start == 0:  # a resumed run is drawn from its files instead
+                    views = Views(video, folder.drawn if "overlay" in save else None, sheet="contact-sheet" in save)
+                taken = _segment(folder, propagation, progress, views)
             folder.mark_segmented(video, taken)
         folder.finish_masks()
         files = _save_views(folder, video, taken.frames, save, progress, views)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -129,7 +130,7 @@ class Stream(AbstractContextManager["Stream"]):
         """Yield the newest frame, repeatedly, until the source ends or `stop` is called.
 
         Raises:
-            InputError: the source cannot be opened, or comes back with frames of another size.
+            InputError: the source cannot be opened, or its frames change their size.
             OnemaskError: the source was interrupted, and all retries failed.
         """
         while (taken := self._next()) is not None:
@@ -138,7 +139,7 @@ class Stream(AbstractContextManager["Stream"]):
             if self._size not in (None, image.shape[:2]):
                 raise InputError(
                     f"{self.source}: frames are now {image.shape[1]}x{image.shape[0]}, but were "
-                    f"{self._size[1]}x{self._size[0]}; start again"
+                    f"{self._size[1]}x{self._size[0]}; start again, with a mask or marks of the new size"
                 )
             self._size = image.shape[:2]
             yield LiveFrame(index, image, arrived)
@@ -233,6 +234,8 @@ def is_address(source: LiveSource) -> bool:
 
 def _opener(source: LiveSource) -> Callable[[], Any]:
     """The function that opens a source and reads its frames. Raises InputError if it is not a source."""
+    if not isinstance(source, int | str | PathLike):
+        raise InputError(f"{source!r} is no source; expected the number of a camera, an address or a path")
     if isinstance(source, int) or (isinstance(source, str) and source.isdecimal() and not Path(source).exists()):
         return lambda: _camera(int(source))
     if device := re.fullmatch(r"/dev/video(\d+)", str(source)):

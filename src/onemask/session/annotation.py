@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ..geometry import visible
 from ..labels import Objects, checked_label_map, checked_label_tensor, is_whole
 from ..video.frames import Video
 from ..video.label_maps import object_ids
-from ..video.masks import require_size
+from ..video.masks import MaskFile, require_size
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,9 @@ class Annotated:
     def of(cls, label_map: np.ndarray) -> Annotated:
         """Wrap a label map that is known to fit."""
         return cls(label_map, Objects(object_ids(label_map)))
+
+
+Given: TypeAlias = np.ndarray | Tensor | MaskFile | Annotated  # as `Session.annotate` takes it
 
 
 def fitting(video: Video, annotations: Mapping[int, Any]) -> dict[int, Annotated]:
@@ -76,7 +79,8 @@ def annotated_objects(
     """Check an annotation.
 
     Args:
-        label_map: (H, W), whatever the caller passed as a label map; an `Annotated` one is not searched for ids again.
+        label_map: (H, W), whatever the caller passed as a label map; an `Annotated` one is not searched for ids again,
+            and a `MaskFile` says itself what is void.
         own: height and width of the frame.
         objects: the ids that the label map annotates; None: all ids in it.
         void: a value in the label map that is not an object.
@@ -91,6 +95,8 @@ def annotated_objects(
     if void is not None and not is_whole(void):
         raise InputError(f"void must be a value of the label map, a whole number, or None; got {void!r}")
     known = None
+    if isinstance(label_map, MaskFile):
+        label_map, void = label_map.labels, label_map.void if void is None else void
     if isinstance(label_map, Annotated):
         label_map, known = label_map.label_map, label_map.objects
     labels = checked_label_map(label_map) if on is None else checked_label_tensor(label_map).to(on)

@@ -33,7 +33,7 @@ from ..geometry import Geometry, Picture, shown, size_of
 from ..labels import Objects, checked_id, is_whole
 from ..methods.method import Features, Memory, Method, Padding
 from ..runtime import Segmenter, encoder_of, usable
-from .annotation import Annotated, annotated_objects, like, out_of_sight, pixels_of
+from .annotation import Given, annotated_objects, like, out_of_sight, pixels_of
 from .following import Follower, joined, rows_of
 from .learning import Background
 from .presence import LastFrame, Presences
@@ -152,7 +152,7 @@ class Session(Presences):
     def annotate(
         self,
         frame: P | EncodedFrame,
-        label_map: np.ndarray | Tensor | Annotated,
+        label_map: Given,
         *,
         objects: Iterable[int] | None = None,
         void: int | None = None,
@@ -165,10 +165,10 @@ class Session(Presences):
 
         Args:
             frame: (H, W, 3) uint8 RGB.
-            label_map: (H, W) integer, or bool for one object, which gets the id 1.
+            label_map: (H, W) integer, or bool for one object, which gets the id 1; or what `read_mask` returns.
             objects: the ids that the label map annotates; None: all ids in it. A known object that is listed here but
                 not in the label map is annotated as out of sight: its memory is kept.
-            void: a value for unknown pixels, which are treated as background.
+            void: a value for unknown pixels, which are treated as background; None: what a mask file says, or none.
 
         Returns:
             The frame's label map (H, W): the annotated objects, and the others where they were found.
@@ -209,7 +209,7 @@ class Session(Presences):
     def annotate_later(
         self,
         frame: Picture | EncodedFrame,
-        label_map: np.ndarray | Tensor | Annotated,
+        label_map: Given,
         *,
         objects: Iterable[int] | None = None,
         void: int | None = None,
@@ -403,7 +403,7 @@ class Session(Presences):
         if isinstance(frame, EncodedFrame) and frame.geometry != geometry:
             raise InputError(
                 f"the frame was encoded at {shown(frame.geometry.padded)} but this session works at "
-                f"{shown(geometry.padded)} (height x width); encode it with this session, or one of the same size"
+                f"{shown(geometry.padded)} (height x width), or pads otherwise; encode it with this or a like session"
             )
         return geometry
 

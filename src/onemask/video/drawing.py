@@ -30,8 +30,10 @@ def overlay(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: f
         A new image, (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: image and labels differ in size.
+        InputError: image and labels differ in size, or labels are not integers.
     """
+    if labels.dtype.kind not in "bui":
+        raise InputError(f"labels must be integers, got {labels.dtype}")
     if image.shape[:2] != labels.shape:
         raise InputError(
             f"labels are {labels.shape[1]}x{labels.shape[0]} but the image is {image.shape[1]}x{image.shape[0]}; they "

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral
 
 import numpy as np
 
@@ -74,6 +75,7 @@ class Video(ABC):
 
     def frame(self, index: int) -> Frame:
         """Read one frame. Raises InputError if the video has no such frame."""
+        require_first(index)
         for frame in self.frames(index, index + 1):
             return frame
         raise InputError(f"{self.source}: there is no frame {index}; {self._extent()}")
@@ -113,8 +115,8 @@ class Video(ABC):
 
 def require_first(start: int) -> None:
     """Raise InputError if `start` is not a frame number."""
-    if start < 0:
-        raise InputError(f"frames are numbered from 0, but frame {start} was requested")
+    if not isinstance(start, Integral) or start < 0:
+        raise InputError(f"frames are numbered from 0, with whole numbers, but frame {start!r} was requested")
 
 
 def require_same_size(image: np.ndarray, info: VideoInfo, where: str) -> None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,6 +93,8 @@ def read_mask(path: str | Path, *, void: Void = "auto", threshold: int | None = 
         InputError: the file is missing or damaged, or does not say which pixel belongs to which object.
     """
     check_options(void, threshold)
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"expected the path of a mask file, got {type(path).__name__}; arrays are label maps already")
     try:
         image = load_picture(Path(path))
         return _cut(image, threshold) if threshold is not None else _decode(image, void)

@@ -286,9 +286,17 @@ def write_overlay(
         The number of frames written.
 
     Raises:
-        InputError: there are more label maps than frames, or they differ in size.
+        InputError: there are more label maps than frames, or they differ in size; or an argument is out of range.
         OutputError: the file cannot be written.
     """
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha must be in [0, 1], got {alpha}")
+    colours = np.asarray(colours)
+    if colours.ndim != 2 or colours.shape[1] != 3 or len(colours) < 2 or colours.dtype != np.uint8:
+        raise InputError(
+            "colours must be (n, 3) uint8 RGB, for the background and at least one label, got "
+            f"{colours.shape} {colours.dtype}"
+        )
     info = video.info
     done = 0
     with (

@@ -141,6 +141,28 @@ def test_members_are_named(monkeypatch):
         onemask.load("best", members="no")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("fusion-fast", "fusion-fast veto=60.0"),
+        ("fusion-fast veto=60", "fusion-fast:2 veto=60.0"),
+        ("fast", "ttvos-lite"),
+        ("ttvos-lite reach=0.3", "fast reach=3e-1"),
+        ("frtm memory=20", "frtm capacity=20"),
+    ],
+)
+def test_members_that_compute_the_same_are_refused(first, second):
+    with pytest.raises(InputError, match=f"each once or .*; '{first}' and '{second}' are the same"):
+        EnsembleConfig(("videomatch-lite", first, second))
+
+
+def test_members_under_two_names_differ_if_their_weights_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONEMASK_HOME", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "fast.safetensors").touch()
+    assert EnsembleConfig(("fast", "ttvos-lite")).labels == ("fast", "ttvos-lite")
+
+
 def test_a_member_has_options_of_its_own():
     members = ("ttvos-lite:2 reach=0.3 returns=true", "ttvos-lite:0.5", "fusion-fast veto=0")
     built = EnsembleConfig(members).build(pretrained=False)

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
+from ...weights.store import find
 from ..options import parse_assignments
 
 if TYPE_CHECKING:
@@ -55,6 +57,24 @@ class Member:
         except InputError as error:
             raise InputError(f"member {str(self)!r}: {error}") from error
 
+    def computes_as(self, other: Member) -> bool:
+        """Whether another member has the same weights and the same options, stated or by default, under any names."""
+        if str(self) == str(other):
+            return True
+        return self._lends == other._lends and self.configuration() == other.configuration() and self._has == other._has
+
+    @property
+    def _lends(self) -> str:
+        """The method whose weights are this one's if it has none under its own name."""
+        from .. import METHODS
+
+        return (METHODS[self.name].weights if self.name in METHODS else None) or self.name
+
+    @property
+    def _has(self) -> str:
+        """The method whose weights this one has."""
+        return self.name if find(self.name) else self._lends
+
     def __str__(self) -> str:
         """The member without its votes, as `parse` takes it."""
         return shlex.join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
@@ -75,11 +95,13 @@ class EnsembleOptions:
 
     def __post_init__(self):
         """Reject options that cannot work."""
-        if not self.members or len({str(member) for member in self.each}) < len(self.members):
-            raise InputError(
-                "members must be names of methods, each once or with different options, got "
-                + (", ".join(self.members) or "none")
-            )
+        expected = "members must be names of methods, each once or with different options"
+        if not self.members:
+            raise InputError(f"{expected}, got none")
+        for first, second in combinations(range(len(self.members)), 2):
+            if self.each[first].computes_as(self.each[second]):
+                same = f"{self.members[first]!r} and {self.members[second]!r} are the same, which votes can say"
+                raise InputError(f"{expected}, got {', '.join(self.members)}; {same}, as in fusion-fast:2")
         if not all(votes > 0 for votes in self.votes) or not math.isfinite(sum(self.votes)):
             raise InputError(
                 "the votes of a member must be a number above 0, as in fusion-fast:2, got " + ", ".join(self.members)
