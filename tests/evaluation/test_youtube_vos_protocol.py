@@ -202,6 +202,21 @@ def test_unknown_video(root, tmp_path):
         run(root, tmp_path / "out", sequences=["late", "bear"])
 
 
+@pytest.mark.parametrize(
+    ("later", "rows"),
+    [
+        ({10: labels(_2=(8, 8))}, 0),  # object 2 begins; where object 1 is, nothing says
+        ({10: labels(_1=(0, 8), _2=(8, 8))}, 1),
+        ({10: labels(_2=(8, 8)), 15: labels()}, 2),  # both have gone
+        ({10: labels(_2=(8, 8)), 15: labels(_2=(8, 8))}, 2),  # object 1 has gone
+    ],
+)
+def test_label_maps_of_new_objects_alone_judge_nothing(tmp_path, later, rows):
+    root = tmp_path / "videos"
+    add_video(root, "late", {0: labels(_1=(0, 8)), **later}, {1: "dog", 2: "okapi"})
+    assert len(run(root, tmp_path / "out").scores.rows) == rows
+
+
 # Submission -----------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +235,7 @@ def released(tmp_path) -> Path:
 def test_submission_has_the_frames_that_are_listed(released, tmp_path):
     out, path = tmp_path / "out", tmp_path / "submission.zip"
     evaluation = run(released, out, submission=path)
-    assert "2" not in {str(row.object_id) for row in evaluation.scores.rows}
+    assert evaluation.scores.rows == ()  # frame 10, where object 2 begins, does not say where object 1 is
     with zipfile.ZipFile(path) as file:
         assert sorted(file.namelist()) == [f"Annotations/a/{index:05d}.png" for index in SPARSE if index >= 5]
         with file.open("Annotations/a/00015.png") as entry, Image.open(entry) as image:
@@ -232,7 +247,6 @@ def test_submission_has_the_frames_that_are_listed(released, tmp_path):
 
 
 def test_submission_where_nothing_is_to_be_judged(released, tmp_path):
-    write_mask(released / "Annotations" / "a" / "00010.png", labels(_2=(8, 8)))
     (released / "Annotations" / "a" / "00005.png").unlink()
     evaluation = run(released, tmp_path / "out", submission=tmp_path / "submission.zip")
     assert evaluation.scores.rows == ()
@@ -242,8 +256,6 @@ def test_submission_where_nothing_is_to_be_judged(released, tmp_path):
 
 
 def test_where_nothing_is_to_be_judged_nothing_is_compared(released, tmp_path):
-    write_mask(released / "Annotations" / "a" / "00010.png", labels(_2=(8, 8)))
-    (released / "Annotations" / "a" / "00005.png").unlink()
     with pytest.raises(InputError, match="nothing to score in this dataset, so nothing to compare"):
         compare(released, tmp_path / "out", [Variant("still", StillSettings())], protocol="youtube-vos")
     assert not (tmp_path / "out").exists()

@@ -29,7 +29,7 @@ counts an annotated frame as 1 if prediction and annotation are empty, and leave
 size of the masks.
 
 YouTube-VOS: any folder in its layout; annotations may be sparse, and objects may appear late, see `youtube_vos`. A
-method sees all frames that exist.
+method sees all frames that exist. Videos whose label maps only show where objects begin are not judged.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class YouTubeVos(Protocol):
         return score_videos(dataset, predictions)
 
     def judges(self, dataset: SequenceDataset) -> bool:
-        """Whether an object is annotated after its first frame, which in the releases is not public."""
+        """Whether label maps show more than where objects begin, which in the releases is not public."""
         return any(True for sequence in dataset for _ in judged(sequence))
 
     def submit(self, dataset: SequenceDataset, predictions: Path, path: str | Path) -> None:

@@ -1,9 +1,10 @@
 """YouTube-VOS: scores of objects that are annotated in some frames, means by class, and the file to submit.
 
 An object is judged in all annotated frames after its first, even where it is absent; where neither prediction nor
-annotation has it, both measures are 1. J and F of an object are means over its frames. G is the mean of J and F of the
-classes in the training set (seen) and J and F of the others (unseen), each a mean over objects. Xu et al., YouTube-VOS:
-A Large-Scale Video Object Segmentation Benchmark, 2018.
+annotation has it, both measures are 1. Videos that are annotated only where objects begin are not judged. J and F of an
+object are means over its frames. G is the mean of J and F of the classes in the training set (seen) and J and F of the
+others (unseen), each a mean over objects. Xu et al., YouTube-VOS: A Large-Scale Video Object Segmentation Benchmark,
+2018.
 """
 
 from __future__ import annotations
@@ -99,15 +100,24 @@ def score_videos(dataset: YouTubeVosDataset, predictions: Path) -> YouTubeVosSco
 def judged(sequence: VideoSequence) -> Iterator[tuple[int, np.ndarray, tuple[int, ...]]]:
     """Yield the judged frames of a video: index, label map (H, W), and the objects judged, known from earlier frames.
 
-    Ids that meta.json does not list are left out, as if they were background.
+    Ids that meta.json does not list are left out, as if they were background. A video whose label maps each show
+    objects that are new, and no others, only says where these begin, as in the releases without public annotations:
+    nothing in it is judged.
     """
     known: set[int] = set()
+    held: list[tuple[int, np.ndarray, tuple[int, ...]]] = []  # until a label map also tells of earlier objects
+    only_given = True
     for index in sequence.annotated:
         label_map = sequence.annotation(index)
         assert label_map is not None
+        shown = set(np.unique(label_map).tolist()) & set(sequence.objects or ())
         if known:
-            yield index, label_map, tuple(sorted(known))
-        known.update(set(np.unique(label_map).tolist()) & set(sequence.objects or ()))
+            held.append((index, label_map, tuple(sorted(known))))
+            only_given = only_given and bool(shown) and shown.isdisjoint(known)
+        if not only_given:
+            yield from held
+            held.clear()
+        known |= shown
 
 
 def _rows(sequence: VideoSequence, predictions: Path) -> Iterator[ObjectScore]:
