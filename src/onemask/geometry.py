@@ -38,15 +38,18 @@ class Geometry:
         stride: int,
         padding: Padding = "edge",
         least_side: int = 0,
+        magnify: float = 1.0,
     ) -> Geometry:
-        """Shrink to a short side, or enlarge to `least_side` if a method asks for it, then pad to whole strides.
+        """Shrink to a short side, or enlarge as a method asks for it, then pad to whole strides.
 
-        Nothing is enlarged more than twice, or beyond `short_side`; None: frames keep their size.
+        Frames of less than `least_side` are enlarged to it, but not more than twice, or beyond `short_side`. All others
+        are magnified once they are no larger than `short_side`. None: frames keep their size.
         """
         if short_side is None:
             scale = 1.0
         else:
-            scale = min(short_side / min(own), max(1.0, min(least_side / min(own), MOST_ENLARGED)))
+            most = short_side / min(own)
+            scale = max(magnify * min(most, 1.0), min(most, least_side / min(own), MOST_ENLARGED))
         height, width = (max(1, round(side * scale)) for side in own)
         return cls(own, (height, width), (-(-height // stride) * stride, -(-width // stride) * stride), padding)
 

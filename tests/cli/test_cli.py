@@ -347,7 +347,7 @@ def test_masks_that_do_not_fit(refused, tmp_path, mask, message):
             ["--method", "frtn"],
             "method 'frtn' is not known; there are: best, dmn-aoa, dmn-aoa-lite, dmn-aoa-r101, fast, frtm",
         ),
-        (["--set", "memroy=8"], "option 'memroy' is not known; there are: reach, least_side, backbone"),
+        (["--set", "memroy=8"], "option 'memroy' is not known; there are: reach, least_side, magnify, backbone"),
         (["--set", "capacity=many"], "option capacity must be a whole number, got 'many'"),
         (["--set", "memory"], "an option must be given as name=value, got 'memory'"),
         (["--set", "capacity=0"], "option capacity must be 1 or more, got 0"),

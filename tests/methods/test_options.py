@@ -266,8 +266,8 @@ class TestTypes:
 def test_what_a_session_does_is_an_option_of_every_method(name):
     method = configuration(name).build(pretrained=False)
     assert method.reach == 0.2
-    changed = configuration(name, {"reach": 0.4, "least_side": 96}).build(pretrained=False)
-    assert (changed.reach, changed.least_side) == (0.4, 96)
+    changed = configuration(name, {"reach": 0.4, "least_side": 96, "magnify": 1.5}).build(pretrained=False)
+    assert (changed.reach, changed.least_side, changed.magnify) == (0.4, 96, 1.5)
     by_position = type(configuration(name))("test_efficientnet")  # as it could be before there were such options
     assert by_position.backbone == "test_efficientnet"
 
@@ -275,4 +275,4 @@ def test_what_a_session_does_is_an_option_of_every_method(name):
 @pytest.mark.parametrize("name", ["frtm", "videomatch", "pmvos", "ttvos", "dmn-aoa"])
 def test_no_paper_has_it(name):
     config = configuration(name)
-    assert (config.reach, config.least_side) == (0.0, 0)
+    assert (config.reach, config.least_side, config.magnify) == (0.0, 0, 1.0)

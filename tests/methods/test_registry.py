@@ -100,7 +100,7 @@ class TestNames:
             onemask.load("frmt")
 
     def test_an_unknown_option_names_the_known(self):
-        with pytest.raises(InputError, match="option 'chanels' is not known; there are: reach, least_side, backbone"):
+        with pytest.raises(InputError, match="option 'chanels' is not known; there are: reach, least_side, magnify, "):
             onemask.load("frtm-lite", chanels=3)
 
     def test_options_change_the_configuration(self):

@@ -241,7 +241,7 @@ def test_other_words_and_options_are_refused(two):
         still(two.images, {0: two.labels[0]}, direction="backward")
     with pytest.raises(InputError, match="loaded already; give capacity to load"):
         still(two.images, {0: two.labels[0]}, capacity=8)
-    with pytest.raises(InputError, match="option 'memroy' is not known; there are: reach, least_side, backbone"):
+    with pytest.raises(InputError, match="option 'memroy' is not known; there are: reach, least_side, magnify, "):
         onemask.propagate(two.images, {0: two.labels[0]}, memroy=8)
 
 

@@ -106,6 +106,25 @@ def test_small_frames_are_enlarged_where_a_method_asks_for_it(own, short_side, w
     assert Geometry.of(own, short_side, stride=16, least_side=480).working == working
 
 
+@pytest.mark.parametrize(
+    ("own", "short_side", "least_side", "working"),
+    [
+        ((1080, 1920), 480, 480, (640, 1138)),
+        ((480, 854), 480, 480, (640, 1139)),
+        ((480, 854), 480, 0, (640, 1139)),
+        ((500, 500), 480, 480, (640, 640)),
+        ((400, 500), 480, 480, (533, 667)),
+        ((360, 480), 480, 480, (480, 640)),
+        ((300, 400), 480, 480, (480, 640)),
+        ((100, 200), 480, 480, (200, 400)),
+        ((100, 200), 480, 0, (133, 267)),
+        ((480, 854), None, 480, (480, 854)),
+    ],
+)
+def test_frames_are_magnified_unless_least_side_makes_them_larger(own, short_side, least_side, working):
+    assert Geometry.of(own, short_side, 16, least_side=least_side, magnify=4 / 3).working == working
+
+
 def test_a_session_enlarges_small_frames_for_its_method_alone_and_gives_them_back_in_their_size():
     method = Still()
     method.least_side = 192
@@ -937,7 +956,7 @@ def test_frames_of_another_kind_are_refused(still, frame, message):
         (one_object(1)[..., None].repeat(3, -1), r"integers or bool, got \(96, 128, 3\) uint8"),
         (one_object(1).astype(np.float32), r"integers or bool, got \(96, 128\) float32"),
         (torch.zeros(96, 128), r"integers or bool, got \(96, 128\) float32"),
-        (None, r"integers or bool, got \(\) object"),
+        (None, "integers or bool, got NoneType"),
         ([[1, 0], [1]], "integers or bool, got setting an array element"),
         ([[]], r"integers or bool, got \(1, 0\) float64"),
         (one_object(1)[:0], "no object; expected a pixel other than 0"),

@@ -105,7 +105,8 @@ def export(
     folder = Path(out)
     refuse_existing(folder, overwrite)
     earlier = _earlier(folder)
-    geometry = Geometry.of(frame_size, short_side, method.stride, method.padding, method.least_side)
+    enlarged = method.least_side, method.magnify
+    geometry = Geometry.of(frame_size, short_side, method.stride, method.padding, *enlarged)
     models = {"encode": onnx_of(method, geometry.padded)}
     missing = None
     try:

@@ -92,7 +92,7 @@ class DMNAOA(Method[DMNAOAFeatures, DMNAOAMemory, DMNAOAPrediction]):
     ):
         super().__init__()
         self.config = config = config or DMNAOAOptions()
-        self.reach, self.least_side = config.reach, config.least_side
+        self.reach, self.least_side, self.magnify = config.reach, config.least_side, config.magnify
         self.backbone = Backbone(config.backbone, STRIDES, pretrained=pretrained)
         self.backbone.requires_grad_(False)  # recipes train it, in a parameter group of its own
         widths, channels = dict(zip(STRIDES, config.widths, strict=True)), sum(config.widths)

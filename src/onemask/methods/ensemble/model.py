@@ -101,6 +101,7 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.stride_before = math.lcm(*(member.stride_before or member.stride for member in members))
         self.reach = max(member.reach for member in members)
         self.least_side = max(member.least_side for member in members)
+        self.magnify = max(config.magnify, *(member.magnify for member in members))
         alike = len({member.padding for member in members}) == 1
         self.padding = members[0].padding if alike else Method.padding
         self.sees_others = any(member.sees_others for member in members)

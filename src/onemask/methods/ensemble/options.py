@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from ...errors import InputError
 from ...weights.store import find
-from ..options import parse_assignments
+from ..options import Range, check_values, parse_assignments
 
 if TYPE_CHECKING:
     from .. import Configuration
@@ -84,6 +84,8 @@ class Member:
 class EnsembleOptions:
     """Options of an ensemble."""
 
+    newer: ClassVar[Mapping[str, Any]] = {"magnify": 1.0}
+
     members: tuple[str, ...] = ("frtm-lite finetune_share=0.8", "videomatch-lite", "fusion-fast:2")
     """Names of methods, see `onemask methods`; each runs with its own weights. NAME:VOTES gives a member that many
     votes, any number above 0; the default is one. 'NAME OPTION=VALUE ...' sets options of a member, which otherwise has
@@ -92,9 +94,13 @@ class EnsembleOptions:
     """Each member also segments the mirrored frames, with a separate memory; takes twice the time."""
     feedback: bool = False
     """Members learn from the common masks; false: each from its own, so they stay independent of each other."""
+    magnify: Annotated[float, Range(1, 2)] = 1.333
+    """By how much frames are enlarged, after they were shrunk to `--short-side`, if that makes them larger than the
+    members' `least_side` does; a step takes about the square of it longer."""
 
     def __post_init__(self):
         """Reject options that cannot work."""
+        check_values(self)
         expected = "members must be names of methods, each once or with different options"
         if not self.members:
             raise InputError(f"{expected}, got none")

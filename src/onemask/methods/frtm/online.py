@@ -78,7 +78,7 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
     memory_depends_on_weights = False
     first_in_double = False  # fit both layers in float64 on the annotated frame, whatever the options say
     not_of_memory: tuple[str, ...] = (
-        *("width", "fine_width", "update_every", "update_iterations", "least_side"),
+        *("width", "fine_width", "update_every", "update_iterations", "least_side", "magnify"),
         *("refiner", "finetune_iterations", "finetune_samples", "finetune_batch", "finetune_lr", "finetune_share"),
     )
 
@@ -99,7 +99,8 @@ class OnlineTarget(Method[FeaturesT, MemoryT, PredictionT]):
                 channels, config.width, config.fine_width, transition=config.transition, published=config.published
             )
         )
-        self.background, self.reach, self.least_side = config.background, config.reach, config.least_side
+        self.background, self.reach = config.background, config.reach
+        self.least_side, self.magnify = config.least_side, config.magnify
         self.own_losses = ("transition",) if config.transition else ()
 
     def prepared(self, pyramid: dict[int, Tensor]) -> dict[str, Tensor]:

@@ -183,7 +183,7 @@ class PMVOS(Method[PMVOSFeatures, PMVOSMemory, PMVOSPrediction]):
         super().__init__()
         self.config = config = config or PMVOSOptions()
         self.background, self.padding = config.background, config.padding
-        self.reach, self.least_side = config.reach, config.least_side
+        self.reach, self.least_side, self.magnify = config.reach, config.least_side, config.magnify
         output_stride = COARSE if config.dilated else None
         strides = sorted({*STRIDES, *config.keys})
         self.backbone = Backbone(config.backbone, strides, output_stride=output_stride, pretrained=pretrained)

@@ -142,7 +142,7 @@ class TTVOS(Method[TTVOSFeatures, TTVOSMemory, TTVOSPrediction]):
         self.config = config = config or TTVOSOptions()
         self.stride = COARSE if config.network == "light" else config.deepest
         self.background, self.padding = config.background, config.padding
-        self.reach, self.least_side = config.reach, config.least_side
+        self.reach, self.least_side, self.magnify = config.reach, config.least_side, config.magnify
         architecture = config.backbone.partition(".")[0]
         output_stride, dilations = DILATED[architecture] if config.dilated else (None, {})
         self.backbone = Backbone(

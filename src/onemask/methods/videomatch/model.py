@@ -100,7 +100,7 @@ class VideoMatch(Method[VideoMatchFeatures, VideoMatchMemory, VideoMatchPredicti
         )
         self.keys = Keys({s: self.backbone.channels[s] for s in config.keys}, config.strides) if config.keys else None
         self.stride, self.background, self.grid_stride = max(strides), config.aggregation, min(config.strides)
-        self.reach, self.least_side = config.reach, config.least_side
+        self.reach, self.least_side, self.magnify = config.reach, config.least_side, config.magnify
         if config.finetune:
             self.traceable, self.shares_features, self.graph_parts = False, False, ("backbone",)
         self.own_losses = ("matching",) if config.keys else ()
