@@ -96,6 +96,23 @@ def test_the_best_matches_are_the_same_in_openvino():
     assert torch.allclose(found.sort().values, wanted.sort().values, atol=1e-5)
 
 
+def test_what_differs_in_the_runtime_that_it_is_for_is_not_exported(tmp_path, monkeypatch):
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    made = export_module.openvino_engine
+
+    def off(graph, threads):
+        run = made(graph, threads)
+        return lambda given: [-tensor if tensor.is_floating_point() else tensor for tensor in run(given)]
+
+    monkeypatch.setattr(export_module, "openvino_engine", off)
+    torch.manual_seed(0)
+    method = configuration("pmvos-lite", TINY).build(pretrained=False).eval()
+    for format, graphs in (("onnx", 4), ("openvino", 1)):
+        exported = export(method, tmp_path / format, name="pmvos-lite", frame_size=(64, 96), format=format)
+        assert len(exported.graphs) == graphs
+    assert "their masks differ from PyTorch's in" in exported.missing
+
+
 def test_the_reference_program_takes_one_label_map_and_begins_with_nothing(tmp_path):
     torch.manual_seed(0)
     method = configuration("ttvos-lite", TINY).build(pretrained=False).eval()
