@@ -9,7 +9,7 @@ from PIL import Image
 
 from onemask.data.davis import VideoSequence
 from onemask.errors import InputError, OutputError
-from onemask.evaluation.evaluate import evaluate
+from onemask.evaluation.evaluate import _joined, evaluate
 from onemask.evaluation.protocols import first_annotations
 from onemask.settings import Settings
 from onemask.video.masks import read_mask, write_mask
@@ -145,6 +145,10 @@ def test_only_what_is_missing_is_computed(root, tmp_path):
     assert {name for name in before if after[name] == before[name]} == {name for name in before if "/one/" in name}
     assert (tmp_path / "times" / "one.json").read_text() == times
     assert rows(tmp_path)[:3] == [("one", 1), ("two", 1), ("two", 2)]
+
+
+def test_a_runtime_is_named_once_whether_sequences_or_networks_of_one_differ():
+    assert _joined([{"runtime": "onnx"}, {"runtime": "torch and onnx"}]) == {"runtime": "onnx and torch"}
 
 
 def test_what_ran_is_that_of_each_sequence_and_not_of_the_last_call(root, tmp_path, monkeypatch):

@@ -191,6 +191,73 @@ def test_the_networks_of_an_ensembles_members_are_graphs(graph_runtime, own_home
     assert {name: (module.training, set(vars(module))) for name, module in method.named_modules()} == before
 
 
+def test_a_member_that_combines_modules_into_a_part_has_a_backbone_too(graph_runtime):
+    """Fusion has a `graph_part` of its own; here no other member's backbone runs for it."""
+    torch.manual_seed(0)
+    fusion = onemask.methods.configuration("fusion-fast", {"backbone": "test_efficientnet"}).build(pretrained=False)
+    method, clip = tiny_ensemble(fusion, tiny_frtm(seed=1)), moving_shapes(2)
+    assert method.graph_part("members.0.backbone") is fusion.backbone
+    session = Session(method, device="cpu", runtime=graph_runtime)
+    label_maps(session, clip.frames, clip.label_maps[0])
+    assert session.runtime == graph_runtime
+
+
+def test_the_runtime_of_an_ensemble_is_what_its_backbones_have_come_to(graph_runtime, monkeypatch, caplog):
+    made, failing = computation.onnx_engine, []
+
+    def breaking(graph, threads):
+        run = made(graph, threads)
+
+        def sometimes(given):
+            if failing and given["x0"].shape[1] == 3:
+                raise failing.pop()
+            return run(given)
+
+        return sometimes
+
+    monkeypatch.setattr(computation, "onnx_engine", breaking)
+    session, clip = (
+        Session(tiny_ensemble(tiny_frtm(), tiny_frtm(seed=1)), device="cpu", runtime="onnx"),
+        moving_shapes(4),
+    )
+    label_maps(session, clip.frames[:2], clip.label_maps[0])
+    assert session.runtime == "onnx"
+    for frame, told in zip(clip.frames[2:], ("torch and onnx", "torch"), strict=True):
+        failing.append(RuntimeError("illegal instruction"))
+        session.step(frame)
+        assert session.runtime == told
+    assert session.precision == "float32"
+    assert caplog.text.count("PyTorch continues, in float32") == 2
+
+
+def test_a_restored_session_of_an_ensemble_has_each_backbone_where_auto_chose_it(graph_runtime, own_home, monkeypatch):
+    for module in (encoder, segmenter):
+        monkeypatch.setattr(module, "WORTH_IT", 0)
+    monkeypatch.setenv("ONEMASK_RUNTIME", "auto")
+    monkeypatch.setattr(computation, "GRAPHS", ("onnx",))
+    monkeypatch.setattr(computation, "choose", lambda ways, given, what, *_: "onnx" if "1.back" in what else "torch")
+    method, clip, path = tiny_ensemble(tiny_frtm(), tiny_frtm(seed=1)), moving_shapes(3), own_home / "session"
+    session = Session(method, device="cpu")
+    label_maps(session, clip.frames[:2], clip.label_maps[0])
+    session.save(path)
+    restored = Session.restore(path, method, device="cpu")
+    restored.step(clip.frames[2])
+    session.step(clip.frames[2])
+    assert np.array_equal(restored.probabilities[1], session.probabilities[1])
+    assert restored.runtime == session.runtime == "torch and onnx"
+
+
+def test_an_ensemble_whose_objects_have_backbones_of_their_own_is_told_of_its_features_alone(graph_runtime, caplog):
+    options = {"backbone": "test_efficientnet", "finetune": "1", "finetune_samples": "1"}
+    method = tiny_ensemble(onemask.methods.configuration("videomatch-lite", options).build(pretrained=False))
+    clip = moving_shapes(2)
+    with caplog.at_level(logging.INFO, "onemask.runtime"):
+        label_maps(Session(method, device="cpu", runtime=graph_runtime), clip.frames, clip.label_maps[0])
+    assert "PyTorch computes this method's features" in caplog.text
+    assert "gives PyTorch's result for members.0.backbone" in caplog.text
+    assert "in PyTorch alone" not in caplog.text
+
+
 def test_a_restored_session_of_an_ensemble_goes_on_in_pytorch(graph_runtime, own_home, monkeypatch):
     for module in (encoder, segmenter):
         monkeypatch.setattr(module, "WORTH_IT", 0)

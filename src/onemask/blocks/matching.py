@@ -247,6 +247,8 @@ def _indices_of_best(similarity: Tensor, k: int) -> Tensor:
     grouped = groups * GROUP
     chosen = _indices_of_best(similarity[:, :, :grouped].unflatten(2, (GROUP, groups)).amax(2), k)
     members = chosen[..., None] + groups * torch.arange(GROUP, device=device)
-    rest = torch.arange(grouped, count, device=device).expand(*chosen.shape[:2], -1)  # in no group
-    candidates = torch.cat([members.flatten(2), rest], 2)
+    candidates = members.flatten(2)
+    if grouped < count:  # an empty constant in a graph is one number, 0, to OpenVINO
+        rest = torch.arange(grouped, count, device=device).expand(*chosen.shape[:2], -1)  # in no group
+        candidates = torch.cat([candidates, rest], 2)
     return candidates.gather(2, similarity.gather(2, candidates).topk(k, sorted=False).indices)

@@ -278,7 +278,8 @@ def _ran_before(results: ResultFolder) -> dict[str, str]:
 def _joined(each: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Join `ran_on` of all sequences; where they differ, as after a fallback or a resumption, "int8 and float32"."""
     names = dict.fromkeys(name for ran in each for name in ran)
-    return {name: " and ".join(dict.fromkeys(ran[name] for ran in each if name in ran)) for name in names}
+    said = {name: [what for ran in each if name in ran for what in ran[name].split(" and ")] for name in names}
+    return {name: " and ".join(dict.fromkeys(whats)) for name, whats in said.items()}
 
 
 def _write_new(results: ResultFolder, folder: PurePosixPath, labelled: LabelledFrame) -> None:

@@ -17,13 +17,14 @@ from ..methods.method import Features, Method
 from .computation import GRAPHS, Computation, is_near, short
 from .engines import multiplies_bfloat16, onnx_engine, openvino_engine, problem_with
 from .graphs import FRAME, Reader, Run, frame_graph, has_frame_graph, kept, key_of_frame, onnx_of
-from .part import chosen_by_parts, with_parts
+from .part import runtimes_of_parts, with_parts
 from .quantisation import Quantised, find, int8_onnx
 
 log = logging.getLogger(__name__)
 
 RUNTIMES = ("auto", "torch", "onnx", "openvino", "compiled")
 _Place = tuple[tuple[int, int], int, Any]  # key of a graph in use: frame size, threads, state of the weights
+OF_PARTS = "that of each part"  # the runtime of a method with several backbones
 WORTH_IT = 320 * 320  # pixels; "auto" leaves smaller frames to PyTorch
 
 
@@ -173,8 +174,13 @@ class Encoder:
 
     @property
     def runtime(self) -> str:
-        """The runtime in use; before the first frame, the one that was requested."""
-        return self._chosen or self._before or self.asked
+        """The runtime in use, "onnx and torch" for two; before the first frame, the one that was requested."""
+        return " and ".join(self._runtimes)
+
+    @property
+    def _runtimes(self) -> list[str]:
+        chosen = self._chosen or self._before or self.asked
+        return runtimes_of_parts(self._through) if chosen == OF_PARTS else [chosen]
 
     @property
     def precision(self) -> str:
@@ -186,7 +192,8 @@ class Encoder:
     @property
     def to_go_on(self) -> tuple[str, str]:
         """The runtime that a restored session's features continue in, see `go_on_in`, and the one that it requests."""
-        return (self.runtime if self._quantised is None and self.of_graphs == "float32" else self.asked), self.asked
+        one = len(self._runtimes) == 1 and self._quantised is None and self.of_graphs == "float32"
+        return (self.runtime if one else self.asked), self.asked
 
     def __call__(self, frames: Tensor) -> Features:
         """Encode frames (B, 3, H, W), RGB in [0, 1], into the method's features."""
@@ -225,7 +232,9 @@ class Encoder:
         if not (has_frame_graph(self.method) or self.method.encode_parts):
             log.log(
                 logging.INFO if auto else logging.WARNING,
-                "a method without a backbone of onemask runs in PyTorch alone, in float32",
+                "PyTorch computes this method's features, in float32: no network in `encode` becomes a graph"
+                if self.method.graph_parts
+                else "a method without a backbone of onemask runs in PyTorch alone, in float32",
             )
             return nothing
         if self._before == "torch" or (auto and size[0] * size[1] < WORTH_IT):
@@ -237,8 +246,7 @@ class Encoder:
             log.warning("only PyTorch can use weights made in inference mode; PyTorch computes, in float32")
             return nothing
         if not has_frame_graph(self.method):  # several backbones, each a part with a runtime of its own
-            self._through.encode(frame)
-            return chosen_by_parts(self._through), None, None
+            return OF_PARTS, None, None
         task = Computation(
             *("features", key_of_frame(self.method, size), frame_graph(self.method)),
             lambda: onnx_of(self.method, size),

@@ -40,7 +40,7 @@ from ..geometry import Geometry
 from ..labels import EPSILON, aggregate
 from ..methods.method import Method, Record
 from ..methods.whereabouts import CELL, FADES, LOST
-from .engines import problem_with
+from .engines import onnx_engine, openvino_engine, problem_with
 from .graphs import Given, for_tracing, key_of_frame, onnx_of, ordinary_tensors, refuse_without_backbone, traced
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def export(
         loop = _loop_of(for_tracing(method), geometry.padded) if method.traceable else None
         missing = "what it computes depends on what a frame shows" if loop is None else None
         if loop is not None:
-            differing = _differing(method, geometry.padded, models | loop)
+            differing = _differing(method, geometry.padded, models | loop, format)
             if differing > DIFFERING:
                 missing = f"their masks differ from PyTorch's in {100 * differing:.2g} % of the pixels"
             else:
@@ -213,19 +213,19 @@ def _graph(method: Method, function: Callable[[Given], dict[str, Tensor]], given
 # Check ----------------------------------------------------------------------------------------------------------------
 
 
-def _differing(method: Method, size: tuple[int, int], models: Mapping[str, bytes]) -> float:
-    """The largest share of a frame's pixels in which the graphs' and the method's masks of a moving square differ."""
-    import onnxruntime
+def _differing(method: Method, size: tuple[int, int], models: Mapping[str, bytes], format: str) -> float:
+    """The largest share of a frame's pixels in which the graphs' and the method's masks of a moving square differ.
 
-    sessions = {
-        name: onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]) for name, model in models.items()
-    }
+    The graphs run in the runtime that they are for.
+    """
+    engine = onnx_engine if format == "onnx" else openvino_engine
+    runs = {name: engine(model, torch.get_num_threads()) for name, model in models.items()}
+    outputs = {name: _described(model)["outputs"] for name, model in models.items()}
 
-    def called(graph: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        session = sessions[graph]
-        given = {one.name: tensors[one.name] for one in session.get_inputs()}
-        names = [one.name for one in session.get_outputs()]
-        return dict(zip((name.rstrip("'") for name in names), session.run(names, given), strict=True))
+    def called(graph: str, tensors: Given) -> dict[str, Tensor]:
+        shapes = {name.rstrip("'"): output["shape"] for name, output in outputs[graph].items()}
+        found = zip(shapes.items(), runs[graph](tensors), strict=True)
+        return {name: value if all(shape) else torch.zeros(shape) for (name, shape), value in found}
 
     generator = torch.Generator().manual_seed(0)
     grain = torch.rand(1, 3, *size, generator=generator) * 0.3
@@ -236,20 +236,19 @@ def _differing(method: Method, size: tuple[int, int], models: Mapping[str, bytes
             square = torch.zeros(1, 1, *size)
             square[..., top : top + size[0] // 3, left : left + size[1] // 3] = 1
             frame = grain + 0.6 * square
-            features, own = method.encode(frame), called("encode", {"frame": frame.numpy()})
+            features, own = method.encode(frame), called("encode", {"frame": frame})
             own = {f"features.{name}": value for name, value in own.items()}
             if memory is None:
                 memory = method.memorize(features, square)
-                known = called("memorize", {**own, "mask": square.numpy()})
+                known = called("memorize", {**own, "mask": square})
                 continue
             prediction = method.segment(features, memory)
             wanted = aggregate(prediction.logits.float().sigmoid(), background=method.background)[0]
             predicted = called("segment", own | known)
-            logits = torch.from_numpy(predicted["prediction.logits"])
-            found = aggregate(logits.sigmoid(), background=method.background)[0]
+            found = aggregate(predicted["prediction.logits"].sigmoid(), background=method.background)[0]
             worst = max(worst, float(((wanted > 0.5) != (found > 0.5)).float().mean()))
             memory = method.update(memory, features, prediction, wanted)
-            known |= called("update", {**own, **known, **predicted, "mask": found.numpy()})
+            known |= called("update", {**own, **known, **predicted, "mask": found})
     return worst
 
 

@@ -63,10 +63,10 @@ def tell_unused(method: Method) -> None:
             log.info("the part %s has a runtime, but the method did not call it in its first frame", part._name)
 
 
-def chosen_by_parts(method: Method) -> str:
-    """The runtime of those parts of a method from `with_parts` that were used; the first one's if they differ."""
-    parts = (part for part in method.modules() if isinstance(part, Part) and part.is_used)
-    return next((part.runtime for part in parts), "torch")
+def runtimes_of_parts(method: Method) -> list[str]:
+    """The runtimes in use by those parts of a method from `with_parts` that were called, each once."""
+    used = [part.runtime for part in method.modules() if isinstance(part, Part) and part.is_used]
+    return list(dict.fromkeys(used)) or ["torch"]
 
 
 class Part(nn.Module):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -221,6 +223,27 @@ def test_one_backbone_runs_once(seen, monkeypatch):
     ran.clear()
     together.encode(seen[0][0])
     assert ran == [narrow, wide, other]
+
+
+def test_members_share_a_backbone_only_while_it_is_the_same(seen):
+    """Weights may be loaded into a member by itself, or into a copy."""
+    members, other = [target_model(), target_model()], target_model()
+    method, changed = ensemble(*members), {key: tensor + 0.1 for key, tensor in other.state_dict().items()}
+    method.encode(seen[0][0])
+    assert method._sources == {0: 0, 1: 0}
+    copied = copy.deepcopy(method)
+    for each in (method, copied):
+        cast(Method, each.members[1]).load_state_dict(changed)
+        found = [voice.target for voice in each.encode(seen[0][0]).voices]
+        assert all(torch.equal(f, m.encode(seen[0][0]).target) for f, m in zip(found, each.members, strict=True))
+        assert not torch.equal(*found)
+
+
+def test_an_ensemble_can_be_pickled(seen):
+    method = ensemble(target_model(0), target_model(1), mirrored=True)
+    again = pickle.loads(pickle.dumps(method))
+    assert torch.equal(followed(again, seen)[0].logits, followed(method, seen)[0].logits)
+    assert again.memory_type is method.memory_type
 
 
 def test_members_that_see_others_are_told_of_them_in_every_frame(make_clip):

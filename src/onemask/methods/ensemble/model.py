@@ -20,12 +20,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
+from functools import cache
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from ...blocks.backbone import Backbone
+from ...blocks.folding import state_of
 from ...labels import aggregate
 from ..method import Constant, Features, Memory, Method, Prediction
 from ..whereabouts import within_reach
@@ -107,28 +109,16 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.sees_others = any(member.sees_others for member in members)
         self.encode_parts = tuple(f"members.{n}.{name}" for n, m in enumerate(members) for name in _encoding(m))
         self.graph_parts = tuple(f"members.{n}.{name}" for n, m in enumerate(members) for name in m.graph_parts)
-        self._sources = _sources(members)
-        self.register_load_state_dict_post_hook(
-            lambda module, _: setattr(module, "_sources", _sources([*module.members]))
-        )
+        self._shared = SharedBackbones(members)
         views = (False, True)[: 1 + config.mirrored]
         self._seen_by = [(n, mirrored) for n in range(len(members)) for mirrored in views]
         votes = [each for each in config.votes for _ in range(1 + config.mirrored)]
         self._shares = [each / sum(votes) for each in votes]
-        # Memories are flat, so the fields of all voices are side by side, under different names.
-        self.memory_type = make_dataclass(
-            "EnsembleMemoryOfVoices",
-            [
-                (_named(number, f.name), Tensor, field(metadata=f.metadata))
-                if f.default is MISSING
-                else (_named(number, f.name), Tensor | None, field(default=None, kw_only=True, metadata=f.metadata))
-                for number, (member, _) in enumerate(self._voices())
-                for f in fields(member.memory_type)
-                if f.name not in SHARED
-            ],
-            bases=(EnsembleMemory,),
-            namespace={"voices": tuple(member.memory_type for member, _ in self._voices())},
-        )
+
+    @property
+    def memory_type(self) -> type[Memory]:  # type: ignore[override]  # not an attribute: it cannot be pickled
+        """The memories of all voices side by side."""
+        return _memory_of(tuple(member.memory_type for member, _ in self._voices()))
 
     # The four calls --------------------------------------------------------------------------------------------------
 
@@ -136,9 +126,10 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         """Frames (B, 3, H, W) in [0, 1] -> features of every voice."""
         seen = {False: frames, True: frames.flip(-1) if self.config.mirrored else frames}
         known: dict[tuple[int, bool], Constant] = {}  # backbone outputs that more than one voice reads
+        sources = self._sources
 
         def encoded(number: int, mirrored: bool) -> Features:
-            member, source = self._member(number), self._sources.get(number)
+            member, source = self._member(number), sources.get(number)
             if source is None or self.training:
                 return cast(Features, member.encode(seen[mirrored]))
             if (source, mirrored) not in known:
@@ -192,7 +183,10 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
     def graph_part(self, name: str) -> nn.Module | None:
         """The member's own, for a name as in "members.0.network"."""
         _, number, part = name.split(".", 2)
-        return self._member(int(number)).graph_part(part)
+        member = self._member(int(number))
+        if part == "backbone" and _has_backbone(member):  # `graph_part` may know only the member's own names
+            return member.backbone
+        return member.graph_part(part)
 
     def diagnostics(
         self, features: EnsembleFeatures, memory: Memory, prediction: EnsemblePrediction
@@ -205,6 +199,11 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         return found | {"disagreement": each.amax(0) - each.amin(0)}
 
     # Voices ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def _sources(self) -> dict[int, int]:
+        """See `SharedBackbones.of`."""
+        return self._shared.of([*self.members])
 
     def _member(self, number: int) -> Method:
         return cast(Method, self.members[number])
@@ -250,13 +249,44 @@ def _has_backbone(member: Method) -> bool:
     return isinstance(getattr(member, "backbone", None), Backbone)
 
 
-def _sources(members: Sequence[Method]) -> dict[int, int]:
-    """Map members to the one whose backbone they share: of those with the same weights, that with the most strides."""
-    able = [n for n, member in enumerate(members) if member.constant_type is Constant and _has_backbone(member)]
-    widest = sorted(able, key=lambda n: -len(members[n].backbone.strides))
-    sources = {n: next(o for o in widest if members[o].backbone.covers(members[n].backbone)) for n in able}
-    shared = [source for source in sources.values() if list(sources.values()).count(source) > 1]
-    return {number: source for number, source in sources.items() if source in shared}
+class SharedBackbones:
+    """Which members of an ensemble have the same backbone; looked up again whenever one's weights have changed."""
+
+    def __init__(self, members: Sequence[Method]):
+        """Note the members whose backbones can be shared."""
+        self._able = [n for n, m in enumerate(members) if m.constant_type is Constant and _has_backbone(m)]
+        self._found: tuple[object, dict[int, int]] | None = None  # state of the backbones, and who shares which
+
+    def of(self, members: Sequence[Method]) -> dict[int, int]:
+        """Map members to the one whose backbone they share: of those with the same weights, that with most strides."""
+        state, found = [state_of(members[n].backbone) for n in self._able], self._found
+        if found is None or found[0] != state:
+            self._found = found = state, self._look_up(members)
+        return found[1]
+
+    def _look_up(self, members: Sequence[Method]) -> dict[int, int]:
+        widest = sorted(self._able, key=lambda n: -len(members[n].backbone.strides))
+        sources = {n: next(o for o in widest if members[o].backbone.covers(members[n].backbone)) for n in self._able}
+        shared = [source for source in sources.values() if list(sources.values()).count(source) > 1]
+        return {number: source for number, source in sources.items() if source in shared}
+
+
+@cache
+def _memory_of(voices: tuple[type[Memory], ...]) -> type[EnsembleMemory]:
+    """The class of a memory with the fields of all voices, under different names."""
+    return make_dataclass(
+        "EnsembleMemoryOfVoices",
+        [
+            (_named(number, f.name), Tensor, field(metadata=f.metadata))
+            if f.default is MISSING
+            else (_named(number, f.name), Tensor | None, field(default=None, kw_only=True, metadata=f.metadata))
+            for number, voice in enumerate(voices)
+            for f in fields(voice)
+            if f.name not in SHARED
+        ],
+        bases=(EnsembleMemory,),
+        namespace={"voices": voices},
+    )
 
 
 def _own_fields(memory_type: type[Memory]) -> list[str]:

@@ -345,11 +345,14 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
     ) -> Tensor:
         """Join the clues and refine, with an object's own parameters (P,); None: the method's."""
         own = None if parameters is None else unflattened(parameters, self.own_parameters())
-        refine = cast(nn.Module, self.refinement or self.graph_part("refinement"))
+        refine = cast(nn.Module, self.refinement or self._refinement())
         return cast(Tensor, refine(shared, coarse, clues, own))
 
-    def graph_part(self, name: str) -> Refinement:
-        """The network and the convolutions that join clues, as one module."""
+    def graph_part(self, name: str) -> nn.Module | None:
+        """For "refinement" the network and the convolutions that join clues, as one module."""
+        return self._refinement() if name == "refinement" else super().graph_part(name)
+
+    def _refinement(self) -> Refinement:
         assert self.network is not None
         return Refinement(self.network, self.join)
 
@@ -357,7 +360,7 @@ class Fusion(OnlineTarget[FusionFeatures, FusionMemory, FusionPrediction]):
 
     def own_parameters(self) -> dict[str, Tensor]:
         """See `Refinement.own_parameters`."""
-        return self.graph_part("refinement").own_parameters()
+        return self._refinement().own_parameters()
 
     def _tuned(self, frame: Tensor, mask: Tensor, memory: FusionMemory) -> Tensor:
         """Fine-tune one object's network to a frame (3, H, W) and mask (H, W), given its memory of one row: (P,)."""
