@@ -10,16 +10,19 @@ that ship, where there are any, and freed memory is kept, as in the `onemask` co
     python benchmarks/speed.py --rounds 3                         # in less than half of the time
     python benchmarks/speed.py --memory                           # memory and time after 1,000 frames
     python benchmarks/speed.py --parts --runtime onnx             # where the time of a frame goes
+    python benchmarks/speed.py --parts --live                     # the same for a frame of a live stream
     python benchmarks/speed.py --steps --runtime openvino         # a step, and adding an object, on the clock
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +32,8 @@ import torch
 from onemask import InputError, keep_freed_memory
 from onemask.device import best_device
 from onemask.geometry import Geometry
+from onemask.live import Live
+from onemask.live.stream import LiveFrame
 from onemask.methods import DEFAULT, configuration, load
 from onemask.methods.method import Method
 from onemask.methods.options import parse_assignments
@@ -125,6 +130,17 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
+def events_of(session: Session) -> Callable[[np.ndarray, object], None]:
+    """What `onemask live` does with a label map, besides sending it on."""
+    live = Live(str(sample_clip().path), np.zeros((1, 1), np.uint8), session)
+    frames = itertools.count(1)
+
+    def told(label_map: np.ndarray, confidences: object) -> None:
+        list(live._of_objects(LiveFrame(next(frames), label_map, 0.0), label_map))
+
+    return told
+
+
 class Parts:
     """Processor time of what a frame is made of. Time of the process, so that other work on the machine counts less."""
 
@@ -152,8 +168,8 @@ class Parts:
             times.append(0.0)
 
 
-def parts(name: str, options: dict[str, str], objects: int, runtime: str) -> None:
-    """Print what a frame of the sample clip costs by part, as `onemask run` computes it, one after another."""
+def parts(name: str, options: dict[str, str], objects: int, runtime: str, *, live: bool = False) -> None:
+    """Print what a frame of the sample clip costs by part, one after another, as `run` or `live` computes it."""
     took, method = Parts(), ready(name, options)
     session = Session(method, device="cpu", runtime=runtime)
     images = (frame.image for frame in open_video(sample_clip().path).frames(0, 16))
@@ -169,7 +185,10 @@ def parts(name: str, options: dict[str, str], objects: int, runtime: str) -> Non
     method.update = took.timed("update", method.update)  # type: ignore[method-assign]
     confidences = took.timed("confidence", lambda: session.confidences)
     with tempfile.TemporaryDirectory() as folder:
-        write = took.timed("PNG", partial(write_mask, Path(folder, "mask.png")))
+        if live:
+            write = took.timed("doubts and events", events_of(session))
+        else:
+            write = took.timed("PNG", partial(write_mask, Path(folder, "mask.png")))
         took.next_frame()
         frame = decode()
         session.annotate(frame, objects_over(frame, objects))
@@ -234,6 +253,7 @@ def main() -> None:
     )
     parser.add_argument("--memory", action="store_true", help="measure memory and time over 1,000 frames")
     parser.add_argument("--parts", action="store_true", help="where the time of a frame goes")
+    parser.add_argument("--live", action="store_true", help="of --parts: of a live stream's frame, not of a file's")
     parser.add_argument("--steps", action="store_true", help="the time of a step, and of adding an object")
     parser.add_argument("--runtime", default="torch", help="of sessions; the backbone alone is PyTorch's")
     parser.add_argument("--give-back", action="store_true", help="give freed memory back to the system, as glibc does")
@@ -241,7 +261,8 @@ def main() -> None:
     kept = not arguments.give_back and keep_freed_memory()
     if arguments.parts:
         for count in arguments.objects.split(","):
-            parts(arguments.method, parse_assignments(arguments.set or []), int(count), arguments.runtime)
+            asked = parse_assignments(arguments.set or [])
+            parts(arguments.method, asked, int(count), arguments.runtime, live=arguments.live)
         return
     frames = [frame.image for frame in open_video(sample_clip().path).frames(0, 41)]
     device = str(best_device(arguments.device))

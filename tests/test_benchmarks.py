@@ -382,7 +382,7 @@ def test_runtimes(called, data, on_a_small_clip, monkeypatch, tmp_path):
     assert called("runtimes", out, "--print").count("| --- |") == 3
 
 
-@pytest.mark.parametrize("words", [["--rounds", "1"], ["--parts"], ["--steps"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["--rounds", "1"], ["--parts"], ["--parts", "--live"], ["--steps"]], ids=" ".join)
 def test_speed(words, called, on_a_small_clip):
     on_a_small_clip("speed")
     printed = called("speed", "--method", QUICK, "--objects", "1,2", *words)
