@@ -460,6 +460,11 @@ def test_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"onemask {version('onemask')}\n"
 
 
+def test_the_package_is_the_command():
+    said = subprocess.run([sys.executable, "-m", "onemask", "--help"], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("usage: onemask ")
+
+
 def test_methods(capsys, refused):
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -352,6 +352,12 @@ class TestFoundWeights:
         with pytest.raises(InputError, match=f"^{re.escape(message)} of weights that fits{way}$"):
             onemask.load("frtm-lite", **{**TINY, **options})
 
+    def test_of_another_method_are_told_by_its_name(self, folders, trained):
+        path = ship(folders.package, "frtm-lite", trained)
+        message = f"the weights in {path} are those of frtm-lite, another method; give this one's"
+        with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+            onemask.load("ttvos", weights=path)
+
     def test_of_a_target_model_alone_do_not_serve_the_whole(self, folders):
         alone = methods.configuration("frtm-lite", {**TINY, "target_only": True}).build(pretrained=False)
         ship(folders.package, "frtm-lite", alone)

@@ -339,6 +339,8 @@ def _misfit(path: Path, misfits: Mapping[str, tuple[Any, Any]], chosen: Configur
 def _with_weights(chosen: Configuration, weights: Weights) -> Method:
     path, card = weights.path, weights.card
     if card and (misfits := card.misfits(chosen.architecture)):
+        if card.method in METHODS and not isinstance(chosen, type(configuration(card.method))):
+            raise InputError(f"the weights in {path} are those of {card.method}, another method; give this one's")
         raise InputError(f"{_misfit(path, misfits, chosen)}; set them so, or give a file of weights that fits")
     stored = weights.tensors()
     method = chosen.build(pretrained=False)

@@ -103,7 +103,7 @@ def test_frames_are_enlarged_as_one_of_the_members_asks():
     assert ensemble(*members).least_side == 0
     members[1].least_side = 96
     assert ensemble(*members).least_side == 96
-    assert ensemble(*members, magnify=1.2).magnify == 1.2
+    assert (ensemble(*members).magnify, ensemble(*members, magnify=1.2).magnify) == (1.0, 1.2)
     members[0].magnify = 1.5
     assert ensemble(*members, magnify=1.2).magnify == 1.5
 

@@ -94,7 +94,7 @@ class EnsembleOptions:
     """Each member also segments the mirrored frames, with a separate memory; takes twice the time."""
     feedback: bool = False
     """Members learn from the common masks; false: each from its own, so they stay independent of each other."""
-    magnify: Annotated[float, Range(1, 2)] = 1.333
+    magnify: Annotated[float, Range(1, 2)] = 1.0
     """By how much frames are enlarged, after they were shrunk to `--short-side`, if that makes them larger than the
     members' `least_side` does; a step takes about the square of it longer."""
 

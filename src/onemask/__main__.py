@@ -1,0 +1,7 @@
+"""`python -m onemask`: the command, where it is not on the path."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
