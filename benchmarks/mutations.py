@@ -207,7 +207,7 @@ FAULTS = (
     ),
     Fault(
         "sizes are enlarged, too", "geometry.py",
-        "scale = min(short_side / min(own), max(1.0, min(least_side / min(own), MOST_ENLARGED)))",
+        "scale = max(magnify * min(most, 1.0), min(most, least_side / min(own), MOST_ENLARGED))",
         "scale = short_side / min(own)",
         "tests/session/test_session.py",
     ),

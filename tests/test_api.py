@@ -60,6 +60,7 @@ def test_everything_at_the_top_level_is_there():
         (lambda frames: onemask.open_video(iter(frames)), r"sequence of .* frames, got .*iterator; .* list\(frames\)"),
         (lambda frames: onemask.open_video(3), "expected a video file, .* got int"),
         (lambda frames: onemask.open_video(None), "expected a video file, .* got NoneType"),
+        (lambda frames: onemask.open_video(np.array(3)), "expected a video file, .* got ndarray"),
         (lambda frames: onemask.open_video(frames).frame(1.5), "with whole numbers, but frame 1.5"),
         (lambda frames: onemask.open_video(frames).frame("1"), "with whole numbers, but frame '1'"),
         (lambda frames: onemask.read_mask(frames[0]), "path of a mask file, got ndarray"),

@@ -42,8 +42,9 @@ class Geometry:
     ) -> Geometry:
         """Shrink to a short side, or enlarge as a method asks for it, then pad to whole strides.
 
-        Frames of less than `least_side` are enlarged to it, but not more than twice, or beyond `short_side`. All others
-        are magnified once they are no larger than `short_side`. None: frames keep their size.
+        Frames of less than `least_side` are enlarged to it, but not more than twice, or beyond `short_side`. What is
+        larger is used instead: `magnify` times the frame as it is, or as it is shrunk to `short_side`. None: frames
+        keep their size.
         """
         if short_side is None:
             scale = 1.0

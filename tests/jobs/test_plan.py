@@ -52,13 +52,15 @@ def test_a_known_object_of_which_too_little_is_left_is_not_replaced():
     ("own", "short_side"), [((90, 120), 32), ((90, 121), 47), ((90, 120), 90), ((40, 50), None), ((40, 50), 480)]
 )
 @pytest.mark.parametrize("least_side", [0, 73])
-def test_an_object_is_faint_where_nothing_may_be_left_of_it(own, short_side, least_side):
+@pytest.mark.parametrize("magnify", [1.0, 1.25, 4 / 3, 2.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_an_object_is_faint_where_nothing_may_be_left_of_it(own, short_side, least_side, magnify, seed):
     """Whether a method has the frame enlarged is not known here, so what is not faint is there either way."""
-    rng, geometry = np.random.default_rng(0), Geometry.of(own, short_side, 16, least_side=least_side)
+    rng, geometry = np.random.default_rng(seed), Geometry.of(own, short_side, 16, "edge", least_side, magnify)
     label_map = np.zeros(own, np.uint16)
     for object_id in (1, 2, 3, 400, 500):
-        height, width = rng.integers(1, 5, 2)
-        top, left = (int(rng.integers(0, side - 5)) for side in own)
+        height, width = rng.integers(1, 8, 2)
+        top, left = (int(rng.integers(0, side - 8)) for side in own)
         label_map[top : top + height, left : left + width] = object_id
     ids = sorted(set(np.unique(label_map).tolist()) - {0})
     key = Key.of(label_map, short_side)
@@ -66,8 +68,16 @@ def test_an_object_is_faint_where_nothing_may_be_left_of_it(own, short_side, lea
     gone = {i for i, mask in zip(ids, masks, strict=True) if not (mask > 0.5).any()}
     assert key.ids == set(ids)
     assert gone <= key.faint
-    if short_side is None or short_side <= min(own):
+    if short_side is None:
         assert gone == key.faint
+
+
+@pytest.mark.parametrize(("short_side", "least"), [(32, 5), (47, 3), (90, 2), (480, 2), (None, 1)])
+def test_what_is_as_large_as_a_pixel_and_a_half_of_the_working_size_is_not_faint(short_side, least):
+    label_map = np.zeros((90, 120), np.uint8)
+    label_map[20 : 20 + least, 31 : 31 + least] = 1
+    label_map[50 : 50 + least - 1, 31:40] = 2
+    assert Key.of(label_map, short_side).faint == ({2} if short_side else set())
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int64, np.uint16, np.int8])

@@ -506,6 +506,14 @@ class TestBfloat16:
         if engines.multiplies_bfloat16():
             assert any(not torch.allclose(a, b, rtol=0, atol=1e-3) for a, b in pairs)
 
+    def test_a_backbone_of_an_ensemble_that_cannot_is_in_float32_and_is_told_of(self, monkeypatch):
+        near = computation.is_near
+        monkeypatch.setattr(computation, "is_near", lambda *given: "1.backbone" not in given[3] and near(*given))
+        method, clip = tiny_ensemble(tiny_frtm(), tiny_frtm(seed=1)), moving_shapes(2)
+        session = Session(method, device="cpu", precision="bfloat16", runtime="openvino")
+        label_maps(session, clip.frames, clip.label_maps[0])
+        assert (session.runtime, session.precision) == ("openvino and torch", "bfloat16 and float32")
+
     @pytest.mark.parametrize(("multiplies", "runtime"), [(True, "openvino"), (False, "torch")])
     def test_auto_takes_it_where_the_processor_has_it(self, multiplies, runtime, monkeypatch):
         monkeypatch.setenv("ONEMASK_RUNTIME", "auto")

@@ -38,11 +38,12 @@ class Key:
     def of(cls, label_map: np.ndarray, short_side: int | None) -> Key:
         """The key for a label map (H, W) of a frame that is segmented at this short side (None: at its own size)."""
         ids, size = object_ids(label_map), (label_map.shape[0], label_map.shape[1])
-        if short_side is None or short_side <= min(size):
-            masks = Geometry.of(size, short_side, stride=1).masks(label_map, ids, torch.device("cpu"))
-            left = visible(masks)
-        else:  # a method may enlarge the frame, by how much is not known here; no interpolation misses a 2x2 square
-            square = np.ones((2, 2), np.uint8)
+        if short_side is None:
+            left = visible(Geometry.of(size, None, stride=1).masks(label_map, ids, torch.device("cpu")))
+        else:  # a method may enlarge the frame, by how much is not known here
+            shrunk = max(1.0, min(size) / short_side)  # pixels to one of the smallest working size
+            side = int(1.5 * shrunk) + 1  # wherever such a square is, it fills half of a pixel of any working size
+            square = np.ones((side, side), np.uint8)
             left = [bool(cv2.erode((label_map == i).astype(np.uint8), square, borderValue=0).any()) for i in ids]
         faint = (object_id for object_id, remains in zip(ids, left, strict=True) if not remains)
         return cls(content_of(label_map), frozenset(ids), frozenset(faint))

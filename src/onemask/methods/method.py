@@ -196,7 +196,7 @@ class Method(nn.Module, ABC, Generic[FeaturesT, MemoryT, PredictionT]):
     background: Background = "product"  # how the objects of a frame are aggregated, see labels.aggregate
     reach: float = 0.0  # how far an object may be from where it was, in multiples of its size; 0: anywhere
     least_side: int = 0  # pixels to which a session enlarges the short side of smaller frames; 0: never
-    magnify: float = 1.0  # by how much a session enlarges all other frames
+    magnify: float = 1.0  # by how much a session enlarges frames, once shrunk, that `least_side` makes no larger
     sees_others: bool = False  # whether an object's mask depends on where the others were (Memory.others)
     memory_type: type[MemoryT]
     constant_type: type[Constant] = Constant

@@ -184,10 +184,9 @@ class Encoder:
 
     @property
     def precision(self) -> str:
-        """The precision in use, likewise: that of PyTorch's networks if it took over from a graph."""
-        if self.runtime == "torch":
-            return self.in_torch
-        return self.of_graphs if self._quantised is None else "int8"
+        """The precision in use, likewise: that of PyTorch's networks where it took over from a graph."""
+        of_graphs = self.of_graphs if self._quantised is None else "int8"
+        return " and ".join(dict.fromkeys(self.in_torch if name == "torch" else of_graphs for name in self._runtimes))
 
     @property
     def to_go_on(self) -> tuple[str, str]:

@@ -81,8 +81,9 @@ class Session(Presences):
         method: as `onemask.load` returns it. It is moved to `device`. Its mode is not changed, but it always runs in
             evaluation mode: for a method in training mode, the session uses a copy that shares its weights.
         short_side: of the working size, in pixels, 16 or more; larger frames are shrunk to it, smaller ones are kept,
-            or enlarged to the method's option `least_side`, but never beyond this. The method's option `magnify` then
-            makes them larger again. None: frames keep their size.
+            or enlarged to the method's option `least_side`, but not beyond this. If the method's option `magnify` is
+            above 1, frames have at least that many times the size without `least_side`, which may be beyond this. None:
+            frames keep their size.
         device: a torch device; "auto" is the best available one, None leaves the method where it is.
         precision: of the networks: "float32", "bfloat16", "float16", or "auto": float32, except on CUDA, where it is
             bfloat16 if supported, else float16. On a CPU "bfloat16" uses OpenVINO if that is faster, and "int8" uses

@@ -47,7 +47,7 @@ def open_video(source: Source) -> Video:
     if isinstance(source, Video):
         return source
     if not isinstance(source, str | os.PathLike):
-        if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")) or getattr(source, "ndim", 1) == 0:
             raise InputError(
                 "expected a video file, a folder of images, a pattern or a sequence of (H, W, 3) uint8 RGB frames, got "
                 f"{type(source).__name__}; frames that come one by one can be given as list(frames), or to a Session"

@@ -239,6 +239,18 @@ def test_members_share_a_backbone_only_while_it_is_the_same(seen):
         assert not torch.equal(*found)
 
 
+def test_members_made_in_inference_mode_follow_their_weights_too(seen):
+    """Nothing says that such weights have changed, so no backbone is shared."""
+    with torch.inference_mode():
+        method, other = ensemble(target_model(), target_model()), target_model()
+        method.encode(seen[0][0])
+        changed = {key: tensor + 0.1 for key, tensor in other.state_dict().items()}
+        cast(Method, method.members[1]).load_state_dict(changed)
+        found = [voice.target for voice in method.encode(seen[0][0]).voices]
+        assert all(torch.equal(f, m.encode(seen[0][0]).target) for f, m in zip(found, method.members, strict=True))
+        assert not torch.equal(*found)
+
+
 def test_an_ensemble_can_be_pickled(seen):
     method = ensemble(target_model(0), target_model(1), mirrored=True)
     again = pickle.loads(pickle.dumps(method))

@@ -250,7 +250,10 @@ def _has_backbone(member: Method) -> bool:
 
 
 class SharedBackbones:
-    """Which members of an ensemble have the same backbone; looked up again whenever one's weights have changed."""
+    """Which members of an ensemble have the same backbone; looked up again whenever one's weights have changed.
+
+    Weights made in inference mode, whose changes cannot be detected, are not shared.
+    """
 
     def __init__(self, members: Sequence[Method]):
         """Note the members whose backbones can be shared."""
@@ -259,14 +262,14 @@ class SharedBackbones:
 
     def of(self, members: Sequence[Method]) -> dict[int, int]:
         """Map members to the one whose backbone they share: of those with the same weights, that with most strides."""
-        state, found = [state_of(members[n].backbone) for n in self._able], self._found
+        state, found = {n: state_of(members[n].backbone) for n in self._able}, self._found
         if found is None or found[0] != state:
-            self._found = found = state, self._look_up(members)
+            self._found = found = state, self._look_up(members, [n for n, one in state.items() if one is not None])
         return found[1]
 
-    def _look_up(self, members: Sequence[Method]) -> dict[int, int]:
-        widest = sorted(self._able, key=lambda n: -len(members[n].backbone.strides))
-        sources = {n: next(o for o in widest if members[o].backbone.covers(members[n].backbone)) for n in self._able}
+    def _look_up(self, members: Sequence[Method], able: Sequence[int]) -> dict[int, int]:
+        widest = sorted(able, key=lambda n: -len(members[n].backbone.strides))
+        sources = {n: next(o for o in widest if members[o].backbone.covers(members[n].backbone)) for n in able}
         shared = [source for source in sources.values() if list(sources.values()).count(source) > 1]
         return {number: source for number, source in sources.items() if source in shared}
 
