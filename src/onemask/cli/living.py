@@ -113,6 +113,7 @@ def _live(options: argparse.Namespace) -> None:
                 _tell_end(live.report, out)
             raise
         _tell_end(live.report, out)
+        print(_summary(live.report))
 
 
 def _label_map(options: argparse.Namespace, image: np.ndarray) -> np.ndarray:
@@ -144,7 +145,6 @@ def _preview(options: argparse.Namespace, stack: ExitStack) -> Preview | None:
 
 def _tell_end(report: LiveReport, out: TextIO) -> None:
     print(json.dumps({"event": "ended", **asdict(report)}), file=out, flush=True)
-    print(_summary(report))
 
 
 def _summary(report: LiveReport) -> str:

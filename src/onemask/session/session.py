@@ -80,21 +80,18 @@ class Session(Presences):
     Args:
         method: as `onemask.load` returns it. It is moved to `device`. Its mode is not changed, but it always runs in
             evaluation mode: for a method in training mode, the session uses a copy that shares its weights.
-        short_side: of the working size, in pixels, 16 or more; larger frames are shrunk to it, smaller ones are kept,
-            or enlarged to the method's option `least_side`, but not beyond this. If the method's option `magnify` is
-            above 1, frames have at least that many times the size without `least_side`, which may be beyond this. None:
-            frames keep their size.
+        short_side: of the working size, in pixels, 16 or more; larger frames are shrunk to it, smaller ones are kept.
+            The method's options `least_side` and `magnify` enlarge some, `magnify` also beyond this. None: neither.
         device: a torch device; "auto" is the best available one, None leaves the method where it is.
         precision: of the networks: "float32", "bfloat16", "float16", or "auto": float32, except on CUDA, where it is
             bfloat16 if supported, else float16. On a CPU "bfloat16" uses OpenVINO if that is faster, and "int8" uses
-            features in eight bits, after calibration by `onemask quantize`, and float32 elsewhere; masks differ, see
-            the guide.
+            features in eight bits, after calibration by `onemask quantize`, and float32 elsewhere; masks differ.
         padding: how frames are padded to multiples of the method's stride. "edge": the last row and column are
             repeated, below and on the right; "reflected": mirrored at all four borders; None: the method's default.
         runtime: engine for the method's networks: "torch"; "onnx" or "openvino" (extras of those names), or "compiled"
-            (torch.compile): seconds for the first frame of a size, then measured 1.2 to 1.5 times as fast, on a CPU in
-            float32; "auto": the fastest that is installed and gave the same result on this machine, see the guide on
-            runtimes. In float32 label maps differ from PyTorch's in less than 0.1 % of the pixels.
+            (torch.compile): seconds for the first frame of a size, then 1.2 to 1.5 times as fast, on a CPU; "auto": the
+            fastest that is installed and gave the same result on this machine, see the guide on runtimes. In float32
+            label maps differ from PyTorch's in less than 0.1 % of the pixels.
 
     Raises:
         InputError: an argument is invalid, or the device is not available.
@@ -410,9 +407,8 @@ class Session(Presences):
         return geometry
 
     def _geometry_for(self, own: tuple[int, int]) -> Geometry:
-        return Geometry.of(
-            own, self.short_side, self._stride, self.padding, self.method.least_side, self.method.magnify
-        )
+        how = self.padding, self.method.least_side, self.method.magnify
+        return Geometry.of(own, self.short_side, self._stride, *how)
 
     def _next_frame(self) -> int:
         self._frame += 1
