@@ -32,7 +32,13 @@ from onemask.video.sample import sample_clip
 
 LITE = {name: {} for name in ("videomatch-lite", "pmvos-lite", "ttvos-lite", "dmn-aoa-lite", "fusion-fast")}
 LITE["frtm-lite"] = {"finetune_iterations": 0}  # fine-tuning takes most of a minute, and is PyTorch's own
-LITE["best"] = {"members": ["frtm-lite finetune_iterations=0", "videomatch-lite", "fusion-fast:2"]}
+LITE["best"] = {
+    "members": [
+        "frtm-lite finetune_iterations=0 least_side=0",
+        "videomatch-lite least_side=0",
+        "fusion-fast:2 magnify=1.333 least_side=0",
+    ]
+}
 CPU = torch.device("cpu")
 
 

@@ -91,8 +91,8 @@ def add_running(group: argparse._ArgumentGroup) -> None:
         type=int,
         default=480,
         metavar="N",
-        help="short side of the frames as the method sees them, in pixels; larger frames are shrunk to it; 0: never "
-        "(default: 480)",
+        help="short side of the frames as the method sees them, in pixels; larger frames are shrunk to it; 0: never; "
+        "smaller ones are enlarged as the method's options least_side and magnify say (default: 480)",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     group.add_argument(

@@ -16,11 +16,12 @@ import onemask
 from earlier import saved_earlier
 from onemask.blocks.backbone import Backbone
 from onemask.errors import InputError
-from onemask.labels import aggregate
+from onemask.labels import aggregate, resize
 from onemask.methods import configuration
 from onemask.methods.ensemble import EnsembleConfig
 from onemask.methods.ensemble.model import Ensemble
 from onemask.methods.ensemble.options import Member
+from onemask.methods.ensemble.views import View
 from onemask.methods.frtm import FRTMConfig
 from onemask.methods.method import Method
 from onemask.session import Session
@@ -106,6 +107,74 @@ def test_frames_are_enlarged_as_one_of_the_members_asks():
     assert (ensemble(*members).magnify, ensemble(*members, magnify=1.2).magnify) == (1.0, 1.2)
     members[0].magnify = 1.5
     assert ensemble(*members, magnify=1.2).magnify == 1.5
+
+
+@pytest.mark.parametrize(
+    ("whole", "share", "least_side", "expected"),
+    [
+        ((640, 1152), 0.75, 480, (480, 864)),  # 480 rows, magnified by 4/3 for another member
+        ((480, 864), 0.75, 480, (480, 864)),  # 360 rows, which all members have enlarged
+        ((544, 960), 0.75, 480, (480, 848)),  # 400 rows, enlarged by 1.2 for this member and by 4/3 for another
+        ((544, 960), 0.75, 0, (408, 720)),
+        ((64, 96), 0.1, 0, (8, 8)),
+        ((64, 96), 1.0, 0, (64, 96)),
+    ],
+)
+def test_a_voice_sees_frames_as_large_as_its_member_asks(whole, share, least_side, expected):
+    view = View(False, share, least_side, 8)
+    assert view.size(whole) == expected
+    assert view.frames(torch.rand(1, 3, *whole)).shape[-2:] == expected
+
+
+def test_a_member_is_not_magnified_as_another_asks(seen):
+    """Everything that it does, it does at the size that it has alone; only its masks are enlarged for the mean."""
+    frames, annotated = seen
+    size, large = (SIZE[0], SIZE[1]), (2 * SIZE[0], 2 * SIZE[1])
+    magnified = [resize(frame, large) for frame in frames], resize(annotated, large)
+    members = target_model(0, update_every=1), target_model(1, update_every=1)
+    members[1].magnify = 2.0
+    view = View(False, 0.5, 0, 16)
+    small = [view.frames(frame) for frame in magnified[0]], view.maps(magnified[1], large)
+    assert {maps.shape[-2:] for maps in (*small[0], small[1])} == {size}
+    prediction, memory = followed(ensemble(*members), magnified)
+    found = []
+    for number, (member, clip) in enumerate(zip(members, (small, magnified), strict=True)):
+        alone = followed(member, clip)[0].logits.sigmoid()
+        learned = followed(member, clip, aggregate(alone)[0])[1]
+        found.append(resize(alone, large))
+        for name, tensor in learned.tensors().items():
+            assert torch.allclose(getattr(memory, f"voice{number}_{name}"), tensor, atol=1e-5)
+    assert torch.allclose(prediction.logits.sigmoid(), (found[0] + found[1]) / 2, atol=1e-5)
+    of_all = followed(ensemble(*members, magnify=2.0), magnified)[1].tensors()
+    assert all(of_all[f"voice0_{name}"].shape == tensor.shape for name, tensor in learned.tensors().items())
+    shown = ensemble(*members).diagnostics(ensemble(*members).encode(magnified[0][1]), memory, prediction)
+    assert {maps.shape[-2:] for maps in shown.values()} == {large}
+
+
+def test_members_of_different_sizes_do_not_share_a_backbone_s_maps(seen):
+    members = [target_model(), target_model()]
+    members[1].magnify = 2.0
+    method = ensemble(*members)
+    assert method._sources == {0: 0, 1: 0}
+    found = [voice.target.shape[-2:] for voice in method.encode(seen[0][0]).voices]
+    assert [2 * side for side in found[0]] == list(found[1])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_sessions_of_members_of_different_sizes(make_clip, tmp_path, mirrored):
+    """Objects that come later, others' masks, what is out of reach, saving and restoring."""
+    clip = make_clip(5, 2, (90, 130))
+    members = ("ttvos-lite reach=0.1 least_side=0", "fusion-fast magnify=1.5 least_side=0")
+    method = EnsembleConfig(members, mirrored).build(pretrained=False).eval()
+    session = Session(method, device="cpu", runtime="torch", short_side=45)
+    session.annotate(clip.frames[0], np.where(clip.label_maps[0] == 1, 1, 0).astype(np.uint8))
+    session.step(clip.frames[1])
+    session.annotate(clip.frames[2], np.where(clip.label_maps[2] == 2, 2, 0).astype(np.uint8))
+    session.step(clip.frames[3])
+    session.save(tmp_path / "state.safetensors")
+    restored = Session.restore(tmp_path / "state.safetensors", method, device="cpu")
+    assert np.array_equal(session.step(clip.frames[4]), restored.step(clip.frames[4]))
+    assert {view.size(session._geometry.padded) for _, view in method._seen_by} == {(64, 80), (96, 128)}
 
 
 def test_frames_are_padded_as_members_have_it_or_repeated_where_these_differ():

@@ -9,6 +9,7 @@ as all others.
            └─▶ mirrored: encode, segment ──▶ p3 ─┘   mirrored back
 
 A *voice* is a member on the frames as they are, or mirrored; each has its own memory, and as many votes as its member.
+If a member magnifies frames, they are that large for it and smaller for the others (views.py).
 Each learns from its own masks, aggregated as if it were alone, so that one that fails does not mislead the others; with
 `feedback` all learn from the common masks.
 
@@ -30,8 +31,9 @@ from ...blocks.backbone import Backbone
 from ...blocks.folding import state_of
 from ...labels import aggregate
 from ..method import Constant, Features, Memory, Method, Prediction
-from ..whereabouts import within_reach
+from ..whereabouts import FINE, within_reach
 from .options import EnsembleOptions
+from .views import Size, View
 
 SHARED = tuple(f.name for f in fields(Memory))  # what a session records for each row
 SURE = 1e-6  # probabilities are kept this far from 0 and 1, so that logits are finite
@@ -110,8 +112,11 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self.encode_parts = tuple(f"members.{n}.{name}" for n, m in enumerate(members) for name in _encoding(m))
         self.graph_parts = tuple(f"members.{n}.{name}" for n, m in enumerate(members) for name in m.graph_parts)
         self._shared = SharedBackbones(members)
-        views = (False, True)[: 1 + config.mirrored]
-        self._seen_by = [(n, mirrored) for n in range(len(members)) for mirrored in views]
+        self._seen_by = [
+            (n, View(mirrored, max(config.magnify, m.magnify) / self.magnify, self.least_side, m.stride))
+            for n, m in enumerate(members)
+            for mirrored in (False, True)[: 1 + config.mirrored]
+        ]
         votes = [each for each in config.votes for _ in range(1 + config.mirrored)]
         self._shares = [each / sum(votes) for each in votes]
 
@@ -124,56 +129,56 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
 
     def encode(self, frames: Tensor, constant: Constant | None = None) -> EnsembleFeatures:
         """Frames (B, 3, H, W) in [0, 1] -> features of every voice."""
-        seen = {False: frames, True: frames.flip(-1) if self.config.mirrored else frames}
-        known: dict[tuple[int, bool], Constant] = {}  # backbone outputs that more than one voice reads
-        sources = self._sources
+        sources, whole = {} if self.training else self._sources, frames.shape[-2:]
+        places = [(sources.get(n, n), view.mirrored, view.size(whole)) for n, view in self._seen_by]
+        seen: dict[tuple[bool, Size], Tensor] = {}  # frames, by how they are seen
+        known: dict[tuple[int, bool, Size], Constant] = {}  # backbone outputs that more than one voice reads
 
-        def encoded(number: int, mirrored: bool) -> Features:
-            member, source = self._member(number), sources.get(number)
-            if source is None or self.training:
-                return cast(Features, member.encode(seen[mirrored]))
-            if (source, mirrored) not in known:
-                known[source, mirrored] = self._member(source).constant(seen[mirrored])
-            return cast(Features, member.encode(seen[mirrored], known[source, mirrored]))
+        def encoded(number: int, view: View, place: tuple[int, bool, Size]) -> Features:
+            if place[1:] not in seen:
+                seen[place[1:]] = view.frames(frames)
+            of_view, member = seen[place[1:]], self._member(number)
+            if places.count(place) == 1:
+                return cast(Features, member.encode(of_view))
+            if place not in known:
+                known[place] = self._member(place[0]).constant(of_view)
+            return cast(Features, member.encode(of_view, known[place]))
 
-        voices = tuple(encoded(number, mirrored) for number, mirrored in self._seen_by)
-        return EnsembleFeatures(frames, voices=voices)
+        pairs = zip(self._seen_by, places, strict=True)
+        return EnsembleFeatures(frames, voices=tuple(encoded(*voice, place) for voice, place in pairs))
 
     def memorize(self, features: EnsembleFeatures, masks: Tensor) -> Memory:
         """Create the memories of all voices: masks (N, 1, H, W) in [0, 1]."""
         return self._joined(
-            member.memorize(voice, _seen(masks, mirrored))
-            for (member, mirrored), voice in zip(self._voices(), features.voices, strict=True)
+            member.memorize(voice, view.maps(masks, features.size))
+            for (member, view), voice in zip(self._voices(), features.voices, strict=True)
         )
 
     def segment(self, features: EnsembleFeatures, memory: Memory) -> EnsemblePrediction:
         """Compute the weighted mean of the voices' probabilities, as logits."""
+        parts = zip(self._voices(), features.voices, self._parted(memory, features.size), strict=True)
         voices = tuple(
-            _within(member.segment(of_frame, of_objects), memory, mirrored, member.reach)
-            for (member, mirrored), of_frame, of_objects in zip(
-                self._voices(), features.voices, self._parted(memory), strict=True
-            )
+            _within(member.segment(of_frame, of_objects), memory, view, member.reach)
+            for (member, view), of_frame, of_objects in parts
         )
-        probabilities = [
-            share * _seen(voice.logits.float().sigmoid(), mirrored)
-            for share, (_, mirrored), voice in zip(self._shares, self._voices(), voices, strict=True)
-        ]
-        mean = torch.stack(probabilities).sum(0).clamp(SURE, 1 - SURE)
-        return EnsemblePrediction(mean.logit(), voices=voices)
+        found = zip(self._shares, self._found(features.size, voices), strict=True)
+        mean = torch.stack([share * probabilities for share, probabilities in found]).sum(0)
+        return EnsemblePrediction(mean.clamp(SURE, 1 - SURE).logit(), voices=voices)
 
     def update(
         self, memory: Memory, features: EnsembleFeatures, prediction: EnsemblePrediction, masks: Tensor
     ) -> Memory:
         """Update every voice with its own masks, or with `feedback` with the common ones (N, 1, H, W)."""
-        parts = zip(self._voices(), self._parted(memory), features.voices, prediction.voices, strict=True)
+        parted = self._parted(memory, features.size)
+        parts = zip(self._voices(), parted, features.voices, prediction.voices, strict=True)
         return self._joined(
             member.update(
                 of_objects,
                 of_frame,
                 predicted,
-                _seen(masks, mirrored) if self.config.feedback else _alone(member, of_frame, predicted),
+                view.maps(masks, features.size) if self.config.feedback else _alone(member, of_frame, predicted),
             )
-            for (member, mirrored), of_objects, of_frame, predicted in parts
+            for (member, view), of_objects, of_frame, predicted in parts
         )
 
     def constant(self, frames: Tensor) -> Constant:
@@ -192,11 +197,9 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         self, features: EnsembleFeatures, memory: Memory, prediction: EnsemblePrediction
     ) -> dict[str, Tensor]:
         """The masks that each voice found by itself, and how much they differ."""
-        found = {}
-        for (_, mirrored), name, voice in zip(self._voices(), self._names(), prediction.voices, strict=True):
-            found[name] = _seen(voice.logits.float().sigmoid(), mirrored)
-        each = torch.stack(list(found.values()))
-        return found | {"disagreement": each.amax(0) - each.amin(0)}
+        found = self._found(features.size, prediction.voices)
+        each = torch.stack(found)
+        return dict(zip(self._names(), found, strict=True)) | {"disagreement": each.amax(0) - each.amin(0)}
 
     # Voices ----------------------------------------------------------------------------------------------------------
 
@@ -208,9 +211,14 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
     def _member(self, number: int) -> Method:
         return cast(Method, self.members[number])
 
-    def _voices(self) -> list[tuple[Method, bool]]:
-        """Each voice's member, and whether it sees frames mirrored."""
-        return [(self._member(number), mirrored) for number, mirrored in self._seen_by]
+    def _voices(self) -> list[tuple[Method, View]]:
+        """Each voice's member, and how it sees frames."""
+        return [(self._member(number), view) for number, view in self._seen_by]
+
+    def _found(self, whole: Size, voices: Iterable[Prediction]) -> list[Tensor]:
+        """Each voice's probabilities (N, 1, H, W) in the ensemble's frames."""
+        pairs = zip(self._seen_by, voices, strict=True)
+        return [view.back(voice.logits.float().sigmoid(), whole) for (_, view), voice in pairs]
 
     def _names(self) -> list[str]:
         """A caption for each voice."""
@@ -226,17 +234,16 @@ class Ensemble(Method[EnsembleFeatures, Memory, EnsemblePrediction]):
         }
         return self.memory_type(**tensors)
 
-    def _parted(self, memory: Memory) -> list[Memory]:
+    def _parted(self, memory: Memory, whole: Size) -> list[Memory]:
         """Split a memory by voice. Which rows share a frame, and where the others are, is the same for all voices."""
         shared = {name: getattr(memory, name) for name in SHARED}
         others = memory.others
-        seen = {False: others, True: None if others is None else others.flip(-1)}
         return [
             member.memory_type(
                 **{name: getattr(memory, _named(number, name)) for name in _own_fields(member.memory_type)},
-                **(shared | {"others": seen[mirrored]}),
+                **(shared | {"others": None if others is None else view.maps(others, whole, FINE)}),
             )
-            for number, (member, mirrored) in enumerate(self._voices())
+            for number, (member, view) in enumerate(self._voices())
         ]
 
 
@@ -296,12 +303,11 @@ def _own_fields(memory_type: type[Memory]) -> list[str]:
     return [f.name for f in fields(memory_type) if f.name not in SHARED]
 
 
-def _within(prediction: Prediction, memory: Memory, mirrored: bool, reach: float) -> Prediction:
+def _within(prediction: Prediction, memory: Memory, view: View, reach: float) -> Prediction:
     """Limit a voice's masks to its reach from the common ones."""
     if not reach:
         return prediction
-    logits = within_reach(_seen(prediction.logits, mirrored), memory, reach)
-    return replace(prediction, logits=_seen(logits, mirrored))
+    return replace(prediction, logits=view.turned(within_reach(view.turned(prediction.logits), memory, reach)))
 
 
 def _alone(member: Method, features: Features, prediction: Prediction) -> Tensor:
@@ -312,8 +318,3 @@ def _alone(member: Method, features: Features, prediction: Prediction) -> Tensor
 
 def _named(number: int, name: str) -> str:
     return f"voice{number}_{name}"
-
-
-def _seen(maps: Tensor, mirrored: bool) -> Tensor:
-    """Mirror maps (N, 1, H, W) for a voice that sees frames mirrored, or mirror its own maps back."""
-    return maps.flip(-1) if mirrored else maps

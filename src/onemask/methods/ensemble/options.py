@@ -86,7 +86,7 @@ class EnsembleOptions:
 
     newer: ClassVar[Mapping[str, Any]] = {"magnify": 1.0}
 
-    members: tuple[str, ...] = ("frtm-lite finetune_share=0.8", "videomatch-lite", "fusion-fast:2")
+    members: tuple[str, ...] = ("frtm-lite finetune_share=0.8", "videomatch-lite", "fusion-fast:2 magnify=1.333")
     """Names of methods, see `onemask methods`; each runs with its own weights. NAME:VOTES gives a member that many
     votes, any number above 0; the default is one. 'NAME OPTION=VALUE ...' sets options of a member, which otherwise has
     its defaults; values with spaces or commas are quoted."""
@@ -95,8 +95,9 @@ class EnsembleOptions:
     feedback: bool = False
     """Members learn from the common masks; false: each from its own, so they stay independent of each other."""
     magnify: Annotated[float, Range(1, 2)] = 1.0
-    """By how much frames are enlarged, after they were shrunk to `--short-side`, if that makes them larger than the
-    members' `least_side` does; a step takes about the square of it longer."""
+    """By how much frames are enlarged for every member, after they were shrunk to `--short-side`, if that makes them
+    larger than the members' `least_side` does; a step takes about the square of it longer. A member may have a larger
+    `magnify` of its own; the others then see smaller frames than it."""
 
     def __post_init__(self):
         """Reject options that cannot work."""
