@@ -43,8 +43,8 @@ from onemask import Session
 from onemask.evaluation.measures import region_and_contour
 from onemask.labels import aggregate
 from onemask.methods.method import Method
+from onemask.runtime.cache import folder
 from onemask.runtime.engines import multiplies_bfloat16, problem_with
-from onemask.runtime.graphs import folder
 from onemask.runtime.quantisation import find
 from onemask.video.masks import write_mask
 from onemask.video.sample import sample_clip

@@ -25,7 +25,7 @@ from onemask.methods.frtm import FRTMConfig
 from onemask.methods.frtm.model import FRTM
 from onemask.methods.method import Features, Memory, Method
 from onemask.methods.videomatch import VideoMatchConfig
-from onemask.runtime import choice, computation, encoder, engines, graphs, segmenter
+from onemask.runtime import cache, choice, computation, encoder, engines, graphs, segmenter
 from onemask.runtime import part as part_module
 from onemask.testing import moving_shapes
 from onemask.video.sample import sample_clip
@@ -649,7 +649,7 @@ def test_each_network_of_a_restored_session_is_computed_by_what_auto_chose(of_fe
     fastest = {"features": of_features, "network": others}
     monkeypatch.setattr(computation, "choose", lambda ways, given, what, *_: fastest[what])
     monkeypatch.setattr(computation.Computation, "runtime", noted)
-    method, clip, path = tiny_frtm(), moving_shapes(4), graphs.folder() / "session"
+    method, clip, path = tiny_frtm(), moving_shapes(4), cache.folder() / "session"
     session = Session(method, device="cpu")
     label_maps(session, clip.frames[:2], clip.label_maps[0])
     assert chosen == fastest
@@ -725,7 +725,7 @@ def test_a_damaged_graph_is_made_again(own_home, damage):
         return bytes(range(100))
 
     for _ in range(2):
-        assert graphs.kept("key", make) == bytes(range(100))
+        assert cache.kept("key", make) == bytes(range(100))
     assert len(made) == 1
     path, digest = (own_home / "runtimes" / f"key.{suffix}" for suffix in ("onnx", "sha256"))
     if damage == "its digest":
@@ -733,7 +733,7 @@ def test_a_damaged_graph_is_made_again(own_home, damage):
     else:
         path.write_bytes(bytes(range(99)) + b"!" if damage == "a bit" else bytes(range(50)))
     for _ in range(2):
-        assert graphs.kept("key", make) == bytes(range(100))
+        assert cache.kept("key", make) == bytes(range(100))
     assert len(made) == 2
 
 

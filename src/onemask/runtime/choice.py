@@ -19,8 +19,9 @@ import torch
 
 from ..errors import OutputError
 from ..files import write_json
+from .cache import folder
 from .engines import PACKAGES
-from .graphs import Given, Run, folder
+from .graphs import Given, Run
 
 log = logging.getLogger(__name__)
 

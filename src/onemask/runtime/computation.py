@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import is_out_of_memory, one_line
+from .cache import kept
 from .choice import choose, kept_choice
 from .engines import compiled_engine, onnx_engine, openvino_engine, problem_with
-from .graphs import Given, Run, kept
+from .graphs import Given, Run
 from .quantisation import cosine
 
 log = logging.getLogger(__name__)

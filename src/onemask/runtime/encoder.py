@@ -14,9 +14,10 @@ from torch import Tensor
 from ..blocks.folding import state_of
 from ..errors import InputError, is_out_of_memory
 from ..methods.method import Features, Method
+from .cache import kept
 from .computation import GRAPHS, Computation, is_near, short
 from .engines import multiplies_bfloat16, onnx_engine, openvino_engine, problem_with
-from .graphs import FRAME, Reader, Run, frame_graph, has_frame_graph, kept, key_of_frame, onnx_of
+from .graphs import FRAME, Reader, Run, frame_graph, has_frame_graph, key_of_frame, onnx_of
 from .part import runtimes_of_parts, with_parts
 from .quantisation import Quantised, find, int8_onnx
 

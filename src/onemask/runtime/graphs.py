@@ -1,15 +1,13 @@
-"""Graphs of a method's computations: traced, written as ONNX, cached on disk."""
+"""Graphs of a method's computations: traced, and written as ONNX."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,13 +17,9 @@ from .. import __version__
 from ..blocks.backbone import Backbone
 from ..blocks.deconvolution import Deconvolution, deconvolved
 from ..blocks.replacing import replaced
-from ..errors import InputError, OutputError
-from ..files import write_bytes, write_text
+from ..errors import InputError
 from ..methods.method import Features, Method
 from ..weights.digest import add_tensors
-from ..weights.store import home
-
-log = logging.getLogger(__name__)
 
 OPSET = 17  # the first ONNX opset with layer normalisation; all supported runtime versions read it
 
@@ -235,40 +229,6 @@ def onnx_of(method: Method, size: tuple[int, int]) -> bytes:
         frame_graph(method)({FRAME: frames})  # the first call also folds the batch norms, which must not be traced
         names = names_of(method, frames)
     return traced(method, frame_graph(method), {FRAME: frames}, names)
-
-
-def kept(key: str, made: Callable[[], bytes]) -> bytes:
-    """A graph from the cache on disk, or made now and cached if the disk allows."""
-    path, digest = folder() / f"{key}.onnx", folder() / f"{key}.sha256"
-    if (graph := _intact(path, digest)) is not None:
-        return graph
-    graph = made()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, graph)
-        write_text(digest, hashlib.sha256(graph).hexdigest())
-    except (OutputError, OSError) as error:
-        log.info("the graph could not be kept for other sessions: %s", error)
-    return graph
-
-
-def _intact(path: Path, digest: Path) -> bytes | None:
-    """The graph in a file, if its SHA-256 is the one in the file `digest`; None: it has to be made."""
-    try:
-        graph = path.read_bytes()
-        if hashlib.sha256(graph).hexdigest() == digest.read_text(encoding="ascii"):
-            return graph
-    except FileNotFoundError:  # not made yet, or by a version that wrote no digest
-        return None
-    except (OSError, ValueError) as error:
-        log.info("%s cannot be read: %s", path, error)
-    log.info("%s is damaged, so the graph is made again", path)
-    return None
-
-
-def folder() -> Path:
-    """The cache folder for graphs and choices, $ONEMASK_HOME/runtimes. It can be removed at any time."""
-    return home() / "runtimes"
 
 
 def key_of(module: nn.Module, *of: Any) -> str:
