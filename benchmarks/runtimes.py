@@ -1,6 +1,6 @@
 """Every method by runtime: time, J&F, memory, first frame, and what "auto" takes. Resumable.
 
-    python benchmarks/runtimes.py OUT.jsonl --data DATA [--only time accuracy ...] [--methods ttvos-lite ...]
+    python benchmarks/runtimes.py OUT.jsonl --data DATA [--summary] [--only time accuracy ...] [--methods NAME ...]
     python benchmarks/runtimes.py OUT.jsonl --print          # the tables of runtimes.md
 
 A measurement is a line of OUT.jsonl; those that are there already are not made again. The runtimes take turns, frame by
@@ -10,10 +10,12 @@ where `onemask quantize` has measured the method, `bfloat16` where the processor
 
     bound      multiply-adds of a frame, and what this processor's matrix product would take for as many
     time       a whole step, at a size, with a number of threads and of objects; pixels that differ from PyTorch's
-    accuracy   J&F of the first frames of every second sequence of `dev`, and of every fourth of `varied`
+    accuracy   J&F of all of `dev`, and of the first frames of every fourth sequence of `varied`
     run        frames a second of `onemask run`
     memory     the peak of a process, and its first frame with a graph that is made and with one that is kept
     auto       what "auto" takes on this machine, part by part
+
+The first table has a row for each method and runtime, of all of these; `--summary` measures what it shows, and no more.
 """
 
 from __future__ import annotations
@@ -60,7 +62,6 @@ COARSER = {  # what is measured -> precision and runtime
 }
 OPTIONS: dict[str, dict[str, Any]] = {"frtm-lite": {"finetune_iterations": 1}}  # own networks, without the minute
 FRAMES, WARM = 4, 2  # timed, and before them
-JUDGED = 8  # frames of a sequence
 VARIED, FOLLOWED = 4, 25  # every fourth sequence of `varied`, and so many frames, of which those with masks are judged
 
 Row = dict[str, Any]
@@ -154,12 +155,12 @@ def timed(name: str, size: int, threads: int, objects: int) -> Row:
 def accuracy(name: str, data: Path, which: str) -> Row:
     """J&F of each runtime, mean over objects and then sequences; and the pixels that are not PyTorch's."""
     torch.set_num_threads(1)
-    method = loaded(name)
+    method = onemask.load(name)
     runtimes = runtimes_for(method)
     if which == "dev":
         root = data / "davis-2016"
         pictures_in, masks_in = root / "JPEGImages/480p", root / "Annotations/480p"
-        names = (root / "ImageSets/2016/dev.txt").read_text().split()[::2]
+        names = (root / "ImageSets/2016/dev.txt").read_text().split()
     else:
         pictures_in, masks_in = data / "varied/JPEGImages", data / "varied/Annotations"
         names = sorted(path.name for path in pictures_in.iterdir())[::VARIED]
@@ -169,7 +170,7 @@ def accuracy(name: str, data: Path, which: str) -> Row:
         sessions = {runtime: session_of(method, 480, runtime) for runtime in runtimes}
         judged: dict[str, list[float]] = {runtime: [] for runtime in runtimes}
         paths = sorted((pictures_in / sequence).glob("*.jpg"))
-        for path in paths[: JUDGED if which == "dev" else FOLLOWED]:
+        for path in paths[:-1] if which == "dev" else paths[:FOLLOWED]:  # DAVIS does not judge the last frame
             image = np.array(Image.open(path).convert("RGB"))
             masks = masks_in / sequence / f"{path.stem}.png"
             truth = np.array(Image.open(masks)) if masks.exists() else None  # of `varied` some frames have none
@@ -263,16 +264,19 @@ def auto(name: str, threads: int) -> Row:
 # All of them ----------------------------------------------------------------------------------------------------------
 
 
-def plan(methods: list[str], data: Path | None) -> list[tuple[str, tuple[Any, ...]]]:
-    """Kinds of measurements, and their arguments; what matters most first."""
+def plan(methods: list[str], data: Path | None, summary: bool) -> list[tuple[str, tuple[Any, ...]]]:
+    """Kinds of measurements, and their arguments: what the first table shows, and unless `summary` all others."""
     steps: list[tuple[str, tuple[Any, ...]]] = [("time", (name, 480, 1, 1)) for name in methods]
-    steps += [("bound", (name,)) for name in methods if name != "dmn-aoa-lite"]  # whose proposals are not counted
-    steps += [("accuracy", (name, which)) for which in ("dev", "varied") for name in methods if data is not None]
+    steps += [("time", (name, 480, threads, 1)) for threads in THREADS for name in methods]
+    steps += [("memory", (name, runtime)) for name in methods for runtime in float_runtimes()]
     steps += [("auto", (name, 1)) for name in methods]
+    steps += [("accuracy", (name, "dev")) for name in methods if data is not None]
+    if summary:
+        return steps
+    steps += [("bound", (name,)) for name in methods if name != "dmn-aoa-lite"]  # whose proposals are not counted
+    steps += [("accuracy", (name, "varied")) for name in methods if data is not None]
     steps += [("time", (name, size, 1, 1)) for size in SIZES for name in OF_ALL_SIZES if name in methods]
     steps += [("time", (name, 480, 1, objects)) for objects in OBJECTS for name in OF_ALL_OBJECTS if name in methods]
-    steps += [("memory", (name, runtime)) for name in methods for runtime in float_runtimes()]
-    steps += [("time", (name, 480, threads, 1)) for threads in THREADS for name in methods]
     return steps + [("run", (name, threads)) for threads in THREADS for name in methods]
 
 
@@ -294,6 +298,30 @@ def _bits(runtime: str) -> str:
     return COARSER.get(runtime, ("float32", ""))[0]
 
 
+def summary(rows: list[Row]) -> list[list[str]]:
+    """The first table: a line for each method and runtime. What was not measured is empty."""
+    of = {(row["kind"], *row["of"]): row for row in rows}
+    names = list(dict.fromkeys(row["of"][0] for row in rows if row["kind"] == "time"))
+    runtimes = ("torch", "onnx", "openvino", *COARSER)
+    counts = (1, *THREADS)
+    heads = [head for count in counts for head in (f"{count} thread{'s'[: count - 1]}, ms", "x")]
+    table = [["method", "runtime", *heads, "J&F, `dev`", "differ, %", "peak, MiB", "first frames, s", "graph kept, s"]]
+    for name, runtime in itertools.product(names, runtimes):
+        steps = [of.get(("time", name, 480, count, 1), {"ms": {}, "faster": {}}) for count in counts]
+        if not any(runtime in step["ms"] for step in steps):
+            continue
+        line = [name, runtime]
+        for step in steps:
+            there = runtime in step["ms"]
+            line += [f"{step['ms'][runtime]:.0f}", f"{step['faster'][runtime]:.2f}"] if there else ["", ""]
+        judged, alone = of.get(("accuracy", name, "dev"), {}), of.get(("memory", name, runtime))
+        there = runtime in judged.get("J&F", {})
+        line += [f"{judged['J&F'][runtime]:.2f}", f"{100 * judged['differ'][runtime]:.4f}"] if there else ["", ""]
+        line += [f"{alone['peak']:.0f}", *(f"{s:.1f}" for s in alone["first"])] if alone else ["", "", ""]
+        table.append(line)
+    return table
+
+
 def shown(rows: list[Row]) -> str:
     """The tables, in Markdown."""
     by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in ("bound", "time", "accuracy", "auto")}
@@ -311,7 +339,7 @@ def shown(rows: list[Row]) -> str:
         most = [format(100 * max(shares), ".3f") if shares else "" for shares in by_bits.values()]
         ratios = cells(row["faster"], ".2f")[1:]
         table.append([*map(str, row["of"]), *cells(row["ms"], ".0f"), *ratios, f"{row['overhead']:.2f}", *most])
-    tables = [table]
+    tables = [summary(rows), table]
     table = [["method", "encode", "segment", "update", "billion multiply-adds a second", "all of it, ms"]]
     for row in by_kind["bound"]:
         calls = row["billions"]
@@ -350,6 +378,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with davis-2016/, for accuracy")
     parser.add_argument("--only", nargs="+", choices=("bound", "time", "run", "accuracy", "auto", "memory"))
     parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--summary", action="store_true", help="measure what the first table shows, and no more")
     parser.add_argument("--threads", type=int, help="measurements with this number of threads alone")
     parser.add_argument("--print", action="store_true")
     parser.add_argument("--alone", nargs=2, metavar=("METHOD", "RUNTIME"), help="measure memory in this process")
@@ -365,7 +394,7 @@ def main() -> None:
         print(shown(rows))
         return
     done = {(row["kind"], tuple(row["of"])) for row in rows}
-    for kind, arguments in plan(list(options.methods), options.data):
+    for kind, arguments in plan(list(options.methods), options.data, options.summary):
         if (kind, arguments) in done or (options.only and kind not in options.only):
             continue
         if options.threads and kind in ("time", "run") and options.threads != arguments[2 if kind == "time" else 1]:

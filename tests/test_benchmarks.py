@@ -373,13 +373,20 @@ def test_quick_look(called, data, monkeypatch):
 
 def test_runtimes(called, data, on_a_small_clip, monkeypatch, tmp_path):
     module, out = on_a_small_clip("runtimes"), tmp_path / "rows.jsonl"
-    of_each = {"time": (QUICK, 64, 1, 1), "bound": (QUICK,), "accuracy": (QUICK, "dev")}
-    monkeypatch.setattr(module, "JUDGED", 3)
+    of_each = {"time": (QUICK, 480, 1, 1), "bound": (QUICK,), "accuracy": (QUICK, "dev")}
     monkeypatch.setattr(module, "float_runtimes", lambda: ["torch"])
-    monkeypatch.setattr(module, "plan", lambda methods, data: list(of_each.items()))
+    summarised = module.plan([QUICK], data, True)
+    assert [kind for kind, _ in summarised] == ["time", "time", "memory", "auto", "accuracy"]
+    assert module.plan([QUICK], data, False)[: len(summarised)] == summarised
+    monkeypatch.setattr(module, "plan", lambda methods, data, summary: list(of_each.items()))
+    monkeypatch.setattr(
+        module, "timed", lambda *_: {"ms": {"torch": 8}, "faster": {"torch": 1}, "overhead": 2, "differ": {}}
+    )
     called("runtimes", out, "--data", data)
     assert [json.loads(line)["kind"] for line in out.read_text().splitlines()] == list(of_each)
-    assert called("runtimes", out, "--print").count("| --- |") == 3
+    printed = called("runtimes", out, "--print")
+    assert printed.count("| --- |") == 4
+    assert re.search(rf"\| {QUICK} \| torch \| 8 \| 1.00 \|  \|  \| \d+\.\d\d \| 0.0000 \|  \|  \|  \|", printed)
 
 
 @pytest.mark.parametrize("words", [["--rounds", "1"], ["--parts"], ["--parts", "--live"], ["--steps"]], ids=" ".join)
