@@ -6,6 +6,8 @@ import json
 import runpy
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,18 +16,18 @@ from torch import nn
 
 from onemask import Session
 from onemask.blocks.matching import GROUP, top_k
-from onemask.blocks.reach import RECENT, REMOVED
 from onemask.errors import InputError, OutputError
 from onemask.files import fingerprint
 from onemask.geometry import Geometry
-from onemask.labels import EPSILON, aggregate
+from onemask.labels import EPSILON, aggregate, resize
 from onemask.methods import configuration
 from onemask.methods.method import Memory
-from onemask.methods.whereabouts import CELL, FADES, LOST, annotated_there, found_there, within_reach
+from onemask.methods.whereabouts import annotated_there, found_there, within_reach
 from onemask.runtime import export as export_module
 from onemask.runtime.engines import openvino_engine
 from onemask.runtime.export import PROGRAM, export
 from onemask.runtime.graphs import traced
+from onemask.runtime.manifest import reach_of, resizing_of
 from onemask.runtime.quantisation import quantise
 from onemask.testing import moving_shapes
 
@@ -149,42 +151,72 @@ def test_the_reference_program_keeps_an_object_whose_correction_vanishes_at_the_
     assert (program(np.stack(clip.frames), labels) != np.stack(wanted)).mean() < 1e-3
 
 
-@pytest.mark.parametrize("short_side", [16, 32, 64])
-def test_the_reference_program_sees_the_frames_that_a_session_does(short_side, tmp_path):
-    """At a quarter, half and all of their size. Means of four pixels often lie halfway between two values."""
-    (tmp_path / "run.py").write_text(PROGRAM.read_text())
-    geometry = Geometry.of((64, 96), short_side, 8)
-    borders = dict.fromkeys(("above", "below", "left", "right"), 0)
-    frame = {"borders": borders, "size": (64, 96), "working size": geometry.working, "padding": "edge"}
-    manifest = {"frame": frame, "epsilon": EPSILON, "reach": None, "background": "product"}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+def program_beside(folder: Path, geometry: Geometry, **changed: Any) -> dict[str, Any]:
+    """What the reference program has, with a manifest for a geometry but no graphs."""
+    (folder / "run.py").write_text(PROGRAM.read_text())
+    borders = dict(zip(("above", "below", "left", "right"), geometry.borders, strict=True))
+    frame = {"borders": borders, "size": geometry.own, "working size": geometry.working, "padding": geometry.padding}
+    told = {"frame": frame, "resizing": resizing_of(geometry), "labels": {"unknown": 255}, "epsilon": EPSILON}
+    manifest = told | {"reach": None, "background": "product"} | changed
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return runpy.run_path(str(folder / "run.py"))
+
+
+GEOMETRIES = {  # of frames of 60x92, which are padded
+    "at a quarter": ({"short_side": 15}, "areas", "areas", "half to even"),
+    "at a half": ({"short_side": 30}, "areas", "areas", "half up"),
+    "at all of it": ({"short_side": 60}, "none", "none", "half to even"),
+    "magnified": ({"short_side": 60, "magnify": 1.3}, "cubic", "linear", "half to even"),
+    "doubled": ({"short_side": 200, "least_side": 120}, "cubic", "linear", "half to even"),
+}
+
+
+@pytest.mark.parametrize("padding", ["edge", "reflected"])
+@pytest.mark.parametrize(("options", "of_frames", "of_masks", "rounding"), GEOMETRIES.values(), ids=GEOMETRIES)
+def test_frames_and_masks_are_resized_as_the_manifest_says(options, of_frames, of_masks, rounding, padding, tmp_path):
+    """The reference program follows it, and a session. Means of four pixels often lie halfway between two values."""
+    geometry, random = Geometry.of((60, 92), stride=8, padding=padding, **options), np.random.default_rng(0)
+    told = resizing_of(geometry)
+    assert (told["frame"], told["mask"], told["rounding"]) == (of_frames, of_masks, rounding)
+    assert told["kernels"].keys() == {of_frames, of_masks, told["probabilities"], "linear"}
+    program, cpu = program_beside(tmp_path, geometry), torch.device("cpu")
+    picture, labels = (
+        random.integers(0, 256, (60, 92, 3), np.uint8),
+        np.kron(np.eye(4, dtype=np.uint8), np.ones((15, 23))),
+    )
+    found = program["picture"](picture)
+    differing = found != geometry.frames([picture], cpu).numpy()
+    assert differing.mean() <= (2e-3 if of_frames == "cubic" else 0)  # cubic sums lie close to a half, at times
+    assert np.abs(found - geometry.frames([picture], cpu).numpy()).max() < 1.5 / 255
+    mask = program["mask_of"](labels, 1)
+    assert np.allclose(mask, geometry.masks(labels, [1], cpu)[0, 0], atol=1e-5)
+    back = resize(geometry.crop(torch.from_numpy(mask)[None, None]), geometry.own)[0, 0]
+    assert np.allclose(program["cropped"](mask), back, atol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [{"cubic a": -0.5}, {"frame": "linear"}, {"rounding": "half up"}])
+def test_the_reference_program_reads_the_numbers_in_the_manifest(changed, tmp_path):
+    halves = changed.get("rounding") is not None
+    geometry = Geometry.of((64, 96), 16 if halves else 64, 8, magnify=1.0 if halves else 1.5)
     picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    found = runpy.run_path(str(tmp_path / "run.py"))["picture"](picture)
-    assert np.array_equal(found, geometry.frames([picture], torch.device("cpu")).numpy())
+    before = program_beside(tmp_path, geometry)["picture"](picture)
+    after = program_beside(tmp_path, geometry, resizing=resizing_of(geometry) | changed)["picture"](picture)
+    assert not np.array_equal(before, after)
 
 
 @pytest.mark.parametrize("background", ["product", "least", "softmax"])
 def test_the_reference_program_sets_objects_against_each_other_as_a_session_does(background, tmp_path):
     """Three objects, of which two are alike in some pixels."""
-    (tmp_path / "run.py").write_text(PROGRAM.read_text())
-    borders = {"above": 0, "below": 0, "left": 0, "right": 0}
-    frame = {"borders": borders, "size": (8, 12), "working size": (8, 12)}
-    manifest = {"frame": frame, "epsilon": EPSILON, "reach": None, "background": background}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    program = program_beside(tmp_path, Geometry.of((8, 12), None, 4), background=background)
     logits = 4 * torch.randn(3, 8, 12, generator=torch.Generator().manual_seed(0))
     logits[1, :2] = logits[0, :2]
-    found = runpy.run_path(str(tmp_path / "run.py"))["aggregated"](logits.sigmoid().numpy())
+    found = program["aggregated"](logits.sigmoid().numpy())
     objects, of_background = aggregate(logits[:, None].sigmoid(), background=background)
     assert np.allclose(found, torch.cat([of_background, objects])[:, 0].numpy(), atol=1e-5)
 
 
 def test_the_program_follows_where_objects_are_as_a_session_does(tmp_path):
-    (tmp_path / "run.py").write_text(PROGRAM.read_text())
-    borders = {"above": 0, "below": 0, "left": 0, "right": 0}
-    frame = {"borders": borders, "size": (128, 512), "working size": (128, 512)}
-    reach = {"share": 0.2, "cell": CELL, "recent": RECENT, "lost": LOST, "fades": FADES, "removed": REMOVED}
-    manifest = {"frame": frame, "epsilon": EPSILON, "reach": reach, "background": "product"}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    program = program_beside(tmp_path, Geometry.of((128, 512), None, 8), reach=reach_of(0.2))
 
     def until(right: int) -> torch.Tensor:
         masks = torch.zeros(1, 1, 128, 512)
@@ -194,7 +226,7 @@ def test_the_program_follows_where_objects_are_as_a_session_does(tmp_path):
     far = torch.full((1, 1, 128, 512), -3.0)
     far[..., 208:336] = 3
     memory = Memory(**annotated_there(until(128)))
-    theirs = runpy.run_path(str(tmp_path / "run.py"))["Whereabouts"](until(128)[0, 0].numpy())
+    theirs = program["Whereabouts"](until(128)[0, 0].numpy())
     kept = []
     for right in (96, 64, 32, 8, 0, 0, 0, 128):  # it goes out of sight, and comes back
         memory = Memory(**found_there(memory, until(right)))

@@ -19,12 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .. import __version__
-from ..blocks.reach import RECENT, REMOVED
 from ..errors import InputError, OutputError, is_out_of_memory
 from ..files import (
     fingerprint,
@@ -37,11 +35,11 @@ from ..files import (
     write_json,
 )
 from ..geometry import Geometry
-from ..labels import EPSILON, aggregate
+from ..labels import aggregate
 from ..methods.method import Method, Record
-from ..methods.whereabouts import CELL, FADES, LOST
 from .engines import onnx_engine, openvino_engine, problem_with
-from .graphs import Given, for_tracing, key_of_frame, onnx_of, ordinary_tensors, refuse_without_backbone, traced
+from .graphs import Given, for_tracing, onnx_of, ordinary_tensors, refuse_without_backbone, traced
+from .manifest import described, manifest_of
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +124,7 @@ def export(
     parts = {graph: write(graph, model) for graph, model in models.items()}
     if missing is None:
         parts["program"] = {PROGRAM_NAME: PROGRAM.read_bytes()}
-    manifest = _manifest(method, name, geometry, format, models, missing)
+    manifest = manifest_of(method, name, geometry, format, models, missing)
     fingerprints = {path: fingerprint_of(data) for contents in parts.values() for path, data in contents.items()}
     remove_temporaries(folder, (MANIFEST, *NAMES))
     begun = {"onemask": __version__, "unfinished": UNFINISHED, "files": fingerprints, "replaced files": earlier}
@@ -220,7 +218,7 @@ def _differing(method: Method, size: tuple[int, int], models: Mapping[str, bytes
     """
     engine = onnx_engine if format == "onnx" else openvino_engine
     runs = {name: engine(model, torch.get_num_threads()) for name, model in models.items()}
-    outputs = {name: _described(model)["outputs"] for name, model in models.items()}
+    outputs = {name: described(model)["outputs"] for name, model in models.items()}
 
     def called(graph: str, tensors: Given) -> dict[str, Tensor]:
         shapes = {name.rstrip("'"): output["shape"] for name, output in outputs[graph].items()}
@@ -290,81 +288,3 @@ def _write_openvino(graph: str, model: bytes) -> dict[str, bytes]:
         except RuntimeError as error:
             raise InputError(f"OpenVINO cannot read the graph {graph} of this method; export it as onnx") from error
         return {file.name: file.read_bytes() for file in (path, path.with_suffix(".bin"))}
-
-
-def _manifest(
-    method: Method, name: str, geometry: Geometry, format: str, models: Mapping[str, bytes], missing: str | None
-) -> dict[str, Any]:
-    above, below, left, right = geometry.borders
-    return {
-        "onemask": __version__,
-        "method": name,
-        "weights and size": key_of_frame(method, geometry.padded),
-        "format": format,
-        "frame": {
-            "size": geometry.own,
-            "working size": geometry.working,
-            "padded to": geometry.padded,
-            "borders": {"above": above, "below": below, "left": left, "right": right},
-            "padding": method.padding,
-            "values": "RGB in [0, 1], float32, (1, 3, height, width)",
-        },
-        "background": method.background,
-        "epsilon": EPSILON,
-        "reach": _reach(method.reach) if method.reach else None,
-        "graphs": {graph: _described(model) for graph, model in models.items()},
-        "loop": missing
-        or [
-            "a frame is resized from its size to the working size (by areas, or where it grows cubically) and rounded, "
-            "then padded; so is a mask (by areas, or linearly)",
-            "features = encode(frame), once a frame; what it gives as NAME others take as features.NAME",
-            "where an object is annotated: memory = memorize(features, mask); mask (1, 1, height, width) in [0, 1], "
-            "its p in this frame (a known object of whose mask no pixel is above 1/2 keeps its memory)",
-            "in other frames: prediction = segment(features, memory), for each object; p = sigmoid(prediction.logits)",
-            "where reach is not null, logits that are too far from where the object was are lowered before, which "
-            "Whereabouts in run.py does",
-            "p of all objects is clamped to [epsilon, 1 - epsilon]; odds = p / (1 - p); background's own: the product "
-            "(or the least) of all 1 - p, clamped too; odds over their sum are probabilities of objects and background "
-            "(background softmax: the softmax of odds, of which the likeliest alone keeps its share, the rest being "
-            "background's)",
-            "probabilities without borders, resized linearly to the frame's size, make the label map: the label of a "
-            "pixel is the likeliest of background and objects; of annotated objects the annotation's",
-            "memory = update(features, memory, prediction, mask), for each object that is not annotated in the frame; "
-            "mask: its probability",
-            "outputs end in ' : memory.x' is the new value of memory.x",
-        ],
-    }
-
-
-def _reach(share: float) -> dict[str, float]:
-    """The parameters of `reach` that a program needs: see methods.whereabouts."""
-    return {"share": share, "cell": CELL, "recent": RECENT, "lost": LOST, "fades": FADES, "removed": REMOVED}
-
-
-def _described(model: bytes) -> dict[str, Any]:
-    """Shape and type of each input and output. A traced graph may lack shapes of outputs, so it is run once."""
-    import onnx
-    import onnxruntime
-
-    graph = onnx.load_model_from_string(model).graph
-
-    def tensors(values: Any) -> dict[str, Any]:
-        return {
-            value.name: {
-                "shape": [d.dim_value for d in value.type.tensor_type.shape.dim],
-                "type": onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower(),
-            }
-            for value in values
-        }
-
-    inputs, outputs = tensors(graph.input), tensors(graph.output)
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    nothing = {
-        value.name: np.zeros(
-            inputs[value.name]["shape"], onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        )
-        for value in graph.input
-    }
-    for name, found in zip(outputs, session.run(list(outputs), nothing), strict=True):
-        outputs[name]["shape"] = list(found.shape)
-    return {"inputs": inputs, "outputs": outputs}

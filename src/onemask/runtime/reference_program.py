@@ -24,7 +24,8 @@ SIZE, WORKING = (tuple(MANIFEST["frame"][of]) for of in ("size", "working size")
 BORDERS = MANIFEST["frame"]["borders"]
 EPSILON = np.float32(MANIFEST["epsilon"])
 REACH = MANIFEST["reach"]  # None: an object may be anywhere
-UNKNOWN, UINT8 = 255, np.dtype(np.uint8)
+RESIZING = MANIFEST["resizing"]
+UNKNOWN, UINT8 = MANIFEST["labels"]["unknown"], np.dtype(np.uint8)
 
 
 @cache
@@ -68,17 +69,13 @@ def load(name):
     return run
 
 
-def resized(maps, size, kind):
-    """Resize (H, W, ...) with weights of one kind: `linear`, `cubic` or `areas`."""
-    if maps.shape[:2] == size:
+def resized(maps, size, kernel):
+    """Resize (H, W, ...) with weights of one kind, by its name."""
+    if kernel == "none":
         return maps
-    down, across = (kind(have, want) for have, want in zip(maps.shape[:2], size, strict=True))
+    weights = {"linear": linear, "cubic": cubic, "areas": areas}[kernel]
+    down, across = (weights(have, want) for have, want in zip(maps.shape[:2], size, strict=True))
     return np.moveaxis(np.tensordot(across, np.tensordot(down, maps, (1, 0)), (1, 1)), 0, 1)
-
-
-def at_work(maps, growing):
-    """Resize (H, W, ...) from the frame size to the working size: by area means if it shrinks, else by `growing`."""
-    return resized(maps, WORKING, growing if SIZE < WORKING else areas)
 
 
 def linear(have, want):
@@ -90,11 +87,11 @@ def linear(have, want):
 def cubic(have, want):
     """Weights (want, have) of cubic interpolation, with border pixels repeated."""
     place = (np.arange(want) + 0.5) * have / want - 0.5
-    weights = np.zeros((want, have), np.float32)
+    weights, a = np.zeros((want, have), np.float32), RESIZING["cubic a"]
     for step in (-1, 0, 1, 2):
         cell = np.floor(place) + step
         x = np.abs(place - cell)
-        near, far = (1.25 * x - 2.25) * x * x + 1, ((-0.75 * x + 3.75) * x - 6) * x + 3
+        near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
         np.add.at(weights, (np.arange(want), np.clip(cell, 0, have - 1).astype(int)), np.where(x <= 1, near, far))
     return weights
 
@@ -108,21 +105,20 @@ def areas(have, want):
 
 def picture(frame):
     """Convert a frame (H, W, 3) uint8 to the input of `encode`."""
-    seen = at_work(frame, cubic)
-    halved = (2 * WORKING[0], 2 * WORKING[1]) == SIZE  # OpenCV rounds the means of four pixels up, and others to even
-    seen = np.clip(np.floor(seen + 0.5) if halved else np.rint(seen), 0, 255)
+    seen = resized(frame, WORKING, RESIZING["frame"])
+    seen = np.clip(np.rint(seen) if RESIZING["rounding"] == "half to even" else np.floor(seen + 0.5), 0, 255)
     return padded(seen).transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
 
 
 def mask_of(labels, number):
     """The mask of an object in a label map (H, W), as an input of the graphs."""
-    return padded(np.clip(at_work((labels == number).astype(np.float32), linear), 0, 1))
+    return padded(np.clip(resized((labels == number).astype(np.float32), WORKING, RESIZING["mask"]), 0, 1))
 
 
 def cropped(maps):
     """Remove the padding and resize to the frame size."""
     (height, width), top, left = WORKING, BORDERS["above"], BORDERS["left"]
-    return resized(maps[top : top + height, left : left + width], SIZE, linear)
+    return resized(maps[top : top + height, left : left + width], SIZE, RESIZING["probabilities"])
 
 
 def padded(maps):
@@ -175,7 +171,7 @@ class Whereabouts:
         radius = max(REACH["share"] * self.size, 1) * (1 + self.away)
         near = squared_distances(seen) <= radius**2 if seen.any() else np.ones_like(seen)
         near = near | grown(connected(positive, near))
-        allowed = resized(near.astype(np.float32), logits.shape, linear) > 0.5
+        allowed = resized(near.astype(np.float32), logits.shape, "linear") > 0.5
         return np.where(allowed, logits, np.minimum(logits, REACH["removed"]))
 
     def follow(self, mask):
