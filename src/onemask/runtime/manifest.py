@@ -1,4 +1,4 @@
-"""manifest.json of an export: all that a program needs to know besides the graphs, in numbers and in words.
+"""Manifest of an export, manifest.json: all that a program needs to know besides the graphs, in numbers and in words.
 
 run.py, the reference program, reads the numbers, and is what the words say. Whoever writes the program in another
 language needs the manifest alone.
