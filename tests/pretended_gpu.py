@@ -4,6 +4,7 @@
         session = Session(method, device="cuda")
         ...
     assert gpu.waits == ...
+    assert gpu.launches < ...
 
 So code takes the branches that it takes on a GPU, with values, gradients included. What is checked is where tensors
 are, and what autocast makes of their precision; not what a GPU computes in another way: its kernels, their rounding,
@@ -29,6 +30,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 CUDA = torch.device("cuda", 0)
@@ -54,27 +56,50 @@ FULL |= {"vector_norm"}
 WIDEST = {"addcdiv", "addcmul", "atan2", "dot", "grid_sample", "index_put", "scatter_add"}
 
 
+class Operations(TorchDispatchMode):
+    """Counts operations, but for those that only look at a tensor in another way, or ask where it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += not operation.is_view and operation is not torch.ops.prim.device.default
+        return operation(*args, **(kwargs or {}))
+
+
 class OnGPU(Tensor):
     """A tensor of the CPU that passes for one of a GPU."""
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _called(function, args, kwargs or {}, Counter())
+        return _called(function, args, kwargs or {}, PretendedGPU())
 
 
 class PretendedGPU(TorchFunctionMode):
-    """Makes tensors for the device "cuda", and counts what a GPU would have to be waited for.
+    """Makes tensors for the device "cuda", and counts what it costs a GPU before it computes anything.
 
     Attributes:
         waits: name of a function -> how often its result was waited for.
+        launches: number of operations that ran there.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[str] = Counter()
+        self._operations = Operations()
+
+    @property
+    def launches(self) -> int:
+        return self._operations.number
+
+    def clear(self) -> None:
+        """Count anew."""
+        self.waits.clear()
+        self._operations.number = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _called(function, args, kwargs or {}, self.waits)
+        return _called(function, args, kwargs or {}, self)
 
 
 @contextmanager
@@ -100,7 +125,7 @@ def is_on_gpu(value: Any) -> bool:
     return isinstance(value, OnGPU)
 
 
-def _called(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], waits: Counter[str]) -> Any:
+def _called(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], gpu: PretendedGPU) -> Any:
     """What a function of torch gives, or raises, where some tensors are on the GPU."""
     name = _name(function)
     if name == "__deepcopy__":
@@ -116,11 +141,12 @@ def _called(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     if to_gpu and (generator := kwargs.get("generator")) is not None and generator.device.type == "cpu":
         raise RuntimeError(f"{name}: expected a 'cuda' device type for generator but found 'cpu'")
     if on_gpu and (name in WAITS or not to_gpu or _by_mask(name, args)):
-        waits[name] += 1
+        gpu.waits[name] += 1
     with torch._C.DisableTorchFunctionSubclass():
         if on_gpu and torch.is_autocast_enabled("cuda"):
             args, kwargs = _autocast(name, args, kwargs)
-        result = function(*args, **kwargs)
+        with gpu._operations if to_gpu else nullcontext():
+            result = function(*args, **kwargs)
         if asked is not None and any(result is tensor and is_on_gpu(tensor) != to_gpu for tensor in given):
             result = result.clone()  # moved
     if name == "__set__ data" and is_on_gpu(args[0]) != is_on_gpu(args[1]):

@@ -10,28 +10,16 @@ import pytest
 import torch
 from test_common_set import tiny
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from onemask.blocks import rows
 from onemask.blocks.folding import Folded
 from onemask.labels import aggregate
 from onemask.methods.method import Method
+from pretended_gpu import Operations
 
 # Of a whole frame, with batch norms, which a session folds away; a few more than there are, so that versions of PyTorch
 # may differ. For five objects nearly as for one: rows are one batch.
 AT_MOST = {"ttvos-lite": 200, "ttvos": 215, "pmvos": 205}
-
-
-class Counted(TorchDispatchMode):
-    """Counts operations, but for those that only look at a tensor in another way, or ask where it is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.number = 0
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        self.number += not operation.is_view and operation is not torch.ops.prim.device.default
-        return operation(*args, **(kwargs or {}))
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +34,7 @@ def operations_of_a_frame(method: Method, objects: int) -> int:
         frames = torch.rand(1, 3, 64, 96, device="cuda")
         masks = torch.rand(objects, 1, 64, 96, device="cuda")
         memory = method.memorize(method.encode(frames), masks)
-        with Counted() as counted:
+        with Operations() as counted:
             features = method.encode(frames)
             prediction = method.segment(features, memory)
             probabilities, _ = aggregate(prediction.logits.float().sigmoid(), background=method.background)
@@ -82,7 +70,7 @@ def test_five_networks_of_their_own_launch_half_of_what_they_do_one_by_one(name,
     memory = method.memorize(features, masks)
     with torch.no_grad():
         for run in (rows.row_by_row, rows._together):
-            with monkeypatch.context() as patched, Counted() as counted:
+            with monkeypatch.context() as patched, Operations() as counted:
                 patched.setattr(rows, "row_by_row", run)
                 found.append(method.segment(features, memory).logits)
             numbers.append(counted.number)
