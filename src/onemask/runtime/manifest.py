@@ -134,7 +134,7 @@ def resizing_of(geometry: Geometry) -> dict[str, Any]:
 
 
 def reach_of(share: float) -> dict[str, Any]:
-    """What a program needs to know of a method's `reach`, see methods.whereabouts."""
+    """Describe a method's `reach`, see methods.whereabouts."""
     parameters = {"share": share, "cell": CELL, "recent": RECENT, "lost": LOST, "fades": FADES, "removed": REMOVED}
     return parameters | {"steps": REACH}
 
