@@ -40,9 +40,9 @@ REACH = [
     "Before aggregation, where it is not: seen = the cells with unseen < recent; found = those that its logits touch. "
     "If each connected part of found has a seen cell, its logits stay as they are. "
     "Otherwise radius = max(share * size, 1) * (1 + away); near = the cells at most radius from a seen cell, in cells "
-    "from centre to centre, or all if none is seen; to near are added the connected parts of found that have a cell of near, and the eight neighbours of "
-    "their cells. Near (1, elsewhere 0) is resized linearly to the padded frame; where it is not above 1/2 there, "
-    "logits are at most removed.",
+    "from centre to centre, or all if none is seen; to near are added the connected parts of found that have a cell "
+    "of near, and the eight neighbours of their cells. Near (1, elsewhere 0) is resized linearly to the padded frame; "
+    "where it is not above 1/2 there, logits are at most removed.",
     "After aggregation, by its probability: if that touches no cell, or fewer than lost * annotated, away = away + 1, "
     "and all else stays. Otherwise unseen = 0 in cells that it touches, min(unseen + 1, recent) in others; size = "
     "max(its size, fades * size); away = 0.",
