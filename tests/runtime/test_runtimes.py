@@ -666,6 +666,21 @@ def test_each_network_of_a_restored_session_is_computed_by_what_auto_chose(of_fe
     assert chosen.get("features", "torch") == of_features == restored.runtime
 
 
+def test_other_work_in_most_rounds_does_not_decide(own_home, monkeypatch):
+    now, disturbed = [0.0], iter([0, 9, 9, 9, 0])
+
+    def takes(seconds):
+        def way(given):
+            now[0] += seconds()
+            return []
+
+        return way
+
+    monkeypatch.setattr(choice.time, "perf_counter", lambda: now[0])
+    ways = {"torch": takes(lambda: 3), "onnx": takes(lambda: 1 + next(disturbed))}
+    assert choice.choose(ways, {}, "features", "key", 1) == "onnx"
+
+
 def test_a_choice_is_made_again_on_another_processor(own_home, monkeypatch):
     ways = {"torch": lambda given: [], "onnx": lambda given: []}
     chosen = choice.choose(ways, {}, "features", "key", 1)
