@@ -104,7 +104,7 @@ def _of_frtm(backbone: str, scored: str, *, on_davis: bool = False) -> Published
 
 METHODS = {
     "best": Entry(
-        "FRTM, VideoMatch and Fusion (with double weight) together: two to three times as slow as FRTM",
+        "FRTM, VideoMatch and Fusion (with double weight) together: four times as slow as fusion-fast",
         "onemask.methods.ensemble:BEST",
         ships=True,
     ),
