@@ -66,7 +66,9 @@ def test_commands_on_a_page_are_ones_that_the_command_line_takes(page):
     for line in text.splitlines():
         command = re.split(r"\s#|\|\|", line)[0].strip()
         if command.startswith("onemask "):
-            assert callable(parser().parse_args(shlex.split(command)[1:]).command), command
+            options = parser().parse_args(shlex.split(command)[1:])
+            assert callable(options.command), command
+            assert not getattr(options, "weights", None) or "--method " in command, f"{command}: weights of what?"
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(ROOT).as_posix())
