@@ -43,10 +43,12 @@ def test_docstrings_open_with_a_noun_or_a_verb():
     assert not [str(path) for path in modules if re.search(r'"""(What|Of)\b', path.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_python_on_a_page_is_python_and_names_what_onemask_has(page):
     import onemask
 
+    code = "\n".join(blocks(page, "python"))
+    assert "import onemask\n" in code or not re.search(r"\bonemask\.\w+\(", code), "onemask is used, never imported"
     for block in blocks(page, "python"):
         tree = ast.parse(block)
         for node in ast.walk(tree):
