@@ -73,6 +73,11 @@ def test_commands_on_a_page_are_ones_that_the_command_line_takes(page):
             assert not getattr(options, "weights", None) or "--method " in command, f"{command}: weights of what?"
 
 
+def test_the_help_of_every_command_begins_with_a_sentence():
+    commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    assert not [name for name, command in commands.choices.items() if not (command.description or "").endswith(".")]
+
+
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_options_named_in_a_text_are_ones_that_a_command_has(page):
     commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))

@@ -340,7 +340,9 @@ def _with_weights(chosen: Configuration, weights: Weights) -> Method:
     path, card = weights.path, weights.card
     if card and (misfits := card.misfits(chosen.architecture)):
         if card.method in METHODS and not isinstance(chosen, type(configuration(card.method))):
-            raise InputError(f"the weights in {path} are those of {card.method}; choose that method, or give other weights")
+            raise InputError(
+                f"the weights in {path} are those of {card.method}; choose that method, or give other weights"
+            )
         raise InputError(f"{_misfit(path, misfits, chosen)}; set them so, or give a file of weights that fits")
     stored = weights.tensors()
     method = chosen.build(pretrained=False)
