@@ -1,11 +1,14 @@
 """What the documentation shows: examples in docstrings give what they say, and pages name what there is."""
 
+import argparse
 import ast
 import doctest
 import importlib
+import json
 import re
 import shlex
 import textwrap
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,9 @@ from onemask.cli import parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]  # of the present; CHANGELOG.md also tells of the past
+LINKED = [*TEXTS, ROOT / "CHANGELOG.md", *sorted(ROOT.glob("benchmarks/*.md"))]
+OTHERS_OPTIONS = {"--fast"}  # of the FRTM authors' evaluate.py
 SOURCE = ROOT / "src"
 EXAMPLES = sorted(path for path in SOURCE.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
 
@@ -37,10 +43,12 @@ def test_docstrings_open_with_a_noun_or_a_verb():
     assert not [str(path) for path in modules if re.search(r'"""(What|Of)\b', path.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_python_on_a_page_is_python_and_names_what_onemask_has(page):
     import onemask
 
+    code = "\n".join(blocks(page, "python"))
+    assert "import onemask\n" in code or not re.search(r"\bonemask\.\w+\(", code), "onemask is used, never imported"
     for block in blocks(page, "python"):
         tree = ast.parse(block)
         for node in ast.walk(tree):
@@ -52,13 +60,48 @@ def test_python_on_a_page_is_python_and_names_what_onemask_has(page):
                 assert owner is None or hasattr(owner, node.attr), f"{node.value.id}.{node.attr}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_on_a_page_are_ones_that_the_command_line_takes(page):
-    text = "".join(blocks(page, "sh")).replace("\\\n", " ")
+    """Those of a fenced block, and those that are indented by four."""
+    indented = re.findall(r"(?:^ {4}.*\n)+", page.read_text(encoding="utf-8"), re.M)
+    text = "".join([*blocks(page, "sh"), *map(textwrap.dedent, indented)]).replace("\\\n", " ")
     for line in text.splitlines():
         command = re.split(r"\s#|\|\|", line)[0].strip()
         if command.startswith("onemask "):
-            assert callable(parser().parse_args(shlex.split(command)[1:]).command), command
+            options = parser().parse_args(shlex.split(command)[1:])
+            assert callable(options.command), command
+            assert not getattr(options, "weights", None) or "--method " in command, f"{command}: weights of what?"
+
+
+def test_the_help_of_every_command_begins_with_a_sentence():
+    commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    assert not [name for name, command in commands.choices.items() if not (command.description or "").endswith(".")]
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_options_named_in_a_text_are_ones_that_a_command_has(page):
+    commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    known = {option for each in [parser(), *commands.choices.values()] for option in each._option_string_actions}
+    code = re.findall(r"(?<!`)`(--[^`]+|onemask [^`]+)`", page.read_text(encoding="utf-8"))
+    named = {option for text in code for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)}
+    assert named <= known | OTHERS_OPTIONS
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub links to them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    headings = [re.sub(r"\]\([^)]*\)", "", heading).lower() for heading in re.findall(r"^#+ (.+)$", text, re.M)]
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files_and_headings_that_there_are(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not re.match(r"\w+:", link):
+            file, _, anchor = link.partition("#")
+            target = page.parent / file if file else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
 
 
 @pytest.mark.parametrize("runtime", ["torch", "auto"])
@@ -84,9 +127,26 @@ def test_every_recipe_stands_in_the_guide(recipe):
     assert recipe.relative_to(ROOT).as_posix() in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
 
-def test_every_method_that_ships_weights_has_its_scores_on_the_page():
+@pytest.mark.parametrize("page", ["README.md", "docs/methods/index.md"])
+def test_every_method_that_ships_weights_has_the_scores_of_its_card_in_the_tables(page):
     from onemask.weights.store import PACKAGE
 
-    page = (ROOT / "docs" / "methods" / "index.md").read_text(encoding="utf-8")
-    for path in PACKAGE.glob("*-lite.safetensors"):
-        assert path.stem == "maskrcnn-lite" or f"`{path.stem}`" in page
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for path in sorted(PACKAGE.glob("*.json")):
+        if path.stem == "maskrcnn-lite":  # proposes objects, segments none
+            continue
+        scores = json.loads(path.read_text(encoding="utf-8"))["scores"]
+        name = {"fusion": "fusion-fast"}.get(path.stem, path.stem)  # whose scores are those of the card
+        cells = f"| {scores['varied J&F']:.1f} | {scores['dev J&F']:.1f} |"
+        assert re.search(rf"^\| \[`{name}`\].*{re.escape(cells)}", text, re.M), name
+
+
+def test_help_for_options_of_methods_is_sentences():
+    from onemask.cli.optionhelp import option_help
+    from onemask.methods import configuration, names
+
+    for method in names():
+        helped = option_help(own := configuration(method))
+        for option in fields(own):
+            text = helped[option.name]
+            assert re.match(r'(["A-Z]|\w+_).*\.$', text), f"{method}: {option.name}: {text}"

@@ -104,6 +104,17 @@ def test_volume_before_and_behind_the_command(capsys, monkeypatch):
     assert "frtm-lite" in capsys.readouterr().out
 
 
+def test_quietly_the_json_is_all_that_is_printed_and_errors(capsys):
+    assert main(["-q", "methods", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)
+    assert not printed.err
+    assert main(["-q", "review", "nowhere", "--json"]) == 2
+    printed = capsys.readouterr()
+    assert "is not a folder" in json.loads(printed.out)["error"]
+    assert printed.err.startswith("onemask: ")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_every_command(shell, capsys):
     pytest.importorskip("shtab")

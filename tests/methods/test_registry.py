@@ -354,7 +354,7 @@ class TestFoundWeights:
 
     def test_of_another_method_are_told_by_its_name(self, folders, trained):
         path = ship(folders.package, "frtm-lite", trained)
-        message = f"the weights in {path} are those of frtm-lite, another method; give this one's"
+        message = f"the weights in {path} are those of frtm-lite; choose that method, or give other weights"
         with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
             onemask.load("ttvos", weights=path)
 

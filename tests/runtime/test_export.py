@@ -242,6 +242,7 @@ def test_of_a_method_that_solves_what_can_be_a_graph_is_written_and_the_rest_is_
     exported = export(method, tmp_path, name="frtm", frame_size=(64, 96), format="onnx")
     assert capfd.readouterr().out == ""  # PyTorch's exporter would write the graph that it cannot finish
     assert exported.graphs == ("encode",)
+    assert exported.missing.startswith("PyTorch's exporter cannot trace what the method computes for an object (")
     assert json.loads((tmp_path / "manifest.json").read_text())["loop"] == exported.missing
     assert not (tmp_path / "run.py").exists()
     again = {"name": "frtm", "frame_size": (64, 96), "format": "onnx", "overwrite": True}

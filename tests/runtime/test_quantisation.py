@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -160,3 +161,14 @@ def test_training_pictures_are_those_that_the_weights_card_names(given, tmp_path
     weights = ["--weights", str(find_weights("ttvos-lite"))] if given else []
     assert main(["quantize", "ttvos-lite", "--data", str(tmp_path), "--count", "3", *weights]) == 2
     assert asked == [(True, str(tmp_path), 3)]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_calibration_that_is_written_elsewhere_says_where_it_is_found(elsewhere, tmp_path, monkeypatch, capsys):
+    made = SimpleNamespace(share=1.0, in_float=(), cosines={"deep": 0.99}, write=lambda path: None)
+    monkeypatch.setattr("onemask.runtime.quantisation.quantise", lambda *_, **__: made)
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((40, 90, 3), np.uint8))
+    out = ["--out", str(tmp_path / "mine.int8.json")] if elsewhere else []
+    assert main(["quantize", "ttvos-lite", "--pictures", str(tmp_path), *out]) == 0
+    told = capsys.readouterr().out
+    assert told.endswith(f"mine.int8.json once it is in {users_folder()}\n" if elsewhere else "ttvos-lite.int8.json\n")

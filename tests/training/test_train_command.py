@@ -24,6 +24,7 @@ def test_train_resume_evaluate_load(data, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "6 steps, " in said
     assert "dev J&F" in said
+    assert f"{tmp_path / 'out' / 'best.safetensors'}; use them with --method frtm-lite --weights FILE" in said
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0

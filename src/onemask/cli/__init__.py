@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 
 from .. import __version__
 from ..allocation import keep_freed_memory
@@ -103,7 +103,7 @@ def _done(options: argparse.Namespace) -> int:
             return options.command(options) or OK
     out = sys.stdout
     try:
-        with redirect_stdout(sys.stderr):
+        with open(os.devnull, "w") if options.quiet else nullcontext(sys.stderr) as told, redirect_stdout(told):
             code = options.command(options) or OK
     except (OnemaskError, OSError) as error:
         if not _is_told(error):

@@ -188,7 +188,8 @@ def _config(options: argparse.Namespace) -> None:
         "user": str(home() / NAME),
         "defaults": {key: {"value": default.value, "file": str(default.file)} for key, default in holds.items()},
     }
-    print(f"# read: {', '.join(map(str, read_from)) or f'nothing; {home() / NAME}, or {NAME} in a project'}")
+    nowhere = f"no file; defaults can be in {home() / NAME}, or in {NAME} in this folder or one above it"
+    print(f"# read: {', '.join(map(str, read_from)) or nowhere}")
     for key, default in sorted(holds.items()):
         print(f"{key} = {_as_toml(default.value)}  # {default.file}")
 

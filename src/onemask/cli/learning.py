@@ -72,4 +72,6 @@ def _train(options: argparse.Namespace) -> None:
         print(f"{options.out} already holds the finished training")
     scores = ", ".join(f"{name} {value:.1f}" for name, value in trained.scores.items()) or "not validated"
     print(f"{trained.steps} steps, {100 * trained.waiting:.1f} % of their time spent waiting for data; {scores}")
-    print(f"weights are in {trained.best}; use them with --weights")
+    proposes = recipe.method == "maskrcnn-lite"
+    way = "--method dmn-aoa-lite --set proposals=FILE" if proposes else f"--method {recipe.method} --weights FILE"
+    print(f"weights are in {trained.best}; use them with {way}")

@@ -11,7 +11,11 @@ from .arguments import FAILED, OK, add_overwrite, add_set
 
 def add_methods(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `onemask methods`: list all methods, or the options of one."""
-    methods = commands.add_parser("methods", help="list the methods, or the options of one")
+    methods = commands.add_parser(
+        "methods",
+        help="list the methods, or the options of one",
+        description="List the methods; or the options of one, their values, and what they do.",
+    )
     methods.add_argument("method", nargs="?", metavar="METHOD", help="list this method's options and their values")
     methods.set_defaults(command=_methods)
 

@@ -96,4 +96,5 @@ def _quantize(options: argparse.Namespace) -> None:
     print(f"lowest cosine to float features: {made.cosines[worst]:.4f} ({worst})")
     if made.cosines[worst] < options.cosine:
         print(f"{options.cosine:g} was not reached: half of the work would have to be in float")
-    print(f"{options.method} --precision int8 uses {out}")
+    where = "" if out.parent.resolve() == users_folder().resolve() else f" once it is in {users_folder()}"
+    print(f"{options.method} --precision int8 uses {out}{where}")

@@ -97,7 +97,12 @@ def _frames(count: int) -> str:
 
 def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `onemask demo`: segment the bundled clip and score the result."""
-    demo = commands.add_parser("demo", help="segment the clip that ships with onemask, and score the result")
+    demo = commands.add_parser(
+        "demo",
+        help="segment the clip that ships with onemask, and score the result",
+        description="Segment the clip that ships with onemask, given the mask of its first frame, and score the masks "
+        "against its annotation.",
+    )
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the results (default: demo)")
     demo.add_argument(
         "--keep-inputs", metavar="DIR", help="also write the clip and its first mask to DIR, to try other commands"

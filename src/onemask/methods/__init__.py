@@ -104,7 +104,7 @@ def _of_frtm(backbone: str, scored: str, *, on_davis: bool = False) -> Published
 
 METHODS = {
     "best": Entry(
-        "FRTM, VideoMatch and Fusion (with double weight) together: two to three times as slow as FRTM",
+        "FRTM, VideoMatch and Fusion (with double weight) together: four times as slow as fusion-fast",
         "onemask.methods.ensemble:BEST",
         ships=True,
     ),
@@ -340,7 +340,9 @@ def _with_weights(chosen: Configuration, weights: Weights) -> Method:
     path, card = weights.path, weights.card
     if card and (misfits := card.misfits(chosen.architecture)):
         if card.method in METHODS and not isinstance(chosen, type(configuration(card.method))):
-            raise InputError(f"the weights in {path} are those of {card.method}, another method; give this one's")
+            raise InputError(
+                f"the weights in {path} are those of {card.method}; choose that method, or give other weights"
+            )
         raise InputError(f"{_misfit(path, misfits, chosen)}; set them so, or give a file of weights that fits")
     stored = weights.tensors()
     method = chosen.build(pretrained=False)

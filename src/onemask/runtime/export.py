@@ -119,7 +119,8 @@ def export(
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        missing = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        missing = f"PyTorch's exporter cannot trace what the method computes for an object ({reason})"
     write = _write_onnx if format == "onnx" else _write_openvino
     parts = {graph: write(graph, model) for graph, model in models.items()}
     if missing is None:

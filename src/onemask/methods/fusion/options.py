@@ -30,16 +30,26 @@ class FusionOptions(FRTMOptions):
     finetune_batch: Count = 1
     reach: NotNegative = field(default=0.2, kw_only=True)
     least_side: Whole = field(default=480, kw_only=True)
-    clues: tuple[str, ...] = tuple(MAPS)  # clues that the network reads: target, first, bank, local, medial, place
-    keys: bool = True  # match features learned from all strides; false: ImageNet's of stride 16
-    bank_frames: Count = 4  # number of later frames in the clue "bank"
-    bank_every: Count = 5  # frames between those that join the clue "bank"
-    bank_cells: Count = 128  # cells of each class that the clue "bank" keeps from each frame
-    radius: Count = 6  # radius of the window of the clue "local", in cells of 16 pixels
-    momentum: Annotated[float, Range(0, 1, "(]")] = 0.1  # share of the newest frame in the means of the clue "medial"
-    veto: Annotated[float, Range(0, 1000)] = 60.0  # logits that known background loses per unit of margin; 0: none
-    forget: ShareBelowOne = 0.15  # probability in training that the last masks are withheld, to do without them
-    misled: ShareBelowOne = 0.2  # probability in training that the last masks are corrupted, torn or doubled
+    clues: tuple[str, ...] = tuple(MAPS)
+    """Clues that the network reads: target, first, bank, local, medial, place."""
+    keys: bool = True
+    """Match features learned from all strides; false: ImageNet's of stride 16."""
+    bank_frames: Count = 4
+    """Number of later frames in the clue "bank"."""
+    bank_every: Count = 5
+    """Frames between those that join the clue "bank"."""
+    bank_cells: Count = 128
+    """Cells of each class that the clue "bank" keeps from each frame."""
+    radius: Count = 6
+    """Radius of the window of the clue "local", in cells of 16 pixels."""
+    momentum: Annotated[float, Range(0, 1, "(]")] = 0.1
+    """Share of the newest frame in the means of the clue "medial"."""
+    veto: Annotated[float, Range(0, 1000)] = 60.0
+    """Logits that known background loses per unit of margin; 0: none."""
+    forget: ShareBelowOne = 0.15
+    """Probability in training that the last masks are withheld, to do without them."""
+    misled: ShareBelowOne = 0.2
+    """Probability in training that the last masks are corrupted, torn or doubled."""
 
     def __post_init__(self):
         """Reject options that cannot work."""
