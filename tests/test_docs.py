@@ -5,6 +5,7 @@ import ast
 import doctest
 import importlib
 import json
+import pkgutil
 import re
 import shlex
 import textwrap
@@ -76,6 +77,45 @@ def test_commands_on_a_page_are_ones_that_the_command_line_takes(page):
 def test_the_help_of_every_command_begins_with_a_sentence():
     commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
     assert not [name for name, command in commands.choices.items() if not (command.description or "").endswith(".")]
+
+
+def test_every_command_is_on_the_page_of_commands():
+    commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"<!-- onemask (\S+) --help -->", page)) == set(commands.choices)
+
+
+def test_every_format_of_exports_is_in_the_table():
+    from onemask.exports.formats import FORMATS
+
+    page = (ROOT / "docs" / "exports.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", page, re.M)
+    assert {name for row in rows for name in re.findall(r"`(.+?)`", row)} - {"--to"} == set(FORMATS)
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_extras_named_in_a_text_are_ones_that_the_package_has(page):
+    text, project = page.read_text(encoding="utf-8"), (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = project.partition("[project.optional-dependencies]\n")[2].partition("\n\n")[0]
+    named = re.findall(r"extra `(\w{2,})`", text) + ",".join(re.findall(r"\.\[([\w,]{2,})\]", text)).split(",")
+    assert set(filter(None, named)) <= set(re.findall(r"^(\w+) = ", table, re.M))
+
+
+def test_code_named_on_the_page_of_papers_is_there():
+    page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:frtm|videomatch|pmvos|ttvos|dmn_aoa|labels|blocks)\.[\w.]+)`", page)
+    assert len(named) > 20
+    for name in named:
+        pkgutil.resolve_name(f"onemask.{'' if name.startswith(('labels', 'blocks')) else 'methods.'}{name}")
+
+
+@pytest.mark.parametrize("name", ["frtm", "videomatch", "pmvos", "ttvos", "dmn-aoa", "fusion"])
+def test_options_with_values_on_a_methods_page_are_its_own(name):
+    from onemask.methods import configuration
+
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    code = " ".join(re.findall(r"`([^`\n]+)`", page))
+    assert set(re.findall(r"(?<![\w.-])([a-z_]+)=", code)) <= {option.name for option in fields(configuration(name))}
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(ROOT).as_posix())
