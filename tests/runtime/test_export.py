@@ -139,16 +139,16 @@ def test_the_reference_program_keeps_an_object_whose_correction_vanishes_at_the_
     torch.manual_seed(0)
     method = configuration("ttvos-lite", TINY).build(pretrained=False).eval()
     export(method, tmp_path, name="ttvos-lite", frame_size=(128, 192), format="onnx", short_side=32)
-    clip, program = moving_shapes(4, 1, (128, 192)), runpy.run_path(str(tmp_path / "run.py"))["main"]
+    clip, program = moving_shapes(4, 1, (128, 192)), runpy.run_path(str(tmp_path / "run.py"))
     labels = np.zeros((4, 128, 192), np.uint8)
-    labels[0], labels[2, 0, 0] = clip.label_maps[0] == 1, 1
-    session = Session(method, device="cpu", runtime="torch", short_side=32)
-    wanted = [
-        session.annotate(frame, given) if given.any() else session.step(frame)
-        for frame, given in zip(clip.frames, labels, strict=True)
-    ]
-    assert (wanted[3] == 1).any()
-    assert (program(np.stack(clip.frames), labels) != np.stack(wanted)).mean() < 1e-3
+    labels[0], labels[2, 0, 0], labels[2, 80:, 150:] = 5 * (clip.label_maps[0] == 1), 5, 2
+    session, objects = Session(method, device="cpu", runtime="torch", short_side=32), program["Objects"]()
+    for frame, given in zip(clip.frames, labels, strict=True):
+        wanted = session.annotate(frame, given) if given.any() else session.step(frame)
+        assert (objects.next(frame, given) != wanted).mean() < 1e-3
+        assert tuple(objects.memories) == session.objects
+    assert session.objects == (5, 2)
+    assert (wanted == 5).any()
 
 
 def program_beside(folder: Path, geometry: Geometry, **changed: Any) -> dict[str, Any]:

@@ -67,7 +67,8 @@ LOOP = [
     "prediction = segment(features, memory), for each known object that is not annotated in this frame. Where reach "
     "is not null, its logits are lowered by reach.steps. p = 1 / (1 + exp(-prediction.logits)).",
     "Aggregation, pixel by pixel, over all objects, the annotated among them: p is clamped to [epsilon, 1 - epsilon]; "
-    "odds = p / (1 - p); the rest by aggregation.",
+    "odds = p / (1 - p); the rest by aggregation. Objects come in this order, in the next frame too: those that were "
+    "segmented, as before; annotated ones that keep their memory, by label; the other annotated ones, by label.",
     "memory = update(features, memory, prediction, mask), for each object that was segmented; mask: its probability. "
     "Outputs end in ': memory.x' is the new value of memory.x, and what is not among them stays.",
     "memory = memorize(features, mask), for each annotated object. A known object of whose mask no pixel is above 1/2 "

@@ -228,6 +228,9 @@ class Objects:
         seen = {f"features.{name}": value for name, value in self.encode({"frame": picture(frame)}).items()}
         known = labels != UNKNOWN
         given = {int(number): mask_of(labels, number) for number in np.unique(labels[known]) if number}
+        # Nothing may be left of a mask at the working size: then the object is out of sight.
+        hidden = {number: mask for number, mask in given.items() if number in self.memories and not (mask > 0.5).any()}
+        given = {**hidden, **given}
         others = {number: memory for number, memory in self.memories.items() if number not in given}
         predictions = {number: self.segment({**seen, **memory}) for number, memory in others.items()}
         alone = [
@@ -243,7 +246,7 @@ class Objects:
             tensors = {**seen, **others[number], **predictions[number], "mask": mask[None, None]}
             others[number].update(self.update(tensors))
         for number, mask in given.items():
-            if number in self.memories and not (mask > 0.5).any():  # nothing is left at the working size: out of sight
+            if number in hidden:
                 others[number] = self.memories[number]
                 if REACH:
                     self.places[number].follow(np.zeros_like(mask))
