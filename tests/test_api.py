@@ -77,7 +77,7 @@ def test_plausible_mistakes_are_one_line_errors(scene, call, expected):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"alpha": 2}, r"alpha must be in \[0, 1\], got 2"),
+        ({"alpha": 2}, r"alpha must be a number in \[0, 1\], got 2"),
         ({"colours": np.zeros((1, 3), np.uint8)}, r"colours must be .* got \(1, 3\) uint8"),
         ({"colours": np.zeros((4, 3))}, r"colours must be .* got \(4, 3\) float64"),
         ({"label_maps": [np.zeros((96, 128))]}, "labels must be integers, got float64"),

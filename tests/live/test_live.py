@@ -219,7 +219,10 @@ def test_standard_input(scene, tmp_path, stub):
         (None, {}, "None is no source; expected the number of a camera"),
         (0, {"queue": 0}, "queue must be 1 or more"),
         (0, {"queue": 10**20}, "queue must be 1 or more, and at most"),
+        (0, {"queue": "1"}, "both whole numbers; got '1' and None"),
+        (0, {"queue": 1.5}, "both whole numbers; got 1.5 and None"),
         (0, {"retries": -1}, "retries 0 or more"),
+        (0, {"retries": "1"}, "both whole numbers; got 1 and '1'"),
     ],
 )
 def test_streams_that_cannot_be(source, options, message):
@@ -256,6 +259,19 @@ class Scripted(Stream):
             yield LiveFrame(0, self._images[0], 0.0)
         for index, image in enumerate(self._images):
             yield LiveFrame(index, image, float(index))
+
+
+@pytest.mark.parametrize(
+    ("session", "options", "message"),
+    [
+        (None, {}, "a stream needs an onemask.Session, got NoneType"),
+        (Still(), {}, "a stream needs an onemask.Session, got Still"),
+        (Session(Still(), device="cpu"), {"patience": "3"}, "patience must be a number of frames, 1 or more, got '3'"),
+    ],
+)
+def test_what_cannot_follow_a_stream_is_refused(session, options, message):
+    with pytest.raises(InputError, match=message):
+        Live(0, np.ones((4, 4), np.uint8), session, **options)
 
 
 class Short(Scripted):

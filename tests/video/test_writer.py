@@ -152,6 +152,13 @@ class TestOverlay:
         assert np.abs(image[16:32, 16:32] - (255, 0, 0)).max() < 10
         assert np.abs(image[:, 50:] - 100).max() < 10
 
+    @pytest.mark.parametrize("alpha", ["x", None, np.ones(3), 1.5, float("nan")])
+    def test_an_alpha_that_is_no_share_is_refused(self, tmp_path, alpha):
+        video = open_video([np.zeros((48, 64, 3), np.uint8)])
+        with pytest.raises(InputError, match=r"alpha must be a number in \[0, 1\], got "):
+            write_overlay(video, _nothing(video), tmp_path / "v.mp4", COLOURS, alpha=alpha)
+        assert not (tmp_path / "v.mp4").exists()
+
     @pytest.mark.parametrize(
         ("source", "codec", "written"),
         [(".mp4", "aac", "aac"), (".mkv", "flac", "flac"), (".ts", "aac", "aac"), (".avi", "adpcm_ms", "aac")],

@@ -31,6 +31,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..jobs.reviewing import Doubt, Watcher
+from ..labels import is_whole
 from ..session import Session
 from ..video.labelled import KeptFrame
 from .stream import Connection, LiveFrame, LiveSource, Stream
@@ -135,8 +136,10 @@ class Live(AbstractContextManager["Live"]):
         patience: int = PATIENCE,
         told: Callable[[Event], None] = lambda event: None,
     ):
-        if patience < 1:
-            raise InputError(f"patience must be a number of frames, 1 or more, got {patience}")
+        if not is_whole(patience) or patience < 1:
+            raise InputError(f"patience must be a number of frames, 1 or more, got {patience!r}")
+        if not isinstance(session, Session):
+            raise InputError(f"a stream needs an onemask.Session, got {type(session).__name__}")
         if session.objects:
             raise InputError("a stream needs a new session, but this one already has objects")
         self.stream = source if isinstance(source, Stream) else Stream(source)

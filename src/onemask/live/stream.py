@@ -28,6 +28,7 @@ from av import VideoFrame
 from av.container import InputContainer
 
 from ..errors import InputError, OnemaskError
+from ..labels import is_whole
 from ..video.decoding import VideoFile, is_pipe, video_stream
 from ..video.pixels import RgbConverter, refuse_hdr
 
@@ -91,14 +92,15 @@ class Stream(AbstractContextManager["Stream"]):
     """
 
     def __init__(self, source: LiveSource, *, queue: int = 1, retries: int | None = None, told: Told | None = None):
-        if not 1 <= queue <= sys.maxsize or (retries is not None and retries < 0):
+        retried = retries is None or (is_whole(retries) and retries >= 0)
+        if not (retried and is_whole(queue) and 1 <= queue <= sys.maxsize):
             raise InputError(
-                f"queue must be 1 or more, and at most {sys.maxsize}, and retries 0 or more or None; got {queue} and "
-                f"{retries}"
+                f"queue must be 1 or more, and at most {sys.maxsize}, and retries 0 or more or None, both whole "
+                f"numbers; got {queue!r} and {retries!r}"
             )
         self.source, self._retries, self.told = str(source), retries, told
         self._open = _opener(source)
-        self._queue: deque[tuple[int, Raw, float]] = deque(maxlen=queue)
+        self._queue: deque[tuple[int, Raw, float]] = deque(maxlen=int(queue))
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._ended = False

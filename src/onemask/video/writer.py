@@ -289,8 +289,8 @@ def write_overlay(
         InputError: there are more label maps than frames, or they differ in size; or an argument is out of range.
         OutputError: the file cannot be written.
     """
-    if not 0 <= alpha <= 1:
-        raise InputError(f"alpha must be in [0, 1], got {alpha}")
+    if not isinstance(alpha, (int, float, np.number)) or not 0 <= alpha <= 1:
+        raise InputError(f"alpha must be a number in [0, 1], got {alpha!r}")
     colours = np.asarray(colours)
     if colours.ndim != 2 or colours.shape[1] != 3 or len(colours) < 2 or colours.dtype != np.uint8:
         raise InputError(
