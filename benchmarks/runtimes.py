@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -252,8 +253,7 @@ def auto(name: str, threads: int) -> Row:
     """What was chosen, by part, with the milliseconds of each."""
     torch.set_num_threads(threads)
     images = pictures(2, 480)
-    with tempfile.TemporaryDirectory() as home:
-        os.environ["ONEMASK_HOME"] = home
+    with tempfile.TemporaryDirectory() as home, mock.patch.dict(os.environ, {"ONEMASK_HOME": home}):
         session = session_of(loaded(name), 480, "auto")
         session.annotate(images[0], objects_over(images[0], 1))
         session.step(images[1])
