@@ -28,7 +28,6 @@ from av import VideoFrame
 from av.container import InputContainer
 
 from ..errors import InputError, OnemaskError
-from ..labels import is_whole
 from ..video.decoding import VideoFile, is_pipe, video_stream
 from ..video.pixels import RgbConverter, refuse_hdr
 
@@ -92,8 +91,8 @@ class Stream(AbstractContextManager["Stream"]):
     """
 
     def __init__(self, source: LiveSource, *, queue: int = 1, retries: int | None = None, told: Told | None = None):
-        retried = retries is None or (is_whole(retries) and retries >= 0)
-        if not (retried and is_whole(queue) and 1 <= queue <= sys.maxsize):
+        retried = retries is None or (isinstance(retries, (int, np.integer)) and retries >= 0)
+        if not (retried and isinstance(queue, (int, np.integer)) and 1 <= queue <= sys.maxsize):
             raise InputError(
                 f"queue must be 1 or more, and at most {sys.maxsize}, and retries 0 or more or None, both whole "
                 f"numbers; got {queue!r} and {retries!r}"
