@@ -138,6 +138,14 @@ def test_run(capsys, scene, tmp_path):
     assert np.array_equal(read_mask(out / "masks" / "00000.png").labels, scene.labels[0])
 
 
+@pytest.mark.parametrize("quietly", [["-q"], ["-q", "--json"]])
+def test_a_folder_whose_name_no_encoding_has(quietly, tmp_path):
+    out = tmp_path / os.fsdecode(b"out\xff")
+    command = ["run", "clip.mp4", "--mask", "mask.png", "--out", str(out), "--save", "masks", *QUICKLY]
+    assert main([*command, *quietly]) == 0
+    assert len(list((out / "masks").iterdir())) == 6
+
+
 def test_run_with_masks_of_several_frames_and_little_saved(scene, tmp_path):
     out = tmp_path / "out"
     masks = ["--mask", "0:mask.png", "--mask", "5:mask5.png"]

@@ -221,6 +221,8 @@ def test_standard_input(scene, tmp_path, stub):
         (0, {"queue": 10**20}, "queue must be 1 or more, and at most"),
         (0, {"queue": "1"}, "both whole numbers; got '1' and None"),
         (0, {"queue": 1.5}, "both whole numbers; got 1.5 and None"),
+        (0, {"queue": True}, "both whole numbers; got True and None"),
+        (0, {"retries": False}, "both whole numbers; got 1 and False"),
         (0, {"retries": -1}, "retries 0 or more"),
         (0, {"retries": "1"}, "both whole numbers; got 1 and '1'"),
     ],

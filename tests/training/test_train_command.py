@@ -11,6 +11,7 @@ from made_training import TINY, stage, write_recipe
 from PIL import Image
 
 from onemask.cli import main
+from onemask.methods import load
 
 RUN = ["--size", "64", "--device", "cpu"]
 
@@ -24,13 +25,15 @@ def test_train_resume_evaluate_load(data, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "6 steps, " in said
     assert "dev J&F" in said
-    assert f"{tmp_path / 'out' / 'best.safetensors'}; use them with --method frtm-lite --weights FILE" in said
+    best = tmp_path / "out" / "best.safetensors"
+    needed = "--method frtm-lite --set backbone=test_efficientnet --set width=8 --weights FILE"
+    assert f"{best}; use them with {needed}\n" in said
+    assert load("frtm-lite", weights=best, backbone="test_efficientnet", width=8)
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
     assert f"{tmp_path / 'out'} already holds the finished training" in capsys.readouterr().out
 
-    best = tmp_path / "out" / "best.safetensors"
     scores = json.loads(best.with_suffix(".json").read_text())["scores"]
     options = [f"--set={name}={value}" for name, value in TINY.items()]
     evaluate = ["evaluate", str(data / "davis"), "--protocol", "davis2017", "--split", "dev", *RUN, *options]

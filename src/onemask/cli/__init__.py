@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout, suppress
+from typing import TextIO
 
 from .. import __version__
 from ..allocation import keep_freed_memory
@@ -99,11 +100,11 @@ def _done(options: argparse.Namespace) -> int:
     if not options.json_answer:
         if not options.quiet or options.name_of_command in PRINT_WHEN_QUIET:
             return options.command(options) or OK
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        with _nowhere() as nowhere, redirect_stdout(nowhere):
             return options.command(options) or OK
     out = sys.stdout
     try:
-        with open(os.devnull, "w") if options.quiet else nullcontext(sys.stderr) as told, redirect_stdout(told):
+        with _nowhere() if options.quiet else nullcontext(sys.stderr) as told, redirect_stdout(told):
             code = options.command(options) or OK
     except (OnemaskError, OSError) as error:
         if not _is_told(error):
@@ -112,6 +113,11 @@ def _done(options: argparse.Namespace) -> int:
     if not getattr(options, "told_by_another", False):
         print(json.dumps(options.answer, indent=1, default=plain), file=out)
     return code
+
+
+def _nowhere() -> TextIO:
+    """Open a file that swallows what is printed, in any name's characters."""
+    return open(os.devnull, "w", errors="backslashreplace")
 
 
 def _print_any_name() -> None:

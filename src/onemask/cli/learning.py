@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..extras import how_to_install
+from ..weights.card import as_typed
 from .arguments import add_overwrite, add_resume, show
+
+if TYPE_CHECKING:
+    from ..training.recipe import Recipe
 
 
 def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,6 +77,14 @@ def _train(options: argparse.Namespace) -> None:
         print(f"{options.out} already holds the finished training")
     scores = ", ".join(f"{name} {value:.1f}" for name, value in trained.scores.items()) or "not validated"
     print(f"{trained.steps} steps, {100 * trained.waiting:.1f} % of their time spent waiting for data; {scores}")
-    proposes = recipe.method == "maskrcnn-lite"
-    way = "--method dmn-aoa-lite --set proposals=FILE" if proposes else f"--method {recipe.method} --weights FILE"
-    print(f"weights are in {trained.best}; use them with {way}")
+    print(f"weights are in {trained.best}; use them with {_way_to_use(recipe)}")
+
+
+def _way_to_use(recipe: Recipe) -> str:
+    """The options of other commands that use what the recipe trained."""
+    from ..training.recipe import needed_options
+
+    if recipe.method == "maskrcnn-lite":
+        return "--method dmn-aoa-lite --set proposals=FILE"
+    needed = [f"--set {name}={as_typed(value)}" for name, value in needed_options(recipe).items()]
+    return " ".join([f"--method {recipe.method}", *needed, "--weights FILE"])

@@ -91,8 +91,9 @@ class Stream(AbstractContextManager["Stream"]):
     """
 
     def __init__(self, source: LiveSource, *, queue: int = 1, retries: int | None = None, told: Told | None = None):
-        retried = retries is None or (isinstance(retries, (int, np.integer)) and retries >= 0)
-        if not (retried and isinstance(queue, (int, np.integer)) and 1 <= queue <= sys.maxsize):
+        given = [queue, 0 if retries is None else retries]
+        whole = all(isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in given)
+        if not (whole and 1 <= queue <= sys.maxsize and (retries is None or retries >= 0)):
             raise InputError(
                 f"queue must be 1 or more, and at most {sys.maxsize}, and retries 0 or more or None, both whole "
                 f"numbers; got {queue!r} and {retries!r}"

@@ -13,6 +13,7 @@ invalid values are rejected before anything loads.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -233,6 +234,18 @@ def checked_recipe(recipe: Recipe) -> Recipe:
     assert isinstance(typed, Recipe)
     _check(typed)
     return typed
+
+
+def needed_options(recipe: Recipe) -> dict[str, Any]:
+    """Select the options without which the method would not fit the recipe's weights."""
+    needed = dict(recipe.options)
+    trained = trainable(recipe.method, needed).architecture
+    for name in recipe.options:
+        others = {other: value for other, value in needed.items() if other != name}
+        with suppress(InputError):  # some options are only valid together
+            if trainable(recipe.method, others).architecture == trained:
+                needed = others
+    return needed
 
 
 def _check(recipe: Recipe) -> None:
